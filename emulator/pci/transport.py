@@ -1,0 +1,113 @@
+"""The line between functions and transports. What is below it (sockets, or a library) is nobody else's business.
+
+A transport serves one function: it turns requests into calls of `Served`, and gives the function a `Transport` with which to reach
+its guest. Two transports exist: `emulator.vfio_user` and, optionally, libvfio-user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from emulator.memory import Memory
+
+CONFIG_REGION = 7
+INTX, MSI, MSIX = 0, 1, 2
+
+
+class AccessHandler(Protocol):
+    """Answers trapped accesses: aligned, 1, 2, 4 or 8 bytes, inside the region."""
+
+    def read(self, offset: int, size: int) -> int:
+        """The value, little endian as an integer."""
+        ...
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Take the value. Must not wait for anything."""
+        ...
+
+
+@dataclass(slots=True)
+class Region:
+    """One region of a function (a BAR, or configuration space) as a client sees it.
+
+    `areas` are `(offset, length)` in bytes, page aligned, sorted, disjoint: the parts that a client may map; region offset x of them is
+    byte `memory_offset + x` of `memory`. Accesses elsewhere (and by clients that do not map) come to `handler`, or, inside an area, to
+    the memory itself.
+    """
+
+    size: int
+    handler: AccessHandler | None = None
+    memory: Memory | None = None
+    memory_offset: int = 0
+    areas: list[tuple[int, int]] = field(default_factory=list)
+    readable: bool = True
+    writable: bool = True
+
+
+class Served(Protocol):
+    """What a transport needs of a function: six methods' worth."""
+
+    name: str
+
+    @property
+    def regions(self) -> Sequence[Region | None]:
+        """By region index 0..8; None or size 0 is absent."""
+        ...
+
+    @property
+    def interrupts(self) -> Sequence[int]:
+        """Vectors by interrupt index 0..4 (INTx, MSI, MSI-X, ERR, REQ)."""
+        ...
+
+    def attached(self, transport: Transport) -> None:
+        """A client has connected and negotiated."""
+        ...
+
+    def detached(self) -> None:
+        """The client is gone, and with it every mapping and interrupt."""
+        ...
+
+    def reset(self) -> None:
+        """The client reset the device (a machine reset)."""
+        ...
+
+    def unmapped(self, address: int, length: int) -> None:
+        """Guest memory `[address, address + length)` goes away after this returns: drop windows on it."""
+        ...
+
+
+class Transport(Protocol):
+    """What a function can do with its client. Usable from any thread but, where said, never inside an access."""
+
+    def view(self, address: int, length: int, write: bool) -> memoryview | None:
+        """Guest memory at DMA address `address` without a copy: the first contiguous bytes of it, at most `length`.
+
+        None when the client gave no descriptor for it (use `read` and `write`), or nothing is mapped there.
+        """
+        ...
+
+    def mapped(self, address: int, length: int, write: bool) -> bool:
+        """Whether the client announced all of `[address, address + length)` for such accesses, by whatever means."""
+        ...
+
+    def read(self, address: int, length: int) -> bytes:
+        """Read by messages. Blocks: only from the executor. Raises `DmaError`."""
+        ...
+
+    def write(self, address: int, data: bytes | memoryview) -> None:
+        """Write by messages. Blocks: only from the executor. Raises `DmaError`."""
+        ...
+
+    def trigger(self, index: int, vector: int) -> bool:
+        """Signal an interrupt vector; False when the client has not wired it."""
+        ...
+
+
+class DmaError(Exception):
+    """A DMA access that the client refused or that nothing answers; `errno` is the client's."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno

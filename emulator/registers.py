@@ -1,0 +1,273 @@
+"""The language that register blocks are declared in, and the register file that answers accesses.
+
+A hardware block returns a list of `Register`s: name, offset, reset value, how writes behave, and methods for those that do
+something. A `RegisterFile` compiles them into one dictionary look-up an access. Offsets that nobody declared behave as plain
+storage and are counted: the list of them (`unmodelled`) is the burn-down of a device under construction.
+
+    class Forcewake:
+        def registers(self) -> list[Register]:
+            return [
+                Register("FORCEWAKE_GT", 0xA188, access=MASKED, write=self.wake_gt),
+                Register("FORCEWAKE_ACK_GT", 0x0DFC, access=RO, fields={"ACK": (0, 0)}),
+            ]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+RW = "rw"
+"""Writes replace the bits of `mask`."""
+RO = "ro"
+"""Writes are ignored."""
+W1C = "w1c"
+"""Writing 1 clears a bit, writing 0 leaves it."""
+W1S = "w1s"
+"""Writing 1 sets a bit, writing 0 leaves it."""
+MASKED = "masked"
+"""Bits 31:16 of the written value say which of bits 15:0 change; bits 31:16 are stored as 0."""
+ACCESSES = (RW, RO, W1C, W1S, MASKED)
+
+PF = "pf"
+VF = "vf"
+
+_ALL = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """One 32- or 64-bit register.
+
+    `read()` computes the value of a read; without it the stored value is read. `write(value)` is called after the stored value
+    changed by `access`, with the raw value as written. Both run inside an access: they compute, store or queue, and never wait.
+    `fields` are (high, low) bit numbers by name, for traces and `inspect`. A register that a function's kind does not see
+    (`visible`) reads as 0 there and ignores writes. The two dwords of a 64-bit register (`width=8`, storage only) may be accessed
+    one by one.
+    """
+
+    name: str
+    offset: int
+    reset: int = 0
+    access: str = RW
+    mask: int = _ALL
+    read: Callable[[], int] | None = None
+    write: Callable[[int], None] | None = None
+    fields: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    width: int = 4
+    visible: frozenset[str] = frozenset({PF, VF})
+
+    def __post_init__(self) -> None:
+        if self.access not in ACCESSES:
+            raise ValueError(f"register {self.name}: access {self.access!r} is none of {', '.join(ACCESSES)}")
+        if self.width not in (4, 8) or self.offset % 4:
+            raise ValueError(f"register {self.name}: must be 4 or 8 bytes wide at a multiple of 4")
+        if self.width == 8 and (self.read or self.write):
+            raise ValueError(
+                f"register {self.name}: a 64-bit register is storage only; declare its halves instead"
+            )
+
+
+@dataclass(slots=True)
+class Unmodelled:
+    """What happened at an offset that nobody declared."""
+
+    offset: int
+    reads: int = 0
+    writes: int = 0
+    first_value: int = 0
+    """The first value written, or read when it was never written."""
+
+
+class RegisterFile:
+    """The registers of one function's window: `size` bytes, little endian, accessed by 1, 2, 4 or 8 bytes."""
+
+    def __init__(self, name: str, size: int, kind: str = PF) -> None:
+        """`kind` is `PF` or `VF`: it picks which registers are visible. `size` is a multiple of 4."""
+        if size <= 0 or size % 4:
+            raise ValueError(f"register file {name}: size {size:#x} is not a positive multiple of 4")
+        self.name = name
+        self.size = size
+        self.kind = kind
+        self.registers: dict[int, Register] = {}
+        self.unmodelled: dict[int, Unmodelled] = {}
+        self.unmodelled_storage = True
+        """Whether undeclared offsets store what is written (a PF) or read as 0 (a VF, whose window is small)."""
+        self.reads = 0
+        self.last_read = -1
+        """Offset of the last 32-bit read: with `reads` growing and this standing still, the guest polls it."""
+        self._readers: dict[int, Callable[[], int]] = {}
+        self._writers: dict[int, Callable[[int], None]] = {}
+        self._storage = memoryview(bytearray(size)).cast("I")
+
+    def add(self, registers: Iterable[Register]) -> None:
+        """Declare `registers`. Raises ValueError for one outside the file or at an offset that is taken."""
+        for register in registers:
+            if register.offset < 0 or register.offset + register.width > self.size:
+                raise ValueError(
+                    f"{self.name}: register {register.name} at {register.offset:#x} is outside the file"
+                )
+            for offset in range(register.offset, register.offset + register.width, 4):
+                if offset in self.registers:
+                    taken = self.registers[offset].name
+                    raise ValueError(f"{self.name}: {register.name} and {taken} are both at {offset:#x}")
+                self.registers[offset] = register
+                self._compile(register, offset)
+                self._reset(register)
+
+    def reset(self) -> None:
+        """All declared registers to their reset values, all other storage to 0. Hooks are not called."""
+        self._storage[:] = memoryview(bytes(self.size)).cast("I")
+        for register in self.registers.values():
+            self._reset(register)
+
+    def by_name(self, name: str) -> Register:
+        """The register called `name`. Raises KeyError with near names."""
+        for register in self.registers.values():
+            if register.name == name:
+                return register
+        near = sorted({r.name for r in self.registers.values() if name.lower() in r.name.lower()})[:8]
+        raise KeyError(
+            f"{self.name} has no register {name!r}" + (f"; similar: {', '.join(near)}" if near else "")
+        )
+
+    def name_of(self, offset: int) -> str:
+        """The register's name at `offset`, or the offset in hexadecimal."""
+        register = self.registers.get(offset & ~3)
+        return register.name if register else f"{offset:#x}"
+
+    def peek(self, offset: int) -> int:
+        """The stored dword at `offset` (a multiple of 4): no hook, nothing counted."""
+        return self._storage[offset >> 2]
+
+    def poke(self, offset: int, value: int) -> None:
+        """Store a dword at `offset`: how a model changes what a register reads as. No hook, nothing counted."""
+        self._storage[offset >> 2] = value & _ALL
+
+    # The access path: called by the transport for every trapped access.
+
+    def read(self, offset: int, size: int) -> int:
+        """The value of an aligned access of 1, 2, 4 or 8 bytes."""
+        if size == 4:
+            self.reads += 1
+            self.last_read = offset
+            reader = self._readers.get(offset)
+            return reader() if reader is not None else self._read_unmodelled(offset)
+        if size == 8:
+            return self.read(offset, 4) | self.read(offset + 4, 4) << 32
+        shift = (offset & 3) * 8
+        return (self.read(offset & ~3, 4) >> shift) & ((1 << size * 8) - 1)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Store an aligned access of 1, 2, 4 or 8 bytes."""
+        if size == 4:
+            writer = self._writers.get(offset)
+            if writer is not None:
+                writer(value)
+            else:
+                self._write_unmodelled(offset, value)
+        elif size == 8:
+            self.write(offset, 4, value & _ALL)
+            self.write(offset + 4, 4, value >> 32)
+        else:
+            base, shift = offset & ~3, (offset & 3) * 8
+            lane = ((1 << size * 8) - 1) << shift
+            register = self.registers.get(base)
+            # Bytes that were not written must not trigger write-1 semantics.
+            keep = self._storage[base >> 2] & ~lane if register is None or register.access == RW else 0
+            self.write(base, 4, keep | (value << shift & lane))
+
+    def _read_unmodelled(self, offset: int) -> int:
+        value = self._storage[offset >> 2]
+        record = self.unmodelled.get(offset)
+        if record is None:
+            record = self.unmodelled[offset] = Unmodelled(offset, first_value=value)
+        record.reads += 1
+        return value
+
+    def _write_unmodelled(self, offset: int, value: int) -> None:
+        record = self.unmodelled.get(offset)
+        if record is None:
+            record = self.unmodelled[offset] = Unmodelled(offset, first_value=value)
+        record.writes += 1
+        if self.unmodelled_storage:
+            self._storage[offset >> 2] = value
+
+    def _reset(self, register: Register) -> None:
+        self._storage[register.offset >> 2] = register.reset & _ALL
+        if register.width == 8:
+            self._storage[(register.offset >> 2) + 1] = register.reset >> 32
+
+    def _compile(self, register: Register, offset: int) -> None:
+        """One closure a direction, so that an access costs a look-up and a call."""
+        if self.kind not in register.visible:
+            self._readers[offset] = lambda: 0
+            self._writers[offset] = lambda value: None
+            return
+        storage, index = self._storage, offset >> 2
+        self._readers[offset] = register.read or (lambda: storage[index])
+        store = _STORES[register.access](storage, index, register.mask)
+        hook = register.write
+        if hook is None:
+            self._writers[offset] = store
+        elif register.access == RO:
+            self._writers[offset] = hook
+        else:
+
+            def store_then_hook(value: int) -> None:
+                store(value)
+                hook(value)
+
+            self._writers[offset] = store_then_hook
+
+
+Store = Callable[[int], None]
+
+
+def _store_rw(storage: memoryview, index: int, mask: int) -> Store:
+    if mask == _ALL:
+
+        def store_all(value: int) -> None:
+            storage[index] = value
+
+        return store_all
+
+    def store(value: int) -> None:
+        storage[index] = (storage[index] & ~mask) | (value & mask)
+
+    return store
+
+
+def _store_ro(storage: memoryview, index: int, mask: int) -> Store:  # noqa: ARG001 - one signature for all
+    return lambda value: None
+
+
+def _store_w1c(storage: memoryview, index: int, mask: int) -> Store:
+    def store(value: int) -> None:
+        storage[index] &= ~(value & mask) & _ALL
+
+    return store
+
+
+def _store_w1s(storage: memoryview, index: int, mask: int) -> Store:
+    def store(value: int) -> None:
+        storage[index] |= value & mask
+
+    return store
+
+
+def _store_masked(storage: memoryview, index: int, mask: int) -> Store:
+    def store(value: int) -> None:
+        change = value >> 16 & mask
+        storage[index] = (storage[index] & 0xFFFF & ~change) | (value & change)
+
+    return store
+
+
+_STORES: dict[str, Callable[[memoryview, int, int], Store]] = {
+    RW: _store_rw,
+    RO: _store_ro,
+    W1C: _store_w1c,
+    W1S: _store_w1s,
+    MASKED: _store_masked,
+}
