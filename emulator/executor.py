@@ -1,8 +1,8 @@
 """The card's executor: the one thread on which everything happens that must not happen inside an access.
 
-An access (a register write) may only queue: `submit(job)`. Engines, firmware models and DMA run here, one job after the other,
-so device models need no locks against each other. Jobs should be short or yield: a long job hands the thread back by
-submitting its continuation.
+An access (a register write) may only queue: `submit(job)`. Engines, firmware models and DMA run here, one job after
+the other, so device models need no locks against each other. Jobs should be short or yield: a long job hands the
+thread back by submitting its continuation.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ An engine never touches memory by address. It asks its card's `Fabric` for a `Wi
 `(initiator, space, address, length)`; the fabric asks the interconnects in the configured order, and the first that
 answers decides the path: whose memory it is, where its bytes are, and when that stops being true (`revoke`).
 
-The window is kept and used many times (it is what a translation cache stores), so the counting is two integer additions on
-the `LedgerEntry` that the window carries, not a call. Only the card's executor opens and uses windows.
+The window is kept and used many times (it is what a translation cache stores), so the counting is two integer
+additions on the `LedgerEntry` that the window carries, not a call. Only the card's executor opens and uses windows.
 """
 
 from __future__ import annotations
@@ -107,17 +107,15 @@ class Ledger:
 class Window:
     """A contiguous piece of an initiator's address space that one path reaches.
 
-    `address` is where the window starts in the initiator's space, `length` how many bytes it spans (maybe fewer than were
-    asked for, never none). `view` gives the bytes without a copy, or is None where the memory can only be reached by
-    messages: then `read` and `write` work all the same. Before using a window that was kept, look at `valid`: a revoked
-    window must be opened anew, or its access given up with an `AccessFault`.
+    `address` is where the window starts in the initiator's space, `length` how many bytes it spans (maybe fewer
+    than were asked for, never none). `view` gives the bytes without a copy, or is None where the memory can only be
+    reached by messages: then `read` and `write` work all the same. Before using a window that was kept, look at
+    `valid`: a revoked window must be opened anew, or its access given up with an `AccessFault`.
     """
 
     __slots__ = ("address", "entry", "length", "owner", "valid", "view")
 
-    def __init__(
-        self, address: int, length: int, view: memoryview | None, owner: str, entry: LedgerEntry
-    ) -> None:
+    def __init__(self, address: int, length: int, view: memoryview | None, owner: str, entry: LedgerEntry) -> None:
         self.address = address
         self.length = length
         self.view = view
@@ -192,17 +190,13 @@ class Fabric:
             if window is not None:
                 self._remember(window)
                 return window
-        raise AccessFault(
-            initiator, space, address, f"no interconnect of {self.names() or 'none'} reaches it"
-        )
+        raise AccessFault(initiator, space, address, f"no interconnect of {self.names() or 'none'} reaches it")
 
     def names(self) -> str:
         """The interconnects in order, comma separated."""
         return ", ".join(interconnect.name for interconnect in self.interconnects)
 
-    def read(
-        self, initiator: Initiator, space: str, address: int, length: int, kind: str = "access"
-    ) -> bytes:
+    def read(self, initiator: Initiator, space: str, address: int, length: int, kind: str = "access") -> bytes:
         """Gather `length` bytes, over as many windows as it takes. Raises `AccessFault`."""
         parts = []
         while length:

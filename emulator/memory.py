@@ -48,9 +48,7 @@ class Memory:
     def check(self, offset: int, length: int) -> None:
         """Raise `OutOfBounds` unless `[offset, offset + length)` lies inside this memory."""
         if offset < 0 or length < 0 or offset + length > self.size:
-            raise OutOfBounds(
-                f"{self.name}: [{offset:#x}, {offset + length:#x}) is outside of [0, {self.size:#x})"
-            )
+            raise OutOfBounds(f"{self.name}: [{offset:#x}, {offset + length:#x}) is outside of [0, {self.size:#x})")
 
     def discard(self, offset: int, length: int) -> None:
         """Zero `[offset, offset + length)` and give whole pages of it back to the host.
@@ -61,9 +59,7 @@ class Memory:
         mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
         if length and _libc.fallocate(self.fd, mode, offset, length) != 0:
             error = ctypes.get_errno()
-            raise OSError(
-                error, f"{self.name}: cannot discard {length:#x} bytes at {offset:#x}: {os.strerror(error)}"
-            )
+            raise OSError(error, f"{self.name}: cannot discard {length:#x} bytes at {offset:#x}: {os.strerror(error)}")
 
     def resident(self) -> int:
         """Bytes of host memory this memory costs now."""

@@ -1,8 +1,9 @@
 """The language that register blocks are declared in, and the register file that answers accesses.
 
-A hardware block returns a list of `Register`s: name, offset, reset value, how writes behave, and methods for those that do
-something. A `RegisterFile` compiles them into one dictionary look-up an access. Offsets that nobody declared behave as plain
-storage and are counted: the list of them (`unmodelled`) is the burn-down of a device under construction.
+A hardware block returns a list of `Register`s: name, offset, reset value, how writes behave, and methods for those
+that do something. A `RegisterFile` compiles them into one dictionary look-up an access. Offsets that nobody
+declared behave as plain storage and are counted: the list of them (`unmodelled`) is the burn-down of a device under
+construction.
 
     class Forcewake:
         def registers(self) -> list[Register]:
@@ -39,11 +40,11 @@ _ALL = 0xFFFFFFFF
 class Register:
     """One 32- or 64-bit register.
 
-    `read()` computes the value of a read; without it the stored value is read. `write(value)` is called after the stored value
-    changed by `access`, with the raw value as written. Both run inside an access: they compute, store or queue, and never wait.
-    `fields` are (high, low) bit numbers by name, for traces and `inspect`. A register that a function's kind does not see
-    (`visible`) reads as 0 there and ignores writes. The two dwords of a 64-bit register (`width=8`, storage only) may be accessed
-    one by one.
+    `read()` computes the value of a read; without it the stored value is read. `write(value)` is called after the
+    stored value changed by `access`, with the raw value as written. Both run inside an access: they compute, store
+    or queue, and never wait. `fields` are (high, low) bit numbers by name, for traces and `inspect`. A register
+    that a function's kind does not see (`visible`) reads as 0 there and ignores writes. The two dwords of a 64-bit
+    register (`width=8`, storage only) may be accessed one by one.
     """
 
     name: str
@@ -63,9 +64,7 @@ class Register:
         if self.width not in (4, 8) or self.offset % 4:
             raise ValueError(f"register {self.name}: must be 4 or 8 bytes wide at a multiple of 4")
         if self.width == 8 and (self.read or self.write):
-            raise ValueError(
-                f"register {self.name}: a 64-bit register is storage only; declare its halves instead"
-            )
+            raise ValueError(f"register {self.name}: a 64-bit register is storage only; declare its halves instead")
 
 
 @dataclass(slots=True)
@@ -104,9 +103,7 @@ class RegisterFile:
         """Declare `registers`. Raises ValueError for one outside the file or at an offset that is taken."""
         for register in registers:
             if register.offset < 0 or register.offset + register.width > self.size:
-                raise ValueError(
-                    f"{self.name}: register {register.name} at {register.offset:#x} is outside the file"
-                )
+                raise ValueError(f"{self.name}: register {register.name} at {register.offset:#x} is outside the file")
             for offset in range(register.offset, register.offset + register.width, 4):
                 if offset in self.registers:
                     taken = self.registers[offset].name
@@ -127,9 +124,7 @@ class RegisterFile:
             if register.name == name:
                 return register
         near = sorted({r.name for r in self.registers.values() if name.lower() in r.name.lower()})[:8]
-        raise KeyError(
-            f"{self.name} has no register {name!r}" + (f"; similar: {', '.join(near)}" if near else "")
-        )
+        raise KeyError(f"{self.name} has no register {name!r}" + (f"; similar: {', '.join(near)}" if near else ""))
 
     def name_of(self, offset: int) -> str:
         """The register's name at `offset`, or the offset in hexadecimal."""

@@ -1,7 +1,7 @@
 """The line between functions and transports. What is below it (sockets, or a library) is nobody else's business.
 
-A transport serves one function: it turns requests into calls of `Served`, and gives the function a `Transport` with which to reach
-its guest. Two transports exist: `emulator.vfio_user` and, optionally, libvfio-user.
+A transport serves one function: it turns requests into calls of `Served`, and gives the function a `Transport` with
+which to reach its guest. Two transports exist: `emulator.vfio_user` and, optionally, libvfio-user.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class AccessHandler(Protocol):
 class Region:
     """One region of a function (a BAR, or configuration space) as a client sees it.
 
-    `areas` are `(offset, length)` in bytes, page aligned, sorted, disjoint: the parts that a client may map; region offset x of them is
-    byte `memory_offset + x` of `memory`. Accesses elsewhere (and by clients that do not map) come to `handler`, or, inside an area, to
-    the memory itself.
+    `areas` are `(offset, length)` in bytes, page aligned, sorted, disjoint: the parts that a client may map; region
+    offset x of them is byte `memory_offset + x` of `memory`. Accesses elsewhere (and by clients that do not map)
+    come to `handler`, or, inside an area, to the memory itself.
     """
 
     size: int

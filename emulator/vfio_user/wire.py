@@ -1,6 +1,7 @@
 """The vfio-user wire format: numbers and layouts of the vfio-user specification, version 0.1.
 
-Everything is little endian. Structs are precompiled because the access path uses them; nothing here allocates or decides.
+Everything is little endian. Structs are precompiled because the access path uses them; nothing here allocates or
+decides.
 """
 
 from __future__ import annotations
