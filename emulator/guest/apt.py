@@ -1,0 +1,293 @@
+"""Debian packages without root: apt as resolver and downloader with a state of its own.
+
+apt's private state holds no installed packages, so it resolves everything a package needs; it checks the
+archive's signatures and each file's hash as always.  The mirror's address is the one this machine's own apt
+configuration names.  See apt.conf(5), sources.list(5) and deb822(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import urllib.parse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emulator.guest.errors import FetchFailed, MissingEnvironment
+
+SUITES = ("trixie", "trixie-backports")
+COMPONENTS = ("main", "non-free-firmware")
+MIRROR_VARIABLE = "VFIO_USER_XE_DEBIAN_MIRROR"
+
+# Where the package debian-archive-keyring puts the keys of all supported releases.
+_KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
+
+_DEBIAN_SUITE = re.compile(
+    r"(?:bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable|oldoldstable)"
+    r"(?:-updates|-backports)?/?$"
+)
+
+# Dependencies that only matter to an installed system: the host's dpkg unpacks, nothing runs maintainer scripts,
+# and the guest's /init stands in for an init system.
+_ASSUMED = (
+    "Package: vfio-user-xe-assumed\nStatus: install ok installed\nPriority: optional\nSection: misc\n"
+    "Maintainer: none\nArchitecture: all\nVersion: 1\n"
+    "Provides: linux-initramfs-tool, debconf, debconf-2.0, adduser, passwd, systemd, systemd-sysusers, udev,"
+    " init-system-helpers, dpkg, linux-base (= 99)\n"
+    "Description: what an unpacked folder does without\n\n"
+)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A Debian mirror that this machine uses, and the keyring its entry names ("" when it names none)."""
+
+    uri: str
+    signed_by: str = ""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A downloaded package."""
+
+    name: str
+    version: str
+    archive: Path
+
+    def unpack(self, root: Path) -> None:
+        """Unpack the package's files below `root`; no maintainer script runs."""
+        done = subprocess.run(["dpkg-deb", "-x", self.archive, root], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise FetchFailed(f"dpkg-deb could not unpack {self.archive.name}: {done.stderr.strip()}")
+
+
+def parse_one_line_sources(text: str) -> list[tuple[str, list[str], list[str], str]]:
+    """Entries `(uri, suites, components, signed_by)` of a sources.list in one-line format."""
+    entries = []
+    for line in text.splitlines():
+        match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)\s*([^#]*)", line)
+        if match is None:
+            continue
+        options, uri, suite, components = match.groups()
+        signed_by = re.search(r"(?:^|\s)signed-by=(\S+)", options or "", re.IGNORECASE)
+        entries.append((uri, [suite], components.split(), signed_by.group(1) if signed_by else ""))
+    return entries
+
+
+def parse_deb822_sources(text: str) -> list[tuple[str, list[str], list[str], str]]:
+    """Entries `(uri, suites, components, signed_by)` of a `.sources` file, one per URI, without disabled ones."""
+    entries = []
+    for stanza in re.split(r"\n[ \t]*\n", text):
+        fields: dict[str, str] = {}
+        name = ""
+        for line in stanza.splitlines():
+            if line.startswith("#") or not line.strip():
+                continue
+            if line[0] in " \t":
+                fields[name] = f"{fields.get(name, '')}\n{line.strip()}"
+            else:
+                name, _, value = line.partition(":")
+                name = name.strip().lower()
+                fields[name] = value.strip()
+        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off"):
+            continue
+        if "deb" not in fields.get("types", "").split():
+            continue
+        signed_by = fields.get("signed-by", "").strip()
+        if not signed_by.startswith("/"):  # a fingerprint, or a key in the file itself
+            signed_by = ""
+        suites, components = fields.get("suites", "").split(), fields.get("components", "").split()
+        entries += [(uri, suites, components, signed_by) for uri in fields.get("uris", "").split()]
+    return entries
+
+
+def debian_mirrors(files: Iterable[Path]) -> list[Mirror]:
+    """Debian mirrors named in apt's source files, the likeliest first.
+
+    A third party's repository may use Debian's suite names too, so an entry signed by Debian's keyring or whose
+    path ends in `/debian` comes before others; a wrong guess fails at the signature, never silently.
+    """
+    ranked: dict[Mirror, int] = {}
+    for path in files:
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:
+            continue
+        parse = parse_deb822_sources if path.suffix == ".sources" else parse_one_line_sources
+        for uri, suites, components, signed_by in parse(text):
+            if "main" not in components or not any(_DEBIAN_SUITE.match(suite) for suite in suites):
+                continue
+            if urllib.parse.urlsplit(uri).scheme == "cdrom":
+                continue
+            rank = 0 if "debian-archive" in signed_by else 1 if uri.rstrip("/").endswith("/debian") else 2
+            # apt does not copy what it finds under file:, but here it has to.
+            ranked.setdefault(Mirror(re.sub("^file:", "copy:", uri), signed_by), rank)
+    return sorted(ranked, key=lambda mirror: ranked[mirror])
+
+
+def source_files() -> list[Path]:
+    """The source files of this machine's apt, as its configuration names them."""
+    dump = _query(["apt-config", "shell", "FILE", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"])
+    values = dict(re.findall(r"^(FILE|PARTS)='(.*)'$", dump, re.MULTILINE))
+    files = [Path(values["FILE"])] if values.get("FILE") else []
+    if values.get("PARTS"):
+        parts = Path(values["PARTS"])
+        files += sorted(parts.glob("*.list")) + sorted(parts.glob("*.sources"))
+    return files
+
+
+class PrivateApt:
+    """apt-get working in `directory` only.
+
+    What was downloaded stays in `directory` until the caller removes it, so that an interrupted download goes on
+    where it stopped.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        for tool in ("apt-get", "apt-config", "dpkg-deb"):
+            if shutil.which(tool) is None:
+                raise MissingEnvironment(
+                    f"{tool} is not on this machine, so Debian's packages cannot be fetched here. Run "
+                    "`vfio-user-xe guest fetch` on a machine that has apt (Debian, Ubuntu) and copy its cache folder "
+                    "~/.cache/vfio-user-xe/environment to the same place here; it contains no absolute paths."
+                )
+        self.directory = directory
+        for folder in ("state/lists/partial", "cache/archives/partial", "log"):
+            (directory / folder).mkdir(parents=True, exist_ok=True)
+        (directory / "state/status").write_text(_ASSUMED)
+        (directory / "preferences").write_text("")
+        self._configuration = directory / "apt.conf"
+        self._configuration.write_text(self._apt_conf())
+
+    def candidates(self) -> list[Mirror]:
+        """Mirrors to try: the one the environment names, else those of the machine's apt configuration."""
+        keyrings = [path for path in _KEYRINGS if Path(path).exists()]
+        if named := os.environ.get(MIRROR_VARIABLE):
+            found = [Mirror(named)]
+        else:
+            found = debian_mirrors(source_files())
+        if not found:
+            raise MissingEnvironment(
+                "This machine's apt configuration names no Debian mirror. Name one, with its path, in the environment "
+                f"variable {MIRROR_VARIABLE}, and make sure that the package debian-archive-keyring is installed."
+            )
+        # Debian's full keyring first: an entry may name the keys of the machine's own, older release only.
+        return [
+            Mirror(mirror.uri, signed_by)
+            for mirror in found
+            for signed_by in dict.fromkeys([*keyrings, mirror.signed_by] if mirror.signed_by else keyrings or [""])
+        ]
+
+    def update(self) -> Mirror:
+        """Fetch the package lists; returns the mirror that worked.  Raises `FetchFailed` when none does."""
+        complaints = []
+        for mirror in self.candidates():
+            option = f"[signed-by={mirror.signed_by}] " if mirror.signed_by else ""
+            lines = [f"deb {option}{mirror.uri} {suite} {' '.join(COMPONENTS)}\n" for suite in SUITES]
+            (self.directory / "sources.list").write_text("".join(lines))
+            output, code = self._run(["update", "-q"], None)
+            if code == 0:
+                return mirror
+            complaints.append(f"{mirror.uri}:\n{_last_lines(output)}")
+        raise FetchFailed("apt could not fetch Debian's package lists.\n" + "\n".join(complaints))
+
+    def download(self, packages: Sequence[str], progress: Callable[[float, str], None]) -> list[Package]:
+        """Download packages with everything they need.
+
+        `progress` is called with the fraction done and the total as apt prints it (`172 MB`).
+        """
+        arguments = ["install", "-q", "-y", "-t", SUITES[-1], *packages]
+        output, code = self._run(["--simulate", *arguments], None)
+        simulated = output
+        if code == 0:
+            output, code = self._run(["--download-only", *arguments], progress)
+        if code != 0:
+            raise FetchFailed(f"apt could not download {', '.join(packages)}.\n{_last_lines(output)}")
+        found = []
+        # apt-get --simulate: "Inst NAME (VERSION ORIGIN [ARCHITECTURE])"
+        for name, version, architecture in re.findall(r"^Inst (\S+) \((\S+) .*\[(\w+)\]\)", simulated, re.MULTILINE):
+            archive = f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
+            found.append(Package(name, version, self.directory / "cache/archives" / archive))
+        missing = [package.archive.name for package in found if not package.archive.is_file()]
+        if missing or not found:
+            raise FetchFailed(f"apt reported success, but did not download {', '.join(missing or packages)}")
+        return found
+
+    def _apt_conf(self) -> str:
+        settings = {
+            "APT::Architecture": "amd64",
+            "APT::Install-Recommends": "false",
+            "APT::Sandbox::User": "",
+            "APT::Get::AllowUnauthenticated": "false",
+            "APT::Update::Error-Mode": "any",
+            "Acquire::AllowInsecureRepositories": "false",
+            "Acquire::AllowDowngradeToInsecureRepositories": "false",
+            "Acquire::Languages": "none",
+            "Acquire::PDiffs": "false",
+            "Acquire::Retries": "3",
+            "Dir::State": f"{self.directory}/state",
+            "Dir::State::status": f"{self.directory}/state/status",
+            "Dir::Cache": f"{self.directory}/cache",
+            "Dir::Cache::pkgcache": "pkgcache.bin",
+            "Dir::Log": f"{self.directory}/log",
+            "Dir::Etc::sourcelist": f"{self.directory}/sources.list",
+            "Dir::Etc::sourceparts": "-",
+            "Dir::Etc::preferences": f"{self.directory}/preferences",
+            "Dir::Etc::preferencesparts": "-",
+        }
+        # The machine's own hooks would act on the machine's own state.
+        cleared = ["APT::Architectures", "APT::Update::Pre-Invoke", "APT::Update::Post-Invoke"]
+        cleared += ["APT::Update::Post-Invoke-Success", "DPkg::Pre-Invoke", "DPkg::Post-Invoke"]
+        cleared += ["DPkg::Pre-Install-Pkgs", "Acquire::IndexTargets::deb::DEP-11"]
+        text = "".join(f"#clear {name};\n" for name in cleared)
+        return text + "".join(f'{name} "{value}";\n' for name, value in settings.items())
+
+    def _run(self, arguments: list[str], progress: Callable[[float, str], None] | None) -> tuple[str, int]:
+        command = ["apt-get", "-c", str(self._configuration)]
+        if progress is None:
+            done = subprocess.run(
+                command + arguments, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
+            )
+            return (done.stdout + done.stderr).decode(errors="replace"), done.returncode
+        # Status and ordinary output share one pipe: apt flushes both, and one reader cannot deadlock.
+        process = subprocess.Popen(
+            [*command, "-o", "APT::Status-Fd=1", *arguments],
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        assert process.stdout is not None
+        output, total = [], ""
+        try:
+            for line in process.stdout:
+                if match := re.match(r"dlstatus:\d+:([\d.]+):", line):
+                    progress(float(match.group(1)) / 100, total)
+                    continue
+                output.append(line)
+                if match := re.match(r"Need to get (?:\S+ \S*B/)?(\S+ \S*B)", line):
+                    total = match.group(1)
+            return "".join(output), process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+            process.stdout.close()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
+
+
+def _query(command: list[str]) -> str:
+    return subprocess.run(command, env=_environment(), capture_output=True, text=True, check=True).stdout
+
+
+def _last_lines(output: str) -> str:
+    telling = [line for line in output.splitlines() if line.startswith(("E:", "W:", "Err"))]
+    return "\n".join(f"  {line}" for line in (telling or output.splitlines())[-8:])

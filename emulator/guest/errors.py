@@ -1,0 +1,74 @@
+"""What can go wrong around a guest, one class per cause.
+
+Everything derives from `GuestError`.  Errors of a running guest carry the last lines of its console in
+`console_tail` and show them in their text: without them a failure in CI cannot be explained.
+"""
+
+from __future__ import annotations
+
+
+class GuestError(Exception):
+    """Base class: something about the guest, its QEMU or its environment failed."""
+
+    def __init__(self, message: str, *, console_tail: str = "") -> None:
+        self.message = message
+        self.console_tail = console_tail
+        if console_tail.strip():
+            quoted = "\n".join(f"  | {line}" for line in console_tail.rstrip().splitlines())
+            message = f"{message}\nThe guest's console ended with:\n{quoted}"
+        super().__init__(message)
+
+
+class MissingEnvironment(GuestError):
+    """QEMU, a kernel or a guest tool is not there; the text names it and the command that cures it."""
+
+
+class FetchFailed(GuestError):
+    """The guest environment could not be downloaded or unpacked; nothing half-made was left behind."""
+
+
+class KernelError(GuestError):
+    """A kernel image or module directory is not usable, or a module does not exist in it."""
+
+
+class InitramfsError(GuestError):
+    """A file or program that the initramfs should hold cannot be put into it."""
+
+
+class QemuFailed(GuestError):
+    """QEMU did not start, or ended before it was told to; the text holds what it wrote to stderr."""
+
+
+class BootFailed(GuestError):
+    """The guest did not reach its /init, or its agent did not answer, in the time allowed."""
+
+
+class GuestPanic(GuestError):
+    """The guest's kernel panicked."""
+
+
+class ChannelLost(GuestError):
+    """The command channel to the guest broke, or the agent answered something that is not an answer."""
+
+
+class CommandTimeout(GuestError):
+    """A command in the guest ran longer than allowed; it was killed and the channel still works.
+
+    `output` is what the command had written until then (stdout and stderr).
+    """
+
+    def __init__(self, message: str, *, output: bytes = b"", console_tail: str = "") -> None:
+        super().__init__(message, console_tail=console_tail)
+        self.output = output
+
+
+class CommandFailed(GuestError):
+    """A command in the guest ended with a non-zero exit code where success was required."""
+
+
+class QmpError(GuestError):
+    """QEMU refused a QMP command, or its QMP socket closed."""
+
+
+class ConsoleTimeout(GuestError):
+    """A pattern did not appear on the guest's console in the time allowed."""
