@@ -1,0 +1,88 @@
+"""Messages out of a stream: any fragmentation is assembled, and descriptors stay with the message they came with.
+
+One buffer, allocated once, holds every message that is being received. A chunk from the kernel may hold several
+messages, or a piece of one. The kernel ends a chunk after the send that carried descriptors, so descriptors belong
+to a message that starts near the end of the chunk: to the last one of it whose command takes descriptors.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+
+from emulator.vfio_user import wire
+
+# More than a sender may attach, so that too many are seen and answered rather than cut off by the kernel.
+_MAX_RECEIVED_FDS = 64
+_ANCILLARY_SIZE = socket.CMSG_SPACE(_MAX_RECEIVED_FDS * 4)
+_COMMANDS_WITH_FDS = frozenset({wire.DMA_MAP, wire.DEVICE_SET_IRQS})
+
+
+def close_all(fds: list[int]) -> None:
+    """Close every descriptor of the list and empty it."""
+    while fds:
+        os.close(fds.pop())
+
+
+class Receiver:
+    """A stream socket's receiving half: `view[start:end]` is what was received and not yet consumed."""
+
+    def __init__(self, sock: socket.socket, capacity: int) -> None:
+        """`capacity` bytes is the largest message that fits."""
+        self.capacity = capacity
+        self.view = memoryview(bytearray(capacity))
+        self.start = 0
+        self.end = 0
+        self._socket = sock
+        self._whole = [self.view]
+        self._fds: list[int] = []
+        self._fds_at = -1
+
+    def fill(self) -> bool:
+        """Wait for more bytes; False at the end of the stream. There must be room: consume or `compact` first."""
+        buffers = self._whole if self.end == 0 else [self.view[self.end :]]
+        count, ancillary, _, _ = self._socket.recvmsg_into(buffers, _ANCILLARY_SIZE)
+        if ancillary:
+            self._take_fds(ancillary, count)
+        self.end += count
+        return count != 0
+
+    def compact(self) -> None:
+        """Move what is left to the front of the buffer, to make room behind it."""
+        if self.start == 0:
+            return
+        left = self.end - self.start
+        self.view[:left] = self.view[self.start : self.end]
+        self._fds_at -= self.start
+        self.start, self.end = 0, left
+
+    def take_fds(self) -> list[int]:
+        """The descriptors of the message at `start`: the caller owns them."""
+        if not self._fds or self._fds_at > self.start:
+            return []
+        fds, self._fds = self._fds, []
+        return fds
+
+    def close(self) -> None:
+        """Close descriptors that no message has taken."""
+        close_all(self._fds)
+
+    def _take_fds(self, ancillary: list[tuple[int, int, bytes]], count: int) -> None:
+        received = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received.frombytes(data[: len(data) - len(data) % received.itemsize])
+        self._fds.extend(received)
+        end = self.end + count
+        at = owner = self.start
+        while at < end:
+            if end - at < wire.HEADER_SIZE:
+                owner = at
+                break
+            _, command, size, _, _ = wire.HEADER.unpack_from(self.view[:end], at)
+            last = at + max(size, wire.HEADER_SIZE) >= end
+            if command in _COMMANDS_WITH_FDS or (last and owner == self.start):
+                owner = at
+            at += max(size, wire.HEADER_SIZE)
+        self._fds_at = owner

@@ -1,0 +1,444 @@
+"""Every command that is not on the access path: checked against the specification, carried out, answered.
+
+`handle` raises `RequestError` with the errno that the client gets; what it returns is the body of the reply.
+Descriptors that a handler takes leave the list it was given; the session closes the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+from emulator.memory import PAGE_SIZE
+from emulator.vfio_user import wire
+from emulator.vfio_user.dma_messages import DmaMessages
+from emulator.vfio_user.guest_memory import MapError
+from emulator.vfio_user.interrupts import IrqError
+
+if TYPE_CHECKING:
+    from emulator.vfio_user.session import Session
+
+log = logging.getLogger(__name__)
+
+
+class RequestError(Exception):
+    """A request that is refused; `errno` is what the client is told."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+@dataclass(slots=True)
+class Answer:
+    """The body of a reply, the descriptors that go with it, and what happens once it was sent."""
+
+    pieces: Sequence[bytes | memoryview] = ()
+    fds: Sequence[int] = ()
+    after: Callable[[], None] | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """One command's body and descriptors."""
+
+    session: Session
+    body: memoryview
+    fds: list[int] = field(default_factory=list)
+
+    def fixed(self, layout: Struct) -> tuple[Any, ...]:
+        """The fixed part, which must be there."""
+        if len(self.body) < layout.size:
+            raise RequestError(errno.EINVAL, f"body of {len(self.body)} bytes, want at least {layout.size}")
+        return layout.unpack_from(self.body)
+
+
+def handle(session: Session, command: int, body: memoryview, fds: list[int]) -> Answer:
+    """Carry out one command. Raises `RequestError`."""
+    handler = _HANDLERS.get(command)
+    if handler is None:
+        raise RequestError(errno.ENOTSUP, f"unknown command {command}")
+    if (command == wire.VERSION) == session.negotiated:
+        state = "VERSION was negotiated already" if session.negotiated else "the first command must be VERSION"
+        raise RequestError(errno.EINVAL, state)
+    try:
+        return handler(Request(session, body, fds))
+    except (MapError, IrqError) as exc:
+        raise RequestError(exc.errno, str(exc)) from exc
+
+
+def _version(request: Request) -> Answer:
+    major, minor = request.fixed(wire.VERSION_BODY)
+    if major != wire.MAJOR:
+        raise RequestError(errno.EINVAL, f"version {major}.{minor}: this server speaks {wire.MAJOR}.{wire.MINOR}")
+    wanted = _parse_capabilities(bytes(request.body[wire.VERSION_BODY.size :]))
+    fds: list[int] = []
+    offered: dict[str, Any] = {
+        "max_msg_fds": wire.MAX_MSG_FDS,
+        "max_data_xfer_size": wire.DEFAULT_MAX_DATA_XFER,
+        "max_dma_maps": request.session.memory.max_ranges,
+        "pgsizes": PAGE_SIZE,
+        "write_multiple": True,
+    }
+    ours = {key: value for key, value in offered.items() if key in wanted}
+    twin: socket.socket | None = None
+    theirs: socket.socket | None = None
+    if isinstance(wanted.get("twin_socket"), dict) and wanted["twin_socket"].get("supported") is True:
+        twin, theirs = socket.socketpair()
+        fds.append(theirs.fileno())
+        ours["twin_socket"] = {"supported": True, "fd_index": 0}
+    # QEMU takes no reply longer than its request: no blanks.
+    text = json.dumps({"capabilities": ours}, separators=(",", ":")).encode() + b"\0"
+    body = wire.VERSION_BODY.pack(wire.MAJOR, min(minor, wire.MINOR)) + text
+    session = request.session
+    limit = int(wanted.get("max_data_xfer_size", wire.DEFAULT_MAX_DATA_XFER))
+
+    def send(pieces: Sequence[bytes | memoryview]) -> None:
+        if twin is not None:
+            twin.sendall(b"".join(pieces))
+        else:
+            session.send(pieces)
+
+    def after() -> None:
+        if theirs is not None:
+            theirs.close()
+        session.negotiation_done(DmaMessages(send, limit), twin)
+
+    return Answer([body], fds, after)
+
+
+def _parse_capabilities(data: bytes) -> dict[str, Any]:
+    if not data:
+        return {}
+    if data[-1] != 0 or 0 in data[:-1]:
+        raise RequestError(errno.EINVAL, "version data must be one string that ends with a NUL byte")
+    try:
+        parsed = json.loads(data[:-1].decode())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as exc:
+        raise RequestError(errno.EINVAL, f"version data is not JSON: {exc}") from exc
+    capabilities = parsed.get("capabilities", {}) if isinstance(parsed, dict) else None
+    if not isinstance(capabilities, dict):
+        raise RequestError(errno.EINVAL, "version data must be an object whose 'capabilities' is an object")
+    for key in ("max_msg_fds", "max_data_xfer_size", "max_dma_maps", "pgsizes"):
+        value = capabilities.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise RequestError(errno.EINVAL, f"capability {key!r} must be a number of 0 or more, not {value!r}")
+    return capabilities
+
+
+def _dma_map(request: Request) -> Answer:
+    argsz, flags, offset, address, size = request.fixed(wire.DMA_MAP_BODY)
+    if argsz < wire.DMA_MAP_BODY.size:
+        raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.DMA_MAP_BODY.size}")
+    if len(request.fds) > 1:
+        raise RequestError(errno.EINVAL, f"{len(request.fds)} descriptors, want one or none")
+    fd = request.fds[0] if request.fds else None
+    request.session.memory.map(address, size, flags, fd, offset)
+    return Answer()
+
+
+def _dma_unmap(request: Request) -> Answer:
+    argsz, flags, address, size = request.fixed(wire.DMA_UNMAP_BODY)
+    if argsz < wire.DMA_UNMAP_BODY.size:
+        raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.DMA_UNMAP_BODY.size} or more")
+    if flags & ~(wire.DMA_UNMAP_GET_DIRTY | wire.DMA_UNMAP_ALL) or flags == 3:
+        raise RequestError(errno.EINVAL, f"flags {flags:#x}: want 0, 1 (dirty bitmap) or 2 (all)")
+    session = request.session
+    if flags & wire.DMA_UNMAP_ALL:
+        if address or size:
+            raise RequestError(errno.EINVAL, "unmapping all wants address and size 0")
+        session.function.unmapped(0, 1 << 64)
+        size = session.memory.unmap_all()
+        return Answer([wire.DMA_UNMAP_BODY.pack(argsz, flags, address, size)])
+    pieces = [wire.DMA_UNMAP_BODY.pack(wire.DMA_UNMAP_BODY.size, flags, address, size)]
+    if flags & wire.DMA_UNMAP_GET_DIRTY:
+        if not session.dirty.active:
+            raise RequestError(errno.EINVAL, "dirty pages are not being logged")
+        layout = Struct("<IIQQQQ")
+        _, _, _, _, page_size, bitmap_size = request.fixed(layout)
+        pieces.append(_dirty_bitmap(session, address, size, page_size, bitmap_size))
+    removed = session.memory.unmap(address, size)
+    session.function.unmapped(address, size)
+    pieces[0] = wire.DMA_UNMAP_BODY.pack(argsz, flags, address, removed)
+    return Answer(pieces)
+
+
+def _dirty_bitmap(session: Session, address: int, size: int, page_size: int, bitmap_size: int) -> bytes:
+    if page_size < PAGE_SIZE or page_size & (page_size - 1):
+        raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
+    pages = -(-size // page_size)
+    needed = -(-pages // 64) * 8
+    if bitmap_size != needed:
+        raise RequestError(errno.EINVAL, f"a bitmap of {bitmap_size} bytes, want {needed}")
+    session.function.unmapped(address, size)
+    return wire.DIRTY_BITMAP.pack(page_size, needed) + session.dirty.report(address, size, page_size)
+
+
+def _get_info(request: Request) -> Answer:
+    argsz, flags, regions, irqs = request.fixed(wire.DEVICE_INFO)
+    if argsz < wire.DEVICE_INFO.size:
+        raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.DEVICE_INFO.size} or more")
+    if flags or regions or irqs:
+        raise RequestError(errno.EINVAL, "all fields but argsz must be 0")
+    flags = wire.DEVICE_FLAG_RESET | wire.DEVICE_FLAG_PCI
+    return Answer([wire.DEVICE_INFO.pack(wire.DEVICE_INFO.size, flags, wire.NUM_REGIONS, wire.NUM_IRQS)])
+
+
+def _get_region_info(request: Request) -> Answer:
+    argsz, _, index, _, _, _ = request.fixed(wire.REGION_INFO)
+    if argsz < wire.REGION_INFO.size:
+        raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.REGION_INFO.size} or more")
+    if index >= wire.NUM_REGIONS:
+        raise RequestError(errno.EINVAL, f"region {index}: the device has 0 to {wire.NUM_REGIONS - 1}")
+    regions = request.session.regions
+    region = regions[index] if index < len(regions) else None
+    if region is None or region.size == 0:
+        return Answer([wire.REGION_INFO.pack(wire.REGION_INFO.size, 0, index, 0, 0, 0)])
+    flags = (wire.REGION_FLAG_READ if region.readable else 0) | (wire.REGION_FLAG_WRITE if region.writable else 0)
+    if region.memory is None or not region.areas:
+        return Answer([wire.REGION_INFO.pack(wire.REGION_INFO.size, flags, index, 0, region.size, 0)])
+    flags |= wire.REGION_FLAG_MMAP
+    capability = b""
+    if region.areas != [(0, region.size)]:
+        flags |= wire.REGION_FLAG_CAPS
+        capability = wire.CAPABILITY.pack(wire.CAP_SPARSE_MMAP, 1, 0) + wire.SPARSE_MMAP.pack(len(region.areas), 0)
+        capability += b"".join(wire.SPARSE_AREA.pack(*area) for area in region.areas)
+    needed = wire.REGION_INFO.size + len(capability)
+    offset = wire.REGION_INFO.size if capability and argsz >= needed else 0
+    info = wire.REGION_INFO.pack(needed, flags, index, offset, region.size, region.memory_offset)
+    if argsz < needed:
+        # The client asks again with room for the areas; the descriptor comes then.
+        return Answer([info])
+    return Answer([info + capability], [region.memory.fd])
+
+
+def _get_region_io_fds(request: Request) -> Answer:
+    argsz, flags, index, count = request.fixed(wire.REGION_IO_FDS)
+    if argsz < wire.REGION_IO_FDS.size or flags or count:
+        raise RequestError(errno.EINVAL, f"argsz must be {wire.REGION_IO_FDS.size} or more, flags and count 0")
+    regions = request.session.regions
+    if index >= wire.NUM_REGIONS or index >= len(regions) or regions[index] is None:
+        raise RequestError(errno.EINVAL, f"region {index} does not exist")
+    # No region has doorbells that an ioeventfd could carry: the write's value always matters.
+    return Answer([wire.REGION_IO_FDS.pack(wire.REGION_IO_FDS.size, 0, index, 0)])
+
+
+def _get_irq_info(request: Request) -> Answer:
+    argsz, flags, index, count = request.fixed(wire.IRQ_INFO)
+    if argsz < wire.IRQ_INFO.size:
+        raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.IRQ_INFO.size} or more")
+    if flags or count:
+        raise RequestError(errno.EINVAL, "flags and count must be 0")
+    counts = request.session.interrupts.counts
+    if index >= len(counts):
+        raise RequestError(errno.EINVAL, f"interrupt index {index}: the device has 0 to {len(counts) - 1}")
+    flags = wire.IRQ_FLAG_EVENTFD if counts[index] else 0
+    return Answer([wire.IRQ_INFO.pack(wire.IRQ_INFO.size, flags, index, counts[index])])
+
+
+def _set_irqs(request: Request) -> Answer:
+    argsz, flags, index, start, count = request.fixed(wire.IRQ_SET)
+    if argsz < wire.IRQ_SET.size:
+        raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.IRQ_SET.size} or more")
+    data = bytes(request.body[wire.IRQ_SET.size :])
+    request.session.interrupts.set(flags, index, start, count, data, request.fds)
+    return Answer()
+
+
+def _checked_access(request: Request, write: bool) -> tuple[Any, int, int, int]:
+    """The region and range of a REGION_READ or REGION_WRITE that did not take the short way."""
+    offset, index, count = request.fixed(wire.REGION_ACCESS)
+    session = request.session
+    access = session.access[index] if index < len(session.access) else None
+    if access is None:
+        raise RequestError(errno.EINVAL, f"region {index} does not exist")
+    if count == 0 or count > wire.DEFAULT_MAX_DATA_XFER:
+        raise RequestError(errno.EINVAL, f"count {count}: want 1 to {wire.DEFAULT_MAX_DATA_XFER}")
+    if offset + count > access.size:
+        raise RequestError(errno.EINVAL, f"[{offset:#x}, +{count:#x}) is outside region {index} of {access.size:#x}")
+    if not (access.region.writable if write else access.region.readable):
+        raise RequestError(errno.EPERM, f"region {index} is not {'writable' if write else 'readable'}")
+    return access, offset, index, count
+
+
+def _region_read(request: Request) -> Answer:
+    access, offset, index, count = _checked_access(request, write=False)
+    if len(request.body) != wire.REGION_ACCESS.size:
+        raise RequestError(errno.EINVAL, f"body of {len(request.body)} bytes, want {wire.REGION_ACCESS.size}")
+    return Answer([wire.REGION_ACCESS.pack(offset, index, count), access.read_block(offset, count)])
+
+
+def _region_write(request: Request) -> Answer:
+    access, offset, index, count = _checked_access(request, write=True)
+    data = request.body[wire.REGION_ACCESS.size :]
+    if len(data) != count:
+        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data for a count of {count}")
+    access.write_block(offset, data)
+    return Answer([wire.REGION_ACCESS.pack(offset, index, count)])
+
+
+def _write_multi(request: Request) -> Answer:
+    (count,) = request.fixed(wire.WRITE_MULTI)
+    entries = request.body[wire.WRITE_MULTI.size :]
+    if len(entries) != count * wire.WRITE_MULTI_ENTRY.size:
+        raise RequestError(
+            errno.EINVAL, f"{len(entries)} bytes for {count} writes of {wire.WRITE_MULTI_ENTRY.size} bytes"
+        )
+    writes = list(wire.WRITE_MULTI_ENTRY.iter_unpack(entries))
+    for offset, index, size, _ in writes:
+        if not 1 <= size <= 8:
+            raise RequestError(errno.EINVAL, f"count {size} of a write: want 1 to 8")
+        _checked_access(Request(request.session, memoryview(wire.REGION_ACCESS.pack(offset, index, size))), write=True)
+    for offset, index, size, data in writes:
+        access = request.session.access[index]
+        assert access is not None
+        access.write_block(offset, memoryview(data)[:size])
+    return Answer([wire.WRITE_MULTI.pack(count)])
+
+
+def _reset(request: Request) -> Answer:
+    if len(request.body):
+        raise RequestError(errno.EINVAL, f"body of {len(request.body)} bytes, want none")
+    request.session.function.reset()
+    return Answer()
+
+
+def _server_command(request: Request) -> Answer:
+    raise RequestError(errno.EINVAL, "only a server sends this command")
+
+
+_LOGGING_HEAD = Struct("<QII")
+_LOGGING_RANGE = Struct("<QQ")
+_LOGGING_REPORT = Struct("<QQQ")
+_LOGGING_FEATURES = {
+    wire.FEATURE_DMA_LOGGING_START: wire.FEATURE_SET,
+    wire.FEATURE_DMA_LOGGING_STOP: wire.FEATURE_SET,
+    wire.FEATURE_DMA_LOGGING_REPORT: wire.FEATURE_GET,
+}
+
+
+def _device_feature(request: Request) -> Answer:
+    argsz, flags = request.fixed(wire.DEVICE_FEATURE_BODY)
+    methods = flags & (wire.FEATURE_GET | wire.FEATURE_SET)
+    probe = flags & wire.FEATURE_PROBE
+    feature = flags & wire.FEATURE_MASK
+    if argsz < wire.DEVICE_FEATURE_BODY.size:
+        raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.DEVICE_FEATURE_BODY.size} or more")
+    if flags & ~(wire.FEATURE_MASK | methods | probe) or not (methods or probe):
+        raise RequestError(errno.EINVAL, f"flags {flags:#x}: want get, set or probe")
+    if methods == wire.FEATURE_GET | wire.FEATURE_SET and not probe:
+        raise RequestError(errno.EINVAL, "get and set exclude each other")
+    supported = _LOGGING_FEATURES.get(feature)
+    if supported is None:
+        raise RequestError(errno.ENOTTY, f"the device has no feature {feature} (it cannot migrate)")
+    if methods & ~supported:
+        raise RequestError(errno.EINVAL, f"feature {feature} does not have that method")
+    head = wire.DEVICE_FEATURE_BODY.pack(argsz, flags)
+    if probe:
+        return Answer([head])
+    data = request.body[wire.DEVICE_FEATURE_BODY.size :]
+    dirty = request.session.dirty
+    if feature == wire.FEATURE_DMA_LOGGING_STOP:
+        dirty.stop()
+        return Answer([head])
+    if feature == wire.FEATURE_DMA_LOGGING_START:
+        return Answer([head, _start_logging(request.session, data)])
+    if len(data) < _LOGGING_REPORT.size:
+        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want {_LOGGING_REPORT.size}")
+    address, length, page_size = _LOGGING_REPORT.unpack_from(data)
+    if not dirty.active:
+        raise RequestError(errno.EINVAL, "dirty pages are not being logged")
+    bitmap = _reported(request.session, address, length, page_size)
+    total = wire.DEVICE_FEATURE_BODY.size + _LOGGING_REPORT.size + len(bitmap)
+    if argsz < total:
+        raise RequestError(errno.EINVAL, f"argsz {argsz} has no room for the bitmap, want {total}")
+    return Answer([wire.DEVICE_FEATURE_BODY.pack(total, flags), bytes(data[: _LOGGING_REPORT.size]), bitmap])
+
+
+def _start_logging(session: Session, data: memoryview) -> bytes:
+    if len(data) < _LOGGING_HEAD.size:
+        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want at least {_LOGGING_HEAD.size}")
+    page_size, count, _ = _LOGGING_HEAD.unpack_from(data)
+    ranges = data[_LOGGING_HEAD.size :]
+    if len(ranges) != count * _LOGGING_RANGE.size:
+        raise RequestError(errno.EINVAL, f"{len(ranges)} bytes for {count} ranges of {_LOGGING_RANGE.size} bytes")
+    if session.dirty.active:
+        raise RequestError(errno.EINVAL, "dirty pages are being logged already")
+    if page_size < PAGE_SIZE or page_size & (page_size - 1):
+        page_size = PAGE_SIZE
+    session.dirty.start(page_size, list(_LOGGING_RANGE.iter_unpack(ranges)))
+    session.function.unmapped(0, 1 << 64)
+    return _LOGGING_HEAD.pack(page_size, count, 0) + bytes(ranges)
+
+
+def _reported(session: Session, address: int, length: int, page_size: int) -> bytes:
+    if page_size < PAGE_SIZE or page_size & (page_size - 1):
+        raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
+    if length == 0 or length // page_size > 8 * wire.DEFAULT_MAX_DATA_XFER:
+        raise RequestError(errno.EINVAL, f"length {length:#x} is empty or its bitmap is larger than a message")
+    session.function.unmapped(address, length)
+    return session.dirty.report(address, length, page_size)
+
+
+# DIRTY_PAGES of older specifications: argsz, flags; then, to get a bitmap: address, size, page size, bitmap size.
+_DIRTY_START, _DIRTY_STOP, _DIRTY_GET = 1, 2, 4
+_DIRTY_HEAD = Struct("<II")
+_DIRTY_RANGE = Struct("<QQQQ")
+
+
+def _dirty_pages(request: Request) -> Answer:
+    argsz, flags = request.fixed(_DIRTY_HEAD)
+    dirty = request.session.dirty
+    if argsz < _DIRTY_HEAD.size or flags not in (_DIRTY_START, _DIRTY_STOP, _DIRTY_GET):
+        raise RequestError(errno.EINVAL, f"argsz {argsz}, flags {flags:#x}: want 1 (start), 2 (stop) or 4 (get bitmap)")
+    if flags == _DIRTY_START:
+        dirty.start(PAGE_SIZE, [])
+        request.session.function.unmapped(0, 1 << 64)
+        return Answer([_DIRTY_HEAD.pack(argsz, flags)])
+    if not dirty.active:
+        raise RequestError(errno.EINVAL, "dirty pages are not being logged")
+    if flags == _DIRTY_STOP:
+        dirty.stop()
+        return Answer([_DIRTY_HEAD.pack(argsz, flags)])
+    ranges = request.body[_DIRTY_HEAD.size :]
+    if len(ranges) < _DIRTY_RANGE.size:
+        raise RequestError(errno.EINVAL, f"{len(ranges)} bytes of data, want {_DIRTY_RANGE.size}")
+    address, size, page_size, bitmap_size = _DIRTY_RANGE.unpack_from(ranges)
+    if size == 0 or size // PAGE_SIZE > 8 * wire.DEFAULT_MAX_DATA_XFER:
+        raise RequestError(errno.EINVAL, f"size {size:#x} is empty or its bitmap is larger than a message")
+    bitmap = _dirty_bitmap(request.session, address, size, page_size, bitmap_size)
+    total = _DIRTY_HEAD.size + 16 + len(bitmap)
+    return Answer([_DIRTY_HEAD.pack(total, flags), wire.SPARSE_AREA.pack(address, size), bitmap])
+
+
+def _migration_data(request: Request) -> Answer:
+    request.fixed(wire.MIG_DATA)
+    raise RequestError(errno.EINVAL, "the device is in no state that moves migration data (it cannot migrate)")
+
+
+_HANDLERS: dict[int, Callable[[Request], Answer]] = {
+    wire.VERSION: _version,
+    wire.DMA_MAP: _dma_map,
+    wire.DMA_UNMAP: _dma_unmap,
+    wire.DEVICE_GET_INFO: _get_info,
+    wire.DEVICE_GET_REGION_INFO: _get_region_info,
+    wire.DEVICE_GET_REGION_IO_FDS: _get_region_io_fds,
+    wire.DEVICE_GET_IRQ_INFO: _get_irq_info,
+    wire.DEVICE_SET_IRQS: _set_irqs,
+    wire.REGION_READ: _region_read,
+    wire.REGION_WRITE: _region_write,
+    wire.REGION_WRITE_MULTI: _write_multi,
+    wire.DMA_READ: _server_command,
+    wire.DMA_WRITE: _server_command,
+    wire.DEVICE_RESET: _reset,
+    wire.DIRTY_PAGES: _dirty_pages,
+    wire.DEVICE_FEATURE: _device_feature,
+    wire.MIG_DATA_READ: _migration_data,
+    wire.MIG_DATA_WRITE: _migration_data,
+}

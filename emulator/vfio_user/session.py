@@ -1,0 +1,334 @@
+"""One client's connection: the loop that every access of a guest goes through.
+
+A plain blocking thread runs `Session.run`. Reads and writes of 1 to 8 bytes are answered right in the loop, with
+precompiled structs and one call into the region's handler; every other command goes to `requests.py`. Replies and
+the executor's own messages share the socket: whoever holds the send lock sends what others queued meanwhile, so the
+reading side never waits for a writer, and a client that stops reading while it writes cannot lock both sides up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Sequence
+from struct import Struct
+
+from emulator.pci.transport import DmaError, Region, Served
+from emulator.vfio_user import wire
+from emulator.vfio_user.dirty_pages import DirtyPages
+from emulator.vfio_user.dma_messages import DmaMessages
+from emulator.vfio_user.guest_memory import GuestMemory
+from emulator.vfio_user.interrupts import Interrupts
+from emulator.vfio_user.receiver import Receiver, close_all
+from emulator.vfio_user.region_access import RegionAccess
+from emulator.vfio_user.requests import RequestError, handle
+
+log = logging.getLogger(__name__)
+
+# A data message: header, fixed part, data.
+CAPACITY = wire.HEADER_SIZE + wire.REGION_ACCESS.size + wire.DEFAULT_MAX_DATA_XFER
+
+_REPLY_READ = {
+    1: Struct("<HHIIIQIIB"),
+    2: Struct("<HHIIIQIIH"),
+    4: Struct("<HHIIIQIII"),
+    8: Struct("<HHIIIQIIQ"),
+}
+_REPLY_WRITE = Struct("<HHIIIQII")
+_DATA = {1: Struct("<B"), 2: Struct("<H"), 4: Struct("<I"), 8: Struct("<Q")}
+_READ_SIZE = wire.HEADER_SIZE + wire.REGION_ACCESS.size
+
+
+class Session:
+    """A function's `Transport` while a client is connected."""
+
+    def __init__(self, function: Served, sock: socket.socket) -> None:
+        self.function = function
+        self.regions: list[Region | None] = list(function.regions)
+        self.access = [RegionAccess(region) if region and region.size else None for region in self.regions]
+        # By region index, for the access path; a limit of 0 sends every access the long way, where it is refused.
+        self._readers = [access.read if access else _no_read for access in self.access]
+        self._writers = [access.write if access else _no_write for access in self.access]
+        self._read_limits = [0] * wire.NUM_REGIONS
+        self._write_limits = [0] * wire.NUM_REGIONS
+        self.memory = GuestMemory()
+        self.dirty = DirtyPages()
+        self.interrupts = Interrupts(function.interrupts)
+        self.messages: DmaMessages | None = None
+        self.twin: socket.socket | None = None
+        self.negotiated = False
+        self._socket = sock
+        self._receiver = Receiver(sock, CAPACITY)
+        self._send_lock = threading.Lock()
+        self._outbox: deque[tuple[Sequence[bytes | memoryview], list[int]]] = deque()
+        self._thread: threading.Thread | None = None
+        self._twin_thread: threading.Thread | None = None
+
+    # Transport, for the function.
+
+    def view(self, address: int, length: int, write: bool) -> memoryview | None:
+        if write and self.dirty.active:
+            self.dirty.mark(address, length)
+        return self.memory.view(address, length, write)
+
+    def mapped(self, address: int, length: int, write: bool) -> bool:
+        return self.memory.mapped(address, length, write)
+
+    def read(self, address: int, length: int) -> bytes:
+        return self._dma().read(address, length)
+
+    def write(self, address: int, data: bytes | memoryview) -> None:
+        if self.dirty.active:
+            self.dirty.mark(address, len(data))
+        self._dma().write(address, data)
+
+    def trigger(self, index: int, vector: int) -> bool:
+        return self.interrupts.trigger(index, vector)
+
+    def _dma(self) -> DmaMessages:
+        if threading.current_thread() in (self._thread, self._twin_thread):
+            raise DmaError(
+                "DMA by messages inside an access would wait for itself: queue it to the executor", errno.EDEADLK
+            )
+        if self.messages is None:
+            raise DmaError("no client has negotiated", errno.ENOTCONN)
+        return self.messages
+
+    # Life.
+
+    def run(self) -> None:
+        """Serve until the client goes. Never raises for what a client does."""
+        self._thread = threading.current_thread()
+        try:
+            self._loop()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        except OSError as exc:
+            log.info("%s: connection lost: %s", self.function.name, exc)
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """End the connection from another thread; `run` returns."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def negotiation_done(self, messages: DmaMessages, twin: socket.socket | None) -> None:
+        """VERSION was answered: from now on the function has a transport."""
+        self.messages = messages
+        self.twin = twin
+        self.negotiated = True
+        for index, access in enumerate(self.access):
+            if access is not None:
+                self._read_limits[index] = access.size if access.region.readable else 0
+                self._write_limits[index] = access.size if access.region.writable else 0
+        if twin is not None:
+            self._twin_thread = threading.Thread(target=self._twin_loop, args=(twin,), daemon=True)
+            self._twin_thread.start()
+        self.function.attached(self)
+
+    def _end(self) -> None:
+        if self.messages is not None:
+            self.messages.close()
+        if self.negotiated:
+            self.function.detached()
+        self.memory.unmap_all()
+        self.interrupts.close()
+        self._receiver.close()
+        self.stop()
+        self._socket.close()
+        if self.twin is not None:
+            with contextlib.suppress(OSError):
+                self.twin.shutdown(socket.SHUT_RDWR)
+            if self._twin_thread is not None:
+                self._twin_thread.join()
+            self.twin.close()
+        while self._outbox:
+            close_all(self._outbox.popleft()[1])
+
+    # The access path.
+
+    def _loop(self) -> None:
+        receiver = self._receiver
+        view = receiver.view
+        readers, writers = self._readers, self._writers
+        read_limits, write_limits = self._read_limits, self._write_limits
+        reply_layouts, data_layouts, write_layout = _REPLY_READ, _DATA, _REPLY_WRITE
+        unpack_header, unpack_access = wire.HEADER.unpack_from, wire.REGION_ACCESS.unpack_from
+        reply = bytearray(64)
+        send = self.send_small
+        while receiver.fill():
+            while (available := receiver.end - (start := receiver.start)) >= wire.HEADER_SIZE:
+                message_id, command, size, flags, _ = unpack_header(view, start)
+                if available < size:
+                    if size > receiver.capacity:
+                        self._discard(message_id, command, size, flags)
+                        continue
+                    break
+                if command == wire.REGION_READ and flags == 0 and size == _READ_SIZE:
+                    offset, index, count = unpack_access(view, start + wire.HEADER_SIZE)
+                    packer = reply_layouts.get(count)
+                    if packer is not None and index < wire.NUM_REGIONS and offset + count <= read_limits[index]:
+                        if not offset & (count - 1):
+                            receiver.start = start + size
+                            try:
+                                value = readers[index](offset, count)
+                            except Exception:
+                                self._failed(message_id, command, flags, f"{offset:#x} of region {index}")
+                                continue
+                            total = packer.size
+                            packer.pack_into(reply, 0, message_id, command, total, 1, 0, offset, index, count, value)
+                            send(reply, total)
+                            continue
+                elif command == wire.REGION_WRITE and not flags & ~wire.FLAG_NO_REPLY:
+                    offset, index, count = unpack_access(view, start + wire.HEADER_SIZE)
+                    data = data_layouts.get(count)
+                    if data is not None and index < wire.NUM_REGIONS and offset + count <= write_limits[index]:
+                        if size == _READ_SIZE + count and not offset & (count - 1):
+                            receiver.start = start + size
+                            try:
+                                writers[index](offset, count, data.unpack_from(view, start + _READ_SIZE)[0])
+                            except Exception:
+                                self._failed(message_id, command, flags, f"{offset:#x} of region {index}")
+                                continue
+                            if not flags:
+                                write_layout.pack_into(
+                                    reply, 0, message_id, command, _READ_SIZE, 1, 0, offset, index, count
+                                )
+                                send(reply, _READ_SIZE)
+                            continue
+                self._dispatch(message_id, command, size, flags)
+            if receiver.start == receiver.end:
+                receiver.start = receiver.end = 0
+            else:
+                receiver.compact()
+
+    def send_small(self, buffer: bytearray, size: int) -> None:
+        """Send the first `size` bytes of a reply buffer that is used again at once."""
+        if self._send_lock.acquire(blocking=False):
+            try:
+                if not self._outbox:
+                    self._socket.sendall(memoryview(buffer)[:size])
+                    return
+            finally:
+                self._send_lock.release()
+        self.send([bytes(buffer[:size])])
+
+    def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
+        """Send one message, or leave it to the thread that is sending. `fds` are sent as copies."""
+        self._outbox.append((pieces, [socket.dup(fd) for fd in fds]))
+        # Whoever fails to get the lock may leave: the holder looks at the outbox again after releasing it.
+        while self._outbox and self._send_lock.acquire(blocking=False):
+            try:
+                while self._outbox:
+                    self._send_now(*self._outbox.popleft())
+            finally:
+                self._send_lock.release()
+
+    def _send_now(self, pieces: Sequence[bytes | memoryview], fds: list[int]) -> None:
+        try:
+            total = sum(len(piece) for piece in pieces)
+            if fds:
+                sent = socket.send_fds(self._socket, [b"".join(pieces)], fds)
+            else:
+                sent = self._socket.sendmsg(pieces)
+            if sent < total:
+                self._socket.sendall(b"".join(pieces)[sent:])
+        finally:
+            close_all(fds)
+
+    # Everything else.
+
+    def _dispatch(self, message_id: int, command: int, size: int, flags: int) -> None:
+        receiver = self._receiver
+        fds = receiver.take_fds()
+        # A size below the header's is an error to answer; what is skipped is the header.
+        body = receiver.view[receiver.start + wire.HEADER_SIZE : receiver.start + size]
+        receiver.start += max(size, wire.HEADER_SIZE)
+        try:
+            if flags & wire.TYPE_MASK == wire.TYPE_REPLY:
+                if self.messages is not None and self.twin is None:
+                    _, _, _, _, error = wire.HEADER.unpack_from(receiver.view, receiver.start - max(size, 16))
+                    self.messages.reply(message_id, command, flags, error, body)
+                return
+            try:
+                if size < wire.HEADER_SIZE:
+                    raise RequestError(errno.EINVAL, f"message size {size} is smaller than a header")
+                if flags & ~(wire.TYPE_MASK | wire.FLAG_NO_REPLY) or flags & wire.TYPE_MASK:
+                    raise RequestError(errno.EINVAL, f"flags {flags:#x} are none of a command's")
+                answer = handle(self, command, body, fds)
+            except RequestError as exc:
+                log.info("%s: %s: %s", self.function.name, wire.COMMAND_NAMES.get(command, command), exc)
+                self._error(message_id, command, flags, exc.errno)
+            except Exception:
+                log.exception("%s: %s failed", self.function.name, wire.COMMAND_NAMES.get(command, command))
+                self._error(message_id, command, flags, errno.EIO)
+            else:
+                if not flags & wire.FLAG_NO_REPLY:
+                    total = wire.HEADER_SIZE + sum(len(piece) for piece in answer.pieces)
+                    header = wire.HEADER.pack(message_id, command, total, wire.TYPE_REPLY, 0)
+                    self.send([header, *answer.pieces], answer.fds)
+                if answer.after is not None:
+                    answer.after()
+        finally:
+            close_all(fds)
+
+    def _error(self, message_id: int, command: int, flags: int, number: int) -> None:
+        if not flags & wire.FLAG_NO_REPLY:
+            reply_flags = wire.TYPE_REPLY | wire.FLAG_ERROR
+            self.send([wire.HEADER.pack(message_id, command, wire.HEADER_SIZE, reply_flags, number)])
+
+    def _failed(self, message_id: int, command: int, flags: int, where: str) -> None:
+        log.exception("%s: %s at %s failed", self.function.name, wire.COMMAND_NAMES[command], where)
+        self._error(message_id, command, flags, errno.EIO)
+
+    def _discard(self, message_id: int, command: int, size: int, flags: int) -> None:
+        """Answer a message that is larger than was agreed, and skip it as it comes."""
+        receiver = self._receiver
+        log.info("%s: a message of %d bytes is larger than %d", self.function.name, size, receiver.capacity)
+        left = size
+        while True:
+            close_all(receiver.take_fds())
+            skipped = min(left, receiver.end - receiver.start)
+            receiver.start += skipped
+            left -= skipped
+            if not left:
+                break
+            receiver.start = receiver.end = 0
+            if not receiver.fill():
+                raise BrokenPipeError
+        if flags & wire.TYPE_MASK == wire.TYPE_COMMAND:
+            self._error(message_id, command, flags, errno.E2BIG)
+
+    def _twin_loop(self, twin: socket.socket) -> None:
+        """Replies to our own commands, where they come on a socket of their own."""
+        receiver = Receiver(twin, CAPACITY)
+        with contextlib.suppress(OSError):
+            while receiver.fill():
+                while receiver.end - receiver.start >= wire.HEADER_SIZE:
+                    message_id, command, size, flags, error = wire.HEADER.unpack_from(receiver.view, receiver.start)
+                    close_all(receiver.take_fds())
+                    if not wire.HEADER_SIZE <= size <= receiver.capacity:
+                        return
+                    if receiver.end - receiver.start < size:
+                        break
+                    body = receiver.view[receiver.start + wire.HEADER_SIZE : receiver.start + size]
+                    if flags & wire.TYPE_MASK == wire.TYPE_REPLY and self.messages is not None:
+                        self.messages.reply(message_id, command, flags, error, body)
+                    receiver.start += size
+                receiver.compact()
+        if self.messages is not None:
+            self.messages.close()
+        receiver.close()
+
+
+def _no_read(offset: int, size: int) -> int:
+    raise IndexError(f"no region is there ({size} bytes at {offset:#x})")
+
+
+def _no_write(offset: int, size: int, value: int) -> None:
+    raise IndexError(f"no region is there ({value:#x}, {size} bytes at {offset:#x})")
