@@ -93,6 +93,8 @@ SPARSE_MMAP: Final = Struct("<II")
 SPARSE_AREA: Final = Struct("<QQ")
 # DEVICE_GET_REGION_IO_FDS: argsz, flags, index, count; then sub-regions.
 REGION_IO_FDS: Final = Struct("<IIII")
+# A sub-region: offset, size, index of its descriptor, type, flags, padding, datamatch (ioeventfd) or user data.
+IO_FD: Final = Struct("<QQIIIIQ")
 # DEVICE_GET_IRQ_INFO: argsz, flags, index, count.
 IRQ_INFO: Final = Struct("<IIII")
 IRQ_FLAG_EVENTFD: Final = 1
@@ -129,6 +131,18 @@ FEATURE_MIG_DEVICE_STATE: Final = 2
 FEATURE_DMA_LOGGING_START: Final = 6
 FEATURE_DMA_LOGGING_STOP: Final = 7
 FEATURE_DMA_LOGGING_REPORT: Final = 8
+# MIG_DEVICE_STATE: state, descriptor (unused). States as in Linux' enum vfio_device_mig_state.
+MIG_STATE: Final = Struct("<II")
+MIG_STATE_STOP: Final = 1
+MIG_STATE_RUNNING: Final = 2
+MIG_STATE_STOP_COPY: Final = 3
+MIG_STATE_RESUMING: Final = 4
+MIG_STATE_PRE_COPY: Final = 6
+# DMA_LOGGING_START: page size, number of ranges, reserved; each range: address, length.
+DMA_LOGGING_CONTROL: Final = Struct("<QII")
+DMA_LOGGING_RANGE: Final = Struct("<QQ")
+# DMA_LOGGING_REPORT: address, length, page size; the reply adds the bitmap.
+DMA_LOGGING_REPORT: Final = Struct("<QQQ")
 # Migration data: argsz, size [+ data].
 MIG_DATA: Final = Struct("<II")
 
