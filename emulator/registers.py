@@ -233,7 +233,7 @@ def _store_rw(storage: memoryview, index: int, mask: int) -> Store:
     return store
 
 
-def _store_ro(storage: memoryview, index: int, mask: int) -> Store:  # noqa: ARG001 - one signature for all
+def _store_ro(storage: memoryview, index: int, mask: int) -> Store:
     return lambda value: None
 
 
