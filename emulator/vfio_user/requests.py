@@ -153,8 +153,8 @@ def _dma_unmap(request: Request) -> Answer:
     if flags & wire.DMA_UNMAP_ALL:
         if address or size:
             raise RequestError(errno.EINVAL, "unmapping all wants address and size 0")
-        session.function.unmapped(0, 1 << 64)
         size = session.memory.unmap_all()
+        session.function.unmapped(0, 1 << 64)
         return Answer([wire.DMA_UNMAP_BODY.pack(argsz, flags, address, size)])
     pieces = [wire.DMA_UNMAP_BODY.pack(wire.DMA_UNMAP_BODY.size, flags, address, size)]
     if flags & wire.DMA_UNMAP_GET_DIRTY:
@@ -174,6 +174,8 @@ def _dirty_bitmap(session: Session, address: int, size: int, page_size: int, bit
         raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
     pages = -(-size // page_size)
     needed = -(-pages // 64) * 8
+    if needed > wire.DEFAULT_MAX_DATA_XFER:
+        raise RequestError(errno.E2BIG, f"the bitmap of {size:#x} bytes is larger than a message may be")
     if bitmap_size != needed:
         raise RequestError(errno.EINVAL, f"a bitmap of {bitmap_size} bytes, want {needed}")
     session.function.unmapped(address, size)
