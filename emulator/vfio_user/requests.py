@@ -249,7 +249,10 @@ def _set_irqs(request: Request) -> Answer:
     if argsz < wire.IRQ_SET.size:
         raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.IRQ_SET.size} or more")
     data = bytes(request.body[wire.IRQ_SET.size :])
-    request.session.interrupts.set(flags, index, start, count, data, request.fds)
+    session = request.session
+    session.interrupts.set(flags, index, start, count, data, request.fds)
+    if flags & wire.IRQ_SET_DATA_EVENTFD or count == 0:
+        session.function.wired(index, start, count or session.interrupts.counts[index])
     return Answer()
 
 
