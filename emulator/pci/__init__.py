@@ -1,0 +1,41 @@
+"""PCI functions: configuration space, capabilities, BARs, interrupts, SR-IOV."""
+
+from emulator.pci.bars import Bar
+from emulator.pci.capabilities import (
+    Ari,
+    Capability,
+    DeviceSerialNumber,
+    ExtendedVendorSpecific,
+    Msi,
+    MsiX,
+    PciExpress,
+    PowerManagement,
+    ResizableBar,
+    VendorSpecific,
+)
+from emulator.pci.config_space import ConfigRegister, ConfigSpace
+from emulator.pci.function import D3HOT, DISABLED, FLR, RESET, Function, Identity
+from emulator.pci.sriov import Sriov
+
+__all__ = [
+    "D3HOT",
+    "DISABLED",
+    "FLR",
+    "RESET",
+    "Ari",
+    "Bar",
+    "Capability",
+    "ConfigRegister",
+    "ConfigSpace",
+    "DeviceSerialNumber",
+    "ExtendedVendorSpecific",
+    "Function",
+    "Identity",
+    "Msi",
+    "MsiX",
+    "PciExpress",
+    "PowerManagement",
+    "ResizableBar",
+    "Sriov",
+    "VendorSpecific",
+]

@@ -28,6 +28,18 @@ class AccessHandler(Protocol):
         ...
 
 
+class BlockReader(AccessHandler, Protocol):
+    """A handler that also answers reads of any other size and alignment inside the region, as one.
+
+    Without it a transport splits such a read. Configuration space needs it: what QEMU is shown in its one read of all
+    4096 bytes decides which capabilities it passes on (`emulator.pci.config_space`).
+    """
+
+    def read_block(self, offset: int, length: int) -> bytes:
+        """`length` bytes, for lengths other than 1, 2, 4 and 8."""
+        ...
+
+
 @dataclass(slots=True)
 class Region:
     """One region of a function (a BAR, or configuration space) as a client sees it.
@@ -47,7 +59,7 @@ class Region:
 
 
 class Served(Protocol):
-    """What a transport needs of a function: six methods' worth."""
+    """What a transport needs of a function: seven methods' worth."""
 
     name: str
 
@@ -71,6 +83,10 @@ class Served(Protocol):
 
     def reset(self) -> None:
         """The client reset the device (a machine reset)."""
+        ...
+
+    def wired(self, index: int, start: int, count: int) -> None:
+        """The client changed the eventfds of vectors `[start, start + count)` of interrupt index `index`."""
         ...
 
     def unmapped(self, address: int, length: int) -> None:
