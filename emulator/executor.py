@@ -14,14 +14,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 log = logging.getLogger(__name__)
 
 Job = Callable[[], None]
+Result = TypeVar("Result")
 
 
 class Executor:
-    """A thread with a queue and timers. `submit` and `call_later` may be called from any thread."""
+    """A thread with a queue and timers. `submit` and `call_later` may be called from any thread.
+
+    It lives once: `start`, then `stop`. What is submitted before `start` runs then; what is submitted after `stop` never
+    does.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -30,22 +36,31 @@ class Executor:
         self._order = itertools.count()
         self._wake = threading.Condition()
         self._sleeping = False
-        self._stopping = False
+        self._stopped = False
+        self._ended = False
         self._thread: threading.Thread | None = None
         self.failures = 0
         """Jobs that raised: each was logged with its traceback, and the thread went on."""
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread. Raises RuntimeError when it was started before."""
+        if self._thread is not None or self._stopped:
+            raise RuntimeError(f"executor {self.name!r} was started before")
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the jobs that are queued, drop the timers, end the thread."""
+        """Finish the jobs that are queued now, drop what they submit and the timers, end the thread."""
         with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        if self._thread is not None and self._thread is not threading.current_thread():
+            if not self._stopped:
+                self._stopped = True
+                # A job of its own, not a look at the flag: jobs that submit themselves again would never let it end.
+                self._jobs.append(_end)
+                self._wake.notify()
+        if self._thread is None:
+            self._ended = True
+            self._drop_jobs()
+        elif self._thread is not threading.current_thread():
             self._thread.join()
 
     def submit(self, job: Job) -> None:
@@ -61,29 +76,25 @@ class Executor:
             heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), job))
             self._wake.notify()
 
-    def run_sync(self, job: Callable[[], object], timeout: float | None = None) -> object:
+    def run_sync(self, job: Callable[[], Result], timeout: float | None = None) -> Result:
         """Run `job` on the executor and return what it returns (or raise what it raises).
 
-        For the control plane and tests; never from an access or from the executor itself. Raises TimeoutError.
+        For the control plane and tests, never from an access. On the executor itself it is just a call. Raises
+        TimeoutError, and RuntimeError when the executor has stopped.
         """
-        done = threading.Event()
-        box: list[object] = []
-        error: list[BaseException] = []
-
-        def wrapped() -> None:
-            try:
-                box.append(job())
-            except BaseException as exc:  # handed to the caller
-                error.append(exc)
-            finally:
-                done.set()
-
-        self.submit(wrapped)
-        if not done.wait(timeout):
+        if self.is_current():
+            return job()
+        call = _Call(job)
+        self.submit(call)
+        if self._ended:
+            self._drop_jobs()
+        if not call.done.wait(timeout):
             raise TimeoutError(f"executor {self.name!r} did not run the job within {timeout} s")
-        if error:
-            raise error[0]
-        return box[0]
+        if call.dropped:
+            raise RuntimeError(f"executor {self.name!r} has stopped")
+        if call.error is not None:
+            raise call.error
+        return call.result
 
     def is_current(self) -> bool:
         """Whether the caller runs on this executor's thread."""
@@ -91,42 +102,72 @@ class Executor:
 
     def _run(self) -> None:
         jobs = self._jobs
-        while True:
-            self._expire_timers()
-            try:
-                job = jobs.popleft()
-            except IndexError:
-                if not self._sleep():
+        try:
+            while True:
+                if self._timers:
+                    self._expire_timers()
+                try:
+                    job = jobs.popleft()
+                except IndexError:
+                    self._sleep()
+                    continue
+                if job is _end:
                     return
-                continue
-            try:
-                job()
-            except Exception:
-                self.failures += 1
-                log.exception("%s: a job failed", self.name)
+                try:
+                    job()
+                except BaseException:  # not even SystemExit of a plug-in may end the card's only thread
+                    self.failures += 1
+                    log.exception("%s: a job failed", self.name)
+        finally:
+            # In this order: a job queued after the last look at the queue is dropped by the one who queued it.
+            self._ended = True
+            self._drop_jobs()
 
     def _expire_timers(self) -> None:
-        if not self._timers:
-            return
         now = time.monotonic()
         with self._wake:
             while self._timers and self._timers[0][0] <= now:
                 self._jobs.append(heapq.heappop(self._timers)[2])
 
-    def _sleep(self) -> bool:
-        """Wait for a job or a timer; False when it is time to end."""
+    def _sleep(self) -> None:
+        """Wait for a job or a timer."""
         with self._wake:
             self._sleeping = True
+            # A submit between the failed pop and here saw _sleeping unset: look again before waiting.
+            if not self._jobs:
+                self._wake.wait(max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None)
+            self._sleeping = False
+
+    def _drop_jobs(self) -> None:
+        """Nothing runs any more: tell those who wait for a result."""
+        while True:
             try:
-                # A submit between the failed pop and here saw _sleeping unset: look again before waiting.
-                if self._jobs:
-                    return True
-                if self._stopping:
-                    return False
-                timeout = None
-                if self._timers:
-                    timeout = max(0.0, self._timers[0][0] - time.monotonic())
-                self._wake.wait(timeout)
-                return True
-            finally:
-                self._sleeping = False
+                job = self._jobs.popleft()
+            except IndexError:
+                return
+            if isinstance(job, _Call):
+                job.dropped = True
+                job.done.set()
+
+
+class _Call(Generic[Result]):
+    """A job that somebody waits for."""
+
+    def __init__(self, job: Callable[[], Result]) -> None:
+        self._job = job
+        self.done = threading.Event()
+        self.dropped = False
+        self.error: BaseException | None = None
+        self.result: Result
+
+    def __call__(self) -> None:
+        try:
+            self.result = self._job()
+        except BaseException as error:  # handed to the caller
+            self.error = error
+        finally:
+            self.done.set()
+
+
+def _end() -> None:
+    """The last job."""

@@ -7,6 +7,7 @@ client by descriptor and offset. VRAM and page-table windows are such memories; 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 
@@ -39,6 +40,8 @@ class Memory:
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, size)
+            # Whoever gets the descriptor must not be able to cut it under this process, which would kill it by SIGBUS.
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._map = mmap.mmap(self.fd, size)
         except BaseException:
             os.close(self.fd)

@@ -15,8 +15,11 @@ construction.
 
 from __future__ import annotations
 
+import difflib
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 RW = "rw"
 """Writes replace the bits of `mask`."""
@@ -44,14 +47,15 @@ class Register:
     stored value changed by `access`, with the raw value as written. Both run inside an access: they compute, store
     or queue, and never wait. `fields` are (high, low) bit numbers by name, for traces and `inspect`. A register
     that a function's kind does not see (`visible`) reads as 0 there and ignores writes. The two dwords of a 64-bit
-    register (`width=8`, storage only) may be accessed one by one.
+    register (`width=8`, storage only) may be accessed one by one. `mask` are the bits that writes can change, by
+    default all.
     """
 
     name: str
     offset: int
     reset: int = 0
     access: str = RW
-    mask: int = _ALL
+    mask: int = -1
     read: Callable[[], int] | None = None
     write: Callable[[int], None] | None = None
     fields: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -65,6 +69,15 @@ class Register:
             raise ValueError(f"register {self.name}: must be 4 or 8 bytes wide at a multiple of 4")
         if self.width == 8 and (self.read or self.write):
             raise ValueError(f"register {self.name}: a 64-bit register is storage only; declare its halves instead")
+        if not 0 <= self.reset < 1 << self.width * 8:
+            raise ValueError(f"register {self.name}: reset value {self.reset:#x} does not fit {self.width} bytes")
+        for name, (high, low) in self.fields.items():
+            if not 0 <= low <= high < self.width * 8:
+                raise ValueError(f"register {self.name}: field {name} is ({high}, {low}), not (high, low) bits of it")
+
+    def decode(self, value: int) -> dict[str, int]:
+        """The fields of `value` by name."""
+        return {name: value >> low & ((2 << high - low) - 1) for name, (high, low) in self.fields.items()}
 
 
 @dataclass(slots=True)
@@ -78,8 +91,41 @@ class Unmodelled:
     """The first value written, or read when it was never written."""
 
 
+class Observer(Protocol):
+    """Told of every dword that is read or written, on the thread of the access."""
+
+    def __call__(self, offset: int, value: int, *, write: bool) -> None: ...
+
+
+class ReadWatch:
+    """What the reads of one register returned while it was watched."""
+
+    __slots__ = ("_reader", "all_ones", "all_zeros", "last", "reads")
+
+    def __init__(self, reader: Callable[[], int]) -> None:
+        self.reads = 0
+        self.last = 0
+        self.all_ones = _ALL
+        """Bits that were 1 in every read."""
+        self.all_zeros = _ALL
+        """Bits that were 0 in every read."""
+        self._reader = reader
+
+    def __call__(self) -> int:
+        value = self._reader()
+        self.last = value
+        self.all_ones &= value
+        self.all_zeros &= ~value
+        self.reads += 1
+        return value
+
+
 class RegisterFile:
-    """The registers of one function's window: `size` bytes, little endian, accessed by 1, 2, 4 or 8 bytes."""
+    """The registers of one function's window: `size` bytes, little endian, accessed by 1, 2, 4 or 8 bytes.
+
+    Accesses come from the function's transport thread while models change registers from theirs: change single bits
+    with `update`, which cannot lose a guest's write to other bits of the same register.
+    """
 
     def __init__(self, name: str, size: int, kind: str = PF) -> None:
         """`kind` is `PF` or `VF`: it picks which registers are visible. `size` is a multiple of 4."""
@@ -95,9 +141,14 @@ class RegisterFile:
         self.reads = 0
         self.last_read = -1
         """Offset of the last 32-bit read: with `reads` growing and this standing still, the guest polls it."""
-        self._readers: dict[int, Callable[[], int]] = {}
-        self._writers: dict[int, Callable[[int], None]] = {}
-        self._storage = memoryview(bytearray(size)).cast("I")
+        self._declared_readers: dict[int, Callable[[], int]] = {}
+        self._declared_writers: dict[int, Callable[[int], None]] = {}
+        self._readers: dict[int, Callable[[], int]] | _ObservedReaders = self._declared_readers
+        self._writers: dict[int, Callable[[int], None]] | _ObservedWriters = self._declared_writers
+        self._plain: list[tuple[str, int, int]] = []
+        self._lock = threading.Lock()
+        self._bytes = memoryview(bytearray(size))
+        self._storage = self._bytes.cast("I")
 
     def add(self, registers: Iterable[Register]) -> None:
         """Declare `registers`. Raises ValueError for one outside the file or at an offset that is taken."""
@@ -112,24 +163,44 @@ class RegisterFile:
                 self._compile(register, offset)
                 self._reset(register)
 
+    def add_storage(self, name: str, offset: int, length: int) -> memoryview:
+        """Declare `[offset, offset + length)` (multiples of 4) as plain storage, not worth reporting; returns it.
+
+        Raises ValueError when it is outside the file.
+        """
+        if offset < 0 or length <= 0 or offset + length > self.size or offset % 4 or length % 4:
+            raise ValueError(
+                f"{self.name}: storage {name} [{offset:#x}, +{length:#x}) is outside the file or unaligned"
+            )
+        self._plain.append((name, offset, offset + length))
+        return self._bytes[offset : offset + length]
+
     def reset(self) -> None:
         """All declared registers to their reset values, all other storage to 0. Hooks are not called."""
-        self._storage[:] = memoryview(bytes(self.size)).cast("I")
-        for register in self.registers.values():
-            self._reset(register)
+        with self._lock:
+            self._bytes[:] = bytes(self.size)
+            for register in self.registers.values():
+                self._reset(register)
 
     def by_name(self, name: str) -> Register:
-        """The register called `name`. Raises KeyError with near names."""
-        for register in self.registers.values():
-            if register.name == name:
-                return register
-        near = sorted({r.name for r in self.registers.values() if name.lower() in r.name.lower()})[:8]
+        """The register called `name`, in any case. Raises KeyError with near names."""
+        names = {register.name.lower(): register for register in reversed(self.registers.values())}
+        if name.lower() in names:
+            return names[name.lower()]
+        near = [r.name for key, r in names.items() if name.lower() in key][:8]
+        near = near or [names[key].name for key in difflib.get_close_matches(name.lower(), names, n=4)]
         raise KeyError(f"{self.name} has no register {name!r}" + (f"; similar: {', '.join(near)}" if near else ""))
 
     def name_of(self, offset: int) -> str:
-        """The register's name at `offset`, or the offset in hexadecimal."""
-        register = self.registers.get(offset & ~3)
-        return register.name if register else f"{offset:#x}"
+        """The register's name at `offset`, or that of plain storage and the distance, or the offset in hexadecimal."""
+        offset &= ~3
+        register = self.registers.get(offset)
+        if register:
+            return register.name if offset == register.offset else f"{register.name}+4"
+        for name, start, end in self._plain:
+            if start <= offset < end:
+                return f"{name}+{offset - start:#x}"
+        return f"{offset:#x}"
 
     def peek(self, offset: int) -> int:
         """The stored dword at `offset` (a multiple of 4): no hook, nothing counted."""
@@ -138,6 +209,42 @@ class RegisterFile:
     def poke(self, offset: int, value: int) -> None:
         """Store a dword at `offset`: how a model changes what a register reads as. No hook, nothing counted."""
         self._storage[offset >> 2] = value & _ALL
+
+    def update(self, offset: int, *, set: int = 0, clear: int = 0) -> int:
+        """Clear, then set, bits of the stored dword at `offset`, and return it. No hook, nothing counted.
+
+        In one step for all who change bits: other updates, and writes with an access other than plain RW.
+        """
+        with self._lock:
+            value = self._storage[offset >> 2] & ~clear & _ALL | set
+            self._storage[offset >> 2] = value
+        return value
+
+    def observe(self, observer: Observer | None) -> None:
+        """Tell `observer` of every access from now on (None: nobody). While nobody is told, it costs nothing.
+
+        Accesses of 8 bytes are told as two of 4, those of 1 or 2 bytes as the dword around them.
+        """
+        if observer is None:
+            self._readers, self._writers = self._declared_readers, self._declared_writers
+        else:
+            self._readers, self._writers = _ObservedReaders(self, observer), _ObservedWriters(self, observer)
+
+    def watch(self, offset: int) -> ReadWatch:
+        """Record what reads of the dword at `offset` return, until `unwatch`."""
+        reader = self._declared_readers.get(offset) or (lambda: self._read_unmodelled(offset))
+        watch = reader if isinstance(reader, ReadWatch) else ReadWatch(reader)
+        self._declared_readers[offset] = watch
+        return watch
+
+    def unwatch(self, offset: int) -> None:
+        """End what `watch` began."""
+        reader = self._declared_readers.get(offset)
+        if isinstance(reader, ReadWatch):
+            if offset in self.registers:
+                self._declared_readers[offset] = reader._reader
+            else:
+                del self._declared_readers[offset]
 
     # The access path: called by the transport for every trapped access.
 
@@ -174,6 +281,9 @@ class RegisterFile:
 
     def _read_unmodelled(self, offset: int) -> int:
         value = self._storage[offset >> 2]
+        for _, start, end in self._plain:
+            if start <= offset < end:
+                return value
         record = self.unmodelled.get(offset)
         if record is None:
             record = self.unmodelled[offset] = Unmodelled(offset, first_value=value)
@@ -181,6 +291,10 @@ class RegisterFile:
         return value
 
     def _write_unmodelled(self, offset: int, value: int) -> None:
+        for _, start, end in self._plain:
+            if start <= offset < end:
+                self._storage[offset >> 2] = value
+                return
         record = self.unmodelled.get(offset)
         if record is None:
             record = self.unmodelled[offset] = Unmodelled(offset, first_value=value)
@@ -195,31 +309,70 @@ class RegisterFile:
 
     def _compile(self, register: Register, offset: int) -> None:
         """One closure a direction, so that an access costs a look-up and a call."""
+        readers, writers = self._declared_readers, self._declared_writers
         if self.kind not in register.visible:
-            self._readers[offset] = lambda: 0
-            self._writers[offset] = lambda value: None
+            readers[offset] = lambda: 0
+            writers[offset] = lambda value: None
             return
         storage, index = self._storage, offset >> 2
-        self._readers[offset] = register.read or (lambda: storage[index])
-        store = _STORES[register.access](storage, index, register.mask)
+        readers[offset] = register.read or (lambda: storage[index])
+        mask = register.mask >> (offset - register.offset) * 8 & _ALL
+        store = _STORES[register.access](storage, index, mask, self._lock)
         hook = register.write
         if hook is None:
-            self._writers[offset] = store
+            writers[offset] = store
         elif register.access == RO:
-            self._writers[offset] = hook
+            writers[offset] = hook
         else:
 
             def store_then_hook(value: int) -> None:
                 store(value)
                 hook(value)
 
-            self._writers[offset] = store_then_hook
+            writers[offset] = store_then_hook
+
+
+class _ObservedReaders:
+    """Stands in for the dictionary of readers while an observer is there."""
+
+    def __init__(self, file: RegisterFile, observer: Observer) -> None:
+        self._file = file
+        self._observer = observer
+
+    def get(self, offset: int) -> Callable[[], int]:
+        def read() -> int:
+            reader = self._file._declared_readers.get(offset)
+            value = reader() if reader is not None else self._file._read_unmodelled(offset)
+            self._observer(offset, value, write=False)
+            return value
+
+        return read
+
+
+class _ObservedWriters:
+    """Stands in for the dictionary of writers while an observer is there."""
+
+    def __init__(self, file: RegisterFile, observer: Observer) -> None:
+        self._file = file
+        self._observer = observer
+
+    def get(self, offset: int) -> Callable[[int], None]:
+        def write(value: int) -> None:
+            # Before the hook, so that what the write causes comes after it in a trace.
+            self._observer(offset, value, write=True)
+            writer = self._file._declared_writers.get(offset)
+            if writer is not None:
+                writer(value)
+            else:
+                self._file._write_unmodelled(offset, value)
+
+        return write
 
 
 Store = Callable[[int], None]
 
 
-def _store_rw(storage: memoryview, index: int, mask: int) -> Store:
+def _store_rw(storage: memoryview, index: int, mask: int, lock: threading.Lock) -> Store:
     if mask == _ALL:
 
         def store_all(value: int) -> None:
@@ -228,38 +381,42 @@ def _store_rw(storage: memoryview, index: int, mask: int) -> Store:
         return store_all
 
     def store(value: int) -> None:
-        storage[index] = (storage[index] & ~mask) | (value & mask)
+        with lock:
+            storage[index] = (storage[index] & ~mask) | (value & mask)
 
     return store
 
 
-def _store_ro(storage: memoryview, index: int, mask: int) -> Store:
+def _store_ro(storage: memoryview, index: int, mask: int, lock: threading.Lock) -> Store:
     return lambda value: None
 
 
-def _store_w1c(storage: memoryview, index: int, mask: int) -> Store:
+def _store_w1c(storage: memoryview, index: int, mask: int, lock: threading.Lock) -> Store:
     def store(value: int) -> None:
-        storage[index] &= ~(value & mask) & _ALL
+        with lock:
+            storage[index] &= ~(value & mask) & _ALL
 
     return store
 
 
-def _store_w1s(storage: memoryview, index: int, mask: int) -> Store:
+def _store_w1s(storage: memoryview, index: int, mask: int, lock: threading.Lock) -> Store:
     def store(value: int) -> None:
-        storage[index] |= value & mask
+        with lock:
+            storage[index] |= value & mask
 
     return store
 
 
-def _store_masked(storage: memoryview, index: int, mask: int) -> Store:
+def _store_masked(storage: memoryview, index: int, mask: int, lock: threading.Lock) -> Store:
     def store(value: int) -> None:
         change = value >> 16 & mask
-        storage[index] = (storage[index] & 0xFFFF & ~change) | (value & change)
+        with lock:
+            storage[index] = (storage[index] & 0xFFFF & ~change) | (value & change)
 
     return store
 
 
-_STORES: dict[str, Callable[[memoryview, int, int], Store]] = {
+_STORES: dict[str, Callable[[memoryview, int, int, threading.Lock], Store]] = {
     RW: _store_rw,
     RO: _store_ro,
     W1C: _store_w1c,
