@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
+from time import perf_counter
 
 from emulator.vfio_user import wire
 
 # More than a sender may attach, so that too many are seen and answered rather than cut off by the kernel.
 _MAX_RECEIVED_FDS = 64
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_MAX_RECEIVED_FDS * 4)
+# Polls in vain before polling stops, until messages come close together again.
+_POLL_CREDIT = 4
 _COMMANDS_WITH_FDS = frozenset({wire.DMA_MAP, wire.DEVICE_SET_IRQS})
 
 
@@ -28,19 +32,26 @@ def close_all(fds: list[int]) -> None:
 class Receiver:
     """A stream socket's receiving half: `view[start:end]` is what was received and not yet consumed."""
 
-    def __init__(self, sock: socket.socket, capacity: int) -> None:
-        """`capacity` bytes is the largest message that fits."""
+    def __init__(self, sock: socket.socket, capacity: int, poll_seconds: float = 0.0) -> None:
+        """`capacity` bytes is the largest message that fits; `poll_seconds` is how long to poll before sleeping."""
         self.capacity = capacity
         self.view = memoryview(bytearray(capacity))
         self.start = 0
         self.end = 0
         self._socket = sock
         self._whole = [self.view]
-        self._fds: list[int] = []
+        self.fds: list[int] = []
+        """Descriptors that no message has taken yet; what is left when all messages were served is nobody's."""
         self._fds_at = -1
+        self._poll_seconds = poll_seconds
+        self._poll_credit = 0
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     def fill(self) -> bool:
         """Wait for more bytes; False at the end of the stream. There must be room: consume or `compact` first."""
+        if self._poll_seconds:
+            self._wait_polling()
         buffers = self._whole if self.end == 0 else [self.view[self.end :]]
         count, ancillary, _, _ = self._socket.recvmsg_into(buffers, _ANCILLARY_SIZE)
         if ancillary:
@@ -55,25 +66,42 @@ class Receiver:
         left = self.end - self.start
         self.view[:left] = self.view[self.start : self.end]
         self._fds_at -= self.start
+        if self._fds_at < 0:
+            close_all(self.fds)
         self.start, self.end = 0, left
 
     def take_fds(self) -> list[int]:
         """The descriptors of the message at `start`: the caller owns them."""
-        if not self._fds or self._fds_at > self.start:
+        if not self.fds or self._fds_at > self.start:
             return []
-        fds, self._fds = self._fds, []
+        fds, self._fds = self.fds, []
         return fds
 
     def close(self) -> None:
         """Close descriptors that no message has taken."""
-        close_all(self._fds)
+        close_all(self.fds)
+
+    def _wait_polling(self) -> None:
+        """Poll as long as that has paid off lately: a wake-up costs more than an access, but so does a lost core."""
+        started = perf_counter()
+        if self._poll_credit > 0:
+            poll, deadline = self._poll.poll, started + self._poll_seconds
+            while not poll(0):
+                if perf_counter() > deadline:
+                    self._poll_credit -= 1
+                    break
+            else:
+                return
+        self._poll.poll()
+        if perf_counter() - started < 2 * self._poll_seconds:
+            self._poll_credit = _POLL_CREDIT
 
     def _take_fds(self, ancillary: list[tuple[int, int, bytes]], count: int) -> None:
         received = array.array("i")
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received.frombytes(data[: len(data) - len(data) % received.itemsize])
-        self._fds.extend(received)
+        self.fds.extend(received)
         end = self.end + count
         at = owner = self.start
         while at < end:

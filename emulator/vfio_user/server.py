@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,7 @@ async def socket_folder(path: Path) -> AsyncIterator[SocketFolder]:
         os.close(lock)
 
 
-async def serve_function(function: Served, listener: socket.socket) -> None:
+async def serve_function(function: Served, listener: socket.socket, poll_seconds: float = 0.0) -> None:
     """Serve clients of one function, one after the other, until cancelled."""
     async_listener = trio.socket.from_stdlib_socket(listener)
     limiter = trio.CapacityLimiter(1)
@@ -111,14 +111,15 @@ async def serve_function(function: Served, listener: socket.socket) -> None:
                 log.warning("%s: cannot accept a client: %s", function.name, exc)
                 await trio.sleep(0.1)
                 continue
-            await _serve_client(function, _blocking(connection), limiter)
+            session = Session(function, _blocking(connection), poll_seconds)
+            await _serve_client(session, limiter)
     finally:
         async_listener.close()
 
 
-async def _serve_client(function: Served, connection: socket.socket, limiter: trio.CapacityLimiter) -> None:
-    session = Session(function, connection)
-    log.info("%s: client connected", function.name)
+async def _serve_client(session: Session, limiter: trio.CapacityLimiter) -> None:
+    name = session.function.name
+    log.info("%s: client connected", name)
     async with trio.open_nursery() as nursery:
 
         async def stop_when_cancelled() -> None:
@@ -128,9 +129,9 @@ async def _serve_client(function: Served, connection: socket.socket, limiter: tr
                 session.stop()
 
         nursery.start_soon(stop_when_cancelled)
-        await trio.to_thread.run_sync(session.run, limiter=limiter, thread_name=f"{function.name} access")
+        await trio.to_thread.run_sync(session.run, limiter=limiter, thread_name=f"{name} access")
         nursery.cancel_scope.cancel()
-    log.info("%s: client gone", function.name)
+    log.info("%s: client gone", name)
 
 
 def _blocking(connection: trio.socket.SocketType) -> socket.socket:
@@ -142,11 +143,15 @@ def _blocking(connection: trio.socket.SocketType) -> socket.socket:
 
 
 async def serve_functions(
-    functions: list[Served], folder: SocketFolder, ready: Callable[[dict[str, str]], None] | None = None
+    functions: Sequence[Served],
+    folder: SocketFolder,
+    ready: Callable[[dict[str, str]], None] | None = None,
+    poll_seconds: float = 0.0,
 ) -> None:
     """Serve every function of a card on `<name>.sock` in `folder`, until cancelled.
 
-    `ready` is called with the sockets' paths by function name when clients may connect.
+    `ready` is called with the sockets' paths by function name when clients may connect. `poll_seconds` is how long an
+    access thread polls for the next message before it sleeps: worth it only where cores are to spare.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     listeners: list[tuple[Served, socket.socket]] = []
@@ -159,6 +164,6 @@ async def serve_functions(
         raise
     async with trio.open_nursery() as nursery:
         for function, listener in listeners:
-            nursery.start_soon(serve_function, function, listener)
+            nursery.start_soon(serve_function, function, listener, poll_seconds)
         if ready is not None:
             ready({function.name: str(folder.socket_path(function.name)) for function in functions})

@@ -40,13 +40,15 @@ _REPLY_READ = {
 }
 _REPLY_WRITE = Struct("<HHIIIQII")
 _DATA = {1: Struct("<B"), 2: Struct("<H"), 4: Struct("<I"), 8: Struct("<Q")}
-_READ_SIZE = wire.HEADER_SIZE + wire.REGION_ACCESS.size
+# Header and fixed part of an access in one.
+_ACCESS = Struct("<HHIIIQII")
 
 
 class Session:
     """A function's `Transport` while a client is connected."""
 
-    def __init__(self, function: Served, sock: socket.socket) -> None:
+    def __init__(self, function: Served, sock: socket.socket, poll_seconds: float = 0.0) -> None:
+        """Serve `function` on a connected blocking `sock`, which the session owns; see `Receiver` for polling."""
         self.function = function
         self.regions: list[Region | None] = list(function.regions)
         self.access = [RegionAccess(region) if region and region.size else None for region in self.regions]
@@ -62,7 +64,7 @@ class Session:
         self.twin: socket.socket | None = None
         self.negotiated = False
         self._socket = sock
-        self._receiver = Receiver(sock, CAPACITY)
+        self._receiver = Receiver(sock, CAPACITY, poll_seconds)
         self._send_lock = threading.Lock()
         self._outbox: deque[tuple[Sequence[bytes | memoryview], list[int]]] = deque()
         self._thread: threading.Thread | None = None
@@ -154,25 +156,23 @@ class Session:
 
     def _loop(self) -> None:
         receiver = self._receiver
-        view = receiver.view
+        fill, view = receiver.fill, receiver.view
         readers, writers = self._readers, self._writers
         read_limits, write_limits = self._read_limits, self._write_limits
         reply_layouts, data_layouts, write_layout = _REPLY_READ, _DATA, _REPLY_WRITE
-        unpack_header, unpack_access = wire.HEADER.unpack_from, wire.REGION_ACCESS.unpack_from
+        unpack_header, unpack_access, access_size = wire.HEADER.unpack_from, _ACCESS.unpack_from, _ACCESS.size
+        read, write, no_reply = wire.REGION_READ, wire.REGION_WRITE, wire.FLAG_NO_REPLY
         reply = bytearray(64)
+        # A slice for each size of reply, made once.
+        replies = [memoryview(reply)[:size] for size in range(len(reply))]
+        write_reply = replies[write_layout.size]
         send = self.send_small
-        while receiver.fill():
-            while (available := receiver.end - (start := receiver.start)) >= wire.HEADER_SIZE:
-                message_id, command, size, flags, _ = unpack_header(view, start)
-                if available < size:
-                    if size > receiver.capacity:
-                        self._discard(message_id, command, size, flags)
-                        continue
-                    break
-                if command == wire.REGION_READ and flags == 0 and size == _READ_SIZE:
-                    offset, index, count = unpack_access(view, start + wire.HEADER_SIZE)
-                    packer = reply_layouts.get(count)
-                    if packer is not None and index < wire.NUM_REGIONS and offset + count <= read_limits[index]:
+        while fill():
+            while (available := receiver.end - (start := receiver.start)) >= access_size:
+                message_id, command, size, flags, _, offset, index, count = unpack_access(view, start)
+                if command == read and size == access_size and not flags:
+                    layout = reply_layouts.get(count)
+                    if layout is not None and index < 9 and offset + count <= read_limits[index]:
                         if not offset & (count - 1):
                             receiver.start = start + size
                             try:
@@ -180,43 +180,61 @@ class Session:
                             except Exception:
                                 self._failed(message_id, command, flags, f"{offset:#x} of region {index}")
                                 continue
-                            total = packer.size
-                            packer.pack_into(reply, 0, message_id, command, total, 1, 0, offset, index, count, value)
-                            send(reply, total)
+                            size += count
+                            layout.pack_into(reply, 0, message_id, command, size, 1, 0, offset, index, count, value)
+                            send(replies[size])
                             continue
-                elif command == wire.REGION_WRITE and not flags & ~wire.FLAG_NO_REPLY:
-                    offset, index, count = unpack_access(view, start + wire.HEADER_SIZE)
+                elif command == write and size <= available and not flags & ~no_reply:
                     data = data_layouts.get(count)
-                    if data is not None and index < wire.NUM_REGIONS and offset + count <= write_limits[index]:
-                        if size == _READ_SIZE + count and not offset & (count - 1):
+                    if data is not None and index < 9 and offset + count <= write_limits[index]:
+                        if size == access_size + count and not offset & (count - 1):
                             receiver.start = start + size
                             try:
-                                writers[index](offset, count, data.unpack_from(view, start + _READ_SIZE)[0])
+                                writers[index](offset, count, data.unpack_from(view, start + access_size)[0])
                             except Exception:
                                 self._failed(message_id, command, flags, f"{offset:#x} of region {index}")
                                 continue
                             if not flags:
                                 write_layout.pack_into(
-                                    reply, 0, message_id, command, _READ_SIZE, 1, 0, offset, index, count
+                                    reply, 0, message_id, command, access_size, 1, 0, offset, index, count
                                 )
-                                send(reply, _READ_SIZE)
+                                send(write_reply)
                             continue
-                self._dispatch(message_id, command, size, flags)
+                if not self._other(message_id, command, size, flags, available):
+                    break
+            else:
+                # What is left is shorter than an access: part of a message, or a short one.
+                while (available := receiver.end - receiver.start) >= wire.HEADER_SIZE:
+                    message_id, command, size, flags, _ = unpack_header(view, receiver.start)
+                    if not self._other(message_id, command, size, flags, available):
+                        break
             if receiver.start == receiver.end:
                 receiver.start = receiver.end = 0
+                if receiver.fds:
+                    close_all(receiver.fds)
             else:
                 receiver.compact()
 
-    def send_small(self, buffer: bytearray, size: int) -> None:
-        """Send the first `size` bytes of a reply buffer that is used again at once."""
+    def _other(self, message_id: int, command: int, size: int, flags: int, available: int) -> bool:
+        """A message that did not take the short way; False when the rest of it must be received first."""
+        if size <= available:
+            self._dispatch(message_id, command, size, flags)
+        elif size > self._receiver.capacity:
+            self._discard(message_id, command, size, flags)
+        else:
+            return False
+        return True
+
+    def send_small(self, reply: memoryview) -> None:
+        """Send a reply from a buffer that is used again at once."""
         if self._send_lock.acquire(blocking=False):
             try:
                 if not self._outbox:
-                    self._socket.sendall(memoryview(buffer)[:size])
+                    self._socket.sendall(reply)
                     return
             finally:
                 self._send_lock.release()
-        self.send([bytes(buffer[:size])])
+        self.send([bytes(reply)])
 
     def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
         """Send one message, or leave it to the thread that is sending. `fds` are sent as copies."""
