@@ -74,7 +74,7 @@ class Receiver:
         """The descriptors of the message at `start`: the caller owns them."""
         if not self.fds or self._fds_at > self.start:
             return []
-        fds, self._fds = self.fds, []
+        fds, self.fds = self.fds, []
         return fds
 
     def close(self) -> None:

@@ -227,18 +227,25 @@ class Session:
 
     def send_small(self, reply: memoryview) -> None:
         """Send a reply from a buffer that is used again at once."""
+        sent = False
         if self._send_lock.acquire(blocking=False):
             try:
                 if not self._outbox:
                     self._socket.sendall(reply)
-                    return
+                    sent = True
             finally:
                 self._send_lock.release()
-        self.send([bytes(reply)])
+        if not sent:
+            self._outbox.append(([bytes(reply)], []))
+        if self._outbox:
+            self._drain()
 
     def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
         """Send one message, or leave it to the thread that is sending. `fds` are sent as copies."""
         self._outbox.append((pieces, [socket.dup(fd) for fd in fds]))
+        self._drain()
+
+    def _drain(self) -> None:
         # Whoever fails to get the lock may leave: the holder looks at the outbox again after releasing it.
         while self._outbox and self._send_lock.acquire(blocking=False):
             try:
