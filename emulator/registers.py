@@ -184,7 +184,9 @@ class RegisterFile:
 
     def by_name(self, name: str) -> Register:
         """The register called `name`, in any case. Raises KeyError with near names."""
-        names = {register.name.lower(): register for register in reversed(self.registers.values())}
+        names: dict[str, Register] = {}
+        for register in self.registers.values():
+            names.setdefault(register.name.lower(), register)
         if name.lower() in names:
             return names[name.lower()]
         near = [r.name for key, r in names.items() if name.lower() in key][:8]
