@@ -113,6 +113,7 @@ class Client(Owner):
         self._replies: dict[int, Message] = {}
         self._turn = threading.Condition()
         self._receiving = False
+        self._handled = 0
         self._failure: Exception | None = None
         if negotiate:
             try:
@@ -233,8 +234,20 @@ class Client(Owner):
         return self.wait(self.send(command, body, fds), timeout)
 
     def serve(self, until: Callable[[], bool], timeout: float | None = None, what: str = "what is waited for") -> None:
-        """Answer the server's commands until `until()` is true. Raises TimeoutError; `what` names it there."""
-        self._receive_until(until, self.timeout if timeout is None else timeout, what)
+        """Answer the server's commands until `until()` is true. Raises TimeoutError; `what` names it there.
+
+        `until` is asked after every command and every few milliseconds, and may use the client itself.
+        """
+        limit = self.timeout if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        pause = 0.0005
+        while not until():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what} did not come within {limit} s")
+            handled = self._handled
+            with contextlib.suppress(TimeoutError):
+                self._receive_until(lambda: self._handled != handled, pause, "a command")  # noqa: B023 - called here
+            pause = min(2 * pause, 0.01)
 
     def serve_in_background(self) -> None:
         """From now on until `close`, answer the server's commands from a thread."""
@@ -620,6 +633,7 @@ class Client(Owner):
         if message is not None and not message.is_reply:
             self._answer(self.connection, message)
             with self._turn:
+                self._handled += 1
                 self._turn.notify_all()
         return message is not None
 

@@ -1,0 +1,82 @@
+"""What a conformance case is, and the list of all of them.
+
+A case is a function of one `Context`. Its name states the behaviour, its docstring the rule, and the decorator the
+section of the vfio-user specification that the rule is in:
+
+    @case("VFIO_USER_DMA_MAP")
+    def identical_range_is_refused(t: Context) -> None:
+        \"\"\"A range over an existing one is refused with EEXIST.\"\"\"
+
+It returns for a pass and raises `Failure` or `Skip`. Cases know nothing of the server under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from emulator.conformance.context import Context
+
+PASS, FAIL, SKIP = "pass", "fail", "skip"
+
+
+class Failure(Exception):
+    """The server does not behave as the case wants; the text says what it did and what was wanted."""
+
+
+class Skip(Exception):
+    """The case does not apply to this server; the text says why."""
+
+
+def fail(text: str) -> NoReturn:
+    """Raise `Failure`."""
+    raise Failure(text)
+
+
+Check = Callable[["Context"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One case. `silent` says that the specification states no rule here: a robust server is asked for."""
+
+    id: str
+    section: str
+    silent: bool
+    slow: bool
+    check: Check
+
+    @property
+    def summary(self) -> str:
+        """The rule, in one line."""
+        return (self.check.__doc__ or "").strip().splitlines()[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a case. `seconds` is how long it took."""
+
+    case: Case
+    verdict: str
+    detail: str
+    seconds: float
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(section: str, *, silent: bool = False, slow: bool = False) -> Callable[[Check], Check]:
+    """Register a case; see the module. `slow` ones run only when asked for."""
+
+    def register(check: Check) -> Check:
+        identity = f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
+        if identity in CASES:
+            raise ValueError(f"two cases are called {identity}")
+        if not check.__doc__:
+            raise ValueError(f"case {identity} does not say what its rule is")
+        CASES[identity] = Case(identity, section, silent, slow, check)
+        return check
+
+    return register
