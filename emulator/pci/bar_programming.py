@@ -1,76 +1,40 @@
 """Programming the VF BARs into the client, which a guest's kernel never does by itself.
 
-A client such as QEMU knows a VF only as a device whose BAR registers nobody has written. After VF Enable the PF's
-side writes them, and COMMAND, through guest-physical ECAM. Two ways lead there: QEMU's qtest socket
-(`emulator.vfio_user.qtest`), and DMA of the PF. Neither may be waited for inside an access, so all of it happens on
-a thread that lives as long as there is something to do. See docs/hardware/pci.md.
+A client such as QEMU knows a VF only as a device whose BAR registers nobody has written: Linux takes VF BARs from
+the PF's SR-IOV capability and never writes a VF's own. So after VF Enable the PF's side writes them, and COMMAND,
+through guest-physical ECAM. Two ways lead there: QEMU's qtest socket (`emulator.vfio_user.qtest`), and DMA of the PF.
+Neither may be waited for inside an access, so it all happens on a thread that lives as long as there is something to
+do. docs/hardware/pci.md tells the whole story.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from emulator.pci.ecam import AccessError, EcamDma, Location, PhysicalAccess, Route, challenge, locate
 
 if TYPE_CHECKING:
     from emulator.pci.sriov import Sriov
 
 log = logging.getLogger(__name__)
 
-CHALLENGE = 0xFFC
-"""Configuration space offset at which a function answers with a number that only it knows, while it looks for itself
-in the guest's configuration space: this tells it from an equal card. Reads as 0 at all other times."""
+COMMAND = 0x04
+COMMAND_MEMORY = 0x2
+COMMAND_MASTER = 0x4
+BAR0 = 0x10
+_BATCH = 8
+"""VFs written at once: the guest's CPUs stand still meanwhile, and nobody looks whether the guest changed its mind."""
+
+Write = tuple[int, int, int]
 
 
-class AccessError(Exception):
-    """A guest-physical access that was refused, or was not answered."""
-
-
-class PhysicalAccess(Protocol):
-    """Reads and writes guest-physical addresses in order. Blocks; raises `AccessError`."""
-
-    @property
-    def name(self) -> str:
-        """For status and messages."""
-        ...
-
-    def read(self, addresses: Sequence[int]) -> list[int]:
-        """The 32-bit values at `addresses`."""
-        ...
-
-    def write(self, writes: Sequence[tuple[int, int, int]]) -> None:
-        """Do `writes`, each `(address, size in bytes (2 or 4), value)`."""
-        ...
-
-
-class Route(Protocol):
-    """A way to guest-physical memory that may be there or not."""
-
-    name: str
-    cure: str
-    """What a user does to have it, in words."""
-
-    def open(self) -> Sequence[PhysicalAccess]:
-        """The accesses that can be tried now: one for each machine that may be the right one."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where a PF is in guest-physical memory: base of ECAM, and its routing id (bus, device, function)."""
-
-    ecam: int
-    routing_id: int
-
-    def address(self, offset: int, behind: int = 0) -> int:
-        """Of configuration space byte `offset` of the function whose routing id lies `behind` the PF's."""
-        return self.ecam + ((self.routing_id + behind) << 12) + offset
-
-    def bdf(self, behind: int = 0) -> str:
-        """As lspci writes it."""
-        routing_id = self.routing_id + behind
-        return f"{routing_id >> 8:02x}:{routing_id >> 3 & 0x1F:02x}.{routing_id & 7}"
+class _Superseded(Exception):
+    """The guest has changed its mind meanwhile."""
 
 
 @dataclass(slots=True)
@@ -78,9 +42,11 @@ class Status:
     """What became of the VF BARs: for the control socket and for tests."""
 
     state: str = "idle"
-    """`idle` (no VF enabled), `busy`, `done` (every enabled VF's BARs are in the client), `failed` (see `error`)."""
+    """`idle` (no VF decodes memory), `busy`, `done` (the client knows the BARs of every enabled VF), `failed`."""
     vfs: int = 0
-    """VFs whose BARs are in the client."""
+    """VFs whose BARs the client knows."""
+    missing: list[int] = field(default_factory=list)
+    """Enabled VFs that the client does not have, or not where they belong."""
     method: str = ""
     """The access that was used."""
     pf: str = ""
@@ -92,32 +58,225 @@ class Status:
     repairs: int = 0
     """Times a VF's memory decoding was switched on again after its user had switched it off."""
     error: str = ""
+    """What failed and how to cure it."""
     tried: list[str] = field(default_factory=list)
-    """Per access that did not do, why."""
+    """Per access that did not do: why."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
 
 
-class VfBarProgramming:
-    """Keeps the client's idea of the VF BARs equal to the guest's, on a thread of its own while there is a difference.
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What the client shall know, as it was when a run began."""
 
-    `routes` are tried in order. `update` and `forget` are cheap and safe inside an access.
+    generation: int
+    bars: dict[int, dict[int, int]]
+    """Addresses by BAR by VFID, of the VFs that decode memory."""
+    stale: list[int]
+    """VFIDs that decode in the client and shall not."""
+
+
+class VfBarProgramming:
+    """Keeps the client's idea of the VF BARs equal to the guest's.
+
+    `routes` are tried in order; DMA is the last. `update`, `forget` and `repair` are cheap and safe inside an access.
     """
 
     def __init__(self, sriov: Sriov) -> None:
         self.routes: list[Route] = []
         self._sriov = sriov
+        self._lock = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._generation = 0
+        self._finished = 0
+        self._changed_at = 0.0
+        self._programmed: set[int] = set()
+        self._hint: Location | None = None
         self._status = Status()
 
     @property
     def status(self) -> Status:
-        """What became of the last update."""
-        return self._status
+        """What became of the last update: a copy."""
+        with self._lock:
+            return replace(self._status)
+
+    def wait(self, timeout: float | None = None) -> Status:
+        """The status when nothing is under way any more; never inside an access. Raises TimeoutError."""
+        with self._lock:
+            if not self._lock.wait_for(lambda: self._thread is None, timeout):
+                raise TimeoutError(f"VF BARs are still being programmed after {timeout} s")
+            return replace(self._status)
 
     def update(self) -> None:
         """The guest enabled or disabled VFs, or their memory decoding."""
+        with self._lock:
+            self._generation += 1
+            self._changed_at = time.monotonic()
+            self._status.state = "busy"
+            self._start()
+
+    def repair(self, vfid: int) -> None:
+        """The user of VF `vfid` cleared Memory Space Enable in its COMMAND.
+
+        In a VF that bit does nothing (SR-IOV spec, 3.4.1.3), but the client unmaps the VF's BARs: map them again.
+        """
+        with self._lock:
+            if vfid in self._programmed:
+                self._status.repairs += 1
+                self.update()
 
     def forget(self) -> None:
         """The client reset, or went away: nothing is programmed any more."""
+        with self._lock:
+            self._generation += 1
+            self._programmed.clear()
+            self._hint = None
+            self._status = Status(runs=self._status.runs, repairs=self._status.repairs)
+            if self._thread is None:
+                self._finished = self._generation
+
+    def _start(self) -> None:
+        if self._thread is None:
+            name = f"{self._sriov.pf.name} VF BARs"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+
+    # On the thread.
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if self._finished == self._generation:
+                    self._thread = None
+                    self._lock.notify_all()
+                    return
+                target = self._target()
+            result: Status | None
+            try:
+                result = self._apply(target)
+            except _Superseded:
+                continue
+            except Exception as exc:
+                log.exception("%s: programming the VF BARs failed", self._sriov.pf.name)
+                result = Status("failed", error=f"internal error: {exc!r}")
+            with self._lock:
+                if target.generation != self._generation:
+                    continue
+                self._finished = target.generation
+                if result is None:
+                    self._status.state = "idle"
+                    continue
+                result.runs = self._status.runs + 1
+                result.repairs = self._status.repairs
+                result.milliseconds = (time.monotonic() - self._changed_at) * 1000
+                self._status = result
+            if result.error:
+                log.error("%s: %s", self._sriov.pf.name, result.error)
+
+    def _target(self) -> _Target:
+        sriov = self._sriov
+        vfids = sriov.enabled_vfs if sriov.memory_enabled else []
+        bars = {vfid: {bar: sriov.bar_address(bar, vfid) for bar in sriov.vf_bars} for vfid in vfids}
+        return _Target(self._generation, bars, sorted(self._programmed.difference(vfids)))
+
+    def _apply(self, target: _Target) -> Status | None:
+        """Do it by the first route that works; None when there is nothing to do. Raises `_Superseded`."""
+        if not target.bars and not target.stale:
+            return None
+        tried: list[str] = []
+        for route in self.routes:
+            accesses = route.open()
+            if not accesses:
+                tried.append(f"{route.name}: not there")
+            for access in accesses:
+                try:
+                    return self._through(access, target, tried)
+                except AccessError as exc:
+                    self._check(target)
+                    tried.append(f"{access.name}: {exc}")
+        self._check(target)
+        what = "VF BARs are not programmed, so VF memory reads as 0" if target.bars else "VF BARs are still mapped"
+        cures = "; or ".join(route.cure for route in self.routes)
+        error = f"{what}. Tried {'; '.join(tried) or 'nothing'}. Cure: {cures or 'give the PF a route'}."
+        return Status("failed", missing=sorted(target.bars), error=error, tried=tried)
+
+    def _through(self, access: PhysicalAccess, target: _Target, tried: list[str]) -> Status:
+        location = locate(access, self._sriov.pf, self._hint)
+        self._hint = location
+
+        def write(vfids: Sequence[int], make: Callable[[int], list[Write]]) -> None:
+            for first in range(0, len(vfids), _BATCH):
+                self._check(target)
+                access.write([one for vfid in vfids[first : first + _BATCH] for one in make(vfid)])
+
+        def command(vfid: int) -> list[Write]:
+            value = 0
+            if vfid in target.bars:
+                value = COMMAND_MEMORY | self._sriov.functions[vfid].config.peek(COMMAND, 2) & COMMAND_MASTER
+            return [(self._address(location, vfid, COMMAND), 2, value)]
+
+        def bars(vfid: int) -> list[Write]:
+            return [
+                (self._address(location, vfid, BAR0 + 4 * bar + half), 4, address >> 8 * half & 0xFFFFFFFF)
+                for bar, address in target.bars[vfid].items()
+                for half in (0, 4)
+            ]
+
+        write(target.stale, command)
+        with self._lock:
+            self._check(target)
+            self._programmed.difference_update(target.stale)
+        present = self._present(access, location, target)
+        # BARs first: they cost little while nothing decodes, and a guest may save them as soon as it sees the VFs.
+        write(present, bars)
+        with self._lock:
+            self._check(target)
+            self._programmed.update(present)
+        write(present, command)
+        self._verify(access, location, target, present)
+        status = Status("done" if target.bars else "idle", vfs=len(present), method=access.name, tried=tried)
+        status.pf, status.ecam = location.bdf(), location.ecam
+        status.missing = [vfid for vfid in target.bars if vfid not in present]
+        if status.missing:
+            status.state, status.error = "failed", self._explain_missing(location, status.missing)
+        return status
+
+    def _present(self, access: PhysicalAccess, location: Location, target: _Target) -> list[int]:
+        """The VFs that are in the client and where they belong: each proves it by a number that only it knows."""
+        functions = [self._sriov.functions[vfid] for vfid in target.bars if vfid in self._sriov.functions]
+        with challenge(functions) as numbers:
+            vfids = [function.index for function in functions]
+            found = access.read([self._address(location, vfid, 0xFFC) for vfid in vfids])
+        return [vfid for vfid, number, value in zip(vfids, numbers, found, strict=True) if number == value]
+
+    def _verify(self, access: PhysicalAccess, location: Location, target: _Target, vfids: Sequence[int]) -> None:
+        places = [(vfid, bar) for vfid in vfids for bar in target.bars[vfid]]
+        values = access.read([self._address(location, vfid, BAR0 + 4 * bar) for vfid, bar in places])
+        self._check(target)
+        for (vfid, bar), value in zip(places, values, strict=True):
+            wanted = target.bars[vfid][bar]
+            if value & ~0xF != wanted & 0xFFFFFFFF:
+                raise AccessError(f"BAR{bar} of VF {vfid} was written {wanted:#x} and reads {value:#x}")
+
+    def _explain_missing(self, location: Location, missing: Sequence[int]) -> str:
+        places = ", ".join(f"VF {vfid} at {location.bdf(self._sriov.routing_offset(vfid))}" for vfid in missing[:4]) + (
+            ", ..." if len(missing) > 4 else ""
+        )
+        return (
+            f"{len(missing)} of the enabled VFs are not in the client: {places}."
+            " Cure: attach a vfio-user-pci device with the VF's socket at each of these functions of the PF's bus."
+        )
+
+    def _address(self, location: Location, vfid: int, offset: int) -> int:
+        return location.address(offset, self._sriov.routing_offset(vfid))
+
+    def _check(self, target: _Target) -> None:
+        if target.generation != self._generation:
+            raise _Superseded
+
+
+def default_routes(sriov: Sriov) -> list[Route]:
+    """What every PF has: its own DMA."""
+    return [EcamDma(sriov.pf)]

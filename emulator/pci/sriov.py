@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from emulator.memory import PAGE_SIZE
-from emulator.pci.bar_programming import VfBarProgramming
+from emulator.pci.bar_programming import COMMAND, COMMAND_MEMORY, VfBarProgramming, default_routes
 from emulator.pci.bars import BARS, bar_registers
 from emulator.pci.capabilities import Capability
 from emulator.pci.config_space import ConfigRegister
@@ -29,6 +29,7 @@ ARI_HIERARCHY = 0x10
 _CONTROL_WRITABLE = VF_ENABLE | VF_MEMORY_ENABLE | ARI_HIERARCHY
 _SUPPORTED_PAGE_SIZES = 0x553
 """4 KiB, 8 KiB, 64 KiB, 256 KiB, 1 MiB, 4 MiB: what every PF must support (SR-IOV spec, 3.3.12)."""
+_REPAIR_DELAY = 0.05
 _VF_BAR_TYPE = 0xC
 """64-bit prefetchable: VF BARs must come to lie in the bridge's prefetchable window."""
 
@@ -80,6 +81,16 @@ class Sriov(Capability):
         """What became of the VF BARs in the client."""
         self._enabled_vfs = 0
 
+    def bind(self, function: Function, offset: int) -> None:
+        super().bind(function, offset)
+        self.programming.routes += default_routes(self)
+
+    @property
+    def pf(self) -> Function:
+        """The function that this capability is in."""
+        assert self.function is not None, "the SR-IOV capability belongs to no function yet"
+        return self.function
+
     @property
     def enabled(self) -> bool:
         """Whether VF Enable is set."""
@@ -111,6 +122,13 @@ class Sriov(Capability):
         if sizes != self.vf_bars:
             raise ValueError(f"{function.name}: BAR sizes {sizes} differ from the PF's VF BARs {self.vf_bars}")
         self.functions[vfid] = function
+
+        def command_written(old: int, written: int) -> None:
+            if not written & COMMAND_MEMORY and vfid <= self._enabled_vfs and self.memory_enabled:
+                # Later: in a machine reset the client does this, too, just before it resets the PF.
+                function.executor.call_later(_REPAIR_DELAY, lambda: self._repair(vfid))
+
+        function.config.watch(COMMAND, 2, command_written)
 
     def routing_offset(self, vfid: int) -> int:
         """How far the routing id (bus, device, function) of VF `vfid` lies behind its PF's."""
@@ -185,8 +203,7 @@ class Sriov(Capability):
 
     def _lock_registers(self) -> None:
         """NumVFs, page size and ARI hold still while VF Enable is set, VF BARs while VFs decode memory."""
-        assert self.function is not None
-        config, control = self.function.config, self.read(CONTROL, 2)
+        config, control = self.pf.config, self.read(CONTROL, 2)
         enabled, decoding = control & VF_ENABLE, control & VF_MEMORY_ENABLE
         config.set_writable(self.offset + NUM_VFS, 2, 0 if enabled else 0xFFFF)
         config.set_writable(self.offset + SYSTEM_PAGE_SIZE, 4, 0 if enabled else _SUPPORTED_PAGE_SIZES)
@@ -214,17 +231,20 @@ class Sriov(Capability):
         """The PF's client is gone, and with it what was programmed into it."""
         self.programming.forget()
 
+    def _repair(self, vfid: int) -> None:
+        enabled = vfid <= self._enabled_vfs and self.memory_enabled
+        if enabled and not self.functions[vfid].config.peek(COMMAND, 2) & COMMAND_MEMORY:
+            self.programming.repair(vfid)
+
     def _announce(self, callbacks: list[Callable[[list[int]], None]], vfids: list[int]) -> None:
         if not vfids or not callbacks:
             return
-        assert self.function is not None
 
         def announce() -> None:
             for callback in callbacks:
                 callback(vfids)
 
-        self.function.executor.submit(announce)
+        self.pf.executor.submit(announce)
 
     def _poke(self, offset: int, size: int, value: int) -> None:
-        assert self.function is not None
-        self.function.config.poke(self.offset + offset, size, value)
+        self.pf.config.poke(self.offset + offset, size, value)

@@ -109,11 +109,11 @@ class Transport(Protocol):
         ...
 
     def read(self, address: int, length: int) -> bytes:
-        """Read by messages. Blocks: only from the executor. Raises `DmaError`."""
+        """Read by messages. Blocks: from the executor or a thread of one's own, never in an access. Raises `DmaError`."""
         ...
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        """Write by messages. Blocks: only from the executor. Raises `DmaError`."""
+        """Write by messages. Blocks as `read` does. Raises `DmaError`."""
         ...
 
     def trigger(self, index: int, vector: int) -> bool:
