@@ -6,17 +6,27 @@ Everything derives from `GuestError`.  Errors of a running guest carry the last 
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class GuestError(Exception):
     """Base class: something about the guest, its QEMU or its environment failed."""
 
     def __init__(self, message: str, *, console_tail: str = "") -> None:
+        super().__init__(message)
         self.message = message
         self.console_tail = console_tail
-        if console_tail.strip():
-            quoted = "\n".join(f"  | {line}" for line in console_tail.rstrip().splitlines())
-            message = f"{message}\nThe guest's console ended with:\n{quoted}"
-        super().__init__(message)
+
+    def __str__(self) -> str:
+        if not self.console_tail.strip():
+            return self.message
+        quoted = "\n".join(f"  | {line}" for line in self.console_tail.rstrip().splitlines())
+        return f"{self.message}\nThe guest's console ended with:\n{quoted}"
+
+    def with_console(self, tail: str) -> Self:
+        """This error, explained by the last lines of the guest's console."""
+        self.console_tail = tail
+        return self
 
 
 class MissingEnvironment(GuestError):

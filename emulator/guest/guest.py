@@ -1,0 +1,326 @@
+"""Boot a guest and work in it.
+
+    async with boot(GuestSpec(modules=("xe",), machine=Machine(arguments=devices))) as guest:
+        result = await guest.run("lspci -nn")
+
+Everything belongs to the `async with` block: when it is left, however it is left, QEMU and its sockets are gone; when
+this process is killed, the kernel ends QEMU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shlex
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from emulator.guest import accelerator as accelerators
+from emulator.guest import environment as environments
+from emulator.guest.accelerator import Accelerator
+from emulator.guest.channel import Channel, Result
+from emulator.guest.console import Console
+from emulator.guest.environment import Environment
+from emulator.guest.errors import (
+    BootFailed,
+    ChannelLost,
+    CommandFailed,
+    CommandTimeout,
+    ConsoleTimeout,
+    GuestError,
+    GuestPanic,
+    QemuFailed,
+    QmpError,
+)
+from emulator.guest.initramfs import Content, Contents, initramfs
+from emulator.guest.kernel import Kernel
+from emulator.guest.process import Process, describe_exit
+from emulator.guest.qemu import Machine, Ports, command_line, kernel_command_line
+from emulator.guest.qmp import Qmp
+
+T = TypeVar("T")
+
+# What agent.INIT writes first.
+_INIT_RUNS = "init: the guest's /init is running"
+
+
+@dataclass(frozen=True)
+class GuestSpec:
+    """What to boot.
+
+    `modules`, `load`, `firmware`, `files`: see `initramfs.Contents`.  `kernel` None is the fetched one; `append` goes
+    to the kernel's command line.  `accelerator`: auto, kvm or tcg.  `boot_timeout` in seconds from QEMU's start until
+    the agent answers.  `console_log`: a file that gets the whole console.
+    """
+
+    machine: Machine = field(default_factory=Machine)
+    modules: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
+    firmware: tuple[str, ...] = ()
+    files: Mapping[str, Content] = field(default_factory=dict)
+    kernel: Kernel | None = None
+    append: str = ""
+    accelerator: str = "auto"
+    boot_timeout: float = 90
+    console_log: Path | None = None
+    environment: Environment | None = None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    environment: Environment
+    kernel: Kernel
+    accelerator: Accelerator
+    image: Path
+
+
+class Guest:
+    """A running guest.
+
+    Every method that waits raises `GuestPanic` or `QemuFailed`, with the end of the console, as soon as one happens.
+    `accelerator` says which one runs it and why; `boot_seconds` is how long it took until its agent answered.
+    """
+
+    def __init__(self, spec: GuestSpec, prepared: _Prepared) -> None:
+        self.spec = spec
+        self.accelerator = prepared.accelerator
+        self.kernel = prepared.kernel
+        self.boot_seconds = 0.0
+        self._console = Console(spec.console_log)
+        self._channel = Channel()
+        self._qmp = Qmp()
+        self._process: Process | None = None
+        self._failure: Callable[[], GuestError] | None = None
+        self._failed = trio.Event()
+        self._scopes: set[trio.CancelScope] = set()
+        self._since = 0  # the console's position when the current boot began
+        self._command = command_line(
+            prepared.environment,
+            prepared.accelerator,
+            spec.machine,
+            prepared.kernel.image,
+            prepared.image,
+            kernel_command_line(spec.machine, spec.append),
+            Ports(self._console.far.fileno(), self._channel.far.fileno(), self._qmp.far.fileno()),
+        )
+        self._variables = prepared.environment.qemu.variables
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def command(self) -> list[str]:
+        """QEMU's command line."""
+        return list(self._command)
+
+    async def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60, check: bool = False) -> Result:
+        """Run a shell command or script in the guest (busybox sh; /usr/sbin and /usr/bin on PATH).
+
+        Raises `CommandTimeout` after `timeout` seconds (the command is killed, the guest stays usable), and with
+        `check` `CommandFailed` when the exit code is not 0.
+        """
+        since = self._console.position
+        try:
+            result = await self._guarded(lambda: self._channel.run(command, stdin=stdin, timeout=timeout))
+            return result.check(repr(command)) if check else result
+        except CommandFailed as error:
+            raise error.with_console(self._console.tail(since=since)) from None
+        except GuestError as error:
+            raise self._explained(error) from None
+
+    async def script(self, text: str, *, timeout: float = 60) -> Result:
+        """Run a script that ends at the first failing command; raises `CommandFailed` when one fails."""
+        return await self.run(f"set -e\n{text}", timeout=timeout, check=True)
+
+    async def put(self, path: str, data: bytes, *, mode: int = 0o644, timeout: float = 60) -> None:
+        """Write a file in the guest, creating its directory; about 200 KB/s for what does not compress."""
+        quoted = shlex.quote(path)
+        command = f'mkdir -p "$(dirname {quoted})" && cat >{quoted} && chmod {mode:o} {quoted}'
+        await self.run(command, stdin=data, timeout=timeout, check=True)
+
+    async def get(self, path: str, *, timeout: float = 60) -> bytes:
+        """Read a file of the guest; raises `CommandFailed` when it cannot be read."""
+        return (await self.run(f"cat {shlex.quote(path)}", timeout=timeout, check=True)).stdout_bytes
+
+    async def dmesg(self) -> str:
+        """The kernel's log."""
+        return (await self.run("dmesg", check=True)).stdout
+
+    async def reboot(self, *, timeout: float | None = None) -> None:
+        """Reboot from inside the guest, at once, and wait until its agent is back."""
+        allowed = self.spec.boot_timeout if timeout is None else timeout
+        before, self._since = self._channel.boot_id, self._console.position
+        try:
+            # It has no answer: the next thing the channel hears is the new agent.
+            result = await self._guarded(lambda: self._channel.run("reboot -f", timeout=allowed))
+        except ChannelLost as error:
+            if self._channel.boot_id == before:
+                raise self._explained(error) from None
+        except CommandTimeout:
+            raise self._not_booted(allowed) from None
+        else:
+            raise self._explained(CommandFailed(f"the guest refused to reboot: {result.stderr or result.stdout}"))
+
+    async def reset(self, *, timeout: float | None = None) -> None:
+        """Press the reset button, also of a guest that panicked, and wait until its agent is back."""
+        self._since = self._console.position
+        if self._process is not None and self._process.returncode is None:
+            self._failure, self._failed = None, trio.Event()
+        await self.qmp("system_reset")
+        await self._ready(self.spec.boot_timeout if timeout is None else timeout)
+
+    async def qmp(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = 20) -> Any:
+        """Run a QMP command; returns its `return` value, raises `QmpError` when QEMU refuses."""
+        try:
+            return await self._guarded(lambda: self._qmp.execute(command, arguments, timeout=timeout))
+        except GuestError as error:
+            raise self._explained(error) from None
+
+    @property
+    def qmp_events(self) -> list[dict[str, Any]]:
+        """The latest QMP events, as QEMU sent them."""
+        return list(self._qmp.events)
+
+    def console_tail(self, lines: int = 30) -> str:
+        """The last lines of the console."""
+        return self._console.tail(lines)
+
+    async def wait_for_console(self, pattern: str, *, timeout: float = 60) -> str:
+        """Wait until the console, since the last (re)boot, matches a regular expression; returns the matching text."""
+        with trio.move_on_after(timeout):
+            match = await self._guarded(lambda: self._console.wait_for(pattern, self._since))
+            return match[0]
+        raise self._explained(ConsoleTimeout(f"{pattern!r} did not appear on the console within {timeout:g} s"))
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        started = time.monotonic()
+        far_ends = (self._console.far, self._channel.far, self._qmp.far)
+        # In this thread, not in a worker: see Process.
+        self._process = Process(self._command, self._variables, [end.fileno() for end in far_ends])
+        for end in far_ends:
+            end.close()
+        for task in (self._console.serve, self._qmp.serve, self._watch_qemu, self._watch_for_panic):
+            nursery.start_soon(task)
+        await self._ready(self.spec.boot_timeout)
+        self.boot_seconds = time.monotonic() - started
+
+    async def _ready(self, timeout: float) -> None:
+        with trio.move_on_after(timeout):
+            try:
+                await self._guarded(self._channel.wait_ready)
+            except ChannelLost as error:
+                raise self._explained(error) from None
+            return
+        raise self._not_booted(timeout)
+
+    def _not_booted(self, timeout: float) -> BootFailed:
+        tail = self._console.tail(since=self._since)
+        if not tail.strip():
+            what = "the kernel wrote nothing to the console"
+        elif _INIT_RUNS not in self._console.tail(lines=1000, since=self._since):
+            what = "the kernel did not reach /init"
+        else:
+            what = "/init ran, but the agent did not answer"
+        return BootFailed(
+            f"the guest did not boot within {timeout:g} s under {self.accelerator.name}: {what}", console_tail=tail
+        )
+
+    async def _watch_qemu(self) -> None:
+        assert self._process is not None
+        process = self._process
+        code = await process.wait()
+        said = process.output().strip()
+        # The console's last lines are still in the socket.
+        await trio.sleep(0.05)
+        message = f"QEMU ended ({describe_exit(code)})" + (f" and said: {said}" if said else "")
+        if code == 0 and not said:
+            message += ": the guest powered off, or QEMU was told to quit"
+        self._fail(lambda: QemuFailed(message, console_tail=self.console_tail()))
+
+    async def _watch_for_panic(self) -> None:
+        since = 0
+        while True:
+            line = await self._console.panic(since)
+            since = self._console.position
+            tail = self._console.tail(40)
+            self._fail(functools.partial(GuestPanic, f"the guest's kernel panicked: {line}", console_tail=tail))
+
+    def _fail(self, failure: Callable[[], GuestError]) -> None:
+        self._failure = failure
+        self._failed.set()
+        for scope in self._scopes:
+            scope.cancel()
+
+    async def _guarded(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Run an operation until it ends or the guest fails; a failure of the guest explains one of the channel."""
+        if self._failure is not None:
+            raise self._failure()
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                return await operation()
+            except (ChannelLost, QmpError) as error:
+                # When QEMU ends, its sockets close first.
+                with trio.move_on_after(1):
+                    await self._failed.wait()
+                if self._failure is None:
+                    raise
+                raise self._failure() from error
+            finally:
+                self._scopes.discard(scope)
+        assert self._failure is not None
+        raise self._failure()
+
+    def _explained(self, error: GuestError) -> GuestError:
+        return error if error.console_tail else error.with_console(self.console_tail())
+
+    def _close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+        self._channel.close()
+        self._qmp.close()
+        self._console.close()
+
+
+def prepare(spec: GuestSpec) -> _Prepared:
+    """Find or build everything that booting `spec` needs: environment, initramfs, accelerator.
+
+    Raises `MissingEnvironment`, `KernelError` or `InitramfsError`.
+    """
+    environment = spec.environment if spec.environment is not None else environments.locate()
+    kernel = spec.kernel if spec.kernel is not None else Kernel.packaged(environment)
+    contents = Contents(spec.modules, spec.load, spec.firmware, spec.files)
+    image = initramfs(environment, kernel, contents)
+    return _Prepared(environment, kernel, accelerators.choose(environment, kernel, spec.accelerator), image)
+
+
+@contextlib.asynccontextmanager
+async def boot(spec: GuestSpec) -> AsyncIterator[Guest]:
+    """Boot a guest; yields it when its agent answers.
+
+    Raises `MissingEnvironment`, `KernelError`, `InitramfsError` before anything was started, then `QemuFailed`,
+    `BootFailed` or `GuestPanic`.
+    """
+    prepared = await trio.to_thread.run_sync(prepare, spec)
+    guest = Guest(spec, prepared)
+    problem: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                await guest._start(nursery)
+                yield guest
+            except BaseException as error:  # raised again below, without the nursery's ExceptionGroup
+                problem = error
+            nursery.cancel_scope.cancel()
+    finally:
+        guest._close()
+    if problem is not None:
+        raise problem
