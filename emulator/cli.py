@@ -1,0 +1,196 @@
+"""The command `vfio-user-xe`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import trio
+import typer
+
+from emulator.card import Card, CardConfig, CardError
+from emulator.doctor import examine
+from emulator.guest.cli import app as guest_app
+from emulator.plugin_loading import PluginError, find_plugins
+from emulator.qemu_arguments import CardDescription, as_shell, device_arguments, machine_arguments
+from emulator.vfio_user.serve import serve_card
+from emulator.vfio_user.server import ServerError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="vfio-user-xe",
+    help="Emulates an Intel Arc Battlemage GPU with SR-IOV for QEMU, over vfio-user.",
+    epilog="Exit codes: 0 success, 1 the work failed, 2 a wrong argument or card file.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.add_typer(guest_app, name="guest")
+plugins_app = typer.Typer(help="Device models and interconnects that are installed.", no_args_is_help=True)
+app.add_typer(plugins_app, name="plugins")
+
+SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the card's sockets.")]
+CardFile = Annotated[Path | None, typer.Option("--card", metavar="FILE", help="Card file (TOML).", show_default="xe")]
+Vfs = Annotated[int | None, typer.Option("--vfs", metavar="N", help="Number of VFs, instead of the card file's.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the device model; repeatable.")
+]
+Interconnects = Annotated[
+    list[str] | None,
+    typer.Option("--interconnect", metavar="NAME[:KEY=VALUE,...]", help="Interconnects in order; repeatable."),
+]
+Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Device model, without a card file.")]
+
+
+def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
+    """Say what went wrong and leave."""
+    print(f"vfio-user-xe: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors that explain themselves into a message and an exit code."""
+    try:
+        yield
+    except (CardError, PluginError) as exc:
+        fail(str(exc), EXIT_USAGE)
+    except (ServerError, FileNotFoundError) as exc:
+        fail(str(exc))
+
+
+def card_config(
+    card: Path | None, model: str | None, vfs: int | None, settings: list[str] | None, interconnects: list[str] | None
+) -> CardConfig:
+    """The card that the options describe. Raises `CardError`."""
+    if card is not None and model is not None:
+        raise CardError("--card and --model exclude each other: the card file names its model")
+    config = CardConfig.load(card) if card is not None else CardConfig.default(model or "xe")
+    return config.override(vfs=vfs, settings=settings or (), interconnects=interconnects or ())
+
+
+@app.command(
+    epilog="Example: vfio-user-xe serve --socket-dir /tmp/card --vfs 2, then start QEMU with what"
+    " 'vfio-user-xe qemu-args --socket-dir /tmp/card' prints."
+)
+def serve(
+    socket_dir: SocketDir,
+    card: CardFile = None,
+    model: Model = None,
+    vfs: Vfs = None,
+    settings: Settings = None,
+    interconnects: Interconnects = None,
+    ready_fd: Annotated[
+        int | None, typer.Option(metavar="FD", help="Where the ready line goes, instead of standard output.")
+    ] = None,
+    trace: Annotated[
+        str | None, typer.Option(metavar="CATEGORY,...:FILE", help="Trace these categories (or 'all') to a file.")
+    ] = None,
+    poll_us: Annotated[
+        int, typer.Option(metavar="N", min=0, max=1000, help="Microseconds to poll for an access before sleeping.")
+    ] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log connections and refused requests.")] = False,
+) -> None:
+    """Serve a card: [bold]pf.sock[/], [bold]vf1.sock[/] ... in a folder, until SIGTERM or Ctrl-C.
+
+    Prints one JSON line {"ready": true, "sockets": {...}} when clients may connect.
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    with explained():
+        running = Card(card_config(card, model, vfs, settings, interconnects))
+        if trace is not None:
+            categories, _, file = trace.rpartition(":")
+            if not categories or not file:
+                fail(f"--trace {trace}: want CATEGORY,...:FILE, such as mmio,guc:trace.log", EXIT_USAGE)
+            wanted = running.tracer.categories() if categories == "all" else categories.split(",")
+            running.tracer.start(wanted, file)
+
+        def ready(description: CardDescription) -> None:
+            sockets = {function.name: function.socket for function in description.functions}
+            line = json.dumps({"ready": True, "sockets": sockets, "control": description.control}) + "\n"
+            os.write(1 if ready_fd is None else ready_fd, line.encode())
+            if ready_fd is not None:
+                os.close(ready_fd)
+
+        async def main() -> None:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(serve_card, running, socket_dir.absolute(), ready, poll_us * 1e-6)
+                    async for _ in signals:
+                        nursery.cancel_scope.cancel()
+
+        try:
+            trio.run(main, strict_exception_groups=False)
+        except OSError as exc:
+            fail(f"cannot serve: {exc}")
+
+
+@app.command(
+    "qemu-args", epilog="Example: qemu-system-x86_64 $(vfio-user-xe qemu-args --socket-dir /tmp/card --machine) ..."
+)
+def qemu_args(
+    socket_dir: SocketDir,
+    machine: Annotated[bool, typer.Option("--machine", help="Also the machine, its shared memory and CPU.")] = False,
+    memory: Annotated[str, typer.Option(help="Guest memory, with --machine.")] = "2G",
+    cpus: Annotated[int, typer.Option(min=1, help="Processors, with --machine.")] = 1,
+    functions: Annotated[
+        list[str] | None, typer.Option("--function", metavar="NAME", help="Only these functions; repeatable.")
+    ] = None,
+    port: Annotated[str, typer.Option(help="Id of the root port; must differ between cards.")] = "vfuport",
+    chassis: Annotated[int, typer.Option(min=1, max=255, help="Chassis number; must differ between cards.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of shell words.")] = False,
+) -> None:
+    """Print the QEMU arguments that attach a served card."""
+    with explained():
+        description = CardDescription.read(socket_dir.absolute())
+    known = {function.name for function in description.functions}
+    for name in functions or []:
+        if name not in known:
+            fail(f"--function {name}: the card has {', '.join(sorted(known))}", EXIT_USAGE)
+    arguments = machine_arguments(memory, cpus) if machine else []
+    arguments += device_arguments(description, port=port, chassis=chassis, functions=functions)
+    print(json.dumps(arguments) if as_json else as_shell(arguments))
+
+
+@plugins_app.command("list")
+def plugins_list(
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """List device models and interconnects, where they come from, and why one cannot be loaded."""
+    found = find_plugins()
+    if as_json:
+        print(json.dumps([plugin.as_dict() for plugin in found], indent=2))
+        return
+    for plugin in found:
+        state = f"  [{plugin.error}]" if plugin.error else ""
+        print(f"{plugin.kind:14} {plugin.name:14} {plugin.distribution} {plugin.version}  {plugin.doc}{state}")
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine: what is here, what is missing, what to do."""
+    good = True
+    for finding in examine():
+        print(f"{finding.mark:5} {finding.what}: {finding.text}")
+        if finding.cure:
+            print(f"      -> {finding.cure}")
+        good = good and not finding.fatal
+    raise typer.Exit(0 if good else EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,126 @@
+"""`vfio-user-xe guest ...`: fetch what guests need, run one."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from emulator.guest import GuestError, GuestSpec, Iommu, Kernel, Machine, boot, environment
+from emulator.guest.progress import Progress
+from emulator.guest.served import ServedCardError, served_card
+from emulator.qemu_arguments import CardDescription, device_arguments
+
+app = typer.Typer(help="Guests: QEMU with a kernel, and a card of ours in it.", no_args_is_help=True)
+
+
+@app.command()
+def fetch(
+    update: Annotated[bool, typer.Option("--update", help="Fetch the newest packages even if all is there.")] = False,
+) -> None:
+    """Download QEMU, a kernel, firmware and tools into the user's cache (once, about 180 MB, no root needed)."""
+    try:
+        found = environment.fetch(update=update, progress=Progress())
+    except GuestError as exc:
+        print(f"vfio-user-xe: {exc}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"guest environment: {found.root}\nQEMU: {found.qemu}")
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="Example: vfio-user-xe guest run --vfs 2 --module xe -- 'modprobe xe; dmesg | tail'",
+)
+def run(
+    command: Annotated[
+        list[str] | None, typer.Argument(help="Shell command for the guest; none: a line of lspci.")
+    ] = None,
+    socket_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A card that is served already, instead of one of the run's own.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(metavar="FILE", help="Card file for the run's own card.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Device model, without a card file.")] = None,
+    vfs: Annotated[int | None, typer.Option(metavar="N", help="Number of VFs.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the model.")
+    ] = None,
+    trace: Annotated[str | None, typer.Option(metavar="CATEGORY,...:FILE", help="Trace to a file.")] = None,
+    modules: Annotated[
+        list[str] | None, typer.Option("--module", metavar="NAME", help="Module to have in the guest; repeatable.")
+    ] = None,
+    kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
+    modules_dir: Annotated[
+        Path | None, typer.Option("--modules", metavar="DIR", help="Its modules (what modules_install made).")
+    ] = None,
+    firmware: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Firmware file, e.g. xe/bmg_guc_70.bin.")
+    ] = None,
+    files: Annotated[
+        list[str] | None, typer.Option("--file", metavar="GUEST=HOST", help="A file to have in the guest; repeatable.")
+    ] = None,
+    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
+    memory: Annotated[int, typer.Option(metavar="MIB", min=256, help="Guest memory.")] = 2048,
+    cpus: Annotated[int, typer.Option(min=1, help="Processors.")] = 1,
+    cpu: Annotated[str | None, typer.Option(metavar="MODEL", help="QEMU's -cpu.")] = None,
+    iommu: Annotated[bool, typer.Option("--iommu", help="With an Intel vIOMMU.")] = False,
+    ovmf: Annotated[bool, typer.Option("--ovmf", help="OVMF instead of SeaBIOS.")] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For the command.")] = 300,
+    console: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the guest's console.")] = None,
+) -> None:
+    """Boot a guest with a card, run a command in it, exit with its exit code."""
+    contents = dict(item.partition("=")[::2] for item in files or [])
+    wanted = set(modules or [])
+
+    def spec_for(description: CardDescription) -> GuestSpec:
+        return GuestSpec(
+            machine=Machine(
+                memory=memory,
+                cpus=cpus,
+                cpu=cpu,
+                iommu=Iommu() if iommu else None,
+                ovmf=ovmf,
+                arguments=device_arguments(description),
+            ),
+            modules=tuple(sorted(wanted)),
+            firmware=tuple(firmware or default_firmware(wanted)),
+            files={name: Path(host) for name, host in contents.items()},
+            kernel=Kernel.custom(kernel, modules_dir) if kernel is not None else None,
+            append=append,
+            accelerator=accelerator,
+            console_log=console,
+        )
+
+    line = shlex.join(command) if command and len(command) > 1 else "".join(command or ["lspci -nn"])
+    try:
+        if socket_dir is not None:
+            code = trio.run(_run, spec_for(CardDescription.read(socket_dir.absolute())), line, timeout)
+        else:
+            arguments = [*(["--card", str(card)] if card else []), *(["--vfs", str(vfs)] if vfs is not None else [])]
+            arguments += ["--model", model] if model else []
+            arguments += [word for setting in settings or [] for word in ("--set", setting)]
+            arguments += ["--trace", trace] if trace else []
+            with served_card(arguments) as served:
+                code = trio.run(_run, spec_for(served.description), line, timeout)
+    except (GuestError, ServedCardError, FileNotFoundError) as exc:
+        print(f"vfio-user-xe: {exc}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    raise typer.Exit(code)
+
+
+def default_firmware(modules: set[str]) -> list[str]:
+    """Firmware that a driver asks for, for those that are known to."""
+    return ["xe/bmg_guc_70.bin", "xe/bmg_huc.bin"] if "xe" in modules else []
+
+
+async def _run(spec: GuestSpec, command: str, timeout: float) -> int:
+    async with boot(spec) as guest:
+        result = await guest.run(command, timeout=timeout)
+        sys.stdout.write(result.stdout)
+        sys.stdout.flush()
+        sys.stderr.write(result.stderr)
+        return result.returncode

@@ -1,0 +1,135 @@
+"""A card served by a child process, for guests and tests that bring their own.
+
+    with served_card(["--vfs", "2"]) as card:
+        spec = GuestSpec(machine=Machine(arguments=device_arguments(card.description)))
+
+The child is in a process group of its own and dies with the thread that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emulator.qemu_arguments import CardDescription
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
+
+
+class ServedCardError(Exception):
+    """The server did not start; the text has what it said."""
+
+
+@dataclass(slots=True)
+class ServedCard:
+    """A running server: its folder, its process, and what it serves."""
+
+    folder: Path
+    process: subprocess.Popen[bytes]
+    description: CardDescription
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self.process.pid
+
+    @property
+    def control(self) -> Path:
+        """The control socket."""
+        return self.folder / "control.sock"
+
+    def log_tail(self, lines: int = 30) -> str:
+        """The last lines that the server wrote to standard error."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def stop(self) -> int:
+        """End the server; its exit code. SIGKILL when it does not end within 10 s."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        return self.process.wait()
+
+
+@contextlib.contextmanager
+def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) -> Iterator[ServedCard]:
+    """Serve a card with these arguments of `vfio-user-xe serve`; it and its temporary folder are gone afterwards.
+
+    Raises `ServedCardError`.
+    """
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vfio-user-xe-")))
+        sockets = folder / "sockets"
+        log = folder / "server.log"
+        read_end, write_end = os.pipe()
+        stack.callback(os.close, read_end)
+        command = [
+            sys.executable,
+            "-m",
+            "emulator",
+            "serve",
+            "--socket-dir",
+            str(sockets),
+            "--ready-fd",
+            str(write_end),
+        ]
+        try:
+            with log.open("wb") as output:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(write_end,),
+                    process_group=0,
+                )
+        finally:
+            os.close(write_end)
+        try:
+            _wait_ready(read_end, process, log)
+            card = ServedCard(sockets, process, CardDescription.read(sockets), log)
+            stack.callback(card.stop)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        yield card
+
+
+def _wait_ready(fd: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    line = b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        readable, _, _ = select.select([fd], [], [], max(0.0, left))
+        chunk = os.read(fd, 65536) if readable else b""
+        if not chunk:
+            why = f"ended with code {process.wait(5)}" if readable else f"was not ready within {START_TIMEOUT:g} s"
+            raise ServedCardError(f"the server {why}:\n{log.read_text(errors='replace')[-4000:]}")
+        line += chunk
+    json.loads(line)
+
+
+# PR_SET_PDEATHSIG (1, prctl(2)): the server must not outlive whoever started it.
+_LAUNCHER = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""

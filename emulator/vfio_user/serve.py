@@ -1,0 +1,32 @@
+"""A whole card behind a folder of sockets: its functions, its control socket, the socket that QEMU's qtest connects to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from emulator.card import Card
+from emulator.qemu_arguments import DESCRIPTION_FILE, CardDescription
+from emulator.vfio_user.server import serve_functions, socket_folder
+
+
+async def serve_card(
+    card: Card, path: Path, ready: Callable[[CardDescription], None], poll_seconds: float = 0.0
+) -> None:
+    """Run `card` and serve it in the folder `path` until cancelled. Raises `ServerError`."""
+    async with socket_folder(path) as folder:
+        card.start()
+        try:
+
+            def listening(sockets: dict[str, str]) -> None:
+                description = CardDescription.of(card, sockets, qtest=None, control=None)
+                description.write(folder.path)
+                ready(description)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_functions, card.functions, folder, listening, poll_seconds)
+        finally:
+            (folder.path / DESCRIPTION_FILE).unlink(missing_ok=True)
+            card.stop()
