@@ -212,7 +212,8 @@ def _get_region_info(request: Request) -> Answer:
         capability = wire.CAPABILITY.pack(wire.CAP_SPARSE_MMAP, 1, 0) + wire.SPARSE_MMAP.pack(len(region.areas), 0)
         capability += b"".join(wire.SPARSE_AREA.pack(*area) for area in region.areas)
     needed = wire.REGION_INFO.size + len(capability)
-    offset = wire.REGION_INFO.size if capability and argsz >= needed else 0
+    # Also where it does not fit: QEMU refuses CAPS with an offset below the structure's size.
+    offset = wire.REGION_INFO.size if capability else 0
     info = wire.REGION_INFO.pack(needed, flags, index, offset, region.size, region.memory_offset)
     if argsz < needed:
         # The client asks again with room for the areas; the descriptor comes then.
