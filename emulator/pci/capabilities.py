@@ -78,8 +78,8 @@ def install_all(function: Function, capabilities: Sequence[Capability]) -> None:
                 f"{function.name}: the first extended capability, {chain[0].name}, is at {chain[0].offset:#x}:"
                 f" one must be at {EXTENDED_START:#x}"
             )
-        for capability, following in zip(chain, [*chain[1:], None], strict=True):
-            _install(function, capability, following.offset if following else 0)
+        for index, capability in enumerate(chain):
+            _install(function, capability, chain[index + 1].offset if index + 1 < len(chain) else 0)
         if not extended:
             first = chain[0].offset if chain else 0
             function.config.add([ConfigRegister("CAPABILITY_POINTER", CAPABILITY_POINTER, 1, reset=first)])
