@@ -1,0 +1,82 @@
+"""`host_dma`: memory of the guest, by the DMA address (IOVA) of the function that asks, through its own client.
+
+Where the client gave a descriptor for its memory, a window is a view on it. Elsewhere (memory that is not shared, ROMs)
+every access is a message to the client and waits for its answer: only the executor may do that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from emulator.card import Card, Option
+from emulator.executor import Executor
+from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
+from emulator.memory import PAGE_SIZE
+from emulator.pci.transport import DmaError, Transport
+
+OWNER = "guest"
+"""Whose memory it is, in the ledger."""
+
+
+class HostDma:
+    """Memory of the guest, reached by DMA address, zero-copy where the client shares it."""
+
+    API_VERSION = (1, 0)
+    OPTIONS: tuple[Option, ...] = (
+        Option("views", "bool", True, "use the client's shared memory; false sends a message for every access"),
+    )
+
+    def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
+        self.name = "host_dma"
+        self._card = card
+        self._views = bool(options["views"])
+
+    def open(
+        self, initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str
+    ) -> Window | None:
+        if space != Space.SYSTEM:
+            return None
+        # Only functions have clients; another initiator has no memory of a guest.
+        transport: Transport | None = getattr(initiator, "transport", None)
+        if transport is None:
+            return None
+        entry = self._card.fabric.ledger.entry(initiator.name, OWNER, self.name, kind)
+        if self._views:
+            view = transport.view(address, length, write)
+            if view is not None and len(view):
+                return Window(address, len(view), view, OWNER, entry)
+        # What the client announced as one piece may end anywhere, but not inside of a page.
+        for count in (length, min(length, PAGE_SIZE - address % PAGE_SIZE)):
+            if transport.mapped(address, count, write):
+                return MessageWindow(address, count, entry, transport, self._card.executor)
+        return None
+
+
+class MessageWindow(Window):
+    """Guest memory behind DMA messages."""
+
+    __slots__ = ("_executor", "_transport")
+
+    def __init__(self, address: int, length: int, entry: LedgerEntry, transport: Transport, executor: Executor) -> None:
+        super().__init__(address, length, None, OWNER, entry)
+        self._transport = transport
+        self._executor = executor
+
+    def _read(self, offset: int, length: int) -> bytes:
+        self._must_be_on_executor()
+        try:
+            return self._transport.read(self.address + offset, length)
+        except DmaError as error:
+            raise AccessFault(self.initiator, self.space, self.address + offset, str(error)) from error
+
+    def _write(self, offset: int, data: bytes | memoryview) -> None:
+        self._must_be_on_executor()
+        try:
+            self._transport.write(self.address + offset, data)
+        except DmaError as error:
+            raise AccessFault(self.initiator, self.space, self.address + offset, str(error)) from error
+
+    def _must_be_on_executor(self) -> None:
+        if not self._executor.is_current():
+            raise RuntimeError("a DMA message waits for the client, which may be waiting for us: use the executor")
