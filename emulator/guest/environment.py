@@ -22,7 +22,7 @@ from emulator.guest.errors import GuestError, MissingEnvironment
 from emulator.guest.progress import Progress, megabytes
 
 # Raise when an environment fetched by an older version of this module no longer serves.
-SCHEMA = 1
+SCHEMA = 2
 
 QEMU_VARIABLE = "VFIO_USER_XE_QEMU"
 MINIMUM_QEMU = (10, 1)  # the first release with the vfio-user-pci device
@@ -31,6 +31,7 @@ FETCH_COMMAND = "vfio-user-xe guest fetch"
 QEMU_PACKAGES = ("qemu-system-x86", "seabios")
 GUEST_PACKAGES = (
     "linux-image-amd64",
+    "linux-libc-dev",  # the uAPI headers of that kernel, for programs compiled for the guest
     "firmware-intel-graphics",
     "ovmf",
     "busybox-static",
