@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emulator.guest.accelerator import Accelerator
+from emulator.guest.blocking import BlockingGuest
 from emulator.guest.channel import Result
 from emulator.guest.environment import Environment, Manifest, Qemu, fetch, locate
 from emulator.guest.errors import (
@@ -26,6 +27,7 @@ from emulator.guest.qemu import Iommu, Machine
 
 __all__ = [
     "Accelerator",
+    "BlockingGuest",
     "BootFailed",
     "ChannelLost",
     "CommandFailed",

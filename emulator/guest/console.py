@@ -10,8 +10,8 @@ import trio
 
 # Bytes kept in memory; the log file has everything.
 _HISTORY = 4 << 20
-_PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*")
-_END_OF_PANIC = b"---[ end Kernel panic"
+_PANIC = re.compile(rb"Kernel panic - not syncing")
+_END_OF_PANIC = re.compile(rb"---\[ end Kernel panic[^\n]*\n")
 _PANIC_GRACE = 2.0  # seconds for the rest of a panic's report to arrive
 
 
@@ -65,11 +65,12 @@ class Console:
             # Go on where this search ended, less what a pattern cut in two may have begun with.
             since = max(since, self.position - 200)
             await self._changed.wait()
-        line = match[0].decode(errors="replace")
+        found = self._start + match.start()
         with trio.move_on_after(_PANIC_GRACE):
-            while _END_OF_PANIC not in self._text[-4096:]:
+            while not _END_OF_PANIC.search(self._text, max(0, found - self._start)):
                 await self._changed.wait()
-        return line
+        line, _, _ = self._text[max(0, found - self._start) :].partition(b"\n")
+        return line.decode(errors="replace").rstrip()
 
     def close(self) -> None:
         self._socket.close()

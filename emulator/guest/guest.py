@@ -22,6 +22,7 @@ import trio
 
 from emulator.guest import accelerator as accelerators
 from emulator.guest import environment as environments
+from emulator.guest import vmlinux
 from emulator.guest.accelerator import Accelerator
 from emulator.guest.channel import Channel, Result
 from emulator.guest.console import Console
@@ -55,7 +56,8 @@ class GuestSpec:
 
     `modules`, `load`, `firmware`, `files`: see `initramfs.Contents`.  `kernel` None is the fetched one; `append` goes
     to the kernel's command line.  `accelerator`: auto, kvm or tcg.  `boot_timeout` in seconds from QEMU's start until
-    the agent answers.  `console_log`: a file that gets the whole console.
+    the agent answers.  `console_log`: a file that gets the whole console.  `direct_boot`: start the unpacked kernel
+    (see vmlinux.py) where that is possible, which saves a second or two under TCG; OVMF always starts the image.
     """
 
     machine: Machine = field(default_factory=Machine)
@@ -68,6 +70,7 @@ class GuestSpec:
     accelerator: str = "auto"
     boot_timeout: float = 90
     console_log: Path | None = None
+    direct_boot: bool = True
     environment: Environment | None = None
 
 
@@ -77,6 +80,7 @@ class _Prepared:
     kernel: Kernel
     accelerator: Accelerator
     image: Path
+    initramfs: Path
 
 
 class Guest:
@@ -103,8 +107,8 @@ class Guest:
             prepared.environment,
             prepared.accelerator,
             spec.machine,
-            prepared.kernel.image,
             prepared.image,
+            prepared.initramfs,
             kernel_command_line(spec.machine, spec.append),
             Ports(self._console.far.fileno(), self._channel.far.fileno(), self._qmp.far.fileno()),
         )
@@ -297,9 +301,10 @@ def prepare(spec: GuestSpec) -> _Prepared:
     """
     environment = spec.environment if spec.environment is not None else environments.locate()
     kernel = spec.kernel if spec.kernel is not None else Kernel.packaged(environment)
-    contents = Contents(spec.modules, spec.load, spec.firmware, spec.files)
-    image = initramfs(environment, kernel, contents)
-    return _Prepared(environment, kernel, accelerators.choose(environment, kernel, spec.accelerator), image)
+    archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files))
+    image = vmlinux.unpacked(kernel) if spec.direct_boot and not spec.machine.ovmf else None
+    accelerator = accelerators.choose(environment, kernel, spec.accelerator)
+    return _Prepared(environment, kernel, accelerator, image or kernel.image, archive)
 
 
 @contextlib.asynccontextmanager

@@ -85,7 +85,7 @@ def command_line(
     command += ["-kernel", str(kernel), "-initrd", str(initramfs), "-append", append]
     command += ["-chardev", f"socket,id=console,fd={ports.console}", "-serial", "chardev:console"]
     command += ["-chardev", f"socket,id=channel,fd={ports.channel}", "-serial", "chardev:channel"]
-    command += ["-chardev", f"socket,id=qmp,fd={ports.qmp}", "-mon", "chardev=qmp,mode=control"]
+    command += ["-chardev", f"socket,id=qmp,fd={ports.qmp}", "-qmp", "chardev:qmp"]
     if machine.iommu is not None:
         command += ["-device", machine.iommu.argument()]
     return [*command, *machine.arguments]

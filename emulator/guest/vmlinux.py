@@ -1,0 +1,84 @@
+"""The kernel proper out of a bzImage, unpacked once on the host.
+
+Under TCG a guest spends a second or two on unpacking its own kernel at each boot.  QEMU can start the unpacked ELF
+image through its PVH entry point instead (CONFIG_PVH, which distributions set); the kernel is the same, only its
+load address is not randomised.  Layout: Documentation/arch/x86/boot.rst (payload_offset, payload_length),
+scripts/Makefile.lib (a 4-byte size after all but gzip), xen/interface/elfnote.h (the entry point's note).
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import lzma
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+
+from emulator.guest import cache
+from emulator.guest.kernel import Kernel
+
+_PT_NOTE = 4
+_XEN_ELFNOTE_PHYS32_ENTRY = 18
+_KEEP = 6
+
+
+def unpacked(kernel: Kernel) -> Path | None:
+    """The ELF image inside `kernel.image`, from the cache or unpacked now; None when it has to be booted as it is."""
+    status = kernel.image.stat()
+    identity = f"{kernel.image} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    directory = cache.cache_dir() / "kernels"
+    target = directory / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.elf"
+    if not target.exists():
+        with cache.lock(directory / "lock"):
+            if not target.exists():
+                image = _payload(kernel.image.read_bytes(), kernel.zstd)
+                # An empty file remembers that there is nothing to unpack.
+                cache.write_atomically(target, image if image is not None and _has_pvh_entry(image) else b"")
+                _prune(directory)
+    target.touch()
+    return target if target.stat().st_size else None
+
+
+def _payload(image: bytes, zstd: tuple[str, ...]) -> bytes | None:
+    if image[0x202:0x206] != b"HdrS" or struct.unpack_from("<H", image, 0x206)[0] < 0x208:
+        return None
+    sectors = image[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", image, 0x248)
+    start = (sectors + 1) * 512 + offset
+    data = image[start : start + length]
+    try:
+        if data.startswith(b"\x28\xb5\x2f\xfd"):
+            return subprocess.run([*zstd, "-dcq"], input=data[:-4], capture_output=True, check=True).stdout
+        if data.startswith(b"\x1f\x8b"):
+            return zlib.decompressobj(wbits=31).decompress(data)
+        if data.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+            return lzma.decompress(data[:-4])
+        if data.startswith(b"BZh"):
+            return bz2.decompress(data[:-4])
+    except (OSError, ValueError, zlib.error, lzma.LZMAError, subprocess.CalledProcessError):
+        return None
+    return None
+
+
+def _has_pvh_entry(image: bytes) -> bool:
+    if image[:6] != b"\x7fELF\x02\x01":
+        return False
+    (table,) = struct.unpack_from("<Q", image, 0x20)
+    size, count = struct.unpack_from("<HH", image, 0x36)
+    for index in range(count):
+        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", image, table + index * size)
+        end = offset + length
+        while kind == _PT_NOTE and offset + 12 <= end:
+            name_size, value_size, note = struct.unpack_from("<III", image, offset)
+            if note == _XEN_ELFNOTE_PHYS32_ENTRY and image[offset + 12 : offset + 16] == b"Xen\0":
+                return True
+            offset += 12 + (name_size + 3) // 4 * 4 + (value_size + 3) // 4 * 4
+    return False
+
+
+def _prune(directory: Path) -> None:
+    images = sorted(directory.glob("*.elf"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for image in images[_KEEP:]:
+        image.unlink(missing_ok=True)
