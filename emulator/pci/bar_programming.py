@@ -127,6 +127,11 @@ class VfBarProgramming:
                 self._status.repairs += 1
                 self.update()
 
+    def forget_vf(self, vfid: int) -> None:
+        """The client reset VF `vfid` only."""
+        with self._lock:
+            self._programmed.discard(vfid)
+
     def forget(self) -> None:
         """The client reset, or went away: nothing is programmed any more."""
         with self._lock:
@@ -173,7 +178,7 @@ class VfBarProgramming:
                 result.milliseconds = (time.monotonic() - self._changed_at) * 1000
                 self._status = result
             if result.error:
-                log.error("%s: %s", self._sriov.pf.name, result.error)
+                log.log(logging.ERROR if target.bars else logging.WARNING, "%s: %s", self._sriov.pf.name, result.error)
 
     def _target(self) -> _Target:
         sriov = self._sriov

@@ -94,7 +94,10 @@ class Function:
         self.identity = identity
         self.is_vf = is_vf
         self.sriov = sriov
+        self.physical: Sriov | None = None
+        """VFs: the capability of the PF that they were attached to."""
         self.transport: Transport | None = None
+        """While a client is attached."""
         self.on_reset: list[Callable[[str], None]] = []
         self.on_power: list[Callable[[int, int], None]] = []
         self.on_attached: list[Callable[[], None]] = []
@@ -260,6 +263,8 @@ class Function:
             self.executor.submit(callback)
 
     def reset(self) -> None:
+        if self.physical is not None:
+            self.physical.programming.forget_vf(self.index)
         self._reset_registers(keep_sticky=False)
         if self.sriov is not None:
             self.sriov.reset(machine=True)

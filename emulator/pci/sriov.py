@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from emulator.memory import PAGE_SIZE
-from emulator.pci.bar_programming import COMMAND, COMMAND_MEMORY, VfBarProgramming, default_routes
+from emulator.pci.bar_programming import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, VfBarProgramming, default_routes
 from emulator.pci.bars import BARS, bar_registers
 from emulator.pci.capabilities import Capability
 from emulator.pci.config_space import ConfigRegister
@@ -84,6 +84,7 @@ class Sriov(Capability):
     def bind(self, function: Function, offset: int) -> None:
         super().bind(function, offset)
         self.programming.routes += default_routes(self)
+        function.config.watch(COMMAND, 2, self._command_written)
 
     @property
     def pf(self) -> Function:
@@ -122,10 +123,11 @@ class Sriov(Capability):
         if sizes != self.vf_bars:
             raise ValueError(f"{function.name}: BAR sizes {sizes} differ from the PF's VF BARs {self.vf_bars}")
         self.functions[vfid] = function
+        function.physical = self
 
         def command_written(old: int, written: int) -> None:
             if not written & COMMAND_MEMORY and vfid <= self._enabled_vfs and self.memory_enabled:
-                # Later: in a machine reset the client does this, too, just before it resets the PF.
+                # Later: in a machine reset the client does this, too, just before it resets the VF.
                 function.executor.call_later(_REPAIR_DELAY, lambda: self._repair(vfid))
 
         function.config.watch(COMMAND, 2, command_written)
@@ -177,6 +179,11 @@ class Sriov(Capability):
                 self._disable()
         self._lock_registers()
         if (old ^ new) & (VF_ENABLE | VF_MEMORY_ENABLE):
+            self.programming.update()
+
+    def _command_written(self, old: int, written: int) -> None:
+        # What DMA could not do while the PF was no bus master is done now.
+        if written & ~old & COMMAND_MASTER and self.programming.status.state == "failed":
             self.programming.update()
 
     def _num_vfs_written(self, old: int, written: int) -> None:
