@@ -1,0 +1,85 @@
+"""Either side may be killed at any time: the other goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from emulator.guest import GuestError, GuestSpec
+from emulator.guest.blocking import BlockingGuest
+from emulator.guest.served import ServedCard
+from tests.guest.lab import open_lab
+
+pytestmark = pytest.mark.guest
+
+EDU = ["--model", "edu"]
+_READ_IDS = "cat /sys/bus/pci/devices/0000:01:00.0/config | head -c 4 | od -An -tx1"
+_PRESENT = " 34 12 e8 11"
+
+
+def _descriptors(card: ServedCard) -> int:
+    return len(os.listdir(f"/proc/{card.pid}/fd"))
+
+
+def test_the_server_survives_killed_qemus_and_serves_the_next() -> None:
+    with open_lab(EDU) as lab:
+        assert lab.sh(_READ_IDS) == _PRESENT
+        spec = lab.guest.spec
+        connected = _descriptors(lab.card)
+        # In the middle of accesses: the guest reads configuration space as fast as it can.
+        lab.guest.run("(while :; do cat /sys/bus/pci/devices/0000:01:00.0/config; done) >/dev/null 2>&1 3>&- &")
+        os.kill(lab.guest.pid, signal.SIGKILL)
+        with pytest.raises(GuestError):
+            lab.guest.run("true")
+        # Killed while the firmware still finds its devices, at three moments.
+        for delay in (0.2, 0.7, 1.5):
+            _boot_and_kill(lab.card, spec, delay)
+        with BlockingGuest(spec) as following:
+            assert following.run(_READ_IDS).stdout.rstrip("\n") == _PRESENT
+            assert _descriptors(lab.card) <= connected, "descriptors of dead clients are still open"
+        assert lab.card.process.poll() is None
+
+
+def _boot_and_kill(card: ServedCard, spec: GuestSpec, delay: float) -> None:
+    """Kill QEMU `delay` seconds after its process began, wherever its start has got to by then."""
+
+    def kill() -> None:
+        while (pid := _qemu_of(card)) is None:
+            time.sleep(0.01)
+        time.sleep(delay)
+        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(GuestError), BlockingGuest(spec):
+        pass
+    killer.join()
+
+
+def _qemu_of(card: ServedCard) -> int | None:
+    """The process whose command line names the PF's socket."""
+    socket = card.description.functions[0].socket.encode()
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and socket in (process / "cmdline").read_bytes():
+                return int(process.name)
+    return None
+
+
+def test_a_guest_survives_the_server_s_kill() -> None:
+    with open_lab(EDU) as lab:
+        assert lab.sh(_READ_IDS) == _PRESENT
+        os.kill(lab.card.pid, signal.SIGKILL)
+        lab.card.process.wait()
+        # The first access may wait for the client's message timeout; then the device reads as all ones.
+        lab.sh(_READ_IDS, timeout=90)
+        started = time.monotonic()
+        assert lab.sh("echo alive; uname -s") == "alive\nLinux"
+        lab.sh(_READ_IDS, timeout=30)
+        assert time.monotonic() - started < 60
