@@ -171,7 +171,7 @@ class VfBarProgramming:
                     continue
                 self._finished = target.generation
                 if result is None:
-                    self._status.state = "idle"
+                    self._status = Status(runs=self._status.runs, repairs=self._status.repairs)
                     continue
                 result.runs = self._status.runs + 1
                 result.repairs = self._status.repairs

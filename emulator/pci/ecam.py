@@ -152,7 +152,10 @@ def locate(
 
 def _ecam_at(access: PhysicalAccess, base: int) -> tuple[int, str]:
     """How many buses ECAM at `base` has; 0 and the reason when it is not there."""
-    host, low, high = access.read([base, base + _PCIEXBAR, base + _PCIEXBAR + 4])
+    try:
+        host, low, high = access.read([base, base + _PCIEXBAR, base + _PCIEXBAR + 4])
+    except AccessError as exc:
+        return 0, str(exc)
     if host in _ABSENT:
         return 0, "no host bridge"
     if host != _Q35_HOST_BRIDGE:
