@@ -39,6 +39,10 @@ class Executor:
         self._stopped = False
         self._ended = False
         self._thread: threading.Thread | None = None
+        self._busy = False
+        self._finished = 0
+        self._boundary = threading.Condition()
+        self._boundary_waiters = 0
         self.failures = 0
         """Jobs that raised: each was logged with its traceback, and the thread went on."""
 
@@ -96,6 +100,21 @@ class Executor:
             raise call.error
         return call.result
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until the job that is running now has ended; False when it has not within `timeout` seconds.
+
+        For whoever takes memory away: a job opens windows anew, so one that starts later cannot hold old ones in use.
+        """
+        if not self._busy or self.is_current():
+            return True
+        seen = self._finished
+        with self._boundary:
+            self._boundary_waiters += 1
+            try:
+                return self._boundary.wait_for(lambda: self._finished != seen or not self._busy, timeout)
+            finally:
+                self._boundary_waiters -= 1
+
     def is_current(self) -> bool:
         """Whether the caller runs on this executor's thread."""
         return threading.current_thread() is self._thread
@@ -113,11 +132,17 @@ class Executor:
                     continue
                 if job is _end:
                     return
+                self._busy = True
                 try:
                     job()
                 except BaseException:  # not even SystemExit of a plug-in may end the card's only thread
                     self.failures += 1
                     log.exception("%s: a job failed", self.name)
+                self._busy = False
+                self._finished += 1
+                if self._boundary_waiters:
+                    with self._boundary:
+                        self._boundary.notify_all()
         finally:
             # In this order: a job queued after the last look at the queue is dropped by the one who queued it.
             self._ended = True

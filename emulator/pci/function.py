@@ -32,6 +32,7 @@ COMMAND = 0x04
 COMMAND_MEMORY = 0x2
 COMMAND_MASTER = 0x4
 REGIONS = 9
+_SETTLE_SECONDS = 0.25
 
 RESET = "reset"
 """A machine reset, or a new client after an earlier one."""
@@ -273,6 +274,9 @@ class Function:
     def unmapped(self, address: int, length: int) -> None:
         for callback in self.on_unmapped:
             callback(address, length)
+        # The client may reuse the memory once it is answered, so a copy that is under way must end first. Not for ever:
+        # the job may itself wait for this client to answer a DMA message, which it cannot before this request's reply.
+        self.executor.settle(_SETTLE_SECONDS)
 
     def wired(self, index: int, start: int, count: int) -> None:
         self.interrupt_state.wired(index, start, count)

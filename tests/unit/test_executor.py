@@ -241,3 +241,23 @@ def test_an_executor_starts_once(executor: Executor) -> None:
 def test_only_its_own_thread_is_current(executor: Executor) -> None:
     assert executor.run_sync(executor.is_current, PATIENCE)
     assert not executor.is_current()
+
+
+def test_settling_waits_for_the_running_job_only() -> None:
+    executor = Executor("test")
+    executor.start()
+    started, release, second = threading.Event(), threading.Event(), threading.Event()
+
+    def job() -> None:
+        started.set()
+        release.wait(5)
+
+    executor.submit(job)
+    executor.submit(lambda: (second.wait(5), None)[1])
+    started.wait(5)
+    assert not executor.settle(0.01), "the job still runs"
+    threading.Timer(0.05, release.set).start()
+    assert executor.settle(5)
+    second.set()
+    executor.stop()
+    assert executor.settle(0), "nothing runs any more"
