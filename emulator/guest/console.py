@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
-import socket
 from pathlib import Path
 
 import trio
 
 # Bytes kept in memory; the log file has everything.
 _HISTORY = 4 << 20
+_PIPE = 1 << 20
 _PANIC = re.compile(rb"Kernel panic - not syncing")
 _END_OF_PANIC = re.compile(rb"---\[ end Kernel panic[^\n]*\n")
 _PANIC_GRACE = 2.0  # seconds for the rest of a panic's report to arrive
 
 
 class Console:
-    """A guest's console, read in a task of the caller's (`serve`); `far` is the other end of its socket, for QEMU."""
+    """A guest's console, read in a task of the caller's (`serve`); `far` is the file descriptor QEMU writes to.
+
+    A pipe, because it holds 64 KiB to 1 MiB of single characters; a Unix socket holds a few hundred, and the kernel's
+    serial console throws away what is not taken from it within milliseconds.
+    """
 
     def __init__(self, log: Path | None = None) -> None:
-        near, self.far = socket.socketpair()
-        self._socket = trio.socket.from_stdlib_socket(near)
+        near, far = os.pipe2(os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # a user may have used up what pipe(7) allows
+            fcntl.fcntl(far, fcntl.F_SETPIPE_SZ, _PIPE)
+        self.far = os.fdopen(far, "wb", buffering=0)
+        self._pipe = trio.lowlevel.FdStream(near)
         self._log = log.open("wb", buffering=0) if log is not None else None
         self._text = bytearray()
         self._start = 0  # the position of the first byte kept
@@ -48,7 +58,7 @@ class Console:
     async def serve(self) -> None:
         """Read until QEMU closes the console; never raises but for cancellation."""
         try:
-            while data := await self._socket.recv(1 << 16):
+            while data := await self._pipe.receive_some(1 << 16):
                 self._text += data
                 if len(self._text) > 2 * _HISTORY:
                     self._start += len(self._text) - _HISTORY
@@ -56,7 +66,7 @@ class Console:
                 if self._log is not None:
                     self._log.write(data)
                 self._wake()
-        except OSError:
+        except trio.BrokenResourceError:
             pass
 
     async def panic(self, since: int = 0) -> str:
@@ -73,7 +83,7 @@ class Console:
         return line.decode(errors="replace").rstrip()
 
     def close(self) -> None:
-        self._socket.close()
+        self._pipe.close()
         self.far.close()
         if self._log is not None:
             self._log.close()
