@@ -25,6 +25,8 @@ from emulator.executor import Executor
 from emulator.faults import Faults
 from emulator.interconnect import Fabric, Initiator, Interconnect, Space
 from emulator.memory import Memory
+from emulator.observe.accesses import trace_fabric, trace_function, trace_registers
+from emulator.observe.stalls import StallWatchdog
 from emulator.observe.trace import Tracer
 from emulator.options import CardError, Option, check_options, unknown
 from emulator.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError, load_plugin
@@ -169,6 +171,7 @@ class Card:
         """Memories that the device model owns, by name; those of its BARs are found without being named here."""
         self.register_files: list[RegisterFile] = []
         """Register files, for traces and reports; those that handle a BAR are found without being named here."""
+        self.watchdog = StallWatchdog(self.register_files)
         self.commands: dict[str, Command] = {}
         """What the device model answers on the control socket beside the core's commands."""
         self.on_start: list[Callable[[], None]] = []
@@ -184,8 +187,9 @@ class Card:
         self._collect()
 
     def start(self) -> None:
-        """Start the executor, then what the device model registered."""
+        """Start the executor and the stall watchdog, then what the device model registered."""
         self.executor.start()
+        self.watchdog.start()
         for callback in self.on_start:
             callback()
 
@@ -193,8 +197,9 @@ class Card:
         """Stop what runs, in the reverse order. Clients must be detached before."""
         for callback in reversed(self.on_stop):
             callback()
+        self.watchdog.stop()
         self.executor.stop()
-        self.tracer.close()
+        self.tracer.stop()
 
     def make_interconnect(self, name: str, options: Mapping[str, Any], key: str = "") -> Interconnect:
         """The interconnect `name` for this card. Raises `CardError`. For interconnects that wrap others, too."""
@@ -215,10 +220,14 @@ class Card:
         """Connect what every card has in common to the functions that the model made."""
         for function in self.functions:
             self._revoke_with_guest_memory(function)
+            trace_function(self.tracer, function)
             for region in function.regions:
                 handler = region.handler if region else None
                 if isinstance(handler, RegisterFile) and handler not in self.register_files:
                     self.register_files.append(handler)
+        for file in self.register_files:
+            trace_registers(self.tracer, file)
+        trace_fabric(self.tracer, self.fabric)
 
     def _revoke_with_guest_memory(self, function: Function) -> None:
         def unmapped(address: int, length: int) -> None:

@@ -116,8 +116,6 @@ class Tracer:
                 self._file.close()
             self._file = None
 
-    close = stop
-
     def _run(self) -> None:
         while not self._stop.wait(_WRITE_EVERY):
             self._drain()
