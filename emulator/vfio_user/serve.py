@@ -9,7 +9,9 @@ from pathlib import Path
 import trio
 
 from emulator.card import Card
+from emulator.control import Control
 from emulator.qemu_arguments import DESCRIPTION_FILE, CardDescription
+from emulator.vfio_user.control_server import serve_control
 from emulator.vfio_user.qtest import QtestPeer
 from emulator.vfio_user.server import serve_functions, socket_folder
 
@@ -28,12 +30,15 @@ async def serve_card(
             qtest.start()
             stack.callback(card.stop)
             card.start()
+            control = folder.listen("control")
+            stack.callback(control.close)
             stack.callback((folder.path / DESCRIPTION_FILE).unlink, missing_ok=True)
 
             def listening(sockets: dict[str, str]) -> None:
-                description = CardDescription.of(card, sockets, qtest=qtest.path, control=None)
+                description = CardDescription.of(card, sockets, qtest=qtest.path, control=str(folder.socket_path("control")))
                 description.write(folder.path)
                 ready(description)
 
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve_control, Control(card), control)
                 nursery.start_soon(serve_functions, card.functions, folder, listening, poll_seconds)

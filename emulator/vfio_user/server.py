@@ -88,12 +88,14 @@ async def socket_folder(path: Path) -> AsyncIterator[SocketFolder]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ServerError(f"another server uses --socket-dir {path}: stop it, or choose another folder") from None
-        yield SocketFolder(path)
-        for left in (*path.glob("*.sock"), path / "lock"):
-            left.unlink(missing_ok=True)
-        if made:
-            with suppress(OSError):
-                path.rmdir()
+        try:
+            yield SocketFolder(path)
+        finally:
+            for left in (*path.glob("*.sock"), path / "lock"):
+                left.unlink(missing_ok=True)
+            if made:
+                with suppress(OSError):
+                    path.rmdir()
     finally:
         os.close(lock)
 
