@@ -11,7 +11,6 @@ from pathlib import Path
 
 from emulator.guest import accelerator, environment
 from emulator.guest.errors import GuestError
-from emulator.guest.kernel import Kernel
 from emulator.plugin_loading import find_plugins
 
 
@@ -57,7 +56,7 @@ def _guests() -> Iterator[Finding]:
         return
     yield Finding("ok", "QEMU", str(found.qemu))
     yield Finding("ok", "guest environment", str(found.root))
-    chosen = accelerator.choose(found, Kernel.packaged(found))
+    chosen = accelerator.choose(found)
     yield Finding("ok" if chosen.name == "kvm" else "note", "accelerator", f"{chosen.name}: {chosen.reason}")
 
 

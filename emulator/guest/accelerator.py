@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,11 +28,11 @@ class Accelerator:
     reason: str
 
 
-def choose(environment: Environment, kernel: Kernel, wanted: str = "auto") -> Accelerator:
-    """The accelerator to use.  `auto` takes KVM if it has booted `kernel` once since this machine started.
+def choose(environment: Environment, wanted: str = "auto") -> Accelerator:
+    """The accelerator to use.  `auto` takes KVM if it has booted the fetched kernel once since this machine started.
 
-    /dev/kvm can exist and yet not run guests, so `auto` boots the kernel with a tiny /init and a time limit of 20 s
-    before it trusts it; the outcome is remembered until the machine restarts.  Raises `GuestError` for an unknown
+    /dev/kvm can exist and yet not run guests, so `auto` boots that kernel with a tiny /init and a time limit of 20 s
+    before it trusts KVM; the outcome is remembered until the machine restarts.  Raises `GuestError` for an unknown
     name.
     """
     if wanted in ("tcg", "kvm"):
@@ -42,7 +41,7 @@ def choose(environment: Environment, kernel: Kernel, wanted: str = "auto") -> Ac
         raise GuestError(f"accelerator {wanted!r}: allowed are auto, kvm and tcg")
     if problem := _device_problem():
         return Accelerator("tcg", f"TCG, because {problem}")
-    key = [_boot_id(), environment.qemu.version, environment.qemu.origin, kernel.release]
+    key = [_boot_id(), environment.qemu.version, environment.qemu.origin, environment.manifest.kernel]
     remembered = cache.cache_dir() / "accelerator.json"
     with cache.lock(cache.cache_dir() / "accelerator.lock"):
         try:
@@ -51,7 +50,7 @@ def choose(environment: Environment, kernel: Kernel, wanted: str = "auto") -> Ac
                 return Accelerator(**known["accelerator"])
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        accelerator = _prove(environment, kernel)
+        accelerator = _prove(environment)
         entry = {"key": key, "accelerator": asdict(accelerator)}
         cache.write_atomically(remembered, json.dumps(entry).encode())
     return accelerator
@@ -69,18 +68,18 @@ def _device_problem() -> str:
     return ""
 
 
-def _prove(environment: Environment, kernel: Kernel) -> Accelerator:
-    with tempfile.TemporaryDirectory(prefix="vfio-user-xe-kvm-") as directory:
-        image = Path(directory, "initramfs")
-        image.write_bytes(_tiny_initramfs(environment))
-        command = [*environment.qemu.command, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]
-        command += ["-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256M", "-serial", "stdio"]
-        command += ["-kernel", str(kernel.image), "-initrd", str(image), "-append", "console=ttyS0 quiet panic=-1"]
-        process = Process(command, environment.qemu.variables)
-        try:
-            said, ended = _watch(process)
-        finally:
-            process.close()
+def _prove(environment: Environment) -> Accelerator:
+    kernel = Kernel.packaged(environment)
+    archive = cache.cache_dir() / "accelerator.cpio"
+    cache.write_atomically(archive, _tiny_initramfs(environment))
+    command = [*environment.qemu.command, "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]
+    command += ["-machine", "q35", "-accel", "kvm", "-cpu", "host", "-m", "256M", "-serial", "stdio"]
+    command += ["-kernel", str(kernel.image), "-initrd", str(archive), "-append", "console=ttyS0 quiet panic=-1"]
+    process = Process(command, environment.qemu.variables)
+    try:
+        said, ended = _watch(process)
+    finally:
+        process.close()
     if _TOKEN in said:
         return Accelerator("kvm", "KVM booted a kernel on this machine")
     told = _telling_line(said)

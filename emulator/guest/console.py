@@ -19,7 +19,8 @@ _PANIC_GRACE = 2.0  # seconds for the rest of a panic's report to arrive
 
 
 class Console:
-    """A guest's console, read in a task of the caller's (`serve`); `far` is the file descriptor QEMU writes to.
+    """A guest's console, read in a task of the caller's (`serve`); `far` is the file descriptor QEMU writes to,
+    `closed` is set when it has ended.
 
     A pipe, because it holds 64 KiB to 1 MiB of single characters; a Unix socket holds a few hundred, and the kernel's
     serial console throws away what is not taken from it within milliseconds.
@@ -35,6 +36,7 @@ class Console:
         self._text = bytearray()
         self._start = 0  # the position of the first byte kept
         self._changed = trio.Event()
+        self.closed = trio.Event()
 
     @property
     def position(self) -> int:
@@ -68,6 +70,8 @@ class Console:
                 self._wake()
         except trio.BrokenResourceError:
             pass
+        finally:
+            self.closed.set()
 
     async def panic(self, since: int = 0) -> str:
         """Wait for a kernel panic after the position `since` and for the rest of its report; returns its first line."""

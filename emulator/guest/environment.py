@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from emulator.guest import apt, cache
-from emulator.guest.errors import GuestError, MissingEnvironment
+from emulator.guest.errors import FetchFailed, MissingEnvironment
 from emulator.guest.progress import Progress, megabytes
 
 # Raise when an environment fetched by an older version of this module no longer serves.
@@ -221,6 +221,8 @@ def fetch(*, update: bool = False, progress: Progress | None = None) -> Environm
             return found
         try:
             _build(base / "environment", base / "apt", report)
+        except OSError as error:
+            raise FetchFailed(f"the guest environment could not be stored in {base}: {error}") from error
         finally:
             report.end()
     return locate()
@@ -268,6 +270,8 @@ def _build(target: Path, apt_directory: Path, report: Progress) -> None:
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         )
         (work / "manifest.json").write_bytes(manifest.to_json())
+        # So that the machine may lose power, too: the rename must not reach the disk before the files.
+        os.sync()
     # Kept until here so that an interrupted fetch goes on where it stopped.
     shutil.rmtree(apt_directory, ignore_errors=True)
     report.step(
@@ -280,7 +284,7 @@ def _kernel_release(root: Path) -> str:
     modules = root / "usr/lib/modules"
     releases = sorted(path.name for path in modules.iterdir()) if modules.is_dir() else []
     if len(releases) != 1:
-        raise GuestError(f"expected one kernel in {modules}, found {releases}")
+        raise FetchFailed(f"expected one kernel in {modules}, found {releases}")
     return releases[0]
 
 

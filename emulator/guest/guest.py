@@ -242,8 +242,9 @@ class Guest:
         process = self._process
         code = await process.wait()
         said = process.output().strip()
-        # The console's last lines are still in the socket.
-        await trio.sleep(0.05)
+        # The console's last lines may still be on their way.
+        with trio.move_on_after(1):
+            await self._console.closed.wait()
         message = f"QEMU ended ({describe_exit(code)})" + (f" and said: {said}" if said else "")
         if code == 0 and not said:
             message += ": the guest powered off, or QEMU was told to quit"
@@ -303,7 +304,7 @@ def prepare(spec: GuestSpec) -> _Prepared:
     kernel = spec.kernel if spec.kernel is not None else Kernel.packaged(environment)
     archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files))
     image = vmlinux.unpacked(kernel) if spec.direct_boot and not spec.machine.ovmf else None
-    accelerator = accelerators.choose(environment, kernel, spec.accelerator)
+    accelerator = accelerators.choose(environment, spec.accelerator)
     return _Prepared(environment, kernel, accelerator, image or kernel.image, archive)
 
 

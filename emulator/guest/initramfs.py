@@ -7,13 +7,14 @@ index by request remembers which files it was made from, and is believed only wh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,14 +64,17 @@ def initramfs(environment: Environment, kernel: Kernel, contents: Contents) -> P
         with cache.lock(directory / "lock"):
             found = _cached(index)
             if found is None:
-                found = _store(directory, index, _Builder(environment, kernel, contents))
+                found = _store(directory, index, _Builder(environment, kernel, contents, directory))
                 _prune(directory)
     os.utime(found)
     return found
 
 
 class _Builder:
-    def __init__(self, environment: Environment, kernel: Kernel, contents: Contents) -> None:
+    """Builds one image; only one at a time works in `directory`."""
+
+    def __init__(self, environment: Environment, kernel: Kernel, contents: Contents, directory: Path) -> None:
+        self._directory = directory
         self._environment = environment
         self._kernel = kernel
         self._contents = contents
@@ -113,6 +117,7 @@ class _Builder:
             data = data.encode()
         executable = data[:2] == b"#!" or elf.is_elf(data)
         executable = executable or (isinstance(content, Path) and os.access(content, os.X_OK))
+        name = _merged_usr(name)
         try:
             self._archive.file(name, data, 0o755 if executable else 0o644)
         except ValueError as error:
@@ -123,9 +128,10 @@ class _Builder:
     def _libraries(self, name: str, data: bytes) -> None:
         """Add what a dynamic program needs; files that the caller gives come before the environment's."""
         source = self._environment.path(LIBRARIES)
+        given_files = {_merged_usr(path): content for path, content in self._contents.files.items()}
 
         def find(library: str) -> Path | None:
-            given = self._contents.files.get(f"/{_GUEST_LIBRARIES}/{library}")
+            given = given_files.get(f"{_GUEST_LIBRARIES}/{library}")
             path = given if isinstance(given, Path) else source / library
             return path if path.exists() else None
 
@@ -137,7 +143,7 @@ class _Builder:
             target = f"{_GUEST_LIBRARIES}/{library}"
             if target not in self._archive:
                 self._archive.file(target, self._read(path), 0o755)
-        loader = interpreter.replace("/lib64/", "/usr/lib64/", 1) if interpreter.startswith("/lib64/") else interpreter
+        loader = _merged_usr(interpreter)
         if loader and loader not in self._archive:
             loader_path = source / Path(loader).name
             if not loader_path.exists():
@@ -164,10 +170,10 @@ class _Builder:
         self._archive.file("etc/modules", "".join(f"{line}\n" for line in self._contents.load).encode())
         folder = f"usr/lib/modules/{kernel.release}"
         self._archive.directory(folder)
-        with tempfile.TemporaryDirectory(prefix="vfio-user-xe-modules-") as temporary:
-            stage = Path(temporary, folder)
+        with _scratch(self._directory / "stage") as temporary:
+            stage = temporary / folder
             stage.mkdir(parents=True)
-            Path(temporary, "lib").symlink_to("usr/lib")
+            (temporary / "lib").symlink_to("usr/lib")
             for listing in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
                 source = kernel.modules / listing if kernel.modules else None
                 data = self._read(source) if source is not None and source.exists() else b""
@@ -177,7 +183,7 @@ class _Builder:
                 (stage / f"{name}.ko").write_bytes(data)
             command = self._environment.command("usr/bin/kmod", argv0="depmod")
             done = subprocess.run(
-                [*command, "-b", temporary, kernel.release], capture_output=True, text=True, check=False
+                [*command, "-b", str(temporary), kernel.release], capture_output=True, text=True, check=False
             )
             if done.returncode != 0:
                 raise InitramfsError(f"depmod failed for kernel {kernel.release}: {done.stderr.strip()}")
@@ -204,6 +210,23 @@ def _request_key(environment: Environment, kernel: Kernel, contents: Contents) -
         "files": [[name, describe(content)] for name, content in contents.files.items()],
     }
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """An empty directory for the block; one that a killed builder left is emptied."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _merged_usr(name: str) -> str:
+    """`/sbin/x` is `usr/sbin/x`: the short names are symbolic links in the image."""
+    name = name.strip("/")
+    return f"usr/{name}" if name.split("/")[0] in ("bin", "sbin", "lib", "lib64") else name
 
 
 def _stamp(path: Path) -> tuple[int, int]:

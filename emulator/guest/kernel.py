@@ -119,6 +119,9 @@ class Kernel:
                 raise KernelError(f"kernel {self.release} has no module {name}{reason} {where}")
             data = decompress(path, self.zstd)
             info = modinfo(data, path)
+            built_for = info.get("vermagic", [self.release])[0].split()[0]
+            if built_for != self.release:
+                raise KernelError(f"{path} is a module of kernel {built_for}, but {self.image} is {self.release}")
             visiting.append(name)
             for dependency in info.get("depends", [""])[0].split(","):
                 if dependency:
