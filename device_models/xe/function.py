@@ -7,10 +7,11 @@ VF's GGTT, LMTT, DMA identity and interrupts are always its own.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_models.xe.address_space import AddressSpace, GgttSpace
 from device_models.xe.profile import GSI_LIMIT, MEDIA_GSI_OFFSET, Profile
+from emulator.registers import Register
 
 if TYPE_CHECKING:
     from device_models.xe.engines import Engines
@@ -84,9 +85,18 @@ class Gt:
         self.guc: Guc
 
     @property
+    def engine_names(self) -> tuple[str, ...]:
+        """Names of the engines that are present, as `engines.ENGINES` has them."""
+        return tuple(info.name.upper() for info in self.infos)
+
+    @property
     def name(self) -> str:
         """ "gt0", "gt1"."""
         return f"gt{self.index}"
+
+    def register(self, name: str, offset: int, **options: Any) -> Register:
+        """This GT's copy of a GT register: at its own offset, and called "GT1.NAME" on the media GT."""
+        return Register(f"GT{self.index}.{name}" if self.index else name, self.offset(offset), **options)
 
     def offset(self, offset: int) -> int:
         """Where this GT's copy of the GT register `offset` is in BAR0 (`xe_mmio.c:xe_mmio_adjusted_addr`)."""

@@ -1,0 +1,359 @@
+"""Battlemage: an Arc graphics card with its PF, its VFs, and everything that they share.
+
+This is what the card file's `model = "xe"` names. It reads the options, makes the functions, and puts the blocks
+together; each block is a file of its own, named as the driver names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+from device_models.xe import hw_engine, reg_sr
+from device_models.xe.clock import Clock
+from device_models.xe.device import Gttmmadr, declare_identity, declare_vf_cap
+from device_models.xe.engines import Engines
+from device_models.xe.forcewake import Forcewake
+from device_models.xe.freq import Frequency
+from device_models.xe.function import Gpu, Gt, XeFunction
+from device_models.xe.gdrst import GRDOM_FULL, GRDOM_GUC, Gdrst
+from device_models.xe.ggtt import GGTT_PTES_SIZE, Ggtt
+from device_models.xe.guc import Guc
+from device_models.xe.guc.capture import Capture
+from device_models.xe.guc.engine_activity import EngineActivity
+from device_models.xe.guc.firmware import HucAuthentication
+from device_models.xe.guc.hwconfig import table as hwconfig_table
+from device_models.xe.guc.relay import Relay
+from device_models.xe.guc.self_config import SelfConfig
+from device_models.xe.guc.slpc import Slpc
+from device_models.xe.guc.sriov import Sriov as GucSriov
+from device_models.xe.guc.submission import Submission
+from device_models.xe.guc.tlb import TlbInvalidation
+from device_models.xe.guc.vf import AbsentMediaGuc, VfRequests
+from device_models.xe.interrupts import Interrupts
+from device_models.xe.lmem_cfg import LmemConfig
+from device_models.xe.mcr import Steering
+from device_models.xe.memory_map import GIB, MIB, MemoryMap
+from device_models.xe.mocs import Mocs
+from device_models.xe.pat import Pat
+from device_models.xe.pcode import Pcode
+from device_models.xe.profile import (
+    GRAPHICS_VERSIONS,
+    MAX_COMPUTE,
+    MEDIA_VERSION,
+    Profile,
+    main_gt_engines,
+    media_gt_engines,
+)
+from device_models.xe.telemetry import Telemetry
+from device_models.xe.topology import Fuses
+from device_models.xe.vram import Vram
+from device_models.xe.wopcm import Wopcm
+from emulator.card import Card, CardError, Option
+from emulator.memory import Memory
+from emulator.pci.bars import Bar
+from emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
+from emulator.pci.function import FLR, RESET, Function, Identity
+from emulator.pci.sriov import Sriov
+from emulator.registers import PF, VF
+
+INTEL = 0x8086
+CLASS_VGA = 0x030000
+DEVICE_IDS = (0xE202, 0xE209, 0xE20B, 0xE20C, 0xE20D, 0xE210, 0xE211, 0xE212, 0xE216, 0xE220, 0xE221, 0xE222, 0xE223)
+"""Battlemage's ids (include/drm/intel/pciids.h:INTEL_BMG_IDS); 0xe212 is the Arc Pro B50."""
+
+BAR0_SIZE = 16 * MIB
+GSM_OFFSET = 8 * MIB
+PF_REGISTERS = 4 * MIB
+VF_REGISTERS = 0x191000
+"""A VF has registers up to its mailboxes at 0x190310."""
+MAX_VFS = 63
+"""GGTT entries have room for more, LMTT's directory has 64 entries, the PF's included (`xe_lmtt_ml.c`)."""
+
+# Where the real cards have them.
+_PCIE, _MSI, _PM, _DSN, _ARI, _SRIOV = 0x70, 0xAC, 0xD0, 0x100, 0x200, 0x320
+_SUBSYSTEM = 0x1114
+
+
+class _Nothing:
+    """What answers where a BAR is larger than the memory behind it."""
+
+    def read(self, offset: int, size: int) -> int:
+        """All ones."""
+        return (1 << 8 * size) - 1
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Dropped."""
+
+
+class Battlemage:
+    """The device model of the card."""
+
+    API_VERSION: ClassVar[tuple[int, int]] = (1, 0)
+    OPTIONS: ClassVar[tuple[Option, ...]] = (
+        Option("vram", "size", 4 * GIB, "size of VRAM", minimum=GIB, maximum=64 * GIB, multiple_of=GIB),
+        Option("bar2", "size", 0, "size of the PF's BAR2, a power of two; 0: all of VRAM", minimum=0),
+        Option("vfs", "int", 7, "number of VFs (TotalVFs); 0: no SR-IOV capability", minimum=0, maximum=MAX_VFS),
+        Option(
+            "vf_bar2", "size", 256 * MIB, "size of each VF's BAR2", minimum=2 * MIB, maximum=64 * GIB, power_of_two=True
+        ),
+        Option("device_id", "int", 0xE212, "PCI device id", choices=DEVICE_IDS),
+        Option("graphics", "str", "20.02", "graphics IP version", choices=tuple(GRAPHICS_VERSIONS)),
+        Option("media", "bool", False, "whether there is a media GT (with a GuC of its own, VCS and VECS)"),
+        Option("flat_ccs", "bool", False, "whether flat CCS (memory compression) is on"),
+        Option("ccs", "int", 1, "number of compute engines", minimum=0, maximum=MAX_COMPUTE),
+        Option("serial", "int", 0x0000C0FFEE000001, "PCI device serial number", minimum=0),
+    )
+
+    def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
+        self.profile = _profile(options)
+        vram = Vram(self.profile.vram, fabric=card.fabric)
+        self.gpu = gpu = Gpu(card, self.profile, vram)
+        self._ggtt_memories: list[Memory] = []
+        self._sriovs: list[GucSriov] = []
+        self._pf_registers = Gttmmadr("pf", PF_REGISTERS, PF)
+        self._serial = options["serial"]
+        card.device_memory = vram
+        card.memories["vram"] = vram.memory
+        sriov = self._add_functions(card)
+        self._resets = self._add_blocks()
+        if sriov is not None:
+            sriov.on_enable.append(self._vfs_enabled)
+            sriov.on_disable.append(self._vfs_disabled)
+        for function in gpu.functions:
+            function.pci.on_reset.append(partial(self._function_reset, function))
+        card.commands["vram_map"] = self.lmem.describe
+        card.commands["guc"] = lambda: [gt.guc.inspect() for gt in gpu.gts]
+        card.commands["engines"] = lambda: [engine for gt in gpu.gts for engine in gt.engines.inspect()]
+        card.on_stop.append(self._close)
+
+    # Construction.
+
+    def _add_functions(self, card: Card) -> Sriov | None:
+        profile = self.profile
+        sriov = None
+        if profile.total_vfs:
+            sriov = Sriov(profile.total_vfs, profile.device_id, {0: BAR0_SIZE, 2: profile.vf_bar2}, offset=_SRIOV)
+        identity = Identity(INTEL, profile.device_id, INTEL, _SUBSYSTEM, CLASS_VGA)
+        memory = self._ggtt_memory("pf")
+        vram = self.gpu.vram.memory
+        pf = Function(
+            "pf",
+            0,
+            executor=card.executor,
+            identity=identity,
+            capabilities=[
+                PciExpress(_PCIE, flr=True),
+                Msi(1, _MSI),
+                PowerManagement(_PM),
+                DeviceSerialNumber(self._serial, _DSN),
+                *([Ari(_ARI)] if sriov else []),
+            ],
+            bars={
+                0: _gttmmadr_bar(self._pf_registers, memory),
+                2: Bar(
+                    profile.bar2,
+                    handler=_Nothing(),
+                    memory=vram,
+                    areas=[(0, min(profile.bar2, vram.size))],
+                    prefetchable=True,
+                ),
+            },
+            sriov=sriov,
+        )
+        declare_vf_cap(self._pf_registers)
+        self._add(card, pf, self._pf_registers, memory)
+        for vfid in range(1, profile.total_vfs + 1):
+            registers = Gttmmadr(f"vf{vfid}", VF_REGISTERS, VF)
+            registers.unmodelled_storage = False
+            declare_vf_cap(registers)
+            memory = self._ggtt_memory(f"vf{vfid}")
+            vf = self._vf(card, vfid, identity, registers, memory)
+            self._add(card, vf, registers, memory)
+            assert sriov is not None
+            sriov.attach(vf)
+        return sriov
+
+    def _vf(self, card: Card, vfid: int, identity: Identity, registers: Gttmmadr, memory: Memory) -> Function:
+        size = self.profile.vf_bar2
+        vram = self.gpu.vram.vf_memory(vfid)
+        return Function(
+            f"vf{vfid}",
+            vfid,
+            executor=card.executor,
+            identity=identity,
+            capabilities=[PciExpress(_PCIE, flr=True), Msi(1, _MSI), DeviceSerialNumber(self._serial, _DSN), Ari(_ARI)],
+            bars={
+                0: _gttmmadr_bar(registers, memory),
+                2: Bar(
+                    size,
+                    handler=_Nothing(),
+                    memory=vram,
+                    areas=[(0, min(size, vram.size))],
+                    prefetchable=True,
+                ),
+            },
+            is_vf=True,
+        )
+
+    def _add(self, card: Card, pci: Function, registers: Gttmmadr, memory: Memory) -> None:
+        card.functions.append(pci)
+        ggtt = Ggtt(pci.index, memory.view[GSM_OFFSET : GSM_OFFSET + GGTT_PTES_SIZE])
+        self.gpu.functions.append(XeFunction(pci.index, pci, registers, ggtt, self.gpu))
+
+    def _ggtt_memory(self, name: str) -> Memory:
+        """BAR0's memory: only the upper half, the GGTT window, is ever used, and so costs anything."""
+        memory = Memory(BAR0_SIZE, f"{name}-ggtt")
+        self._ggtt_memories.append(memory)
+        self.gpu.card.memories[f"{name}-ggtt"] = memory
+        return memory
+
+    def _add_blocks(self) -> list[Any]:
+        """Make the blocks that all functions share, then each GT. Returns those that a PF reset resets."""
+        gpu, registers = self.gpu, self._pf_registers
+        declare_identity(registers, self.profile)
+        MemoryMap.of(self.profile.vram, self.profile.flat_ccs).declare(registers)
+        gpu.interrupts = Interrupts(gpu, registers)
+        pcode = Pcode(registers)
+        Telemetry(registers)
+        self.lmem = LmemConfig(gpu, registers)
+        resets: list[Any] = [gpu.interrupts, pcode]
+        for index in range(len(self.profile.engines)):
+            gt = Gt(gpu, index)
+            gpu.gts.append(gt)
+            resets += self._add_gt(gt)
+        if not self.profile.has_media:
+            for client in gpu.gts[0].guc.clients[1:]:
+                absent = AbsentMediaGuc(gpu, gpu.gts[0].guc, client)
+                client.function.registers.add(absent.mailbox.registers())
+        return resets
+
+    def _add_gt(self, gt: Gt) -> list[Any]:
+        registers, profile = self._pf_registers, self.profile
+        forcewake = Forcewake(gt, registers)
+        steering = Steering(gt, registers)
+        wopcm = Wopcm(gt, registers)
+        frequency = Frequency(gt, registers, lambda: forcewake.awake)
+        forcewake.on_change = frequency.update
+        Fuses(gt, registers)
+        Clock(gt, registers)
+        Pat(gt, registers)
+        Mocs(gt, registers)
+        gt.guc = guc = Guc(gt, registers)
+        sriov = GucSriov(guc)
+        capture = Capture(guc, registers)
+        submission = Submission(guc, sriov, capture)
+        gt.engines = Engines(gt, submission)
+        self._add_engine_registers(gt)
+        reg_sr.declare(gt, registers)
+        frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
+        Slpc(guc, frequency)
+        activity = EngineActivity(guc, registers)
+        submission.on_work.append(activity.wake)
+        submission.on_work.append(frequency.update)
+        TlbInvalidation(guc, registers, self.lmem.update)
+        SelfConfig(guc, hwconfig_table(profile))
+        HucAuthentication(guc)
+        Relay(guc)
+        VfRequests(guc, sriov, profile.media if gt.index else profile.graphics)
+        self._sriovs.append(sriov)
+        for function in self.gpu.functions:
+            guc.add_client(function)
+        Gdrst(gt, registers, lambda domains: self._reset_now(guc, wopcm, domains), lambda d: self._reset_later(gt, d))
+        return [forcewake, steering, frequency]
+
+    def _add_engine_registers(self, gt: Gt) -> None:
+        live = gt.engines.registers()
+        taken = {offset for register in live for offset in range(register.offset, register.offset + register.width, 4)}
+        self._pf_registers.add(live)
+        for info in gt.infos:
+            self._pf_registers.add(hw_engine.registers_of(info, taken))
+
+    # Resets.
+
+    @staticmethod
+    def _reset_now(guc: Guc, wopcm: Wopcm, domains: int) -> None:
+        if domains & (GRDOM_FULL | GRDOM_GUC):
+            guc.boot.reset_registers()
+        if domains & GRDOM_FULL:
+            wopcm.gt_reset()
+
+    @staticmethod
+    def _reset_later(gt: Gt, domains: int) -> None:
+        if domains & GRDOM_FULL:
+            gt.engines.reset()
+        if domains & (GRDOM_FULL | GRDOM_GUC):
+            gt.guc.reset()
+
+    def _function_reset(self, function: XeFunction, reason: str) -> None:
+        """FLR, machine reset, or VF disabled. On the executor."""
+        if function.vfid:
+            self._vf_reset(function, reason)
+        elif reason in (FLR, RESET):
+            self._pf_reset()
+
+    def _pf_reset(self) -> None:
+        """Everything of the card goes back to power-up; VRAM and GGTT are scrubbed, as firmware does after a reset."""
+        for gt in self.gpu.gts:
+            gt.engines.reset()
+            gt.guc.reset()
+        self._pf_registers.reset()
+        for block in self._resets:
+            block.reset()
+        self.lmem.reset()
+        self.gpu.vram.memory.discard(0, self.gpu.vram.memory.size)
+        self._ggtt_memories[0].discard(0, BAR0_SIZE)
+        self.gpu.pf.ggtt_space.flush()
+
+    def _vf_reset(self, function: XeFunction, reason: str) -> None:
+        for gt, sriov in zip(self.gpu.gts, self._sriovs, strict=True):
+            client = gt.guc.clients[function.vfid]
+            client.mailbox.clear()
+            if reason == FLR and client.present:
+                sriov.function_level_reset(function.vfid)
+            else:
+                gt.guc.reset_client(client)
+
+    def _vfs_enabled(self, vfids: list[int]) -> None:
+        for gt in self.gpu.gts:
+            for vfid in vfids:
+                gt.guc.clients[vfid].present = True
+        self.lmem.vfs_enabled(vfids)
+
+    def _vfs_disabled(self, vfids: list[int]) -> None:
+        self.lmem.vfs_disabled(vfids)
+        for gt in self.gpu.gts:
+            for vfid in vfids:
+                client = gt.guc.clients[vfid]
+                client.present = False
+                gt.guc.reset_client(client)
+
+    def _close(self) -> None:
+        for memory in self._ggtt_memories:
+            memory.close()
+        self.gpu.vram.close()
+
+
+def _gttmmadr_bar(registers: Gttmmadr, memory: Memory) -> Bar:
+    return Bar(BAR0_SIZE, handler=registers, memory=memory, areas=[(GSM_OFFSET, GGTT_PTES_SIZE)], prefetchable=True)
+
+
+def _profile(options: Mapping[str, Any]) -> Profile:
+    vram, bar2 = options["vram"], options["bar2"]
+    if bar2 & (bar2 - 1) or 0 < bar2 < 2 * MIB:
+        raise CardError("must be 0 or a power of two of at least 2 MiB", key="bar2")
+    engines = [main_gt_engines(options["ccs"])]
+    if options["media"]:
+        engines.append(media_gt_engines())
+    return Profile(
+        device_id=options["device_id"],
+        graphics=GRAPHICS_VERSIONS[options["graphics"]],
+        media=MEDIA_VERSION if options["media"] else 0,
+        engines=tuple(engines),
+        vram=vram,
+        bar2=bar2 or 1 << (vram - 1).bit_length(),
+        flat_ccs=options["flat_ccs"],
+        total_vfs=options["vfs"],
+        vf_bar2=options["vf_bar2"],
+    )

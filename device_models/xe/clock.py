@@ -1,0 +1,28 @@
+"""The GT's reference clock (`xe_gt_clock.c`) and the time that timestamps count."""
+
+from __future__ import annotations
+
+import time
+
+from device_models.xe.function import Gt
+from emulator.registers import RO, RegisterFile
+
+RPM_CONFIG0 = 0xD00
+
+REFERENCE_CLOCK = 19_200_000
+"""Hz: crystal code 1 (19.2 MHz) at shift 3, which is what RPM_CONFIG0 says."""
+
+_CRYSTAL_19_2_MHZ = 1 << 3
+_CTC_SHIFT_3 = 3 << 1
+
+
+def ticks() -> int:
+    """Reference clock ticks since an arbitrary start: what RING_TIMESTAMP and GUC time stamps count."""
+    return time.monotonic_ns() * 192 // 10_000
+
+
+class Clock:
+    """The clock configuration of one GT."""
+
+    def __init__(self, gt: Gt, registers: RegisterFile) -> None:
+        registers.add([gt.register("RPM_CONFIG0", RPM_CONFIG0, reset=_CRYSTAL_19_2_MHZ | _CTC_SHIFT_3, access=RO)])

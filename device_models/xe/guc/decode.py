@@ -1,0 +1,104 @@
+"""HXG messages in words, for traces: names of actions, fields and KLVs as `actions` and `klv` declare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from device_models.xe.guc import actions, klv
+from device_models.xe.guc.errors import ERROR_NAMES
+from device_models.xe.guc.hxg import (
+    EVENT,
+    FAST_REQUEST,
+    NO_RESPONSE_BUSY,
+    NO_RESPONSE_RETRY,
+    ORIGIN_GUC,
+    REQUEST,
+    RESPONSE_FAILURE,
+    RESPONSE_SUCCESS,
+    TYPE_NAMES,
+    message_type,
+)
+
+_INLINE_KLVS = {actions.UPDATE_SCHEDULING_POLICIES: 0, actions.UPDATE_CONTEXT_POLICIES: 1}
+_RELAYED = {actions.RELAY_TO_VF: 2, actions.RELAY_TO_PF: 1, actions.RELAY_FROM_VF: 2, actions.RELAY_FROM_PF: 1}
+
+
+def action_name(code: int, from_guc: bool = False) -> str:
+    """The action's name, or its number."""
+    found = (actions.G2H if from_guc else actions.H2G).get(code)
+    return found.name if found else f"{code:#06x}"
+
+
+def message(words: Sequence[int]) -> dict[str, Any]:
+    """An HXG message as a flat dictionary: type, action or result, fields by name."""
+    header = words[0]
+    kind = message_type(header)
+    fields: dict[str, Any] = {"type": TYPE_NAMES.get(kind, kind)}
+    if kind == RESPONSE_SUCCESS:
+        fields["data0"] = header & 0xFFFFFFF
+        fields |= {f"dw{n}": word for n, word in enumerate(words[1:], 1)}
+    elif kind == RESPONSE_FAILURE:
+        fields["error"] = ERROR_NAMES.get(header & 0xFFFF, f"{header & 0xFFFF:#x}")
+        fields["hint"] = header >> 16 & 0xFFF
+    elif kind in (NO_RESPONSE_BUSY, NO_RESPONSE_RETRY):
+        fields["data0"] = header & 0xFFFFFFF
+    elif kind in (REQUEST, EVENT, FAST_REQUEST):
+        fields |= _request(header, tuple(words[1:]), bool(header & ORIGIN_GUC))
+    return fields
+
+
+def klvs(words: Sequence[int]) -> dict[str, int]:
+    """KLVs by name, as far as they can be read."""
+    found: dict[str, int] = {}
+    position = 0
+    while position < len(words):
+        length = words[position] & 0xFFFF
+        value = tuple(words[position + 1 : position + 1 + length])
+        found[klv.name_of(words[position] >> 16)] = klv.number(value) if value else 0
+        position += 1 + length
+    return found
+
+
+def _request(header: int, payload: tuple[int, ...], from_guc: bool) -> dict[str, Any]:
+    code = header & 0xFFFF
+    declared = (actions.G2H if from_guc else actions.H2G).get(code)
+    fields: dict[str, Any] = {"action": action_name(code, from_guc)}
+    if header >> 16 & 0xFFF:
+        fields["data0"] = header >> 16 & 0xFFF
+    names = declared.fields if declared else ()
+    for index, word in enumerate(payload):
+        if code in _INLINE_KLVS and index >= _INLINE_KLVS[code]:
+            return fields | klvs(payload[index:])
+        if code in _RELAYED and index >= _RELAYED[code]:
+            return fields | {"relayed": _relayed(payload[index:])}
+        fields[names[index] if index < len(names) else f"dw{index + 1}"] = word
+    _name_values(code, from_guc, fields)
+    return fields
+
+
+def _name_values(code: int, from_guc: bool, fields: dict[str, Any]) -> None:
+    """Numbers that have names of their own."""
+    if code == actions.VF_CONTROL and not from_guc:
+        fields["command"] = actions.VF_COMMANDS.get(fields["command"], fields["command"])
+    elif code == actions.VF_STATE_NOTIFY and from_guc:
+        fields["event"] = actions.VF_EVENTS.get(fields["event"], fields["event"])
+    elif code == actions.SLPC_REQUEST and not from_guc:
+        event = fields["event"] >> 8
+        fields["event"] = actions.SLPC_EVENTS.get(event, event)
+    elif code in (actions.SELF_CFG, actions.QUERY_SINGLE_KLV) and not from_guc:
+        key = "klv" if code == actions.SELF_CFG else "key"
+        number = fields[key] >> 16 if code == actions.SELF_CFG else fields[key] & 0xFFFF
+        fields[key] = klv.name_of(number)
+
+
+def _relayed(words: tuple[int, ...]) -> str:
+    header = words[0]
+    kind = message_type(header)
+    if kind in (REQUEST, EVENT, FAST_REQUEST):
+        code = header & 0xFFFF
+        declared = actions.RELAY.get(code)
+        what = declared.name if declared else f"{code:#06x}"
+    else:
+        what = TYPE_NAMES.get(kind, str(kind))
+    return " ".join([what, *(f"{word:#x}" for word in words[1:])])

@@ -1,0 +1,92 @@
+"""The hwconfig table: what user space is told about the hardware (`xe_guc_hwconfig.c`, uapi `DRM_XE_DEVICE_QUERY_HWCONFIG`).
+
+Entries of {key, length in dwords, value}. Key numbers are those of the open user-space drivers' list of attributes;
+values describe the part that the fuses describe.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from device_models.xe import topology
+from device_models.xe.profile import COMPUTE, Profile
+
+MAX_SLICES_SUPPORTED = 1
+MAX_DUAL_SUBSLICES_SUPPORTED = 2
+MAX_NUM_EU_PER_DSS = 3
+NUM_PIXEL_PIPES = 4
+MAX_MEMORY_CHANNELS = 10
+MEMORY_TYPE = 11
+CACHE_TYPES = 12
+LOCAL_MEMORY_PAGE_SIZES_SUPPORTED = 13
+NUM_THREADS_PER_EU = 15
+TOTAL_VS_THREADS = 16
+TOTAL_GS_THREADS = 17
+TOTAL_HS_THREADS = 18
+TOTAL_DS_THREADS = 19
+TOTAL_PS_THREADS = 21
+MAX_RCS = 23
+MAX_CCS = 24
+MAX_VCS = 25
+MAX_VECS = 26
+MAX_COPY_CS = 27
+GEOMETRY_PIPES_PER_SLICE = 63
+MAX_SUBSLICE = 70
+MAX_EU_PER_SUBSLICE = 71
+SLM_SIZE_PER_SS_IN_KB = 73
+
+_THREADS_PER_EU = 15
+TOTAL_VS_THREADS = 16
+TOTAL_GS_THREADS = 17
+TOTAL_HS_THREADS = 18
+TOTAL_DS_THREADS = 19
+TOTAL_PS_THREADS = 21
+DEPRECATED_MAX_RCS = 23
+MAX_CCS = 24
+MAX_VCS = 25
+MAX_VECS = 26
+MAX_COPY_CS = 27
+URB_SIZE_PER_SLICE_IN_KB = 28
+MIN_VS_URB_ENTRIES = 29
+MAX_VS_URB_ENTRIES = 30
+MAX_SUBSLICE = 70
+MAX_EU_PER_SUBSLICE = 71
+SLM_SIZE_PER_SS_IN_KB = 73
+
+_THREADS_PER_EU = 8
+_PAGE_SIZES = 0x1000 | 0x10000 | 0x200000
+_MEMORY_GDDR6 = 4
+_CACHE_L3 = 1 << 0
+_DWORDS = Struct("<3I")
+
+
+def table(profile: Profile) -> bytes:
+    """The table of a card with `profile`."""
+    slices = topology.XE_CORES // topology.XE_CORES_PER_SLICE
+    threads = topology.XE_CORES * topology.EUS_PER_XE_CORE * _THREADS_PER_EU
+    entries = {
+        MAX_SLICES_SUPPORTED: slices,
+        MAX_DUAL_SUBSLICES_SUPPORTED: topology.XE_CORES,
+        MAX_NUM_EU_PER_DSS: topology.EUS_PER_XE_CORE,
+        NUM_PIXEL_PIPES: slices,
+        MAX_MEMORY_CHANNELS: 8,
+        MEMORY_TYPE: _MEMORY_GDDR6,
+        CACHE_TYPES: _CACHE_L3,
+        LOCAL_MEMORY_PAGE_SIZES_SUPPORTED: _PAGE_SIZES,
+        NUM_THREADS_PER_EU: _THREADS_PER_EU,
+        TOTAL_VS_THREADS: threads,
+        TOTAL_GS_THREADS: threads,
+        TOTAL_HS_THREADS: threads,
+        TOTAL_DS_THREADS: threads,
+        TOTAL_PS_THREADS: threads,
+        MAX_RCS: 1,
+        MAX_CCS: sum(1 for info in profile.engines[0] if info.engine_class == COMPUTE),
+        MAX_VCS: 1 if profile.has_media else 0,
+        MAX_VECS: 1 if profile.has_media else 0,
+        MAX_COPY_CS: 1,
+        GEOMETRY_PIPES_PER_SLICE: 1,
+        MAX_SUBSLICE: topology.XE_CORES,
+        MAX_EU_PER_SUBSLICE: topology.EUS_PER_XE_CORE,
+        SLM_SIZE_PER_SS_IN_KB: 128,
+    }
+    return b"".join(_DWORDS.pack(key, 1, value) for key, value in sorted(entries.items()))

@@ -1,0 +1,69 @@
+"""The MMIO mailbox: four scratch registers and a doorbell, for one function and one GT (`xe_guc.c:xe_guc_mmio_send_recv`).
+
+A host writes a request to VF_SW_FLAG(0..3) and rings GUC_HOST_INTERRUPT; the GuC's answer appears in the same
+registers, dword 0 last (its bit 31, the origin, is what the host polls for 50 ms). The doorbell also announces
+messages in the CT buffer. The PF sees the scratch registers of VF n at +0x400 * n, and clears them on FLR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emulator.registers import PF, VF, Register
+
+SCRATCH = (0x190240, 0x190310)
+"""VF_SW_FLAG(0) of the main GT and MED_VF_SW_FLAG(0) of the media GT."""
+DOORBELL = (0x1901F0, 0x190304)
+PF_VIEW_STRIDE = 0x400
+COUNT = 4
+
+_NAMES = (("VF_SW_FLAG", "GUC_HOST_INTERRUPT"), ("MED_VF_SW_FLAG", "MED_GUC_HOST_INTERRUPT"))
+
+
+class Mailbox:
+    """The scratch registers of one function towards the GuC of one GT."""
+
+    __slots__ = ("_gt", "_ring", "dwords")
+
+    def __init__(self, gt: int, ring: Callable[[], None]) -> None:
+        """`ring` is called inside the access when the doorbell is written: it may only queue."""
+        self._gt = gt
+        self._ring = ring
+        self.dwords = [0] * COUNT
+
+    def registers(self) -> list[Register]:
+        """The function's own view: scratch registers and doorbell."""
+        flag, doorbell = _NAMES[self._gt]
+        ring = self._ring
+        declared = [self._scratch(f"{flag}({n})", SCRATCH[self._gt] + 4 * n, n) for n in range(COUNT)]
+        declared.append(Register(doorbell, DOORBELL[self._gt], access="ro", write=lambda value: ring()))
+        return declared
+
+    def pf_view(self, vfid: int) -> list[Register]:
+        """What the PF sees of a VF's scratch registers (`xe_mmio.c:xe_mmio_init_vf_view`)."""
+        flag, base = _NAMES[self._gt][0], SCRATCH[self._gt] + PF_VIEW_STRIDE * vfid
+        return [self._scratch(f"VF{vfid}.{flag}({n})", base + 4 * n, n) for n in range(COUNT)]
+
+    def pending(self) -> bool:
+        """Whether there is a request that was not answered: the origin is the host, and something was written."""
+        return not self.dwords[0] >> 31 and self.dwords[0] != 0
+
+    def answer(self, words: tuple[int, ...]) -> None:
+        """Put the GuC's answer there."""
+        for index in range(COUNT - 1, -1, -1):
+            self.dwords[index] = words[index] if index < len(words) else 0
+
+    def clear(self) -> None:
+        """All zero."""
+        self.dwords[:] = [0] * COUNT
+
+    def _scratch(self, name: str, offset: int, index: int) -> Register:
+        dwords = self.dwords
+
+        def read() -> int:
+            return dwords[index]
+
+        def write(value: int) -> None:
+            dwords[index] = value
+
+        return Register(name, offset, access="ro", read=read, write=write, visible=frozenset({PF, VF}))

@@ -1,0 +1,47 @@
+"""Relay: messages between a VF's driver and the PF's, through the GuC (`xe_guc_relay.c`).
+
+The GuC carries them as they are: VF2GUC_RELAY_TO_PF becomes GUC2PF_RELAY_FROM_VF, PF2GUC_RELAY_TO_VF becomes
+GUC2VF_RELAY_FROM_PF, within the same GT.
+"""
+
+from __future__ import annotations
+
+from device_models.xe.guc import Client, Guc, actions
+from device_models.xe.guc.errors import CTB_NOT_REGISTERED, INVALID_PARAMS, INVALID_VFID, GucError
+from device_models.xe.guc.hxg import Message
+
+_MAX_RELAYED = 252
+
+
+class Relay:
+    """RELAY_TO_PF and RELAY_TO_VF."""
+
+    def __init__(self, guc: Guc) -> None:
+        self._guc = guc
+        guc.handle(actions.RELAY_TO_PF, self._to_pf)
+        guc.handle(actions.RELAY_TO_VF, self._to_vf)
+
+    def _to_pf(self, client: Client, message: Message) -> int:
+        relay_id, relayed = message.payload[0], message.payload[1:]
+        self._check(relayed)
+        pf = self._guc.pf
+        if not pf.ctb.enabled:
+            raise GucError(CTB_NOT_REGISTERED, "the PF has no CT buffer")
+        pf.event(actions.RELAY_FROM_VF, client.vfid, relay_id, *relayed)
+        return 0
+
+    def _to_vf(self, client: Client, message: Message) -> int:
+        vfid, relay_id, relayed = message.payload[0], message.payload[1], message.payload[2:]
+        if not 0 < vfid < len(self._guc.clients):
+            raise GucError(INVALID_VFID, str(vfid))
+        self._check(relayed)
+        target = self._guc.clients[vfid]
+        if not target.ctb.enabled:
+            raise GucError(CTB_NOT_REGISTERED, f"{target.name} has no CT buffer")
+        target.event(actions.RELAY_FROM_PF, relay_id, *relayed)
+        return 0
+
+    @staticmethod
+    def _check(relayed: tuple[int, ...]) -> None:
+        if not 1 <= len(relayed) <= _MAX_RELAYED:
+            raise GucError(INVALID_PARAMS, f"a relayed message of {len(relayed)} dwords")

@@ -1,0 +1,107 @@
+"""SLPC and GuC RC: frequencies and render C-states, managed by the firmware (`xe_guc_pc.c`, `xe_guc_rc.c`).
+
+The host gives a page of shared data with SLPC RESET; the firmware reports its state there, and with
+QUERY_TASK_STATE the limits it uses. PARAMETER_SET overrides defaults: the limits (in MHz) are the ones with effect.
+"""
+
+from __future__ import annotations
+
+from device_models.xe.freq import RP0, RPE, RPN, Frequency, to_units
+from device_models.xe.guc import Client, Guc, actions
+from device_models.xe.guc.errors import INVALID_PARAMS, INVALID_STATE, GucError
+from device_models.xe.guc.hxg import Message
+
+RESET, SHUTDOWN, QUERY_TASK_STATE, PARAMETER_SET, PARAMETER_UNSET = 0, 1, 5, 6, 7
+
+NOT_RUNNING, RUNNING = 0, 3
+_GLOBAL_STATE = 4
+_TASK_STATE = 128
+_OVERRIDE_BITS = 192
+_OVERRIDE_VALUES = 224
+_GTPERF_TASK_ENABLED = 1 << 0
+MAX_PARAMETER = 32
+
+MINIMUM, MAXIMUM, IGNORE_EFFICIENT = 6, 7, 28
+
+
+class Slpc:
+    """SLPC of one GT. `parameters` are the overrides that the host set."""
+
+    def __init__(self, guc: Guc, frequency: Frequency) -> None:
+        self._guc = guc
+        self._frequency = frequency
+        self._shared = 0
+        self.running = False
+        self.parameters: dict[int, int] = {}
+        guc.handle(actions.SLPC_REQUEST, self._request)
+        guc.handle(actions.SETUP_PC_GUCRC, self._setup_rc)
+        guc.on_reset.append(self._reset)
+
+    def _reset(self) -> None:
+        self._shared = 0
+        self.running = False
+        self.parameters.clear()
+        self._frequency.reset()
+
+    def _request(self, client: Client, message: Message) -> int:
+        event = message.payload[0] >> 8 & 0xFF
+        arguments = message.payload[1 : 1 + (message.payload[0] & 0xFF)]
+        needed = {RESET: 2, QUERY_TASK_STATE: 2, PARAMETER_SET: 2, PARAMETER_UNSET: 1}.get(event, 0)
+        if len(arguments) < needed:
+            raise GucError(INVALID_PARAMS, f"SLPC event {event} has {len(arguments)} arguments")
+        if event == RESET:
+            self._start(client, arguments[0])
+        elif event == SHUTDOWN:
+            self._stop(client)
+        elif event == QUERY_TASK_STATE:
+            if not self.running:
+                raise GucError(INVALID_STATE, "SLPC is not running")
+            self._report(client)
+        elif event in (PARAMETER_SET, PARAMETER_UNSET):
+            self._set(arguments[0], arguments[1] if event == PARAMETER_SET else None)
+        return 0
+
+    def _setup_rc(self, client: Client, message: Message) -> int:
+        mode = message.payload[0]
+        if mode > 1:
+            raise GucError(INVALID_PARAMS, f"GuC RC mode {mode}")
+        self._frequency.allow_rc6(mode == 1)
+        return 0
+
+    def _start(self, client: Client, shared: int) -> None:
+        self._shared = shared
+        space = client.space
+        self.parameters.clear()
+        for index in range(MAX_PARAMETER):
+            if space.read32(shared + _OVERRIDE_BITS + 4 * (index // 32)) >> (index % 32) & 1:
+                self.parameters[index] = space.read32(shared + _OVERRIDE_VALUES + 4 * index)
+        self._apply()
+        self.running = True
+        self._report(client)
+        space.write32(shared + _GLOBAL_STATE, RUNNING)
+
+    def _stop(self, client: Client) -> None:
+        self.running = False
+        if self._shared:
+            client.space.write32(self._shared + _GLOBAL_STATE, NOT_RUNNING)
+
+    def _set(self, parameter: int, value: int | None) -> None:
+        if parameter >= MAX_PARAMETER:
+            raise GucError(INVALID_PARAMS, f"SLPC parameter {parameter}")
+        if value is None:
+            self.parameters.pop(parameter, None)
+        else:
+            self.parameters[parameter] = value
+        self._apply()
+
+    def _apply(self) -> None:
+        """The limits that follow from the overrides. Without one, the floor is the efficient frequency."""
+        floor = RPN if self.parameters.get(IGNORE_EFFICIENT) else RPE
+        minimum = to_units(self.parameters[MINIMUM]) if MINIMUM in self.parameters else floor
+        maximum = to_units(self.parameters[MAXIMUM]) if MAXIMUM in self.parameters else RP0
+        self._frequency.set_limits(min(max(minimum, RPN), RP0), min(max(maximum, RPN), RP0))
+
+    def _report(self, client: Client) -> None:
+        limits = self._frequency.maximum | self._frequency.minimum << 8
+        client.space.write32(self._shared + _TASK_STATE, _GTPERF_TASK_ENABLED)
+        client.space.write32(self._shared + _TASK_STATE + 4, limits | limits << 16)

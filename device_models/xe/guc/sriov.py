@@ -1,0 +1,254 @@
+"""What the PF tells the GuC about functions: their configuration, policies, and control of VFs.
+
+`xe_gt_sriov_pf_config.c` (UPDATE_VF_CFG), `xe_gt_sriov_pf_policy.c` (UPDATE_VGT_POLICY), `xe_gt_sriov_pf_control.c`
+(VF_CONTROL and the events that answer it).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from device_models.xe.guc import FLR, PAUSED, RUNNING, STOPPED, Client, Guc, actions, klv
+from device_models.xe.guc.errors import (
+    INVALID_KLV_DATA,
+    INVALID_PARAMS,
+    INVALID_STATE,
+    INVALID_VFID,
+    GucError,
+)
+from device_models.xe.guc.hxg import Message
+
+ALL_CONTEXTS = 65535
+ALL_DOORBELLS = 256
+
+PAUSE, RESUME, STOP, FLR_START, FLR_FINISH = 1, 2, 3, 4, 5
+EVENT_FLR, EVENT_FLR_DONE, EVENT_PAUSE_DONE = 1, 2, 3
+
+_MAX_BUFFER_DWORDS = 4096
+_QUANTUM_MAX_MS = 100_000
+_TIMEOUT_MAX_US = 100_000_000
+
+_GGTT_START_MINIMUM = 8 << 20
+"""Below is WOPCM (`xe_gt_sriov_pf_config.c`, `xe_ggtt_init_early`)."""
+_GGTT_TOP = 0xFEE00000
+_LMEM_GRANULE = 2 << 20
+
+
+@dataclass(slots=True)
+class FunctionConfig:
+    """What the PF configured for a function, as numbers by KLV key. Absent is unprovisioned."""
+
+    values: dict[int, int] = field(default_factory=dict)
+
+    def get(self, key: int) -> int:
+        """The value of `key`, 0 when it was not set."""
+        return self.values.get(key, 0)
+
+
+class Sriov:
+    """Configurations by VFID, policies, and control of VFs, for one GT."""
+
+    def __init__(self, guc: Guc) -> None:
+        self._guc = guc
+        self.configs: dict[int, FunctionConfig] = {}
+        self.policies: dict[int, int] = {}
+        self._events: dict[tuple[int, int], tuple[float, int]] = {}
+        self._shown: set[int] = set()
+        """VFs whose GGTT entries the PF sees in its own window now."""
+        guc.handle(actions.UPDATE_VGT_POLICY, self._update_policy)
+        guc.handle(actions.UPDATE_VF_CFG, self._update_config)
+        guc.handle(actions.VF_CONTROL, self._control)
+        guc.on_reset.append(self._reset)
+
+    def config(self, vfid: int) -> FunctionConfig:
+        """The configuration of a function."""
+        return self.configs.setdefault(vfid, FunctionConfig())
+
+    def contexts_of(self, vfid: int) -> int:
+        """How many guc_ids a function may use."""
+        return self.config(vfid).get(klv.NUM_CONTEXTS) if vfid else ALL_CONTEXTS
+
+    def function_level_reset(self, vfid: int) -> None:
+        """A PCI FLR of VF `vfid` happened: stop serving it until the PF has cleaned up (FLR_FINISH)."""
+        client = self._guc.clients[vfid]
+        self._guc.reset_client(client)
+        if self._guc.boot.running and self._guc.pf.ctb.enabled:
+            client.state = FLR
+            self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR)
+
+    def adverse_event(self, vfid: int, threshold: int) -> None:
+        """Count an event of VF `vfid`; tell the PF when a threshold is passed (`xe_gt_sriov_pf_monitor.c`)."""
+        limit = self.config(vfid).get(threshold)
+        period = self.policies.get(klv.ADVERSE_SAMPLE_PERIOD, 0)
+        if not vfid or not limit or not period:
+            return
+        now = time.monotonic()
+        since, count = self._events.get((vfid, threshold), (now, 0))
+        if (now - since) * 1000 > period:
+            since, count = now, 0
+        count += 1
+        if count == limit:
+            self._guc.pf.event(actions.ADVERSE_EVENT, vfid, threshold)
+        self._events[vfid, threshold] = (since, count)
+
+    def _reset(self) -> None:
+        self.configs.clear()
+        self.policies.clear()
+        self._events.clear()
+        self._shown.clear()
+
+    # UPDATE_VGT_POLICY
+
+    def _update_policy(self, client: Client, message: Message) -> int:
+        found = self._klvs(client, message.address(0), message.payload[2], klv.VGT_POLICY)
+        for key, value in found:
+            self.policies[key] = value[0] if value else 0
+            if key == klv.SCHED_IF_IDLE:
+                # From 70.12 on it sets every function's priority at once, to low or to normal.
+                for vfid in range(len(self._guc.clients)):
+                    self.config(vfid).values[klv.SCHED_PRIORITY] = value[0]
+                    self._apply_scheduling(vfid)
+        return len(found)
+
+    # UPDATE_VF_CFG
+
+    def _update_config(self, client: Client, message: Message) -> int:
+        vfid, address, size = message.payload[0], message.address(1), message.payload[3]
+        if vfid >= len(self._guc.clients):
+            raise GucError(INVALID_VFID, str(vfid))
+        if not address and not size:
+            self.configs.pop(vfid, None)
+            self._apply_ggtt(vfid)
+            self._apply_scheduling(vfid)
+            return 0
+        found = self._klvs(client, address, size, klv.VF_CONFIG)
+        for key, value in found:
+            self._check(key, klv.number(value))
+        config = self.config(vfid)
+        for key, value in found:
+            config.values[key] = klv.number(value)
+        keys = {key for key, _ in found}
+        if keys & {klv.GGTT_START, klv.GGTT_SIZE}:
+            self._apply_ggtt(vfid)
+        if keys & {
+            klv.EXEC_QUANTUM,
+            klv.PREEMPT_TIMEOUT,
+            klv.SCHED_PRIORITY,
+            klv.ENGINE_GROUP_EXEC_QUANTUM,
+            klv.ENGINE_GROUP_PREEMPT_TIMEOUT,
+        }:
+            self._apply_scheduling(vfid)
+        return len(found)
+
+    @staticmethod
+    def _check(key: int, value: int) -> None:
+        page_aligned = key in (klv.GGTT_START, klv.GGTT_SIZE) and value % 4096
+        if page_aligned or (key == klv.LMEM_SIZE and value % _LMEM_GRANULE):
+            raise GucError(INVALID_KLV_DATA, f"{klv.name_of(key)} {value:#x}")
+
+    def _apply_ggtt(self, vfid: int) -> None:
+        if not vfid:
+            return
+        config = self.config(vfid)
+        start, size = config.get(klv.GGTT_START), config.get(klv.GGTT_SIZE)
+        if size and not (start >= _GGTT_START_MINIMUM and start + size <= _GGTT_TOP):
+            raise GucError(INVALID_KLV_DATA, f"GGTT [{start:#x}, {start + size:#x})")
+        if self._guc.gt.index == 0:
+            function = self._guc.clients[vfid].function
+            function.ggtt.provision(start, size)
+            function.ggtt_space.flush()
+
+    def _apply_scheduling(self, vfid: int) -> None:
+        config = self.config(vfid)
+        quantum = config.get(klv.EXEC_QUANTUM) or config.get(klv.ENGINE_GROUP_EXEC_QUANTUM) & 0xFFFFFFFF
+        timeout = config.get(klv.PREEMPT_TIMEOUT) or config.get(klv.ENGINE_GROUP_PREEMPT_TIMEOUT) & 0xFFFFFFFF
+        self._guc.gt.engines.function_policy(
+            vfid,
+            quantum_us=min(quantum, _QUANTUM_MAX_MS) * 1000,
+            preempt_us=min(timeout, _TIMEOUT_MAX_US),
+            priority=config.get(klv.SCHED_PRIORITY),
+        )
+
+    def _klvs(
+        self, client: Client, address: int, size: int, allowed: frozenset[int]
+    ) -> list[tuple[int, tuple[int, ...]]]:
+        if not 0 < size <= _MAX_BUFFER_DWORDS:
+            raise GucError(INVALID_PARAMS, f"a buffer of {size} dwords")
+        return klv.parse(client.read_dwords(address, size), allowed)
+
+    # VF_CONTROL
+
+    def _control(self, client: Client, message: Message) -> int:
+        vfid, command = message.payload[:2]
+        if not 0 < vfid < len(self._guc.clients):
+            raise GucError(INVALID_VFID, str(vfid))
+        target = self._guc.clients[vfid]
+        if command == PAUSE:
+            self._pause(target)
+        elif command == RESUME:
+            self._resume(target)
+        elif command == STOP:
+            target.state = STOPPED
+            self._guc.gt.engines.pause_function(vfid, lambda: None)
+        elif command == FLR_START:
+            target.state = FLR
+            self._guc.reset_client(target)
+            self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR_DONE)
+        elif command == FLR_FINISH:
+            self._finish_flr(target)
+        else:
+            raise GucError(INVALID_PARAMS, f"VF control command {command}")
+        return 0
+
+    def _pause(self, target: Client) -> None:
+        if target.state in (STOPPED, FLR):
+            raise GucError(INVALID_STATE, f"{target.name} is {target.state}")
+        target.state = PAUSED
+        vfid = target.vfid
+        self._guc.gt.engines.pause_function(vfid, lambda: self._paused(target))
+
+    def _paused(self, target: Client) -> None:
+        if target.state == PAUSED:
+            self.show_ggtt(target.vfid)
+            self._guc.pf.event(actions.VF_STATE_NOTIFY, target.vfid, EVENT_PAUSE_DONE)
+
+    def _resume(self, target: Client) -> None:
+        if target.state not in (PAUSED, RUNNING):
+            raise GucError(INVALID_STATE, f"{target.name} is {target.state}")
+        if target.vfid in self._shown:
+            self.take_ggtt(target.vfid)
+        target.state = RUNNING
+        self._guc.gt.engines.resume_function(target.vfid)
+        target.serve()
+
+    def _finish_flr(self, target: Client) -> None:
+        self.take_ggtt(target.vfid)
+        target.mailbox.clear()
+        target.state = RUNNING
+        self._guc.gt.engines.resume_function(target.vfid)
+
+    # A VF's GGTT entries are kept in its own window; the PF sees them while the VF does not run.
+
+    def show_ggtt(self, vfid: int) -> None:
+        """Copy a VF's entries into the PF's window, with the VFID in place (for `xe_ggtt.c:xe_ggtt_node_save`)."""
+        start, size = self._ggtt_range(vfid)
+        if size:
+            entries = self._guc.clients[vfid].function.ggtt.entries(start, size, vfid)
+            self._guc.pf.function.ggtt.load(start, entries, vfid)
+            self._shown.add(vfid)
+
+    def take_ggtt(self, vfid: int) -> None:
+        """Copy a VF's entries back from the PF's window: what the PF cleared or restored there."""
+        start, size = self._ggtt_range(vfid)
+        self._shown.discard(vfid)
+        if size:
+            function = self._guc.clients[vfid].function
+            function.ggtt.load(start, self._guc.pf.function.ggtt.entries(start, size, 0), 0)
+            function.ggtt_space.flush()
+
+    def _ggtt_range(self, vfid: int) -> tuple[int, int]:
+        if self._guc.gt.index:
+            return 0, 0
+        config = self.config(vfid)
+        return config.get(klv.GGTT_START), config.get(klv.GGTT_SIZE)

@@ -1,0 +1,86 @@
+"""What a VF asks before it has a CT buffer: the interface's version, and its own configuration (`xe_gt_sriov_vf.c`)."""
+
+from __future__ import annotations
+
+from device_models.xe.function import Gpu
+from device_models.xe.guc import Client, Guc, actions, klv
+from device_models.xe.guc.errors import (
+    INVALID_KLV_KEY,
+    INVALID_STATE,
+    UNPROVISIONED_VF,
+    UNSUPPORTED_VERSION,
+    GucError,
+)
+from device_models.xe.guc.hxg import Message, failure, success
+from device_models.xe.guc.mmio import Mailbox
+from device_models.xe.guc.sriov import Sriov
+
+_OWN = frozenset({klv.GGTT_START, klv.GGTT_SIZE, klv.LMEM_SIZE, klv.NUM_CONTEXTS, klv.TILE_MASK, klv.NUM_DOORBELLS})
+_ANY = 0
+
+
+class VfRequests:
+    """MATCH_VERSION, QUERY_SINGLE_KLV, RESFIX_START, RESFIX_DONE."""
+
+    def __init__(self, guc: Guc, sriov: Sriov, gmd_id: int) -> None:
+        self._guc = guc
+        self._sriov = sriov
+        self._gmd_id = gmd_id
+        guc.handle(actions.MATCH_VERSION, self._match_version)
+        guc.handle(actions.QUERY_SINGLE_KLV, self._query)
+        guc.handle(actions.RESFIX_START, self._no_fixup)
+        guc.handle(actions.RESFIX_DONE, self._no_fixup)
+
+    def _match_version(self, client: Client, message: Message) -> tuple[int, int]:
+        branch, major, minor = (message.payload[0] >> shift & 0xFF for shift in (24, 16, 8))
+        own_major, own_minor, patch = self._guc.boot.submission_version
+        if branch or major not in (_ANY, own_major) or minor > own_minor:
+            raise GucError(UNSUPPORTED_VERSION, f"{branch}.{major}.{minor}")
+        return 0, own_major << 16 | own_minor << 8 | patch
+
+    def _query(self, client: Client, message: Message) -> tuple[int, ...]:
+        key = message.payload[0] & 0xFFFF
+        if key == klv.GLOBAL_GMD_ID:
+            value = self._gmd_id
+        elif key in (klv.GLOBAL_GROUP_SCHEDULING, klv.GLOBAL_PAGING_ENGINES):
+            value = 0
+        elif key in _OWN:
+            config = self._sriov.config(client.vfid)
+            if not config.values:
+                raise GucError(UNPROVISIONED_VF, client.name)
+            value = config.get(key)
+        else:
+            raise GucError(INVALID_KLV_KEY, klv.name_of(key))
+        words = klv.pack(key, value)[1:]
+        return (len(words), *words)
+
+    def _no_fixup(self, client: Client, message: Message) -> int:
+        raise GucError(INVALID_STATE, f"{client.name} was not migrated")
+
+
+class AbsentMediaGuc:
+    """The media mailbox of a VF on a card without a media GT.
+
+    A VF's driver asks it for the media GMD_ID before it knows which GTs there are (`xe_pci.c:read_gmdid`); 0 is "none".
+    """
+
+    def __init__(self, gpu: Gpu, main: Guc, client: Client) -> None:
+        self._gpu = gpu
+        self._main = main
+        self._client = client
+        self.mailbox = Mailbox(1, lambda: gpu.executor.submit(self._serve))
+
+    def _serve(self) -> None:
+        mailbox = self.mailbox
+        if not (self._client.present and self._main.boot.running and mailbox.pending()):
+            return
+        action, key = mailbox.dwords[0] & 0xFFFF, mailbox.dwords[1] & 0xFFFF
+        if action == actions.VF_RESET:
+            mailbox.answer((success(0),))
+        elif action == actions.MATCH_VERSION:
+            major, minor, patch = self._main.boot.submission_version
+            mailbox.answer((success(0), major << 16 | minor << 8 | patch))
+        elif action == actions.QUERY_SINGLE_KLV and key == klv.GLOBAL_GMD_ID:
+            mailbox.answer((success(1), 0))
+        else:
+            mailbox.answer((failure(INVALID_KLV_KEY),))
