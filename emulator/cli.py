@@ -16,6 +16,9 @@ import trio
 import typer
 
 from emulator.card import Card, CardConfig, CardError
+from emulator.card_file import annotated_card
+from emulator.conformance import main as run_conformance
+from emulator.control_cli import register as register_control
 from emulator.doctor import examine
 from emulator.guest.cli import app as guest_app
 from emulator.plugin_loading import PluginError, find_plugins
@@ -66,6 +69,14 @@ def explained() -> Iterator[None]:
         fail(str(exc), EXIT_USAGE)
     except (ServerError, FileNotFoundError) as exc:
         fail(str(exc))
+    except BaseExceptionGroup as group:
+        # What ended one of trio's tasks; the nurseries around it wrap it.
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        if isinstance(first, (ServerError, OSError)):
+            fail(str(first))
+        raise
 
 
 def card_config(
@@ -132,10 +143,7 @@ def serve(
                     async for _ in signals:
                         nursery.cancel_scope.cancel()
 
-        try:
-            trio.run(main, strict_exception_groups=False)
-        except OSError as exc:
-            fail(f"cannot serve: {exc}")
+        trio.run(main)
 
 
 @app.command(
@@ -177,6 +185,50 @@ def plugins_list(
     for plugin in found:
         state = f"  [{plugin.error}]" if plugin.error else ""
         print(f"{plugin.kind:14} {plugin.name:14} {plugin.distribution} {plugin.version}  {plugin.doc}{state}")
+
+
+register_control(app)
+
+
+@app.command("card", epilog="Example: vfio-user-xe card --default > my-card.toml")
+def card_command(
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A card file to check.")] = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="Print a card file with every option and its help.")
+    ] = False,
+    model: Annotated[str, typer.Option(metavar="NAME", help="Device model, with --default.")] = "xe",
+) -> None:
+    """Check a card file, or print one that explains every option."""
+    if default == (file is not None):
+        fail("want a card file to check, or --default", EXIT_USAGE)
+    with explained():
+        if file is None:
+            print(annotated_card(model), end="")
+            return
+        config = CardConfig.load(file)
+    print(f"{file}: a good card: model {config.model}, {', '.join(item.name for item in config.interconnects)}")
+
+
+@app.command(
+    epilog="Example: vfio-user-xe conformance --socket /tmp/card/pf.sock --profile profile.toml --junit out.xml"
+)
+def conformance(
+    socket: Annotated[str, typer.Option(metavar="PATH", help="Socket of the server; nobody else may use it.")],
+    profile: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What the device has that is to be tested.")
+    ] = None,
+    junit: Annotated[str | None, typer.Option(metavar="FILE", help="Results as JUnit XML.")] = None,
+    cases: Annotated[
+        list[str] | None, typer.Option("--case", metavar="PATTERN", help="Only these; repeatable.")
+    ] = None,
+    slow: Annotated[bool, typer.Option("--slow", help="Also the cases that take seconds.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="List the cases.")] = False,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For a case.")] = 30.0,
+) -> None:
+    """Test any vfio-user server against the specification."""
+    raise typer.Exit(
+        run_conformance(socket, profile, junit, cases=cases or (), slow=slow, list_only=list_only, timeout=timeout)
+    )
 
 
 @app.command()
