@@ -1,97 +1,337 @@
 """Address spaces: what an engine or the GuC sees memory through. Every one belongs to a function.
 
-An `AddressSpace` translates addresses (GGTT or PPGTT), opens windows through the card's fabric, keeps them, and
-gives plain reads and writes by address. All of it runs on the card's executor.
+An `AddressSpace` translates addresses (GGTT or PPGTT), opens windows through the card's fabric, keeps them by page,
+and gives plain reads and writes by address. All of it runs on the card's executor; only `flush` comes from any thread.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from emulator.interconnect import Fabric, Initiator, Window
+from emulator.interconnect import AccessFault, Fabric, Initiator, LedgerEntry, Window
 
-from .ggtt import Ggtt
+from .ggtt import Ggtt, TranslationFault
 from .vram import Vram
+
+__all__ = [
+    "AccessFault",
+    "AddressSpace",
+    "AddressSpaces",
+    "Extent",
+    "Fault",
+    "FunctionView",
+    "GgttSpace",
+    "Gpu",
+    "Page",
+    "TranslationFault",
+]
+
+Fault = TranslationFault | AccessFault
+"""What any access may raise: an address that does not translate, or one that no path reaches."""
 
 
 class Gpu(Protocol):
     """What an address space needs of a card."""
 
     @property
-    def fabric(self) -> Fabric: ...
+    def fabric(self) -> Fabric:
+        """Opens windows."""
+        ...
+
     @property
-    def vram(self) -> Vram: ...
+    def vram(self) -> Vram:
+        """Holds the page tables."""
+        ...
 
 
 class FunctionView(Protocol):
     """What an address space needs of a function; `device_models.xe.function.XeFunction` is one."""
 
     @property
-    def vfid(self) -> int: ...
+    def vfid(self) -> int:
+        """0 for the PF."""
+        ...
+
     @property
-    def pci(self) -> Initiator: ...
+    def pci(self) -> Initiator:
+        """Who makes the accesses."""
+        ...
+
     @property
-    def ggtt(self) -> Ggtt: ...
+    def ggtt(self) -> Ggtt:
+        """Its own."""
+        ...
+
     @property
-    def gpu(self) -> Gpu: ...
+    def gpu(self) -> Gpu:
+        """Its card."""
+        ...
 
 
-class TranslationFault(Exception):
-    """An address that does not translate: which one, for what access, and which entry of which level said so."""
+class Extent(NamedTuple):
+    """Where an address leads: `length` contiguous bytes from `address` of `space` on."""
 
-    def __init__(
-        self, function: str, space: str, address: int, *, level: int, entry: int, write: bool, reason: str
-    ) -> None:
-        super().__init__(
-            f"{function}: {space} address {address:#x} ({'write' if write else 'read'}): "
-            f"level {level} entry {entry:#x}: {reason}"
-        )
-        self.function = function
-        self.space = space
-        self.address = address
-        self.level = level
-        self.entry = entry
-        self.write = write
-        self.reason = reason
+    space: str | None
+    """One of `emulator.interconnect.Space`; None for a NULL page, which reads zero and drops writes."""
+    address: int
+    length: int
+    kind: str
+    """The ledger's column for it."""
+
+
+class Page(NamedTuple):
+    """What is kept of a page: `words[(address - base) >> 2]` is the dword at `address`."""
+
+    words: memoryview
+    """Dwords; only ever of memory that is mapped here."""
+    base: int
+    entry: LedgerEntry
+    window: Window | None
+    """Held so that the fabric can revoke it; None for a NULL page."""
+    mark: int = 0
+    """Of a `GgttSpace`: the page-table entry that it was opened for."""
+
+
+CHUNK_SHIFT = 21
+CHUNK_SIZE = 1 << CHUNK_SHIFT
+"""A window that is kept spans no more than this, and no more than its page-table entry."""
+
+_ZEROS = memoryview(bytes(CHUNK_SIZE))
+_NOBODY = LedgerEntry("none", "none", "none", "null")
 
 
 class AddressSpace:
-    """Reads, writes and windows by address. Raises `TranslationFault` or `AccessFault` from every access."""
+    """Reads, writes and windows by address. Raises `TranslationFault` or `AccessFault` from every access.
 
-    def window(self, address: int, length: int, write: bool) -> Window:
-        """A window on the first contiguous bytes of `[address, address + length)`."""
+    `readable` and `writable` keep pages by page number (address >> 12); hot code looks there first and asks `page`
+    for what is missing. Addresses for these, and for single values, are already cut to what the space has.
+    """
+
+    name = "address space"
+
+    def __init__(self, function: FunctionView) -> None:
+        self.function = function
+        self.readable: dict[int, Page] = {}
+        self.writable: dict[int, Page] = {}
+        self._readable_chunks: dict[int, Page] = {}
+        self._writable_chunks: dict[int, Page] = {}
+        self._fabric = function.gpu.fabric
+        self._initiator = function.pci
+        AddressSpaces.of(self._fabric).add(self)
+
+    def extent(self, address: int, length: int, write: bool) -> Extent:
+        """Where the first contiguous bytes of `[address, address + length)` are. Raises `TranslationFault`."""
         raise NotImplementedError
 
-    def spans(self, address: int, length: int, write: bool) -> Iterator[Window]:
-        """Windows that cover `[address, address + length)` in order, as few as contiguity allows: for bulk work."""
-        raise NotImplementedError
-
-    def read(self, address: int, length: int) -> bytes:
-        raise NotImplementedError
-
-    def write(self, address: int, data: bytes | memoryview) -> None:
-        raise NotImplementedError
-
-    def read32(self, address: int) -> int:
-        raise NotImplementedError
-
-    def read64(self, address: int) -> int:
-        raise NotImplementedError
-
-    def write32(self, address: int, value: int) -> None:
-        raise NotImplementedError
-
-    def write64(self, address: int, value: int) -> None:
+    def leaf(self, address: int, write: bool) -> tuple[int, int]:
+        """(first address, size) of what the page-table entry of `address` maps. Raises `TranslationFault`."""
         raise NotImplementedError
 
     def flush(self) -> None:
         """Forget every translation kept."""
-        raise NotImplementedError
+        self.readable.clear()
+        self.writable.clear()
+        self._readable_chunks.clear()
+        self._writable_chunks.clear()
+
+    # Bulk access.
+
+    def window(self, address: int, length: int, write: bool) -> Window:
+        """A window on the first contiguous bytes of `[address, address + length)`."""
+        extent = self.extent(address, length, write)
+        if extent.space is None:
+            return _null_window(self._initiator, address, extent.length, write)
+        return self._fabric.window(
+            self._initiator, extent.space, extent.address, extent.length, write=write, kind=extent.kind
+        )
+
+    def spans(self, address: int, length: int, write: bool) -> Iterator[Window]:
+        """Windows that cover `[address, address + length)` in order, as few as contiguity allows."""
+        while length > 0:
+            window = self.window(address, length, write)
+            yield window
+            address += window.length
+            length -= window.length
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`."""
+        parts = [window.read(0, window.length) for window in self.spans(address, length, write=False)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write(self, address: int, data: bytes | memoryview) -> None:
+        """Store `data` at `address`."""
+        rest = memoryview(data).cast("B")
+        for window in self.spans(address, len(rest), write=True):
+            window.write(0, rest[: window.length])
+            rest = rest[window.length :]
+
+    # Single values, little endian. A value that crosses a page is put together from two.
+
+    def read32(self, address: int) -> int:
+        """The dword at `address`."""
+        page = self.page(address, False) if not address & 3 else None
+        if page is None:
+            return int.from_bytes(self.read(address, 4), "little")
+        entry = page.entry
+        entry.reads += 1
+        entry.bytes_read += 4
+        return page.words[(address - page.base) >> 2]
+
+    def read64(self, address: int) -> int:
+        """The qword at `address`."""
+        page = self.page(address, False) if not address & 7 else None
+        if page is None:
+            return int.from_bytes(self.read(address, 8), "little")
+        entry = page.entry
+        entry.reads += 1
+        entry.bytes_read += 8
+        index = (address - page.base) >> 2
+        return page.words[index] | page.words[index + 1] << 32
+
+    def write32(self, address: int, value: int) -> None:
+        """Store a dword at `address`."""
+        page = self.page(address, True) if not address & 3 else None
+        if page is None:
+            self.write(address, (value & 0xFFFFFFFF).to_bytes(4, "little"))
+            return
+        entry = page.entry
+        entry.writes += 1
+        entry.bytes_written += 4
+        page.words[(address - page.base) >> 2] = value & 0xFFFFFFFF
+
+    def write64(self, address: int, value: int) -> None:
+        """Store a qword at `address`."""
+        page = self.page(address, True) if not address & 7 else None
+        if page is None:
+            self.write(address, (value & (1 << 64) - 1).to_bytes(8, "little"))
+            return
+        entry = page.entry
+        entry.writes += 1
+        entry.bytes_written += 8
+        index = (address - page.base) >> 2
+        page.words[index] = value & 0xFFFFFFFF
+        page.words[index + 1] = value >> 32 & 0xFFFFFFFF
+
+    def page(self, address: int, write: bool) -> Page | None:
+        """What is kept of the page of `address`, opened if need be; None when it is reached by messages only."""
+        kept = self.writable if write else self.readable
+        page = kept.get(address >> 12)
+        if page is not None:
+            return page
+        chunks = self._writable_chunks if write else self._readable_chunks
+        page = chunks.get(address >> CHUNK_SHIFT)
+        if page is None:
+            base, size = self.leaf(address, write)
+            if size > CHUNK_SIZE:
+                base, size = address & -CHUNK_SIZE, CHUNK_SIZE
+            page = self._open(base, size, write)
+            if page is None or address - page.base >= page.words.nbytes:
+                page = self._open(address & -0x1000, 0x1000, write)
+            if page is None:
+                return None
+            if page.words.nbytes == CHUNK_SIZE:
+                chunks[address >> CHUNK_SHIFT] = page
+        kept[address >> 12] = page
+        if page.window is not None and not page.window.valid:
+            # Revoked by another thread after it was opened and before it was kept.
+            self.flush()
+            return self.page(address, write)
+        return page
+
+    def _open(self, base: int, size: int, write: bool) -> Page | None:
+        extent = self.extent(base, size, write)
+        if extent.space is None:
+            view = memoryview(bytearray(extent.length)) if write else _ZEROS[: extent.length]
+            return Page(view.cast("I"), base, _NOBODY, None)
+        window = self._fabric.window(
+            self._initiator, extent.space, extent.address, extent.length, write=write, kind=extent.kind
+        )
+        if window.view is None:
+            return None
+        # Only whole pages are kept: what lies beyond them is opened when it is asked for.
+        whole = len(window.view) & -0x1000
+        return Page(window.view[:whole].cast("I"), base, window.entry, window) if whole else None
 
 
 class GgttSpace(AddressSpace):
-    """A function's GGTT. Entries are looked at on every access: it needs no invalidation."""
+    """A function's GGTT. Entries are looked at on every access: it needs no invalidation.
 
-    def __init__(self, function: FunctionView) -> None:
-        raise NotImplementedError
+    (A VF's driver changes entries before it has any way to invalidate them: xe_guc_tlb_inval.c:send_tlb_inval_ggtt.)
+    """
+
+    name = "GGTT"
+
+    def extent(self, address: int, length: int, write: bool) -> Extent:
+        ggtt = self.function.ggtt
+        space, target, kind = ggtt.translate(address, write)
+        count = 0x1000 - (address & 0xFFF)
+        page = address >> 12
+        pages = min(ggtt.end - page, (address + length + 0xFFF >> 12) - page)
+        if pages > 1:
+            entries = ggtt.entries[page : page + pages].tolist()
+            run = contiguous(entries, 0x1000)
+            count = run * 0x1000 - (address & 0xFFF)
+        return Extent(space, target, min(length, count), kind)
+
+    def leaf(self, address: int, write: bool) -> tuple[int, int]:
+        return address & -0x1000, 0x1000
+
+    def page(self, address: int, write: bool) -> Page | None:
+        entry = self.function.ggtt.entry(address, write)
+        kept = self.writable if write else self.readable
+        page = kept.get(address >> 12)
+        if page is not None and page.mark == entry:
+            return page
+        page = self._open(address & -0x1000, 0x1000, write)
+        if page is not None:
+            page = kept[address >> 12] = page._replace(mark=entry)
+        return page
+
+
+class AddressSpaces:
+    """The address spaces of one card, to flush what they keep."""
+
+    _by_fabric: weakref.WeakKeyDictionary[Fabric, AddressSpaces] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._spaces: weakref.WeakSet[AddressSpace] = weakref.WeakSet()
+
+    @classmethod
+    def of(cls, fabric: Fabric) -> AddressSpaces:
+        """Those that open windows through `fabric`; they forget their windows when any is revoked."""
+        found = cls._by_fabric.get(fabric)
+        if found is None:
+            found = cls._by_fabric[fabric] = cls()
+            fabric.on_revoke.append(found.flush)
+        return found
+
+    def add(self, space: AddressSpace) -> None:
+        """Flush `space` too, as long as it lives."""
+        self._spaces.add(space)
+
+    def flush(self) -> None:
+        """Forget every translation of every space. From any thread."""
+        for space in list(self._spaces):
+            space.flush()
+
+
+def contiguous(entries: list[int], step: int) -> int:
+    """How many of `entries` from the first on map memory that is contiguous, with the same attributes.
+
+    `step` is how far apart the addresses of contiguous entries are; attributes are the bits that no step touches.
+    """
+    first = entries[0]
+    expected = list(range(first, first + len(entries) * step, step))
+    if entries == expected:
+        return len(entries)
+    return next(index for index, entry in enumerate(entries) if entry != expected[index])
+
+
+def _null_window(initiator: Initiator, address: int, length: int, write: bool) -> Window:
+    length = min(length, CHUNK_SIZE)
+    view = memoryview(bytearray(length)) if write else _ZEROS[:length]
+    window = Window(address, length, view, "none", _NOBODY)
+    window.initiator, window.space = initiator, "null"
+    return window

@@ -7,14 +7,27 @@ GDPA: while a block belongs to a VF, its bytes live there, and accesses by DPA f
 
 from __future__ import annotations
 
+import ctypes
+import logging
+import os
 from collections.abc import Mapping
 
-from emulator.interconnect import Fabric, Initiator
-from emulator.memory import Memory
+from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from emulator.memory import PAGE_SIZE, Memory
+
+from .lmtt import Lmtt, LmttFault
+
+log = logging.getLogger(__name__)
 
 BLOCK_SHIFT = 21
 BLOCK_SIZE = 1 << BLOCK_SHIFT
 """The unit in which LMTT gives VRAM to VFs (xe_lmtt_ml.c: leaf entries are DPA / 2 MiB)."""
+_BLOCK_MASK = BLOCK_SIZE - 1
+
+_MOVE_CHUNK = 1 << 20
+
+Home = tuple[int, int]
+"""Where a block's bytes live: VFID and GDPA block."""
 
 
 class Vram:
@@ -22,15 +35,31 @@ class Vram:
 
     def __init__(self, size: int, *, fabric: Fabric | None = None) -> None:
         """`size` in bytes, a positive multiple of 2 MiB. Windows of `fabric` are revoked when blocks change owner."""
-        raise NotImplementedError
-
-    size: int
-    memory: Memory
-    """The PF's memory (its BAR2), indexed by DPA. Blocks that a VF has are holes in it."""
+        if size <= 0 or size & _BLOCK_MASK:
+            raise ValueError(f"VRAM of {size:#x} bytes: it must be a positive multiple of {BLOCK_SIZE:#x} (2 MiB)")
+        self.size = size
+        self.memory = Memory(size, "vram")
+        """The PF's memory (its BAR2), indexed by DPA. Blocks that a VF has are holes in it."""
+        self.fabric = fabric
+        self.flat_ccs: int | None = None
+        """DPA where compression metadata starts (1 byte for 512), None when the card has none."""
+        self._homes: list[Home | None] = [None] * (size >> BLOCK_SHIFT)
+        self._blocks: dict[int, dict[int, int]] = {}
+        self._memories: dict[int, Memory] = {0: self.memory}
+        self._names = {0: "pf"}
+        self._lmtt = Lmtt(self._read)
+        self._problems: dict[int, str] = {}
 
     def vf_memory(self, vfid: int) -> Memory:
         """The memory of VF `vfid` (its BAR2 maps the beginning), indexed by GDPA, as large as all VRAM, sparse."""
-        raise NotImplementedError
+        if vfid <= 0:
+            raise ValueError(f"VFID {vfid} is not a VF's")
+        memory = self._memories.get(vfid)
+        if memory is None:
+            memory = self._memories[vfid] = Memory(self.size, f"vf{vfid}-vram")
+        return memory
+
+    # What the interconnects ask.
 
     def resolve(self, initiator: Initiator, address: int, length: int, write: bool) -> tuple[str, memoryview] | None:
         """The owner's name ("pf", "vf1", ...) and a view of the first contiguous bytes of `[address, +length)`.
@@ -38,43 +67,228 @@ class Vram:
         `address` is a DPA for the PF and a GDPA for a VF. None when it is outside of VRAM altogether. Raises
         `AccessFault` when LMTT gives a VF nothing there.
         """
-        raise NotImplementedError
+        vfid = initiator.index
+        if not vfid and not 0 <= address < self.size:
+            return None
+        found = self._locate(vfid, address)
+        if found is None:
+            raise AccessFault(initiator, Space.DEVICE, address, f"LMTT gives {initiator.name} nothing there")
+        owner, memory, offset = found
+        span = BLOCK_SIZE - (address & _BLOCK_MASK)
+        while span < length:
+            following = self._locate(vfid, address + span)
+            if following is None or following[1] is not memory or following[2] != offset + span:
+                break
+            span += BLOCK_SIZE
+        return self._name(owner), memory.view[offset : offset + min(span, length)]
+
+    def owner(self, dpa: int) -> int:
+        """VFID of the function that has the block at `dpa`, 0 for the PF. Raises ValueError outside of VRAM."""
+        if not 0 <= dpa < self.size:
+            raise ValueError(f"DPA {dpa:#x} is outside of VRAM ({self.size:#x} bytes)")
+        home = self._homes[dpa >> BLOCK_SHIFT]
+        return home[0] if home else 0
+
+    def to_dpa(self, initiator: Initiator, address: int) -> int | None:
+        """The DPA of a function's device address; None when it has none."""
+        if not initiator.index:
+            return address if 0 <= address < self.size else None
+        block = self._blocks.get(initiator.index, {}).get(address >> BLOCK_SHIFT)
+        return None if block is None else block << BLOCK_SHIFT | address & _BLOCK_MASK
+
+    def zero(self, view: memoryview) -> bool:
+        """Zero `view` by giving its pages back to the host. False, and nothing done, when it is no view of VRAM.
+
+        Whole pages only: a view that does not begin and end on a page boundary is not taken.
+        """
+        if view.readonly or view.nbytes == 0:
+            return False
+        start = ctypes.addressof(ctypes.c_char.from_buffer(view))
+        if (start | view.nbytes) % PAGE_SIZE:
+            return False
+        for memory in self._memories.values():
+            base = ctypes.addressof(ctypes.c_char.from_buffer(memory.view))
+            if base <= start and start + view.nbytes <= base + memory.size:
+                memory.discard(start - base, view.nbytes)
+                return True
+        return False
+
+    # Who has what.
+
+    def blocks(self, vfid: int) -> dict[int, int]:
+        """What VF `vfid` has now: GDPA block -> DPA block."""
+        return dict(self._blocks.get(vfid, {}))
 
     def assign(self, vfid: int, blocks: Mapping[int, int]) -> int:
         """Make `blocks` (GDPA block number -> DPA block number, in units of 2 MiB) all that VF `vfid` has.
 
         The content of blocks that change owner moves along, both ways, and windows on them are revoked. Nothing
         happens to blocks that stay: calling this with the same mapping is free of effects. Returns how many changed.
+        Raises ValueError for blocks outside of VRAM.
         """
-        raise NotImplementedError
-
-    def blocks(self, vfid: int) -> dict[int, int]:
-        """What VF `vfid` has now: GDPA block -> DPA block."""
-        raise NotImplementedError
+        return self._change({vfid: dict(blocks)})
 
     def update(self, root: int | None, vfids: range) -> int:
         """Follow LMTT: walk the directory at DPA `root` (None: LMTT is off) for `vfids` and assign what it says.
 
-        Call it on TLB_INVALIDATION_ALL and when LMEM_CFG is written; idempotent and cheap when nothing changed.
-        Returns how many blocks changed owner.
+        Call it on TLB_INVALIDATION_ALL and when LMEM_CFG is written; idempotent and cheap when nothing changed. Tables
+        that cannot be followed give their VF nothing. Returns how many blocks changed owner.
         """
-        raise NotImplementedError
+        wanted: dict[int, dict[int, int]] = {}
+        for vfid in vfids:
+            blocks = {} if root is None else self._walk(root, vfid)
+            if blocks is not self._blocks.get(vfid) and blocks != self._blocks.get(vfid, {}):
+                wanted[vfid] = blocks
+        return self._change(wanted) if wanted else 0
 
     def provision(self, vfid: int, size: int) -> None:
         """Give VF `vfid` `size` bytes at GDPA 0 from free blocks at the top of VRAM: cards without a PF driver.
 
         `size` is a multiple of 2 MiB; 0 takes everything back. Raises ValueError when it does not fit.
         """
-        raise NotImplementedError
-
-    def owner(self, dpa: int) -> int:
-        """VFID of the function that has the block at `dpa`, 0 for the PF."""
-        raise NotImplementedError
+        if size < 0 or size & _BLOCK_MASK:
+            raise ValueError(f"VF {vfid}: {size:#x} bytes of VRAM is not a multiple of {BLOCK_SIZE:#x} (2 MiB)")
+        count = size >> BLOCK_SHIFT
+        kept = dict(sorted(self._blocks.get(vfid, {}).items())[:count])
+        taken = {dpa for blocks in self._blocks.values() for dpa in blocks.values()}
+        free = (dpa for dpa in range(len(self._homes) - 1, -1, -1) if dpa not in taken)
+        chosen = sorted(set(kept.values()) | {dpa for dpa, _ in zip(free, range(count - len(kept)), strict=False)})
+        if len(chosen) < count:
+            left = (len(self._homes) - len(taken)) << BLOCK_SHIFT
+            raise ValueError(f"VF {vfid}: {size:#x} bytes of VRAM do not fit, {left:#x} are free")
+        fresh = iter(dpa for dpa in chosen if dpa not in kept.values())
+        self.assign(vfid, kept | {gdpa: next(fresh) for gdpa in range(count) if gdpa not in kept})
 
     def clear(self, vfid: int) -> None:
         """Zero all that VF `vfid` has."""
-        raise NotImplementedError
+        for gdpa, dpa in self._blocks.get(vfid, {}).items():
+            if self._homes[dpa] == (vfid, gdpa):
+                self._memories[vfid].discard(gdpa << BLOCK_SHIFT, BLOCK_SIZE)
 
     def close(self) -> None:
         """Give back all memory."""
-        raise NotImplementedError
+        for memory in self._memories.values():
+            memory.close()
+
+    def _locate(self, vfid: int, address: int) -> tuple[int, Memory, int] | None:
+        """Owner, memory and offset of the bytes at a device address of `vfid`; None where it has none."""
+        if vfid:
+            blocks = self._blocks.get(vfid)
+            block = None if blocks is None else blocks.get(address >> BLOCK_SHIFT)
+            if block is None:
+                return None
+        else:
+            block = address >> BLOCK_SHIFT
+            if block >= len(self._homes):
+                return None
+        home = self._homes[block]
+        low = address & _BLOCK_MASK
+        if home is None:
+            return 0, self.memory, block << BLOCK_SHIFT | low
+        owner, gdpa = home
+        return owner, self._memories[owner], gdpa << BLOCK_SHIFT | low
+
+    def _name(self, vfid: int) -> str:
+        return self._names.get(vfid) or self._names.setdefault(vfid, f"vf{vfid}")
+
+    def _read(self, dpa: int, length: int) -> bytes:
+        parts = []
+        while length:
+            found = self._locate(0, dpa)
+            if found is None:
+                raise LookupError(dpa)
+            _, memory, offset = found
+            count = min(length, BLOCK_SIZE - (dpa & _BLOCK_MASK))
+            parts.append(bytes(memory.view[offset : offset + count]))
+            dpa += count
+            length -= count
+        return b"".join(parts)
+
+    def _walk(self, root: int, vfid: int) -> dict[int, int]:
+        try:
+            blocks = self._lmtt.blocks(root, vfid)
+            for gdpa, dpa in blocks.items():
+                self._check(vfid, gdpa, dpa)
+        except (LmttFault, ValueError) as fault:
+            if self._problems.get(vfid) != str(fault):
+                self._problems[vfid] = str(fault)
+                log.warning("LMTT is not usable, VF %d gets no memory: %s", vfid, fault)
+            return {}
+        self._problems.pop(vfid, None)
+        return blocks
+
+    def _check(self, vfid: int, gdpa: int, dpa: int) -> None:
+        if not 0 <= dpa < len(self._homes) or not 0 <= gdpa < len(self._homes):
+            raise ValueError(
+                f"VF {vfid}: GDPA {gdpa << BLOCK_SHIFT:#x} -> DPA {dpa << BLOCK_SHIFT:#x} is outside of VRAM"
+                f" ({self.size:#x} bytes)"
+            )
+
+    def _change(self, wanted: Mapping[int, dict[int, int]]) -> int:
+        """Give each VF of `wanted` the blocks it is to have; others keep theirs."""
+        for vfid, blocks in wanted.items():
+            for gdpa, dpa in blocks.items():
+                self._check(vfid, gdpa, dpa)
+        owners_before = dict(enumerate(self._homes))
+        self._blocks.update(wanted)
+        claims: dict[int, Home] = {}
+        for vfid in sorted(self._blocks):
+            for gdpa, dpa in self._blocks[vfid].items():
+                # A block that two VFs (or two GDPAs) map keeps the home it has: moving it would change nothing.
+                if dpa not in claims or self._homes[dpa] == (vfid, gdpa):
+                    claims[dpa] = (vfid, gdpa)
+        changed = [dpa for dpa, home in owners_before.items() if home != claims.get(dpa)]
+        if not changed:
+            return 0
+        # By way of the PF's memory, where a block's own place is always free: places at a VF may not be free yet.
+        leaving = [(dpa, home) for dpa in changed if (home := self._homes[dpa]) is not None]
+        coming = [(dpa, claims[dpa]) for dpa in changed if dpa in claims]
+        for dpa, count, (vfid, gdpa) in _runs(leaving):
+            _move(self._memories[vfid], gdpa, self.memory, dpa, count)
+        for dpa, count, (vfid, gdpa) in _runs(coming):
+            _move(self.memory, dpa, self.vf_memory(vfid), gdpa, count)
+        for dpa in changed:
+            self._homes[dpa] = claims.get(dpa)
+        self._revoke({self._name(vfid) for _, (vfid, _) in leaving + coming} | {self._name(0)})
+        return len(changed)
+
+    def _revoke(self, owners: set[str]) -> None:
+        if self.fabric is not None:
+
+            def touched(window: Window) -> bool:
+                return window.owner in owners
+
+            self.fabric.revoke(touched)
+
+
+def _runs(blocks: list[tuple[int, Home]]) -> list[tuple[int, int, Home]]:
+    """(first DPA block, how many, home of the first) of stretches that are contiguous on both sides."""
+    runs: list[tuple[int, int, Home]] = []
+    for dpa, home in sorted(blocks):
+        if runs:
+            first, count, (vfid, gdpa) = runs[-1]
+            if dpa == first + count and home == (vfid, gdpa + count):
+                runs[-1] = (first, count + 1, (vfid, gdpa))
+                continue
+        runs.append((dpa, 1, home))
+    return runs
+
+
+def _move(source: Memory, source_block: int, target: Memory, target_block: int, count: int) -> None:
+    """Move `count` blocks: only pages that were ever touched cost anything, and what was at the target is gone."""
+    start, end = source_block << BLOCK_SHIFT, (source_block + count) << BLOCK_SHIFT
+    shift = (target_block - source_block) << BLOCK_SHIFT
+    target.discard(start + shift, end - start)
+    position = start
+    while position < end:
+        try:
+            data = os.lseek(source.fd, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but holes from here on
+            break
+        hole = min(os.lseek(source.fd, data, os.SEEK_HOLE), end)
+        while data < hole:
+            length = min(_MOVE_CHUNK, hole - data)
+            # Copies into the mapping without the interpreter's lock.
+            data += os.preadv(source.fd, [target.view[data + shift : data + shift + length]], data)
+        position = max(hole, position + 1)
+    source.discard(start, end - start)

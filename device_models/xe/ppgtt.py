@@ -1,0 +1,146 @@
+"""Per-process GTT: five levels of 8-byte entries in VRAM, 57 bits of which the driver uses 48 (`xe_pt.c`, `xe_vm.c`).
+
+Level 4 is the root, level 0 maps pages of 4 KiB, or of 64 KiB where the entry above says so (32 entries then). Level 1
+entries may map 2 MiB, level 2 entries 1 GiB. Page tables are always in VRAM, as the function addresses it (a DPA of
+the PF, a GDPA of a VF); what leaves map is VRAM or system memory.
+"""
+
+from __future__ import annotations
+
+from emulator.interconnect import AccessFault, Space
+
+from .address_space import AddressSpace, Extent, FunctionView, contiguous
+from .ggtt import ADDRESS_MASK, TranslationFault
+
+PRESENT = 1 << 0
+WRITABLE = 1 << 1
+COMPACT_64K = 1 << 6
+LARGE = 1 << 7
+PS64 = 1 << 8
+NULL = 1 << 9
+ATOMIC_ENABLE = 1 << 10
+DEVICE_MEMORY = 1 << 11
+"""regs/xe_gtt_defs.h: XE_PAGE_PRESENT, XE_PAGE_RW, XE_PDE_64K, XE_PDE_PS_2M and XE_PDPE_PS_1G, XE_PTE_PS64,
+XE_PTE_NULL, XE_USM_PPGTT_PTE_AE, XE_PPGTT_PTE_DM. PS64 is a hint: 16 entries that map 64 KiB in a row."""
+
+ROOT_LEVEL = 4
+VA_BITS = 48
+VA_MASK = (1 << VA_BITS) - 1
+"""Addresses are cut to 48 bits: the driver binds canonical addresses (0xffff8000... too)."""
+
+VRAM_KIND = "vram"
+SYSTEM_KIND = "system"
+NULL_KIND = "null"
+
+_SHIFTS = (12, 21, 30, 39, 48)
+_LARGEST_LEAF = 2
+
+Table = tuple[memoryview, int]
+"""Entries of a last table, and how many bits of address each maps."""
+
+
+class PpgttSpace(AddressSpace):
+    """The address space of `function` whose level 4 table is at `root`, known to the TLB as `asid`."""
+
+    def __init__(self, function: FunctionView, root: int, asid: int) -> None:
+        """`root` is the root descriptor of a context image (PDP0): only its address bits count."""
+        super().__init__(function)
+        self.root = root & ADDRESS_MASK
+        self.asid = asid
+        self.name = f"PPGTT {self.root:#x}"
+        self._tables: dict[int, Table] = {}
+        """Level 0 tables by address >> 21: what a page walk mostly needs."""
+
+    def flush(self) -> None:
+        """Forget every translation kept."""
+        self._tables.clear()
+        super().flush()
+
+    def extent(self, address: int, length: int, write: bool) -> Extent:
+        address &= VA_MASK
+        table, index, shift, entry, _ = self._walk(address, write)
+        size = 1 << shift
+        low = address & (size - 1)
+        count = size - low
+        if length > count:
+            last = min(len(table), index + (low + length + size - 1 >> shift))
+            entries = table[index:last].tolist()
+            run = contiguous(entries, size) if not entry & NULL else _same(entries)
+            count = (run << shift) - low
+        count = min(count, length)
+        if entry & NULL:
+            return Extent(None, 0, min(count, 1 << 21), NULL_KIND)
+        target = (entry & ADDRESS_MASK & -size) | low
+        if entry & DEVICE_MEMORY:
+            return Extent(Space.DEVICE, target, count, VRAM_KIND)
+        return Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
+
+    def leaf(self, address: int, write: bool) -> tuple[int, int]:
+        address &= VA_MASK
+        _, _, shift, _, _ = self._walk(address, write)
+        return address & -(1 << shift), 1 << shift
+
+    def describe(self, address: int) -> list[tuple[int, int]]:
+        """(level, entry) of every step of the walk of `address`, as far as it gets: for `inspect` and reports."""
+        steps: list[tuple[int, int]] = []
+        table = self.root
+        for level in range(ROOT_LEVEL, -1, -1):
+            view = self._entries(table, address, level, False)
+            entry = view[(address & VA_MASK) >> _SHIFTS[level] & 0x1FF]
+            steps.append((level, entry))
+            if not entry & PRESENT or not level or (entry & LARGE and level <= _LARGEST_LEAF):
+                break
+            table = entry & ADDRESS_MASK
+        return steps
+
+    def _walk(self, address: int, write: bool) -> tuple[memoryview, int, int, int, int]:
+        """(table, index, shift, entry, level) of the leaf of `address`. Raises `TranslationFault`."""
+        kept = self._tables.get(address >> 21)
+        level = 0
+        if kept is None:
+            entry, view = 0, None
+            table = self.root
+            for level in range(ROOT_LEVEL, 0, -1):
+                view = self._entries(table, address, level, write)
+                index = address >> _SHIFTS[level] & 0x1FF
+                entry = view[index]
+                if not entry & PRESENT:
+                    raise self._fault(address, level, entry, write, "not present")
+                if entry & LARGE and level <= _LARGEST_LEAF:
+                    return self._leaf(view, index, _SHIFTS[level], address, level, write)
+                table = entry & ADDRESS_MASK
+            view = self._entries(table, address, 0, write)
+            kept = (view[:32], 16) if entry & COMPACT_64K else (view, 12)
+            self._tables[address >> 21] = kept
+        view, shift = kept
+        return self._leaf(view, (address & 0x1FFFFF) >> shift, shift, address, 0, write)
+
+    def _leaf(
+        self, view: memoryview, index: int, shift: int, address: int, level: int, write: bool
+    ) -> tuple[memoryview, int, int, int, int]:
+        entry = view[index]
+        if not entry & PRESENT:
+            raise self._fault(address, level, entry, write, "not present")
+        if write and not entry & WRITABLE:
+            raise self._fault(address, level, entry, write, "read-only")
+        return view, index, shift, entry, level
+
+    def _entries(self, table: int, address: int, level: int, write: bool) -> memoryview:
+        """The 512 entries of the table at device address `table`."""
+        try:
+            found = self.function.gpu.vram.resolve(self._initiator, table, 0x1000, False)
+        except AccessFault as fault:
+            raise self._fault(address, level, table, write, f"page table at {table:#x}: {fault.reason}") from fault
+        if found is None or len(found[1]) < 0x1000:
+            raise self._fault(address, level, table, write, f"page table at {table:#x} is outside of VRAM")
+        return found[1].cast("Q")
+
+    def _fault(self, address: int, level: int, entry: int, write: bool, reason: str) -> TranslationFault:
+        return TranslationFault(
+            self.function.ggtt.name, self.name, address, level=level, entry=entry, write=write, reason=reason
+        )
+
+
+def _same(entries: list[int]) -> int:
+    """How many NULL entries there are from the first on: their address bits mean nothing."""
+    return next((index for index, entry in enumerate(entries) if not entry & NULL), len(entries))
