@@ -1,0 +1,80 @@
+"""Tables, JUnit, and resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from emulator.guest.igt_expectations import Expectation, Expectations
+from emulator.guest.igt_report import append_result, junit, read_results, summary, table
+from emulator.guest.igt_results import SubtestResult
+from emulator.guest.igt_suite import SuiteError
+
+EXPECTATIONS = Expectations((Expectation(("xe_query@pxp",), ("skip",), "hardware", "no PXP"),))
+RESULTS = [
+    SubtestResult("xe_query", "engines", "pass", seconds=1.25),
+    SubtestResult("xe_query", "pxp", "skip", seconds=0.5, reason="requirement"),
+    SubtestResult("xe_vm", "bind", "fail", seconds=2, reason="a \x00 & <b>", output="said \x1b that", kernel_log="log"),
+    SubtestResult("xe_vm", "bind", "timeout", on="vf1", seconds=60, reason="slow"),
+]
+
+
+def test_results_are_read_back_and_the_last_of_a_subtest_counts(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    for result in [*RESULTS, SubtestResult("xe_vm", "bind", "pass")]:
+        append_result(file, result)
+    found = {(result.name, result.on): result.outcome for result in read_results(file)}
+    assert found[("xe_vm@bind", "pf")] == "pass"
+    assert found[("xe_vm@bind", "vf1")] == "timeout"
+    assert len(found) == 4
+
+
+def test_a_last_line_that_was_cut_short_is_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    append_result(file, RESULTS[0])
+    with file.open("a") as stream:
+        stream.write('{"test": "xe_')
+    assert [result.name for result in read_results(file)] == ["xe_query@engines"]
+
+
+def test_a_file_of_something_else_is_refused_with_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_text("hello\n\n{}\n")
+    with pytest.raises(SuiteError, match=r"results\.jsonl:1"):
+        read_results(file)
+
+
+def test_no_file_is_no_result(tmp_path: Path) -> None:
+    assert read_results(tmp_path / "none") == []
+
+
+def test_the_table_has_a_line_a_test_and_function_and_a_total() -> None:
+    lines = table(RESULTS).splitlines()
+    assert lines[2] == "| pf | xe_query | 1 | 1 | 0 |  | 2 | engines 1.2 |"
+    assert lines[3] == "| pf | xe_vm | 0 | 0 | 1 |  | 2 | bind 2.0 |"
+    assert lines[4] == "| vf1 | xe_vm | 0 | 0 | 0 | timeout 1 | 60 | bind 60.0 |"
+    assert lines[5].startswith("|  | total | 1 | 1 | 1 | timeout 1 |")
+
+
+def test_the_summary_counts_what_is_as_on_hardware() -> None:
+    text = summary(RESULTS, EXPECTATIONS)
+    assert "4 subtests: 2 (50.0 %)" in text
+    assert "xe_vm@bind on vf1: timeout: slow" in text
+    assert "xe_query@pxp" not in text
+
+
+def test_junit_has_failures_for_what_is_not_explained_and_is_valid_xml() -> None:
+    root = ElementTree.fromstring(junit(RESULTS, EXPECTATIONS))
+    cases = {(case.get("classname"), case.get("name")): case for case in root.iter("testcase")}
+    assert len(cases) == 4
+    assert cases["igt.pf.xe_query", "engines"].find("failure") is None
+    skipped = cases["igt.pf.xe_query", "pxp"].find("skipped")
+    assert skipped is not None
+    assert skipped.get("message") == "skip, as expected: no PXP"
+    failure = cases["igt.pf.xe_vm", "bind"].find("failure")
+    assert failure is not None
+    assert failure.get("message") == "fail: a ? & <b>"
+    assert failure.text == "log"
+    assert [suite.get("failures") for suite in root.iter("testsuite")] == ["0", "1", "1"]
