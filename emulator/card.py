@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from emulator.executor import Executor
 from emulator.faults import Faults
@@ -29,11 +29,9 @@ from emulator.observe.accesses import trace_fabric, trace_function, trace_regist
 from emulator.observe.stalls import StallWatchdog
 from emulator.observe.trace import Tracer
 from emulator.options import CardError, Option, check_options, unknown
+from emulator.pci.function import COMMAND, COMMAND_MASTER, Function
 from emulator.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError, load_plugin
 from emulator.registers import RegisterFile
-
-if TYPE_CHECKING:
-    from emulator.pci.function import Function
 
 __all__ = ["Card", "CardConfig", "CardError", "Command", "DeviceMemory", "DeviceModel", "InterconnectConfig", "Option"]
 
@@ -230,14 +228,22 @@ class Card:
         trace_fabric(self.tracer, self.fabric)
 
     def _revoke_with_guest_memory(self, function: Function) -> None:
+        """No window may outlive the mapping, the client, or the permission that it was opened by."""
+
         def unmapped(address: int, length: int) -> None:
             self.fabric.revoke_range(function, Space.SYSTEM, address, length)
 
-        def detached() -> None:
+        def all_of_it() -> None:
             self.fabric.revoke_range(function, Space.SYSTEM, 0, 1 << 64)
 
+        def command_written(old: int, written: int) -> None:
+            if old & ~written & COMMAND_MASTER:
+                all_of_it()
+
         function.on_unmapped.append(unmapped)
-        function.on_detached.append(detached)
+        function.on_detached.append(all_of_it)
+        function.on_reset.append(lambda reason: all_of_it())
+        function.config.watch(COMMAND, 2, command_written)
 
 
 @contextmanager

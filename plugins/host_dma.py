@@ -13,6 +13,7 @@ from emulator.card import Card, Option
 from emulator.executor import Executor
 from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
 from emulator.memory import PAGE_SIZE
+from emulator.pci.function import COMMAND, COMMAND_MASTER, Function
 from emulator.pci.transport import DmaError, Transport
 
 OWNER = "guest"
@@ -35,12 +36,12 @@ class HostDma:
     def open(
         self, initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str
     ) -> Window | None:
-        if space != Space.SYSTEM:
-            return None
         # Only functions have clients; another initiator has no memory of a guest.
-        transport: Transport | None = getattr(initiator, "transport", None)
-        if transport is None:
+        if space != Space.SYSTEM or not isinstance(initiator, Function) or initiator.transport is None:
             return None
+        if not initiator.config.peek(COMMAND, 2) & COMMAND_MASTER:
+            raise AccessFault(initiator, space, address, "the function is no bus master (bit 2 of COMMAND is clear)")
+        transport = initiator.transport
         entry = self._card.fabric.ledger.entry(initiator.name, OWNER, self.name, kind)
         if self._views:
             view = transport.view(address, length, write)
