@@ -89,6 +89,9 @@ class Boot:
                 gt.register("PMINTRMSK", 0xA168),
             ]
         )
+        if gt.index == 0:
+            # Above the registers that each GT has a copy of: doorbells for both.
+            registers.add([gt.register("GT_PM_CONFIG", 0x13816C)])
 
     def parameter(self, index: int) -> int:
         """Boot parameter `index` (LOG_PARAMS...), as the driver left it in SOFT_SCRATCH(1 + index)."""

@@ -234,8 +234,8 @@ class Sriov:
         """Copy a VF's entries into the PF's window, with the VFID in place (for `xe_ggtt.c:xe_ggtt_node_save`)."""
         start, size = self._ggtt_range(vfid)
         if size:
-            entries = self._guc.clients[vfid].function.ggtt.entries(start, size, vfid)
-            self._guc.pf.function.ggtt.load(start, entries, vfid)
+            entries = self._guc.clients[vfid].function.ggtt.read_entries(start, size, vfid)
+            self._guc.pf.function.ggtt.write_entries(start, entries, vfid)
             self._shown.add(vfid)
 
     def take_ggtt(self, vfid: int) -> None:
@@ -244,7 +244,7 @@ class Sriov:
         self._shown.discard(vfid)
         if size:
             function = self._guc.clients[vfid].function
-            function.ggtt.load(start, self._guc.pf.function.ggtt.entries(start, size, 0), 0)
+            function.ggtt.write_entries(start, self._guc.pf.function.ggtt.read_entries(start, size, 0), 0)
             function.ggtt_space.flush()
 
     def _ggtt_range(self, vfid: int) -> tuple[int, int]:
