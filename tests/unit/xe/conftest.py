@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import device_models.xe.battlemage as battlemage
+from device_models.xe import battlemage
 from emulator.card import Card, CardConfig
 from emulator.registers import Register
 
