@@ -18,7 +18,7 @@ from emulator.guest.environment import Environment
 from emulator.guest.errors import CommandTimeout, GuestError
 from emulator.guest.guest import Guest, GuestSpec, boot
 from emulator.guest.igt_expectations import Expectations
-from emulator.guest.igt_package import PROGRAMS, IgtBuild
+from emulator.guest.igt_package import PROGRAMS, IgtBuild, host_programs
 from emulator.guest.igt_results import (
     IDLE,
     LOST,
@@ -222,17 +222,25 @@ class Bench:
                 word for key, value in self.group.device.items() for word in ("--set", f"{key}={_setting(value)}")
             ]
             vfs = ["--vfs", str(self.group.vf)] if self.group.vf and "vfs" not in self.group.device else []
-            card = stack.enter_context(_card([*self.run.card, *vfs, *settings], self.run.output / "server.log"))
+            arguments = [*self.run.card, *vfs, *settings]
+            cards, devices = [], []
+            for number in range(self.group.cards):
+                log = self.run.output / (f"server{number}.log" if number else "server.log")
+                cards.append(stack.enter_context(_card(arguments, log)))
+                devices += device_arguments(
+                    cards[-1].description, port=f"card{number}", chassis=number + 1, qtest=number == 0
+                )
             kernel = Kernel.custom(*self.run.kernel) if self.run.kernel is not None else None
             spec = GuestSpec(
                 machine=Machine(
                     memory=self.group.memory or needs.memory,
                     cpus=needs.cpus,
-                    arguments=device_arguments(card.description),
+                    cpu=self.group.cpu or None,
+                    arguments=devices,
                 ),
                 modules=(needs.driver, *needs.modules),
                 firmware=needs.firmware,
-                files=self.build.guest_files(self.programs),
+                files=self.build.guest_files(self.programs) | host_programs(needs.programs),
                 kernel=kernel,
                 append=" ".join(filter(None, (needs.append, self.run.append))),
                 accelerator=self.run.accelerator,
@@ -242,7 +250,7 @@ class Bench:
             guest = await stack.enter_async_context(boot(spec))
             report(f"  a guest is up after {guest.boot_seconds:.1f} s ({guest.accelerator.name})")
             await self._prepare(guest)
-            self.guest, self.card = guest, card
+            self.guest, self.card = guest, cards[0]
             self._stalls = self._log_position = 0
             self._stack = stack.pop_all()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -148,6 +149,13 @@ class IgtBuild:
         versions = {folder: _c_library_version(folder / "libc.so.6") for folder in candidates}
         present = [folder for folder in candidates if versions[folder]]
         return sorted(present, key=lambda folder: versions[folder], reverse=True)
+
+
+def host_programs(names: Iterable[str]) -> dict[str, Path]:
+    """Guest paths and files of programs of this host; those that it does not have are left out."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    found = {name: shutil.which(name, path=path) for name in names}
+    return {f"/usr/sbin/{name}": Path(program).resolve() for name, program in found.items() if program is not None}
 
 
 def _is_test_program(path: Path) -> bool:

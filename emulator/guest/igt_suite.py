@@ -5,6 +5,7 @@
     pci_class = "0x030000"        # how the card's functions are recognised in /sys/bus/pci
     modules = ["vgem"]            # loadable besides the driver
     firmware = ["xe/bmg_guc_70.bin"]
+    programs = ["rtcwake"]        # of the host, that tests call; one that is not here is left out
     memory = 2048                 # MiB
     ready = "ls /sys/bus/pci/devices/$1/drm | grep -q renderD"     # shell: is the bound function $1 usable?
     append = ""                   # to the kernel's command line
@@ -26,7 +27,9 @@
     on = "pf"                     # or "vf1": that VF, made and bound before
     active = false                # true: a pass in which the device did nothing is no pass
     device = { vram = "1 GiB" }   # options of the card
+    cards = 1                     # so many equal cards; the first is the one under test
     memory = 4096                 # MiB of the guest, instead of [guest] memory
+    cpu = "EPYC,phys-bits=46"     # QEMU's -cpu
 
 Several `[[group]]` tables may have one name; each is run in a guest of its own.  Patterns are those of a shell, on
 `test@subtest`; one without `@` means all subtests of the tests that it names.
@@ -45,6 +48,8 @@ from typing import Any
 from emulator.guest.errors import GuestError
 from emulator.guest.igt_results import KernelLog
 
+_MOST_CARDS = 4
+
 
 class SuiteError(GuestError):
     """A suite or expectation file is wrong; the text names the file, the key and what is allowed."""
@@ -58,6 +63,7 @@ class GuestNeeds:
     pci_class: str
     modules: tuple[str, ...] = ()
     firmware: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     memory: int = 2048
     cpus: int = 1
     ready: str = "true"
@@ -75,7 +81,9 @@ class Group:
     on: str = "pf"
     active: bool = False
     device: Mapping[str, Any] = field(default_factory=dict)
+    cards: int = 1
     memory: int = 0
+    cpu: str = ""
 
     @property
     def vf(self) -> int:
@@ -106,6 +114,7 @@ class Suite:
             pci_class=needs.text("pci_class"),
             modules=needs.texts("modules"),
             firmware=needs.texts("firmware"),
+            programs=needs.texts("programs"),
             memory=needs.number("memory", GuestNeeds.memory),
             cpus=needs.number("cpus", GuestNeeds.cpus),
             ready=needs.text("ready", GuestNeeds.ready),
@@ -133,13 +142,17 @@ class Suite:
                 item.text("on", "pf"),
                 item.flag("active"),
                 item.table("device").values,
+                item.number("cards", 1),
                 item.number("memory", 0),
+                item.text("cpu", ""),
             )
             item.finish()
             if not re.fullmatch(r"pf|vf[1-9]\d*", group.on):
                 raise SuiteError(
                     f'{item.place}.on: "{group.on}" is not a function; allowed is "pf" or "vf1", "vf2", ...'
                 )
+            if not 1 <= group.cards <= _MOST_CARDS:
+                raise SuiteError(f"{item.place}.cards: {group.cards} is not between 1 and {_MOST_CARDS}")
             groups.append(group)
         table.finish()
         return Suite(guest, tuple(groups), kernel_log, tuple(timeouts))

@@ -328,3 +328,14 @@ def test_a_pass_of_an_active_group_needs_work_of_the_device(
     stage = Stage(monkeypatch, behaviour)
     groups = (Group("a", ("xe_vm",), active=True),)
     assert stage.run(request(tmp_path, groups=groups, tests=("xe_vm@scratch",))) == {"xe_vm@scratch/pf": outcome}
+
+
+def test_a_group_of_two_cards_has_two_root_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stage = Stage(monkeypatch, answer)
+    groups = (Group("a", ("xe_vm",), cards=2, cpu="EPYC"),)
+    stage.run(request(tmp_path, groups=groups, tests=("xe_vm@scratch",)))
+    assert len(stage.cards) == 2
+    machine = stage.specs[0].machine
+    assert machine.cpu == "EPYC"
+    ports = [item for item in machine.arguments if item.startswith("pcie-root-port")]
+    assert [port.split(",")[1:3] for port in ports] == [["id=card0", "chassis=1"], ["id=card1", "chassis=2"]]

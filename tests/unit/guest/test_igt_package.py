@@ -126,3 +126,12 @@ def test_a_missing_library_is_named_with_who_needs_it(installed: Path, environme
 def test_a_program_that_cannot_list_its_subtests_is_named(installed: Path, environment: Any) -> None:
     with pytest.raises(IgtNotFound, match="xe_query --list-subtests"):
         IgtBuild(installed, environment).subtests(["xe_query"])
+
+
+def test_programs_of_the_host_are_taken_along_when_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = put(tmp_path / "bin/rtcwake-of-the-test", b"#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    files = igt_package.host_programs(["rtcwake-of-the-test", "no-such-program-anywhere"])
+    assert files == {"/usr/sbin/rtcwake-of-the-test": program}
