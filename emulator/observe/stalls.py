@@ -74,7 +74,7 @@ class StallWatchdog:
     """Watches register files for polling. `after` seconds of it make a stall, which is reported once."""
 
     def __init__(self, files: Sequence[RegisterFile], after: float = 1.0) -> None:
-        """`files` may grow until `start`."""
+        """`files` may grow."""
         self.after = after
         self.stalls: deque[Stall] = deque(maxlen=KEPT)
         """The last stalls, oldest first."""
@@ -86,7 +86,6 @@ class StallWatchdog:
 
     def start(self) -> None:
         """Start the thread."""
-        self._suspects = [_Suspect(file) for file in self._files]
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="stalls", daemon=True)
         self._thread.start()
@@ -103,6 +102,7 @@ class StallWatchdog:
 
     def sample(self, now: float) -> None:
         """Look once; `now` are seconds of a clock that does not go back. The thread does this."""
+        self._suspects += [_Suspect(file) for file in self._files[len(self._suspects) :]]
         for suspect in self._suspects:
             stall = suspect.sample(now, self.after)
             if stall is not None:
@@ -164,7 +164,7 @@ class _Suspect:
     def _stall(self, watch: ReadWatch, seconds: float) -> Stall:
         file, offset = self._file, self._offset
         register = file.registers.get(offset)
-        declared = register is not None and offset == register.offset
+        fields = register.decode(watch.last) if register is not None and offset == register.offset else {}
         return Stall(
             file.name,
             file.name_of(offset),
@@ -174,5 +174,5 @@ class _Suspect:
             watch.last,
             watch.all_zeros,
             watch.all_ones,
-            register.decode(watch.last) if register is not None and declared else {},
+            fields,
         )
