@@ -7,7 +7,7 @@ declared so that traces and reports name them.
 from __future__ import annotations
 
 from device_models.xe.function import Gt
-from emulator.registers import RegisterFile
+from emulator.registers import RO, RegisterFile
 
 _MAIN = {
     "STATELESS_COMPRESSION_CTRL": 0x4148,
@@ -57,6 +57,16 @@ _MEDIA = {
     "OAM2_STATUS": 0x14998,
 }
 
+# What the units of the 3D pipeline have finished (xe_guc_capture.c, xe_hw_engine.c): idle units read all ones.
+_INSTDONE = {
+    "INSTDONE_GEOM_SVGUNIT": 0x666C,
+    "SC_INSTDONE": 0x7100,
+    "SC_INSTDONE_EXTRA": 0x7104,
+    "SC_INSTDONE_EXTRA2": 0x7108,
+    "SAMPLER_INSTDONE": 0xE160,
+    "ROW_INSTDONE": 0xE164,
+}
+
 # Work-around 16023588340 of graphics 20.01 flushes L2 by hand: writing 1 starts, 0 is "done" (xe_device.c).
 XE2_GLOBAL_INVAL = 0xB404
 
@@ -65,5 +75,6 @@ def declare(gt: Gt, registers: RegisterFile) -> None:
     """Add those of `gt`."""
     registers.add([gt.register(name, offset) for name, offset in (_MEDIA if gt.index else _MAIN).items()])
     if gt.index == 0:
+        registers.add([gt.register(name, offset, reset=0xFFFFFFFF, access=RO) for name, offset in _INSTDONE.items()])
         registers.add([gt.register(f"L3_CHICKEN_SLOT({n})", 0xB1A0 + 4 * n) for n in range(8)])
-        registers.add([gt.register("XE2_GLOBAL_INVAL", XE2_GLOBAL_INVAL, access="ro")])
+        registers.add([gt.register("XE2_GLOBAL_INVAL", XE2_GLOBAL_INVAL, access=RO)])
