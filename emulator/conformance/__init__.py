@@ -1,1 +1,85 @@
-"""A black-box conformance suite for vfio-user servers, written from the specification; see `docs/conformance.md`."""
+"""A black-box conformance suite for vfio-user servers, written from the specification; see `docs/conformance.md`.
+
+    results = run("/run/card/pf.sock", Profile.load("my-device.toml"))
+
+The suite speaks to a socket and knows nothing of the server behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emulator.conformance.case import Result
+    from emulator.conformance.profile import Profile
+
+
+def run(
+    socket_path: str,
+    profile: Profile | None = None,
+    *,
+    cases: Sequence[str] = (),
+    slow: bool = False,
+    timeout: float = 30.0,
+    progress: Callable[[Result], None] | None = None,
+) -> list[Result]:
+    """Run cases against the server at `socket_path`, which must have no other client.
+
+    `cases` are patterns of ids ("dma.*"), all without; `slow` adds the slow ones; `timeout` is seconds a case. Raises
+    ValueError for a pattern that matches nothing, and `runner.ServerGone`.
+    """
+    # Imported when used: device models import `emulator.conformance.device`, and need no client for it.
+    from emulator.conformance.profile import Profile
+    from emulator.conformance.runner import Runner, select_cases
+
+    chosen = select_cases(cases, slow=slow)
+    return Runner(socket_path, profile or Profile(), timeout).run(chosen, progress)
+
+
+def main(
+    socket_path: str,
+    profile_path: str | None = None,
+    junit_path: str | None = None,
+    *,
+    cases: Sequence[str] = (),
+    slow: bool = False,
+    list_only: bool = False,
+    timeout: float = 30.0,
+    echo: Callable[[str], None] = print,
+) -> int:
+    """`vfio-user-xe conformance`: run, print, write the JUnit file; returns the exit code.
+
+    0: every case passed or was skipped. 1: at least one failed. 2: nothing could be run (`echo` says why).
+    """
+    from pathlib import Path
+
+    from emulator.conformance import report
+    from emulator.conformance.case import FAIL
+    from emulator.conformance.profile import Profile, ProfileError
+    from emulator.conformance.runner import ServerGone, select_cases
+
+    try:
+        if list_only:
+            for case in select_cases(cases, slow=True):
+                echo(f"{case.id}  [{case.section}]  {case.summary}")
+            return 0
+        profile = Profile.load(profile_path) if profile_path else Profile(name=socket_path)
+        results = run(
+            socket_path,
+            profile,
+            cases=cases,
+            slow=slow,
+            timeout=timeout,
+            progress=lambda result: echo(report.line(result)),
+        )
+        if junit_path:
+            Path(junit_path).write_text(report.junit(results, profile.name), "utf-8")
+    except (ProfileError, ServerGone, ValueError) as exc:
+        echo(f"error: {exc}")
+        return 2
+    except OSError as exc:
+        echo(f"error: cannot write {junit_path}: {exc.strerror}")
+        return 2
+    echo(report.summary(results))
+    return int(any(result.verdict == FAIL for result in results))

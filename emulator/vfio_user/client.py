@@ -104,7 +104,8 @@ class Client(Owner):
         """Called with every command of the server; returns the whole reply message, or None to send none (yet)."""
         self.unexpected: list[Message] = []
         """Replies that nothing was waiting for."""
-        self._twin: Connection | None = None
+        self.twin: Connection | None = None
+        """The socket that the commands of the server come over, where twin sockets were negotiated."""
         self._twin_thread: threading.Thread | None = None
         self._thread: threading.Thread | None = None
         self._owned: list[Owner] = []
@@ -157,8 +158,8 @@ class Client(Owner):
     def close(self) -> None:
         """Disconnect, end the threads, close every descriptor and unmap every region this client gave out."""
         self.connection.close()
-        if self._twin is not None:
-            self._twin.close()
+        if self.twin is not None:
+            self.twin.close()
         for thread in (self._thread, self._twin_thread):
             if thread is not None and thread is not threading.current_thread():
                 thread.join()
@@ -183,7 +184,7 @@ class Client(Owner):
     @property
     def has_twin_socket(self) -> bool:
         """Whether the server's commands come over a socket of their own."""
-        return self._twin is not None
+        return self.twin is not None
 
     # Raw access, for what the methods below would not send.
 
@@ -244,10 +245,14 @@ class Client(Owner):
         while not until():
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what} did not come within {limit} s")
-            handled = self._handled
-            with contextlib.suppress(TimeoutError):
-                self._receive_until(lambda: self._handled != handled, pause, "a command")  # noqa: B023 - called here
+            self.idle(pause)
             pause = min(2 * pause, 0.01)
+
+    def idle(self, seconds: float) -> None:
+        """Answer the server's commands: the first that comes, or none after `seconds`."""
+        handled = self._handled
+        with contextlib.suppress(TimeoutError):
+            self._receive_until(lambda: self._handled != handled, seconds, "a command")
 
     def serve_in_background(self) -> None:
         """From now on until `close`, answer the server's commands from a thread."""
@@ -575,15 +580,15 @@ class Client(Owner):
         return info
 
     def _start_twin(self, fd: int) -> None:
-        self._twin = Connection(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd))
+        self.twin = Connection(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd))
         self._twin_thread = threading.Thread(target=self._serve_twin, name="vfio-user-twin", daemon=True)
         self._twin_thread.start()
 
     def _serve_twin(self) -> None:
-        assert self._twin is not None
+        assert self.twin is not None
         with contextlib.suppress(Disconnected, ProtocolError):
             while True:
-                self._answer(self._twin, self._twin.receive())
+                self._answer(self.twin, self.twin.receive())
 
     def _serve_for_ever(self) -> None:
         with contextlib.suppress(Disconnected, ProtocolError):

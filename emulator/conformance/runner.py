@@ -1,0 +1,139 @@
+"""Runs cases against a server: each on connections of its own, within a time, with a look at the server afterwards."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Failure, Result, Skip
+from emulator.conformance.context import Context, open_descriptors
+from emulator.conformance.profile import Profile
+from emulator.vfio_user.client import Disconnected, ProtocolError, RequestError
+
+CASE_TIMEOUT = 30.0
+LEAK_TIMEOUT = 2.0
+
+_OF_SERVER = (Failure, Disconnected, ProtocolError, RequestError, TimeoutError)
+
+
+class ServerGone(Exception):
+    """The server does not answer at all: there is nothing to run cases against."""
+
+
+def load_cases() -> dict[str, Case]:
+    """Every case by id, in the order of the specification."""
+    import emulator.conformance.cases  # noqa: F401 - registers them
+
+    return CASES
+
+
+def select_cases(patterns: Sequence[str] = (), *, slow: bool = False) -> list[Case]:
+    """The cases whose id matches one of `patterns` ("dma.*"; all without), the slow ones only if asked for or named.
+
+    Raises ValueError for a pattern that matches nothing.
+    """
+    cases = load_cases()
+    for pattern in patterns:
+        if not any(fnmatchcase(identity, pattern) for identity in cases):
+            groups = sorted({identity.partition(".")[0] for identity in cases})
+            raise ValueError(f"no case matches {pattern!r}; groups are {', '.join(groups)}")
+    return [
+        found
+        for found in cases.values()
+        if (not patterns and (slow or not found.slow)) or any(fnmatchcase(found.id, p) for p in patterns)
+    ]
+
+
+class Runner:
+    """Runs cases one by one. Raises `ServerGone` when the server cannot even be asked what it is."""
+
+    def __init__(self, path: str, profile: Profile, timeout: float = CASE_TIMEOUT) -> None:
+        self.path = path
+        self.timeout = timeout
+        context = Context(path, profile)
+        try:
+            self.profile = profile.discovered(context.client)
+        except _OF_SERVER as exc:
+            raise ServerGone(f"{path}: {exc}") from exc
+        finally:
+            context.close()
+        # A second connection, so that what a server allocates once is allocated before descriptors are counted.
+        self._look()
+
+    def run(self, cases: Iterable[Case], progress: Callable[[Result], None] | None = None) -> list[Result]:
+        """Run `cases`; `progress` is called with each result. Ends early when the server is gone for good."""
+        results = []
+        for case in cases:
+            result = self.run_one(case)
+            results.append(result)
+            if progress is not None:
+                progress(result)
+        return results
+
+    def run_one(self, case: Case) -> Result:
+        """Run one case."""
+        start = time.monotonic()
+        reason = self.profile.skip_reason(case.id)
+        if reason is not None:
+            return Result(case, SKIP, reason, 0.0)
+        before = open_descriptors(self.profile.pid)
+        verdict, detail = self._judge(case)
+        if verdict != SKIP:
+            harm = self._harm(before)
+            if harm:
+                verdict, detail = FAIL, f"{detail}; {harm}" if detail else harm
+        return Result(case, verdict, detail, time.monotonic() - start)
+
+    def _judge(self, case: Case) -> tuple[str, str]:
+        context = Context(self.path, self.profile)
+        outcome: list[BaseException | None] = []
+
+        def body() -> None:
+            try:
+                case.check(context)
+            except BaseException as exc:
+                outcome.append(exc)
+            else:
+                outcome.append(None)
+
+        thread = threading.Thread(target=body, name=case.id, daemon=True)
+        thread.start()
+        thread.join(self.timeout)
+        hung = thread.is_alive()
+        context.close()
+        if hung:
+            thread.join(self.timeout)
+            return FAIL, f"did not end within {self.timeout:g} s"
+        error = outcome[0]
+        if error is None:
+            return PASS, ""
+        if isinstance(error, Skip):
+            return SKIP, str(error)
+        if isinstance(error, _OF_SERVER):
+            return FAIL, str(error)
+        # Not the server's doing: a mistake in the case.
+        raise error
+
+    def _look(self) -> None:
+        context = Context(self.path, self.profile)
+        try:
+            context.serves_next_client()
+        finally:
+            context.close()
+
+    def _harm(self, before: int | None) -> str:
+        """What a case did to the server, if anything."""
+        try:
+            self._look()
+        except _OF_SERVER as exc:
+            return f"afterwards the server does not serve a client: {exc}"
+        if before is None:
+            return ""
+        deadline = time.monotonic() + LEAK_TIMEOUT
+        while (now := open_descriptors(self.profile.pid)) is not None and now > before:
+            if time.monotonic() > deadline:
+                return f"the server leaks {now - before} descriptors"
+            time.sleep(0.005)
+        return ""
