@@ -30,6 +30,8 @@ BAR0 = 0x10
 _BATCH = 8
 """VFs written at once: the guest's CPUs stand still meanwhile, and nobody looks whether the guest changed its mind."""
 
+_PATIENCE = 0.1
+
 Write = tuple[int, int, int]
 
 
@@ -115,6 +117,7 @@ class VfBarProgramming:
             self._generation += 1
             self._changed_at = time.monotonic()
             self._status.state = "busy"
+            self._lock.notify_all()
             self._start()
 
     def repair(self, vfid: int) -> None:
@@ -139,6 +142,7 @@ class VfBarProgramming:
             self._programmed.clear()
             self._hint = None
             self._status = Status(runs=self._status.runs, repairs=self._status.repairs)
+            self._lock.notify_all()
             if self._thread is None:
                 self._finished = self._generation
 
@@ -182,7 +186,7 @@ class VfBarProgramming:
 
     def _target(self) -> _Target:
         sriov = self._sriov
-        vfids = sriov.enabled_vfs if sriov.memory_enabled else []
+        vfids = sriov.enabled_vfs if sriov.memory_enabled and sriov.pf.transport is not None else []
         bars = {vfid: {bar: sriov.bar_address(bar, vfid) for bar in sriov.vf_bars} for vfid in vfids}
         return _Target(self._generation, bars, sorted(self._programmed.difference(vfids)))
 
@@ -201,6 +205,9 @@ class VfBarProgramming:
                 except AccessError as exc:
                     self._check(target)
                     tried.append(f"{access.name}: {exc}")
+        # A client that died takes its ways away one by one: not a failure, once the PF's own connection is known gone.
+        with self._lock:
+            self._lock.wait_for(lambda: target.generation != self._generation, _PATIENCE)
         self._check(target)
         what = "VF BARs are not programmed, so VF memory reads as 0" if target.bars else "VF BARs are still mapped"
         cures = "; or ".join(route.cure for route in self.routes)

@@ -76,7 +76,7 @@ def install_all(function: Function, capabilities: Sequence[Capability]) -> None:
         if extended and chain and chain[0].offset != EXTENDED_START:
             raise ValueError(
                 f"{function.name}: the first extended capability, {chain[0].name}, is at {chain[0].offset:#x}:"
-                f" one must be at {EXTENDED_START:#x}"
+                f" one must be at {EXTENDED_START:#x}; declare one that may, such as DeviceSerialNumber"
             )
         for index, capability in enumerate(chain):
             _install(function, capability, chain[index + 1].offset if index + 1 < len(chain) else 0)
@@ -88,7 +88,7 @@ def install_all(function: Function, capabilities: Sequence[Capability]) -> None:
 def _place(config: ConfigSpace, chain: Sequence[Capability], start: int) -> None:
     limit = CONFIG_SIZE if start == EXTENDED_START else EXTENDED_START
     taken: list[tuple[int, int, str]] = []
-    for capability in sorted(chain, key=lambda c: c.requested_offset is None):
+    for capability in sorted(chain, key=lambda c: (c.requested_offset is None, c.hidden_from_snapshot)):
         size = capability.size
         offset = capability.requested_offset
         if offset is None:
@@ -158,7 +158,7 @@ class PowerManagement(Capability):
                 reset=8 if self.no_soft_reset else 0,
                 writable=0x3 | pme_enable,
                 w1c=0x8000 if self.pme_support else 0,
-                sticky=pme_enable << 0 | (0x8000 if self.pme_support else 0),
+                sticky=pme_enable | (0x8000 if self.pme_support else 0),
                 write=self._written,
             ),
             ConfigRegister("PMCSR_BSE", 6, 1),

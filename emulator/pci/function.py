@@ -164,7 +164,7 @@ class Function:
     def _check_capabilities(self) -> None:
         seen: set[type[Capability]] = set()
         for capability in self.capabilities:
-            repeatable = capability.name in ("VNDR", "VSEC", "ReBAR")
+            repeatable = capability.name in ("VNDR", "VSEC")
             if type(capability) in seen and not repeatable:
                 raise ValueError(f"{self.name}: capability {capability.name} is there twice")
             seen.add(type(capability))
