@@ -43,7 +43,15 @@ class Edu:
 
     API_VERSION = (1, 0)
     OPTIONS = (
-        Option("dma_mask", "int", 0x0FFF_FFFF, "the address bits that the device can put out", 0xFFF, (1 << 64) - 1),
+        Option(
+            "dma_mask",
+            "int",
+            0x0FFF_FFFF,
+            "the address bits that the device can put out",
+            minimum=0xFFF,
+            maximum=(1 << 64) - 1,
+            hexadecimal=True,
+        ),
     )
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:

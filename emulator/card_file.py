@@ -43,7 +43,8 @@ def annotated_card(model: str = DEFAULT_MODEL) -> str:
 
 def _words(option: Option) -> str:
     """What it is, and what is allowed."""
-    return f"{option.help or option.name}: {option.allowed()}."
+    text = option.help or option.name
+    return f"{text[0].upper()}{text[1:]}. Allowed: {option.allowed()}."
 
 
 def _wrapped(text: str, first: str, later: str) -> list[str]:

@@ -18,7 +18,7 @@ _NOTATIONS = {
     "bool": "true or false",
     "str": "a string",
     "float": "a number",
-    "size": 'a size ("4 GiB", "256MiB", 0x1000)',
+    "size": 'a size ("4 GiB", 0x1000)',
 }
 
 
@@ -45,7 +45,8 @@ class Option:
     """One option that a device model or an interconnect takes.
 
     `kind` is "int", "bool", "str", "float" or "size" (bytes; written as an integer or as "4 GiB", "256MiB").
-    `minimum` and `maximum` are inclusive; `choices` lists all that is allowed.
+    `minimum` and `maximum` are inclusive; `choices` lists all that is allowed. `hexadecimal` says that people write
+    the number so.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Option:
     choices: Sequence[Any] | None = None
     multiple_of: int | None = None
     power_of_two: bool = False
+    hexadecimal: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in _NOTATIONS:
@@ -90,15 +92,18 @@ class Option:
     def allowed(self) -> str:
         """What is allowed, in words: "an integer from 0 to 63"."""
         if self.choices is not None:
-            return "one of " + ", ".join(_show(self._typed(choice)) for choice in self.choices)
+            return "one of " + ", ".join(self.show(self._typed(choice)) for choice in self.choices)
         words = _NOTATIONS[self.kind]
-        show = format_size if self.kind == "size" else str
+
+        def show(value: float) -> str:
+            return self.show(value).strip('"')
+
         if self.minimum is not None and self.maximum is not None:
-            words += f" from {show(self.minimum)} to {show(self.maximum)}"  # type: ignore[arg-type]
+            words += f" from {show(self.minimum)} to {show(self.maximum)}"
         elif self.minimum is not None:
-            words += f" of {show(self.minimum)} or more"  # type: ignore[arg-type]
+            words += f" of {show(self.minimum)} or more"
         elif self.maximum is not None:
-            words += f" of {show(self.maximum)} or less"  # type: ignore[arg-type]
+            words += f" of {show(self.maximum)} or less"
         if self.power_of_two:
             words += ", a power of two"
         if self.multiple_of:
@@ -107,7 +112,9 @@ class Option:
 
     def show(self, value: Any) -> str:
         """`value` as it is written in a card file."""
-        return _show(format_size(value)) if self.kind == "size" else _show(value)
+        if self.kind == "size" and value:
+            return _show(format_size(value))
+        return f"{value:#x}" if self.hexadecimal else _show(value)
 
     def _typed(self, value: Any) -> Any:
         if self.kind == "size" and isinstance(value, str):

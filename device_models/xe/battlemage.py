@@ -99,12 +99,12 @@ class Battlemage:
         Option(
             "vf_bar2", "size", 256 * MIB, "size of each VF's BAR2", minimum=2 * MIB, maximum=64 * GIB, power_of_two=True
         ),
-        Option("device_id", "int", 0xE212, "PCI device id", choices=DEVICE_IDS),
+        Option("device_id", "int", 0xE212, "PCI device id", choices=DEVICE_IDS, hexadecimal=True),
         Option("graphics", "str", "20.02", "graphics IP version", choices=tuple(GRAPHICS_VERSIONS)),
         Option("media", "bool", False, "whether there is a media GT (with a GuC of its own, VCS and VECS)"),
         Option("flat_ccs", "bool", False, "whether flat CCS (memory compression) is on"),
         Option("ccs", "int", 1, "number of compute engines", minimum=0, maximum=MAX_COMPUTE),
-        Option("serial", "int", 0x0000C0FFEE000001, "PCI device serial number", minimum=0),
+        Option("serial", "int", 0x0000C0FFEE000001, "PCI device serial number", minimum=0, hexadecimal=True),
     )
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:

@@ -300,9 +300,24 @@ def test_the_annotated_default_card_is_a_card_with_the_defaults() -> None:
     assert table["model"] == "edu"
     assert table["interconnects"] == ["iov", "host_dma"]
     assert table["device"] == {"dma_mask": 0x0FFFFFFF}
-    assert "the address bits that the device can put out" in text
+    assert "# The address bits that the device can put out. Allowed: an integer from 0xfff to" in text
+    assert "dma_mask = 0xfffffff" in text
     assert "#   views = true" in text
 
 
 def test_the_annotated_card_of_an_unknown_model_is_refused() -> None:
     assert 'no device model "edv"; did you mean "edu"?' in error_of(lambda: annotated_card("edv"))
+
+
+CARDS = sorted((Path(__file__).parents[2] / "device_models").glob("*/cards/*.toml"))
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_the_cards_that_come_with_us_can_be_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    config = CardConfig.load(path)
+    made = Card(config)
+    assert config.name == path.stem
+    assert len(made.functions) == 1 + config.options["vfs"]
+    made.start()
+    made.stop()
