@@ -96,6 +96,10 @@ class _Commands:
         self._card.executor.run_sync(lambda: fabric.write(initiator, space, address, raw, "control"), _PATIENCE)
         return len(raw)
 
+    def interrupt(self, function: str, vector: int = 0) -> bool:
+        """Raise an interrupt vector of a function; whether the client has wired it."""
+        return self._card.function(function).raise_msi(vector)
+
     def registers(
         self, function: str | None = None, name: str = "*", offset: int | None = None, live: bool = False
     ) -> list[dict[str, Any]]:
