@@ -96,6 +96,7 @@ class Client(Owner):
     ) -> None:
         self.connection = Connection.connect(path, timeout)
         self.connection.on_blocked = self._receive_while_blocked
+        self.connection.send_timeout = timeout
         self.timeout = timeout
         self.version = (0, 0)
         self.server_capabilities: dict[str, Any] = {}

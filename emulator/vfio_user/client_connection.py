@@ -80,13 +80,15 @@ class Connection:
 
     `send` and `post` may be called from any thread; `receive` from one thread at a time. `on_blocked` is called
     while a message cannot be sent because the other side does not read; it should receive (and so unblock a server
-    that is itself sending), and returns False when it cannot.
+    that is itself sending), and returns False when it cannot. `send_timeout` is how many seconds the other side may
+    leave everything unread.
     """
 
     def __init__(self, sock: socket.socket, limit: int = LARGEST_MESSAGE) -> None:
         self.socket = sock
         self.limit = limit
         self.on_blocked: Callable[[], bool] | None = None
+        self.send_timeout = 5.0
         self._timeout: float | None = None
         self._partial = bytearray()
         self._expected = wire.HEADER_SIZE
@@ -186,18 +188,14 @@ class Connection:
     def _wait_writable(self) -> None:
         poll = select.poll()
         poll.register(self.socket, select.POLLOUT | select.POLLIN)
-        events = poll.poll(self._poll_timeout())
+        events = poll.poll(self.send_timeout * 1000)
+        if events and events[0][1] == select.POLLIN:
+            if self.on_blocked is not None and self.on_blocked():
+                return
+            poll.modify(self.socket, select.POLLOUT)
+            events = poll.poll(self.send_timeout * 1000)
         if not events:
             raise TimeoutError("the server does not read what is sent to it")
-        if events[0][1] & (select.POLLOUT | select.POLLERR | select.POLLHUP):
-            return
-        if self.on_blocked is None or not self.on_blocked():
-            poll.modify(self.socket, select.POLLOUT)
-            if not poll.poll(self._poll_timeout()):
-                raise TimeoutError("the server does not read what is sent to it")
-
-    def _poll_timeout(self) -> float | None:
-        return None if self._timeout is None else self._timeout * 1000
 
     # Receiving.
 
