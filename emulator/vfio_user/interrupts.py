@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
+import select
 import threading
 from collections.abc import Sequence
 
 from emulator.vfio_user import wire
+
+log = logging.getLogger(__name__)
 
 _DATA_KINDS = (wire.IRQ_SET_DATA_NONE, wire.IRQ_SET_DATA_BOOL, wire.IRQ_SET_DATA_EVENTFD)
 _ACTIONS = (wire.IRQ_SET_ACTION_MASK, wire.IRQ_SET_ACTION_UNMASK, wire.IRQ_SET_ACTION_TRIGGER)
@@ -29,15 +34,24 @@ class Interrupts:
         self.counts = counts
         self._lock = threading.Lock()
         self._fds: list[list[int]] = [[-1] * count for count in counts]
+        self._may_block: set[int] = set()
 
     def trigger(self, index: int, vector: int) -> bool:
-        """Signal a vector; False when the client has not given an eventfd for it."""
+        """Signal a vector; False when the client has not given an eventfd for it. Never waits."""
         with self._lock:
             vectors = self._fds[index]
             fd = vectors[vector] if vector < len(vectors) else -1
             if fd < 0:
                 return False
-            os.eventfd_write(fd, 1)
+            try:
+                # A full eventfd has more signals than the client will ever look at: one more makes no difference.
+                if fd not in self._may_block or _is_writable(fd):
+                    os.eventfd_write(fd, 1)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                log.warning("vector %d of interrupt %d: its descriptor is no eventfd: %s", vector, index, exc.strerror)
+                return False
             return True
 
     def set(self, flags: int, index: int, start: int, count: int, data: bytes, fds: list[int]) -> None:
@@ -67,6 +81,8 @@ class Interrupts:
             vectors = self._fds[index]
             old = vectors[start : start + len(fds)]
             vectors[start : start + len(fds)] = fds
+            self._may_block.difference_update(old)
+            self._may_block.update(fd for fd in fds if fd >= 0 and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK)
         for fd in old:
             if fd >= 0:
                 os.close(fd)
@@ -91,3 +107,9 @@ class Interrupts:
         elif fds:
             raise IrqError(errno.EINVAL, f"{len(fds)} descriptors with data kind {kind} that takes none")
         return kind, action
+
+
+def _is_writable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
