@@ -89,7 +89,7 @@ def _version(request: Request) -> Answer:
     ours = {key: value for key, value in offered.items() if key in wanted}
     twin: socket.socket | None = None
     theirs: socket.socket | None = None
-    if isinstance(wanted.get("twin_socket"), dict) and wanted["twin_socket"].get("supported") is True:
+    if wanted.get("twin_socket", {}).get("supported"):
         twin, theirs = socket.socketpair()
         fds.append(theirs.fileno())
         ours["twin_socket"] = {"supported": True, "fd_index": 0}
@@ -129,6 +129,9 @@ def _parse_capabilities(data: bytes) -> dict[str, Any]:
         value = capabilities.get(key, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise RequestError(errno.EINVAL, f"capability {key!r} must be a number of 0 or more, not {value!r}")
+    twin = capabilities.get("twin_socket", {})
+    if not isinstance(twin, dict) or not isinstance(twin.get("supported", False), bool):
+        raise RequestError(errno.EINVAL, "capability 'twin_socket' must be an object whose 'supported' is a boolean")
     return capabilities
 
 
