@@ -17,7 +17,7 @@ from emulator.pci.capabilities import Msi
 from emulator.pci.function import Function, Identity
 from emulator.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError
 from emulator.registers import RegisterFile
-from tests.unit.fake_transport import FakeTransport
+from emulator.testing import FakeTransport
 
 GIB = 1 << 30
 

@@ -18,10 +18,10 @@ from emulator.control import CommandError, Control, inline
 from emulator.memory import PAGE_SIZE, Memory
 from emulator.pci.function import COMMAND, COMMAND_MASTER
 from emulator.registers import RO, Register
+from emulator.testing import FakeTransport
 from emulator.vfio_user.control_client import ControlClient
 from emulator.vfio_user.control_server import serve_control
 from emulator.vfio_user.server import socket_folder
-from tests.unit.fake_transport import FakeTransport
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from device_models.edu import (
 from emulator.card import Card, CardConfig
 from emulator.pci.function import COMMAND, COMMAND_MASTER
 from emulator.pci.transport import MSI, AccessHandler
-from tests.unit.fake_transport import FakeTransport
+from emulator.testing import FakeTransport
 
 MSI_CONTROL = 0x40 + 2
 

@@ -14,9 +14,9 @@ from emulator.memory import PAGE_SIZE, Memory
 from emulator.pci.bars import Bar
 from emulator.pci.capabilities import Msi
 from emulator.pci.function import COMMAND, COMMAND_MASTER, Function, Identity
+from emulator.testing import FakeTransport
 from plugins.host_dma import HostDma
 from plugins.iov import Iov
-from tests.unit.fake_transport import FakeTransport
 
 BLOCK = 2 << 20
 BLOCKS = 8

@@ -17,7 +17,7 @@ from emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
 from emulator.pci.function import COMMAND, COMMAND_MASTER
 from emulator.pci.transport import CONFIG_REGION
 from emulator.registers import RO, Register, RegisterFile
-from tests.unit.fake_transport import FakeTransport
+from emulator.testing import FakeTransport
 
 
 def lines_of(path: Path) -> list[str]:

@@ -1,4 +1,13 @@
-"""A client of a function that needs no socket: guest memory in a bytearray, interrupts in a list."""
+"""For tests of device models and interconnects: a client that needs no socket.
+
+    card = Card(CardConfig.default("my-device"))
+    card.start()
+    client = FakeTransport()
+    card.functions[0].attached(client)
+    ...
+    card.executor.run_sync(lambda: None)  # until the device has nothing to do
+    assert client.triggered == [(MSI, 0)]
+"""
 
 from __future__ import annotations
 
@@ -10,7 +19,11 @@ from emulator.pci.transport import DmaError
 
 @dataclass
 class FakeTransport:
-    """`size` bytes of guest memory at address 0, of which `[0, shared)` came with a descriptor."""
+    """A client whose guest has `size` bytes of memory at address 0; `[0, shared)` of it came with a descriptor.
+
+    `memory` is that memory, `triggered` the interrupts, as (interrupt index, vector), `messages` the DMA messages, as
+    ("read" or "write", address, length). With `refuse` the client answers DMA messages with an error.
+    """
 
     size: int = 1 << 20
     shared: int = 1 << 20
