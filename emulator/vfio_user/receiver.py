@@ -2,7 +2,8 @@
 
 One buffer, allocated once, holds every message that is being received. A chunk from the kernel may hold several
 messages, or a piece of one. The kernel ends a chunk after the send that carried descriptors, so descriptors belong
-to a message that starts near the end of the chunk: to the last one of it whose command takes descriptors.
+to a message that starts near the end of the chunk: to the last one of it whose command takes descriptors. Several
+messages with descriptors may be pending in pieces, so each set of them is kept with its message's place.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ class Receiver:
         self.end = 0
         self._socket = sock
         self._whole = [self.view]
-        self.fds: list[int] = []
-        """Descriptors that no message has taken yet; what is left when all messages were served is nobody's."""
-        self._fds_at = -1
+        self.skipping = 0
+        """Bytes from `start` on that are no messages: the rest of one that is too large."""
+        self.untaken: list[tuple[int, list[int]]] = []
+        """Descriptors that no message has taken yet, by where theirs starts, in order."""
         self._poll_seconds = poll_seconds
         self._poll_credit = 0
         self._poll = select.poll()
@@ -65,21 +67,29 @@ class Receiver:
             return
         left = self.end - self.start
         self.view[:left] = self.view[self.start : self.end]
-        self._fds_at -= self.start
-        if self._fds_at < 0:
-            close_all(self.fds)
+        if self.untaken:
+            self._drop_fds_before(self.start)
+            self.untaken = [(at - self.start, fds) for at, fds in self.untaken]
         self.start, self.end = 0, left
 
     def take_fds(self) -> list[int]:
         """The descriptors of the message at `start`: the caller owns them."""
-        if not self.fds or self._fds_at > self.start:
+        if not self.untaken:
             return []
-        fds, self.fds = self.fds, []
-        return fds
+        self._drop_fds_before(self.start)
+        taken: list[int] = []
+        while self.untaken and self.untaken[0][0] == self.start:
+            taken += self.untaken.pop(0)[1]
+        return taken
 
     def close(self) -> None:
         """Close descriptors that no message has taken."""
-        close_all(self.fds)
+        self._drop_fds_before(self.capacity + 1)
+
+    def _drop_fds_before(self, place: int) -> None:
+        """Close those of messages that take none, and were served."""
+        while self.untaken and self.untaken[0][0] < place:
+            close_all(self.untaken.pop(0)[1])
 
     def _wait_polling(self) -> None:
         """Poll as long as that has paid off lately: a wake-up costs more than an access, but so does a lost core."""
@@ -101,16 +111,17 @@ class Receiver:
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 received.frombytes(data[: len(data) - len(data) % received.itemsize])
-        self.fds.extend(received)
         end = self.end + count
-        at = owner = self.start
+        at = self.start + self.skipping
+        owner = min(at, end)
+        first = owner
         while at < end:
             if end - at < wire.HEADER_SIZE:
                 owner = at
                 break
             _, command, size, _, _ = wire.HEADER.unpack_from(self.view[:end], at)
             last = at + max(size, wire.HEADER_SIZE) >= end
-            if command in _COMMANDS_WITH_FDS or (last and owner == self.start):
+            if command in _COMMANDS_WITH_FDS or (last and owner == first):
                 owner = at
             at += max(size, wire.HEADER_SIZE)
-        self._fds_at = owner
+        self.untaken.append((owner, list(received)))

@@ -210,8 +210,8 @@ class Session:
                         break
             if receiver.start == receiver.end:
                 receiver.start = receiver.end = 0
-                if receiver.fds:
-                    close_all(receiver.fds)
+                if receiver.untaken:
+                    receiver.close()
             else:
                 receiver.compact()
 
@@ -315,14 +315,15 @@ class Session:
         """Answer a message that is larger than was agreed, and skip it as it comes."""
         receiver = self._receiver
         log.info("%s: a message of %d bytes is larger than %d", self.function.name, size, receiver.capacity)
-        left = size
+        close_all(receiver.take_fds())
+        receiver.skipping = size
         while True:
-            close_all(receiver.take_fds())
-            skipped = min(left, receiver.end - receiver.start)
+            skipped = min(receiver.skipping, receiver.end - receiver.start)
             receiver.start += skipped
-            left -= skipped
-            if not left:
+            receiver.skipping -= skipped
+            if not receiver.skipping:
                 break
+            receiver.close()
             receiver.start = receiver.end = 0
             if not receiver.fill():
                 raise BrokenPipeError
