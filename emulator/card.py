@@ -174,6 +174,7 @@ class Card:
         """What the device model answers on the control socket beside the core's commands."""
         self.on_start: list[Callable[[], None]] = []
         self.on_stop: list[Callable[[], None]] = []
+        """Called when the executor has ended: nothing uses what is closed here."""
         plugin = _plugin(DEVICE_MODEL, config.model)
         assert plugin.factory is not None
         with _located("device", config.source):
@@ -192,11 +193,11 @@ class Card:
             callback()
 
     def stop(self) -> None:
-        """Stop what runs, in the reverse order. Clients must be detached before."""
-        for callback in reversed(self.on_stop):
-            callback()
+        """Stop what runs, then what the device model registered, in reverse. Clients must be detached before."""
         self.watchdog.stop()
         self.executor.stop()
+        for callback in reversed(self.on_stop):
+            callback()
         self.tracer.stop()
 
     def make_interconnect(self, name: str, options: Mapping[str, Any], key: str = "") -> Interconnect:

@@ -139,6 +139,7 @@ class RegisterFile:
         self.unmodelled_storage = True
         """Whether undeclared offsets store what is written (a PF) or read as 0 (a VF, whose window is small)."""
         self.reads = 0
+        self.writes = 0
         self.last_read = -1
         """Offset of the last 32-bit read: with `reads` growing and this standing still, the guest polls it."""
         self._declared_readers: dict[int, Callable[[], int]] = {}
@@ -265,6 +266,7 @@ class RegisterFile:
     def write(self, offset: int, size: int, value: int) -> None:
         """Store an aligned access of 1, 2, 4 or 8 bytes."""
         if size == 4:
+            self.writes += 1
             writer = self._writers.get(offset)
             if writer is not None:
                 writer(value)

@@ -2,7 +2,7 @@
 
 A thread looks a few times a second at how often each register file was read and where last; an access costs nothing
 more. Only a register that looks polled is watched closely, for what its reads return: the report names the bits that
-never changed, among which is the one that the driver waits for.
+never changed, among which is the one that the driver waits for. A driver that writes registers meanwhile is not stalled.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ class _Suspect:
     def __init__(self, file: RegisterFile) -> None:
         self._file = file
         self._reads = file.reads
+        self._writes = file.writes
         self._offset = -1
         self._watch: ReadWatch | None = None
         self._seen = 0
@@ -130,8 +131,13 @@ class _Suspect:
 
     def sample(self, now: float, after: float) -> Stall | None:
         file = self._file
-        reads, offset = file.reads, file.last_read
+        reads, writes, offset = file.reads, file.writes, file.last_read
         grown, self._reads = reads - self._reads, reads
+        if writes != self._writes:
+            # A driver that still writes gets on: it reads back what it posted, say.
+            self._writes = writes
+            self.forget()
+            return None
         if not grown:
             # A driver that sleeps between reads is still polling; one that was not heard of for long is not.
             if self._watch is not None and now - self._last_read > 2 * after:

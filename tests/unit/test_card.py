@@ -256,10 +256,11 @@ def test_callbacks_run_in_order_at_start_and_in_reverse_at_stop() -> None:
     made = Card(parse(""))
     seen: list[str] = []
     made.on_start += [lambda: seen.append("start 1"), lambda: seen.append("start 2")]
-    made.on_stop += [lambda: seen.append("stop 1"), lambda: made.executor.run_sync(lambda: seen.append("stop 2"))]
+    made.on_stop += [lambda: seen.append("stop 1"), lambda: seen.append("stop 2")]
     made.start()
+    made.executor.submit(lambda: seen.append("last job"))
     made.stop()
-    assert seen == ["start 1", "start 2", "stop 2", "stop 1"]
+    assert seen == ["start 1", "start 2", "last job", "stop 2", "stop 1"]
 
 
 def test_a_function_is_found_by_name(card: Card) -> None:

@@ -306,6 +306,19 @@ def test_a_driver_that_reads_many_registers_does_not_stall() -> None:
     assert clock.reported == []
 
 
+def test_a_driver_that_reads_back_what_it_writes_does_not_stall() -> None:
+    file = polled_file()
+    clock = Clock(file)
+
+    def submit() -> None:
+        for _ in range(5):
+            file.write(0x24, 4, 1)
+            file.read(0x20, 4)
+
+    clock.steps(100, submit)
+    assert clock.reported == []
+
+
 def test_a_driver_that_backs_off_between_reads_is_found() -> None:
     file = polled_file()
     clock = Clock(file)
