@@ -1,12 +1,12 @@
 """For tests of device models and interconnects: a client that needs no socket.
 
-    card = Card(CardConfig.default("my-device"))
-    card.start()
-    client = FakeTransport()
-    card.functions[0].attached(client)
-    ...
-    card.executor.run_sync(lambda: None)  # until the device has nothing to do
-    assert client.triggered == [(MSI, 0)]
+card = Card(CardConfig.default("my-device"))
+card.start()
+client = FakeTransport()
+card.functions[0].attached(client)
+...
+card.executor.run_sync(lambda: None)  # until the device has nothing to do
+assert client.triggered == [(MSI, 0)]
 """
 
 from __future__ import annotations
