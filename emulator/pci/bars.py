@@ -31,6 +31,8 @@ class Bar:
     areas: list[tuple[int, int]] | None = None
     prefetchable: bool = False
     is_64bit: bool = True
+    device_memory: bool = False
+    """Byte x of this BAR is device address x of the function, as peers that reach it by bus address must know."""
 
     @property
     def type_bits(self) -> int:
