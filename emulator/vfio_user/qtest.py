@@ -157,6 +157,7 @@ class QtestConnection:
                 for first in range(0, len(lines), _BATCH):
                     batch = lines[first : first + _BATCH]
                     self._owed += len(batch)
+                    self._socket.settimeout(TIMEOUT)
                     self._socket.sendall("".join(batch).encode())
                     answers += [self._answer(deadline) for _ in batch]
             except TimeoutError:

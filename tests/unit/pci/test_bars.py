@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.memory import Memory
@@ -19,6 +19,7 @@ class Zeros:
         pass
 
 
+@settings(deadline=None)
 @given(st.integers(4, 40), st.booleans(), st.integers(0, (1 << 64) - 1))
 def test_a_bar_is_sized_by_ones_and_keeps_an_aligned_address(bits: int, prefetchable: bool, address: int) -> None:
     size = 1 << bits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.executor import Executor
@@ -120,6 +120,7 @@ def test_extended_capabilities_need_pci_express() -> None:
         build(DeviceSerialNumber(1))
 
 
+@settings(deadline=None)
 @given(st.permutations(["pm", "pcie", "msi", "vndr", "dsn", "ari", "vsec", "sriov"]))
 def test_every_order_of_declaration_gives_the_same_capabilities_linked_by_rising_offset(order: list[str]) -> None:
     make: dict[str, Callable[[], Capability]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emulator.pci.config_space import ConfigRegister, ConfigSpace
@@ -67,6 +67,7 @@ def value_of(bits: list[Bit], offset: int, size: int) -> int:
     return sum(bit.value << number for number, bit in enumerate(bits[offset * 8 : (offset + size) * 8]))
 
 
+@settings(deadline=None)
 @given(register_layouts(), writes, st.booleans())
 def test_every_bit_is_read_only_writable_or_cleared_by_one_whatever_the_access_size(
     registers: list[ConfigRegister], sequence: list[tuple[int, int, int]], sticky: bool
@@ -86,6 +87,7 @@ def test_every_bit_is_read_only_writable_or_cleared_by_one_whatever_the_access_s
     assert int.from_bytes(config.read_block(0, SPAN), "little") == value_of(bits, 0, SPAN)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 7), st.sampled_from([1, 2, 4, 8]), st.integers(0, (1 << 64) - 1), st.integers(0, 0xFFFFFFFF))
 def test_a_watcher_is_told_the_old_value_and_what_was_written_over_it(
     offset: int, size: int, value: int, before: int
