@@ -36,8 +36,8 @@ from emulator.registers import RegisterFile
 __all__ = ["Card", "CardConfig", "CardError", "Command", "DeviceMemory", "DeviceModel", "InterconnectConfig", "Option"]
 
 DEFAULT_MODEL = "xe"
-DEFAULT_INTERCONNECTS = ("iov", "host_dma")
-"""What a card has whose file names none: its own memory first, then its guest's."""
+DEFAULT_INTERCONNECTS = ("iov", "p2p", "host_dma")
+"""What a card has whose file names none: its own memory, then what a switch would decode, then its guest's memory."""
 
 Command = Callable[..., Any]
 """A command of the control socket: JSON arguments by keyword, a JSON-able result."""

@@ -8,13 +8,15 @@ redirect and a translating IOMMU the initiator uses IOVAs instead, which are no 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from emulator.card import Card, Option
 from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
-from emulator.pci.bars import BAR0_OFFSET, Bar
+from emulator.pci.bars import BAR0_OFFSET, BARS, Bar
 from emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, Function
+from emulator.pci.sriov import CONTROL
 from emulator.pci.transport import AccessHandler
 
 _ADDRESS_MASK = ~0xF
@@ -32,27 +34,36 @@ class P2p:
         self.name = "p2p"
         self._card = card
         self._registers = bool(options["registers"])
-        # Interconnects are made after the functions: what changes which BARs are decoded takes their windows back.
+        self._known: list[tuple[int, int, Function, int, Bar]] | None = None
+        # Interconnects are made after the functions: whatever changes which BARs are decoded drops what is known.
         for function in card.functions:
             function.on_reset.append(self._changed)
             function.config.watch(COMMAND, 2, self._changed)
+            for index in range(BARS):
+                function.config.watch(BAR0_OFFSET + 4 * index, 4, self._changed)
             if function.sriov is not None:
+                function.sriov.on_enable.append(self._changed)
                 function.sriov.on_disable.append(self._changed)
+                function.config.watch(function.sriov.offset + CONTROL, 2, self._changed)
 
     def open(
         self, initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str
     ) -> Window | None:
         if space != Space.SYSTEM or not isinstance(initiator, Function):
             return None
-        for owner, index, bar, base in self._decoded():
-            offset = address - base
-            if 0 <= offset < bar.size:
-                if not initiator.config.peek(COMMAND, 2) & COMMAND_MASTER:
-                    raise AccessFault(initiator, space, address, "the function is no bus master (bit 2 of COMMAND)")
-                return self._inside(initiator, owner, index, bar, address, offset, length, write, kind)
-        return None
+        known = self._known
+        if known is None:
+            known = self._known = sorted(self._decoded(), key=lambda decoded: decoded[0])
+        at = bisect.bisect_right(known, address, key=lambda decoded: decoded[0]) - 1
+        if at < 0 or address >= known[at][1]:
+            return None
+        if not initiator.config.peek(COMMAND, 2) & COMMAND_MASTER:
+            raise AccessFault(initiator, space, address, "the function is no bus master (bit 2 of COMMAND is clear)")
+        base, _, owner, index, bar = known[at]
+        return self._inside(initiator, owner, index, bar, address, address - base, length, write, kind)
 
     def _changed(self, *_: object) -> None:
+        self._known = None
         self._card.fabric.revoke(lambda window: window.entry.interconnect == self.name)
 
     def _inside(
@@ -89,19 +100,19 @@ class P2p:
         following = min((start for start, _ in region.areas if start > offset), default=bar.size)
         return RegisterWindow(address, min(length, following - offset), owner.name, entry, bar.handler, offset)
 
-    def _decoded(self) -> Iterator[tuple[Function, int, Bar, int]]:
-        """Every BAR that is decoded now, with its bus address."""
+    def _decoded(self) -> Iterator[tuple[int, int, Function, int, Bar]]:
+        """Every BAR that is decoded now: its first bus address and the one behind it, and whose it is."""
+        sriov = self._card.functions[0].sriov
         for function in self._card.functions:
-            sriov = self._card.functions[0].sriov
             for index, bar in function.bars.items():
+                base = 0
                 if function.is_vf:
                     if sriov is not None and sriov.memory_enabled and function.index in sriov.enabled_vfs:
-                        yield function, index, bar, sriov.bar_address(index, function.index)
+                        base = sriov.bar_address(index, function.index)
                 elif function.config.peek(COMMAND, 2) & COMMAND_MEMORY:
-                    size = 8 if bar.is_64bit else 4
-                    base = function.config.peek(BAR0_OFFSET + 4 * index, size) & _ADDRESS_MASK
-                    if base:
-                        yield function, index, bar, base
+                    base = function.config.peek(BAR0_OFFSET + 4 * index, 8 if bar.is_64bit else 4) & _ADDRESS_MASK
+                if base:
+                    yield base, base + bar.size, function, index, bar
 
 
 class RegisterWindow(Window):

@@ -299,7 +299,7 @@ def test_the_annotated_default_card_is_a_card_with_the_defaults() -> None:
     text = annotated_card("edu")
     table = tomllib.loads(text)
     assert table["model"] == "edu"
-    assert table["interconnects"] == ["iov", "host_dma"]
+    assert table["interconnects"] == ["iov", "p2p", "host_dma"]
     assert table["device"] == {"dma_mask": 0x0FFFFFFF}
     assert "# The address bits that the device can put out. Allowed: an integer from 0xfff to" in text
     assert "dma_mask = 0xfffffff" in text
