@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import trio
 
-from emulator.guest.errors import ChannelLost, CommandFailed, CommandTimeout
+from emulator.guest.errors import ChannelClosed, ChannelLost, CommandFailed, CommandTimeout
 
 _GZIP_FROM = 2048
 _KILL_GRACE = 4.0  # seconds between KILL and DROP
@@ -189,9 +189,9 @@ class Channel:
         try:
             data = await self._socket.recv(1 << 16)
         except OSError as error:
-            raise ChannelLost(f"the command channel broke: {error.strerror}") from error
+            raise ChannelClosed(f"the command channel broke: {error.strerror}") from error
         if not data:
-            raise ChannelLost("the command channel was closed by QEMU")
+            raise ChannelClosed("the command channel was closed by QEMU")
         self._incoming += data
 
     async def _flush(self) -> None:
@@ -200,7 +200,7 @@ class Channel:
                 sent = await self._socket.send(bytes(self._outgoing[: 1 << 16]))
                 del self._outgoing[:sent]
         except OSError as error:
-            raise ChannelLost(f"the command channel broke: {error.strerror}") from error
+            raise ChannelClosed(f"the command channel broke: {error.strerror}") from error
 
 
 def _packed(data: bytes) -> tuple[str, bytes]:

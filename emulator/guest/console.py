@@ -49,10 +49,11 @@ class Console:
         return "\n".join(text.rstrip("\n").split("\n")[-lines:])
 
     async def wait_for(self, pattern: str, since: int = 0) -> re.Match[str]:
-        """Wait until the text after `since` matches a regular expression (multi-line); returns the match."""
+        """Wait until the complete lines after `since` match a regular expression (multi-line); returns the match."""
         compiled = re.compile(pattern, re.MULTILINE)
         while True:
-            text = self._text[max(0, since - self._start) :].decode(errors="replace").replace("\r", "")
+            lines, _, _ = self._text[max(0, since - self._start) :].rpartition(b"\n")
+            text = lines.decode(errors="replace").replace("\r", "")
             if match := compiled.search(text):
                 return match
             await self._changed.wait()

@@ -61,6 +61,10 @@ class ChannelLost(GuestError):
     """The command channel to the guest broke, or the agent answered something that is not an answer."""
 
 
+class ChannelClosed(ChannelLost):
+    """QEMU closed the command channel: it has ended, or is about to."""
+
+
 class CommandTimeout(GuestError):
     """A command in the guest ran longer than allowed; it was killed and the channel still works.
 
@@ -78,6 +82,10 @@ class CommandFailed(GuestError):
 
 class QmpError(GuestError):
     """QEMU refused a QMP command, or its QMP socket closed."""
+
+
+class QmpClosed(QmpError):
+    """QEMU closed its QMP connection: it has ended, or is about to."""
 
 
 class ConsoleTimeout(GuestError):

@@ -29,6 +29,7 @@ from emulator.guest.console import Console
 from emulator.guest.environment import Environment
 from emulator.guest.errors import (
     BootFailed,
+    ChannelClosed,
     ChannelLost,
     CommandFailed,
     CommandTimeout,
@@ -36,7 +37,7 @@ from emulator.guest.errors import (
     GuestError,
     GuestPanic,
     QemuFailed,
-    QmpError,
+    QmpClosed,
 )
 from emulator.guest.initramfs import Content, Contents, initramfs
 from emulator.guest.kernel import Kernel
@@ -45,6 +46,8 @@ from emulator.guest.qemu import Machine, Ports, command_line, kernel_command_lin
 from emulator.guest.qmp import Qmp
 
 T = TypeVar("T")
+
+_CONSOLE_LAG = 0.1  # seconds
 
 # What agent.INIT writes first.
 _INIT_RUNS = "init: the guest's /init is running"
@@ -136,6 +139,8 @@ class Guest:
             result = await self._guarded(lambda: self._channel.run(command, stdin=stdin, timeout=timeout))
             return result.check(repr(command)) if check else result
         except CommandFailed as error:
+            # The console is slower than the channel, and what the kernel said last explains most.
+            await trio.sleep(_CONSOLE_LAG)
             raise error.with_console(self._console.tail(since=since)) from None
         except GuestError as error:
             raise self._explained(error) from None
@@ -272,7 +277,7 @@ class Guest:
             self._scopes.add(scope)
             try:
                 return await operation()
-            except (ChannelLost, QmpError) as error:
+            except (ChannelClosed, QmpClosed) as error:
                 # When QEMU ends, its sockets close first.
                 with trio.move_on_after(1):
                     await self._failed.wait()

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from emulator.guest.errors import QmpError
+from emulator.guest.errors import QmpClosed, QmpError
 
 
 class Qmp:
@@ -59,7 +59,7 @@ class Qmp:
                 await self._send({"execute": command, "arguments": arguments or {}, "id": number})
                 while (answer := self._answers[number]) is None:
                     if self._closed is not None:
-                        raise QmpError(f"QMP command {command}: the connection is gone ({self._closed})")
+                        raise QmpClosed(f"QMP command {command}: the connection is gone ({self._closed})")
                     await self._changed.wait()
                 if "error" in answer:
                     error = answer["error"]
@@ -97,7 +97,7 @@ class Qmp:
             while data:
                 data = data[await self._socket.send(data) :]
         except OSError as error:
-            raise QmpError(f"the QMP connection is gone ({error.strerror})") from error
+            raise QmpClosed(f"the QMP connection is gone ({error.strerror})") from error
 
     def _wake(self) -> None:
         self._changed.set()

@@ -1,0 +1,311 @@
+"""The life of a guest, with a QEMU that is played by `fake_qemu.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from emulator.guest import (
+    BlockingGuest,
+    BootFailed,
+    CommandFailed,
+    CommandTimeout,
+    ConsoleTimeout,
+    Guest,
+    GuestError,
+    GuestPanic,
+    GuestSpec,
+    MissingEnvironment,
+    QemuFailed,
+    boot,
+)
+from emulator.guest.environment import Qemu
+from tests.unit.guest.samples import environment, eventually, runs
+
+FAKE = Path(__file__).with_name("fake_qemu.py")
+Play = Callable[[str], GuestSpec]
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """A spec whose QEMU plays a scene."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    fetched = environment(tmp_path)
+
+    def spec(scene: str) -> GuestSpec:
+        qemu = Qemu((sys.executable, "-I", str(FAKE), scene), {}, "11.1", "played")
+        return GuestSpec(accelerator="tcg", boot_timeout=20, environment=dataclasses.replace(fetched, qemu=qemu))
+
+    return spec
+
+
+def in_guest(spec: GuestSpec, body: Callable[[Guest], Awaitable[None]]) -> int:
+    """Run a body in a booted guest; returns QEMU's process id, which must be gone afterwards."""
+    pids = []
+
+    async def main() -> None:
+        with trio.fail_after(60):
+            async with boot(spec) as guest:
+                pids.append(guest.pid)
+                await body(guest)
+
+    try:
+        trio.run(main)
+    finally:
+        assert all(not runs(pid) for pid in pids)
+    return pids[0]
+
+
+def test_commands_qmp_and_console_work(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        assert (await guest.run("hello")).stdout == "hello"
+        assert await guest.qmp("query-status") == {"ran": "query-status"}
+        assert "Linux version fake" in guest.console_tail()
+        assert guest.boot_seconds > 0
+        assert guest.accelerator.name == "tcg"
+
+    in_guest(play("works"), body)
+
+
+def test_the_console_is_logged_to_a_file(play: Play, tmp_path: Path) -> None:
+    async def body(guest: Guest) -> None:
+        await guest.wait_for_console("init: the guest")
+
+    in_guest(dataclasses.replace(play("works"), console_log=tmp_path / "log"), body)
+    assert b"Linux version fake" in (tmp_path / "log").read_bytes()
+
+
+def test_a_failing_command_is_explained_by_what_the_kernel_said_meanwhile(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        assert (await guest.run("fail")).returncode == 1
+        with pytest.raises(CommandFailed) as caught:
+            await guest.run("fail", check=True)
+        assert "exit code 1: oops" in str(caught.value)
+        assert "xe: probe failed" in str(caught.value)
+        assert "Linux version" not in str(caught.value)
+
+    in_guest(play("works"), body)
+
+
+def test_a_timeout_leaves_the_guest_usable(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        with pytest.raises(CommandTimeout, match="Linux version fake"):
+            await guest.run("hang", timeout=0.1)
+        assert (await guest.run("next")).stdout == "next"
+
+    in_guest(play("works"), body)
+
+
+def test_a_pattern_that_does_not_come_is_explained_by_the_console(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        with pytest.raises(ConsoleTimeout, match=r"'never' did not appear(.|\n)*Linux version fake"):
+            await guest.wait_for_console("never", timeout=0.1)
+
+    in_guest(play("works"), body)
+
+
+def test_reboot_waits_for_the_new_agent(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        await guest.reboot()
+        await guest.reboot()
+        assert (await guest.run("again")).stdout == "again"
+        assert guest.console_tail().count("Linux version") == 3
+
+    in_guest(play("works"), body)
+
+
+def test_a_panic_ends_every_waiting_call_until_a_reset(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        with pytest.raises(GuestPanic, match="Kernel panic - not syncing: sysrq"):
+            await guest.run("panic")
+        with pytest.raises(GuestPanic):
+            await guest.run("anything")
+        with pytest.raises(GuestPanic):
+            await guest.wait_for_console("never")
+        await guest.reset()
+        assert (await guest.run("again")).stdout == "again"
+
+    in_guest(play("works"), body)
+
+
+def test_the_end_of_qemu_is_told_with_its_words(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        for attempt in ("crash", "again"):
+            with pytest.raises(QemuFailed, match=r"exit code 134\) and said: qemu: fatal: assertion failed"):
+                await guest.run(attempt)
+        with pytest.raises(QemuFailed):
+            await guest.qmp("query-status")
+
+    in_guest(play("works"), body)
+
+
+def test_a_killed_qemu_is_noticed(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        os.kill(guest.pid, signal.SIGKILL)
+        with pytest.raises(QemuFailed, match="killed by SIGKILL"):
+            await guest.wait_for_console("never")
+
+    in_guest(play("works"), body)
+
+
+async def nothing(guest: Guest) -> None:
+    raise AssertionError("it did not boot")
+
+
+@pytest.mark.parametrize(
+    ("scene", "error", "words"),
+    [
+        ("refuses", QemuFailed, "'nonsense' is not a valid device model name"),
+        ("panics-at-boot", GuestPanic, "Kernel panic - not syncing: no init"),
+        ("silent", BootFailed, "the kernel wrote nothing to the console"),
+        ("hangs-in-kernel", BootFailed, r"the kernel did not reach /init(.|\n)*\[    1.0\] probing"),
+    ],
+)
+def test_a_guest_that_does_not_boot_says_why(play: Play, scene: str, error: type[GuestError], words: str) -> None:
+    spec = play(scene)
+    if error is BootFailed:
+        spec = dataclasses.replace(spec, boot_timeout=0.5)
+    with pytest.raises(error, match=words):
+        in_guest(spec, nothing)
+
+
+def test_errors_of_the_body_come_out_as_they_are(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        in_guest(play("works"), body)
+
+
+def test_ctrl_c_ends_qemu(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        await guest.run("hang")
+
+    with pytest.raises(KeyboardInterrupt):
+        in_guest(play("works"), body)
+
+
+def test_cancellation_during_boot_ends_qemu(play: Play) -> None:
+    async def main() -> None:
+        with trio.move_on_after(0.5) as scope:
+            async with boot(play("silent")):
+                pass
+        assert scope.cancelled_caught
+
+    trio.run(main)
+    # What this process started and has not waited for.
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_two_guests_at_once_are_apart(play: Play) -> None:
+    async def main() -> None:
+        async with boot(play("works")) as one, boot(play("works")) as two:
+            await one.reboot()
+            assert two.console_tail().count("Linux version") == 1
+            assert one.pid != two.pid
+            with pytest.raises(QemuFailed):
+                await one.run("crash")
+            assert (await two.run("fine")).stdout == "fine"
+
+    trio.run(main)
+
+
+def test_file_descriptors_are_given_back(play: Play) -> None:
+    async def body(guest: Guest) -> None:
+        await guest.run("x")
+
+    in_guest(play("works"), body)
+    before = len(os.listdir("/proc/self/fd"))
+    in_guest(play("works"), body)
+    with pytest.raises(BootFailed):
+        in_guest(dataclasses.replace(play("silent"), boot_timeout=0.2), nothing)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_missing_environment_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(MissingEnvironment, match="guest fetch"):
+        in_guest(GuestSpec(), nothing)
+    with pytest.raises(MissingEnvironment), BlockingGuest(GuestSpec()):
+        pass
+
+
+def test_a_blocking_guest_does_what_a_guest_does(play: Play) -> None:
+    with BlockingGuest(play("works")) as guest:
+        pid = guest.pid
+        assert guest.run("hello").stdout == "hello"
+        assert guest.qmp("x") == {"ran": "x"}
+        guest.reboot()
+        with pytest.raises(CommandFailed, match="oops"):
+            guest.run("fail", check=True)
+        with pytest.raises(ConsoleTimeout):
+            guest.wait_for_console("never", timeout=0.1)
+    assert not runs(pid)
+    with pytest.raises(GuestError, match="inside its `with` block"):
+        guest.run("too late")
+
+
+def test_a_blocking_guest_that_does_not_boot_leaves_no_thread(play: Play) -> None:
+    with pytest.raises(QemuFailed, match="nonsense"), BlockingGuest(play("refuses")):
+        pass
+    assert not [thread for thread in threading.enumerate() if thread.name == "guest"]
+
+
+def test_ctrl_c_interrupts_a_blocking_call_and_leaves_the_guest_usable(play: Play) -> None:
+    with BlockingGuest(play("works")) as guest:
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            guest.run("hang")
+        timer.join()
+        assert guest.run("next").stdout == "next"
+
+
+def test_ctrl_c_during_a_blocking_boot_ends_it(play: Play) -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt), BlockingGuest(play("silent")):
+        pass
+    timer.join()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+RUNNER = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = sys.argv[3:]
+from emulator.guest import BlockingGuest, GuestSpec
+from emulator.guest.environment import Qemu
+from tests.unit.guest.samples import environment
+import dataclasses
+qemu = Qemu((sys.executable, "-I", sys.argv[1], "works"), {}, "11.1", "played")
+fetched = dataclasses.replace(environment(Path(sys.argv[2])), qemu=qemu)
+with BlockingGuest(GuestSpec(accelerator="tcg", environment=fetched)) as guest:
+    print(guest.pid, flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_qemu_is_gone_when_the_runner_is_killed(tmp_path: Path, how: signal.Signals) -> None:
+    command = [sys.executable, "-c", RUNNER, str(FAKE), str(tmp_path), *sys.path]
+    variables = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=variables, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as runner:
+        assert runner.stdout is not None
+        qemu = int(runner.stdout.readline())
+        assert runs(qemu)
+        runner.send_signal(how)
+    assert eventually(lambda: not runs(qemu))
