@@ -207,7 +207,7 @@ class Submission:
         `EngineListener.page_fault`. False when there is nobody to ask, or nothing to ask for: then it is fatal.
         """
         client = self._guc.clients[context.function.vfid]
-        asid = getattr(fault, "asid", None)
+        asid = fault.asid
         if not client.ctb.enabled or asid is None:
             return False
         self._token = token = (self._token + 1) & 0xFFFF

@@ -11,6 +11,7 @@ import pytest
 from device_models.xe import battlemage
 from emulator.card import Card, CardConfig
 from emulator.registers import Register
+from tests.unit.xe.guc_driver import GucDriver
 
 PRESENT_VRAM = 3
 
@@ -104,3 +105,13 @@ def make_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]
 @pytest.fixture
 def bench(make_bench: Callable[..., Bench]) -> Bench:
     return make_bench(vfs=2)
+
+
+@pytest.fixture
+def driver(bench: Bench) -> GucDriver:
+    """The PF's driver, with firmware and CT buffers running."""
+    bench.map_ggtt(0x1000000, 1 << 20, 0x10000000)
+    driver = GucDriver(bench)
+    driver.boot()
+    driver.start_ct()
+    return driver

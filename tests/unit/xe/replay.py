@@ -10,14 +10,15 @@ from __future__ import annotations
 import gzip
 from collections import deque
 from pathlib import Path
-from struct import pack, unpack
+from struct import pack
 from typing import Any
+
+from tests.unit.xe.guc_driver import CSS
 
 DOORBELLS = {0x1901F0: 0, 0x190304: 1}
 _SCRATCH = (0x190240, 0x190310)
 _DMA_ADDR_0 = 0xC300
 _DMA_CTRL = 0xC314
-_CSS = pack("<16I2I11I3I", 6, 0xE1, 0x10000, 0, 0x8086, 0x20260724, 0x17931, *[0] * 9, 0x464801, 0x12601, *[0] * 14)
 
 
 class Driver:
@@ -104,7 +105,7 @@ class Replay:
         if offset & 0xFFFF == _DMA_CTRL and value & 0x10001 == 0x10001:
             base = offset - _DMA_CTRL
             source = self.bench.read(base + _DMA_ADDR_0)
-            self.bench.run(lambda: self.bench.pf.ggtt_space.write(source, _CSS))
+            self.bench.run(lambda: self.bench.pf.ggtt_space.write(source, CSS))
         self.bench.write(offset, value)
 
     def _put(self, driver: Driver, header: int, words: tuple[int, ...]) -> None:
@@ -140,7 +141,3 @@ SELF_CONFIG = pack(
 def _message(text: str) -> tuple[int, tuple[int, ...]]:
     header, *words = (int(word, 16) for word in text.split())
     return header, tuple(words)
-
-
-def unpacked(data: bytes) -> tuple[int, ...]:
-    return unpack(f"<{len(data) // 4}I", data)

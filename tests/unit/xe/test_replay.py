@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import pytest
-from replay import Replay
+
+from tests.unit.xe.replay import Replay
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
