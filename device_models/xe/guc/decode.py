@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from device_models.xe.guc import actions, klv
@@ -78,22 +78,27 @@ def _request(header: int, payload: tuple[int, ...], from_guc: bool) -> dict[str,
 
 
 def _name_values(code: int, from_guc: bool, fields: dict[str, Any]) -> None:
-    """Numbers that have names of their own."""
-    if code == actions.VF_CONTROL and not from_guc:
-        fields["command"] = actions.VF_COMMANDS.get(fields["command"], fields["command"])
-    elif code == actions.VF_STATE_NOTIFY and from_guc:
-        fields["event"] = actions.VF_EVENTS.get(fields["event"], fields["event"])
-    elif code == actions.SLPC_REQUEST and not from_guc:
-        event = fields["event"] >> 8
-        fields["event"] = actions.SLPC_EVENTS.get(event, event)
-    elif code in (actions.SELF_CFG, actions.QUERY_SINGLE_KLV) and not from_guc:
-        key = "klv" if code == actions.SELF_CFG else "key"
-        number = fields[key] >> 16 if code == actions.SELF_CFG else fields[key] & 0xFFFF
-        fields[key] = klv.name_of(number)
+    """Numbers that have names of their own, in `fields` that are there."""
+
+    def rename(field: str, name: Callable[[int], Any]) -> None:
+        if field in fields:
+            fields[field] = name(fields[field])
+
+    if from_guc:
+        if code == actions.VF_STATE_NOTIFY:
+            rename("event", lambda event: actions.VF_EVENTS.get(event, event))
+    elif code == actions.VF_CONTROL:
+        rename("command", lambda command: actions.VF_COMMANDS.get(command, command))
+    elif code == actions.SLPC_REQUEST:
+        rename("event", lambda event: actions.SLPC_EVENTS.get(event >> 8, event))
+    elif code == actions.SELF_CFG:
+        rename("klv", lambda header: klv.name_of(header >> 16))
+    elif code == actions.QUERY_SINGLE_KLV:
+        rename("key", lambda key: klv.name_of(key & 0xFFFF))
 
 
 def _relayed(words: tuple[int, ...]) -> str:
-    header = words[0]
+    header = words[0]  # there is one: it was reached by its index
     kind = message_type(header)
     if kind in (REQUEST, EVENT, FAST_REQUEST):
         code = header & 0xFFFF

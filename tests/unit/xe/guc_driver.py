@@ -17,10 +17,10 @@ Message = tuple[int, tuple[int, ...]]
 class GucDriver:
     """One function's driver towards the GuC of one GT. The function's GGTT must lead somewhere at `base`.
 
-    `base` is a GGTT address: 4 KiB of descriptors, 4 KiB of H2G, 16 KiB of G2H, and room for buffers at +0x10000.
+    `base` is a GGTT address: 4 KiB of descriptors, 4 KiB of H2G, 4 KiB of G2H, and room for buffers at +0x10000.
     """
 
-    G2H_SIZE = 0x4000
+    G2H_SIZE = 0x1000
 
     def __init__(self, bench: Any, vfid: int = 0, gt: int = 0, base: int = 0x1000000) -> None:
         self.bench = bench
@@ -101,10 +101,11 @@ class GucDriver:
     def received(self) -> list[Message]:
         """What the GuC put into G2H since the last call."""
         size, messages = self.G2H_SIZE // 4, []
+        ring = self.peek(self.base + 0x2000, size)
         tail = self.peek(self.base + 0x804)[0]
         while self.head != tail:
-            header = self._g2h(self.head)
-            words = tuple(self._g2h((self.head + 1 + n) % size) for n in range(header & 0xFF))
+            header = ring[self.head]
+            words = tuple(ring[(self.head + 1 + n) % size] for n in range(header & 0xFF))
             messages.append((header >> 16, words))
             self.head = (self.head + 1 + len(words)) % size
         self.poke_dwords(self.base + 0x800, self.head)
@@ -127,6 +128,3 @@ class GucDriver:
         found = self.received()
         assert all(fence == 0 for fence, _ in found)
         return [message for _, message in found]
-
-    def _g2h(self, index: int) -> int:
-        return self.peek(self.base + 0x2000 + 4 * index)[0]
