@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import cache, environment
+from emulator.guest import apt, cache, environment
 from emulator.guest.apt import Package
 from emulator.guest.errors import FetchFailed, MissingEnvironment
 from emulator.guest.progress import Progress, Silent
@@ -62,7 +62,7 @@ class FakePackage(Package):
 
 @pytest.fixture
 def fake_apt(monkeypatch: pytest.MonkeyPatch) -> type[FakeApt]:
-    monkeypatch.setattr(environment.apt, "PrivateApt", FakeApt)
+    monkeypatch.setattr(apt, "PrivateApt", FakeApt)
     monkeypatch.setattr(FakeApt, "downloads", 0)
     return FakeApt
 
@@ -131,7 +131,7 @@ def test_a_manifest_of_another_version_asks_for_a_fetch(cache_home: Path, text: 
 
 
 def test_another_processor_is_refused(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(MissingEnvironment, match="aarch64"):
         environment.fetch(progress=Silent())
 

@@ -10,7 +10,7 @@ import trio
 from emulator.guest.errors import QmpError
 from emulator.guest.qmp import Qmp
 
-GREETING = {"QMP": {"version": {}, "capabilities": []}}
+GREETING: dict[str, Any] = {"QMP": {"version": {}, "capabilities": []}}
 
 
 class FakeQemu:
