@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from device_models.xe.ggtt import Ggtt, TranslationFault
+from device_models.xe.vram import Vram
 from emulator.interconnect import AccessFault, Fabric, Initiator, LedgerEntry, Window
 
-from .ggtt import Ggtt, TranslationFault
-from .vram import Vram
+if TYPE_CHECKING:
+    from device_models.xe.ppgtt import PpgttSpace
 
 __all__ = [
     "AccessFault",
@@ -297,6 +299,7 @@ class AddressSpaces:
 
     def __init__(self) -> None:
         self._spaces: weakref.WeakSet[AddressSpace] = weakref.WeakSet()
+        self._ppgtts: weakref.WeakValueDictionary[tuple[int, int, int], PpgttSpace] = weakref.WeakValueDictionary()
 
     @classmethod
     def of(cls, fabric: Fabric) -> AddressSpaces:
@@ -311,10 +314,26 @@ class AddressSpaces:
         """Flush `space` too, as long as it lives."""
         self._spaces.add(space)
 
+    def ppgtt(self, function: FunctionView, root: int, asid: int) -> PpgttSpace:
+        """The PPGTT of `function` with that root descriptor and ASID, shared by all contexts that use it."""
+        from device_models.xe.ppgtt import PpgttSpace
+
+        key = (function.vfid, asid, root)
+        space = self._ppgtts.get(key)
+        if space is None or space.function is not function:
+            space = self._ppgtts[key] = PpgttSpace(function, root, asid)
+        return space
+
     def flush(self) -> None:
         """Forget every translation of every space. From any thread."""
         for space in list(self._spaces):
             space.flush()
+
+    def invalidate(self, vfid: int, asid: int | None = None) -> None:
+        """Forget the translations of a function: of one of its PPGTTs, or (`asid` None) of all it has."""
+        for space in list(self._spaces):
+            if space.function.vfid == vfid and (asid is None or getattr(space, "asid", None) == asid):
+                space.flush()
 
 
 def contiguous(entries: list[int], step: int) -> int:

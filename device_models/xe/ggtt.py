@@ -27,10 +27,22 @@ _PAGES = GGTT_SIZE >> 12
 
 
 class TranslationFault(Exception):
-    """An address that does not translate: which one, for what access, and which entry of which level said so."""
+    """An address that does not translate: which one, for what access, and which entry of which level said so.
+
+    `asid` is the PPGTT's, None for a GGTT: nobody can be asked to serve a fault there.
+    """
 
     def __init__(
-        self, function: str, space: str, address: int, *, level: int, entry: int, write: bool, reason: str
+        self,
+        function: str,
+        space: str,
+        address: int,
+        *,
+        level: int,
+        entry: int,
+        write: bool,
+        reason: str,
+        asid: int | None = None,
     ) -> None:
         super().__init__(
             f"{function}: {space} address {address:#x} ({'write' if write else 'read'}): "
@@ -43,6 +55,7 @@ class TranslationFault(Exception):
         self.entry = entry
         self.write = write
         self.reason = reason
+        self.asid = asid
 
 
 class Ggtt:

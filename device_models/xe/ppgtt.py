@@ -7,10 +7,9 @@ the PF, a GDPA of a VF); what leaves map is VRAM or system memory.
 
 from __future__ import annotations
 
+from device_models.xe.address_space import AddressSpace, Extent, FunctionView, contiguous
+from device_models.xe.ggtt import ADDRESS_MASK, TranslationFault
 from emulator.interconnect import AccessFault, Space
-
-from .address_space import AddressSpace, Extent, FunctionView, contiguous
-from .ggtt import ADDRESS_MASK, TranslationFault
 
 PRESENT = 1 << 0
 WRITABLE = 1 << 1
@@ -137,7 +136,14 @@ class PpgttSpace(AddressSpace):
 
     def _fault(self, address: int, level: int, entry: int, write: bool, reason: str) -> TranslationFault:
         return TranslationFault(
-            self.function.ggtt.name, self.name, address, level=level, entry=entry, write=write, reason=reason
+            self.function.ggtt.name,
+            self.name,
+            address,
+            level=level,
+            entry=entry,
+            write=write,
+            reason=reason,
+            asid=self.asid,
         )
 
 

@@ -12,10 +12,9 @@ import logging
 import os
 from collections.abc import Mapping
 
+from device_models.xe.lmtt import Lmtt, LmttFault
 from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
 from emulator.memory import PAGE_SIZE, Memory
-
-from .lmtt import Lmtt, LmttFault
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,320 @@
+"""Blits: MEM_COPY and MEM_SET, the XY_* commands, copies of compression metadata (`instructions/xe_gpu_commands.h`).
+
+Fields are those of Intel's published Xe2 command definitions; the driver itself uses MEM_COPY and MEM_SET
+(`xe_migrate.c`). Nothing is ever stored compressed, so compression formats and resolves have no effect.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from device_models.xe.address_space import AccessFault, TranslationFault
+from device_models.xe.engines import bulk
+from device_models.xe.engines.command_streamer import BULK
+from device_models.xe.engines.surface import Surface
+from device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
+from emulator.interconnect import Space
+
+if TYPE_CHECKING:
+    from device_models.xe.engines.command_streamer import Bulk, CommandStreamer
+
+PAGE_COPY_UNIT = 256
+_MATRIX = 1 << 17
+_PAGE_MODE = 1 << 19
+_EVICT = 1 << 19  # of MEM_SET: bits 20:19
+
+_XY_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 12, 5: 16}
+"""Color depth of XY_BLOCK_COPY_BLT and XY_FAST_COLOR_BLT."""
+_FAST_COPY_BYTES = {0: 1, 1: 2, 3: 4, 4: 8, 5: 16}
+
+_CCS_PER_PAGE = 8
+"""Bytes of compression metadata for 4 KiB: one for 512 (xe_gpu_commands.h: NUM_BYTES_PER_CCS_BYTE)."""
+
+
+def mem_copy(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MEM_COPY: linear or matrix, in units of a byte or (page mode, linear only) of 256 bytes."""
+    header = words[index]
+    source, target = _address(words, index + 5), _address(words, index + 7)
+    space = streamer.space
+    if header & _PAGE_MODE or not header & 3 << 17:
+        unit = PAGE_COPY_UNIT if header & _PAGE_MODE else 1
+        width = ((words[index + 1] & 0xFFFFFF) + 1) * unit
+        streamer.lrc.bulk = bulk.copy(space, source, space, target, width)
+        return BULK
+    width, height = (words[index + 1] & 0x3FFFF) + 1, (words[index + 2] & 0x3FFFF) + 1
+    source_pitch, target_pitch = (words[index + 3] & 0x3FFFF) + 1, (words[index + 4] & 0x3FFFF) + 1
+    if width == source_pitch == target_pitch:
+        streamer.lrc.bulk = bulk.copy(space, source, space, target, width * height)
+    else:
+        streamer.lrc.bulk = _copy_rectangle(
+            Surface(space, source, source_pitch, height, None, writable=False),
+            (0, 0),
+            Surface(space, target, target_pitch, height, None, writable=True),
+            (0, 0),
+            width,
+            height,
+        )
+    return BULK
+
+
+def mem_set(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MEM_SET: bytes, linear or matrix. (Its evict mode touches nothing but caches.)"""
+    header = words[index]
+    if header & 3 << 19 == _EVICT:
+        return None
+    target = _address(words, index + 4)
+    byte = (words[index + 6] >> 24).to_bytes(1, "little")
+    space, vram = streamer.space, streamer.engine.vram
+    if not header & _MATRIX:
+        streamer.lrc.bulk = bulk.fill(space, target, (words[index + 1] & 0xFFFFFF) + 1, byte, vram)
+        return BULK
+    width, height = (words[index + 1] & 0x3FFFF) + 1, (words[index + 2] & 0x3FFFF) + 1
+    pitch = (words[index + 3] & 0x3FFFF) + 1
+    if width == pitch:
+        streamer.lrc.bulk = bulk.fill(space, target, width * height, byte, vram)
+    else:
+        surface = Surface(space, target, pitch, height, None, writable=True)
+        streamer.lrc.bulk = _fill_rectangle(surface, (0, 0), width, height, byte * width)
+    return BULK
+
+
+def xy_fast_copy(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """XY_FAST_COPY_BLT. Pitches are in bytes, of tiled surfaces in dwords."""
+    header, depth = words[index], words[index + 1]
+    pixel = _FAST_COPY_BYTES.get(depth >> 24 & 7)
+    rectangle = _rectangle(words[index + 2], words[index + 3])
+    if pixel is None or rectangle is None:
+        return _refuse(streamer, "XY_FAST_COPY_BLT", "its color depth or rectangle")
+    x, y, width, height = rectangle
+    source_x, source_y = _point(words[index + 6])
+    try:
+        source = _surface(
+            streamer, _address(words, index + 8), words[index + 7] & 0xFFFF, header >> 20 & 3, pixel, source_y + height
+        )
+        target = _surface(
+            streamer, _address(words, index + 4), depth & 0xFFFF, header >> 13 & 3, pixel, y + height, writable=True
+        )
+    except ValueError as error:
+        return _refuse(streamer, "XY_FAST_COPY_BLT", str(error))
+    return _start_copy(streamer, source, (source_x * pixel, source_y), target, (x * pixel, y), width * pixel, height)
+
+
+def xy_block_copy(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """XY_BLOCK_COPY_BLT, short (12 dwords) or extended (22): the latter's arrays, but not its mip levels."""
+    header = words[index]
+    pixel = _XY_BYTES.get(header >> 19 & 7)
+    rectangle = _rectangle(words[index + 2], words[index + 3])
+    if pixel is None or rectangle is None:
+        return _refuse(streamer, "XY_BLOCK_COPY_BLT", "its color depth or rectangle")
+    x, y, width, height = rectangle
+    target_offset, source_offset = words[index + 6], words[index + 11]
+    x, y = x + (target_offset & 0x3FFF), y + (target_offset >> 16 & 0x3FFF)
+    source_x, source_y = _point(words[index + 7])
+    source_x, source_y = source_x + (source_offset & 0x3FFF), source_y + (source_offset >> 16 & 0x3FFF)
+    if length >= 22:
+        if words[index + 17] & 0xF or words[index + 20] & 0xF:
+            return _refuse(streamer, "XY_BLOCK_COPY_BLT", "mip levels other than 0")
+        y += (words[index + 18] >> 21) * (words[index + 17] >> 4 & 0x7FFF) * 4
+        source_y += (words[index + 21] >> 21) * (words[index + 20] >> 4 & 0x7FFF) * 4
+    source_word, target_word = words[index + 8], words[index + 1]
+    try:
+        source = _surface(
+            streamer,
+            _address(words, index + 9),
+            (source_word & 0x3FFFF) + 1,
+            source_word >> 30,
+            pixel,
+            source_y + height,
+        )
+        target = _surface(
+            streamer,
+            _address(words, index + 4),
+            (target_word & 0x3FFFF) + 1,
+            target_word >> 30,
+            pixel,
+            y + height,
+            writable=True,
+        )
+    except ValueError as error:
+        return _refuse(streamer, "XY_BLOCK_COPY_BLT", str(error))
+    return _start_copy(streamer, source, (source_x * pixel, source_y), target, (x * pixel, y), width * pixel, height)
+
+
+def xy_fast_color(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """XY_FAST_COLOR_BLT: fill a rectangle with one pixel value."""
+    header, word = words[index], words[index + 1]
+    pixel = _XY_BYTES.get(header >> 19 & 7)
+    rectangle = _rectangle(words[index + 2], words[index + 3])
+    if pixel is None or rectangle is None:
+        return _refuse(streamer, "XY_FAST_COLOR_BLT", "its color depth or rectangle")
+    x, y, width, height = rectangle
+    x, y = x + (words[index + 6] & 0x3FFF), y + (words[index + 6] >> 16 & 0x3FFF)
+    if length >= 16:
+        if words[index + 14] & 0xF:
+            return _refuse(streamer, "XY_FAST_COLOR_BLT", "mip levels other than 0")
+        y += (words[index + 15] >> 21) * (words[index + 14] >> 4 & 0x7FFF) * 4
+    color = words[index + 7 : index + 11].tobytes()[:pixel]
+    try:
+        surface = _surface(
+            streamer,
+            _address(words, index + 4),
+            (word & 0x3FFFF) + 1,
+            word >> 30,
+            pixel,
+            y + height,
+            writable=True,
+        )
+    except ValueError as error:
+        return _refuse(streamer, "XY_FAST_COLOR_BLT", str(error))
+    if not width or not height:
+        return None
+    if surface.tiling is None and x == 0 and width * pixel == surface.pitch:
+        start = surface.address + y * surface.pitch
+        streamer.lrc.bulk = bulk.fill(streamer.space, start, height * surface.pitch, color, streamer.engine.vram)
+    else:
+        streamer.lrc.bulk = _fill_rectangle(surface, (x * pixel, y), width * pixel, height, color * width)
+    return BULK
+
+
+def xy_ctrl_surf_copy(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """XY_CTRL_SURF_COPY_BLT: compression metadata of pages of 4 KiB, from or to plain memory ("direct")."""
+    header = words[index]
+    pages = (header >> 9 & 0x3FF) + 1
+    source = words[index + 1] | (words[index + 2] & 0xFFFF) << 32
+    target = words[index + 3] | (words[index + 4] & 0xFFFF) << 32
+    streamer.lrc.bulk = _copy_metadata(streamer, source, header >> 21 & 1, target, header >> 20 & 1, pages)
+    return BULK
+
+
+def _start_copy(
+    streamer: CommandStreamer,
+    source: Surface,
+    source_at: tuple[int, int],
+    target: Surface,
+    target_at: tuple[int, int],
+    width: int,
+    height: int,
+) -> int | None:
+    if not width or not height:
+        return None
+    if min(*source_at, *target_at) < 0:
+        return _refuse(streamer, "a blit", "coordinates below 0")
+    whole_rows = (
+        source.tiling is None
+        and target.tiling is None
+        and width == source.pitch == target.pitch
+        and source_at[0] == target_at[0] == 0
+    )
+    if whole_rows:
+        streamer.lrc.bulk = bulk.copy(
+            source.space,
+            source.address + source_at[1] * source.pitch,
+            target.space,
+            target.address + target_at[1] * target.pitch,
+            width * height,
+        )
+    else:
+        streamer.lrc.bulk = _copy_rectangle(source, source_at, target, target_at, width, height)
+    return BULK
+
+
+def _copy_rectangle(
+    source: Surface,
+    source_at: tuple[int, int],
+    target: Surface,
+    target_at: tuple[int, int],
+    width: int,
+    height: int,
+) -> Bulk:
+    row = 0
+    while row < height:
+        try:
+            target.write(target_at[1] + row, target_at[0], source.read(source_at[1] + row, source_at[0], width))
+        except (TranslationFault, AccessFault) as fault:
+            yield fault
+            continue
+        row += 1
+        yield None
+
+
+def _fill_rectangle(surface: Surface, at: tuple[int, int], width: int, height: int, data: bytes) -> Bulk:
+    row = 0
+    while row < height:
+        try:
+            surface.write(at[1] + row, at[0], data[:width])
+        except (TranslationFault, AccessFault) as fault:
+            yield fault
+            continue
+        row += 1
+        yield None
+
+
+def _copy_metadata(
+    streamer: CommandStreamer, source: int, source_direct: int, target: int, target_direct: int, pages: int
+) -> Bulk:
+    page = 0
+    while page < pages:
+        try:
+            data = _metadata(streamer, source, source_direct, page, None)
+            _metadata(streamer, target, target_direct, page, data)
+        except (TranslationFault, AccessFault) as fault:
+            yield fault
+            continue
+        page += 1
+        yield None
+
+
+def _metadata(streamer: CommandStreamer, address: int, direct: int, page: int, data: bytes | None) -> bytes:
+    """Read, or store `data` as, the metadata of a page; a page that has none reads as zeros and drops writes."""
+    space, vram = streamer.space, streamer.engine.vram
+    if direct:
+        place = address + page * _CCS_PER_PAGE
+        if data is not None:
+            space.write(place, data)
+        return space.read(place, _CCS_PER_PAGE) if data is None else data
+    extent = space.extent(address + page * 0x1000, 0x1000, data is not None)
+    if extent.space != Space.DEVICE or vram.flat_ccs is None:
+        return bytes(_CCS_PER_PAGE)
+    dpa = vram.to_dpa(space.function.pci, extent.address)
+    if dpa is None:
+        raise AccessFault(space.function.pci, Space.DEVICE, extent.address, "no VRAM there")
+    place = vram.flat_ccs + (dpa >> 12) * _CCS_PER_PAGE
+    if data is not None:
+        vram.memory.view[place : place + _CCS_PER_PAGE] = data
+    return bytes(vram.memory.view[place : place + _CCS_PER_PAGE])
+
+
+def _surface(
+    streamer: CommandStreamer,
+    address: int,
+    pitch: int,
+    tiling_code: int,
+    pixel: int,
+    rows: int,
+    *,
+    writable: bool = False,
+) -> Surface:
+    """Raises ValueError when the surface makes no sense."""
+    tiling: Tiling | None = (None, TILE_X, TILE_4, tile_64(pixel))[tiling_code]
+    return Surface(streamer.space, address, pitch * 4 if tiling else pitch, rows, tiling, writable=writable)
+
+
+def _rectangle(top_left: int, bottom_right: int) -> tuple[int, int, int, int] | None:
+    """(x, y, width, height); the right and bottom coordinates are exclusive. None when it is turned around."""
+    x1, y1 = _point(top_left)
+    x2, y2 = _point(bottom_right)
+    return (x1, y1, x2 - x1, y2 - y1) if x1 <= x2 and y1 <= y2 and x1 >= 0 and y1 >= 0 else None
+
+
+def _point(word: int) -> tuple[int, int]:
+    x, y = word & 0xFFFF, word >> 16
+    return x - (x >> 15 << 16), y - (y >> 15 << 16)
+
+
+def _address(words: memoryview, index: int) -> int:
+    return words[index] | (words[index + 1] & 0xFFFF) << 32
+
+
+def _refuse(streamer: CommandStreamer, command: str, what: str) -> int | None:
+    streamer.engine.report(f"{command}: not done because of {what}")
+    return None

@@ -1,0 +1,265 @@
+"""The command streamer: fetches commands of a context from its ring and batches, and executes them.
+
+One `run` is one time slice. It decodes straight from the memory that holds the commands, and takes the handler of each
+from a table indexed by bits 31:22 of its first dword (`commands.Tables`). A handler gets the streamer, the dwords
+around it, its index among them and its length, and returns None, or what is to happen instead of going on behind it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from device_models.xe.address_space import AccessFault, AddressSpace, Fault, Page, TranslationFault
+from device_models.xe.engines.lrc import MAX_NESTING, Frame, Lrc
+from emulator.interconnect import LedgerEntry
+
+if TYPE_CHECKING:
+    from device_models.xe.engines.commands import Tables
+    from device_models.xe.engines.engine import Engine
+
+Handler = Callable[["CommandStreamer", memoryview, int, int], int | None]
+
+# What a handler may return.
+JUMPED = 1
+"""The next command is somewhere else, or is to be decoded differently: the handler has set the place."""
+WAIT = 2
+"""The command is not done and is to be executed again later (a semaphore that is not satisfied)."""
+PREEMPTED = 3
+"""Preempt the context here, behind the command."""
+BULK = 4
+"""The LRC's `bulk` does the command's work in steps."""
+
+# What `run` returns.
+IDLE = 5
+"""The ring is empty."""
+SLICE_OVER = 6
+WAITING = 7
+"""A command says WAIT."""
+STOPPED = 8
+"""A command says PREEMPTED."""
+FAULTED = 9
+"""`fault` says why. The command that met it will be executed again."""
+
+Bulk = Iterator[Fault | None]
+"""Work in steps of about a millisecond at most; yields a fault that it will try to pass when it is resumed."""
+
+_NEXT_PIECE = 0
+
+_STEP = range(64)
+"""Commands between looks at the clock."""
+
+_NO_PAGES: dict[int, Page] = {}
+_BY_MESSAGES = LedgerEntry("none", "none", "none", "none")  # the window has counted already
+
+
+class CommandStreamer:
+    """Executes the commands of one LRC at a time on behalf of an engine."""
+
+    def __init__(self, engine: Engine, tables: Tables) -> None:
+        self.engine = engine
+        self.tables = tables
+        self.base = engine.info.base
+        """Of the engine's registers."""
+        self.lrc: Lrc
+        self.ggtt: AddressSpace
+        self.space: AddressSpace
+        self.pages = _NO_PAGES
+        """Writable pages of `space` that need no look at page tables."""
+        self.privileged = True
+        """Whether commands come from the ring or a GGTT batch: others may use neither GGTT nor most registers."""
+        self.fetched_from = 0
+        """Address of dword 0 of what a handler gets."""
+        self.fault: Fault
+        self.preempt = False
+        """Stop at the next preemption point."""
+        self.header = 0
+        """First dword of the command at which the last slice ended (IPEHR)."""
+        self.jumps = 0
+        self.executed = 0
+        """Jumps and about how many commands in the last slice."""
+
+    def load(self, lrc: Lrc) -> None:
+        """Take over `lrc`, whose image was restored."""
+        self.lrc = lrc
+        self.ggtt = lrc.ggtt
+        self.space = lrc.space
+        # Entries of the GGTT are looked at on every access, so its pages must not be found without asking it.
+        self.pages = _NO_PAGES if lrc.space is lrc.ggtt else lrc.space.writable
+        self._set_privilege()
+
+    def run(self, deadline: float) -> int:
+        """Execute commands until `deadline` (of `time.perf_counter`), or until something else ends the slice."""
+        self.jumps = self.executed = 0
+        try:
+            while True:
+                outcome = self._advance_bulk(deadline) if self.lrc.bulk is not None else self._execute(deadline)
+                if outcome:
+                    return outcome
+        except (TranslationFault, AccessFault) as fault:
+            self.lrc.bulk = None
+            self.fault = fault
+            return FAULTED
+
+    # For handlers.
+
+    def address_space(self, global_gtt: int) -> AddressSpace:
+        """Where a command's address is that has (or has not) the GGTT flag.
+
+        Commands of an unprivileged batch have only the PPGTT: the flag is ignored.
+        """
+        return self.ggtt if global_gtt and self.privileged else self.space
+
+    def place(self, index: int) -> int:
+        """Address of dword `index` of what the handler got."""
+        return self.fetched_from + (index << 2)
+
+    def set_place(self, address: int) -> None:
+        """Fetch the next command from `address` of the buffer that is being read."""
+        stack = self.lrc.stack
+        if stack:
+            stack[-1].address = address
+        else:
+            self.lrc.head = address
+
+    def start_batch(self, address: int, ppgtt: bool, return_to: int, nested: bool) -> None:
+        """Go on in the batch at `address`; from a ring, or `nested`, `return_to` is where it goes on afterwards.
+
+        What an unprivileged batch starts is unprivileged too, whatever address space it names: only the ring and GGTT
+        batches have privileges to give.
+        """
+        stack = self.lrc.stack
+        frame = Frame(address, ppgtt or not self.privileged)
+        if stack and not nested:
+            frame.restore = stack[-1].restore
+            stack[-1] = frame
+        elif len(stack) < MAX_NESTING:
+            self.set_place(return_to)
+            stack.append(frame)
+        else:
+            self.set_place(return_to)
+            self.engine.report(f"batches nested deeper than {MAX_NESTING}")
+        self._set_privilege()
+
+    def end_batch(self, all_levels: bool = False) -> None:
+        """Go on where the batch was started from; with `all_levels`, in the ring."""
+        stack = self.lrc.stack
+        if stack.pop().restore:
+            all_levels = False
+        while all_levels and stack and not stack[-1].restore:
+            stack.pop()
+        self._set_privilege()
+
+    # One contiguous piece of commands at a time.
+
+    def _execute(self, deadline: float) -> int:
+        """Execute commands from one piece of the ring or a batch; 0 to go on with the next."""
+        lrc = self.lrc
+        if lrc.stack:
+            frame = lrc.stack[-1]
+            address, limit = frame.address, frame.limit
+            if limit and address >= limit:
+                self.end_batch()
+                return 0
+            space = lrc.space if frame.ppgtt else self.ggtt
+        else:
+            address, space = lrc.head, self.ggtt
+            if address >= lrc.end:
+                address = lrc.head = lrc.start
+            if address == lrc.tail and address == lrc.read_tail():
+                return IDLE
+            limit = lrc.tail if lrc.tail > address else lrc.end
+        words, base, entry = self._fetch(space, address, limit)
+        self.fetched_from = base
+        index = first = (address - base) >> 2
+        end = min(len(words), (limit - base) >> 2) if limit else len(words)
+        table = self.tables.noop if lrc.noop else self.tables.normal
+        clock = time.perf_counter
+        action: int | None = None
+        length = 0
+        try:
+            while action is None:
+                for _ in _STEP:
+                    if index >= end:
+                        action = _NEXT_PIECE
+                        break
+                    header = words[index]
+                    handler, length, mask = table[header >> 22]
+                    if not length:
+                        length = (header & mask) + 2
+                    if index + length > end:
+                        action = self._straddle(space, base + (index << 2), length, limit, handler)
+                        break
+                    action = handler(self, words, index, length)
+                    if action is not None:
+                        break
+                    index += length
+                else:
+                    if clock() >= deadline:
+                        action = SLICE_OVER
+        except BaseException:
+            self.set_place(base + (index << 2))
+            self.header = words[index]
+            raise
+        finally:
+            entry.reads += 1
+            entry.bytes_read += (index - first) << 2
+            self.executed += index - first
+        if action == JUMPED:
+            self.jumps += 1
+            return SLICE_OVER if not self.jumps & 15 and clock() >= deadline else 0
+        at = base + (index << 2)
+        self.set_place(at)
+        if action == _NEXT_PIECE:
+            return 0
+        self.header = words[index] if index < end else self.header
+        if action == BULK:
+            lrc.bulk_end = at + (length << 2)
+            return 0
+        if action == PREEMPTED:
+            self.set_place(at + (length << 2))
+            return STOPPED
+        return WAITING if action == WAIT else SLICE_OVER
+
+    def _fetch(self, space: AddressSpace, address: int, limit: int) -> tuple[memoryview, int, LedgerEntry]:
+        """Dwords around `address`, the address of the first, and the ledger entry to count them in."""
+        page = space.page(address, False)
+        if page is not None:
+            return page.words, page.base, page.entry
+        length = 0x1000 - (address & 0xFFF)
+        if limit:
+            length = min(length, limit - address)
+        return memoryview(space.read(address, length)).cast("I"), address, _BY_MESSAGES
+
+    def _straddle(self, space: AddressSpace, address: int, length: int, limit: int, handler: Handler) -> int | None:
+        """Execute a command that does not lie in one piece."""
+        end = address + (length << 2)
+        if limit and end > limit:
+            self.engine.report(f"a command of {length} dwords at {address:#x} goes beyond the end at {limit:#x}")
+            self.set_place(limit)
+            return JUMPED
+        self.fetched_from = address
+        action = handler(self, memoryview(space.read(address, length << 2)).cast("I"), 0, length)
+        if action is None:
+            self.set_place(end)
+            return JUMPED
+        return action
+
+    def _advance_bulk(self, deadline: float) -> int:
+        lrc = self.lrc
+        assert lrc.bulk is not None
+        for fault in lrc.bulk:
+            if fault is not None:
+                self.fault = fault
+                return FAULTED
+            if time.perf_counter() >= deadline:
+                return SLICE_OVER
+        lrc.bulk = None
+        self.set_place(lrc.bulk_end)
+        self.executed += 1
+        return 0
+
+    def _set_privilege(self) -> None:
+        stack = self.lrc.stack
+        self.privileged = not (stack and stack[-1].ppgtt)

@@ -1,0 +1,252 @@
+"""One engine: what runs on it, its clocks, and the registers that show it (`xe_hw_engine.c`)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from device_models.xe.clock import ticks
+from device_models.xe.engines import register_access as regs
+from device_models.xe.engines.command_streamer import CommandStreamer
+from device_models.xe.engines.context import Context
+from device_models.xe.engines.lrc import RING_VALID, Lrc
+from emulator.registers import RO, Register
+
+if TYPE_CHECKING:
+    from device_models.xe.engines.commands import Tables
+    from device_models.xe.engines.context import EngineListener
+    from device_models.xe.profile import EngineInfo
+    from device_models.xe.vram import Vram
+    from emulator.registers import RegisterFile
+
+log = logging.getLogger(__name__)
+
+_ALL = 0xFFFFFFFF
+
+
+class Engine:
+    """One engine. `context` is what it executes now; registers go on showing the last one after it has left."""
+
+    def __init__(
+        self, info: EngineInfo, listener: EngineListener, registers: RegisterFile, vram: Vram, tables: Tables
+    ) -> None:
+        """`registers` is the PF's register file: what the driver programs into the engine."""
+        self.info = info
+        self.registers = registers
+        self.vram = vram
+        self.context: Context | None = None
+        self.lrc: Lrc | None = None
+        self.reports: Counter[str] = Counter()
+        """What was met that is not emulated or makes no sense, and how often."""
+        self.resets = 0
+        self.streamer = CommandStreamer(self, tables)
+        self.siblings: dict[int, Callable[[], int]] = {}
+        """Live registers of all engines of the GT, by absolute offset."""
+        self._listener = listener
+        self._since = 0
+        self._since_ns = 0
+        self._context_timestamp = 0
+        self._busy: Counter[int] = Counter()
+        self._last: Lrc | None = None
+        self.live: dict[int, Callable[[], int]] = {
+            regs.RING_TAIL: lambda: self._ring("tail"),
+            regs.RING_HEAD: lambda: self._ring("head"),
+            regs.RING_START: lambda: self._last.start if self._last else 0,
+            regs.RING_CTL: self._ring_control,
+            regs.ACTHD: lambda: self.active_head() & _ALL,
+            regs.ACTHD_UDW: lambda: self.active_head() >> 32,
+            regs.IPEHR: lambda: self.streamer.header,
+            regs.ENGINE_ID: lambda: info.engine_id,
+            regs.BB_ADDR: lambda: self._batch() & _ALL,
+            regs.BB_ADDR_UDW: lambda: self._batch() >> 32,
+            regs.EXECLIST_STATUS_LO: lambda: int(self.lrc is not None) << 4,
+            regs.EXECLIST_STATUS_HI: lambda: self.context.guc_id if self.context else 0,
+            regs.CURRENT_LRCA: lambda: self.lrc.pphwsp | 1 if self.lrc else 0,
+            regs.TIMESTAMP: lambda: ticks() & _ALL,
+            regs.TIMESTAMP_UDW: lambda: ticks() >> 32 & _ALL,
+            regs.CTX_TIMESTAMP: lambda: self.context_timestamp() & _ALL,
+            regs.CTX_TIMESTAMP_UDW: lambda: self.context_timestamp() >> 32 & _ALL,
+        }
+
+    @property
+    def name(self) -> str:
+        """ "rcs0", "bcs8", ..."""
+        return self.info.name
+
+    @property
+    def logical(self) -> int:
+        """Its number among the engines of its class that are present."""
+        return self.info.logical
+
+    @property
+    def interrupt_status_pointer(self) -> int:
+        """RING_INT_STATUS_RPT_PTR of the context that runs: a GGTT address, 0 when not set."""
+        return self.lrc.interrupt_status_pointer if self.lrc else 0
+
+    @property
+    def interrupt_source_pointer(self) -> int:
+        """RING_INT_SRC_RPT_PTR of the context that runs: a GGTT address, 0 when not set."""
+        return self.lrc.interrupt_source_pointer if self.lrc else 0
+
+    @property
+    def interrupt_mask(self) -> int:
+        """RING_IMR of the context that runs."""
+        return self.lrc.interrupt_mask if self.lrc else 0
+
+    # Context switches.
+
+    def switch_in(self, context: Context, lrc: Lrc) -> None:
+        """Run `lrc` of `context` from here on. Raises `TranslationFault` or `AccessFault` when its image is nowhere."""
+        lrc.restore()
+        lrc.engine = self
+        self.context, self.lrc, self._last = context, lrc, lrc
+        self._context_timestamp = lrc.timestamp
+        self._since, self._since_ns = ticks(), time.monotonic_ns()
+        self.streamer.preempt = False
+        self.streamer.load(lrc)
+
+    def switch_out(self, *, save: bool = True) -> None:
+        """Be idle. Raises `TranslationFault` or `AccessFault` when the image cannot be saved; idle all the same."""
+        context, lrc = self.context, self.lrc
+        if context is None or lrc is None:
+            return
+        lrc.timestamp = self.context_timestamp()
+        self._busy[context.function.vfid] += time.monotonic_ns() - self._since_ns
+        self._context_timestamp = lrc.timestamp
+        self.context = self.lrc = None
+        lrc.engine = None
+        self.streamer.preempt = False
+        if save:
+            lrc.save()
+
+    def run_time(self) -> float:
+        """Seconds since the context was switched in."""
+        return (time.monotonic_ns() - self._since_ns) / 1e9
+
+    def busy(self) -> dict[int, int]:
+        """Nanoseconds that each function (by VFID) had the engine."""
+        busy = dict(self._busy)
+        context = self.context
+        if context is not None:
+            vfid = context.function.vfid
+            busy[vfid] = busy.get(vfid, 0) + time.monotonic_ns() - self._since_ns
+        return busy
+
+    # For commands.
+
+    def timestamp(self) -> int:
+        """RING_TIMESTAMP, 64 bits."""
+        return ticks()
+
+    def context_timestamp(self) -> int:
+        """CTX_TIMESTAMP, 64 bits: ticks that the context ran, in all its life."""
+        if self.lrc is None:
+            return self._context_timestamp
+        return self._context_timestamp + ticks() - self._since
+
+    def set_context_timestamp(self, upper: bool, value: int) -> None:
+        """A command writes one half of CTX_TIMESTAMP."""
+        now = self.context_timestamp()
+        now = (now & _ALL | value << 32) if upper else (now & ~_ALL | value)
+        self._context_timestamp, self._since = now, ticks()
+
+    def user_interrupt(self) -> None:
+        """MI_USER_INTERRUPT."""
+        if self.context is not None:
+            self._listener.user_interrupt(self.context.function, self)
+
+    def watchdog_reset(self) -> None:
+        """PR_CTR ran out: the engine is reset, its context goes on."""
+        self.resets += 1
+        if self.lrc is not None:
+            self.lrc.watchdog = None
+            self.lrc.gpr = [0] * 32
+
+    def report(self, what: str) -> None:
+        """Something is not emulated, or makes no sense: counted, and logged the first time."""
+        self.reports[what] += 1
+        if self.reports[what] == 1:
+            whose = self.context.name if self.context else "no context"
+            log.warning("%s (%s): %s", self.name, whose, what)
+
+    # Registers.
+
+    def declared_registers(self) -> list[Register]:
+        """The registers that show the engine, for the PF's register file."""
+        name, base = self.info.name.upper(), self.info.base
+        shown = {value: key for key, value in vars(regs).items() if key.isupper() and isinstance(value, int)}
+        declared = [
+            Register(f"{name}.{_NAMES.get(offset, shown[offset])}", base + offset, access=RO, read=read)
+            for offset, read in self.live.items()
+        ]
+        for number in range(32):
+            declared.append(
+                Register(
+                    f"{name}.CS_GPR({number // 2}){'_UDW' if number & 1 else ''}",
+                    base + regs.GPR + 4 * number,
+                    access=RO,
+                    read=lambda number=number: self._last.gpr[number] if self._last else 0,  # type: ignore[misc]
+                )
+            )
+        return declared
+
+    def active_head(self) -> int:
+        """Where the next command is: in a batch, or in the ring."""
+        last = self._last
+        if last is None:
+            return 0
+        return last.stack[-1].address if last.stack else last.head
+
+    def reset(self) -> None:
+        """Power-up state: nothing ran here yet."""
+        self.context = self.lrc = self._last = None
+        self._context_timestamp = 0
+        self.streamer.header = 0
+        self.streamer.preempt = False
+
+    def inspect(self) -> dict[str, Any]:
+        """What it does, as plain data."""
+        context, lrc = self.context, self._last
+        return {
+            "name": self.name,
+            "context": context.name if context else None,
+            "ring": {"start": lrc.start, "head": lrc.head - lrc.start, "tail": lrc.tail - lrc.start} if lrc else None,
+            "batches": [{"address": f.address, "ppgtt": f.ppgtt} for f in lrc.stack] if lrc else [],
+            "active_head": self.active_head(),
+            "last_header": self.streamer.header,
+            "busy_ns": self.busy(),
+            "resets": self.resets,
+            "reports": dict(self.reports),
+        }
+
+    def _ring(self, which: str) -> int:
+        last = self._last
+        return 0 if last is None else int(getattr(last, which)) - last.start
+
+    def _ring_control(self) -> int:
+        last = self._last
+        return 0 if last is None or last.end == last.start else last.end - last.start - 0x1000 | RING_VALID
+
+    def _batch(self) -> int:
+        last = self._last
+        return last.stack[-1].address if last is not None and last.stack else 0
+
+
+_NAMES = {
+    regs.BB_ADDR: "RING_BBADDR",
+    regs.BB_ADDR_UDW: "RING_BBADDR_UDW",
+    regs.ACTHD: "RING_ACTHD",
+    regs.ACTHD_UDW: "RING_ACTHD_UDW",
+    regs.IPEHR: "RING_IPEHR",
+    regs.TIMESTAMP: "RING_TIMESTAMP",
+    regs.TIMESTAMP_UDW: "RING_TIMESTAMP_UDW",
+    regs.CTX_TIMESTAMP: "RING_CTX_TIMESTAMP",
+    regs.CTX_TIMESTAMP_UDW: "RING_CTX_TIMESTAMP_UDW",
+    regs.EXECLIST_STATUS_LO: "RING_EXECLIST_STATUS_LO",
+    regs.EXECLIST_STATUS_HI: "RING_EXECLIST_STATUS_HI",
+    regs.CURRENT_LRCA: "RING_CURRENT_LRCA",
+}
+"""The driver's names where they differ from ours (regs/xe_engine_regs.h)."""

@@ -1,0 +1,234 @@
+"""Logical ring contexts: the image in memory, by dword index, and the state of an engine that it stands for.
+
+The image begins one page behind the PPHWSP (`xe_lrc.c:xe_lrc_regs_offset`). Its first 96 dwords are register numbers
+and values at fixed places (`regs/xe_lrc_layout.h`, `xe_lrc.c:xe2_rcs_offsets`); values are read and written by index,
+the register loads that they look like are not executed. What hardware keeps of an engine beyond them is its own
+affair; here it is a record (`_STATE`) at dword 0x100, so that a context moves with its memory when a VF is migrated.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from device_models.xe.address_space import AddressSpace, AddressSpaces, Fault
+from device_models.xe.ppgtt import PpgttSpace
+
+if TYPE_CHECKING:
+    from device_models.xe.engines.engine import Engine
+    from device_models.xe.function import XeFunction
+
+# Dword indices of values in the image (regs/xe_lrc_layout.h).
+CONTEXT_CONTROL = 0x03
+RING_HEAD = 0x05
+RING_TAIL = 0x07
+RING_START = 0x09
+RING_CTL = 0x0B
+BB_ADDR_UDW = 0x0D
+BB_ADDR = 0x0F
+BB_STATE = 0x11
+BB_PER_CTX_PTR = 0x13
+INDIRECT_CTX = 0x15
+TIMESTAMP = 0x23
+TIMESTAMP_UDW = 0x25
+ASID = 0x2F
+PDP0_UDW = 0x31
+PDP0_LDW = 0x33
+INT_MASK_LRM = 0x50
+INT_MASK_PTR = 0x52
+INT_REPORT_LRI = 0x55
+INT_STATUS_PTR = 0x57
+INT_SRC_PTR = 0x59
+
+REGISTER_DWORDS = 96
+_STATE_INDEX = 0x100
+
+RESTORE_INHIBIT = 1 << 0
+"""CTX_CTRL_ENGINE_CTX_RESTORE_INHIBIT of CONTEXT_CONTROL: the image holds no engine state yet. Hardware clears it when
+it saves, or the state recorded in a default image (`xe_gt.c:xe_gt_record_default_lrcs`) could never be restored."""
+RING_VALID = 1
+HEAD_MASK = 0x1FFFFC
+TAIL_MASK = 0x1FFFF8
+_LRM = 0x29 << 23
+_LRI = 0x22 << 23
+_OPCODE = 0x3F << 23
+
+DESCRIPTOR_PPGTT = 1 << 8
+"""LRC_PRIVILEGE of a descriptor: means that there is a PPGTT (`xe_lrc.c:xe_lrc_ctx_init`)."""
+
+MAX_NESTING = 8
+_MAX_REGISTERS = 48
+_MAGIC = 0x31434C58
+_STATE = struct.Struct(f"<4I{2 * MAX_NESTING}Q32I{2 * _MAX_REGISTERS}I")
+_FLAG_PPGTT = 1
+_FLAG_ARBITRATION, _FLAG_NOOP = 1, 2
+
+
+@dataclass(slots=True)
+class Frame:
+    """A batch that commands are fetched from: where the next one is, and in which address space."""
+
+    address: int
+    ppgtt: bool
+    limit: int = 0
+    """First address beyond it; 0: it ends with MI_BATCH_BUFFER_END."""
+    restore: bool = False
+    """Part of the context restore (work-around batches): never saved."""
+
+
+class Lrc:
+    """One logical ring context, and the state of the engine that runs it or last did."""
+
+    def __init__(self, function: XeFunction, descriptor: int) -> None:
+        self.function = function
+        self.descriptor = descriptor
+        self.pphwsp = descriptor & 0xFFFFF000
+        self.image = self.pphwsp + 0x1000
+        self.ggtt = function.ggtt_space
+        self.space: AddressSpace = self.ggtt
+        """What addresses without the GGTT flag are in: the PPGTT, or the GGTT of a context without one."""
+        self.engine: Engine | None = None
+        """Where it is now."""
+        self.start = self.end = self.head = self.tail = 0
+        """The ring: all GGTT addresses, `head` and `tail` absolute too."""
+        self.stack: list[Frame] = []
+        """Batches, the innermost last; empty while commands come from the ring."""
+        self.gpr = [0] * 32
+        self.registers: dict[int, int] = {}
+        """Other registers that commands have written, by absolute MMIO offset."""
+        self.timestamp = 0
+        self.arbitration = True
+        self.predicate = 0
+        """Mode of MI_SET_PREDICATE."""
+        self.noop = False
+        """Whether it makes commands no-ops now."""
+        self.bulk: Iterator[Fault | None] | None = None
+        """What is left of a command that works in steps; `bulk_end` is where the next command is."""
+        self.bulk_end = 0
+        self.interrupt_mask = self.interrupt_status_pointer = self.interrupt_source_pointer = 0
+        self.watchdog: float | None = None
+        """When PR_CTR was started, while it counts."""
+        self.adopted = False
+        """Saved elsewhere: the engine state in the image counts, once."""
+        self.stopped = False
+        """Preempted, not done with its ring, when it last left an engine."""
+        self._left_at = -1
+
+    def restore(self) -> None:
+        """Load the image. What was executed before goes on where it stopped, unless the driver has moved RING_HEAD.
+
+        Raises `TranslationFault` or `AccessFault`.
+        """
+        words = memoryview(self.ggtt.read(self.image, REGISTER_DWORDS * 4)).cast("I")
+        self.start = words[RING_START] & 0xFFFFF000
+        self.end = self.start + (words[RING_CTL] & 0x1FF000) + 0x1000
+        size_mask = self.end - self.start - 1
+        head = words[RING_HEAD] & HEAD_MASK & size_mask
+        self.head = self.start + head
+        self.tail = (
+            self.start + (words[RING_TAIL] & TAIL_MASK & size_mask) if words[RING_CTL] & RING_VALID else self.head
+        )
+        self.timestamp = words[TIMESTAMP] | words[TIMESTAMP_UDW] << 32
+        if self.descriptor & DESCRIPTOR_PPGTT:
+            self._use_ppgtt(words[PDP0_LDW] | words[PDP0_UDW] << 32, words[ASID])
+        if self.adopted and not words[CONTEXT_CONTROL] & RESTORE_INHIBIT:
+            self._load_state()
+        elif head != self._left_at:
+            self.stack.clear()
+            self.bulk = None
+        self.adopted = False
+        self.interrupt_mask = self.interrupt_status_pointer = self.interrupt_source_pointer = 0
+        if words[INT_MASK_LRM] & _OPCODE == _LRM:
+            self.interrupt_mask = self.ggtt.read32(words[INT_MASK_PTR])
+        if words[INT_REPORT_LRI] & _OPCODE == _LRI:
+            self.interrupt_status_pointer = words[INT_STATUS_PTR]
+            self.interrupt_source_pointer = words[INT_SRC_PTR]
+        per_context, indirect = words[BB_PER_CTX_PTR], words[INDIRECT_CTX]
+        # The last that is pushed runs first: INDIRECT_CTX in the middle of the restore, BB_PER_CTX at its end.
+        if per_context & 1:
+            self.stack.append(Frame(per_context & 0xFFFFF000, ppgtt=False, restore=True))
+        if indirect & 0x3F:
+            address = indirect & 0xFFFFFFC0
+            self.stack.append(Frame(address, ppgtt=False, limit=address + (indirect & 0x3F) * 64, restore=True))
+
+    def save(self) -> None:
+        """Store what the image holds of this context. Raises `TranslationFault` or `AccessFault`."""
+        while self.stack and self.stack[-1].restore:
+            self.stack.pop()
+        ggtt, image = self.ggtt, self.image
+        head = self.head - self.start
+        self._left_at = head
+        values = {
+            CONTEXT_CONTROL: ggtt.read32(image + 4 * CONTEXT_CONTROL) & ~RESTORE_INHIBIT,
+            RING_HEAD: head,
+            TIMESTAMP: self.timestamp & 0xFFFFFFFF,
+            TIMESTAMP_UDW: self.timestamp >> 32 & 0xFFFFFFFF,
+        }
+        if self.stack:
+            batch = self.stack[-1]
+            values |= {
+                BB_ADDR: batch.address & 0xFFFFFFFF,
+                BB_ADDR_UDW: batch.address >> 32,
+                BB_STATE: batch.ppgtt << 5,
+            }
+        for index, value in values.items():
+            ggtt.write32(image + 4 * index, value)
+        self._save_state()
+
+    def read_tail(self) -> int:
+        """RING_TAIL of the image, as an absolute GGTT address: the driver moves it without telling."""
+        tail = self.ggtt.read32(self.image + 4 * RING_TAIL) & TAIL_MASK
+        self.tail = self.start + (tail & (self.end - self.start - 1))
+        return self.tail
+
+    def write_tail(self, tail: int) -> None:
+        """Set RING_TAIL of the image (an offset in bytes): what the GuC does for members of parallel contexts."""
+        self.ggtt.write32(self.image + 4 * RING_TAIL, tail)
+
+    def has_work(self) -> bool:
+        """Whether there is anything to run: by the image, so only while it is on no engine."""
+        head, tail = (self.ggtt.read32(self.image + 4 * index) for index in (RING_HEAD, RING_TAIL))
+        return head & HEAD_MASK != tail & TAIL_MASK or bool(self.stack)
+
+    def _use_ppgtt(self, root: int, asid: int) -> None:
+        space = self.space
+        if not isinstance(space, PpgttSpace) or space.root != root & ~0xFFF & (1 << 52) - 1 or space.asid != asid:
+            self.space = AddressSpaces.of(self.function.gpu.fabric).ppgtt(self.function, root, asid)
+
+    def _save_state(self) -> None:
+        frames = [frame for frame in self.stack if not frame.restore][-MAX_NESTING:]
+        places: list[int] = []
+        for frame in frames:
+            places += [frame.address | (_FLAG_PPGTT if frame.ppgtt else 0), frame.limit]
+        registers = list(self.registers.items())[-_MAX_REGISTERS:]
+        pairs = [number for pair in registers for number in pair]
+        record = _STATE.pack(
+            _MAGIC,
+            len(frames) | len(registers) << 8,
+            (_FLAG_ARBITRATION if self.arbitration else 0) | (_FLAG_NOOP if self.noop else 0) | self.predicate << 8,
+            0,
+            *places,
+            *[0] * (2 * MAX_NESTING - len(places)),
+            *self.gpr,
+            *pairs,
+            *[0] * (2 * _MAX_REGISTERS - len(pairs)),
+        )
+        self.ggtt.write(self.image + 4 * _STATE_INDEX, record)
+
+    def _load_state(self) -> None:
+        record = _STATE.unpack(self.ggtt.read(self.image + 4 * _STATE_INDEX, _STATE.size))
+        self.stack.clear()
+        if record[0] != _MAGIC:
+            return
+        frames, registers = min(record[1] & 0xFF, MAX_NESTING), min(record[1] >> 8 & 0xFF, _MAX_REGISTERS)
+        self.arbitration, self.noop = bool(record[2] & _FLAG_ARBITRATION), bool(record[2] & _FLAG_NOOP)
+        self.predicate = record[2] >> 8 & 0xF
+        places = record[4 : 4 + 2 * MAX_NESTING]
+        for place, limit in zip(places[0 : 2 * frames : 2], places[1 : 2 * frames : 2], strict=True):
+            self.stack.append(Frame(place & ~3, ppgtt=bool(place & _FLAG_PPGTT), limit=limit))
+        first = 4 + 2 * MAX_NESTING
+        self.gpr = list(record[first : first + 32])
+        pairs = record[first + 32 : first + 32 + 2 * registers]
+        self.registers = dict(zip(pairs[0::2], pairs[1::2], strict=True))

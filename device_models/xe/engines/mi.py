@@ -1,0 +1,294 @@
+"""MI commands: control flow, registers, single values in memory (`instructions/xe_mi_commands.h`).
+
+Where the driver does not use a command, its fields are those of Intel's published Xe2 command definitions.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from device_models.xe.engines import register_access as regs
+from device_models.xe.engines.command_streamer import JUMPED, PREEMPTED, WAIT
+
+if TYPE_CHECKING:
+    from device_models.xe.engines.command_streamer import CommandStreamer
+
+GLOBAL_GTT = 1 << 22
+_ADDRESS_HIGH = 0xFFFF  # addresses are cut to 48 bits, see ppgtt.VA_BITS
+
+_COMPARE: tuple[Callable[[int, int], bool], ...] = (
+    operator.gt,
+    operator.ge,
+    operator.lt,
+    operator.le,
+    operator.eq,
+    operator.ne,
+)
+"""Compare operations of semaphores and conditional ends: memory OP immediate."""
+
+_ALWAYS_NOOP = 0xF
+_REFERENCE_CLOCK = 19_200_000
+
+
+def noop(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """Commands without an effect that anything could see."""
+    return None
+
+
+# Memory.
+
+
+def store_data_imm(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_STORE_DATA_IMM: one or more dwords, or (bit 21) qwords."""
+    header = words[index]
+    address = (words[index + 1] & 0xFFFFFFFC) | (words[index + 2] & _ADDRESS_HIGH) << 32
+    if header & GLOBAL_GTT and streamer.privileged:
+        streamer.ggtt.write(address, words[index + 3 : index + length])
+        return None
+    page = streamer.pages.get(address >> 12)
+    if page is None:
+        page = streamer.space.page(address, True)
+    if page is not None:
+        target, base, entry, _, _ = page
+        place = (address - base) >> 2
+        if length == 4:
+            target[place] = words[index + 3]
+            entry.writes += 1
+            entry.bytes_written += 4
+            return None
+        count = length - 3
+        if place + count <= len(target):
+            target[place : place + count] = words[index + 3 : index + length]
+            entry.writes += 1
+            entry.bytes_written += count << 2
+            return None
+    streamer.space.write(address, words[index + 3 : index + length])
+    return None
+
+
+def store_data_index(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_STORE_DATA_INDEX: into the hardware status page, with bit 21 into the context's own (PPHWSP)."""
+    page = streamer.lrc.pphwsp
+    if not words[index] & 1 << 21:
+        page = streamer.engine.registers.peek(streamer.base + regs.HWS_PGA) & 0xFFFFF000
+    streamer.ggtt.write(page + (words[index + 1] & 0xFFC), words[index + 2 : index + length])
+    return None
+
+
+def copy_mem_mem(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_COPY_MEM_MEM: one dword; bit 22 source, bit 21 destination in the GGTT."""
+    header = words[index]
+    destination = (words[index + 1] & ~3) | (words[index + 2] & _ADDRESS_HIGH) << 32
+    source = (words[index + 3] & ~3) | (words[index + 4] & _ADDRESS_HIGH) << 32
+    value = streamer.address_space(header & GLOBAL_GTT).read32(source)
+    streamer.address_space(header & 1 << 21).write32(destination, value)
+    return None
+
+
+# Registers.
+
+
+def load_register_imm(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_LOAD_REGISTER_IMM."""
+    header = words[index]
+    relative, remapped = header & 1 << 19, header & 1 << 17
+    for pair in range(index + 1, index + length - 1, 2):
+        regs.write(streamer, regs.address(streamer, words[pair], relative, remapped), words[pair + 1])
+    return None
+
+
+def load_register_mem(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_LOAD_REGISTER_MEM."""
+    header = words[index]
+    address = (words[index + 2] & ~3) | (words[index + 3] & _ADDRESS_HIGH) << 32
+    value = streamer.address_space(header & GLOBAL_GTT).read32(address)
+    regs.write(streamer, regs.address(streamer, words[index + 1], header & 1 << 19, header & 1 << 17), value)
+    return None
+
+
+def store_register_mem(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_STORE_REGISTER_MEM; with bit 21 only if MI_PREDICATE_RESULT is set."""
+    header = words[index]
+    if header & 1 << 21 and not regs.read(streamer, streamer.base + regs.PREDICATE_RESULT) & 1:
+        return None
+    address = (words[index + 2] & ~3) | (words[index + 3] & _ADDRESS_HIGH) << 32
+    value = regs.read(streamer, regs.address(streamer, words[index + 1], header & 1 << 19, header & 1 << 17))
+    streamer.address_space(header & GLOBAL_GTT).write32(address, value)
+    return None
+
+
+def load_register_reg(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_LOAD_REGISTER_REG: dword 1 is the source, dword 2 the destination."""
+    header = words[index]
+    value = regs.read(streamer, regs.address(streamer, words[index + 1], header & 1 << 18, header & 1 << 16))
+    regs.write(streamer, regs.address(streamer, words[index + 2], header & 1 << 19, header & 1 << 17), value)
+    return None
+
+
+# Control flow.
+
+
+def batch_buffer_start(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_BATCH_BUFFER_START: bit 8 PPGTT, bit 15 predicated, bit 18 address from R0, bit 22 one level deeper.
+
+    Without bit 22 a batch goes on in the other and never comes back.
+    """
+    header = words[index]
+    if header & 1 << 15 and _predicated_off(streamer):
+        return None
+    if header & 1 << 18:
+        gpr = streamer.lrc.gpr
+        address = gpr[0] & ~3 | (gpr[1] & _ADDRESS_HIGH) << 32
+    else:
+        address = (words[index + 1] & ~3) | (words[index + 2] & _ADDRESS_HIGH) << 32
+    streamer.start_batch(address, bool(header & 1 << 8), streamer.place(index + length), nested=bool(header & 1 << 22))
+    return JUMPED
+
+
+def batch_buffer_end(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_BATCH_BUFFER_END."""
+    if words[index] & 1 << 15 and _predicated_off(streamer):
+        return None
+    if not streamer.lrc.stack:
+        streamer.engine.report("MI_BATCH_BUFFER_END in a ring")
+        return None
+    streamer.end_batch()
+    return JUMPED
+
+
+def conditional_batch_buffer_end(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_CONDITIONAL_BATCH_BUFFER_END: goes on while memory OP immediate; else the batch ends.
+
+    All levels end, with bit 18 only the current one. Bit 19 compares under a mask: the dword behind the one in memory.
+    """
+    header = words[index]
+    if header & 1 << 15 and _predicated_off(streamer):
+        return None
+    address = (words[index + 2] & ~3) | (words[index + 3] & _ADDRESS_HIGH) << 32
+    space = streamer.address_space(header & GLOBAL_GTT)
+    value, immediate = space.read32(address), words[index + 1]
+    if header & 1 << 19:
+        mask = space.read32(address + 4)
+        value, immediate = value & mask, immediate & mask
+    operation = header >> 12 & 7
+    if operation >= len(_COMPARE):
+        streamer.engine.report(f"MI_CONDITIONAL_BATCH_BUFFER_END has no operation {operation}")
+        return None
+    if _COMPARE[operation](value, immediate):
+        return None
+    if not streamer.lrc.stack:
+        streamer.engine.report("MI_CONDITIONAL_BATCH_BUFFER_END in a ring")
+        return None
+    streamer.end_batch(all_levels=not header & 1 << 18)
+    return JUMPED
+
+
+def semaphore_wait(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_SEMAPHORE_WAIT: until memory (bit 16: a register) OP immediate. A preemption point while it is not.
+
+    Signal mode (bit 15 clear) looks at memory all the same, now and then.
+    """
+    header = words[index]
+    if header & 1 << 16:
+        value = regs.read(streamer, regs.address(streamer, words[index + 2], header & 1 << 19))
+    else:
+        address = (words[index + 2] & ~3) | (words[index + 3] & _ADDRESS_HIGH) << 32
+        value = streamer.address_space(header & GLOBAL_GTT).read32(address)
+    data = streamer.lrc.gpr[0] if header & 1 << 17 else words[index + 1]
+    operation = header >> 12 & 7
+    if operation >= len(_COMPARE):
+        streamer.engine.report(f"MI_SEMAPHORE_WAIT has no operation {operation}")
+        return None
+    if _COMPARE[operation](value, data):
+        return None
+    return None if _watchdog_bites(streamer) else WAIT
+
+
+def arb_check(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_ARB_CHECK: a preemption point. (Its pre-parser control has no counterpart: nothing is fetched ahead.)"""
+    return PREEMPTED if streamer.preempt and streamer.lrc.arbitration else None
+
+
+def arb_on_off(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_ARB_ON_OFF: bit 0 says whether preemption is allowed."""
+    streamer.lrc.arbitration = bool(words[index] & 1)
+    return None
+
+
+def user_interrupt(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_USER_INTERRUPT."""
+    streamer.engine.user_interrupt()
+    return None
+
+
+# Predication.
+
+
+def set_predicate(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_SET_PREDICATE: from here on commands are no-ops, or not, by a result register."""
+    lrc = streamer.lrc
+    mode = words[index] & 0xF
+    lrc.predicate = mode
+    if mode in (1, 2):
+        result = regs.read(streamer, streamer.base + regs.PREDICATE_RESULT_2) & 1
+        lrc.noop = result == (0 if mode == 1 else 1)
+    elif mode in (3, 4):
+        result = regs.read(streamer, streamer.base + regs.PREDICATE_RESULT_1) & 1
+        lrc.noop = result == (0 if mode == 3 else 1)
+    else:
+        lrc.noop = mode == _ALWAYS_NOOP
+    streamer.set_place(streamer.place(index + length))
+    return JUMPED
+
+
+def predicate(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """MI_PREDICATE: compare (bits 1:0), combine with the state so far (4:3), load the result (7:6)."""
+    header, base = words[index], streamer.base
+
+    def read64(offset: int) -> int:
+        return regs.read(streamer, base + offset) | regs.read(streamer, base + offset + 4) << 32
+
+    source0, source1 = read64(regs.PREDICATE_SRC0), read64(regs.PREDICATE_SRC1)
+    compare = header & 3
+    if compare == 0:
+        result = True
+    elif compare == 1:
+        result = False
+    elif compare == 2:
+        result = source0 == source1
+    else:
+        delta = (source0 - source1) & (1 << 64) - 1
+        result = (delta & 0xFFFFFFFF) == regs.read(streamer, base + regs.PREDICATE_DATA)
+    state = bool(regs.read(streamer, base + regs.PREDICATE_RESULT) & 1)
+    combine = header >> 3 & 3
+    result = (result, state and result, state or result, state != result)[combine]
+    load = header >> 6 & 3
+    if load in (2, 3):
+        regs.write(streamer, base + regs.PREDICATE_RESULT, int(result if load == 2 else not result))
+    return None
+
+
+def _predicated_off(streamer: CommandStreamer) -> bool:
+    """Whether a command with its predicate bit set is a no-op: by MI_SET_PREDICATE, else by MI_PREDICATE_RESULT."""
+    if streamer.lrc.predicate:
+        return streamer.lrc.noop
+    return not regs.read(streamer, streamer.base + regs.PREDICATE_RESULT) & 1
+
+
+def _watchdog_bites(streamer: CommandStreamer) -> bool:
+    """Whether PR_CTR has run out while a semaphore waits.
+
+    The driver makes every first job of a VF do that on purpose, to have the GuC reset the engine
+    (`xe_ring_ops.c:emit_fake_watchdog`); it expects the ring to go on behind the wait.
+    """
+    lrc = streamer.lrc
+    if lrc.watchdog is None:
+        return False
+    threshold = lrc.registers.get(streamer.base + regs.PR_CTR_THRSH, 0)
+    if (time.monotonic() - lrc.watchdog) * _REFERENCE_CLOCK < threshold:
+        return False
+    streamer.engine.watchdog_reset()
+    return True

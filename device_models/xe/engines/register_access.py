@@ -1,0 +1,171 @@
+"""Registers as commands reach them: an engine's own, those that belong to a context, and the rest of the GT.
+
+A context may read and write its engine's registers; what it writes is its own and goes with it. From the ring and
+from GGTT batches the function's registers can be written too, by the function's own register file, so that a VF
+reaches no more than its driver could. Other batches are restricted to what user space needs and to what the driver
+has listed in RING_FORCE_TO_NONPRIV (`regs/xe_engine_regs.h`); what they write elsewhere is dropped, as by hardware.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from device_models.xe.engines.command_streamer import CommandStreamer
+
+# Offsets from an engine's base (regs/xe_engine_regs.h).
+RING_TAIL = 0x30
+RING_HEAD = 0x34
+RING_START = 0x38
+RING_CTL = 0x3C
+ACTHD_UDW = 0x5C
+IPEHR = 0x68
+ACTHD = 0x74
+HWS_PGA = 0x80
+ENGINE_ID = 0x8C
+INT_SRC_RPT_PTR = 0xA4
+RING_IMR = 0xA8
+INT_STATUS_RPT_PTR = 0xAC
+BB_ADDR = 0x140
+BB_ADDR_UDW = 0x168
+PR_CTR_CTRL = 0x178
+PR_CTR_THRSH = 0x17C
+EXECLIST_STATUS_LO = 0x234
+EXECLIST_STATUS_HI = 0x238
+CURRENT_LRCA = 0x240
+TIMESTAMP = 0x358
+TIMESTAMP_UDW = 0x35C
+CTX_TIMESTAMP = 0x3A8
+CTX_TIMESTAMP_UDW = 0x3AC
+PREDICATE_RESULT_2 = 0x3BC
+PREDICATE_SRC0 = 0x400
+PREDICATE_SRC1 = 0x408
+PREDICATE_DATA = 0x410
+PREDICATE_RESULT = 0x418
+PREDICATE_RESULT_1 = 0x41C
+NONPRIV = 0x4D0
+NONPRIV_SLOTS = 12
+GPR = 0x600
+GPR_END = 0x680
+
+CTR_STOP = 1
+
+ENGINE_REGISTERS = 0x1000
+"""Bytes of registers from an engine's base on."""
+_RCS_BASE = 0x2000
+_MASKED = frozenset({0x50, 0x9C, 0xC0, 0xC4, 0xD4, 0xD8, 0xE0, 0xEC, 0x200, 0x244, 0x29C, 0x580})
+"""Engine registers whose upper half says which bits of the lower half to write (XE_REG_OPTION_MASKED)."""
+_USER_ENGINE = (
+    (0x290, 0x294),  # TS_GPGPU_THREADS_DISPATCHED
+    (0x3B0, 0x3C0),  # PREDICATE_RESULT_2
+    (0x400, 0x450),  # MI_PREDICATE_*, 3DPRIM_*
+    (GPR, GPR_END),
+)
+"""What an unprivileged batch may write of its engine."""
+_USER_STATE = ((0x5000, 0x5400), (0x7000, 0x7800), (0xE000, 0xE800))
+"""Registers of the 3D pipeline that user space programs (stream output, caches, pixel shading): context state."""
+
+
+def address(streamer: CommandStreamer, dword: int, relative: int, remapped: int = 0) -> int:
+    """The absolute MMIO offset that a register dword means.
+
+    `relative`: it counts from the engine's base, if it is small enough for that; the driver's own images set the flag
+    on absolute numbers (`xe_lrc.c:set_offsets`). `remapped`: numbers of RCS0 mean the engine's own.
+    """
+    offset = dword & 0x7FFFFC
+    if relative and offset < _RCS_BASE:
+        return streamer.base + offset
+    if remapped and _RCS_BASE <= offset < _RCS_BASE + ENGINE_REGISTERS:
+        return streamer.base + offset - _RCS_BASE
+    return offset
+
+
+def read(streamer: CommandStreamer, offset: int) -> int:
+    """The register at the absolute `offset` as the running context sees it."""
+    lrc = streamer.lrc
+    own = offset - streamer.base
+    if 0 <= own < ENGINE_REGISTERS:
+        if GPR <= own < GPR_END:
+            return lrc.gpr[(own - GPR) >> 2]
+        live = streamer.engine.live.get(own)
+        if live is not None:
+            return live()
+    value = lrc.registers.get(offset)
+    if value is not None:
+        return value
+    live = streamer.engine.siblings.get(offset)
+    if live is not None:
+        return live()
+    registers = lrc.function.registers
+    if offset >= registers.size:
+        return 0
+    declared = registers.registers.get(offset)
+    if declared is not None and declared.read is not None:
+        return declared.read()
+    return registers.peek(offset)
+
+
+def write(streamer: CommandStreamer, offset: int, value: int) -> None:
+    """Store `value` in the register at the absolute `offset` on behalf of the running context."""
+    lrc = streamer.lrc
+    own = offset - streamer.base
+    if 0 <= own < ENGINE_REGISTERS:
+        if GPR <= own < GPR_END:
+            lrc.gpr[(own - GPR) >> 2] = value
+        elif streamer.privileged or _within(own, _USER_ENGINE) or _listed(streamer, offset):
+            _write_own(streamer, offset, own, value)
+        else:
+            streamer.engine.report(f"an unprivileged batch writes {offset:#x}: dropped")
+    elif streamer.privileged:
+        _write_function(streamer, offset, value)
+    elif _within(offset, _USER_STATE) or _listed(streamer, offset):
+        lrc.registers[offset] = value
+    else:
+        streamer.engine.report(f"an unprivileged batch writes {offset:#x}: dropped")
+
+
+def _write_own(streamer: CommandStreamer, offset: int, own: int, value: int) -> None:
+    lrc = streamer.lrc
+    if own in (CTX_TIMESTAMP, CTX_TIMESTAMP_UDW):
+        streamer.engine.set_context_timestamp(own == CTX_TIMESTAMP_UDW, value)
+        return
+    if own in _MASKED:
+        change = value >> 16
+        value = lrc.registers.get(offset, 0) & ~change | value & change
+    lrc.registers[offset] = value
+    if own == PR_CTR_CTRL:
+        lrc.watchdog = None if value & CTR_STOP else time.monotonic()
+    elif own == RING_IMR:
+        lrc.interrupt_mask = value
+    elif own == INT_STATUS_RPT_PTR:
+        lrc.interrupt_status_pointer = value
+    elif own == INT_SRC_RPT_PTR:
+        lrc.interrupt_source_pointer = value
+
+
+def _write_function(streamer: CommandStreamer, offset: int, value: int) -> None:
+    lrc = streamer.lrc
+    registers = lrc.function.registers
+    if offset in registers.registers:
+        registers.write(offset, 4, value)
+    elif lrc.function.vfid or offset >= registers.size:
+        lrc.registers[offset] = value  # a VF has no such register; what it writes stays with its context
+    else:
+        registers.poke(offset, value)
+
+
+def _within(offset: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(first <= offset < end for first, end in ranges)
+
+
+def _listed(streamer: CommandStreamer, offset: int) -> bool:
+    """Whether the driver lets unprivileged batches write the register (RING_FORCE_TO_NONPRIV)."""
+    registers = streamer.engine.registers
+    for slot in range(NONPRIV_SLOTS):
+        entry = registers.peek(streamer.base + NONPRIV + 4 * slot)
+        size = 4 << 2 * (entry & 3)
+        if entry & 0x3FFFFFC and entry & 0x3FFFFFC & -size == offset & -size:
+            # Bit 30 denies; bits 29:28: 0 read and write, 1 read only, 2 write only.
+            return not entry & 1 << 30 and entry >> 28 & 3 in (0, 2)
+    return False

@@ -1,0 +1,169 @@
+"""Surfaces in memory, linear or tiled, as rows of bytes."""
+
+from __future__ import annotations
+
+from device_models.xe.address_space import AddressSpace
+from device_models.xe.engines.tiling import OWORD, Tiling
+from emulator.interconnect import Window
+
+
+class Surface:
+    """Rows of `pitch` bytes from `address` of `space` on, `rows` of them at most.
+
+    `read` and `write` raise `TranslationFault` or `AccessFault`, with nothing or only a part of the row done.
+    """
+
+    def __init__(
+        self, space: AddressSpace, address: int, pitch: int, rows: int, tiling: Tiling | None, *, writable: bool
+    ) -> None:
+        """Raises ValueError when tiles do not fit the pitch."""
+        if tiling is not None and (not pitch or pitch % tiling.width):
+            raise ValueError(
+                f"a pitch of {pitch:#x} bytes is not a multiple of a {tiling.name} tile's {tiling.width:#x}"
+            )
+        self.space = space
+        self.address = address
+        self.pitch = pitch
+        self.tiling = tiling
+        self._size = -(-rows // tiling.height) * tiling.height * pitch if tiling else rows * pitch
+        self._writable = writable
+        self._window: Window | None = None
+        self._window_at = 0
+
+    def read(self, y: int, x: int, count: int) -> memoryview | bytes:
+        """`count` bytes of row `y` from byte `x` on."""
+        if self.tiling is None:
+            view = self._view(y * self.pitch + x, count)
+            return view if view is not None else self.space.read(self.address + y * self.pitch + x, count)
+        tiles, first, staged = self._tiles(self.tiling, y, x, count)
+        self._count(0 if staged else count, 0)
+        return _gather(self.tiling, tiles, y, x - first, count)
+
+    def write(self, y: int, x: int, data: memoryview | bytes) -> None:
+        """Store `data` in row `y` from byte `x` on."""
+        if self.tiling is None:
+            view = self._view(y * self.pitch + x, len(data))
+            if view is None:
+                self.space.write(self.address + y * self.pitch + x, data)
+            else:
+                view[:] = data
+            return
+        tiles, first, staged = self._tiles(self.tiling, y, x, len(data))
+        _scatter(self.tiling, tiles, y, x - first, data)
+        if staged:
+            self.space.write(self.address + self._row_of_tiles(self.tiling, y, first), tiles)
+        else:
+            self._count(0, len(data))
+
+    def _tiles(self, tiling: Tiling, y: int, x: int, count: int) -> tuple[memoryview, int, bool]:
+        """The tiles that hold bytes `[x, x + count)` of row `y`, the byte of a row where they begin, and whether they
+        are a copy: where tiles are scattered in memory, whole tiles are read, changed and written back."""
+        first = x // tiling.width * tiling.width
+        length = -(-(x + count - first) // tiling.width) * tiling.size
+        offset = self._row_of_tiles(tiling, y, first)
+        view = self._view(offset, length, count=False)
+        if view is not None:
+            return view, first, False
+        return memoryview(bytearray(self.space.read(self.address + offset, length))), first, True
+
+    def _row_of_tiles(self, tiling: Tiling, y: int, first: int) -> int:
+        return y // tiling.height * tiling.height * self.pitch + first // tiling.width * tiling.size
+
+    def _view(self, offset: int, length: int, count: bool = True) -> memoryview | None:
+        """`length` bytes from `offset` of the surface on without a copy, if they are contiguous."""
+        window = self._window
+        if window is None or not window.valid or not self._holds(offset, length):
+            window = self.space.window(self.address + offset, max(self._size - offset, length), self._writable)
+            self._window, self._window_at = window, offset
+            if window.length < length:
+                return None
+        if window.view is None:
+            return None
+        if count:
+            self._count(*((0, length) if self._writable else (length, 0)))
+        start = offset - self._window_at
+        return window.view[start : start + length]
+
+    def _holds(self, offset: int, length: int) -> bool:
+        window = self._window
+        return window is not None and self._window_at <= offset and offset + length <= self._window_at + window.length
+
+    def _count(self, read: int, written: int) -> None:
+        if self._window is None:
+            return
+        entry = self._window.entry
+        if read:
+            entry.reads += 1
+            entry.bytes_read += read
+        if written:
+            entry.writes += 1
+            entry.bytes_written += written
+
+
+def _gather(tiling: Tiling, tiles: memoryview, y: int, x: int, count: int) -> memoryview:
+    """`count` bytes of row `y` from byte `x` of a row of tiles on."""
+    run = tiling.run
+    start, end = x // run, -(-(x + count) // run)
+    row = memoryview(bytearray((end - start) * run))
+    _exchange(tiling, tiles, y, start, end, row, to_tiles=False)
+    return row[x - start * run : x - start * run + count]
+
+
+def _scatter(tiling: Tiling, tiles: memoryview, y: int, x: int, data: memoryview | bytes) -> None:
+    """Store `data` in row `y` from byte `x` of a row of tiles on."""
+    run = tiling.run
+    count = len(data)
+    start, end = x // run, -(-(x + count) // run)
+    row = memoryview(bytearray((end - start) * run))
+    shift = x - start * run
+    row[shift : shift + count] = data
+    whole_start, whole_end = -(-x // run), (x + count) // run
+    if whole_start < whole_end:
+        inner = row[(whole_start - start) * run : (whole_end - start) * run]
+        _exchange(tiling, tiles, y, whole_start, whole_end, inner, to_tiles=True)
+    # Runs of which only a part is written: at the ends.
+    for number in {start, end - 1} - set(range(whole_start, whole_end)):
+        low, high = max(number * run, x), min((number + 1) * run, x + count)
+        place = _place(tiling, y, number) + low - number * run
+        tiles[place : place + high - low] = row[low - start * run : high - start * run]
+
+
+def _exchange(
+    tiling: Tiling, tiles: memoryview, y: int, start: int, end: int, row: memoryview, *, to_tiles: bool
+) -> None:
+    """Move runs number `[start, end)` of row `y` between `tiles` and `row`.
+
+    A column of tiles at a time: one strided copy moves the same run of every tile in the row.
+    """
+    run, per_tile = tiling.run, tiling.width // tiling.run
+    if run != OWORD:
+        for number in range(start, end):
+            place, at = _place(tiling, y, number), (number - start) * run
+            if to_tiles:
+                tiles[place : place + run] = row[at : at + run]
+            else:
+                row[at : at + run] = tiles[place : place + run]
+        return
+    tiled, linear = tiles.cast("Q"), row.cast("Q")
+    step, stride = tiling.size // 8, tiling.width // 8
+    base, columns = tiling.rows()[y % tiling.height], tiling.columns()
+    for column in range(min(per_tile, end - start)):
+        number = start + column
+        tile, place = divmod(number, per_tile)
+        count = -(-(end - number) // per_tile)
+        at = (tile * tiling.size + base + columns[place]) // 8
+        last = at + (count - 1) * step + 1
+        to = 2 * column
+        to_last = to + (count - 1) * stride + 1
+        if to_tiles:
+            tiled[at:last:step] = linear[to:to_last:stride]
+            tiled[at + 1 : last + 1 : step] = linear[to + 1 : to_last + 1 : stride]
+        else:
+            linear[to:to_last:stride] = tiled[at:last:step]
+            linear[to + 1 : to_last + 1 : stride] = tiled[at + 1 : last + 1 : step]
+
+
+def _place(tiling: Tiling, y: int, number: int) -> int:
+    """Offset in a row of tiles of run `number` of row `y`."""
+    tile, column = divmod(number, tiling.width // tiling.run)
+    return tile * tiling.size + tiling.rows()[y % tiling.height] + tiling.columns()[column]

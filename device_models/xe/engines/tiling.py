@@ -1,0 +1,83 @@
+"""Tilings of Xe2 surfaces: how the bytes of a tile are permuted, bit by bit.
+
+A tile is a power of two of bytes. Each bit of the offset in it is a bit of x (in bytes) or of y (in rows); the masks
+below say of which, the lowest bit of x or y going to the lowest bit that is set. The permutations are Intel's
+published ones (TileX; Tile4; Tile64 of two-dimensional surfaces without multisampling, which depends on the pixel's size).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+OWORD = 16
+"""Bytes that stay together in every tiling but TileX, where whole rows of a tile do."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A tile of `width` bytes by `height` rows; bits of `x_mask` in an offset come from x, the others from y."""
+
+    name: str
+    width: int
+    height: int
+    x_mask: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of a tile."""
+        return self.width * self.height
+
+    @property
+    def run(self) -> int:
+        """Bytes of a row that are contiguous in memory."""
+        return (~self.x_mask & -~self.x_mask) or self.width
+
+    def offset(self, x: int, y: int) -> int:
+        """Offset in its tile of byte `x` of row `y`, both inside the tile."""
+        return spread(x, self.x_mask) | spread(y, self.size - 1 & ~self.x_mask)
+
+    def rows(self) -> list[int]:
+        """Offset of each row's first byte."""
+        return _rows(self)
+
+    def columns(self) -> list[int]:
+        """Offset, in row 0, of each run's first byte."""
+        return _columns(self)
+
+
+LINEAR = None
+TILE_X = Tiling("TileX", 512, 8, 0b0001_1111_1111)
+TILE_4 = Tiling("Tile4", 128, 32, 0b0010_1100_1111)
+_TILE_64_8 = Tiling("Tile64", 256, 256, 0b0001_0010_1100_1111)
+_TILE_64_16_32 = Tiling("Tile64", 512, 128, 0b0011_0010_1100_1111)
+_TILE_64_64_128 = Tiling("Tile64", 1024, 64, 0b0111_0010_1100_1111)
+
+
+def tile_64(bytes_per_pixel: int) -> Tiling:
+    """Tile64 of pixels of 1, 2, 4, 8 or 16 bytes."""
+    if bytes_per_pixel == 1:
+        return _TILE_64_8
+    return _TILE_64_16_32 if bytes_per_pixel in (2, 4) else _TILE_64_64_128
+
+
+def spread(value: int, mask: int) -> int:
+    """The bits of `value`, lowest first, at the places where `mask` has bits."""
+    result = 0
+    while mask:
+        lowest = mask & -mask
+        if value & 1:
+            result |= lowest
+        value >>= 1
+        mask ^= lowest
+    return result
+
+
+@cache
+def _rows(tiling: Tiling) -> list[int]:
+    return [tiling.offset(0, y) for y in range(tiling.height)]
+
+
+@cache
+def _columns(tiling: Tiling) -> list[int]:
+    return [tiling.offset(x, 0) for x in range(0, tiling.width, tiling.run)]
