@@ -1,0 +1,148 @@
+"""The card as a whole: what resets do, who has which VRAM, and what options make of it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from emulator.card import Card, CardConfig, CardError
+from tests.unit.xe.guc_driver import GucDriver
+from tests.unit.xe.test_guc_sriov import disable_vfs, enable_vfs
+
+MIB = 1 << 20
+
+
+def config(bench: Any, offset: int, size: int, vfid: int = 0) -> int:
+    return int(bench.gpu.functions[vfid].pci.config.read(offset, size))
+
+
+def test_pf_is_a_battlemage_with_its_capabilities_where_the_hardware_has_them(bench: Any) -> None:
+    assert config(bench, 0, 4) == 0xE2128086
+    assert config(bench, 9, 3) == 0x030000
+    assert config(bench, 0xD0, 1) == 0x01, "power management, whose PMCSR tests read at 0xd4"
+    assert config(bench, 0xAC, 1) == 0x05
+    assert config(bench, 0x70, 1) == 0x10
+    assert config(bench, 0x100, 2) == 0x0003
+    found, offset = set(), config(bench, 0x34, 1)
+    while offset:
+        found.add(config(bench, offset, 1))
+        offset = config(bench, offset + 1, 1)
+    assert found == {0x01, 0x05, 0x10}, "no MSI-X: with it the driver would use memory-based interrupts"
+
+
+def test_vfs_have_msi_and_flr_and_no_power_management(bench: Any) -> None:
+    found, offset = set(), config(bench, 0x34, 1, 1)
+    while offset:
+        found.add(config(bench, offset, 1, 1))
+        offset = config(bench, offset + 1, 1, 1)
+    assert found == {0x05, 0x10}
+    assert config(bench, 0x70 + 4, 4, 1) >> 28 & 1
+
+
+def test_machine_reset_takes_everything_back_to_power_up(driver: GucDriver) -> None:
+    bench = driver.bench
+    bench.write(0x4800, 0x12345678)
+    bench.write(0xA188, 0x10001)
+    bench.gpu.vram.memory.view[0:4] = b"data"
+    bench.gpu.pf.ggtt.entries[5] = 3
+    bench.pf.pci.reset()
+    bench.settle()
+    assert bench.read(0xC000) == 1
+    assert bench.read(0x4800) == 0
+    assert bench.read(0xDFC) == 0
+    assert bytes(bench.gpu.vram.memory.view[0:4]) == bytes(4)
+    assert bench.gpu.pf.ggtt.entries[5] == 0
+    assert bench.gpu.gts[0].guc.pf.ctb.enabled is False
+
+
+def test_d3hot_keeps_everything(driver: GucDriver) -> None:
+    bench = driver.bench
+    bench.pf.pci.config.write(0xD4, 2, 3)
+    bench.settle()
+    bench.pf.pci.config.write(0xD4, 2, 0)
+    bench.settle()
+    driver.send(0x7002, 9, 0)
+    assert driver.events() == [(0x90007001, 9)], "the driver goes on with the old CT buffers"
+
+
+def test_vfs_get_memory_from_the_card_while_no_driver_provisions(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(vfs=3, vf_bar2=64 * MIB)
+    enable_vfs(bench, 3)
+    described = bench.run(bench.card.commands["vram_map"])
+    assert described["source"] == "card"
+    assert set(described["vfs"]) == {"vf1", "vf2", "vf3"}
+    for vfid in (1, 2, 3):
+        [part] = described["vfs"][f"vf{vfid}"]
+        assert (part["gdpa"], part["size"]) == (0, 64 * MIB)
+        bench.gpu.vram.vf_memory(vfid).view[0:4] = b"vf%d!" % vfid
+        owner, view = bench.run(lambda p=part: bench.gpu.vram.resolve(bench.pf.pci, p["dpa"], 4, False))
+        assert (owner, bytes(view)) == (f"vf{vfid}", b"vf%d!" % vfid)
+    disable_vfs(bench)
+    assert bench.run(bench.card.commands["vram_map"])["vfs"] == {}
+
+
+def test_memory_is_shared_fairly_when_the_vfs_want_more_than_there_is(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(vfs=8, vram=1 << 30, vf_bar2=256 * MIB)
+    enable_vfs(bench, 8)
+    sizes = {part["size"] for parts in bench.run(bench.card.commands["vram_map"])["vfs"].values() for part in parts}
+    assert len(sizes) == 1
+    assert 32 * MIB <= sizes.pop() < 128 * MIB
+
+
+def write_lmtt(bench: Any, root: int, vfid: int, blocks: dict[int, int]) -> None:
+    """A directory at `root` that gives VF `vfid` these 2 MiB blocks (xe_lmtt_ml.c)."""
+    view = bench.gpu.vram.memory.view
+    second, leaf = root + 0x10000, root + 0x20000
+    struct.pack_into("<Q", view, root + 8 * vfid, second >> 12 | 1)
+    struct.pack_into("<Q", view, second, leaf >> 12 | 1)
+    for gdpa, dpa in blocks.items():
+        struct.pack_into("<I", view, leaf + 4 * gdpa, dpa << 5 | 1)
+
+
+def test_lmtt_of_the_driver_takes_over_and_is_followed(driver: GucDriver) -> None:
+    bench = driver.bench
+    enable_vfs(bench, 1)
+    root = 0x8000000
+    write_lmtt(bench, root, 1, {0: 512, 1: 700})
+    bench.write(0x48B0, 1 << 31 | root >> 16)
+    bench.settle()
+    described = bench.run(bench.card.commands["vram_map"])
+    assert described["source"] == "lmtt"
+    assert described["vfs"] == {
+        "vf1": [
+            {"gdpa": 0, "dpa": 512 * 2 * MIB, "size": 2 * MIB},
+            {"gdpa": 2 * MIB, "dpa": 700 * 2 * MIB, "size": 2 * MIB},
+        ]
+    }
+    write_lmtt(bench, root, 1, {1: 701})
+    assert len(bench.gpu.vram.blocks(1)) == 2
+    driver.send(0x7002, 1, 0x80000000)
+    assert driver.events() == [(0x90007001, 1)]
+    assert bench.gpu.vram.blocks(1)[1] == 701
+    bench.pf.pci.reset()
+    bench.settle()
+    assert bench.gpu.vram.blocks(1) == {}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["vram=3MiB", "vram=0", "vfs=64", "vf_bar2=3MiB", "device_id=0x1234", "graphics=30.00", "ccs=5"],
+)
+def test_impossible_options_are_refused_by_name(setting: str) -> None:
+    with pytest.raises(CardError, match=setting.partition("=")[0]):
+        CardConfig.default("xe").override(settings=[setting])
+
+
+def test_bar2_must_be_a_power_of_two() -> None:
+    config = CardConfig.default("xe").override(settings=["bar2=3MiB"])
+    with pytest.raises(CardError, match="bar2"):
+        Card(config)
+
+
+def test_a_card_with_63_vfs_can_be_made_and_costs_little(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(vfs=63, vram=8 << 30)
+    assert len(bench.card.functions) == 64
+    assert sum(memory.resident() for memory in bench.card.memories.values()) < 16 * MIB

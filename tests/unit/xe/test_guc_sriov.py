@@ -1,0 +1,300 @@
+"""What the PF tells the GuC about VFs, what a VF is told about itself, and the messages between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import pack
+from typing import Any
+
+import pytest
+
+from device_models.xe.guc import klv
+from tests.unit.xe.guc_driver import GucDriver
+
+SUCCESS = 0xF0000000
+VF_START, VF_SIZE = 0x40000000, 0x10000000
+PROVISIONED = {
+    klv.GGTT_START: VF_START,
+    klv.GGTT_SIZE: VF_SIZE,
+    klv.LMEM_SIZE: 64 << 20,
+    klv.BEGIN_CONTEXT_ID: 0x7FFF,
+    klv.NUM_CONTEXTS: 100,
+    klv.NUM_DOORBELLS: 8,
+}
+
+
+def failure(code: int) -> int:
+    return 0xE0000000 | code
+
+
+def klvs(values: dict[int, int]) -> tuple[int, ...]:
+    return tuple(word for key, value in values.items() for word in klv.pack(key, value))
+
+
+def configure(driver: GucDriver, vfid: int, values: dict[int, int]) -> int:
+    words = klvs(values)
+    driver.poke_dwords(driver.buffer, *words)
+    return driver.request(0x5503, vfid, driver.buffer, 0, len(words))[0][0]
+
+
+def control(driver: GucDriver, vfid: int, command: int) -> tuple[int, list[tuple[int, ...]]]:
+    answer, events = driver.request(0x5506, vfid, command)
+    return answer[0], events
+
+
+def enable_vfs(bench: Any, count: int) -> None:
+    sriov = bench.pf.pci.sriov
+    bench.pf.pci.config.write(sriov.offset + 0x10, 2, count)
+    bench.pf.pci.config.write(sriov.offset + 0x08, 2, 0x09)
+    bench.settle()
+
+
+def disable_vfs(bench: Any) -> None:
+    bench.pf.pci.config.write(bench.pf.pci.sriov.offset + 0x08, 2, 0)
+    bench.settle()
+
+
+@pytest.fixture
+def vf(driver: GucDriver) -> GucDriver:
+    """VF 1's driver: provisioned, with 64 MiB of VRAM of its own behind its GGTT."""
+    bench = driver.bench
+    assert configure(driver, 1, PROVISIONED) == SUCCESS | len(PROVISIONED)
+    enable_vfs(bench, 2)
+    bench.run(lambda: bench.gpu.vram.provision(1, 64 << 20))
+    bench.map_ggtt(VF_START, 1 << 20, 0, vfid=1)
+    return GucDriver(bench, vfid=1, base=VF_START)
+
+
+def test_configuration_answers_with_the_number_of_klvs_it_took(driver: GucDriver) -> None:
+    assert configure(driver, 1, {klv.EXEC_QUANTUM: 16}) == SUCCESS | 1
+    assert configure(driver, 1, PROVISIONED) == SUCCESS | 6
+    assert driver.request(0x5503, 1, 0, 0, 0)[0] == (SUCCESS,), "reset of the configuration"
+
+
+@pytest.mark.parametrize(
+    ("vfid", "words", "code"),
+    [
+        (9, klvs({klv.EXEC_QUANTUM: 1}), 0x0C),
+        (1, klvs({klv.GGTT_START: 0x1234}), 0x50),
+        (1, klvs({klv.LMEM_SIZE: 0x100000}), 0x50),
+        (1, klvs({klv.GGTT_START: 0xFE000000, klv.GGTT_SIZE: 0x1000000}), 0x50),
+        (1, klvs({klv.SCHED_IF_IDLE: 1}), 0x105),
+        (1, (0x8A010002, 1), 0x103),
+    ],
+)
+def test_wrong_configurations_are_refused(driver: GucDriver, vfid: int, words: tuple[int, ...], code: int) -> None:
+    driver.poke_dwords(driver.buffer, *words)
+    assert driver.request(0x5503, vfid, driver.buffer, 0, len(words))[0] == (failure(code),)
+
+
+def test_policies_are_counted_and_reach_every_function(driver: GucDriver) -> None:
+    driver.poke_dwords(driver.buffer, *klvs({klv.SCHED_IF_IDLE: 1, klv.ADVERSE_SAMPLE_PERIOD: 100}))
+    assert driver.request(0x5502, driver.buffer, 0, 4)[0] == (SUCCESS | 2,)
+    engines = driver.bench.gpu.gts[0].engines
+    assert [call[1] for call in engines.calls if call[0] == "function_policy"] == [0, 1, 2]
+
+
+def test_scheduling_of_a_function_reaches_the_engines(driver: GucDriver) -> None:
+    configure(driver, 1, {klv.EXEC_QUANTUM: 16, klv.PREEMPT_TIMEOUT: 16000, klv.SCHED_PRIORITY: 1})
+    engines = driver.bench.gpu.gts[0].engines
+    assert [call for call in engines.calls if call[0] == "function_policy"][-1] == (
+        "function_policy",
+        1,
+        16_000,
+        16_000,
+        1,
+    )
+
+
+def test_a_vf_learns_version_and_configuration(vf: GucDriver) -> None:
+    assert vf.mmio(0x5507)[0] == SUCCESS
+    assert vf.mmio(0x5500, 0x00010200)[:2] == (SUCCESS, 0x00012601)
+    assert vf.mmio(0x5509, 0x3000)[:2] == (SUCCESS | 1, 0x05008004)
+    for key, value in PROVISIONED.items():
+        if key == klv.BEGIN_CONTEXT_ID:
+            continue
+        words = klv.pack(key, value)[1:]
+        assert vf.mmio(0x5509, key)[: 1 + len(words)] == (SUCCESS | len(words), *words)
+    assert vf.mmio(0x5509, 0x3001)[:2] == (SUCCESS | 1, 0)
+    assert vf.mmio(0x5509, 0x3003)[:2] == (SUCCESS | 1, 0)
+    assert vf.mmio(0x5509, klv.EXEC_QUANTUM)[0] == failure(0x105)
+
+
+def test_a_vf_cannot_have_another_version_or_an_unprovisioned_vf_a_configuration(vf: GucDriver) -> None:
+    assert vf.mmio(0x5500, 0x00020000)[0] == failure(0x0B)
+    assert vf.mmio(0x5500, 0x0001FF00)[0] == failure(0x0B)
+    other = GucDriver(vf.bench, vfid=2, base=VF_START)
+    assert other.mmio(0x5509, klv.GGTT_SIZE)[0] == failure(0x0D)
+
+
+@pytest.mark.parametrize("action", [0x5502, 0x5503, 0x5506, 0x550B, 0x5101, 0x3003, 0x3004, 0x550C, 0x550D, 0x4000])
+def test_a_vf_may_not_do_what_is_the_pfs(vf: GucDriver, action: int) -> None:
+    vf.start_ct()
+    assert vf.request(action, 1, 1, 1, 1, 1, 1)[0] == (failure(0x40),)
+
+
+def test_a_vf_that_is_not_enabled_is_not_answered(driver: GucDriver) -> None:
+    other = GucDriver(driver.bench, vfid=2)
+    assert other.mmio(0x5507)[0] == 0x5507
+
+
+def test_a_vf_has_guc_ids_of_its_own_and_no_more_than_it_was_given(driver: GucDriver, vf: GucDriver) -> None:
+    vf.start_ct()
+    for side in (driver, vf):
+        side.send(0x4502, 1, 5, 0, 1, 0, 0, 0, 0, 0, 0x1000119, 0)
+        assert side.received() == []
+    vf.send(0x4502, 1, 100, 0, 1, 0, 0, 0, 0, 0, 0x1000119, 0)
+    assert [message for _, message in vf.received()] == [(failure(0x61),)]
+    contexts = [call[1] for call in vf.bench.gpu.gts[0].engines.calls if call[0] == "register"]
+    assert [(context.function.vfid, context.guc_id) for context in contexts] == [(0, 5), (1, 5)]
+
+
+def test_a_vfs_registration_may_come_as_an_event(vf: GucDriver) -> None:
+    vf.start_ct()
+    vf.send(0x4502, 1, 5, 0, 1, 0, 0, 0, 0, 0, 0x1000119, 0, kind=1)
+    vf.send(0x1001, 5, 1)
+    assert vf.events() == [(0x90001002, 5, 1)]
+
+
+def test_relay_carries_messages_both_ways_within_the_gt(driver: GucDriver, vf: GucDriver) -> None:
+    vf.start_ct()
+    assert vf.request(0x5103, 77, 0x00000001, 0x00010000)[0] == (SUCCESS,)
+    assert driver.events() == [(0x90005100, 1, 77, 0x00000001, 0x00010000)]
+    assert driver.request(0x5101, 1, 77, 0x70000000, 0x00010000)[0] == (SUCCESS,)
+    assert vf.events() == [(0x90005102, 77, 0x70000000, 0x00010000)]
+    assert driver.request(0x5101, 2, 77, 0x70000000)[0] == (failure(0x304),), "VF 2 has no CT buffer"
+    assert driver.request(0x5101, 0, 77, 0x70000000)[0] == (failure(0x0C),)
+    assert vf.request(0x5103, 77)[0] == (failure(0x60),)
+
+
+def test_pf_sees_and_clears_a_vfs_mailbox(driver: GucDriver, vf: GucDriver) -> None:
+    vf.mmio(0x5500, 0x00010200)
+    view = [0x190240 + 0x400 + 4 * n for n in range(4)]
+    assert [driver.bench.read(offset) for offset in view] == [SUCCESS, 0x12601, 0, 0]
+    for offset in view:
+        driver.bench.write(offset, 0)
+    assert [driver.bench.read(0x190240 + 4 * n, 1) for n in range(4)] == [0, 0, 0, 0]
+    assert driver.bench.read(0x190240 + 0x800) == 0
+
+
+def test_flr_runs_through_its_steps(driver: GucDriver, vf: GucDriver) -> None:
+    vf.start_ct()
+    vf.bench.gpu.functions[1].pci.function_level_reset()
+    vf.bench.settle()
+    assert driver.events() == [(0x90005106, 1, 1)]
+    assert vf.mmio(0x5507)[0] == 0x5507, "not served before the PF has cleaned up"
+    assert control(driver, 1, 4) == (SUCCESS, [(0x90005106, 1, 2)])
+    assert control(driver, 1, 5) == (SUCCESS, [])
+    assert vf.mmio(0x5507)[0] == SUCCESS
+    vf.bench.map_ggtt(VF_START, 1 << 20, 0, vfid=1)
+    vf.send(0x7002, 1, 0)
+    assert vf.received() == [], "its CT buffers are forgotten"
+
+
+def test_flr_clears_the_entries_that_the_pf_cleared(driver: GucDriver, vf: GucDriver) -> None:
+    gpu = driver.bench.gpu
+    first = VF_START >> 12
+    for page in range(VF_SIZE >> 12):
+        gpu.pf.ggtt.entries[first + page] = 1 << 2 | 1
+    control(driver, 1, 4)
+    control(driver, 1, 5)
+    assert set(gpu.functions[1].ggtt.entries[first : first + (VF_SIZE >> 12)]) == {1}
+
+
+def test_pause_shows_the_vfs_entries_to_the_pf_and_resume_takes_them_back(driver: GucDriver, vf: GucDriver) -> None:
+    gpu = driver.bench.gpu
+    first = VF_START >> 12
+    answer, events = control(driver, 1, 1)
+    assert (answer, events) == (SUCCESS, [(0x90005106, 1, 3)])
+    assert gpu.pf.ggtt.entries[first + 1] == 0x1000 | 3 | 1 << 2
+    assert vf.mmio(0x5507)[0] == 0x5507, "a paused VF is not served"
+    gpu.pf.ggtt.entries[first + 1] = 0x5000 | 3 | 1 << 2
+    assert control(driver, 1, 2) == (SUCCESS, [])
+    assert gpu.functions[1].ggtt.entries[first + 1] == 0x5000 | 3
+    assert vf.bench.read(0x190240, 1) == SUCCESS, "what it asked meanwhile is answered now"
+
+
+def test_resume_of_a_running_vf_leaves_its_entries_alone(driver: GucDriver, vf: GucDriver) -> None:
+    before = driver.bench.gpu.functions[1].ggtt.entries[VF_START >> 12]
+    assert control(driver, 1, 2) == (SUCCESS, [])
+    assert driver.bench.gpu.functions[1].ggtt.entries[VF_START >> 12] == before
+
+
+def test_stopped_vf_needs_an_flr_to_run_again(driver: GucDriver, vf: GucDriver) -> None:
+    assert control(driver, 1, 3)[0] == SUCCESS
+    assert control(driver, 1, 2)[0] == failure(0x0A)
+    assert control(driver, 1, 1)[0] == failure(0x0A)
+    control(driver, 1, 4)
+    control(driver, 1, 5)
+    assert vf.mmio(0x5507)[0] == SUCCESS
+
+
+def test_control_of_a_function_that_is_no_vf_is_refused(driver: GucDriver) -> None:
+    assert control(driver, 0, 1)[0] == failure(0x0C)
+    assert control(driver, 9, 1)[0] == failure(0x0C)
+    assert control(driver, 1, 6)[0] == failure(0x60)
+
+
+def test_adverse_events_are_told_once_when_the_threshold_is_reached(driver: GucDriver, vf: GucDriver) -> None:
+    configure(driver, 1, {klv.THRESHOLD_CAT_ERR: 3})
+    sriov = driver.bench.gpu.gts[0].engines.listener._sriov
+
+    def happen(times: int) -> list[tuple[int, ...]]:
+        driver.bench.run(lambda: [sriov.adverse_event(1, klv.THRESHOLD_CAT_ERR) for _ in range(times)])
+        return driver.events()
+
+    assert happen(5) == [], "nobody samples"
+    driver.poke_dwords(driver.buffer, *klvs({klv.ADVERSE_SAMPLE_PERIOD: 60_000}))
+    driver.request(0x5502, driver.buffer, 0, 2)
+    assert happen(2) == []
+    assert happen(5) == [(0x90005104, 1, klv.THRESHOLD_CAT_ERR)]
+
+
+def test_disabling_vfs_drops_what_the_guc_knows_of_them(driver: GucDriver, vf: GucDriver) -> None:
+    vf.start_ct()
+    vf.send(0x4502, 1, 5, 0, 1, 0, 0, 0, 0, 0, 0x1000119, 0)
+    disable_vfs(driver.bench)
+    assert ("reset_function", 1) in driver.bench.gpu.gts[0].engines.calls
+    assert vf.mmio(0x5507)[0] == 0x5507
+    enable_vfs(driver.bench, 1)
+    assert vf.mmio(0x5507)[0] == SUCCESS
+
+
+def test_media_mailbox_answers_a_vf_even_without_a_media_gt(vf: GucDriver) -> None:
+    media = GucDriver(vf.bench, vfid=1, gt=1)
+    assert media.mmio(0x5507)[0] == SUCCESS
+    assert media.mmio(0x5500, 0x00010200)[:2] == (SUCCESS, 0x00012601)
+    assert media.mmio(0x5509, 0x3000)[:2] == (SUCCESS | 1, 0)
+
+
+def test_media_guc_is_a_guc_of_its_own(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(vfs=1, media=True)
+    bench.map_ggtt(0x1000000, 1 << 21, 0x10000000)
+    main, media = GucDriver(bench), GucDriver(bench, gt=1, base=0x1100000)
+    media.boot()
+    assert bench.read(0xC000) == 1
+    assert bench.read(0x38C000) >> 8 & 0xFF == 0xF0
+    media.start_ct()
+    media.send(0x7002, 3, 0)
+    assert media.events() == [(0x90007001, 3)]
+    main.boot()
+    main.start_ct()
+    bench.write(0x38941C, 8)
+    bench.settle()
+    main.send(0x7002, 4, 0)
+    assert main.events() == [(0x90007001, 4)]
+
+
+def test_huc_is_authenticated_only_when_it_was_loaded(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(vfs=0, media=True)
+    bench.map_ggtt(0x1000000, 1 << 21, 0x10000000)
+    media = GucDriver(bench, gt=1)
+    media.boot()
+    media.start_ct()
+    assert media.request(0x4000, 0)[0] == (failure(0x0A),)
+    media.poke(media.buffer, pack("<7I", 6, 0xE1, 0, 0, 0, 0, 0x1000) + bytes(0x100))
+    bench.write(0x38C314, 0x02010201)
+    bench.settle()
+    assert bench.read(0x38C1DC) & 1 == 0
+    assert media.request(0x4000, 0)[0] == (SUCCESS,)
+    assert bench.read(0x38C1DC) & 1 == 1
