@@ -36,7 +36,6 @@ from device_models.xe.lmem_cfg import LmemConfig
 from device_models.xe.mcr import Steering
 from device_models.xe.memory_map import GIB, MIB, MemoryMap
 from device_models.xe.mocs import Mocs
-from device_models.xe.no_engines import NoEngines
 from device_models.xe.pat import Pat
 from device_models.xe.pcode import Pcode
 from device_models.xe.profile import (
@@ -247,10 +246,7 @@ class Battlemage:
         sriov = GucSriov(guc)
         capture = Capture(guc, registers)
         submission = Submission(guc, sriov, capture)
-        try:
-            gt.engines = Engines(gt, submission)
-        except NotImplementedError:
-            gt.engines = NoEngines()
+        gt.engines = Engines(gt, submission)
         self._add_engine_registers(gt)
         reg_sr.declare(gt, registers)
         frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
