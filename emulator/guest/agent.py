@@ -39,6 +39,8 @@ rm -rf $dir
 mkdir -p $dir
 exec 3<>$port || { sleep 1; exit 1; }
 stty raw -echo 115200 <&3 2>/dev/null
+# Fewer interrupts for what comes in: one for 14 bytes instead of 8.
+{ echo 14 >/sys/class/tty/${port##*/}/rx_trig_bytes; } 2>/dev/null
 
 receive() { # FORM SIZE FILE
     case $1 in

@@ -113,7 +113,11 @@ class Guest:
             prepared.image,
             prepared.initramfs,
             kernel_command_line(spec.machine, spec.append),
-            Ports(self._console.far.fileno(), self._channel.far.fileno(), self._qmp.far.fileno()),
+            Ports(
+                console=self._console.far.fileno(),
+                channel=(self._channel.far[0].fileno(), self._channel.far[1].fileno()),
+                qmp=self._qmp.far.fileno(),
+            ),
         )
         self._variables = prepared.environment.qemu.variables
 
@@ -211,7 +215,7 @@ class Guest:
 
     async def _start(self, nursery: trio.Nursery) -> None:
         started = time.monotonic()
-        far_ends = (self._console.far, self._channel.far, self._qmp.far)
+        far_ends = (self._console.far, *self._channel.far, self._qmp.far)
         # In this thread, not in a worker: see Process.
         self._process = Process(self._command, self._variables, [end.fileno() for end in far_ends])
         for end in far_ends:

@@ -52,10 +52,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Ports:
-    """File descriptors that QEMU inherits: the guest's console, the command channel and QMP."""
+    """File descriptors that QEMU inherits: the guest's console, the command channel (to read, to write) and QMP."""
 
     console: int
-    channel: int
+    channel: tuple[int, int]
     qmp: int
 
 
@@ -84,7 +84,8 @@ def command_line(
         command += ["-drive", f"if=pflash,unit=1,format=raw,snapshot=on,file={_escaped(variables)}"]
     command += ["-kernel", str(kernel), "-initrd", str(initramfs), "-append", append]
     command += ["-chardev", f"file,id=console,path=/proc/self/fd/{ports.console}", "-serial", "chardev:console"]
-    command += ["-chardev", f"socket,id=channel,fd={ports.channel}", "-serial", "chardev:channel"]
+    reads, writes = (f"/proc/self/fd/{fd}" for fd in ports.channel)
+    command += ["-chardev", f"file,id=channel,path={writes},input-path={reads}", "-serial", "chardev:channel"]
     command += ["-chardev", f"socket,id=qmp,fd={ports.qmp}", "-qmp", "chardev:qmp"]
     if machine.iommu is not None:
         command += ["-device", machine.iommu.argument()]

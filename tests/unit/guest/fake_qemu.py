@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import sys
@@ -12,13 +13,14 @@ import time
 scene, arguments = sys.argv[1], " ".join(sys.argv[2:])
 
 
-def descriptor(name: str) -> int:
-    match = re.search(rf"id={name},(?:fd=|path=/proc/self/fd/)(\d+)", arguments)
+def descriptor(name: str, key: str = "path") -> int:
+    match = re.search(rf"id={name},(?:\S+,)?(?:fd=|{key}=/proc/self/fd/)(\d+)", arguments)
     assert match is not None, arguments
     return int(match[1])
 
 
-channel = socket.socket(fileno=descriptor("channel"))
+channel = os.fdopen(descriptor("channel"), "wb", buffering=0)
+commands = os.fdopen(descriptor("channel", "input-path"), "rb")
 monitor = socket.socket(fileno=descriptor("qmp"))
 console = open(f"/proc/self/fd/{descriptor('console')}", "wb", buffering=0)  # noqa: SIM115
 boots = 0
@@ -28,7 +30,7 @@ def boot() -> None:
     global boots  # noqa: PLW0603
     boots += 1
     console.write(b"[    0.000000] Linux version fake\r\ninit: the guest's /init is running\r\n")
-    channel.sendall(b"READY 00000000-0000-0000-0000-%012d 1\n" % boots)
+    channel.write(b"READY 00000000-0000-0000-0000-%012d 1\n" % boots)
 
 
 def serve_monitor() -> None:
@@ -56,11 +58,12 @@ if scene == "panics-at-boot":
 
 threading.Thread(target=serve_monitor, daemon=True).start()
 boot()
-commands = channel.makefile("rb")
 for line in commands:
+    if not line.strip():
+        continue
     verb, number, *sizes = line.split()
     if verb == b"KILL":
-        channel.sendall(b"DONE %s 137 r 0 r 0\n" % number)
+        channel.write(b"DONE %s 137 r 0 r 0\n" % number)
         continue
     script = commands.read(int(sizes[1])).decode()
     commands.read(int(sizes[3]))
@@ -76,7 +79,7 @@ for line in commands:
         sys.exit(134)
     elif script == "fail":
         console.write(b"[ 5.0] xe: probe failed\r\n")
-        channel.sendall(b"DONE %s 1 r 0 r 4\noops" % number)
+        channel.write(b"DONE %s 1 r 0 r 4\noops" % number)
     elif script != "hang":
         output = script.encode()
-        channel.sendall(b"DONE %s 0 r %d r 0\n%s" % (number, len(output), output))
+        channel.write(b"DONE %s 0 r %d r 0\n%s" % (number, len(output), output))

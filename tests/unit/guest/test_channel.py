@@ -11,6 +11,7 @@ import subprocess
 import tty
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import trio
@@ -20,16 +21,25 @@ from emulator.guest.channel import Channel, Result
 from emulator.guest.errors import ChannelLost, CommandFailed, CommandTimeout
 from tests.unit.guest.samples import runs
 
+Far: TypeAlias = trio.StapledStream[trio.lowlevel.FdStream, trio.lowlevel.FdStream]
+
+
+def far_end(link: Channel) -> Far:
+    """QEMU's end of a channel."""
+    reads, writes = (trio.lowlevel.FdStream(os.dup(end.fileno())) for end in link.far)
+    for end in link.far:
+        end.close()
+    return trio.StapledStream(writes, reads)
+
 
 class Port:
-    """A pseudo terminal that the agent takes for its serial port, relayed to the channel's socket."""
+    """A pseudo terminal that the agent takes for its serial port, relayed to the channel."""
 
     def __init__(self, link: Channel, folder: Path) -> None:
         self._master, self._slave = pty.openpty()
         # As a fresh serial port: the agent itself has to make it raw, but nothing may be echoed before it does.
         tty.setraw(self._slave)
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(link.far.dup()))
-        link.far.close()
+        self._stream = far_end(link)
         self._folder = folder
         self._script = folder / "agent.sh"
         self._script.write_text(agent.AGENT)
@@ -204,11 +214,10 @@ READY = b"READY 01234567-89ab-cdef-0123-456789abcdef 100\n"
 REBOOTED = b"READY ffffffff-89ab-cdef-0123-456789abcdef 100\n"
 
 
-def with_fake(body: Callable[[Channel, trio.SocketStream], Awaitable[None]]) -> None:
+def with_fake(body: Callable[[Channel, Far], Awaitable[None]]) -> None:
     async def main() -> None:
         link = Channel()
-        async with trio.SocketStream(trio.socket.from_stdlib_socket(link.far.dup())) as far:
-            link.far.close()
+        async with far_end(link) as far:
             with trio.fail_after(20):
                 await body(link, far)
         link.close()
@@ -217,7 +226,7 @@ def with_fake(body: Callable[[Channel, trio.SocketStream], Awaitable[None]]) -> 
 
 
 def test_what_firmware_prints_before_the_agent_is_ignored() -> None:
-    async def body(link: Channel, far: trio.SocketStream) -> None:
+    async def body(link: Channel, far: Far) -> None:
         await far.send_all(b"\x1b[2J firmware\r\nDONE 0 0\r\ngarbage" + READY)
         await link.wait_ready()
         assert link.boot_id == "01234567-89ab-cdef-0123-456789abcdef"
@@ -226,7 +235,7 @@ def test_what_firmware_prints_before_the_agent_is_ignored() -> None:
 
 
 def test_a_reboot_during_a_command_is_told_and_survived() -> None:
-    async def body(link: Channel, far: trio.SocketStream) -> None:
+    async def body(link: Channel, far: Far) -> None:
         await far.send_all(READY)
         await link.wait_ready()
         await far.send_all(b"DONE 0 0 r 0 r 0\n" + REBOOTED)
@@ -246,7 +255,7 @@ def test_a_reboot_during_a_command_is_told_and_survived() -> None:
     ],
 )
 def test_an_answer_that_is_none_is_an_error(answer: bytes, problem: str) -> None:
-    async def body(link: Channel, far: trio.SocketStream) -> None:
+    async def body(link: Channel, far: Far) -> None:
         await far.send_all(READY + answer)
         await link.wait_ready()
         with pytest.raises(ChannelLost, match=problem):
@@ -256,7 +265,7 @@ def test_an_answer_that_is_none_is_an_error(answer: bytes, problem: str) -> None
 
 
 def test_a_closed_connection_is_an_error() -> None:
-    async def body(link: Channel, far: trio.SocketStream) -> None:
+    async def body(link: Channel, far: Far) -> None:
         await far.send_all(READY)
         await link.wait_ready()
         await far.aclose()
@@ -270,7 +279,7 @@ def test_a_closed_connection_is_an_error() -> None:
 def test_an_agent_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "_KILL_GRACE", 0.1)
 
-    async def body(link: Channel, far: trio.SocketStream) -> None:
+    async def body(link: Channel, far: Far) -> None:
         await far.send_all(READY)
         await link.wait_ready()
         with pytest.raises(ChannelLost, match="does not answer any more"):

@@ -24,7 +24,7 @@ def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 def command(fetched: Environment, accelerator: Accelerator, machine: Machine) -> list[str]:
-    return command_line(fetched, accelerator, machine, Path("/k"), Path("/i"), "quiet", Ports(7, 8, 9))
+    return command_line(fetched, accelerator, machine, Path("/k"), Path("/i"), "quiet", Ports(7, (8, 9), 10))
 
 
 def value(arguments: list[str], option: str) -> str:
