@@ -7,21 +7,27 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from emulator.control import CommandError
-from emulator.guest import GuestError, GuestSpec, Machine
+from emulator.guest import GuestError, GuestSpec, Machine, locate
 from emulator.guest.blocking import BlockingGuest
 from emulator.guest.served import ServedCard, ServedCardError, served_card
 from emulator.qemu_arguments import device_arguments
 from emulator.vfio_user.control_client import ControlClient
 
 PF = "/sys/bus/pci/devices/0000:01:00.0"
+DEBUGFS = "/sys/kernel/debug/dri/0000:01:00.0"
 MESSAGE = b"Written by the guest into VF 1's VRAM, read by the PF."
 OFFSET = 0x1000
+
+# The programs are those of the guest tests.
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.guest.xe_programs import NoCompiler, compile_all, files_for  # noqa: E402
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
@@ -51,11 +57,13 @@ def require(condition: bool, what: str) -> None:
         raise DemoFailed(what)
 
 
-def guest_with(card: ServedCard) -> GuestSpec:
-    """A guest with the card's PF and VFs and the drivers that the demo loads."""
+def guest_with(card: ServedCard, programs: dict[str, Path]) -> GuestSpec:
+    """A guest with the card's PF and VFs, the drivers that the demo loads, and programs for the GPU."""
     return GuestSpec(
         machine=Machine(memory=1024, arguments=device_arguments(card.description)),
-        modules=("pci-pf-stub",),
+        modules=("pci-pf-stub", "xe"),
+        firmware=("xe/bmg_guc_70.bin",),
+        files=programs,
     )
 
 
@@ -111,6 +119,70 @@ def print_ledger(control: ControlClient) -> None:
     )
 
 
+def load_xe(guest: BlockingGuest) -> None:
+    """The stock driver on the PF, and the device as the driver sees it."""
+    guest.script(
+        f"echo 0 > {PF}/sriov_numvfs\necho 0000:01:00.0 > /sys/bus/pci/drivers/pci-pf-stub/unbind\n"
+        f"echo > {PF}/driver_override\ndmesg -c >/dev/null\nmodprobe xe",
+        timeout=120,
+    )
+    log = guest.dmesg()
+    show("\n".join(line for line in log.splitlines() if any(word in line for word in _TELLING)))
+    require("Initialized xe" in log, f"xe did not probe:\n{log}")
+    require("*ERROR*" not in log, f"xe reported errors:\n{log}")
+    facts = guest.script(
+        f"grep -E 'engines' {DEBUGFS}/info\n"
+        f"grep -E 'found release|status: ' {DEBUGFS}/gt0/uc/guc_info\n"
+        f"cd {PF}/tile0/gt0/freq0; for f in min max rp0 rpe; do echo $f $(cat ${{f}}_freq) MHz; done\nls /dev/dri"
+    ).stdout
+    show(facts)
+    require("renderD128" in facts, "there is no render node")
+
+
+_TELLING = ("Running in", "Actual physical size", "Using GuC firmware", "Initialized xe")
+
+
+def copy_on(guest: BlockingGuest, *addresses: str) -> None:
+    """The copy engine moves and verifies data, on all these functions at the same time."""
+    checks = "mem_copy_of_pages a_chain_of_copies_gives_the_picture_back"
+    runs = [f"xe-blits --device {address} {checks} > /tmp/{address} 2>&1 &" for address in addresses]
+    guest.run("\n".join([*runs, "wait"]), timeout=180)
+    for address in addresses:
+        report = guest.run(f"cat /tmp/{address}").stdout
+        show("\n".join(f"{address}  {line}" for line in report.splitlines() if line[:2] == "ok"))
+        require(report.count("\nok ") + report.startswith("ok ") == 2, f"the copies on {address} failed:\n{report}")
+        require("not ok" not in report, f"the copies on {address} failed:\n{report}")
+
+
+def enable_xe_vfs(guest: BlockingGuest) -> None:
+    """Two VFs, provisioned by xe on the PF and driven by xe."""
+    guest.run("dmesg -c")
+    guest.script(f"echo 2 > {PF}/sriov_numvfs", timeout=120)
+    log = guest.dmesg()
+    show("\n".join(line for line in log.splitlines() if "provisioned" in line or "Initialized" in line))
+    require(log.count("Initialized xe") == 2, f"xe did not probe on both VFs:\n{log}")
+
+
+def print_shares(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> None:
+    """Which function had the engines for how long, between two looks."""
+    table = Table("engine", *_FUNCTIONS)
+    totals = dict.fromkeys(_FUNCTIONS, 0)
+    for old, new in zip(before, after, strict=True):
+        spent = {
+            name: new["busy_ns"].get(str(vfid), 0) - old["busy_ns"].get(str(vfid), 0)
+            for vfid, name in enumerate(_FUNCTIONS)
+        }
+        for name, time_ns in spent.items():
+            totals[name] += time_ns
+        if any(spent.values()):
+            table.add_row(new["name"], *(f"{spent[name] / 1e6:.1f} ms" for name in _FUNCTIONS))
+    console.print(table)
+    require(all(totals.values()), f"a function did not get any engine: {totals}")
+
+
+_FUNCTIONS = ("pf", "vf1", "vf2")
+
+
 PICTURE = """
   guest:   write to VF 1's BAR2 ──► VF 1's VRAM (mapped: no message was sent)
                                         │  GDPA 0x1000, owned by vf1
@@ -129,7 +201,18 @@ def demonstrate(card: ServedCard, guest: BlockingGuest) -> None:
             read_as_pf(control)
         with step("The ledger proves the path"):
             print_ledger(control)
-    console.print(PICTURE, markup=False)
+        console.print(PICTURE, markup=False)
+        with step("The stock xe driver takes the PF over"):
+            load_xe(guest)
+        with step("Its copy engine moves data between VRAM and guest memory, and the guest verifies it"):
+            copy_on(guest, "0000:01:00.0")
+        with step("xe provisions and enables two VFs, and xe drives them"):
+            enable_xe_vfs(guest)
+        with step("PF and both VFs use the copy engine at the same time"):
+            before = control.call("engines")
+            copy_on(guest, "0000:01:00.0", "0000:01:00.1", "0000:01:00.2")
+        with step("Who had which engine for how long"):
+            print_shares(before, control.call("engines"))
 
 
 def run() -> None:
@@ -138,8 +221,9 @@ def run() -> None:
         with step("Serve a card: a PF and two VFs, a socket each"):
             card = stack.enter_context(served_card(["--vfs", "2"]))
             show("\n".join(f"{f.name}: {f.socket}" for f in card.description.functions))
-        with step("Boot an unmodified kernel in an unmodified QEMU"):
-            guest = stack.enter_context(BlockingGuest(guest_with(card)))
+        with step("Compile the guest's programs, boot an unmodified kernel in an unmodified QEMU"):
+            programs = dict(files_for(compile_all(locate())))
+            guest = stack.enter_context(BlockingGuest(guest_with(card, programs)))
             show(f"Linux {guest.run('uname -r').stdout.strip()} under {guest.accelerator.name}")
         demonstrate(card, guest)
 
@@ -149,7 +233,7 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         run()
-    except (DemoFailed, GuestError, ServedCardError, CommandError, OSError) as exc:
+    except (DemoFailed, NoCompiler, GuestError, ServedCardError, CommandError, OSError) as exc:
         console.print("[bold red]FAILED[/]")
         show(str(exc))
         return 1
