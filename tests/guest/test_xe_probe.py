@@ -1,0 +1,212 @@
+"""The stock xe driver on the card: it probes without a complaint, natively and as a PF, in every profile, and again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from emulator.vfio_user.control_client import ControlClient
+from tests.guest.lab import Lab, open_lab
+
+pytestmark = pytest.mark.guest
+
+PF = "0000:01:00.0"
+DEVICE = f"/sys/bus/pci/devices/{PF}"
+DEBUGFS = f"/sys/kernel/debug/dri/{PF}"
+
+ALLOWED = (
+    # A card that takes class 0x030000 is a VGA device; the kernel says that its text console moves off it.
+    r"vgaarb: deactivate vga console",
+    r"vgaarb: (no bridge control possible|VGA device added: .*)",
+    # The PCI core announces a reset through sysfs; the kernel announces that it only pretends to sleep.
+    r": (resetting|reset done)$",
+    r"PM: suspend debug: Waiting for \d+ second",
+)
+"""Lines of level "warning" or worse that a correct probe may log: none of them is the driver's."""
+
+
+def complaints(lab: Lab) -> list[str]:
+    """Lines at level warning or worse, and splats, that mention the driver or the device; the log is read off."""
+    lines = lab.sh("dmesg -r -c || true").splitlines()
+    found = []
+    for line in lines:
+        matched = re.match(r"<(\d+)>(?:\[ *[\d.]+\] )?(.*)", line)
+        level, text = (int(matched[1]) & 7, matched[2]) if matched else (6, line)
+        serious = level <= 4 and re.search(rf"\bxe\b|\[drm\]|{re.escape(PF[:-1])}", text)
+        splat = re.search(r"WARNING:|BUG:|Oops|Call Trace|cut here|\*ERROR\*|-ETIME|timed out", text, re.IGNORECASE)
+        if (serious or splat) and not any(re.search(allowed, text) for allowed in ALLOWED):
+            found.append(text)
+    return found
+
+
+def load(lab: Lab) -> str:
+    """modprobe xe; what it logged."""
+    lab.sh("dmesg -c > /dev/null; dmesg -n 1; modprobe xe", timeout=120)
+    return lab.sh("dmesg")
+
+
+def check_card(lab: Lab) -> None:
+    """Card and render node are there, the GuC runs, nobody complained, nothing unknown was touched."""
+    assert lab.sh("ls /dev/dri").split() == ["card0", "renderD128"]
+    assert "status: RUNNING" in lab.sh(f"cat {DEBUGFS}/gt0/uc/guc_info")
+    assert complaints(lab) == []
+
+
+@pytest.fixture(scope="module")
+def native() -> Iterator[Lab]:
+    with open_lab(["--vfs", "0"], modules=["xe"]) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def pf() -> Iterator[Lab]:
+    with open_lab(["--vfs", "2"], modules=["xe"]) as lab:
+        yield lab
+
+
+def test_native_probe_is_clean(native: Lab) -> None:
+    log = load(native)
+    assert "Initialized xe" in log
+    assert "SR-IOV" not in log
+    check_card(native)
+
+
+def test_driver_sees_the_card_as_described(native: Lab) -> None:
+    info = native.sh(f"cat {DEBUGFS}/info")
+    assert "graphics_verx100 2002" in info
+    assert "gt0 engines rcs0 bcs0 bcs8 ccs0" in info
+    vram = native.sh(f"cat {DEBUGFS}/tile0/vram_mm 2>/dev/null || cat {DEBUGFS}/vram0_mm")
+    assert "size" in vram
+    frequencies = {
+        name: int(native.sh(f"cat {DEVICE}/tile0/gt0/freq0/{name}_freq"))
+        for name in ("rpn", "rpe", "rp0", "min", "max")
+    }
+    assert frequencies["rpn"] <= frequencies["rpe"] <= frequencies["rp0"]
+    assert frequencies["min"] == 1200
+    assert frequencies["max"] == frequencies["rp0"]
+
+
+def test_frequency_limits_are_kept_and_followed(native: Lab) -> None:
+    directory = f"{DEVICE}/tile0/gt0/freq0"
+    native.sh(f"echo 1500 > {directory}/min_freq; echo 1500 > {directory}/max_freq")
+    assert native.sh(f"cat {directory}/min_freq {directory}/max_freq {directory}/cur_freq").split() == ["1500"] * 3
+    native.sh(f"echo $(cat {directory}/rp0_freq) > {directory}/max_freq; echo 1200 > {directory}/min_freq")
+
+
+def test_idle_gt_sleeps_and_counts_it(native: Lab) -> None:
+    directory = f"{DEVICE}/tile0/gt0/gtidle"
+    first, state, second = native.sh(
+        f"cat {directory}/idle_residency_ms; sleep 0.2; cat {directory}/idle_status {directory}/idle_residency_ms"
+    ).split()
+    assert state == "gt-c6"
+    assert int(second) > int(first)
+
+
+def test_runtime_suspend_and_resume_keep_the_guc(native: Lab) -> None:
+    native.sh("dmesg -c > /dev/null")
+    native.sh(
+        f"for i in $(seq 50); do grep -q suspended {DEVICE}/power/runtime_status && exit 0; sleep 0.1; done; exit 1"
+    )
+    assert "status: RUNNING" in native.sh(f"cat {DEBUGFS}/gt0/uc/guc_info")
+    assert native.sh(f"cat {DEVICE}/power/runtime_status") == "active"
+    assert complaints(native) == []
+
+
+def test_gt_reset_ends_well(native: Lab) -> None:
+    native.sh("dmesg -c > /dev/null")
+    native.sh(f"cat {DEBUGFS}/gt0/force_reset_sync")
+    assert "reset done" in native.sh(
+        "for i in $(seq 50); do dmesg | grep 'reset done' && exit 0; sleep 0.1; done; exit 1"
+    )
+    assert complaints(native) == []
+    check_card(native)
+
+
+def test_unbind_bind_and_reload_probe_again(native: Lab) -> None:
+    native.sh("dmesg -c > /dev/null")
+    native.sh(f"echo {PF} > {DEVICE}/driver/unbind; echo {PF} > /sys/bus/pci/drivers/xe/bind", timeout=60)
+    check_card(native)
+    native.sh("rmmod xe && modprobe xe", timeout=90)
+    check_card(native)
+
+
+def test_reset_of_the_device_without_driver_and_probe(native: Lab) -> None:
+    native.sh("dmesg -c > /dev/null")
+    native.sh(f"echo {PF} > {DEVICE}/driver/unbind; echo 1 > {DEVICE}/reset; echo {PF} > /sys/bus/pci/drivers/xe/bind")
+    check_card(native)
+
+
+def test_devices_suspend_and_resume(native: Lab) -> None:
+    # All of a suspend to RAM but the sleep itself, after which firmware would have to start the kernel again.
+    native.sh("dmesg -c > /dev/null; echo platform > /sys/power/pm_test; echo mem > /sys/power/state", timeout=60)
+    assert complaints(native) == []
+    assert "status: RUNNING" in native.sh(f"cat {DEBUGFS}/gt0/uc/guc_info")
+
+
+def test_reboot_probes_again(native: Lab) -> None:
+    native.guest.reboot()
+    load(native)
+    check_card(native)
+
+
+def test_probe_touches_nothing_undeclared(native: Lab) -> None:
+    assert unmodelled(native) == []
+
+
+def test_pf_probe_is_clean(pf: Lab) -> None:
+    log = load(pf)
+    assert "Running in SR-IOV PF mode" in log
+    check_card(pf)
+    assert unmodelled(pf) == []
+
+
+def test_vfs_probe_in_vf_mode_and_go_away_cleanly(pf: Lab) -> None:
+    pf.sh("dmesg -c > /dev/null")
+    pf.sh(f"echo 2 > {DEVICE}/sriov_numvfs", timeout=60)
+    log = pf.sh("dmesg")
+    assert log.count("Running in SR-IOV VF mode") == 2
+    assert len(pf.sh("ls /dev/dri").split()) == 6
+    assert "1.00 GiB" in pf.sh(f"cat {DEBUGFS[:-1]}1/gt0/vf/self_config")
+    pf.sh(f"echo 0 > {DEVICE}/sriov_numvfs", timeout=60)
+    assert complaints(pf) == []
+    check_card(pf)
+
+
+def test_vf_is_reset_paused_and_resumed(pf: Lab) -> None:
+    pf.sh(f"dmesg -c > /dev/null; echo 1 > {DEVICE}/sriov_numvfs", timeout=60)
+    pf.sh(f"echo 1 > {DEVICE}/virtfn0/reset; sleep 1")
+    control = f"{DEBUGFS}/sriov/vf1"
+    for command in ("pause", "resume", "reset"):
+        pf.sh(f"echo 1 > {control}/{command}")
+    log = pf.sh("dmesg")
+    assert "VF1 FLR" in log
+    assert "VF1 paused" in log
+    assert "VF1 resumed" in log
+    pf.sh(f"sleep 1; echo 0 > {DEVICE}/sriov_numvfs", timeout=60)
+    assert complaints(pf) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["media=true"], "GT1: Using HuC firmware"),
+        (["graphics=20.01", "flat_ccs=true"], "FLAT_CCS base:"),
+        (["ccs=0", "vram=1GiB"], "0x0000000040000000"),
+        (["bar2=256MiB", "ccs=4"], "Small BAR device"),
+    ],
+    ids=["media", "20.01-flat-ccs", "no-ccs-1GiB", "small-bar-4-ccs"],
+)
+def test_every_profile_probes_cleanly(settings: list[str], expected: str) -> None:
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    with open_lab(["--vfs", "2", *arguments], modules=["xe"]) as lab:
+        assert expected in load(lab)
+        check_card(lab)
+        assert unmodelled(lab) == []
+
+
+def unmodelled(lab: Lab) -> list[str]:
+    """Registers that nobody declared and the driver used all the same."""
+    with ControlClient(lab.card.control) as control:
+        return [f"{row['function']} {row['offset']:#x}" for row in control.call("unmodelled")]
