@@ -119,6 +119,7 @@ class AddressSpace:
         self.writable: dict[int, Page] = {}
         self._readable_chunks: dict[int, Page] = {}
         self._writable_chunks: dict[int, Page] = {}
+        self._regions: dict[tuple[str, int, bool], Window] = {}
         self._fabric = function.gpu.fabric
         self._initiator = function.pci
         AddressSpaces.of(self._fabric).add(self)
@@ -126,6 +127,14 @@ class AddressSpace:
     def extent(self, address: int, length: int, write: bool) -> Extent:
         """Where the first contiguous bytes of `[address, address + length)` are. Raises `TranslationFault`."""
         raise NotImplementedError
+
+    def extents(self, address: int, length: int, write: bool) -> Iterator[Extent]:
+        """Where `[address, address + length)` is, piece by contiguous piece. Raises `TranslationFault` at a hole."""
+        while length > 0:
+            extent = self.extent(address, length, write)
+            yield extent
+            address += extent.length
+            length -= extent.length
 
     def leaf(self, address: int, write: bool) -> tuple[int, int]:
         """(first address, size) of what the page-table entry of `address` maps. Raises `TranslationFault`."""
@@ -138,16 +147,45 @@ class AddressSpace:
         self._readable_chunks.clear()
         self._writable_chunks.clear()
 
+    def drop_windows(self) -> None:
+        """Some window was revoked: forget all that is kept."""
+        self._regions.clear()
+        self.flush()
+
     # Bulk access.
 
     def window(self, address: int, length: int, write: bool) -> Window:
         """A window on the first contiguous bytes of `[address, address + length)`."""
-        extent = self.extent(address, length, write)
+        return self.open(self.extent(address, length, write), write)
+
+    def open(self, extent: Extent, write: bool) -> Window:
+        """A window on the first bytes of `extent`."""
         if extent.space is None:
-            return _null_window(self._initiator, address, extent.length, write)
+            return _null_window(self._initiator, extent.length, write)
         return self._fabric.window(
             self._initiator, extent.space, extent.address, extent.length, write=write, kind=extent.kind
         )
+
+    def locate(self, extent: Extent, write: bool) -> tuple[Window, int]:
+        """A window that holds the first bytes of `extent`, and where in it they are.
+
+        Small pieces of memory that is scattered share windows on the 2 MiB around them: opening one for each would
+        cost more than copying them.
+        """
+        if extent.space is None or extent.length > CHUNK_SIZE // 2:
+            return self.open(extent, write), 0
+        offset = extent.address & CHUNK_SIZE - 1
+        key = (extent.space, extent.address - offset, write)
+        window = self._regions.get(key)
+        if window is None:
+            try:
+                window = self.open(extent._replace(address=key[1], length=CHUNK_SIZE), write)
+            except AccessFault:
+                return self.open(extent, write), 0
+            self._regions[key] = window
+        if offset >= window.length or not window.valid:
+            return self.open(extent, write), 0
+        return window, offset
 
     def spans(self, address: int, length: int, write: bool) -> Iterator[Window]:
         """Windows that cover `[address, address + length)` in order, as few as contiguity allows."""
@@ -238,18 +276,12 @@ class AddressSpace:
         kept[address >> 12] = page
         if page.window is not None and not page.window.valid:
             # Revoked by another thread after it was opened and before it was kept.
-            self.flush()
+            self.drop_windows()
             return self.page(address, write)
         return page
 
     def _open(self, base: int, size: int, write: bool) -> Page | None:
-        extent = self.extent(base, size, write)
-        if extent.space is None:
-            view = memoryview(bytearray(extent.length)) if write else _ZEROS[: extent.length]
-            return Page(view.cast("I"), base, _NOBODY, None)
-        window = self._fabric.window(
-            self._initiator, extent.space, extent.address, extent.length, write=write, kind=extent.kind
-        )
+        window = self.window(base, size, write)
         if window.view is None:
             return None
         # Only whole pages are kept: what lies beyond them is opened when it is asked for.
@@ -307,7 +339,7 @@ class AddressSpaces:
         found = cls._by_fabric.get(fabric)
         if found is None:
             found = cls._by_fabric[fabric] = cls()
-            fabric.on_revoke.append(found.flush)
+            fabric.on_revoke.append(found.drop_windows)
         return found
 
     def add(self, space: AddressSpace) -> None:
@@ -324,10 +356,10 @@ class AddressSpaces:
             space = self._ppgtts[key] = PpgttSpace(function, root, asid)
         return space
 
-    def flush(self) -> None:
-        """Forget every translation of every space. From any thread."""
+    def drop_windows(self) -> None:
+        """Forget every translation and window of every space. From any thread."""
         for space in list(self._spaces):
-            space.flush()
+            space.drop_windows()
 
     def invalidate(self, vfid: int, asid: int | None = None) -> None:
         """Forget the translations of a function: of one of its PPGTTs, or (`asid` None) of all it has."""
@@ -348,9 +380,26 @@ def contiguous(entries: list[int], step: int) -> int:
     return next(index for index, entry in enumerate(entries) if entry != expected[index])
 
 
-def _null_window(initiator: Initiator, address: int, length: int, write: bool) -> Window:
+def runs(entries: list[int], step: int) -> Iterator[tuple[int, int]]:
+    """(index of the first, how many) of the stretches of `entries` that `contiguous` finds one after the other."""
+    first = entries[0]
+    count = len(entries)
+    if entries == list(range(first, first + count * step, step)):
+        yield 0, count
+        return
+    start, expected = 0, first + step
+    for index in range(1, count):
+        entry = entries[index]
+        if entry != expected:
+            yield start, index - start
+            start = index
+        expected = entry + step
+    yield start, count - start
+
+
+def _null_window(initiator: Initiator, length: int, write: bool) -> Window:
     length = min(length, CHUNK_SIZE)
     view = memoryview(bytearray(length)) if write else _ZEROS[:length]
-    window = Window(address, length, view, "none", _NOBODY)
+    window = Window(0, length, view, "none", _NOBODY)
     window.initiator, window.space = initiator, "null"
     return window

@@ -7,7 +7,9 @@ the PF, a GDPA of a VF); what leaves map is VRAM or system memory.
 
 from __future__ import annotations
 
-from device_models.xe.address_space import AddressSpace, Extent, FunctionView, contiguous
+from collections.abc import Iterator
+
+from device_models.xe.address_space import AddressSpace, Extent, FunctionView, contiguous, runs
 from device_models.xe.ggtt import ADDRESS_MASK, TranslationFault
 from emulator.interconnect import AccessFault, Space
 
@@ -73,6 +75,37 @@ class PpgttSpace(AddressSpace):
         if entry & DEVICE_MEMORY:
             return Extent(Space.DEVICE, target, count, VRAM_KIND)
         return Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
+
+    def extents(self, address: int, length: int, write: bool) -> Iterator[Extent]:
+        """As of `AddressSpace`, but each page table is looked at once."""
+        address &= VA_MASK
+        needed = PRESENT | (WRITABLE if write else 0)
+        while length > 0:
+            table, index, shift, _, _ = self._walk(address, write)
+            size = 1 << shift
+            low = address & (size - 1)
+            last = min(len(table), index + (low + length + size - 1 >> shift))
+            entries = table[index:last].tolist()
+            for start, number in runs(entries, size):
+                entry = entries[start]
+                if entry & needed != needed or entry & NULL:
+                    # It faults with all that is to be said, or is a page of zeros.
+                    extent = self.extent(address, length, write)
+                else:
+                    target = (entry & ADDRESS_MASK & -size) | low
+                    device = entry & DEVICE_MEMORY
+                    extent = Extent(
+                        Space.DEVICE if device else Space.SYSTEM,
+                        target,
+                        min((number << shift) - low, length),
+                        VRAM_KIND if device else SYSTEM_KIND,
+                    )
+                yield extent
+                address += extent.length
+                length -= extent.length
+                low = 0
+                if extent.space is None:
+                    break
 
     def leaf(self, address: int, write: bool) -> tuple[int, int]:
         address &= VA_MASK

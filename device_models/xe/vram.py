@@ -24,6 +24,9 @@ BLOCK_SIZE = 1 << BLOCK_SHIFT
 _BLOCK_MASK = BLOCK_SIZE - 1
 
 _MOVE_CHUNK = 1 << 20
+_ZERO_CHUNK = 256 << 10
+_GIVE_BACK = 64 << 20
+_ZEROS = bytes(_MOVE_CHUNK)
 
 Home = tuple[int, int]
 """Where a block's bytes live: VFID and GDPA block."""
@@ -96,9 +99,10 @@ class Vram:
         return None if block is None else block << BLOCK_SHIFT | address & _BLOCK_MASK
 
     def zero(self, view: memoryview) -> bool:
-        """Zero `view` by giving its pages back to the host. False, and nothing done, when it is no view of VRAM.
+        """Zero `view` as cheaply as it can be. False, and nothing done, when it is no view of whole pages of VRAM.
 
-        Whole pages only: a view that does not begin and end on a page boundary is not taken.
+        Pages that were never touched stay so. Others are zeroed in place, which is cheaper than giving them back to
+        the host and touching them anew; only large pieces are given back.
         """
         if view.readonly or view.nbytes == 0:
             return False
@@ -108,7 +112,10 @@ class Vram:
         for memory in self._memories.values():
             base = ctypes.addressof(ctypes.c_char.from_buffer(memory.view))
             if base <= start and start + view.nbytes <= base + memory.size:
-                memory.discard(start - base, view.nbytes)
+                if view.nbytes >= _GIVE_BACK:
+                    memory.discard(start - base, view.nbytes)
+                else:
+                    _zero_in_place(memory, start - base, view.nbytes)
                 return True
         return False
 
@@ -279,15 +286,27 @@ def _move(source: Memory, source_block: int, target: Memory, target_block: int, 
     shift = (target_block - source_block) << BLOCK_SHIFT
     target.discard(start + shift, end - start)
     position = start
-    while position < end:
-        try:
-            data = os.lseek(source.fd, position, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but holes from here on
-            break
-        hole = min(os.lseek(source.fd, data, os.SEEK_HOLE), end)
-        while data < hole:
-            length = min(_MOVE_CHUNK, hole - data)
-            # Copies into the mapping without the interpreter's lock.
-            data += os.preadv(source.fd, [target.view[data + shift : data + shift + length]], data)
-        position = max(hole, position + 1)
+    while (data := _next_data(source, position, end)) < end:
+        length = min(_MOVE_CHUNK, end - data)
+        chunk = os.pread(source.fd, length, data)
+        if chunk != _ZEROS[:length]:
+            os.pwrite(target.fd, chunk, data + shift)
+        position = data + length
     source.discard(start, end - start)
+
+
+def _zero_in_place(memory: Memory, offset: int, length: int) -> None:
+    end = offset + length
+    while (offset := _next_data(memory, offset, end)) < end:
+        # By descriptor: pages that a guest touched may not be mapped here, and mapping them costs more.
+        offset += os.pwrite(memory.fd, _ZEROS[: min(_ZERO_CHUNK, end - offset)], offset)
+
+
+def _next_data(memory: Memory, offset: int, end: int) -> int:
+    """Where the first page that was ever touched is, from `offset` on; `end` if there is none."""
+    if offset >= end:
+        return end
+    try:
+        return min(os.lseek(memory.fd, offset, os.SEEK_DATA), end)
+    except OSError:  # ENXIO: nothing but holes from here on
+        return end

@@ -7,9 +7,10 @@ that it meets instead of raising it, to try that place again when it is resumed.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from device_models.xe.address_space import AccessFault, AddressSpace, Fault, TranslationFault
+from device_models.xe.address_space import AccessFault, AddressSpace, Extent, Fault, TranslationFault
 from emulator.interconnect import Window
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 STEP = 2 << 20
 """Bytes of a step: some hundred microseconds."""
 _LOCKED_STEP = 256 << 10
-"""Bytes of a step that keeps the interpreter's lock (memory that Python maps read-only has no address to give)."""
+"""Bytes copied at a time where the lock is kept (memory that is mapped read-only has no address to give)."""
 _WITHOUT_LOCK = 16 << 10
 """From this size on letting the lock go is worth its price."""
 
@@ -29,31 +30,36 @@ _memset = ctypes.memset
 
 def copy(source: AddressSpace, source_address: int, target: AddressSpace, target_address: int, length: int) -> Bulk:
     """Copy `length` bytes. Where the two overlap, the result is as undefined as the hardware's."""
-    reader = _Cursor(source, source_address, write=False)
-    writer = _Cursor(target, target_address, write=True)
+    reader = Cursor(source, source_address, length, write=False)
+    writer = Cursor(target, target_address, length, write=True)
+    pending = 0
     while length:
-        fault = reader.open(length) or writer.open(length)
+        fault = reader.open() or writer.open()
         if fault is not None:
             yield fault
             continue
         count = min(length, STEP, reader.left, writer.left)
-        yield from move(reader.window, reader.offset, writer.window, writer.offset, count)
+        move(reader.window, reader.offset, writer.window, writer.offset, count)
         reader.advance(count)
         writer.advance(count)
         length -= count
+        pending += count
+        if pending >= STEP:
+            pending = 0
+            yield None
 
 
-def move(source: Window, source_offset: int, target: Window, target_offset: int, count: int) -> Bulk:
-    """Copy between two windows, at most `STEP` bytes, counted in both ledger entries."""
+def move(source: Window, source_offset: int, target: Window, target_offset: int, count: int) -> None:
+    """Copy between two windows, counted in both ledger entries."""
     if source.view is None or target.view is None:
         target.write(target_offset, source.read(source_offset, count))
-        yield None
         return
-    read, written = source.entry, target.entry
-    read.reads += 1
-    read.bytes_read += count
-    written.writes += 1
-    written.bytes_written += count
+    entry = source.entry
+    entry.reads += 1
+    entry.bytes_read += count
+    entry = target.entry
+    entry.writes += 1
+    entry.bytes_written += count
     from_view = source.view[source_offset : source_offset + count]
     to_view = target.view[target_offset : target_offset + count]
     if count < _WITHOUT_LOCK:
@@ -61,24 +67,18 @@ def move(source: Window, source_offset: int, target: Window, target_offset: int,
     elif from_view.readonly or to_view.readonly:
         for start in range(0, count, _LOCKED_STEP):
             to_view[start : start + _LOCKED_STEP] = from_view[start : start + _LOCKED_STEP]
-            yield None
-        return
     else:
-        _memmove(_address(to_view), _address(from_view), count)
-    yield None
+        _memmove(address_of(to_view), address_of(from_view), count)
 
 
 def fill(target: AddressSpace, address: int, length: int, pattern: bytes, vram: Vram) -> Bulk:
-    """Fill `length` bytes with `pattern` again and again; zeros in VRAM by giving its pages back to the host.
-
-    `length` is a multiple of the pattern's.
-    """
+    """Fill `length` bytes with `pattern` again and again; zeros in VRAM by what costs least (`Vram.zero`)."""
     if pattern.count(pattern[0]) == len(pattern):
         pattern = pattern[:1]
-    cursor = _Cursor(target, address, write=True)
+    cursor = Cursor(target, address, length, write=True)
     done = 0
     while done < length:
-        fault = cursor.open(length - done)
+        fault = cursor.open()
         if fault is not None:
             yield fault
             continue
@@ -96,39 +96,61 @@ def fill(target: AddressSpace, address: int, length: int, pattern: bytes, vram: 
         yield None
 
 
+def address_of(view: memoryview) -> int:
+    """Where the bytes of a writable view are in this process."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
 def _fill_window(window: Window, offset: int, count: int, pattern: bytes, done: int) -> None:
     if len(pattern) == 1 and window.view is not None and not window.view.readonly:
         window.entry.writes += 1
         window.entry.bytes_written += count
-        _memset(_address(window.view[offset : offset + count]), pattern[0], count)
+        _memset(address_of(window.view[offset : offset + count]), pattern[0], count)
     else:
-        # A span may end in the middle of the pattern.
+        # A span may begin and end in the middle of the pattern.
         phase = done % len(pattern)
         repeated = pattern * (-(-(count + phase) // len(pattern)))
         window.write(offset, memoryview(repeated)[phase : phase + count])
 
 
-class _Cursor:
-    """A place in an address space, with the window that it is in."""
+class Cursor:
+    """A place in an address space that moves forward, with the window that it is in."""
 
-    __slots__ = ("_address", "_space", "_write", "left", "offset", "window")
+    __slots__ = ("_address", "_end", "_extents", "_rest", "_space", "_write", "left", "offset", "window")
 
-    def __init__(self, space: AddressSpace, address: int, *, write: bool) -> None:
+    def __init__(self, space: AddressSpace, address: int, length: int, *, write: bool) -> None:
         self._space = space
         self._address = address
+        self._end = address + length
         self._write = write
+        self._extents: Iterator[Extent] | None = None
+        self._rest: Extent | None = None
+        """What of the current extent is not in the window."""
         self.window: Window
-        self.offset = self.left = 0
+        self.offset = 0
+        self.left = 0
+        """How much of the window is ahead."""
 
-    def open(self, length: int) -> Fault | None:
-        """Have a window here, for `length` bytes if it can be; the fault that says why there is none."""
+    def open(self) -> Fault | None:
+        """Have something ahead in a window; the fault that says why there is nothing."""
         if self.left and self.window.valid:
             return None
         try:
-            self.window = self._space.window(self._address, length, self._write)
+            if self.left or self._extents is None:
+                # At the beginning, after a fault, or after the window was taken away: look up anew where this is.
+                self._extents = self._space.extents(self._address, self._end - self._address, self._write)
+                self._rest = None
+            extent = self._rest or next(self._extents)
+            self.left = 0
+            window, offset = self._space.locate(extent, self._write)
         except (TranslationFault, AccessFault) as fault:
+            self._extents = None
             return fault
-        self.offset, self.left = 0, self.window.length
+        self.window, self.offset = window, offset
+        self.left = count = min(extent.length, window.length - offset)
+        self._rest = None
+        if count < extent.length:
+            self._rest = Extent(extent.space, extent.address + count, extent.length - count, extent.kind)
         return None
 
     def advance(self, count: int) -> None:
@@ -136,7 +158,3 @@ class _Cursor:
         self.offset += count
         self.left -= count
         self._address += count
-
-
-def _address(view: memoryview) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))

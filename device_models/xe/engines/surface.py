@@ -113,19 +113,25 @@ def _scatter(tiling: Tiling, tiles: memoryview, y: int, x: int, data: memoryview
     """Store `data` in row `y` from byte `x` of a row of tiles on."""
     run = tiling.run
     count = len(data)
-    start, end = x // run, -(-(x + count) // run)
-    row = memoryview(bytearray((end - start) * run))
-    shift = x - start * run
-    row[shift : shift + count] = data
-    whole_start, whole_end = -(-x // run), (x + count) // run
-    if whole_start < whole_end:
-        inner = row[(whole_start - start) * run : (whole_end - start) * run]
-        _exchange(tiling, tiles, y, whole_start, whole_end, inner, to_tiles=True)
-    # Runs of which only a part is written: at the ends.
-    for number in {start, end - 1} - set(range(whole_start, whole_end)):
-        low, high = max(number * run, x), min((number + 1) * run, x + count)
-        place = _place(tiling, y, number) + low - number * run
-        tiles[place : place + high - low] = row[low - start * run : high - start * run]
+    source = memoryview(data)
+    # Whole runs in the middle; at the ends runs of which only a part is written.
+    first, last = -(-x // run), (x + count) // run
+    if first > last:
+        place = _place(tiling, y, last) + x - last * run
+        tiles[place : place + count] = source
+        return
+    head, tail = first * run - x, x + count - last * run
+    if head:
+        place = _place(tiling, y, first - 1) + run - head
+        tiles[place : place + head] = source[:head]
+    if tail:
+        place = _place(tiling, y, last)
+        tiles[place : place + tail] = source[count - tail :]
+    if first < last:
+        middle = source[head : count - tail]
+        if middle.readonly or head % 8:
+            middle = memoryview(bytearray(middle))
+        _exchange(tiling, tiles, y, first, last, middle, to_tiles=True)
 
 
 def _exchange(
