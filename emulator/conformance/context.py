@@ -32,6 +32,8 @@ CONNECT_TIMEOUT = 5.0
 """Seconds that a server may take to be ready for the next client."""
 ANSWER_TIMEOUT = 5.0
 """Seconds that a server may take to answer."""
+RELEASE_TIMEOUT = 2.0
+"""Seconds that a server may take to close what it must close."""
 SILENCE = 0.15
 """Seconds in which an answer that must not come would have come."""
 
@@ -314,7 +316,7 @@ class Context:
                     writer = -1
                 poll = select.poll()
                 poll.register(reader, select.POLLIN)
-                if not poll.poll(2000):
+                if not poll.poll(RELEASE_TIMEOUT * 1000):
                     raise Failure("the server kept a descriptor that it had to close")
 
             yield writer, closed
@@ -332,7 +334,7 @@ class Context:
 
     def no_more_descriptors_than(self, before: int) -> None:
         """The server gets back to `before` open descriptors."""
-        deadline = time.monotonic() + 2.0
+        deadline = time.monotonic() + RELEASE_TIMEOUT
         while (now := self.descriptors()) > before:
             if time.monotonic() > deadline:
                 raise Failure(f"the server has {now} descriptors open, {before} before")

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Failure, Result, Skip
-from emulator.conformance.context import Context, open_descriptors
+from emulator.conformance.context import RELEASE_TIMEOUT, Context, open_descriptors
 from emulator.conformance.profile import Profile
 from emulator.vfio_user.client import Disconnected, ProtocolError, RequestError
 
 CASE_TIMEOUT = 30.0
-LEAK_TIMEOUT = 2.0
 
 _OF_SERVER = (Failure, Disconnected, ProtocolError, RequestError, TimeoutError)
 
@@ -131,7 +130,7 @@ class Runner:
             return f"afterwards the server does not serve a client: {exc}"
         if before is None:
             return ""
-        deadline = time.monotonic() + LEAK_TIMEOUT
+        deadline = time.monotonic() + RELEASE_TIMEOUT
         while (now := open_descriptors(self.profile.pid)) is not None and now > before:
             if time.monotonic() > deadline:
                 return f"the server leaks {now - before} descriptors"

@@ -1,0 +1,285 @@
+"""The suite itself: it finds what is wrong with a server, and says so."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from emulator.conformance import main, report, run
+from emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Result
+from emulator.conformance.profile import Profile, ProfileError, Scratch
+from emulator.conformance.runner import Runner, ServerGone, load_cases, select_cases
+from emulator.vfio_user import wire
+from emulator.vfio_user.client import Connection, Disconnected, Message, encode
+
+Behaviour = Callable[[Message], bytes]
+
+
+def _well(message: Message) -> bytes:
+    """A device with nothing but configuration space, served correctly as far as the cases below look."""
+    body = b""
+    if message.command == wire.VERSION:
+        body = wire.VERSION_BODY.pack(0, 0)
+    elif message.command == wire.DEVICE_GET_INFO and len(message.body) == 16:
+        body = wire.DEVICE_INFO.pack(16, 3, 9, 5)
+    elif message.command == wire.DEVICE_GET_REGION_INFO:
+        index = wire.REGION_INFO.unpack(message.body)[2]
+        body = wire.REGION_INFO.pack(32, 3, index, 0, 256 if index == wire.CONFIG else 0, 0)
+    elif message.command == wire.REGION_READ:
+        body = message.body + bytes(wire.REGION_ACCESS.unpack(message.body)[2])
+    else:
+        return encode(message.command, message_id=message.id, flags=wire.TYPE_REPLY | wire.FLAG_ERROR, error=22)
+    return encode(message.command, body, message_id=message.id, flags=wire.TYPE_REPLY)
+
+
+@contextmanager
+def _server(behaviour: Behaviour) -> Iterator[str]:
+    """A server in a thread that answers with `behaviour`; b"" as an answer ends the connection."""
+    with tempfile.TemporaryDirectory(prefix="vus-") as folder, socket.socket(socket.AF_UNIX) as listener:
+        path = f"{folder}/s"
+        listener.bind(path)
+        listener.listen(8)
+
+        def serve() -> None:
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                except OSError:
+                    return
+                connection = Connection(sock)
+                try:
+                    while answer := behaviour(connection.receive()):
+                        connection.send(answer)
+                except Disconnected:
+                    pass
+                connection.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield path
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def _verdict(behaviour: Behaviour, identity: str, timeout: float = 10.0) -> Result:
+    with _server(behaviour) as path:
+        (result,) = run(path, Profile(), cases=[identity], timeout=timeout)
+    return result
+
+
+def test_right_answer_passes() -> None:
+    assert _verdict(_well, "info.device_info_reply_is_16_bytes").verdict == PASS
+
+
+def test_wrong_message_id_fails() -> None:
+    def behaviour(message: Message) -> bytes:
+        return _well(message) if message.id != 0x1234 else b"\x35" + _well(message)[1:]
+
+    result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
+    assert result.verdict == FAIL
+    assert "the reply has message id 0x1235, the command had 0x1234" in result.detail
+
+
+def test_success_where_an_error_is_due_fails() -> None:
+    def behaviour(message: Message) -> bytes:
+        if message.command == 0xFFFF:
+            return encode(message.command, message_id=message.id, flags=wire.TYPE_REPLY)
+        return _well(message)
+
+    result = _verdict(behaviour, "framing.command_65535_is_refused")
+    assert result.verdict == FAIL
+    assert "command 65535 succeeded, but must be refused with EINVAL or ENOSYS or" in result.detail
+
+
+def test_error_with_payload_fails() -> None:
+    def behaviour(message: Message) -> bytes:
+        if message.command != 0xFFFF:
+            return _well(message)
+        flags = wire.TYPE_REPLY | wire.FLAG_ERROR
+        return encode(message.command, b"why", message_id=message.id, flags=flags, error=22)
+
+    assert "an error reply has 3 bytes of payload" in _verdict(behaviour, "framing.command_65535_is_refused").detail
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("context", "runner"):
+        monkeypatch.setattr(f"emulator.conformance.{module}.RELEASE_TIMEOUT", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_kept_descriptor_fails() -> None:
+    kept: list[int] = []
+
+    def behaviour(message: Message) -> bytes:
+        kept.extend(message.fds)
+        return _well(message)
+
+    result = _verdict(behaviour, "descriptors.descriptor_with_region_read_is_closed")
+    assert result.verdict == FAIL
+    assert "the server kept a descriptor that it had to close" in result.detail
+    for fd in kept:
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_leak_is_noticed_behind_a_passing_case() -> None:
+    leaked: list[int] = []
+
+    def behaviour(message: Message) -> bytes:
+        if message.id == 0x1234:
+            leaked.append(os.open("/dev/null", os.O_RDONLY))
+        return _well(message)
+
+    result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
+    assert (result.verdict, result.detail) == (FAIL, "the server leaks 1 descriptors")
+    for fd in leaked:
+        os.close(fd)
+
+
+def test_server_that_dies_is_noticed_behind_the_case() -> None:
+    dead = False
+
+    def behaviour(message: Message) -> bytes:
+        nonlocal dead
+        dead = dead or message.id == 0x1234
+        return _well(message) if not dead or message.id == 0x1234 else b""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
+        result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
+    assert result.verdict == FAIL
+    assert "afterwards the server does not serve a client" in result.detail
+
+
+def test_case_that_hangs_is_ended() -> None:
+    block = threading.Event()
+    with _server(_well) as path:
+        runner = Runner(path, Profile(), timeout=0.2)
+
+        def hang(t: object) -> None:
+            """Hangs."""
+            t.client.serve(block.is_set, 60)  # type: ignore[attr-defined]
+
+        result = runner.run_one(Case("x.hangs", "none", silent=False, slow=False, check=hang))
+    assert (result.verdict, result.detail) == (FAIL, "did not end within 0.2 s")
+
+
+def test_case_that_does_not_apply_is_skipped_with_the_reason() -> None:
+    result = _verdict(_well, "server_dma.device_reads_by_message")
+    assert (result.verdict, result.detail) == (SKIP, "needs the conformance device")
+
+
+def test_nobody_listening_is_not_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.1)
+    with pytest.raises(ServerGone, match="does not serve a new client"):
+        run(str(tmp_path / "nothing.sock"))
+
+
+# The list of cases.
+
+
+def test_there_are_at_least_150_cases() -> None:
+    assert len(load_cases()) >= 150
+
+
+def test_every_case_says_its_rule_and_its_section() -> None:
+    for case in load_cases().values():
+        assert case.summary.endswith("."), case.id
+        assert case.section, case.id
+
+
+def test_unknown_pattern_is_refused_with_the_groups() -> None:
+    with pytest.raises(ValueError, match=r"no case matches 'nothing\.\*'; groups are descriptors, dma, "):
+        select_cases(["nothing.*"])
+
+
+def test_slow_cases_run_when_named() -> None:
+    (slow,) = [case for case in CASES.values() if case.slow]
+    assert slow not in select_cases()
+    assert slow in select_cases(slow=True)
+    assert select_cases([slow.id]) == [slow]
+
+
+# Profiles.
+
+
+def test_profile_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "card.toml"
+    path.write_text(
+        'pid = 7\n[[scratch]]\nregion = 2\noffset = 16\nlength = 64\ntrapped = false\n[skip]\n"dma.*" = "no DMA"\n'
+    )
+    profile = Profile.load(path)
+    assert profile.name == "card"
+    assert profile.scratch == (Scratch(2, 16, 64, trapped=False),)
+    assert profile.skip_reason("dma.anything") == "no DMA"
+    assert profile.skip_reason("irqs.anything") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nam = 1", r"p\.toml: unknown key 'nam'; known are name, pid"),
+        ("pid = 'x'", r"p\.toml: 'pid' must be a int, not 'x'"),
+        ("[[scratch]]\nregion = 1", r"p\.toml: \[\[scratch\]\] wants region, offset, length"),
+        ("[skip]\nx = 1", r"p\.toml: \[skip\] 'x' must give its reason as a string, not 1"),
+        ("= 1", r"p\.toml: not TOML"),
+    ],
+)
+def test_bad_profile_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(text)
+    with pytest.raises(ProfileError, match=message):
+        Profile.load(path)
+
+
+# Reports.
+
+
+def test_junit_has_every_verdict() -> None:
+    cases = list(load_cases().values())[:3]
+    results = [
+        Result(case, verdict, detail, 0.5)
+        for case, verdict, detail in zip(cases, (PASS, FAIL, SKIP), ("", "<wrong> & bad", "not here"), strict=True)
+    ]
+    root = ElementTree.fromstring(report.junit(results, "card"))
+    assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("3", "1", "1")
+    failure = root.findall("testcase")[1].find("failure")
+    assert failure is not None
+    assert failure.get("message") == "<wrong> & bad"
+    assert report.summary(results) == "3 cases: 1 passed, 1 failed, 1 skipped in 1.5 s"
+
+
+def test_command_prints_and_returns_a_verdict(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with _server(_well) as path:
+        good = main(path, junit_path=str(tmp_path / "j.xml"), cases=["info.device_is*"], echo=lines.append)
+        bad = main(
+            path, cases=["regions.configuration_space_is_read*", "io_fds.every*", "pipe*ids_b*"], echo=lines.append
+        )
+        unknown = main(path, cases=["none"], echo=lines.append)
+    assert (good, bad, unknown) == (0, 0, 2)
+    assert lines[0].startswith("ok    info.device_is_a_pci_device  [VFIO_USER_DEVICE_GET_INFO]")
+    assert lines[-1].startswith("error: no case matches 'none'")
+    assert (tmp_path / "j.xml").read_text().startswith("<?xml")
+
+
+def test_command_fails_when_a_case_does() -> None:
+    lines: list[str] = []
+    with _server(lambda message: _well(message).replace(b"\x09", b"\x01")) as path:
+        assert main(path, cases=["info.device_is*"], echo=lines.append) == 1
+    assert "1 regions: configuration space (index 7) is not among them" in lines[0]
+
+
+def test_list_shows_every_case_without_a_server() -> None:
+    lines: list[str] = []
+    assert main("nowhere", list_only=True, echo=lines.append) == 0
+    assert len(lines) == len(load_cases())
