@@ -85,7 +85,8 @@ async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
     run.output.mkdir(parents=True, exist_ok=True)
     file = run.output / "results.jsonl"
     if not run.resume:
-        file.unlink(missing_ok=True)
+        for old in (file, *run.output.glob("console-*.log"), *run.output.glob("server-*.log")):
+            old.unlink(missing_ok=True)
     results = {(result.name, result.on): result for result in read_results(file)}
     total = sum(len(item.subtests) for item in planned)
     number = 0

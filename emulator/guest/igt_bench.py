@@ -100,7 +100,7 @@ class IgtRun:
     that is in no group is run as the first group would be).  `timeout` replaces the suite's limits, in seconds.
     `on` replaces the groups' function.  `per_test` takes at most so many subtests of a program, evenly spread.
     `card` are arguments of `vfio-user-xe serve`.  Results go to `results.jsonl` in `output`, with `resume` what is
-    there already is not run again; `console.log` and `server.log` are of the last guest.
+    there already is not run again; `console-N.log` and `server-N.log` are of the N-th guest.
     """
 
     igt: Path
@@ -202,6 +202,7 @@ class Bench:
             device = f"export IGT_DEVICE=sys:$(readlink -f /sys/bus/pci/devices/{self.function})\n"
         # IGT names subtests by pattern, in which these names hold nothing special.
         return (
+            f"{self._definitions()}{self.run.suite.preparation(subtest_name(test, subtest))}\n"
             "dmesg -c >/dev/null\ncd /tmp\nexport IGT_PLAIN_OUTPUT=1 LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu\n"
             f"{device}exec {shlex.join(words)} </dev/null 2>&1"
         )
@@ -224,8 +225,9 @@ class Bench:
             vfs = ["--vfs", str(self.group.vf)] if self.group.vf and "vfs" not in self.group.device else []
             arguments = [*self.run.card, *vfs, *settings]
             cards, devices = [], []
+            guest_number = 1 + len(list(self.run.output.glob("console-*.log")))
             for number in range(self.group.cards):
-                log = self.run.output / (f"server{number}.log" if number else "server.log")
+                log = self.run.output / f"server-{guest_number}{f'-card{number}' if number else ''}.log"
                 cards.append(stack.enter_context(_card(arguments, log)))
                 devices += device_arguments(
                     cards[-1].description, port=f"card{number}", chassis=number + 1, qtest=number == 0
@@ -244,7 +246,7 @@ class Bench:
                 kernel=kernel,
                 append=" ".join(filter(None, (needs.append, self.run.append))),
                 accelerator=self.run.accelerator,
-                console_log=self.run.output / "console.log",
+                console_log=self.run.output / f"console-{guest_number}.log",
                 environment=self.environment,
             )
             guest = await stack.enter_async_context(boot(spec))

@@ -21,6 +21,9 @@
     "xe_exec_reset@*" = 120
     "*" = 60
 
+    [before]                      # shell before a subtest, by pattern; the first that matches
+    "xe_module_load@load" = "modprobe -r xe"
+
     [[group]]
     name = "first"
     tests = ["xe_query", "xe_sysfs_*"]
@@ -102,7 +105,8 @@ class Suite:
     guest: GuestNeeds
     groups: tuple[Group, ...]
     kernel_log: KernelLog
-    timeouts: tuple[tuple[str, float], ...]
+    timeouts: tuple[tuple[str, float], ...] = ()
+    before: tuple[tuple[str, str], ...] = ()
 
     @staticmethod
     def load(path: Path) -> Suite:
@@ -134,6 +138,8 @@ class Suite:
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
                 raise SuiteError(f'{path}: timeouts."{pattern}" must be a number of seconds above 0')
             timeouts.append((pattern, float(seconds)))
+        hooks = table.table("before")
+        before = [(pattern, hooks.text(pattern)) for pattern in hooks.values]
         groups = []
         for item in table.tables("group"):
             group = Group(
@@ -155,7 +161,7 @@ class Suite:
                 raise SuiteError(f"{item.place}.cards: {group.cards} is not between 1 and {_MOST_CARDS}")
             groups.append(group)
         table.finish()
-        return Suite(guest, tuple(groups), kernel_log, tuple(timeouts))
+        return Suite(guest, tuple(groups), kernel_log, tuple(timeouts), tuple(before))
 
     def select(self, names: Iterable[str] = ()) -> list[Group]:
         """The groups of these names, in the file's order (all without names); raises `SuiteError`."""
@@ -165,6 +171,10 @@ class Suite:
             if name not in known:
                 raise SuiteError(f'there is no group "{name}" (allowed: {", ".join(known)})')
         return [group for group in self.groups if not wanted or group.name in wanted]
+
+    def preparation(self, name: str) -> str:
+        """Shell to run before the subtest `name`."""
+        return next((script for pattern, script in self.before if fits(pattern, name)), "")
 
     def timeout(self, name: str, default: float = 60) -> float:
         """Seconds that the subtest `name` may take."""

@@ -27,7 +27,7 @@ PF = "0000:01:00.0"
 
 def suite(*groups: Group) -> Suite:
     chosen = groups or (Group("first", ("xe_query",)), Group("second", ("xe_vm",)))
-    return Suite(GuestNeeds("xe", "0x030000"), chosen, RULES, (("*", 30),))
+    return Suite(GuestNeeds("xe", "0x030000"), chosen, RULES, (("*", 30),), (("xe_query@pxp", "prepare this"),))
 
 
 def request(output: Path = Path(), *, groups: Iterable[Group] = (), **options: Any) -> IgtRun:
@@ -154,6 +154,7 @@ class Stage:
         self.on_boot(guest)
         self.guests.append(guest)
         self.specs.append(spec)
+        spec.console_log.touch()
         self.running += 1
         try:
             yield guest
@@ -339,3 +340,22 @@ def test_a_group_of_two_cards_has_two_root_ports(monkeypatch: pytest.MonkeyPatch
     assert machine.cpu == "EPYC"
     ports = [item for item in machine.arguments if item.startswith("pcie-root-port")]
     assert [port.split(",")[1:3] for port in ports] == [["id=card0", "chassis=1"], ["id=card1", "chassis=2"]]
+
+
+def test_a_subtests_preparation_runs_before_it_and_before_its_log_begins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage = Stage(monkeypatch, answer)
+    stage.run(request(tmp_path, tests=("xe_query",)))
+    first, last = stage.guests[0].commands[0], stage.guests[0].commands[-1]
+    assert "prepare this" not in first
+    assert last.index("prepare this") < last.index("dmesg -c") < last.index("--run-subtest pxp")
+
+
+def test_every_guest_has_logs_of_its_own_and_a_new_run_begins_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage = Stage(monkeypatch, answer)
+    for _ in range(2):
+        stage.run(request(tmp_path))
+    assert [spec.console_log.name for spec in stage.specs] == ["console-1.log", "console-2.log"] * 2
