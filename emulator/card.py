@@ -121,7 +121,7 @@ class CardConfig:
         chosen = []
         for item in interconnects:
             with _located("", f"--interconnect {item}"):
-                chosen.append(_interconnect(item))
+                chosen.append(interconnect_config(item))
         return replace(self, name=name, options=options, interconnects=chosen or self.interconnects)
 
 
@@ -283,7 +283,7 @@ def _from_table(table: Mapping[str, Any], source: str) -> CardConfig:
     interconnects = []
     for index, item in enumerate(listed):
         with _located(f"interconnects[{index}]", source):
-            interconnects.append(_interconnect(item))
+            interconnects.append(interconnect_config(item))
     name = _checked_name(table.get("name", model), source, "name")
     return CardConfig(model, name, interconnects, options, source)
 
@@ -301,8 +301,11 @@ def _checked_name(name: Any, source: str, key: str = "") -> str:
     return name
 
 
-def _interconnect(item: Any) -> InterconnectConfig:
-    """From a card file: "name", "name:key=value,..." or { name = ..., key = value }; from a command line: text."""
+def interconnect_config(item: Any) -> InterconnectConfig:
+    """From a card file: "name", "name:key=value,..." or { name = ..., key = value }; from a command line: text.
+
+    Raises `CardError`.
+    """
     if isinstance(item, dict):
         options = dict(item)
         name = options.pop("name", None)
