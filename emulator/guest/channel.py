@@ -214,6 +214,8 @@ class Channel:
 
     async def _flush(self) -> None:
         """Send what is waiting; when cancelled, the rest of it waits on."""
+        if self._closed:
+            raise ChannelClosed("the command channel was closed with its guest")
         try:
             while self._outgoing:
                 try:

@@ -27,12 +27,12 @@ class Console:
     """
 
     def __init__(self, log: Path | None = None) -> None:
+        self._log = log.open("wb", buffering=0) if log is not None else None
         near, far = os.pipe2(os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # a user may have used up what pipe(7) allows
             fcntl.fcntl(far, fcntl.F_SETPIPE_SZ, _PIPE)
         self.far = os.fdopen(far, "wb", buffering=0)
         self._pipe = trio.lowlevel.FdStream(near)
-        self._log = log.open("wb", buffering=0) if log is not None else None
         self._text = bytearray()
         self._start = 0  # the position of the first byte kept
         self._changed = trio.Event()

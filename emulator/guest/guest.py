@@ -311,6 +311,8 @@ def prepare(spec: GuestSpec) -> _Prepared:
     """
     environment = spec.environment if spec.environment is not None else environments.locate()
     kernel = spec.kernel if spec.kernel is not None else Kernel.packaged(environment)
+    if spec.machine.ovmf:
+        _ = environment.ovmf_code, environment.ovmf_variables
     archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files))
     image = vmlinux.unpacked(kernel) if spec.direct_boot and not spec.machine.ovmf else None
     accelerator = accelerators.choose(environment, spec.accelerator)

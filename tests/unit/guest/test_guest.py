@@ -178,6 +178,16 @@ def test_a_guest_that_does_not_boot_says_why(play: Play, scene: str, error: type
         in_guest(spec, nothing)
 
 
+def test_a_guest_that_is_gone_refuses_commands(play: Play) -> None:
+    async def main() -> None:
+        async with boot(play("works")) as guest:
+            pass
+        with pytest.raises(GuestError, match="closed"):
+            await guest.run("late")
+
+    trio.run(main)
+
+
 def test_errors_of_the_body_come_out_as_they_are(play: Play) -> None:
     async def body(guest: Guest) -> None:
         raise KeyError("mine")

@@ -54,6 +54,14 @@ def test_only_the_modules_asked_for_and_their_dependencies_are_in_it(fetched: En
     assert found[f"usr/lib/modules/{RELEASE}/modules.dep.bin"][1] == b"indexed\n"
 
 
+def test_a_kernel_without_modules_needs_no_module_directory(fetched: Environment) -> None:
+    kernel = Kernel.custom(Kernel.packaged(fetched).image, None)
+    found = read_cpio(initramfs(fetched, kernel, Contents()).read_bytes())
+    assert not [name for name in found if name.endswith(".ko")]
+    with pytest.raises(KernelError, match=r"no module xe \(no module directory was given\)"):
+        initramfs(fetched, kernel, Contents(modules=("xe",)))
+
+
 def test_modules_to_load_come_with_their_parameters(fetched: Environment) -> None:
     found = built(fetched, Contents(load=("top-module max_vfs=3",)))
     assert found["etc/modules"][1] == b"top-module max_vfs=3\n"
