@@ -1,0 +1,240 @@
+"""A served card and a guest that has it: what tests of drivers and device models work with.
+
+    with open_lab(["--vfs", "2"], modules=["xe"]) as lab:
+        lab.sh("modprobe xe")
+        assert lab.card.call("status")["functions"][0]["attached"]
+
+The pytest plug-in (`emulator.pytest_plugin`) makes fixtures of it; this module needs no pytest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emulator.control import CommandError
+from emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine
+from emulator.guest.served import ServedCard, served_card
+from emulator.qemu_arguments import device_arguments
+from emulator.vfio_user.client import Client
+from emulator.vfio_user.control_client import ControlClient
+
+__all__ = ["CommandError", "Lab", "LiveCard", "guest_settings", "open_card", "open_lab"]
+
+XE_FIRMWARE = ("xe/bmg_guc_70.bin", "xe/bmg_huc.bin")
+_TAIL_BYTES = 64 << 10
+
+
+@dataclass(repr=False)
+class LiveCard(ServedCard):
+    """A card that a process of its own serves, with its control socket at hand."""
+
+    arguments: tuple[str, ...] = ()
+    """What `vfio-user-xe serve` was given."""
+    _client: ControlClient | None = field(default=None, init=False, repr=False)
+    _stalls_before: int = field(default=0, init=False, repr=False)
+
+    def call(self, command: str, /, **arguments: Any) -> Any:
+        """A command of the control socket (docs/control-socket.md).
+
+        Raises `CommandError` for what the card refuses, OSError when the server does not answer.
+        """
+        if self._client is None:
+            self._client = ControlClient(self.control)
+        try:
+            return self._client.call(command, **arguments)
+        except OSError:
+            self.disconnect()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<{self.description.model} card {self.description.card!r}, process {self.pid}>"
+
+    def socket(self, function: str | None = None) -> str:
+        """The socket of a function ("pf", "vf1", ...); of the first one without a name. Raises LookupError."""
+        sockets = {known.name: known.socket for known in self.description.functions}
+        if function is None:
+            return next(iter(sockets.values()))
+        if function not in sockets:
+            raise LookupError(f"the card has no function {function!r} (allowed: {', '.join(sockets)})")
+        return sockets[function]
+
+    def client(self, function: str | None = None) -> Client:
+        """A vfio-user client of a function, in a guest's stead; close it. Raises OSError when it has one already."""
+        return Client(self.socket(function))
+
+    def disconnect(self) -> None:
+        """Close the connection to the control socket; the next `call` opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return self.process.poll() is None
+
+    @property
+    def trace_file(self) -> Path:
+        """Where `begin` lets the card trace to."""
+        return self.log.with_name("trace.txt")
+
+    def begin(self, trace: Sequence[str] = ()) -> None:
+        """A test begins: no fault is injected, the trace (of these categories; none: off) starts anew."""
+        self.call("heal")
+        if trace:
+            self.call("trace_on", categories=list(trace), file=str(self.trace_file))
+        self._stalls_before = self.call("status")["stalls"]
+
+    def stalls(self) -> list[dict[str, Any]]:
+        """Registers that a guest was seen to poll for over a second since `begin`."""
+        found: list[dict[str, Any]] = self.call("stalls")
+        return found[self._stalls_before :] if len(found) >= self._stalls_before else found
+
+    def trace_tail(self, lines: int = 40) -> str:
+        """The end of the trace, which is ended by this."""
+        self.call("trace_off")
+        return _tail(self.trace_file, lines)
+
+    def report(self) -> list[tuple[str, str]]:
+        """What explains a failure, as (title, text): stalled registers, the trace's end, the server's log."""
+        sections = [("card: stalled registers", _survives(self._stalled))]
+        sections.append(("card: end of the trace", _survives(lambda: _tail_if_there(self))))
+        sections.append(("card: end of the server's log", _survives(self.log_tail)))
+        return [(title, text) for title, text in sections if text.strip()]
+
+    def _stalled(self) -> str:
+        return "\n".join(
+            f"{stall['function']} polls {stall['register']} ({stall['offset']:#x}): {stall['reads']} reads in"
+            f" {stall['seconds']} s, value {stall['value']:#010x}; never changed: {stall['stuck_at_1']:#010x} set,"
+            f" {stall['stuck_at_0']:#010x} clear {json.dumps(stall['fields']) if stall['fields'] else ''}".rstrip()
+            for stall in self.stalls()
+        )
+
+
+@dataclass(slots=True, repr=False)
+class Lab:
+    """A card and a guest that has it."""
+
+    card: LiveCard
+    guest: BlockingGuest
+
+    def __repr__(self) -> str:
+        return f"<lab: {self.card!r} in a guest with {self.guest.accelerator.name}>"
+
+    def sh(self, command: str, timeout: float = 60) -> str:
+        """Run a command that must succeed; its output without the last newline. Raises `CommandFailed`."""
+        return self.guest.run(command, timeout=timeout, check=True).stdout.rstrip("\n")
+
+    def usable(self) -> bool:
+        """Whether the server runs and the guest answers."""
+        if not self.card.alive:
+            return False
+        try:
+            return self.guest.run("true", timeout=20).returncode == 0
+        except GuestError:
+            return False
+
+    def report(self) -> list[tuple[str, str]]:
+        """What explains a failure, as (title, text)."""
+        console = _survives(lambda: self.guest.console_tail(40))
+        return [*([("guest: end of the console", console)] if console.strip() else []), *self.card.report()]
+
+
+@contextlib.contextmanager
+def open_card(serve: Sequence[str] = ()) -> Iterator[LiveCard]:
+    """Serve a card with these arguments of `vfio-user-xe serve`; gone afterwards. Raises `ServedCardError`."""
+    with served_card(serve) as served:
+        card = LiveCard(served.folder, served.process, served.description, served.log, tuple(serve))
+        try:
+            yield card
+        finally:
+            card.disconnect()
+
+
+@contextlib.contextmanager
+def open_lab(
+    serve: Sequence[str] = (),
+    *,
+    modules: Sequence[str] = (),
+    load: Sequence[str] = (),
+    firmware: Sequence[str] | None = None,
+    files: Mapping[str, Any] | None = None,
+    memory: int = 1024,
+    cpus: int = 1,
+    cpu: str | None = None,
+    iommu: bool = False,
+    ovmf: bool = False,
+    append: str = "",
+    kernel: Kernel | None = None,
+    accelerator: str = "auto",
+    boot_timeout: float = 90,
+    console: Path | None = None,
+    qtest: bool = True,
+) -> Iterator[Lab]:
+    """Serve a card with these arguments of `serve`, boot a guest with it, end both.
+
+    `modules`, `load`, `firmware`, `files`, `append`, `accelerator`, `boot_timeout`: see `GuestSpec`; firmware None is
+    what xe wants when it is among the modules. `memory` in MiB. `kernel` None is the fetched one. `console` is a file
+    for the guest's console. Raises `ServedCardError` or `GuestError`.
+    """
+    if firmware is None:
+        firmware = XE_FIRMWARE if any(word.split()[0] == "xe" for word in (*modules, *load)) else ()
+    with open_card(serve) as card:
+        spec = GuestSpec(
+            machine=Machine(
+                memory=memory,
+                cpus=cpus,
+                cpu=cpu,
+                iommu=Iommu() if iommu else None,
+                ovmf=ovmf,
+                arguments=device_arguments(card.description, qtest=qtest),
+            ),
+            modules=tuple(modules),
+            load=tuple(load),
+            firmware=tuple(firmware),
+            files=dict(files or {}),
+            append=append,
+            kernel=kernel,
+            accelerator=accelerator,
+            boot_timeout=boot_timeout,
+            console_log=console,
+        )
+        with contextlib.ExitStack() as stack:
+            try:
+                guest = stack.enter_context(BlockingGuest(spec))
+            except GuestError as error:
+                for title, text in card.report():
+                    error.add_note(f"{title}:\n{text}")
+                raise
+            yield Lab(card, guest)
+
+
+def guest_settings() -> list[str]:
+    """The keyword arguments of `open_lab`."""
+    parameters = inspect.signature(open_lab).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def _tail_if_there(card: LiveCard) -> str:
+    return card.trace_tail() if card.trace_file.exists() else ""
+
+
+def _tail(path: Path, lines: int) -> str:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL_BYTES))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def _survives(part: Callable[[], str]) -> str:
+    """A part of a report that cannot be had must not cost the others."""
+    try:
+        return part()
+    except (GuestError, CommandError, OSError) as error:
+        return f"(not to be had: {error})"
