@@ -166,7 +166,7 @@ class CommandStreamer:
         else:
             address, space = lrc.head, self.ggtt
             if address >= lrc.end:
-                address = lrc.head = lrc.start
+                address = lrc.head = lrc.start + (address - lrc.end)
             if address == lrc.tail and address == lrc.read_tail():
                 return IDLE
             limit = lrc.tail if lrc.tail > address else lrc.end
@@ -235,12 +235,18 @@ class CommandStreamer:
     def _straddle(self, space: AddressSpace, address: int, length: int, limit: int, handler: Handler) -> int | None:
         """Execute a command that does not lie in one piece."""
         end = address + (length << 2)
+        lrc = self.lrc
         if limit and end > limit:
-            self.engine.report(f"a command of {length} dwords at {address:#x} goes beyond the end at {limit:#x}")
-            self.set_place(limit)
-            return JUMPED
+            if lrc.stack or limit != lrc.end:
+                self.engine.report(f"a command of {length} dwords at {address:#x} goes beyond the end at {limit:#x}")
+                self.set_place(limit)
+                return JUMPED
+            # The driver wraps in the middle of a command (xe_lrc.c:xe_lrc_write_ring).
+            data = space.read(address, limit - address) + space.read(lrc.start, end - limit)
+        else:
+            data = space.read(address, length << 2)
         self.fetched_from = address
-        action = handler(self, memoryview(space.read(address, length << 2)).cast("I"), 0, length)
+        action = handler(self, memoryview(data).cast("I"), 0, length)
         if action is None:
             self.set_place(end)
             return JUMPED
