@@ -204,7 +204,7 @@ class Connection:
 
         After a timeout the connection is as good as before: what came of a message is kept.
         """
-        self._set_timeout(timeout)
+        self.set_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             missing = self._expected - len(self._partial)
@@ -232,7 +232,8 @@ class Connection:
             except TimeoutError:
                 return False
 
-    def _set_timeout(self, timeout: float | None) -> None:
+    def set_timeout(self, timeout: float | None) -> None:
+        """How many seconds the socket waits for bytes; `receive` sets it, so only who reads the socket itself needs to."""
         # A socket timeout of the kernel costs nothing per call; Python's own would add a poll() to every receive.
         if timeout != self._timeout:
             self._timeout = timeout
