@@ -137,6 +137,9 @@ class Submission:
         if mode == _ENABLE:
             # The host counts on MODE_DONE before anything that the context does.
             client.event(actions.SCHED_CONTEXT_MODE_DONE, guc_id, _ENABLE)
+            # Long-running VMs are bound anew while their contexts are disabled, and nothing else is invalidated then:
+            # "this is done automatically when the context is re-enabled" (xe_pt.c:bind_op_prepare).
+            self._guc.gt.engines.invalidate(client.function)
             self._guc.gt.engines.enable(context)
             self._announce_work()
         elif mode == _DISABLE:

@@ -62,6 +62,13 @@ def test_context_goes_through_its_life_with_the_events_the_driver_counts_on(driv
     ]
 
 
+def test_enabling_a_context_drops_translations_first(driver: GucDriver) -> None:
+    register(driver, 5)
+    driver.send(0x1001, 5, 1)
+    names = [name for name, *_ in driver.bench.gpu.gts[0].engines.calls if name in ("invalidate", "enable")]
+    assert names[-2:] == ["invalidate", "enable"]
+
+
 def test_compute_class_of_the_guc_is_the_drivers(driver: GucDriver) -> None:
     register(driver, 1, guc_class=4)
     assert calls(driver, "register")[0][0].engine_class == 5
