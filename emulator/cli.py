@@ -15,6 +15,8 @@ from typing import Annotated, NoReturn
 import trio
 import typer
 
+from emulator.authoring.cli import api_reference
+from emulator.authoring.cli import app as new_app
 from emulator.card import Card, CardConfig, CardError
 from emulator.card_file import annotated_card
 from emulator.conformance import main as run_conformance
@@ -38,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(guest_app, name="guest")
+app.add_typer(new_app, name="new")
+app.command("api-reference")(api_reference)
 plugins_app = typer.Typer(help="Device models and interconnects that are installed.", no_args_is_help=True)
 app.add_typer(plugins_app, name="plugins")
 

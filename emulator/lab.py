@@ -20,11 +20,26 @@ from typing import Any
 from emulator.control import CommandError
 from emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine
 from emulator.guest.served import ServedCard, served_card
+from emulator.pci.transport import CONFIG_REGION as CONFIG
+from emulator.pci.transport import MSI, MSIX
 from emulator.qemu_arguments import device_arguments
 from emulator.vfio_user.client import Client
 from emulator.vfio_user.control_client import ControlClient
 
-__all__ = ["CommandError", "Lab", "LiveCard", "guest_settings", "open_card", "open_lab"]
+__all__ = [
+    "CONFIG",
+    "MSI",
+    "MSIX",
+    "BlockingGuest",
+    "Client",
+    "CommandError",
+    "GuestError",
+    "Kernel",
+    "Lab",
+    "LiveCard",
+    "open_card",
+    "open_lab",
+]
 
 XE_FIRMWARE = ("xe/bmg_guc_70.bin", "xe/bmg_huc.bin")
 _TAIL_BYTES = 64 << 10
@@ -67,6 +82,18 @@ class LiveCard(ServedCard):
     def client(self, function: str | None = None) -> Client:
         """A vfio-user client of a function, in a guest's stead; close it. Raises OSError when it has one already."""
         return Client(self.socket(function))
+
+    def conformance(self, *cases: str, function: str | None = None, skip: Mapping[str, str] | None = None) -> list[str]:
+        """Run the conformance suite against a function that has no other client; returns what failed, in words.
+
+        `cases` are patterns such as "dma.*" (none: all but the slow ones); `skip` gives reasons by pattern.
+        """
+        from emulator.conformance import run
+        from emulator.conformance.profile import Profile
+
+        profile = Profile(self.description.card, self.pid, skip=skip or {})
+        results = run(self.socket(function), profile, cases=cases)
+        return [f"{result.case.id}: {result.detail}" for result in results if result.verdict == "fail"]
 
     def disconnect(self) -> None:
         """Close the connection to the control socket; the next `call` opens another."""

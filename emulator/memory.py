@@ -12,6 +12,7 @@ import mmap
 import os
 
 PAGE_SIZE = 4096
+"""Bytes: what can be mapped is a multiple of it."""
 
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2

@@ -84,7 +84,7 @@ def _add_section(report: pytest.TestReport, title: str, text: str) -> None:
         report.sections.append((title, text))
 
 
-class Ledger:
+class LedgerView:
     """The card's ledger: who reached whose memory, by which interconnect, how often. Empty when the test begins."""
 
     def __init__(self, card: LiveCard) -> None:
@@ -114,7 +114,7 @@ class Ledger:
         self._card.call("ledger", clear=True)
 
 
-class Faults:
+class FaultInjection:
     """Faults that the test lets happen in the card; healed when it ends."""
 
     def __init__(self, card: LiveCard) -> None:
@@ -241,17 +241,17 @@ def vfio_client(card: LiveCard) -> Iterator[Client]:
 
 
 @pytest.fixture
-def ledger(card: LiveCard) -> Ledger:
+def ledger(card: LiveCard) -> LedgerView:
     """The card's ledger, emptied."""
-    ledger = Ledger(card)
+    ledger = LedgerView(card)
     ledger.clear()
     return ledger
 
 
 @pytest.fixture
-def faults(card: LiveCard) -> Faults:
+def faults(card: LiveCard) -> FaultInjection:
     """Fault injection into the card."""
-    return Faults(card)
+    return FaultInjection(card)
 
 
 def _finish(request: pytest.FixtureRequest, shared: _Shared, card: LiveCard) -> None:

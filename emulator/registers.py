@@ -34,7 +34,9 @@ MASKED = "masked"
 ACCESSES = (RW, RO, W1C, W1S, MASKED)
 
 PF = "pf"
+"""The kind of a register file that is a PF's, or a plain device's."""
 VF = "vf"
+"""The kind of a register file that is a VF's."""
 
 _ALL = 0xFFFFFFFF
 

@@ -29,8 +29,11 @@ from emulator.pci.transport import CONFIG_REGION, Region, Transport
 log = logging.getLogger(__name__)
 
 COMMAND = 0x04
+"""Offset of the command register in configuration space."""
 COMMAND_MEMORY = 0x2
+"""Its bit for memory BARs."""
 COMMAND_MASTER = 0x4
+"""Its bit for DMA and message signalled interrupts."""
 REGIONS = 9
 _SETTLE_SECONDS = 0.25
 
