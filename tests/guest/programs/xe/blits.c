@@ -125,11 +125,11 @@ CHECK(mem_copy_between_memories)
 
 	for (unsigned from = 0; from < 2; from++) {
 		for (unsigned to = 0; to < 2; to++) {
-			struct pair pair = open_pair(fd, memories[from], memories[to], MIB(4));
+			struct pair pair = open_pair(fd, memories[from], memories[to], MIB(2));
 
-			/* 8 MiB is what the driver moves in one go; stay below, and cross every page boundary. */
-			mem_copy_pages(&pair.space.batch, DESTINATION_VA + 0x1000, SOURCE_VA + 0x2100, 15000);
-			memcpy(pair.expected + 0x1000, pair.source + 0x2100, 15000 * 256);
+			/* Across every page boundary. */
+			mem_copy_pages(&pair.space.batch, DESTINATION_VA + 0x1000, SOURCE_VA + 0x2100, 8000);
+			memcpy(pair.expected + 0x1000, pair.source + 0x2100, 8000 * 256);
 			finish_pair(&pair, from ? "out of VRAM" : "out of system memory");
 		}
 	}
@@ -194,6 +194,7 @@ static const char *tile_layout(enum tiling tiling, unsigned bytes_per_pixel)
 
 struct surface {
 	enum tiling tiling;
+	bool in_system;
 	unsigned bytes_per_pixel, width, height; /* in pixels */
 	uint32_t pitch; /* bytes */
 	uint64_t size, va;
@@ -230,15 +231,36 @@ static uint32_t rounded_up(uint32_t value, uint32_t unit)
 	return (value + unit - 1) / unit * unit;
 }
 
-static struct surface surface_create(struct space *space, uint64_t va, enum tiling tiling, unsigned bytes_per_pixel,
-				     unsigned width, unsigned height, uint32_t placement, uint32_t seed)
+/* Where surfaces are made: a mapped buffer at an address. */
+struct canvas {
+	struct bo bo;
+	bool in_system;
+};
+
+#define CANVAS_SIZE MIB(1)
+
+static struct canvas canvas_create(struct space *space, uint64_t va, bool in_system)
+{
+	uint32_t placement = in_system ? system_memory(space->fd) : vram(space->fd);
+	struct canvas canvas = { .bo = bo_create(space->fd, 0, CANVAS_SIZE, placement), .in_system = in_system };
+
+	bind(space->fd, space->vm, &canvas.bo, va);
+	bo_map(&canvas.bo);
+	return canvas;
+}
+
+/* A surface in a canvas, full of noise. */
+static struct surface surface_in(struct canvas *canvas, enum tiling tiling, unsigned bytes_per_pixel, unsigned width,
+				 unsigned height, uint32_t seed)
 {
 	struct surface s = {
 		.tiling = tiling,
+		.in_system = canvas->in_system,
 		.bytes_per_pixel = bytes_per_pixel,
 		.width = width,
 		.height = height,
-		.va = va,
+		.va = canvas->bo.va,
+		.bytes = canvas->bo.map,
 		.tile_width = 64,
 		.tile_height = 1,
 	};
@@ -248,10 +270,8 @@ static struct surface surface_create(struct space *space, uint64_t va, enum tili
 		spread(tile_layout(tiling, bytes_per_pixel), 'Y', s.of_y, &s.tile_height);
 	}
 	s.pitch = rounded_up(width * bytes_per_pixel, s.tile_width);
-	s.size = rounded_up(s.pitch * rounded_up(height, s.tile_height), KIB(64));
-	struct bo bo = bo_create(space->fd, 0, s.size, placement);
-	bind(space->fd, space->vm, &bo, va);
-	s.bytes = bo_map(&bo);
+	s.size = s.pitch * rounded_up(height, s.tile_height);
+	expect_le(s.size, CANVAS_SIZE);
 	fill_with_noise(s.bytes, s.size, seed);
 	return s;
 }
@@ -312,19 +332,18 @@ static uint32_t surface_dimensions(const struct surface *s)
 }
 
 /* The memory a surface lies in has its bit in the commands: 0 local, 1 system. */
-static void xy_block_copy(struct batch *b, const struct surface *destination, bool to_system, const struct surface *source,
-			  bool from_system, struct rectangle r)
+static void xy_block_copy(struct batch *b, const struct surface *destination, const struct surface *source, struct rectangle r)
 {
 	emit(b, BLT(0x41, color_depth(destination->bytes_per_pixel) << 19, 22));
 	emit(b, (uint32_t)destination->tiling << 30 | MOCS_UNCACHED << 24 | (pitch_field(destination) - 1));
 	emit(b, point(r.x, r.y));
 	emit(b, point(r.x + r.width, r.y + r.height));
 	emit_address(b, destination->va);
-	emit(b, (uint32_t)to_system << 31);
+	emit(b, (uint32_t)destination->in_system << 31);
 	emit(b, point(r.source_x, r.source_y));
 	emit(b, (uint32_t)source->tiling << 30 | MOCS_UNCACHED << 24 | (pitch_field(source) - 1));
 	emit_address(b, source->va);
-	emit(b, (uint32_t)from_system << 31);
+	emit(b, (uint32_t)source->in_system << 31);
 	for (unsigned i = 12; i < 16; i++)
 		emit(b, 0);
 	emit(b, surface_dimensions(destination));
@@ -354,29 +373,36 @@ static void xy_fast_color(struct batch *b, const struct surface *s, struct recta
 
 enum command { FAST_COPY, BLOCK_COPY };
 
-static void check_copy(int fd, enum command command, enum tiling from, enum tiling to, unsigned bytes_per_pixel,
-		       struct rectangle r, bool from_system, bool to_system)
+/* A space with two canvases. */
+struct studio {
+	struct space space;
+	struct canvas source, destination;
+	uint8_t *expected;
+};
+
+static struct studio open_studio(int fd, bool from_system, bool to_system)
 {
-	uint32_t memories[] = { vram(fd), system_memory(fd) };
-	struct space space = open_copy(fd);
-	struct surface source =
-		surface_create(&space, SOURCE_VA, from, bytes_per_pixel, 200, 150, memories[from_system], 1);
-	struct surface destination =
-		surface_create(&space, DESTINATION_VA, to, bytes_per_pixel, 160, 170, memories[to_system], 2);
-	uint8_t *expected = malloc(destination.size);
+	struct studio studio = { .space = open_copy(fd), .expected = malloc(CANVAS_SIZE) };
+
+	studio.source = canvas_create(&studio.space, SOURCE_VA, from_system);
+	studio.destination = canvas_create(&studio.space, DESTINATION_VA, to_system);
+	return studio;
+}
+
+static void check_copy(struct studio *studio, enum command command, enum tiling from, enum tiling to,
+		       unsigned bytes_per_pixel, struct rectangle r)
+{
+	struct surface source = surface_in(&studio->source, from, bytes_per_pixel, 200, 150, 1);
+	struct surface destination = surface_in(&studio->destination, to, bytes_per_pixel, 160, 170, 2);
 	char what[96];
 
 	snprintf(what, sizeof(what), "%s to %s, %u bits, %ux%u from %u,%u to %u,%u", tiling_names[from], tiling_names[to],
 		 8 * bytes_per_pixel, r.width, r.height, r.source_x, r.source_y, r.x, r.y);
-	memcpy(expected, destination.bytes, destination.size);
-	copy_here(&destination, expected, &source, r);
-	if (command == FAST_COPY)
-		xy_fast_copy(&space.batch, &destination, &source, r);
-	else
-		xy_block_copy(&space.batch, &destination, to_system, &source, from_system, r);
-	space_run(&space);
-	expect_same(destination.bytes, expected, destination.size, what);
-	free(expected);
+	memcpy(studio->expected, destination.bytes, destination.size);
+	copy_here(&destination, studio->expected, &source, r);
+	(command == FAST_COPY ? xy_fast_copy : xy_block_copy)(&studio->space.batch, &destination, &source, r);
+	space_run(&studio->space);
+	expect_same(destination.bytes, studio->expected, destination.size, what);
 }
 
 /* Rectangles that begin and end inside tiles; XY_FAST_COPY_BLT wants rows that begin at multiples of 16 bytes. */
@@ -387,37 +413,38 @@ static struct rectangle part_of(unsigned bytes_per_pixel)
 	return (struct rectangle){ .x = unit, .y = 13, .width = 9 * unit, .height = 101, .source_x = 2 * unit, .source_y = 5 };
 }
 
-static void check_all_tilings(enum command command, unsigned bytes_per_pixel)
+static const struct rectangle whole = { .width = 160, .height = 150 };
+
+static void check_all_tilings(enum command command)
 {
-	int fd = xe_open();
-	struct rectangle whole = { .width = 160, .height = 150 };
+	struct studio studio = open_studio(xe_open(), false, false);
 
 	for (enum tiling from = LINEAR; from <= TILE_64; from++) {
 		for (enum tiling to = LINEAR; to <= TILE_64; to++) {
-			check_copy(fd, command, from, to, bytes_per_pixel, whole, false, false);
-			check_copy(fd, command, from, to, bytes_per_pixel, part_of(bytes_per_pixel), false, false);
+			check_copy(&studio, command, from, to, 4, whole);
+			check_copy(&studio, command, from, to, 4, part_of(4));
 		}
 	}
 }
 
-CHECK(fast_copy_of_32_bit_pixels_in_all_tilings, .timeout = 60)
+CHECK(fast_copy_of_32_bit_pixels_in_all_tilings)
 {
-	check_all_tilings(FAST_COPY, 4);
+	check_all_tilings(FAST_COPY);
 }
 
-CHECK(block_copy_of_32_bit_pixels_in_all_tilings, .timeout = 60)
+CHECK(block_copy_of_32_bit_pixels_in_all_tilings)
 {
-	check_all_tilings(BLOCK_COPY, 4);
+	check_all_tilings(BLOCK_COPY);
 }
 
 static void check_all_pixels(enum command command)
 {
-	int fd = xe_open();
+	struct studio studio = open_studio(xe_open(), false, false);
 
 	for (unsigned bytes = 1; bytes <= 16; bytes *= 2) {
-		check_copy(fd, command, LINEAR, LINEAR, bytes, part_of(bytes), false, false);
-		check_copy(fd, command, LINEAR, TILE_4, bytes, part_of(bytes), false, false);
-		check_copy(fd, command, TILE_64, LINEAR, bytes, part_of(bytes), false, false);
+		check_copy(&studio, command, LINEAR, LINEAR, bytes, part_of(bytes));
+		check_copy(&studio, command, LINEAR, TILE_4, bytes, part_of(bytes));
+		check_copy(&studio, command, TILE_64, LINEAR, bytes, part_of(bytes));
 	}
 }
 
@@ -438,22 +465,22 @@ CHECK(block_copy_of_odd_rectangles)
 		{ .x = 31, .y = 31, .width = 3, .height = 3, .source_x = 126, .source_y = 127 },
 		{ .x = 7, .y = 0, .width = 111, .height = 2, .source_x = 0, .source_y = 31 },
 	};
-	int fd = xe_open();
+	struct studio studio = open_studio(xe_open(), false, false);
 
 	for (unsigned i = 0; i < COUNT(odd); i++)
 		for (enum tiling to = LINEAR; to <= TILE_64; to++)
-			check_copy(fd, BLOCK_COPY, TILE_4, to, 4, odd[i], false, false);
+			check_copy(&studio, BLOCK_COPY, TILE_4, to, 4, odd[i]);
 }
 
 CHECK(copies_of_surfaces_between_memories)
 {
 	int fd = xe_open();
-	struct rectangle whole = { .width = 160, .height = 150 };
+	struct studio in = open_studio(fd, true, false), out = open_studio(fd, false, true), there = open_studio(fd, true, true);
 
 	for (enum command command = FAST_COPY; command <= BLOCK_COPY; command++) {
-		check_copy(fd, command, LINEAR, TILE_4, 4, whole, true, false);
-		check_copy(fd, command, TILE_4, LINEAR, 4, whole, false, true);
-		check_copy(fd, command, LINEAR, LINEAR, 4, whole, true, true);
+		check_copy(&in, command, LINEAR, TILE_4, 4, whole);
+		check_copy(&out, command, TILE_4, LINEAR, 4, whole);
+		check_copy(&there, command, LINEAR, LINEAR, 4, whole);
 	}
 }
 
@@ -461,17 +488,20 @@ CHECK(a_chain_of_copies_gives_the_picture_back)
 {
 	int fd = xe_open();
 	struct space space = open_copy(fd);
+	struct canvas canvases[5];
 	struct surface surfaces[4], back;
-	struct rectangle whole = { .width = 200, .height = 200 };
+	struct rectangle all = { .width = 200, .height = 200 };
 
+	for (unsigned i = 0; i < COUNT(canvases); i++)
+		canvases[i] = canvas_create(&space, GIB(4) + GIB(1) * i, false);
 	for (enum tiling t = LINEAR; t <= TILE_64; t++)
-		surfaces[t] = surface_create(&space, GIB(4) + GIB(1) * t, t, 4, 200, 200, vram(fd), t);
-	back = surface_create(&space, GIB(20), LINEAR, 4, 200, 200, vram(fd), 9);
+		surfaces[t] = surface_in(&canvases[t], t, 4, 200, 200, t);
+	back = surface_in(&canvases[4], LINEAR, 4, 200, 200, 9);
 	for (enum tiling t = TILE_X; t <= TILE_64; t++) {
-		xy_fast_copy(&space.batch, &surfaces[t], &surfaces[t - 1], whole);
+		xy_fast_copy(&space.batch, &surfaces[t], &surfaces[t - 1], all);
 		mi_flush_store(&space.batch, data_va(&space, 0), t);
 	}
-	xy_block_copy(&space.batch, &back, false, &surfaces[TILE_64], false, whole);
+	xy_block_copy(&space.batch, &back, &surfaces[TILE_64], all);
 	space_run(&space);
 	for (unsigned y = 0; y < 200; y++)
 		expect_same(back.bytes + offset_in(&back, 0, y), surfaces[LINEAR].bytes + offset_in(&surfaces[LINEAR], 0, y),
@@ -482,22 +512,19 @@ CHECK(fast_color_of_all_tilings_and_pixel_sizes)
 {
 	static const uint32_t color[4] = { 0x44332211, 0x88776655, 0xccbbaa99, 0x00ffeedd };
 	struct rectangle r = { .x = 5, .y = 9, .width = 77, .height = 88 };
-	int fd = xe_open();
+	struct studio studio = open_studio(xe_open(), false, false);
 
 	for (enum tiling tiling = LINEAR; tiling <= TILE_64; tiling++) {
 		for (unsigned bytes = 1; bytes <= 16; bytes *= 2) {
-			struct space space = open_copy(fd);
-			struct surface s = surface_create(&space, DESTINATION_VA, tiling, bytes, 130, 130, vram(fd), 3);
-			uint8_t *expected = malloc(s.size);
+			struct surface s = surface_in(&studio.destination, tiling, bytes, 130, 130, 3);
 
-			memcpy(expected, s.bytes, s.size);
+			memcpy(studio.expected, s.bytes, s.size);
 			for (unsigned y = 0; y < r.height; y++)
 				for (unsigned x = 0; x < r.width; x++)
-					memcpy(expected + offset_in(&s, (r.x + x) * bytes, r.y + y), color, bytes);
-			xy_fast_color(&space.batch, &s, r, color);
-			space_run(&space);
-			expect_same(s.bytes, expected, s.size, tiling_names[tiling]);
-			free(expected);
+					memcpy(studio.expected + offset_in(&s, (r.x + x) * bytes, r.y + y), color, bytes);
+			xy_fast_color(&studio.space.batch, &s, r, color);
+			space_run(&studio.space);
+			expect_same(s.bytes, studio.expected, s.size, tiling_names[tiling]);
 		}
 	}
 }

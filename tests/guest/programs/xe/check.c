@@ -128,7 +128,9 @@ static bool is_bad(unsigned level, const char *message, bool expects_errors)
 	for (size_t i = 0; i < sizeof(never) / sizeof(*never); i++)
 		if (strstr(message, never[i]))
 			return true;
-	return level <= 3 && !expects_errors && (strstr(message, "xe ") || strstr(message, "[drm]"));
+	if (expects_errors)
+		return false;
+	return (level <= 3 && (strstr(message, "xe ") || strstr(message, "[drm]"))) || strstr(message, "Timedout job");
 }
 
 /* Read what was logged since the last call, and write what is warning or worse; tells whether none of it is bad. */

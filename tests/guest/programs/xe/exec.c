@@ -196,6 +196,42 @@ CHECK(threads_that_bind_and_run_in_one_vm)
 	run_workers(fd, run_shared_vm, vm_create(fd, 0));
 }
 
+CHECK(queues_that_may_run_on_any_engine_of_a_class)
+{
+	int fd = xe_open();
+	engine same[8];
+	unsigned count = 0;
+
+	for_each_engine(fd, e) {
+		count = 0;
+		for_each_engine(fd, other)
+			if (other->engine_class == e->engine_class && other->gt_id == e->gt_id && count < COUNT(same))
+				same[count++] = *other;
+		if (count > 1)
+			break;
+	}
+	if (count < 2)
+		skip("the device has one engine of each class");
+	struct spinner spinners[COUNT(same)];
+	for (unsigned i = 0; i < count; i++) {
+		struct space space = space_open(fd, same[0]);
+		struct drm_xe_exec_queue_create arguments = {
+			.width = 1,
+			.num_placements = count,
+			.vm_id = space.vm,
+			.instances = (uintptr_t)same,
+		};
+
+		must(try_queue_create(fd, &arguments));
+		space.queue = arguments.exec_queue_id;
+		spinners[i] = spinner_start_in(space, true);
+	}
+	for (unsigned i = 0; i < count; i++)
+		spinner_wait_progress(&spinners[i]);
+	for (unsigned i = 0; i < count; i++)
+		spinner_end(&spinners[i]);
+}
+
 CHECK(an_exec_without_a_batch_passes_fences_on)
 {
 	int fd = xe_open();

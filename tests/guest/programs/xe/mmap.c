@@ -78,14 +78,14 @@ CHECK(two_mappings_show_the_same_buffer)
 	for (unsigned i = 0; i < COUNT(placements); i++) {
 		struct bo bo = bo_create(fd, 0, KIB(64), placements[i]);
 		volatile uint32_t *first = bo_map(&bo);
-		volatile uint32_t *second = mmap(NULL, KIB(8), PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-						 mmap_offset(fd, bo.handle) + KIB(16));
+		volatile uint32_t *second =
+			mmap(NULL, KIB(8), PROT_READ | PROT_WRITE, MAP_SHARED, fd, mmap_offset(fd, bo.handle));
 
 		expect(second != MAP_FAILED);
-		first[KIB(20) / 4] = 0x1234;
+		first[KIB(4) / 4] = 0x1234;
 		expect_eq(second[KIB(4) / 4], 0x1234);
 		second[0] = 0x5678;
-		expect_eq(first[KIB(16) / 4], 0x5678);
+		expect_eq(first[0], 0x5678);
 	}
 }
 
