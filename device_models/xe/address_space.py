@@ -6,6 +6,7 @@ and gives plain reads and writes by address. All of it runs on the card's execut
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -330,6 +331,7 @@ class AddressSpaces:
     _by_fabric: weakref.WeakKeyDictionary[Fabric, AddressSpaces] = weakref.WeakKeyDictionary()
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._spaces: weakref.WeakSet[AddressSpace] = weakref.WeakSet()
         self._ppgtts: weakref.WeakValueDictionary[tuple[int, int, int], PpgttSpace] = weakref.WeakValueDictionary()
 
@@ -344,7 +346,8 @@ class AddressSpaces:
 
     def add(self, space: AddressSpace) -> None:
         """Flush `space` too, as long as it lives."""
-        self._spaces.add(space)
+        with self._lock:
+            self._spaces.add(space)
 
     def ppgtt(self, function: FunctionView, root: int, asid: int) -> PpgttSpace:
         """The PPGTT of `function` with that root descriptor and ASID, shared by all contexts that use it."""
@@ -358,14 +361,18 @@ class AddressSpaces:
 
     def drop_windows(self) -> None:
         """Forget every translation and window of every space. From any thread."""
-        for space in list(self._spaces):
+        for space in self._all():
             space.drop_windows()
 
     def invalidate(self, vfid: int, asid: int | None = None) -> None:
         """Forget the translations of a function: of one of its PPGTTs, or (`asid` None) of all it has."""
-        for space in list(self._spaces):
+        for space in self._all():
             if space.function.vfid == vfid and (asid is None or getattr(space, "asid", None) == asid):
                 space.flush()
+
+    def _all(self) -> list[AddressSpace]:
+        with self._lock:
+            return list(self._spaces)
 
 
 def contiguous(entries: list[int], step: int) -> int:

@@ -46,6 +46,8 @@ Bulk = Iterator[Fault | None]
 """Work in steps of about a millisecond at most; yields a fault that it will try to pass when it is resumed."""
 
 _NEXT_PIECE = 0
+_PASSED = -1
+"""Executed, and the place is set behind it."""
 
 _STEP = range(64)
 """Commands between looks at the clock."""
@@ -130,9 +132,8 @@ class CommandStreamer:
         batches have privileges to give.
         """
         stack = self.lrc.stack
-        frame = Frame(address, ppgtt or not self.privileged)
+        frame = Frame(address, ppgtt or not self.privileged, restore=bool(stack) and stack[-1].restore)
         if stack and not nested:
-            frame.restore = stack[-1].restore
             stack[-1] = frame
         elif len(stack) < MAX_NESTING:
             self.set_place(return_to)
@@ -206,13 +207,16 @@ class CommandStreamer:
             entry.reads += 1
             entry.bytes_read += (index - first) << 2
             self.executed += index - first
-        if action == JUMPED:
-            self.jumps += 1
-            return SLICE_OVER if not self.jumps & 15 and clock() >= deadline else 0
+        if action in (JUMPED, _PASSED):
+            if action == JUMPED:
+                self.jumps += 1
+            else:
+                self.executed += length
+            return SLICE_OVER if clock() >= deadline else 0
         at = base + (index << 2)
         self.set_place(at)
         if action == _NEXT_PIECE:
-            return 0
+            return SLICE_OVER if clock() >= deadline else 0
         self.header = words[index] if index < end else self.header
         if action == BULK:
             lrc.bulk_end = at + (length << 2)
@@ -240,7 +244,7 @@ class CommandStreamer:
             if lrc.stack or limit != lrc.end:
                 self.engine.report(f"a command of {length} dwords at {address:#x} goes beyond the end at {limit:#x}")
                 self.set_place(limit)
-                return JUMPED
+                return _PASSED
             # The driver wraps in the middle of a command (xe_lrc.c:xe_lrc_write_ring).
             data = space.read(address, limit - address) + space.read(lrc.start, end - limit)
         else:
@@ -249,7 +253,7 @@ class CommandStreamer:
         action = handler(self, memoryview(data).cast("I"), 0, length)
         if action is None:
             self.set_place(end)
-            return JUMPED
+            return _PASSED
         return action
 
     def _advance_bulk(self, deadline: float) -> int:
@@ -264,7 +268,7 @@ class CommandStreamer:
         lrc.bulk = None
         self.set_place(lrc.bulk_end)
         self.executed += 1
-        return 0
+        return SLICE_OVER if time.perf_counter() >= deadline else 0
 
     def _set_privilege(self) -> None:
         stack = self.lrc.stack

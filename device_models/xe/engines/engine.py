@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ALL = 0xFFFFFFFF
+_MOST_REPORTS = 200
+"""Different things to tell apart: a hostile guest can think of any number."""
 
 
 class Engine:
@@ -54,7 +56,7 @@ class Engine:
         self.live: dict[int, Callable[[], int]] = {
             regs.RING_TAIL: lambda: self._ring("tail"),
             regs.RING_HEAD: lambda: self._ring("head"),
-            regs.RING_START: lambda: self._last.start if self._last else 0,
+            regs.RING_START: lambda: ((last := self._last) and last.start) or 0,
             regs.RING_CTL: self._ring_control,
             regs.ACTHD: lambda: self.active_head() & _ALL,
             regs.ACTHD_UDW: lambda: self.active_head() >> 32,
@@ -63,8 +65,8 @@ class Engine:
             regs.BB_ADDR: lambda: self._batch() & _ALL,
             regs.BB_ADDR_UDW: lambda: self._batch() >> 32,
             regs.EXECLIST_STATUS_LO: lambda: int(self.lrc is not None) << 4,
-            regs.EXECLIST_STATUS_HI: lambda: self.context.guc_id if self.context else 0,
-            regs.CURRENT_LRCA: lambda: self.lrc.pphwsp | 1 if self.lrc else 0,
+            regs.EXECLIST_STATUS_HI: lambda: ((context := self.context) and context.guc_id) or 0,
+            regs.CURRENT_LRCA: lambda: ((lrc := self.lrc) and lrc.pphwsp | 1) or 0,
             regs.TIMESTAMP: lambda: ticks() & _ALL,
             regs.TIMESTAMP_UDW: lambda: ticks() >> 32 & _ALL,
             regs.CTX_TIMESTAMP: lambda: self.context_timestamp() & _ALL,
@@ -167,12 +169,14 @@ class Engine:
 
     def report(self, what: str) -> None:
         """Something is not emulated, or makes no sense: counted, and logged the first time."""
+        if what not in self.reports and len(self.reports) >= _MOST_REPORTS:
+            what = "more kinds of what is not emulated or makes no sense"
         self.reports[what] += 1
         if self.reports[what] == 1:
             whose = self.context.name if self.context else "no context"
             log.warning("%s (%s): %s", self.name, whose, what)
 
-    # Registers.
+    # Registers. They are read by accesses, on other threads, while the executor goes on: each looks at what it needs once.
 
     def declared_registers(self) -> list[Register]:
         """The registers that show the engine, for the PF's register file."""
@@ -188,17 +192,14 @@ class Engine:
                     f"{name}.CS_GPR({number // 2}){'_UDW' if number & 1 else ''}",
                     base + regs.GPR + 4 * number,
                     access=RO,
-                    read=lambda number=number: self._last.gpr[number] if self._last else 0,  # type: ignore[misc]
+                    read=lambda number=number: ((last := self._last) and last.gpr[number]) or 0,  # type: ignore[misc]
                 )
             )
         return declared
 
     def active_head(self) -> int:
         """Where the next command is: in a batch, or in the ring."""
-        last = self._last
-        if last is None:
-            return 0
-        return last.stack[-1].address if last.stack else last.head
+        return self._batch() or ((last := self._last) and last.head) or 0
 
     def reset(self) -> None:
         """Power-up state: nothing ran here yet."""
@@ -232,7 +233,10 @@ class Engine:
 
     def _batch(self) -> int:
         last = self._last
-        return last.stack[-1].address if last is not None and last.stack else 0
+        try:
+            return last.stack[-1].address if last is not None else 0
+        except IndexError:  # the executor has left the batch while this thread was looking
+            return 0
 
 
 _NAMES = {

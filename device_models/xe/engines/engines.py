@@ -41,6 +41,8 @@ class Engines:
             engine.siblings = siblings
         self.scheduler = Scheduler(self.engines, gpu.executor, listener)
         self._trace: Trace | None = None
+        channel = gpu.card.tracer.channel("cs", "commands that the engines execute, disassembled")
+        channel.on_switch.append(lambda on: setattr(self, "trace", channel.emit if on else None))
 
     # Contexts.
 

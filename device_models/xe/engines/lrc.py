@@ -9,6 +9,7 @@ affair; here it is a record (`_STATE`) at dword 0x100, so that a context moves w
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -121,7 +122,7 @@ class Lrc:
 
         Raises `TranslationFault` or `AccessFault`.
         """
-        words = memoryview(self.ggtt.read(self.image, REGISTER_DWORDS * 4)).cast("I")
+        words = self._read(0, REGISTER_DWORDS)
         self.start = words[RING_START] & 0xFFFFF000
         self.end = self.start + (words[RING_CTL] & 0x1FF000) + 0x1000
         size_mask = self.end - self.start - 1
@@ -157,11 +158,10 @@ class Lrc:
         """Store what the image holds of this context. Raises `TranslationFault` or `AccessFault`."""
         while self.stack and self.stack[-1].restore:
             self.stack.pop()
-        ggtt, image = self.ggtt, self.image
         head = self.head - self.start
         self._left_at = head
         values = {
-            CONTEXT_CONTROL: ggtt.read32(image + 4 * CONTEXT_CONTROL) & ~RESTORE_INHIBIT,
+            CONTEXT_CONTROL: self._read(CONTEXT_CONTROL, 1)[0] & ~RESTORE_INHIBIT,
             RING_HEAD: head,
             TIMESTAMP: self.timestamp & 0xFFFFFFFF,
             TIMESTAMP_UDW: self.timestamp >> 32 & 0xFFFFFFFF,
@@ -174,28 +174,52 @@ class Lrc:
                 BB_STATE: batch.ppgtt << 5,
             }
         for index, value in values.items():
-            ggtt.write32(image + 4 * index, value)
+            self._write(index, value)
         self._save_state()
 
     def read_tail(self) -> int:
         """RING_TAIL of the image, as an absolute GGTT address: the driver moves it without telling."""
-        tail = self.ggtt.read32(self.image + 4 * RING_TAIL) & TAIL_MASK
+        tail = self._read(RING_TAIL, 1)[0] & TAIL_MASK
         self.tail = self.start + (tail & (self.end - self.start - 1))
         return self.tail
 
     def write_tail(self, tail: int) -> None:
         """Set RING_TAIL of the image (an offset in bytes): what the GuC does for members of parallel contexts."""
-        self.ggtt.write32(self.image + 4 * RING_TAIL, tail)
+        self._write(RING_TAIL, tail)
 
     def has_work(self) -> bool:
         """Whether there is anything to run: by the image, so only while it is on no engine."""
-        head, tail = (self.ggtt.read32(self.image + 4 * index) for index in (RING_HEAD, RING_TAIL))
+        head, _, tail = self._read(RING_HEAD, 3)
         return head & HEAD_MASK != tail & TAIL_MASK or bool(self.stack)
 
     def _use_ppgtt(self, root: int, asid: int) -> None:
         space = self.space
         if not isinstance(space, PpgttSpace) or space.root != root & ~0xFFF & (1 << 52) - 1 or space.asid != asid:
             self.space = AddressSpaces.of(self.function.gpu.fabric).ppgtt(self.function, root, asid)
+
+    # The image is one page, so its dwords are mostly at hand.
+
+    def _read(self, index: int, count: int) -> list[int]:
+        page = self.ggtt.page(self.image, False)
+        if page is None:
+            return memoryview(self.ggtt.read(self.image + 4 * index, 4 * count)).cast("I").tolist()
+        entry = page.entry
+        entry.reads += 1
+        entry.bytes_read += 4 * count
+        first = ((self.image - page.base) >> 2) + index
+        return page.words[first : first + count].tolist()
+
+    def _write(self, index: int, *values: int) -> None:
+        page = self.ggtt.page(self.image, True)
+        data = array("I", values)
+        if page is None:
+            self.ggtt.write(self.image + 4 * index, data.tobytes())
+            return
+        entry = page.entry
+        entry.writes += 1
+        entry.bytes_written += 4 * len(values)
+        first = ((self.image - page.base) >> 2) + index
+        page.words[first : first + len(values)] = data
 
     def _save_state(self) -> None:
         frames = [frame for frame in self.stack if not frame.restore][-MAX_NESTING:]
@@ -215,10 +239,10 @@ class Lrc:
             *pairs,
             *[0] * (2 * _MAX_REGISTERS - len(pairs)),
         )
-        self.ggtt.write(self.image + 4 * _STATE_INDEX, record)
+        self._write(_STATE_INDEX, *memoryview(record).cast("I"))
 
     def _load_state(self) -> None:
-        record = _STATE.unpack(self.ggtt.read(self.image + 4 * _STATE_INDEX, _STATE.size))
+        record = _STATE.unpack(array("I", self._read(_STATE_INDEX, _STATE.size // 4)).tobytes())
         self.stack.clear()
         if record[0] != _MAGIC:
             return

@@ -46,7 +46,10 @@ def store_data_imm(streamer: CommandStreamer, words: memoryview, index: int, len
     header = words[index]
     address = (words[index + 1] & 0xFFFFFFFC) | (words[index + 2] & _ADDRESS_HIGH) << 32
     if header & GLOBAL_GTT and streamer.privileged:
-        streamer.ggtt.write(address, words[index + 3 : index + length])
+        if length == 4:
+            streamer.ggtt.write32(address, words[index + 3])
+        else:
+            streamer.ggtt.write(address, words[index + 3 : index + length])
         return None
     page = streamer.pages.get(address >> 12)
     if page is None:

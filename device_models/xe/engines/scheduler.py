@@ -33,6 +33,10 @@ SLICE = 0.001
 _FIRST_WAIT, _LONGEST_WAIT = 50e-6, 1e-3
 """Seconds between looks at a semaphore: doubled each time nothing has changed."""
 
+_PATIENCE = 0.005
+"""Seconds that a context gets to be preempted in, however short its timeout: the driver allows 1 us when it kills a
+queue, in which hardware executes what takes the engine here a thousand times as long."""
+
 _COMMANDS_PER_JUMP = 64
 _SPINNING_SLICES = 5
 """An engine that does nothing but jump for so many slices in a row is left alone for as long as it computed."""
@@ -195,9 +199,13 @@ class Scheduler:
             streamer.preempt = True
             slot.preempt_time = 0.0
         self.slices += 1
+        in_one_command = streamer.lrc.bulk is not None
         start = time.perf_counter()
         outcome = streamer.run(start + SLICE)
         elapsed = time.perf_counter() - start
+        if in_one_command or streamer.lrc.bulk is not None:
+            # Not a context that ignores preemption: a blit of gigabytes takes longer here than on hardware.
+            slot.preempt_time -= elapsed
         if outcome == cs.WAITING:
             self._waiting(slot, elapsed)
         else:
@@ -246,12 +254,10 @@ class Scheduler:
         assert engine.lrc is not None
         if not engine.streamer.preempt:
             return False
-        # Work on one command is not ignoring: a blit of gigabytes takes longer here than on hardware.
-        if engine.lrc.bulk is None:
-            slot.preempt_time += elapsed
+        slot.preempt_time += elapsed
         limits = [context.preempt_us, self.policy(context.function.vfid).preempt_us]
         limit = min((limit for limit in limits if limit), default=0)
-        if not limit or slot.preempt_time * 1e6 < limit:
+        if not limit or slot.preempt_time < max(limit / 1e6, _PATIENCE):
             return False
         self._reset_engine(slot, context, f"not preempted in {limit} us")
         return True
@@ -274,15 +280,17 @@ class Scheduler:
         if rival == context.priority and context.quantum_us and run_time * 1e6 >= context.quantum_us:
             return True
         turn = time.monotonic() - slot.function_since
-        if policy.quantum_us and turn * 1e6 >= policy.quantum_us and queue.others(engine, vfid):
-            queue.rotate(vfid)
-            return True
-        return False
+        return bool(policy.quantum_us) and turn * 1e6 >= policy.quantum_us and queue.others(engine, vfid)
 
     def _dispatch(self, slot: _Slot) -> bool:
         """Give the engine to whoever should have it next; whether it has got something to do."""
         engine = slot.engine
         queue = self._queues[engine.info.engine_class]
+        limit = self.policy(slot.function).quantum_us if slot.function >= 0 else 0
+        if not limit or (time.monotonic() - slot.function_since) * 1e6 >= limit:
+            # Without a quantum functions take turns by job.
+            queue.rotate(slot.function)
+            slot.function = -1
         while True:
             context = next(queue.candidates(engine), None)
             if context is None:
@@ -319,11 +327,8 @@ class Scheduler:
             slot = self._slots[engine]
             slot.wait = 0.0
             slot.spinning = 0
-            vfid = context.function.vfid
-            now = time.monotonic()
-            limit = self.policy(vfid).quantum_us
-            if slot.function != vfid or (limit and (now - slot.function_since) * 1e6 >= limit):
-                slot.function, slot.function_since = vfid, now
+            if slot.function != context.function.vfid:
+                slot.function, slot.function_since = context.function.vfid, time.monotonic()
             self._wake(slot)
         return True
 

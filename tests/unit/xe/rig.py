@@ -18,6 +18,7 @@ from device_models.xe.ppgtt import PpgttSpace
 from device_models.xe.vram import Vram
 from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
 from emulator.memory import Memory
+from emulator.observe.trace import Tracer
 from plugins.iov import Iov
 
 MIB = 1 << 20
@@ -88,7 +89,7 @@ class Rig:
     def __init__(self, vram: int = VRAM_SIZE) -> None:
         self.fabric = Fabric()
         self.vram = Vram(vram, fabric=self.fabric)
-        self.card = SimpleNamespace(device_memory=self.vram, fabric=self.fabric)
+        self.card = SimpleNamespace(device_memory=self.vram, fabric=self.fabric, tracer=Tracer())
         self.ram = GuestMemory(self.fabric)
         self.fabric.interconnects = [Iov(self.card, {}), self.ram]
         self.functions: dict[int, FakeFunction] = {}

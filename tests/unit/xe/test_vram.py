@@ -192,3 +192,22 @@ def test_untouched_memory_costs_nothing(vram: Vram) -> None:
     vram.assign(1, {n: n for n in range(8)})
     vram.assign(1, {})
     assert vram.memory.resident() + vram.vf_memory(1).resident() == 0
+
+
+@pytest.mark.parametrize("size", [BLOCK_SIZE, 64 << 20])
+def test_zero_leaves_untouched_pages_untouched_and_clears_the_others(size: int) -> None:
+    vram = Vram(128 << 20)
+    vram.memory.view[0x5000:0x5004] = b"data"
+    vram.memory.view[size : size + 4] = b"more"
+    assert vram.zero(vram.memory.view[:size])
+    assert bytes(vram.memory.view[0x5000:0x5004]) == bytes(4)
+    assert bytes(vram.memory.view[size : size + 4]) == b"more"
+    assert vram.memory.resident() <= 0x10_0000
+    vram.close()
+
+
+def test_blocks_that_were_cleared_cost_nothing_when_they_move(vram: Vram) -> None:
+    vram.memory.view[: 4 * BLOCK_SIZE] = b"x" * (4 * BLOCK_SIZE)
+    vram.zero(vram.memory.view[: 4 * BLOCK_SIZE])
+    vram.assign(1, {n: n for n in range(4)})
+    assert vram.vf_memory(1).resident() == vram.memory.resident() == 0

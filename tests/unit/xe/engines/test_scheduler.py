@@ -774,3 +774,97 @@ def test_on_the_real_executor_a_waiting_engine_costs_little(lab: Lab) -> None:
         assert executor.failures == 0
     finally:
         executor.stop()
+
+
+def test_functions_without_a_quantum_take_turns_by_job(lab: Lab) -> None:
+    blocker = lab.job()
+    blocker.ring(*semaphore(DATA_VA, 1, 4))
+    blocker.submit()
+    lab.run(until=lambda: bool(lab.executor.waited))
+    jobs = [lab.job() for _ in range(3)] + [vf_job(lab, 1, 10 + n) for n in range(1)]
+    for job in jobs:
+        job.ring(USER_INTERRUPT)
+        job.submit()
+    blocker.set_data(0, 1)
+    lab.run()
+    order = [event[1] for event in lab.listener.of("interrupt")]
+    assert order.index("vf1") <= 1, "not behind everything that the PF had queued before"
+
+
+@pytest.mark.parametrize("commands", ["copies", "long stores"])
+def test_many_commands_of_any_kind_do_not_keep_the_executor(lab: Lab, commands: str) -> None:
+    job = lab.job()
+    target = DATA_VA + 0x4000
+    if commands == "copies":
+        one = (0x5680_0008, 0xFFF, 0, 0, 0, DATA_VA, 0, target, 0, 0)
+    else:
+        one = sdi(target, *range(1000))
+    job.tables.map(0x9000_0000, 48 * MIB, 8 * MIB)
+    words = list(one) * (500_000 // len(one)) + [END]
+    lab.poke(48 * MIB, *words)
+    job.ring(*job.start(0x9000_0000))
+    job.submit()
+    turns = 0
+
+    def other_work() -> None:
+        nonlocal turns
+        turns += 1
+        if lab.engine("bcs0").context is not None or turns < 2:
+            lab.executor.submit(other_work)
+
+    lab.executor.submit(other_work)
+    lab.run()
+    assert turns > 3
+
+
+def test_a_long_copy_is_finished_before_its_context_is_disabled(lab: Lab, short_slices: None) -> None:
+    job = lab.job()
+    target = 0x9000_0000
+    job.tables.map(target, 32 * MIB, 16 * MIB)
+    job.batch(0x56C0_0005, 16 * MIB - 1, 0, 0, target, 0, 0xAB << 24, ARB_CHECK, *sdi(DATA_VA, 1), END)
+    job.ring(*job.start())
+    job.context.preempt_us = 1
+    job.submit()
+    lab.run(until=lambda: lab.vram.memory.view[32 * MIB] == 0xAB)
+    done: list[int] = []
+    lab.engines.disable(job.context, lambda: done.append(lab.vram.memory.view[48 * MIB - 1]))
+    lab.run(until=lambda: bool(done))
+    assert done == [0xAB]
+    assert not lab.listener.of("context reset")
+
+
+def test_invalidation_by_asid_and_by_function(lab: Lab) -> None:
+    job, other = lab.job(), lab.job()
+    for one in (job, other):
+        one.ring(*sdi(DATA_VA, 1))
+        one.submit()
+    lab.run()
+    kept = [one.context.members[0].space for one in (job, other)]
+    assert all(space.writable for space in kept)
+    lab.engines.invalidate(lab.pf, 1)
+    assert [bool(space.writable) for space in kept] == [False, True]
+    lab.engines.invalidate(lab.pf)
+    assert not kept[1].writable
+
+
+def test_contexts_of_one_vm_share_translations(lab: Lab) -> None:
+    job, other = lab.job(), lab.job()
+    for index in (0x2F, 0x31, 0x33):
+        other.set_image(index, job.image(index))
+    for one in (job, other):
+        one.ring(NOOP, NOOP)
+        one.submit()
+    lab.run()
+    assert job.context.members[0].space is other.context.members[0].space
+
+
+def test_the_tracer_switches_the_trace_of_commands(lab: Lab) -> None:
+    channel = lab.card.tracer.channel("cs")
+    channel.switch(True)
+    job = lab.execute(*sdi(DATA_VA, 1))
+    channel.switch(False)
+    recorded = len(lab.card.tracer._records)
+    job.ring(NOOP, NOOP)
+    job.submit()
+    lab.run()
+    assert recorded == len(lab.card.tracer._records) == 4
