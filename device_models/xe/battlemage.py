@@ -31,7 +31,7 @@ from device_models.xe.guc.sriov import Sriov as GucSriov
 from device_models.xe.guc.submission import Submission
 from device_models.xe.guc.tlb import TlbInvalidation
 from device_models.xe.guc.vf import AbsentMediaGuc, VfRequests
-from device_models.xe.interrupts import Interrupts
+from device_models.xe.interrupts import Interrupts, declare_for_vf
 from device_models.xe.lmem_cfg import LmemConfig
 from device_models.xe.mcr import Steering
 from device_models.xe.memory_map import GIB, MIB, MemoryMap
@@ -52,6 +52,7 @@ from device_models.xe.vram import Vram
 from device_models.xe.wopcm import Wopcm
 from emulator.card import Card, CardError, Option
 from emulator.memory import Memory
+from emulator.observe.trace import Channel
 from emulator.pci.bars import Bar
 from emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
 from emulator.pci.function import FLR, RESET, Function, Identity
@@ -73,7 +74,6 @@ MAX_VFS = 63
 
 # Where the real cards have them.
 _PCIE, _MSI, _PM, _DSN, _ARI, _SRIOV = 0x70, 0xAC, 0xD0, 0x100, 0x200, 0x320
-_SUBSYSTEM = 0x1114
 
 
 class _Nothing:
@@ -99,6 +99,10 @@ class Battlemage:
             "vf_bar2", "size", 256 * MIB, "size of each VF's BAR2", minimum=2 * MIB, maximum=64 * GIB, power_of_two=True
         ),
         Option("device_id", "int", 0xE212, "PCI device id", choices=DEVICE_IDS, hexadecimal=True),
+        Option(
+            "subsystem_vendor", "int", INTEL, "PCI subsystem vendor id", minimum=0, maximum=0xFFFF, hexadecimal=True
+        ),
+        Option("subsystem_id", "int", 0x1114, "PCI subsystem id", minimum=0, maximum=0xFFFF, hexadecimal=True),
         Option("graphics", "str", "20.02", "graphics IP version", choices=tuple(GRAPHICS_VERSIONS)),
         Option("media", "bool", False, "whether there is a media GT (with a GuC of its own, VCS and VECS)"),
         Option("flat_ccs", "bool", False, "whether flat CCS (memory compression) is on"),
@@ -114,6 +118,7 @@ class Battlemage:
         self._sriovs: list[GucSriov] = []
         self._pf_registers = Gttmmadr("pf", PF_REGISTERS, PF)
         self._serial = options["serial"]
+        self._subsystem = (options["subsystem_vendor"], options["subsystem_id"])
         card.device_memory = vram
         card.memories["vram"] = vram.memory
         sriov = self._add_functions(card)
@@ -135,7 +140,7 @@ class Battlemage:
         sriov = None
         if profile.total_vfs:
             sriov = Sriov(profile.total_vfs, profile.device_id, {0: BAR0_SIZE, 2: profile.vf_bar2}, offset=_SRIOV)
-        identity = Identity(INTEL, profile.device_id, INTEL, _SUBSYSTEM, CLASS_VGA)
+        identity = Identity(INTEL, profile.device_id, *self._subsystem, CLASS_VGA)
         memory = self._ggtt_memory("pf")
         vram = self.gpu.vram.memory
         pf = Function(
@@ -169,6 +174,7 @@ class Battlemage:
             registers = Gttmmadr(f"vf{vfid}", VF_REGISTERS, VF)
             registers.unmodelled_storage = False
             declare_vf_cap(registers)
+            declare_for_vf(registers)
             memory = self._ggtt_memory(f"vf{vfid}")
             vf = self._vf(card, vfid, identity, registers, memory)
             self._add(card, vf, registers, memory)
@@ -247,6 +253,8 @@ class Battlemage:
         capture = Capture(guc, registers)
         submission = Submission(guc, sriov, capture)
         gt.engines = Engines(gt, submission)
+        commands = self.gpu.card.tracer.channel("cs", "commands that engines execute, disassembled")
+        commands.on_switch.append(lambda on: self._trace_commands(gt, commands if on else None))
         self._add_engine_registers(gt)
         reg_sr.declare(gt, registers)
         frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
@@ -271,6 +279,13 @@ class Battlemage:
         self._pf_registers.add(live)
         for info in gt.infos:
             self._pf_registers.add(hw_engine.registers_of(info, taken))
+
+    @staticmethod
+    def _trace_commands(gt: Gt, channel: Channel | None) -> None:
+        def switch() -> None:
+            gt.engines.trace = channel.emit if channel else None
+
+        gt.gpu.executor.submit(switch)
 
     # Resets.
 
@@ -305,10 +320,17 @@ class Battlemage:
             block.reset()
         self.lmem.reset()
         self.gpu.vram.memory.discard(0, self.gpu.vram.memory.size)
-        self._ggtt_memories[0].discard(0, BAR0_SIZE)
-        self.gpu.pf.ggtt_space.flush()
+        for function in self.gpu.functions:
+            self._clear_ggtt(function)
+
+    def _clear_ggtt(self, function: XeFunction) -> None:
+        self._ggtt_memories[function.vfid].discard(0, BAR0_SIZE)
+        function.ggtt_space.flush()
 
     def _vf_reset(self, function: XeFunction, reason: str) -> None:
+        if reason != FLR or not self.gpu.gts[0].guc.boot.running:
+            # Otherwise the PF's driver clears the entries, through its own window.
+            self._clear_ggtt(function)
         for gt, sriov in zip(self.gpu.gts, self._sriovs, strict=True):
             client = gt.guc.clients[function.vfid]
             client.mailbox.clear()

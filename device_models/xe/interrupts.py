@@ -75,6 +75,18 @@ _VIDEO_DECODE_ENABLE = (VCS_VECS_ENABLE, 16)
 _VIDEO_ENHANCE_ENABLE = (VCS_VECS_ENABLE, 0)
 
 
+# Tagged as accessible to VFs (XE_REG_OPTION_VF), though VFs from 12.50 on use memory instead: a driver writes some of
+# them all the same (xe_irq.c:xe_irq_enable_hwe on a media GT), without effect.
+_VF_VISIBLE: tuple[str, ...] = ("VCS", "VECS", "RENDER_COPY", "GUC_SG", "GPM_WGBOXPERF", "GUNIT_GSC", "CCS_RSVD")
+_VF_VISIBLE += ("RCS0", "BCS_RSVD")
+
+
+def declare_for_vf(registers: RegisterFile) -> None:
+    """Add the interrupt registers that a VF may touch: they read 0 and ignore writes."""
+    named = {**_ENABLES, **_MASKS}
+    registers.add([Register(name, offset, access=RO) for name, offset in named.items() if name.startswith(_VF_VISIBLE)])
+
+
 def _class_enable(info: EngineInfo) -> tuple[int, int]:
     found = _CLASS_ENABLE.get(info.engine_class)
     if found is not None:

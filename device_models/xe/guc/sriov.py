@@ -94,6 +94,8 @@ class Sriov:
 
     def _reset(self) -> None:
         self.configs.clear()
+        for client in self._guc.clients[1:]:
+            self._apply_ggtt(client.vfid)
         self.policies.clear()
         self._events.clear()
         self._shown.clear()

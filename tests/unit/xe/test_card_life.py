@@ -10,7 +10,7 @@ import pytest
 
 from emulator.card import Card, CardConfig, CardError
 from tests.unit.xe.guc_driver import GucDriver
-from tests.unit.xe.test_guc_sriov import disable_vfs, enable_vfs
+from tests.unit.xe.test_guc_sriov import PROVISIONED, configure, disable_vfs, enable_vfs
 
 MIB = 1 << 20
 
@@ -56,6 +56,25 @@ def test_machine_reset_takes_everything_back_to_power_up(driver: GucDriver) -> N
     assert bytes(bench.gpu.vram.memory.view[0:4]) == bytes(4)
     assert bench.gpu.pf.ggtt.entries[5] == 0
     assert bench.gpu.gts[0].guc.pf.ctb.enabled is False
+
+
+def test_vf_has_no_ggtt_left_after_the_pf_was_reset_or_the_vf_disabled(driver: GucDriver) -> None:
+    bench = driver.bench
+    for take_away in (bench.pf.pci.reset, lambda: disable_vfs(bench)):
+        enable_vfs(bench, 1)
+        bench.gpu.functions[1].ggtt.entries[0x40000] = 3
+        take_away()
+        bench.settle()
+        assert bench.gpu.functions[1].ggtt.entries[0x40000] == 0
+
+
+def test_guc_reset_takes_the_vfs_provisioning_away(driver: GucDriver) -> None:
+    bench = driver.bench
+    configure(driver, 1, PROVISIONED)
+    assert bench.gpu.functions[1].ggtt.end > 0
+    bench.write(0x941C, 8)
+    bench.settle()
+    assert bench.gpu.functions[1].ggtt.end == 0
 
 
 def test_d3hot_keeps_everything(driver: GucDriver) -> None:
