@@ -75,19 +75,24 @@ while read -r verb id a b c d <&3; do
     RUN)
         receive $a $b $dir/$id.script
         receive $c $d $dir/$id.in
+        # The supervisor must not be a child of this shell: busybox's `read` forgets what it has read of a line when
+        # SIGCHLD arrives, and the next line is on its way as soon as the answer is out.
         (
-            setsid sh $dir/$id.script <$dir/$id.in >$dir/$id.out 2>$dir/$id.err 3>&- &
-            echo $! >$dir/$id.pid
-            wait $!
-            answer $id $?
-        ) 2>/dev/null &
-        supervisor=$!
+            (
+                read -r self rest </proc/self/stat
+                echo $self >$dir/$id.supervisor
+                setsid sh $dir/$id.script <$dir/$id.in >$dir/$id.out 2>$dir/$id.err 3>&- &
+                echo $! >$dir/$id.pid
+                wait $!
+                answer $id $?
+            ) 2>/dev/null &
+        )
         ;;
     KILL)
         [ -f $dir/$id.pid ] && read -r pid <$dir/$id.pid && kill -9 -$pid 2>/dev/null
         ;;
     DROP)
-        if [ -f $dir/$id.pid ]; then
+        if [ -f $dir/$id.pid ] && read -r supervisor <$dir/$id.supervisor; then
             kill -9 $supervisor
             answer $id 137
         fi
