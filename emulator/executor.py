@@ -115,6 +115,11 @@ class Executor:
             finally:
                 self._boundary_waiters -= 1
 
+    @property
+    def running(self) -> bool:
+        """Whether jobs are being run: started, and not ended."""
+        return self._thread is not None and not self._ended
+
     def is_current(self) -> bool:
         """Whether the caller runs on this executor's thread."""
         return threading.current_thread() is self._thread

@@ -15,6 +15,7 @@ lists; it never sees a socket.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,7 @@ COMMAND_MASTER = 0x4
 """Its bit for DMA and message signalled interrupts."""
 REGIONS = 9
 _SETTLE_SECONDS = 0.25
+_RESET_SECONDS = 2.0
 
 RESET = "reset"
 """A machine reset, or a new client after an earlier one."""
@@ -272,7 +274,13 @@ class Function:
         self._reset_registers(keep_sticky=False)
         if self.sriov is not None:
             self.sriov.reset(machine=True)
+        done = threading.Event()
         self._announce_reset(RESET)
+        self.executor.submit(done.set)
+        # Whatever the client does after it was answered, it does to a device that has been reset. A transport gives DMA
+        # that waits for the client up before it resets, so only a model that works for long makes this wait end early.
+        if self.executor.running and not self.executor.is_current():
+            done.wait(_RESET_SECONDS)
 
     def unmapped(self, address: int, length: int) -> None:
         for callback in self.on_unmapped:

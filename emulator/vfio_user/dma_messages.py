@@ -36,6 +36,7 @@ class DmaMessages:
         self._waiting: dict[int, int] = {}
         self._replies: dict[int, tuple[int, bytes]] = {}
         self._closed = False
+        self._aborts = 0
 
     def read(self, address: int, length: int) -> bytes:
         """See `Transport.read`."""
@@ -76,6 +77,12 @@ class DmaMessages:
                 self._replies[message_id] = (0, bytes(body))
             self._condition.notify_all()
 
+    def abort(self) -> None:
+        """Give up what is under way (the device is being reset): whoever waits is told so."""
+        with self._condition:
+            self._aborts += 1
+            self._condition.notify_all()
+
     def close(self) -> None:
         """The client is gone: whoever waits is told so."""
         with self._condition:
@@ -91,6 +98,7 @@ class DmaMessages:
         store: Callable[[int, int, bytes], None],
     ) -> None:
         name = wire.COMMAND_NAMES[command]
+        aborts = self._aborts
         outstanding: list[tuple[int, int, int]] = []
         position = 0
         try:
@@ -100,7 +108,7 @@ class DmaMessages:
                     outstanding.append((self._start(command, request(position, count)), position, count))
                     position += count
                 message_id, at, count = outstanding[0]
-                error, body = self._wait(message_id, name, address + at)
+                error, body = self._wait(message_id, name, address + at, aborts)
                 del outstanding[0]
                 if error:
                     text = f"{name} of {count} bytes at {address + at:#x}: the client answered {os.strerror(error)}"
@@ -128,10 +136,12 @@ class DmaMessages:
             raise DmaError(f"the client is gone: {exc}", errno.ENOTCONN) from exc
         return message_id
 
-    def _wait(self, message_id: int, name: str, address: int) -> tuple[int, bytes]:
+    def _wait(self, message_id: int, name: str, address: int, aborts: int) -> tuple[int, bytes]:
         deadline = time.monotonic() + TIMEOUT
         with self._condition:
             while message_id not in self._replies:
+                if self._aborts != aborts:
+                    raise DmaError(f"{name} at {address:#x}: given up, the device was reset", errno.ECANCELED)
                 if self._closed:
                     raise DmaError(f"{name} at {address:#x}: the client is gone", errno.ENOTCONN)
                 left = deadline - time.monotonic()

@@ -314,6 +314,8 @@ def _write_multi(request: Request) -> Answer:
 def _reset(request: Request) -> Answer:
     if len(request.body):
         raise RequestError(errno.EINVAL, f"body of {len(request.body)} bytes, want none")
+    if request.session.messages is not None:
+        request.session.messages.abort()
     request.session.function.reset()
     return Answer()
 

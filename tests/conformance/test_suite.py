@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tempfile
 import threading
@@ -140,7 +141,9 @@ def test_leak_is_noticed_behind_a_passing_case() -> None:
         return _well(message)
 
     result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
-    assert (result.verdict, result.detail) == (FAIL, "the server leaks 1 descriptors")
+    assert result.verdict == FAIL
+    # How many depends on how many connections were seen to end by then.
+    assert re.fullmatch(r"the server leaks \d+ descriptors", result.detail)
     for fd in leaked:
         os.close(fd)
 
