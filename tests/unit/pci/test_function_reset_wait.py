@@ -1,0 +1,29 @@
+"""A machine reset is over when it is answered."""
+
+from __future__ import annotations
+
+import time
+
+from emulator.executor import Executor
+from emulator.pci.capabilities import Msi
+from emulator.pci.function import Function, Identity
+
+
+def test_what_follows_the_answer_to_a_reset_finds_the_device_reset() -> None:
+    executor = Executor("test")
+    executor.start()
+    function = Function("pf", 0, executor=executor, identity=Identity(0x1234, 1), capabilities=[Msi()], bars={})
+    state = {"value": 1}
+
+    def model_reset(reason: str) -> None:
+        time.sleep(0.05)
+        state["value"] = 0
+
+    function.on_reset.append(model_reset)
+    try:
+        for written in range(2, 6):
+            state["value"] = written
+            function.reset()
+            assert state["value"] == 0
+    finally:
+        executor.stop()
