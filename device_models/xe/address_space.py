@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import weakref
+from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from device_models.xe.ggtt import Ggtt, TranslationFault
@@ -305,8 +307,7 @@ class GgttSpace(AddressSpace):
         page = address >> 12
         pages = min(ggtt.end - page, (address + length + 0xFFF >> 12) - page)
         if pages > 1:
-            entries = ggtt.entries[page : page + pages].tolist()
-            run = contiguous(entries, 0x1000)
+            run = contiguous(ggtt.entries[page : page + pages], 0x1000)
             count = run * 0x1000 - (address & 0xFFF)
         return Extent(space, target, min(length, count), kind)
 
@@ -361,47 +362,51 @@ class AddressSpaces:
 
     def drop_windows(self) -> None:
         """Forget every translation and window of every space. From any thread."""
-        for space in self._all():
+        for space in self.spaces():
             space.drop_windows()
 
     def invalidate(self, vfid: int, asid: int | None = None) -> None:
         """Forget the translations of a function: of one of its PPGTTs, or (`asid` None) of all it has."""
-        for space in self._all():
+        for space in self.spaces():
             if space.function.vfid == vfid and (asid is None or getattr(space, "asid", None) == asid):
                 space.flush()
 
-    def _all(self) -> list[AddressSpace]:
+    def spaces(self) -> list[AddressSpace]:
+        """Those that somebody holds."""
         with self._lock:
             return list(self._spaces)
 
 
-def contiguous(entries: list[int], step: int) -> int:
+def contiguous(entries: memoryview, step: int) -> int:
     """How many of `entries` from the first on map memory that is contiguous, with the same attributes.
 
     `step` is how far apart the addresses of contiguous entries are; attributes are the bits that no step touches.
     """
-    first = entries[0]
-    expected = list(range(first, first + len(entries) * step, step))
-    if entries == expected:
-        return len(entries)
-    return next(index for index, entry in enumerate(entries) if entry != expected[index])
+    return next(runs(entries, step))[1]
 
 
-def runs(entries: list[int], step: int) -> Iterator[tuple[int, int]]:
-    """(index of the first, how many) of the stretches of `entries` that `contiguous` finds one after the other."""
-    first = entries[0]
+def runs(entries: memoryview, step: int) -> Iterator[tuple[int, int]]:
+    """(index of the first, how many) of the stretches of `entries` that are contiguous, one after the other."""
     count = len(entries)
-    if entries == list(range(first, first + count * step, step)):
+    first = entries[0]
+    ones, ramp = _progression(count)
+    if int.from_bytes(entries, "little") == first * ones + step * ramp:
         yield 0, count
         return
     start, expected = 0, first + step
-    for index in range(1, count):
-        entry = entries[index]
-        if entry != expected:
+    for index, entry in enumerate(entries.tolist()):
+        if index and entry != expected:
             yield start, index - start
             start = index
         expected = entry + step
     yield start, count - start
+
+
+@lru_cache(maxsize=64)
+def _progression(count: int) -> tuple[int, int]:
+    """Entries 1, 1, 1 ... and 0, 1, 2 ... as one big number each: to look at a whole page table in one comparison."""
+    ones = int.from_bytes(array("Q", [1] * count).tobytes(), "little")
+    return ones, int.from_bytes(array("Q", range(count)).tobytes(), "little")
 
 
 def _null_window(initiator: Initiator, length: int, write: bool) -> Window:

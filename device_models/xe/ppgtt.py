@@ -33,6 +33,9 @@ VRAM_KIND = "vram"
 SYSTEM_KIND = "system"
 NULL_KIND = "null"
 
+_LONGEST = 16 << 20
+"""Pieces are put together up to about this size."""
+
 _SHIFTS = (12, 21, 30, 39, 48)
 _LARGEST_LEAF = 2
 
@@ -65,8 +68,8 @@ class PpgttSpace(AddressSpace):
         count = size - low
         if length > count:
             last = min(len(table), index + (low + length + size - 1 >> shift))
-            entries = table[index:last].tolist()
-            run = contiguous(entries, size) if not entry & NULL else _same(entries)
+            entries = table[index:last]
+            run = contiguous(entries, size) if not entry & NULL else _nulls(entries)
             count = (run << shift) - low
         count = min(count, length)
         if entry & NULL:
@@ -77,15 +80,41 @@ class PpgttSpace(AddressSpace):
         return Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
 
     def extents(self, address: int, length: int, write: bool) -> Iterator[Extent]:
-        """As of `AddressSpace`, but each page table is looked at once."""
-        address &= VA_MASK
+        """As of `AddressSpace`, but each page table is looked at once, and pieces may reach across tables."""
+        pieces = self._pieces(address & VA_MASK, length, write)
+        held = None
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration:
+                break
+            except TranslationFault:
+                if held is not None:
+                    yield held
+                raise
+            if held is not None:
+                if (
+                    piece.address == held.address + held.length
+                    and piece.space == held.space
+                    and piece.space is not None
+                    and held.length < _LONGEST
+                ):
+                    held = held._replace(length=held.length + piece.length)
+                    continue
+                yield held
+            held = piece
+        if held is not None:
+            yield held
+
+    def _pieces(self, address: int, length: int, write: bool) -> Iterator[Extent]:
+        """The contiguous pieces within each page table."""
         needed = PRESENT | (WRITABLE if write else 0)
         while length > 0:
             table, index, shift, _, _ = self._walk(address, write)
             size = 1 << shift
             low = address & (size - 1)
             last = min(len(table), index + (low + length + size - 1 >> shift))
-            entries = table[index:last].tolist()
+            entries = table[index:last]
             for start, number in runs(entries, size):
                 entry = entries[start]
                 if entry & needed != needed or entry & NULL:
@@ -93,13 +122,11 @@ class PpgttSpace(AddressSpace):
                     extent = self.extent(address, length, write)
                 else:
                     target = (entry & ADDRESS_MASK & -size) | low
-                    device = entry & DEVICE_MEMORY
-                    extent = Extent(
-                        Space.DEVICE if device else Space.SYSTEM,
-                        target,
-                        min((number << shift) - low, length),
-                        VRAM_KIND if device else SYSTEM_KIND,
-                    )
+                    count = min((number << shift) - low, length)
+                    if entry & DEVICE_MEMORY:
+                        extent = Extent(Space.DEVICE, target, count, VRAM_KIND)
+                    else:
+                        extent = Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
                 yield extent
                 address += extent.length
                 length -= extent.length
@@ -180,6 +207,6 @@ class PpgttSpace(AddressSpace):
         )
 
 
-def _same(entries: list[int]) -> int:
+def _nulls(entries: memoryview) -> int:
     """How many NULL entries there are from the first on: their address bits mean nothing."""
     return next((index for index, entry in enumerate(entries) if not entry & NULL), len(entries))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from device_models.xe.engines.command_streamer import Bulk
     from device_models.xe.vram import Vram
 
-STEP = 2 << 20
-"""Bytes of a step: some hundred microseconds."""
+STEP = 8 << 20
+"""Bytes of a step: about a millisecond."""
 _LOCKED_STEP = 256 << 10
 """Bytes copied at a time where the lock is kept (memory that is mapped read-only has no address to give)."""
 _WITHOUT_LOCK = 16 << 10

@@ -267,3 +267,56 @@ def test_describe_shows_the_walk(tables: PageTables) -> None:
     assert [level for level, _ in steps] == [4, 3, 2, 1, 0]
     assert steps[-1][1] == 0x60_0000 | 3 | DM
     assert [level for level, _ in tables.space().describe(GIB)] == [4, 3, 2]
+
+
+def test_extents_reach_across_tables(tables: PageTables) -> None:
+    tables.map(0x1F_E000, 0x60_0000, 0x4000)
+    tables.map(0x20_2000, 0x70_0000, 0x1000)
+    extents = list(tables.space().extents(0x1F_E800, 0x4000, False))
+    assert [(e.address, e.length) for e in extents] == [(0x60_0800, 0x3800), (0x70_0000, 0x800)]
+
+
+def test_extents_give_what_is_before_a_hole_and_fault_at_it(tables: PageTables) -> None:
+    tables.map(0x1F_E000, 0x60_0000, 0x3000)
+    extents = tables.space().extents(0x1F_E000, 0x4000, False)
+    assert next(extents).length == 0x3000
+    with pytest.raises(TranslationFault, match="address 0x201000"):
+        next(extents)
+
+
+def test_extents_of_scattered_null_and_read_only_pages(tables: PageTables) -> None:
+    for n, target in enumerate((5, 3, 4, 9)):
+        tables.map(0x1000 + n * 0x1000, 0x60_0000 + target * 0x1000)
+    tables.entry(0x5000, 0, 3 | ppgtt.NULL)
+    tables.map(0x6000, 0x50_0000, flags=1)
+    space = tables.space()
+    extents = list(space.extents(0x1000, 0x6000, False))
+    assert [(e.space, e.address, e.length) for e in extents] == [
+        (Space.DEVICE, 0x60_5000, 0x1000),
+        (Space.DEVICE, 0x60_3000, 0x2000),
+        (Space.DEVICE, 0x60_9000, 0x1000),
+        (None, 0, 0x1000),
+        (Space.DEVICE, 0x50_0000, 0x1000),
+    ]
+    with pytest.raises(TranslationFault, match="read-only"):
+        list(space.extents(0x1000, 0x6000, True))
+
+
+def test_small_pieces_share_windows(rig: Rig, tables: PageTables) -> None:
+    for n in range(8):
+        tables.map(0x1000 + n * 0x1000, 0x60_0000 + (n * 5 % 8) * 0x1000)
+    space = tables.space()
+    windows = {space.locate(extent, False)[0] for extent in space.extents(0x1000, 0x8000, False)}
+    assert len(windows) == 1
+    rig.fabric.revoke()
+    assert next(iter(windows)) is not space.locate(next(space.extents(0x1000, 0x1000, False)), False)[0]
+
+
+def test_a_piece_whose_surroundings_are_out_of_reach_gets_a_window_of_its_own(rig: Rig, tables: PageTables) -> None:
+    rig.ram.size = 0x3000
+    tables.map(0x1000, 0x2000, system=True)
+    space = tables.space()
+    window, offset = space.locate(next(space.extents(0x1000, 0x1000, True)), True)
+    assert offset + 0x1000 <= window.length
+    space.write(0x1000, b"hello")
+    assert bytes(rig.ram.of("pf")[0x2000:0x2005]) == b"hello"
