@@ -48,6 +48,7 @@ from device_models.xe.profile import (
 )
 from device_models.xe.telemetry import Telemetry
 from device_models.xe.topology import Fuses
+from device_models.xe.translations import ppgtt_command
 from device_models.xe.vram import Vram
 from device_models.xe.wopcm import Wopcm
 from emulator.card import Card, CardError, Option
@@ -129,6 +130,7 @@ class Battlemage:
         for function in gpu.functions:
             function.pci.on_reset.append(partial(self._function_reset, function))
         card.commands["vram_map"] = self.lmem.describe
+        card.commands["ppgtt"] = ppgtt_command(gpu)
         card.commands["guc"] = lambda: [gt.guc.inspect() for gt in gpu.gts]
         card.commands["engines"] = lambda: [engine for gt in gpu.gts for engine in gt.engines.inspect()]
         card.on_stop.append(self._close)
@@ -261,7 +263,7 @@ class Battlemage:
         Slpc(guc, frequency)
         activity = EngineActivity(guc, registers)
         submission.on_work.append(activity.wake)
-        submission.on_work.append(frequency.update)
+        activity.on_tick.append(frequency.update)
         TlbInvalidation(guc, registers, self.lmem.update)
         SelfConfig(guc, hwconfig_table(profile))
         HucAuthentication(guc)

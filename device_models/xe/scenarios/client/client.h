@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/* What the parts of the client share; commands.c explains the client. */
+#ifndef CLIENT_H
+#define CLIENT_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PAGE 4096ull
+#define REGIONS 9
+
+enum kind { NOTHING, VFIO, DMABUF, GPU, BO, THREAD };
+
+/* A thing that a command made and later commands name. */
+struct object {
+	char name[32];
+	enum kind kind;
+	int fd; /* -1 when it has none, or it was closed */
+	/* VFIO */
+	int container, group;
+	uint64_t region_offset[REGIONS], region_size[REGIONS];
+	uint8_t *bar2;
+	/* GPU: a render node, one VM, one queue on its first copy engine */
+	uint32_t vm, queue;
+	bool long_running;
+	struct code *code;
+	/* BO: a buffer of `gpu`, or what was imported there */
+	struct object *gpu;
+	uint32_t handle;
+	uint64_t size, va;
+	uint8_t *map;
+};
+
+/* What a command reports beside its result: "key=value" after "# ". */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+uint64_t now_ns(void);
+/* ioctl(); 0 or more, or a negative errno value. */
+long call(int fd, unsigned long request, void *argument);
+long ioctl_value(int fd, unsigned long request, unsigned long value);
+
+/* The bytes that `fill` writes and `verify` expects: a word of its own at each offset of the VF's BAR. */
+static inline uint32_t pattern(uint64_t offset, uint32_t seed)
+{
+	return (uint32_t)(offset / 4) * 2654435761u ^ seed;
+}
+
+void pattern_write(volatile void *memory, uint64_t offset, uint64_t length, uint32_t seed);
+/* 0, or -EILSEQ after saying where and how it differs. */
+long pattern_check(const volatile void *memory, uint64_t offset, uint64_t length, uint32_t seed);
+
+/* commands.c */
+#define WORDS 16
+#define NOTES 2048
+
+extern __thread char notes[NOTES];
+
+/* Cuts the line at its spaces; returns how many words there are, and ends them with NULL. */
+unsigned split(char *line, char **words);
+/* Runs a command; 0 or a negative errno value. */
+long run_words(char **words, unsigned count);
+void print_usage(FILE *file);
+
+/* vfio.c: 0 or a negative errno value. */
+long vfio_open(struct object *vf, const char *address);
+long vfio_reset(struct object *vf);
+long vfio_config_write(struct object *vf, uint32_t offset, uint32_t size, uint32_t value);
+long vfio_config_read(struct object *vf, uint32_t offset, uint32_t size, uint32_t *value);
+/* Does a feature (VFIO_DEVICE_FEATURE_...) with these flags and no data. */
+long vfio_feature(struct object *vf, uint32_t flags);
+/* The dma-buf's descriptor, or a negative errno value. */
+long vfio_export(struct object *vf, uint32_t region, uint32_t flags, const char *ranges, uint64_t *size);
+
+/* gpu.c: 0 or a negative errno value. */
+long gpu_open(struct object *gpu, const char *address, bool long_running);
+long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size);
+long gpu_import(struct object *gpu, int dmabuf, struct object *bo);
+long gpu_export(struct object *bo, struct object *dmabuf);
+long gpu_bind(struct object *bo, uint64_t va, uint64_t offset, uint64_t length, unsigned pat);
+long gpu_unbind(struct object *gpu, uint64_t va, uint64_t length);
+long gpu_close_handle(struct object *bo);
+/* Copies with the copy engine and waits; `nanoseconds` is from the exec to the fence. */
+long gpu_copy(struct object *gpu, uint64_t to, uint64_t from, uint64_t length, uint64_t *nanoseconds);
+
+#endif

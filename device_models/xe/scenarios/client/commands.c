@@ -1,0 +1,564 @@
+// SPDX-License-Identifier: MIT
+/* The client's commands: what they make has a name, and later commands use it. Each returns 0 or a negative errno. */
+#define _GNU_SOURCE
+#include "client.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#define OBJECTS 96
+
+static struct object objects[OBJECTS];
+__thread char notes[NOTES];
+
+/* A command that runs in a thread of its own. */
+struct job {
+	char name[32], command[512], notes[NOTES];
+	pthread_t thread;
+	long result;
+	volatile bool done, stop, used;
+};
+
+static struct job jobs[16];
+static __thread struct job *current;
+
+void say(const char *format, ...)
+{
+	size_t used = strlen(notes);
+	va_list arguments;
+
+	if (used && used < NOTES - 1)
+		notes[used++] = ' ';
+	va_start(arguments, format);
+	vsnprintf(notes + used, NOTES - used, format, arguments);
+	va_end(arguments);
+}
+
+uint64_t now_ns(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000ull + time.tv_nsec;
+}
+
+long call(int fd, unsigned long request, void *argument)
+{
+	long result;
+
+	do
+		result = ioctl(fd, request, argument);
+	while (result < 0 && errno == EINTR);
+	return result < 0 ? -errno : result;
+}
+
+long ioctl_value(int fd, unsigned long request, unsigned long value)
+{
+	return ioctl(fd, request, value) < 0 ? -errno : 0;
+}
+
+void pattern_write(volatile void *memory, uint64_t offset, uint64_t length, uint32_t seed)
+{
+	volatile uint32_t *words = memory;
+
+	for (uint64_t i = 0; i < length / 4; i++)
+		words[i] = pattern(offset + 4 * i, seed);
+}
+
+long pattern_check(const volatile void *memory, uint64_t offset, uint64_t length, uint32_t seed)
+{
+	const volatile uint32_t *words = memory;
+	uint64_t wrong = 0, first = 0;
+
+	for (uint64_t i = 0; i < length / 4; i++)
+		if (words[i] != pattern(offset + 4 * i, seed) && !wrong++)
+			first = i;
+	if (!wrong)
+		return 0;
+	say("wrong=%llu first=%#llx found=%#x expected=%#x", (unsigned long long)wrong, (unsigned long long)(4 * first),
+	    words[first], pattern(offset + 4 * first, seed));
+	return -EILSEQ;
+}
+
+static struct object *find(const char *name, enum kind kind)
+{
+	for (struct object *o = objects; o < objects + OBJECTS; o++)
+		if (o->kind == kind && !strcmp(o->name, name))
+			return o;
+	say("what=no_such_object name=%s", name);
+	return NULL;
+}
+
+static struct object *create(const char *name, enum kind kind)
+{
+	for (struct object *o = objects; o < objects + OBJECTS; o++)
+		if (o->kind != NOTHING && !strcmp(o->name, name))
+			o->kind = NOTHING;
+	for (struct object *o = objects; o < objects + OBJECTS; o++)
+		if (o->kind == NOTHING) {
+			*o = (struct object){ .kind = kind, .fd = -1, .container = -1, .group = -1 };
+			snprintf(o->name, sizeof(o->name), "%s", name);
+			return o;
+		}
+	abort();
+}
+
+static uint64_t value(const char *word)
+{
+	return strtoull(word, NULL, 0);
+}
+
+/* Commands ----------------------------------------------------------------------------------------------------- */
+
+#define WANT(variable, name, kind)                                                                                     \
+	struct object *variable = find(name, kind);                                                                    \
+	if (!variable)                                                                                                 \
+		return -ENXIO
+
+static long do_vfio(char **w)
+{
+	return vfio_open(create(w[0], VFIO), w[1]);
+}
+
+static bool inside(struct object *vf, uint64_t offset, uint64_t length)
+{
+	return offset + length <= vf->region_size[2] && !(offset % 4) && !(length % 4);
+}
+
+static long do_fill(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	if (!inside(vf, value(w[1]), value(w[2])))
+		return -ERANGE;
+	pattern_write(vf->bar2 + value(w[1]), value(w[1]), value(w[2]), value(w[3]));
+	return 0;
+}
+
+static long do_check(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	if (!inside(vf, value(w[1]), value(w[2])))
+		return -ERANGE;
+	return pattern_check(vf->bar2 + value(w[1]), value(w[1]), value(w[2]), value(w[3]));
+}
+
+static long do_peek(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	if (!inside(vf, value(w[1]), 4))
+		return -ERANGE;
+	say("value=%#x", *(volatile uint32_t *)(vf->bar2 + value(w[1])));
+	return 0;
+}
+
+static long do_text(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	size_t length = strlen(w[2]);
+
+	if (!inside(vf, value(w[1]), (length + 7) & ~3ull))
+		return -ERANGE;
+	memcpy(vf->bar2 + value(w[1]), w[2], length + 1);
+	return 0;
+}
+
+static long do_reset(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	return vfio_reset(vf);
+}
+
+static long do_config(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	return vfio_config_write(vf, value(w[1]), value(w[2]), value(w[3]));
+}
+
+static long do_read_config(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	uint32_t found;
+	long result = vfio_config_read(vf, value(w[1]), value(w[2]), &found);
+
+	say("value=%#x", found);
+	return result;
+}
+
+static long do_feature(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	return vfio_feature(vf, value(w[1]));
+}
+
+static long do_export(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	uint64_t size;
+	long fd = vfio_export(vf, value(w[1]), w[4] ? value(w[4]) : 0, strcmp(w[2], "-") ? w[2] : "", &size);
+
+	if (fd < 0)
+		return fd;
+	struct object *dmabuf = create(w[3], DMABUF);
+
+	dmabuf->fd = fd;
+	dmabuf->size = size;
+	say("fd=%ld size=%#llx", fd, (unsigned long long)size);
+	return 0;
+}
+
+static long do_gpu(char **w)
+{
+	return gpu_open(create(w[0], GPU), w[1], w[2] && !strcmp(w[2], "lr"));
+}
+
+static long do_buffer(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	return gpu_buffer(gpu, create(w[1], BO), value(w[2]), value(w[3]));
+}
+
+static long do_import(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	WANT(dmabuf, w[1], DMABUF);
+	return gpu_import(gpu, dmabuf->fd, create(w[2], BO));
+}
+
+static long do_reexport(char **w)
+{
+	WANT(bo, w[0], BO);
+	return gpu_export(bo, create(w[1], DMABUF));
+}
+
+/* bind BO VA [OFFSET LENGTH [PAT]] */
+static long do_bind(char **w)
+{
+	WANT(bo, w[0], BO);
+	uint64_t offset = w[2] ? value(w[2]) : 0, length = w[2] ? value(w[3]) : bo->size;
+
+	return gpu_bind(bo, value(w[1]), offset, length, w[2] && w[4] ? value(w[4]) : 2);
+}
+
+static long do_unbind(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	return gpu_unbind(gpu, value(w[1]), value(w[2]));
+}
+
+static long do_gem_close(char **w)
+{
+	WANT(bo, w[0], BO);
+	return gpu_close_handle(bo);
+}
+
+/* copy GPU TO FROM LENGTH [TIMES] */
+static long do_copy(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	uint64_t times = w[4] ? value(w[4]) : 1, best = ~0ull, taken;
+	long result = 0;
+
+	for (uint64_t i = 0; i < times && result == 0; i++) {
+		result = gpu_copy(gpu, value(w[1]), value(w[2]), value(w[3]), &taken);
+		best = taken < best ? taken : best;
+	}
+	say("copy_us=%llu", (unsigned long long)(best / 1000));
+	return result;
+}
+
+/* loop GPU TO FROM LENGTH: until stopped; how often it ended how */
+static long do_loop(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	struct { long result; unsigned count; } seen[8] = {};
+	uint64_t taken;
+
+	if (!current)
+		return -EINVAL;
+	while (!current->stop) {
+		long result = gpu_copy(gpu, value(w[1]), value(w[2]), value(w[3]), &taken);
+
+		for (unsigned i = 0; i < 8; i++)
+			if (!seen[i].count || seen[i].result == result) {
+				seen[i].result = result;
+				seen[i].count++;
+				break;
+			}
+		if (result < 0)
+			usleep(1000);
+	}
+	for (unsigned i = 0; i < 8 && seen[i].count; i++)
+		say("%s=%u", seen[i].result ? strerrorname_np(-seen[i].result) : "OK", seen[i].count);
+	return 0;
+}
+
+/* verify BUFFER AT OFFSET LENGTH SEED: bytes from AT on are those of the BAR's OFFSET */
+static long do_verify(char **w)
+{
+	WANT(bo, w[0], BO);
+	if (!bo->map || value(w[1]) + value(w[3]) > bo->size)
+		return -ERANGE;
+	return pattern_check(bo->map + value(w[1]), value(w[2]), value(w[3]), value(w[4]));
+}
+
+static long do_paint(char **w)
+{
+	WANT(bo, w[0], BO);
+	if (!bo->map || value(w[1]) + value(w[3]) > bo->size)
+		return -ERANGE;
+	pattern_write(bo->map + value(w[1]), value(w[2]), value(w[3]), value(w[4]));
+	return 0;
+}
+
+/* holds BUFFER AT LENGTH WORD: all of it is that dword */
+static long do_holds(char **w)
+{
+	WANT(bo, w[0], BO);
+	if (!bo->map || value(w[1]) + value(w[2]) > bo->size)
+		return -ERANGE;
+	const uint32_t *words = (const uint32_t *)(bo->map + value(w[1]));
+
+	for (uint64_t i = 0; i < value(w[2]) / 4; i++)
+		if (words[i] != (uint32_t)value(w[3])) {
+			say("first=%#llx found=%#x", (unsigned long long)(4 * i), words[i]);
+			return -EILSEQ;
+		}
+	return 0;
+}
+
+static long do_print(char **w)
+{
+	WANT(bo, w[0], BO);
+	say("text=%.200s", (const char *)bo->map + value(w[1]));
+	return 0;
+}
+
+static long do_poll(char **w)
+{
+	WANT(dmabuf, w[0], DMABUF);
+	struct pollfd ready = { .fd = dmabuf->fd, .events = POLLOUT };
+
+	return poll(&ready, 1, value(w[1])) == 1 ? 0 : -ETIME;
+}
+
+static long do_mmap(char **w)
+{
+	WANT(dmabuf, w[0], DMABUF);
+	void *map = mmap(NULL, dmabuf->size, PROT_READ, MAP_SHARED, dmabuf->fd, 0);
+
+	if (map == MAP_FAILED)
+		return -errno;
+	munmap(map, dmabuf->size);
+	return 0;
+}
+
+/* Close the descriptor of a VF, dma-buf or GPU; what was mapped of it is unmapped before. */
+static long do_close(char **w)
+{
+	for (struct object *o = objects; o < objects + OBJECTS; o++) {
+		if (o->kind == NOTHING || strcmp(o->name, w[0]))
+			continue;
+		if (o->kind == VFIO && o->bar2)
+			munmap(o->bar2, o->region_size[2]);
+		o->bar2 = NULL;
+		int fd = o->fd;
+
+		o->fd = -1;
+		return close(fd) < 0 ? -errno : 0;
+	}
+	return -ENXIO;
+}
+
+/* take PID FD NAME SIZE: a dma-buf of another process */
+static long do_take(char **w)
+{
+	int process = syscall(SYS_pidfd_open, (pid_t)value(w[0]), 0);
+
+	if (process < 0)
+		return -errno;
+	int fd = syscall(SYS_pidfd_getfd, process, (int)value(w[1]), 0);
+	long result = fd < 0 ? -errno : 0;
+
+	close(process);
+	if (fd >= 0) {
+		struct object *dmabuf = create(w[2], DMABUF);
+
+		dmabuf->fd = fd;
+		dmabuf->size = value(w[3]);
+	}
+	return result;
+}
+
+/* device NAME PATH: any DRM device, to import into */
+static long do_device(char **w)
+{
+	int fd = open(w[1], O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	create(w[0], GPU)->fd = fd;
+	return 0;
+}
+
+static long do_sleep(char **w)
+{
+	usleep(value(w[0]) * 1000);
+	return 0;
+}
+
+static long do_exit(char **w)
+{
+	exit(value(w[0]));
+}
+
+static long do_spawn(char **w);
+static long do_join(char **w);
+static long do_stop(char **w);
+
+static const struct command {
+	const char *name;
+	long (*run)(char **words);
+	unsigned least, most;
+	const char *usage;
+} commands[] = {
+	{ "vfio", do_vfio, 2, 2, "NAME ADDRESS" },
+	{ "fill", do_fill, 4, 4, "VF OFFSET LENGTH SEED" },
+	{ "check", do_check, 4, 4, "VF OFFSET LENGTH SEED" },
+	{ "peek", do_peek, 2, 2, "VF OFFSET" },
+	{ "text", do_text, 3, 3, "VF OFFSET WORD" },
+	{ "reset", do_reset, 1, 1, "VF" },
+	{ "config", do_config, 4, 4, "VF OFFSET SIZE VALUE" },
+	{ "read-config", do_read_config, 3, 3, "VF OFFSET SIZE" },
+	{ "feature", do_feature, 2, 2, "VF FLAGS" },
+	{ "export", do_export, 4, 5, "VF REGION OFFSET+LENGTH,...|- NAME [FLAGS]" },
+	{ "gpu", do_gpu, 2, 3, "NAME ADDRESS [lr]" },
+	{ "device", do_device, 2, 2, "NAME PATH" },
+	{ "buffer", do_buffer, 4, 4, "GPU NAME VA SIZE" },
+	{ "import", do_import, 3, 3, "GPU DMABUF NAME" },
+	{ "reexport", do_reexport, 2, 2, "BUFFER NAME" },
+	{ "bind", do_bind, 2, 5, "BUFFER VA [OFFSET LENGTH [PAT]]" },
+	{ "unbind", do_unbind, 3, 3, "GPU VA LENGTH" },
+	{ "gem-close", do_gem_close, 1, 1, "BUFFER" },
+	{ "copy", do_copy, 4, 5, "GPU TO FROM LENGTH [TIMES]" },
+	{ "loop", do_loop, 4, 4, "GPU TO FROM LENGTH" },
+	{ "verify", do_verify, 5, 5, "BUFFER AT OFFSET LENGTH SEED" },
+	{ "paint", do_paint, 5, 5, "BUFFER AT OFFSET LENGTH SEED" },
+	{ "holds", do_holds, 4, 4, "BUFFER AT LENGTH WORD" },
+	{ "print", do_print, 2, 2, "BUFFER AT" },
+	{ "poll", do_poll, 2, 2, "DMABUF MS" },
+	{ "mmap", do_mmap, 1, 1, "DMABUF" },
+	{ "close", do_close, 1, 1, "NAME" },
+	{ "take", do_take, 4, 4, "PID FD NAME SIZE" },
+	{ "spawn", do_spawn, 2, WORDS, "JOB COMMAND..." },
+	{ "join", do_join, 2, 2, "JOB MS" },
+	{ "stop", do_stop, 1, 1, "JOB" },
+	{ "sleep", do_sleep, 1, 1, "MS" },
+	{ "exit", do_exit, 1, 1, "CODE" },
+};
+
+unsigned split(char *line, char **words)
+{
+	unsigned count = 0;
+
+	for (char *word = strtok_r(line, " ", &line); word && count < WORDS; word = strtok_r(NULL, " ", &line))
+		words[count++] = word;
+	for (unsigned i = count; i < WORDS + 1; i++)
+		words[i] = NULL;
+	return count;
+}
+
+long run_words(char **words, unsigned count)
+{
+	for (size_t i = 0; count && i < sizeof(commands) / sizeof(*commands); i++) {
+		const struct command *c = &commands[i];
+
+		if (strcmp(c->name, words[0]))
+			continue;
+		if (count - 1 < c->least || count - 1 > c->most) {
+			say("usage=%s_%s", c->name, c->usage);
+			return -E2BIG;
+		}
+		return c->run(words + 1);
+	}
+	say("what=no_such_command");
+	return -ENOSYS;
+}
+
+void print_usage(FILE *file)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+		fprintf(file, "  %s %s\n", commands[i].name, commands[i].usage);
+}
+
+static void *run_job(void *argument)
+{
+	struct job *job = argument;
+	char line[sizeof(job->command)], *words[WORDS + 1];
+
+	current = job;
+	strcpy(line, job->command);
+	uint64_t started = now_ns();
+
+	job->result = run_words(words, split(line, words));
+	say("us=%llu", (unsigned long long)((now_ns() - started) / 1000));
+	memcpy(job->notes, notes, NOTES);
+	__atomic_store_n(&job->done, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+static struct job *find_job(const char *name)
+{
+	for (struct job *job = jobs; job < jobs + 16; job++)
+		if (job->used && !strcmp(job->name, name))
+			return job;
+	return NULL;
+}
+
+static long do_spawn(char **w)
+{
+	for (struct job *job = jobs; job < jobs + 16; job++) {
+		if (job->used && strcmp(job->name, w[0]))
+			continue;
+		*job = (struct job){ .used = true };
+		snprintf(job->name, sizeof(job->name), "%s", w[0]);
+		for (w++; *w; w++) {
+			strcat(job->command, *w);
+			strcat(job->command, " ");
+		}
+		return -pthread_create(&job->thread, NULL, run_job, job);
+	}
+	return -ENOSPC;
+}
+
+/* The result of the job's command, or -ETIME while it runs. */
+static long do_join(char **w)
+{
+	struct job *job = find_job(w[0]);
+	uint64_t end = now_ns() + value(w[1]) * 1000000;
+
+	if (!job)
+		return -ENXIO;
+	while (!__atomic_load_n(&job->done, __ATOMIC_ACQUIRE)) {
+		if (now_ns() > end)
+			return -ETIME;
+		usleep(1000);
+	}
+	say("%s", job->notes);
+	return job->result;
+}
+
+static long do_stop(char **w)
+{
+	struct job *job = find_job(w[0]);
+
+	if (!job)
+		return -ENXIO;
+	job->stop = true;
+	return 0;
+}

@@ -1,0 +1,108 @@
+"""What PPGTTs map, as ranges: contiguous on both sides, with entries that are the same but for their address.
+
+A range is {"va", "size", "pages" (size of a page), "kind", "address", "writable", "entry" (the first one)}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from device_models.xe.address_space import AddressSpaces
+from device_models.xe.function import Gpu
+from device_models.xe.ggtt import ADDRESS_MASK
+from device_models.xe.ppgtt import (
+    COMPACT_64K,
+    DEVICE_MEMORY,
+    LARGE,
+    NULL,
+    PRESENT,
+    ROOT_LEVEL,
+    WRITABLE,
+    PpgttSpace,
+)
+from emulator.interconnect import AccessFault
+
+_LARGEST_LEAF = 2
+_LEVEL_SHIFTS = (12, 21, 30, 39, 48)
+_SIZES = {12: "4K", 16: "64K", 21: "2M", 30: "1G"}
+
+Leaf = tuple[int, int, int]
+"""(virtual address, entry, log2 of the size)."""
+
+
+def ppgtt_command(gpu: Gpu) -> Callable[..., list[dict[str, Any]]]:
+    """The control socket's `ppgtt` for this card."""
+
+    def ppgtt(
+        function: str | None = None, asid: int | None = None, start: int = 0, end: int = 1 << 48
+    ) -> list[dict[str, Any]]:
+        """PPGTTs that contexts use now, and what they map in [start, end); the kernel's own has ASID 0."""
+        found = []
+        for space in AddressSpaces.of(gpu.fabric).spaces():
+            if not isinstance(space, PpgttSpace):
+                continue
+            name = space.function.pci.name
+            if function in (None, name) and asid in (None, space.asid):
+                ranges = list(_merged(_leaves(gpu, space, space.root, ROOT_LEVEL, 0, False, start, end)))
+                found.append({"function": name, "asid": space.asid, "root": space.root, "ranges": ranges})
+        return sorted(found, key=lambda entry: (str(entry["function"]), entry["asid"], entry["root"]))
+
+    return ppgtt
+
+
+def _leaves(
+    gpu: Gpu, space: PpgttSpace, table: int, level: int, base: int, compact: bool, start: int, end: int
+) -> Iterator[Leaf]:
+    try:
+        found = gpu.vram.resolve(space.function.pci, table, 0x1000, False)
+    except AccessFault:
+        return
+    if found is None or len(found[1]) < 0x1000:
+        return
+    entries = found[1].cast("Q")
+    shift = 16 if compact else _LEVEL_SHIFTS[level]
+    first = max(0, start - base) >> shift
+    for index in range(first, 32 if compact else 512):
+        address = base + (index << shift)
+        if address >= end:
+            return
+        entry = entries[index]
+        if not entry & PRESENT:
+            continue
+        if not level or (entry & LARGE and level <= _LARGEST_LEAF):
+            yield address, entry, shift
+        else:
+            compact_below = level == 1 and bool(entry & COMPACT_64K)
+            yield from _leaves(gpu, space, entry & ADDRESS_MASK, level - 1, address, compact_below, start, end)
+
+
+def _merged(leaves: Iterator[Leaf]) -> Iterator[dict[str, Any]]:
+    current: dict[str, Any] | None = None
+    attributes = 0
+    for address, entry, shift in leaves:
+        target, flags = entry & ADDRESS_MASK & -(1 << shift), entry & ~(ADDRESS_MASK & -(1 << shift))
+        if (
+            current is not None
+            and flags == attributes
+            and _SIZES[shift] == current["pages"]
+            and current["va"] + current["size"] == address
+            and (current["address"] + current["size"] == target or entry & NULL)
+        ):
+            current["size"] += 1 << shift
+            continue
+        if current is not None:
+            yield current
+        kind = "null" if entry & NULL else "vram" if entry & DEVICE_MEMORY else "system"
+        attributes = flags
+        current = {
+            "va": address,
+            "size": 1 << shift,
+            "pages": _SIZES[shift],
+            "kind": kind,
+            "address": target,
+            "writable": bool(entry & WRITABLE),
+            "entry": entry,
+        }
+    if current is not None:
+        yield current

@@ -1,0 +1,80 @@
+"""Programs for a guest, compiled on this machine: static, against the uAPI headers of the guest's kernel.
+
+Binaries are kept in the user's cache under the hash of all that goes into them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from emulator.guest.cache import building, cache_dir, lock
+from emulator.guest.environment import Environment
+from emulator.guest.errors import GuestError
+
+COMPILER_VARIABLE = "CC"
+FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-static", "-pthread", "-s")
+_HEADERS = ("usr/include", "usr/include/x86_64-linux-gnu")
+
+
+class NoCompiler(GuestError):
+    """This machine cannot compile programs for a guest; the text says what to install."""
+
+
+class CompileError(GuestError):
+    """A source does not compile; the text has the compiler's output."""
+
+
+def compile_program(environment: Environment, name: str, folder: Path) -> Path:
+    """The program made of all C sources in `folder`, from the cache while nothing it is made from has changed.
+
+    Raises `NoCompiler` or `CompileError`.
+    """
+    command = compiler()
+    sources = sorted(path for path in folder.iterdir() if path.suffix in (".c", ".h"))
+    target = cache_dir() / "guest-programs" / _key(command, environment, sources)
+    if not target.exists():
+        with lock(target.parent / "lock"):
+            if not target.exists():
+                with building(target) as work:
+                    headers = (f"-isystem{environment.path(path)}" for path in _HEADERS)
+                    files = (str(path) for path in sources if path.suffix == ".c")
+                    _run([*command, *FLAGS, *headers, *files, "-o", str(work / name)])
+    return target / name
+
+
+def compiler() -> list[str]:
+    """The C compiler's command. Raises `NoCompiler`."""
+    if named := os.environ.get(COMPILER_VARIABLE):
+        return shlex.split(named)
+    for candidate in ("cc", "gcc", "clang"):
+        if path := shutil.which(candidate):
+            return [path]
+    raise NoCompiler(
+        "programs for guests need a C compiler with a static C library, and there is no cc, gcc or clang on PATH: "
+        f"install one (Debian and Ubuntu: apt-get install gcc libc6-dev) or name it in {COMPILER_VARIABLE}"
+    )
+
+
+def _key(command: Sequence[str], environment: Environment, sources: Sequence[Path]) -> str:
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    parts = [*command, version, *FLAGS, environment.manifest.packages.get("linux-libc-dev", "")]
+    parts += [f"{path.name}\n{path.read_text()}" for path in sources]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return
+    if "cannot find -lc" in done.stderr or "cannot find -lpthread" in done.stderr:
+        raise NoCompiler(
+            "programs for guests are linked statically, and there is no static C library (libc.a) here: "
+            "Debian and Ubuntu: apt-get install libc6-dev; Fedora: dnf install glibc-static"
+        )
+    raise CompileError(f"{shlex.join(command)}:\n{done.stderr}")
