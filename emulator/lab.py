@@ -81,7 +81,10 @@ class LiveCard(ServedCard):
 
     def client(self, function: str | None = None) -> Client:
         """A vfio-user client of a function, in a guest's stead; close it. Raises OSError when it has one already."""
-        return Client(self.socket(function))
+        client = Client(self.socket(function))
+        # A device is reset for a new client, on its executor; a test should not have to know. This waits for its turn.
+        self.call("ledger")
+        return client
 
     def conformance(self, *cases: str, function: str | None = None, skip: Mapping[str, str] | None = None) -> list[str]:
         """Run the conformance suite against a function that has no other client; returns what failed, in words.

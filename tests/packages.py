@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -24,3 +27,16 @@ def install(project: Path, target: Path) -> None:
     for group, entries in table["project"]["entry-points"].items():
         lines += [f"[{group}]", *(f"{entry} = {value}" for entry, value in entries.items())]
     (information / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+def run_tests(project: Path, target: Path, marks: str) -> None:
+    """Install `project` into `target` and run those of its tests that have these marks, in a pytest of their own."""
+    install(project, target)
+    environment = {**os.environ, "PYTHONPATH": str(target)}
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider", "--strict-markers"]
+    result = subprocess.run(
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=115, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert " passed" in result.stdout

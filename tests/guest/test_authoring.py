@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from emulator.authoring.new import new_package
 from emulator.guest import MissingEnvironment, locate
-from tests.packages import install
+from tests.packages import run_tests
 
 pytestmark = pytest.mark.guest
 
@@ -23,17 +20,4 @@ def test_a_new_package_works_in_a_guest(kind: str, tmp_path: Path) -> None:
     except MissingEnvironment as exc:
         pytest.skip(f"{exc} (or run scripts/setup)")
     new_package(kind, f"first-{kind}", tmp_path)
-    install(tmp_path / f"first-{kind}", tmp_path / "installed")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
-    environment.pop("PYTEST_ADDOPTS", None)
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "guest", "-p", "no:cacheprovider"],
-        cwd=tmp_path / f"first-{kind}",
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "passed" in result.stdout
+    run_tests(tmp_path / f"first-{kind}", tmp_path / "installed", "guest")
