@@ -317,6 +317,8 @@ class Battlemage:
         for gt in self.gpu.gts:
             gt.engines.reset()
             gt.guc.reset()
+            for client in gt.guc.clients:
+                client.mailbox.clear()
         self._pf_registers.reset()
         for block in self._resets:
             block.reset()
