@@ -54,10 +54,13 @@ class PpgttSpace(AddressSpace):
         self.name = f"PPGTT {self.root:#x}"
         self._tables: dict[int, Table] = {}
         """Level 0 tables by address >> 21: what a page walk mostly needs."""
+        self._directories: dict[int, memoryview] = {}
+        """Level 1 tables by address >> 30."""
 
     def flush(self) -> None:
         """Forget every translation kept."""
         self._tables.clear()
+        self._directories.clear()
         super().flush()
 
     def extent(self, address: int, length: int, write: bool) -> Extent:
@@ -155,22 +158,28 @@ class PpgttSpace(AddressSpace):
     def _walk(self, address: int, write: bool) -> tuple[memoryview, int, int, int, int]:
         """(table, index, shift, entry, level) of the leaf of `address`. Raises `TranslationFault`."""
         kept = self._tables.get(address >> 21)
-        level = 0
         if kept is None:
-            entry, view = 0, None
-            table = self.root
-            for level in range(ROOT_LEVEL, 0, -1):
-                view = self._entries(table, address, level, write)
-                index = address >> _SHIFTS[level] & 0x1FF
-                entry = view[index]
-                if not entry & PRESENT:
-                    raise self._fault(address, level, entry, write, "not present")
-                if entry & LARGE and level <= _LARGEST_LEAF:
-                    return self._leaf(view, index, _SHIFTS[level], address, level, write)
-                table = entry & ADDRESS_MASK
-            view = self._entries(table, address, 0, write)
-            kept = (view[:32], 16) if entry & COMPACT_64K else (view, 12)
-            self._tables[address >> 21] = kept
+            view = self._directories.get(address >> 30)
+            if view is None:
+                table = self.root
+                for level in (4, 3, 2):
+                    view = self._entries(table, address, level, write)
+                    index = address >> _SHIFTS[level] & 0x1FF
+                    entry = view[index]
+                    if not entry & PRESENT:
+                        raise self._fault(address, level, entry, write, "not present")
+                    if entry & LARGE and level == _LARGEST_LEAF:
+                        return self._leaf(view, index, _SHIFTS[level], address, level, write)
+                    table = entry & ADDRESS_MASK
+                view = self._directories[address >> 30] = self._entries(table, address, 1, write)
+            index = address >> 21 & 0x1FF
+            entry = view[index]
+            if not entry & PRESENT:
+                raise self._fault(address, 1, entry, write, "not present")
+            if entry & LARGE:
+                return self._leaf(view, index, 21, address, 1, write)
+            view = self._entries(entry & ADDRESS_MASK, address, 0, write)
+            kept = self._tables[address >> 21] = (view[:32], 16) if entry & COMPACT_64K else (view, 12)
         view, shift = kept
         return self._leaf(view, (address & 0x1FFFFF) >> shift, shift, address, 0, write)
 

@@ -264,7 +264,10 @@ class Vram:
             def touched(window: Window) -> bool:
                 return window.owner in owners
 
-            self.fabric.revoke(touched)
+            if not self.fabric.revoke(touched):
+                # Views of page tables are kept without a window.
+                for callback in self.fabric.on_revoke:
+                    callback()
 
 
 def _runs(blocks: list[tuple[int, Home]]) -> list[tuple[int, int, Home]]:
