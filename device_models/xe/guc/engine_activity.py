@@ -8,6 +8,7 @@ the change numbers moved; so records are brought up to date whenever activity ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 
 from device_models.xe.address_space import TranslationFault
@@ -48,6 +49,8 @@ class EngineActivity:
         self._guc = guc
         self._device: _Buffers | None = None
         self._functions: _Buffers | None = None
+        self.on_tick: list[Callable[[], None]] = []
+        """Called every few milliseconds while there is work, and a few times after it."""
         self._ticking = False
         self._idle = 0
         self._last: dict[tuple[int, str, int], int] = {}
@@ -92,6 +95,8 @@ class EngineActivity:
 
     def _tick(self) -> None:
         self._ticking = False
+        for callback in self.on_tick:
+            callback()
         if not self._guc.boot.running:
             return
         idle = 0 if self._update() else self._idle + 1
