@@ -103,6 +103,10 @@ CHUNK_SHIFT = 21
 CHUNK_SIZE = 1 << CHUNK_SHIFT
 """A window that is kept spans no more than this, and no more than its page-table entry."""
 
+_MOST_PAGES = 1 << 16
+_MOST_REGIONS = 1 << 12
+"""How much a space keeps before it begins anew."""
+
 _ZEROS = memoryview(bytes(CHUNK_SIZE))
 _NOBODY = LedgerEntry("none", "none", "none", "null")
 
@@ -150,6 +154,10 @@ class AddressSpace:
         self._readable_chunks.clear()
         self._writable_chunks.clear()
 
+    def invalidated(self) -> None:
+        """The driver took translations back: forget all that is kept."""
+        self.flush()
+
     def drop_windows(self) -> None:
         """Some window was revoked: forget all that is kept."""
         self._regions.clear()
@@ -185,6 +193,8 @@ class AddressSpace:
                 window = self.open(extent._replace(address=key[1], length=CHUNK_SIZE), write)
             except AccessFault:
                 return self.open(extent, write), 0
+            if len(self._regions) >= _MOST_REGIONS:
+                self._regions.clear()
             self._regions[key] = window
         if offset >= window.length or not window.valid:
             return self.open(extent, write), 0
@@ -276,6 +286,8 @@ class AddressSpace:
                 return None
             if page.words.nbytes == CHUNK_SIZE:
                 chunks[address >> CHUNK_SHIFT] = page
+        if len(kept) >= _MOST_PAGES:
+            kept.clear()
         kept[address >> 12] = page
         if page.window is not None and not page.window.valid:
             # Revoked by another thread after it was opened and before it was kept.
@@ -369,7 +381,7 @@ class AddressSpaces:
         """Forget the translations of a function: of one of its PPGTTs, or (`asid` None) of all it has."""
         for space in self.spaces():
             if space.function.vfid == vfid and (asid is None or getattr(space, "asid", None) == asid):
-                space.flush()
+                space.flush() if asid is None else space.invalidated()
 
     def spaces(self) -> list[AddressSpace]:
         """Those that somebody holds."""

@@ -82,7 +82,10 @@ def address(streamer: CommandStreamer, dword: int, relative: int, remapped: int 
 
 
 def read(streamer: CommandStreamer, offset: int) -> int:
-    """The register at the absolute `offset` as the running context sees it."""
+    """The register at the absolute `offset` as the running context sees it.
+
+    A read that does something is made from the ring and GGTT batches only; others see what is stored.
+    """
     lrc = streamer.lrc
     own = offset - streamer.base
     if 0 <= own < ENGINE_REGISTERS:
@@ -101,7 +104,7 @@ def read(streamer: CommandStreamer, offset: int) -> int:
     if offset >= registers.size:
         return 0
     declared = registers.registers.get(offset)
-    if declared is not None and declared.read is not None:
+    if declared is not None and declared.read is not None and streamer.privileged:
         return declared.read()
     return registers.peek(offset)
 

@@ -34,8 +34,8 @@ _FIRST_WAIT, _LONGEST_WAIT = 50e-6, 1e-3
 """Seconds between looks at a semaphore: doubled each time nothing has changed."""
 
 _PATIENCE = 0.005
-"""Seconds that a context gets to be preempted in, however short its timeout: the driver allows 1 us when it kills a
-queue, in which hardware executes what takes the engine here a thousand times as long."""
+"""Seconds that a context may run to get to a preemption point, however short its timeout: the driver allows 1 us when
+it kills a queue, in which hardware executes what takes the engine here a thousand times as long."""
 
 _COMMANDS_PER_JUMP = 64
 _SPINNING_SLICES = 5
@@ -45,7 +45,17 @@ _SPINNING_SLICES = 5
 class _Slot:
     """What the scheduler knows of an engine."""
 
-    __slots__ = ("engine", "function", "function_since", "preempt_time", "scheduled", "spinning", "timer", "wait")
+    __slots__ = (
+        "engine",
+        "function",
+        "function_since",
+        "preempt_ran",
+        "preempt_since",
+        "scheduled",
+        "spinning",
+        "timer",
+        "wait",
+    )
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -54,8 +64,8 @@ class _Slot:
         self.wait = 0.0
         """Seconds until the next look at what it waits for; 0 while it does not wait."""
         self.spinning = 0
-        self.preempt_time = 0.0
-        """Seconds that it ran since it was asked to preempt."""
+        self.preempt_since = self.preempt_ran = 0.0
+        """When it was asked to preempt (`time.monotonic`), and the seconds that it ran since then."""
         self.function = -1
         self.function_since = 0.0
         """Whose turn it is by function, and since when (`time.monotonic`)."""
@@ -197,7 +207,7 @@ class Scheduler:
         streamer = engine.streamer
         if not streamer.preempt and self._should_yield(slot):
             streamer.preempt = True
-            slot.preempt_time = 0.0
+            slot.preempt_since, slot.preempt_ran = time.monotonic(), 0.0
         self.slices += 1
         in_one_command = streamer.lrc.bulk is not None
         start = time.perf_counter()
@@ -205,7 +215,8 @@ class Scheduler:
         elapsed = time.perf_counter() - start
         if in_one_command or streamer.lrc.bulk is not None:
             # Not a context that ignores preemption: a blit of gigabytes takes longer here than on hardware.
-            slot.preempt_time -= elapsed
+            slot.preempt_since += elapsed
+            slot.preempt_ran -= elapsed
         if outcome == cs.WAITING:
             self._waiting(slot, elapsed)
         else:
@@ -227,7 +238,7 @@ class Scheduler:
             return
         if streamer.executed < streamer.jumps * _COMMANDS_PER_JUMP:
             slot.spinning += 1
-            if slot.spinning > _SPINNING_SLICES:
+            if slot.spinning > _SPINNING_SLICES and not streamer.preempt:
                 self._wake_later(slot, elapsed)
                 return
         else:
@@ -248,16 +259,16 @@ class Scheduler:
             self._wake_later(slot, slot.wait)
 
     def _preemption_failed(self, slot: _Slot, elapsed: float) -> bool:
-        """Count the time that a context ignores preemption; reset it when that is too long."""
+        """Reset a context that has ignored preemption for too long."""
         engine, context = slot.engine, slot.engine.context
         assert context is not None
-        assert engine.lrc is not None
         if not engine.streamer.preempt:
             return False
-        slot.preempt_time += elapsed
+        slot.preempt_ran += elapsed
         limits = [context.preempt_us, self.policy(context.function.vfid).preempt_us]
         limit = min((limit for limit in limits if limit), default=0)
-        if not limit or slot.preempt_time < max(limit / 1e6, _PATIENCE):
+        # The executor may have been busy with others: it must also have had its chance.
+        if not limit or slot.preempt_ran < _PATIENCE or time.monotonic() - slot.preempt_since < limit / 1e6:
             return False
         self._reset_engine(slot, context, f"not preempted in {limit} us")
         return True

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe import ppgtt
+from device_models.xe import address_space, ppgtt
 from device_models.xe.address_space import TranslationFault
 from device_models.xe.vram import BLOCK_SIZE
 from emulator.interconnect import AccessFault, Space
@@ -320,3 +320,18 @@ def test_a_piece_whose_surroundings_are_out_of_reach_gets_a_window_of_its_own(ri
     assert offset + 0x1000 <= window.length
     space.write(0x1000, b"hello")
     assert bytes(rig.ram.of("pf")[0x2000:0x2005]) == b"hello"
+
+
+def test_a_space_does_not_keep_pages_without_end(tables: PageTables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address_space, "_MOST_PAGES", 4)
+    monkeypatch.setattr(address_space, "_MOST_REGIONS", 1)
+    tables.map(0x1000, 0x60_0000, 0x10000)
+    tables.map(0x4000, 0x10_0000)
+    space = tables.space()
+    for n in range(16):
+        space.write32(0x1000 + n * 0x1000, n)
+    assert len(space.writable) <= 4
+    assert [space.read32(0x1000 + n * 0x1000) for n in range(16)] == list(range(16))
+    for extent in space.extents(0x1000, 0x10000, False):
+        space.locate(extent, False)
+    assert len(space._regions) <= 1

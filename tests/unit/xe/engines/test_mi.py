@@ -704,3 +704,16 @@ def _leaf_table(job: Job) -> int:
 @pytest.mark.parametrize("engine_class", [RENDER, COMPUTE, COPY])
 def test_every_engine_class_runs_mi_commands(lab: Lab, engine_class: int) -> None:
     assert lab.execute(*sdi(DATA_VA, 1), engine_class=engine_class).data() == [1]
+
+
+def test_only_privileged_reads_do_what_reads_do(lab: Lab) -> None:
+    reads: list[int] = []
+
+    def read() -> int:
+        reads.append(1)
+        return 0x77
+
+    lab.pf.registers.add([Register("COUNTED", 0x4F200, reset=0x11, read=read)])
+    assert lab.execute(*srm(0x4F200, DATA_VA, flags=0)).data() == [0x11]
+    assert not reads
+    assert ring_job(lab, *srm(0x4F200, DATA_VA, flags=0)).data() == [0x77]
