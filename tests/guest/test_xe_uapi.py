@@ -1,6 +1,7 @@
 """The stock xe driver on the emulated card, as user space sees it: every check of the programs in programs/xe/.
 
-One guest runs them all. A program runs when the first of its checks is asked for; each check is a test of its own.
+One guest runs them all on the PF, and one on a VF that the PF's driver has enabled. A program runs when the first of
+its checks is asked for; each check is a test of its own.
 """
 
 from __future__ import annotations
@@ -19,14 +20,28 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]
 
 PROGRAM_TIMEOUT = 300
 
-# VRAM that fits into the guest's memory, because one program has it evicted there.
-SERVE = ["--set", "vram=1GiB"]
+# VRAM that fits into the guest's memory, because one program has it evicted there. The VF is given a quarter.
+SERVE = {"pf": ["--set", "vram=1GiB"], "vf": ["--vfs", "1", "--set", "vram=4GiB", "--set", "vf_bar2=2GiB"]}
 MEMORY = 2048
+PF, VF = "0000:01:00.0", "0000:01:00.1"
 
-# What this card does not have, by check: everything else must run.
+# What is not there, by function and check: everything else must run.
+NO_HUC = ("query", "huc_tells_its_version_or_that_it_is_absent")
+ONE_ENGINE_EACH = ("exec", "queues_that_may_run_on_any_engine_of_a_class")
 SKIPPED = {
-    ("query", "huc_tells_its_version_or_that_it_is_absent"): "the default card has no media GT",
-    ("exec", "queues_that_may_run_on_any_engine_of_a_class"): "the default card has one engine of each class",
+    "pf": {NO_HUC, ONE_ENGINE_EACH},
+    # The driver does not read timestamp registers on a VF.
+    "vf": {
+        NO_HUC,
+        ONE_ENGINE_EACH,
+        ("query", "engine_cycles_run_at_the_reference_clock"),
+        ("query", "engine_cycles_never_go_back"),
+        ("query", "engine_cycles_are_stamped_with_the_clock_asked_for"),
+        ("accounting", "an_idle_client_uses_no_engine"),
+        ("accounting", "a_spinner_keeps_its_engine_busy"),
+        ("accounting", "clients_divide_an_engine_between_them"),
+        ("accounting", "what_a_queue_used_stays_when_it_is_gone"),
+    },
 }
 
 
@@ -35,7 +50,8 @@ class Uapi:
     """A guest with the driver loaded, and what the programs said so far."""
 
     lab: Lab
-    device: str
+    function: str
+    address: str
     results: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -47,7 +63,7 @@ class Uapi:
     def _run(self, program: str) -> None:
         self.results[program], self.problems[program] = {}, ""
         try:
-            done = self.lab.guest.run(f"xe-{program} --device {self.device}", timeout=PROGRAM_TIMEOUT)
+            done = self.lab.guest.run(f"xe-{program} --device {self.address}", timeout=PROGRAM_TIMEOUT)
         except GuestError as error:
             self.problems[program] = str(error)
             raise
@@ -55,16 +71,18 @@ class Uapi:
         self.problems[program] = f"{problem_of(done.stdout, done.returncode)}\n{done.stderr}"
 
 
-@pytest.fixture(scope="module")
-def uapi() -> Iterator[Uapi]:
+@pytest.fixture(scope="module", params=["pf", "vf"])
+def uapi(request: pytest.FixtureRequest) -> Iterator[Uapi]:
     try:
         binaries = compile_all(locate())
     except NoCompiler as error:
         pytest.skip(str(error))
-    with open_lab(SERVE, modules=["xe"], files=dict(files_for(binaries)), memory=MEMORY) as lab:
+    function = request.param
+    with open_lab(SERVE[function], modules=["xe"], files=dict(files_for(binaries)), memory=MEMORY) as lab:
         lab.sh("modprobe xe", timeout=120)
-        node = lab.sh("ls -d /sys/bus/pci/drivers/xe/0000:*/drm/renderD*")
-        yield Uapi(lab, node.split("/")[6])
+        if function == "vf":
+            lab.sh(f"echo 1 >/sys/bus/pci/devices/{PF}/sriov_numvfs", timeout=60)
+        yield Uapi(lab, function, PF if function == "pf" else VF)
 
 
 @pytest.mark.parametrize(
@@ -73,8 +91,10 @@ def uapi() -> Iterator[Uapi]:
 )
 def test_check(uapi: Uapi, program: str, check: str) -> None:
     outcome = uapi.outcome(program, check)
-    details = "\n".join(outcome.details)
     if outcome.skipped is not None:
-        assert (program, check) in SKIPPED, f"skipped: {outcome.skipped}"
+        if (program, check) not in SKIPPED[uapi.function]:
+            pytest.fail(f"skipped on the {uapi.function}: {outcome.skipped}", pytrace=False)
         pytest.skip(outcome.skipped)
-    assert outcome.passed, f"xe-{program} {check}:\n{details}"
+    if not outcome.passed:
+        details = "\n  ".join(outcome.details)
+        pytest.fail(f"xe-{program} --device {uapi.address} {check}:\n  {details}", pytrace=False)

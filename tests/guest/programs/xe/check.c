@@ -114,20 +114,27 @@ static void mark_kernel_log(const char *check)
 	}
 }
 
+static bool contains_any(const char *message, const char *const *words, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strstr(message, words[i]))
+			return true;
+	return false;
+}
+
 /* Whether a line of the kernel's log (Documentation/ABI/testing/dev-kmsg) fails a check. */
 static bool is_bad(unsigned level, const char *message, bool expects_errors)
 {
-	static const char *const never[] = {
-		/* splats */
-		"WARNING: ", "BUG: ", "Oops", "cut here", "refcount_t:", "blocked for more than", "general protection",
-		"possible recursive", "possible circular", "wedged",
-		/* what xe says when the device or its GuC did not do what was asked, whatever the job did */
-		"failed to respond", "invalidation fence timeout", "CAT error reported by GuC!", "not started", "timestamp stuck",
-	};
+	static const char *const splats[] = { "WARNING: ", "BUG: ", "Oops", "cut here", "refcount_t:", "blocked for more than",
+					      "general protection", "possible recursive", "possible circular", "wedged" };
+	/* What xe warns of when the device or its GuC does not do what was asked, whatever the job did. */
+	static const char *const defects[] = { "failed to respond", "invalidation fence timeout", "CAT error reported by GuC!",
+					       "not started", "timestamp stuck" };
 
-	for (size_t i = 0; i < sizeof(never) / sizeof(*never); i++)
-		if (strstr(message, never[i]))
-			return true;
+	if (contains_any(message, splats, sizeof(splats) / sizeof(*splats)))
+		return true;
+	if (level <= 4 && contains_any(message, defects, sizeof(defects) / sizeof(*defects)))
+		return true;
 	if (expects_errors)
 		return false;
 	return (level <= 3 && (strstr(message, "xe ") || strstr(message, "[drm]"))) || strstr(message, "Timedout job");
