@@ -194,6 +194,18 @@ class PrivateApt:
             complaints.append(f"{mirror.uri}:\n{_last_lines(output)}")
         raise FetchFailed("apt could not fetch Debian's package lists.\n" + "\n".join(complaints))
 
+    def names(self, prefix: str) -> list[str]:
+        """Names of packages that begin with `prefix`, after `update`."""
+        return _query(["apt-cache", "-c", str(self._configuration), "pkgnames", prefix]).split()
+
+    def download_alone(self, names: Sequence[str], progress: Callable[[float, str], None]) -> list[Package]:
+        """Download exactly these packages, without what they need. Raises `FetchFailed`."""
+        folder = self.directory / "cache/archives"
+        output, code = self._run(["download", "-q", *names], progress, folder)
+        if code != 0:
+            raise FetchFailed(f"apt could not download {', '.join(names)}.\n{_last_lines(output)}")
+        return [Package(name, "", next(folder.glob(f"{name}_*.deb"))) for name in names]
+
     def download(self, packages: Sequence[str], progress: Callable[[float, str], None]) -> list[Package]:
         """Download packages with everything they need.
 
@@ -245,7 +257,9 @@ class PrivateApt:
         text = "".join(f"#clear {name};\n" for name in cleared)
         return text + "".join(f'{name} "{value}";\n' for name, value in settings.items())
 
-    def _run(self, arguments: list[str], progress: Callable[[float, str], None] | None) -> tuple[str, int]:
+    def _run(
+        self, arguments: list[str], progress: Callable[[float, str], None] | None, folder: Path | None = None
+    ) -> tuple[str, int]:
         command = ["apt-get", "-c", str(self._configuration)]
         if progress is None:
             done = subprocess.run(
@@ -261,6 +275,7 @@ class PrivateApt:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            cwd=folder,
         )
         assert process.stdout is not None
         output, total = [], ""

@@ -10,7 +10,8 @@ from typing import Annotated
 import trio
 import typer
 
-from emulator.guest import GuestError, GuestSpec, Iommu, Kernel, Machine, boot, environment
+from emulator.guest import GuestError, GuestSpec, Iommu, Kernel, KernelError, Machine, boot, environment
+from emulator.guest.packaged_kernels import fetch_kernel, find_kernel
 from emulator.guest.progress import Progress
 from emulator.guest.served import ServedCardError, served_card
 from emulator.qemu_arguments import CardDescription, device_arguments
@@ -18,13 +19,19 @@ from emulator.qemu_arguments import CardDescription, device_arguments
 app = typer.Typer(help="Guests: QEMU with a kernel, and a card of ours in it.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(epilog="Example: vfio-user-xe guest fetch --kernel 6.18, then guest run --kernel 6.18 ...")
 def fetch(
     update: Annotated[bool, typer.Option("--update", help="Fetch the newest packages even if all is there.")] = False,
+    kernels: Annotated[
+        list[str] | None,
+        typer.Option("--kernel", metavar="SERIES", help="Also Debian's kernel of a series; repeatable."),
+    ] = None,
 ) -> None:
     """Download QEMU, a kernel, firmware and tools into the user's cache (once, about 180 MB, no root needed)."""
     try:
         found = environment.fetch(update=update, progress=Progress())
+        for series in kernels or []:
+            print(f"kernel {series}: {fetch_kernel(series, progress=Progress()).image}")
     except GuestError as exc:
         print(f"vfio-user-xe: {exc}", file=sys.stderr)
         raise typer.Exit(1) from None
@@ -52,7 +59,9 @@ def run(
     modules: Annotated[
         list[str] | None, typer.Option("--module", metavar="NAME", help="Module to have in the guest; repeatable.")
     ] = None,
-    kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="BZIMAGE|SERIES", help="Your own kernel, or a fetched one such as 6.18.")
+    ] = None,
     modules_dir: Annotated[
         Path | None, typer.Option("--modules", metavar="DIR", help="Its modules (what modules_install made).")
     ] = None,
@@ -89,7 +98,7 @@ def run(
             modules=tuple(sorted(wanted)),
             firmware=tuple(firmware or default_firmware(wanted)),
             files={name: Path(host) for name, host in contents.items()},
-            kernel=Kernel.custom(kernel, modules_dir) if kernel is not None else None,
+            kernel=chosen_kernel(kernel, modules_dir),
             append=append,
             accelerator=accelerator,
             console_log=console,
@@ -110,6 +119,18 @@ def run(
         print(f"vfio-user-xe: {exc}", file=sys.stderr)
         raise typer.Exit(1) from None
     raise typer.Exit(code)
+
+
+def chosen_kernel(kernel: str | None, modules: Path | None) -> Kernel | None:
+    """What `--kernel` and `--modules` mean. Raises `KernelError`."""
+    if kernel is None:
+        return None
+    if "/" in kernel or Path(kernel).exists() or modules is not None:
+        return Kernel.custom(Path(kernel), modules)
+    found = find_kernel(kernel)
+    if found is None:
+        raise KernelError(f"kernel {kernel} is not in the cache: vfio-user-xe guest fetch --kernel {kernel}")
+    return found
 
 
 def default_firmware(modules: set[str]) -> list[str]:
