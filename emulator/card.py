@@ -26,6 +26,7 @@ from emulator.faults import Faults
 from emulator.interconnect import Fabric, Initiator, Interconnect, Space
 from emulator.memory import Memory
 from emulator.observe.accesses import trace_fabric, trace_function, trace_registers
+from emulator.observe.links import trace_links
 from emulator.observe.stalls import StallWatchdog
 from emulator.observe.trace import Tracer
 from emulator.options import CardError, Option, check_options, unknown
@@ -227,6 +228,7 @@ class Card:
         for file in self.register_files:
             trace_registers(self.tracer, file)
         trace_fabric(self.tracer, self.fabric)
+        trace_links(self.tracer, self.fabric)
 
     def _revoke_with_guest_memory(self, function: Function) -> None:
         """No window may outlive the mapping, the client, or the permission that it was opened by."""

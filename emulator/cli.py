@@ -23,6 +23,7 @@ from emulator.conformance import main as run_conformance
 from emulator.control_cli import register as register_control
 from emulator.doctor import examine
 from emulator.guest.cli import app as guest_app
+from emulator.observe.cli import register as register_observation
 from emulator.plugin_loading import PluginError, find_plugins
 from emulator.qemu_arguments import CardDescription, as_shell, device_arguments, machine_arguments
 from emulator.vfio_user.serve import serve_card
@@ -192,6 +193,7 @@ def plugins_list(
 
 
 register_control(app)
+register_observation(app)
 
 
 @app.command("card", epilog="Example: vfio-user-xe card --default > my-card.toml")

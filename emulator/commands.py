@@ -60,6 +60,11 @@ class _Commands:
         # Together on the executor, which counts: nothing is lost between the two.
         return self._card.executor.run_sync(take, _PATIENCE)
 
+    def accesses(self) -> list[dict[str, Any]]:
+        """How often the registers of each register file were read and written."""
+        files = self._card.register_files
+        return [{"name": file.name, "reads": file.reads, "writes": file.writes} for file in files]
+
     def windows(self) -> list[dict[str, Any]]:
         """Paths into memory that are open now."""
         return [

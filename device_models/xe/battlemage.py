@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from device_models.xe import hw_engine, reg_sr
+from device_models.xe import hw_engine, inspect, reg_sr
 from device_models.xe.clock import Clock
 from device_models.xe.device import Gttmmadr, declare_identity, declare_vf_cap
 from device_models.xe.engines import Engines
@@ -133,6 +133,7 @@ class Battlemage:
         card.commands["ppgtt"] = ppgtt_command(gpu)
         card.commands["guc"] = lambda: [gt.guc.inspect() for gt in gpu.gts]
         card.commands["engines"] = lambda: [engine for gt in gpu.gts for engine in gt.engines.inspect()]
+        inspect.register(card, gpu, lambda: self.lmem.root)
         card.on_stop.append(self._close)
 
     # Construction.
