@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def test_xe_probes_the_pf_and_enables_and_probes_vfs(release: str) -> None:
-    with open_lab(["--vfs", "2"], modules=["xe"], kernel=find_kernel(release.split("+")[0])) as lab:
+    with open_lab(["--vfs", "2"], modules=["xe"], kernel=find_kernel(release.split("+", maxsplit=1)[0])) as lab:
         assert lab.sh("uname -r") == release
         lab.sh("modprobe xe", timeout=120)
         lab.sh(f"echo 2 > {PF}/sriov_numvfs", timeout=120)
