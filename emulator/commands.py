@@ -60,6 +60,24 @@ class _Commands:
         # Together on the executor, which counts: nothing is lost between the two.
         return self._card.executor.run_sync(take, _PATIENCE)
 
+    def verdicts(self) -> dict[str, Any]:
+        """What the ledger says: paths between functions, stale and foreign accesses."""
+        names = [function.name for function in self._card.functions]
+        return self._card.executor.run_sync(lambda: self._card.fabric.ledger.verdicts(names), _PATIENCE)
+
+    def ownership(self, address: int | None = None) -> dict[str, Any]:
+        """Changes of who owns which device memory (those of the page at `address`), and resets of functions."""
+        ownership = self._card.fabric.ledger.ownership
+
+        def take() -> dict[str, Any]:
+            return {
+                "now": self._card.fabric.ledger.now(),
+                "changes": ownership.history(address),
+                "resets": ownership.resets_as_list(),
+            }
+
+        return self._card.executor.run_sync(take, _PATIENCE)
+
     def accesses(self) -> list[dict[str, Any]]:
         """How often the registers of each register file were read and written."""
         files = self._card.register_files

@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from emulator.ledger import Ledger, LedgerEntry
+
+__all__ = ["AccessFault", "Fabric", "Initiator", "Interconnect", "Ledger", "LedgerEntry", "Space", "Window"]
 
 
 class Space:
@@ -52,59 +56,6 @@ class AccessFault(Exception):
         self.space = space
         self.address = address
         self.reason = reason
-
-
-class LedgerEntry:
-    """Accesses of one kind: the counters are incremented in place by whoever uses a window."""
-
-    __slots__ = (
-        "bytes_read",
-        "bytes_written",
-        "initiator",
-        "interconnect",
-        "kind",
-        "owner",
-        "reads",
-        "writes",
-    )
-
-    def __init__(self, initiator: str, owner: str, interconnect: str, kind: str) -> None:
-        self.initiator = initiator
-        self.owner = owner
-        self.interconnect = interconnect
-        self.kind = kind
-        self.reads = 0
-        self.writes = 0
-        self.bytes_read = 0
-        self.bytes_written = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The entry as plain data, for the control socket."""
-        return {name: getattr(self, name) for name in sorted(self.__slots__)}
-
-
-class Ledger:
-    """Every access of a card by (initiator, owner, interconnect, kind): what scenarios assert on."""
-
-    def __init__(self) -> None:
-        self._entries: dict[tuple[str, str, str, str], LedgerEntry] = {}
-
-    def entry(self, initiator: str, owner: str, interconnect: str, kind: str) -> LedgerEntry:
-        """The one entry of that kind, made when it is first asked for."""
-        key = (initiator, owner, interconnect, kind)
-        found = self._entries.get(key)
-        if found is None:
-            found = self._entries.setdefault(key, LedgerEntry(*key))
-        return found
-
-    def __iter__(self) -> Iterator[LedgerEntry]:
-        """Entries that have counted something."""
-        return (entry for entry in list(self._entries.values()) if entry.reads or entry.writes)
-
-    def clear(self) -> None:
-        """Set all counters to zero; windows that are open go on counting in the same entries."""
-        for entry in list(self._entries.values()):
-            entry.reads = entry.writes = entry.bytes_read = entry.bytes_written = 0
 
 
 class Window:
@@ -234,6 +185,7 @@ class Fabric:
             window.space = space
             self._windows_of(initiator.name, space).add(window)
             if revocations == self._revocations:
+                window.entry.opened(self.ledger.now())
                 if self.on_open is not None:
                     self.on_open(window, interconnect.name, write)
                 return window

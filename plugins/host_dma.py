@@ -12,12 +12,13 @@ from typing import Any
 from emulator.card import Card, Option
 from emulator.executor import Executor
 from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
+from emulator.ledger import UNSHARED
 from emulator.memory import PAGE_SIZE
 from emulator.pci.function import COMMAND, COMMAND_MASTER, Function
 from emulator.pci.transport import DmaError, Transport
 
 OWNER = "guest"
-"""Whose memory it is, in the ledger."""
+"""Whose memory it is, in the ledger; that which came without a descriptor may be another device's, and is "unshared"."""
 
 
 class HostDma:
@@ -42,15 +43,17 @@ class HostDma:
         if not initiator.config.peek(COMMAND, 2) & COMMAND_MASTER:
             raise AccessFault(initiator, space, address, "the function is no bus master (bit 2 of COMMAND is clear)")
         transport = initiator.transport
-        entry = self._card.fabric.ledger.entry(initiator.name, OWNER, self.name, kind)
-        if self._views:
-            view = transport.view(address, length, write)
-            if view is not None and len(view):
-                return Window(address, len(view), view, OWNER, entry)
+        ledger = self._card.fabric.ledger
+        view = transport.view(address, length, write)
+        shared = view is not None and len(view) > 0
+        if view is not None and shared and self._views:
+            return Window(address, len(view), view, OWNER, ledger.entry(initiator.name, OWNER, self.name, kind))
+        owner = OWNER if shared else UNSHARED
+        entry = ledger.entry(initiator.name, owner, self.name, kind)
         # What the client announced as one piece may end anywhere, but not inside of a page.
         for count in (length, min(length, PAGE_SIZE - address % PAGE_SIZE)):
             if transport.mapped(address, count, write):
-                return MessageWindow(address, count, entry, transport, self._card.executor)
+                return MessageWindow(address, count, owner, entry, transport, self._card.executor)
         return None
 
 
@@ -59,8 +62,16 @@ class MessageWindow(Window):
 
     __slots__ = ("_executor", "_transport")
 
-    def __init__(self, address: int, length: int, entry: LedgerEntry, transport: Transport, executor: Executor) -> None:
-        super().__init__(address, length, None, OWNER, entry)
+    def __init__(
+        self,
+        address: int,
+        length: int,
+        owner: str,
+        entry: LedgerEntry,
+        transport: Transport,
+        executor: Executor,
+    ) -> None:
+        super().__init__(address, length, None, owner, entry)
         self._transport = transport
         self._executor = executor
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 from device_models.xe.address_space import AddressSpace, Extent, FunctionView, contiguous, runs
 from device_models.xe.ggtt import ADDRESS_MASK, TranslationFault
-from emulator.interconnect import AccessFault, Space
+from device_models.xe.uses import ForeignUses
+from emulator.interconnect import AccessFault, Space, Window
+from emulator.ledger import KERNEL
 
 PRESENT = 1 << 0
 WRITABLE = 1 << 1
@@ -39,6 +41,9 @@ _LONGEST = 16 << 20
 _SHIFTS = (12, 21, 30, 39, 48)
 _LARGEST_LEAF = 2
 
+Leaf = tuple[int, int, int]
+"""Virtual address, entry, and how many bits of address it maps."""
+
 Table = tuple[memoryview, int]
 """Entries of a last table, and how many bits of address each maps."""
 
@@ -56,12 +61,29 @@ class PpgttSpace(AddressSpace):
         """Level 0 tables by address >> 21: what a page walk mostly needs."""
         self._directories: dict[int, memoryview] = {}
         """Level 1 tables by address >> 30."""
+        self._uses = ForeignUses(function.gpu.vram, self._vram_leaves) if not function.vfid and asid else None
 
     def flush(self) -> None:
         """Forget every translation kept."""
         self._tables.clear()
         self._directories.clear()
         super().flush()
+
+    def invalidated(self) -> None:
+        self.flush()
+        if self._uses is not None:
+            self._uses.invalidated()
+
+    def open(self, extent: Extent, write: bool) -> Window:
+        """A window on the first bytes of `extent`, accounted with what the ledger distinguishes.
+
+        A VM without an ASID is the driver's own (`xe_vm.c:xe_vm_create`): it clears and moves memory with it.
+        """
+        if not self.asid:
+            extent = extent._replace(kind=KERNEL + extent.kind)
+        elif self._uses is not None and extent.space == Space.DEVICE:
+            extent = self._uses.marked(extent)
+        return super().open(extent, write)
 
     def extent(self, address: int, length: int, write: bool) -> Extent:
         address &= VA_MASK
@@ -141,6 +163,33 @@ class PpgttSpace(AddressSpace):
         address &= VA_MASK
         _, _, shift, _, _ = self._walk(address, write)
         return address & -(1 << shift), 1 << shift
+
+    def leaves(self, start: int = 0, end: int = 1 << VA_BITS) -> Iterator[Leaf]:
+        """What the page tables map in `[start, end)`, in order; tables that cannot be reached map nothing."""
+        yield from self._leaves_of(self.root, ROOT_LEVEL, 0, False, start, end)
+
+    def _leaves_of(self, table: int, level: int, base: int, compact: bool, start: int, end: int) -> Iterator[Leaf]:
+        try:
+            entries = self._entries(table, base, level, False)
+        except TranslationFault:
+            return
+        shift = 16 if compact else _SHIFTS[level]
+        for index in range(max(0, start - base) >> shift, 32 if compact else 512):
+            address, entry = base + (index << shift), entries[index]
+            if address >= end:
+                return
+            if not entry & PRESENT:
+                continue
+            if not level or (entry & LARGE and level <= _LARGEST_LEAF):
+                yield address, entry, shift
+            else:
+                below = level == 1 and bool(entry & COMPACT_64K)
+                yield from self._leaves_of(entry & ADDRESS_MASK, level - 1, address, below, start, end)
+
+    def _vram_leaves(self) -> Iterator[tuple[int, int]]:
+        for _, entry, shift in self.leaves():
+            if entry & DEVICE_MEMORY and not entry & NULL:
+                yield entry & ADDRESS_MASK & -(1 << shift), 1 << shift
 
     def describe(self, address: int) -> list[tuple[int, int]]:
         """(level, entry) of every step of the walk of `address`, as far as it gets: for `inspect` and reports."""

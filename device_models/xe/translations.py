@@ -11,24 +11,9 @@ from typing import Any
 from device_models.xe.address_space import AddressSpaces
 from device_models.xe.function import Gpu
 from device_models.xe.ggtt import ADDRESS_MASK
-from device_models.xe.ppgtt import (
-    COMPACT_64K,
-    DEVICE_MEMORY,
-    LARGE,
-    NULL,
-    PRESENT,
-    ROOT_LEVEL,
-    WRITABLE,
-    PpgttSpace,
-)
-from emulator.interconnect import AccessFault
+from device_models.xe.ppgtt import DEVICE_MEMORY, NULL, WRITABLE, Leaf, PpgttSpace
 
-_LARGEST_LEAF = 2
-_LEVEL_SHIFTS = (12, 21, 30, 39, 48)
 _SIZES = {12: "4K", 16: "64K", 21: "2M", 30: "1G"}
-
-Leaf = tuple[int, int, int]
-"""(virtual address, entry, log2 of the size)."""
 
 
 def ppgtt_command(gpu: Gpu) -> Callable[..., list[dict[str, Any]]]:
@@ -44,37 +29,11 @@ def ppgtt_command(gpu: Gpu) -> Callable[..., list[dict[str, Any]]]:
                 continue
             name = space.function.pci.name
             if function in (None, name) and asid in (None, space.asid):
-                ranges = list(_merged(_leaves(gpu, space, space.root, ROOT_LEVEL, 0, False, start, end)))
+                ranges = list(_merged(space.leaves(start, end)))
                 found.append({"function": name, "asid": space.asid, "root": space.root, "ranges": ranges})
         return sorted(found, key=lambda entry: (str(entry["function"]), entry["asid"], entry["root"]))
 
     return ppgtt
-
-
-def _leaves(
-    gpu: Gpu, space: PpgttSpace, table: int, level: int, base: int, compact: bool, start: int, end: int
-) -> Iterator[Leaf]:
-    try:
-        found = gpu.vram.resolve(space.function.pci, table, 0x1000, False)
-    except AccessFault:
-        return
-    if found is None or len(found[1]) < 0x1000:
-        return
-    entries = found[1].cast("Q")
-    shift = 16 if compact else _LEVEL_SHIFTS[level]
-    first = max(0, start - base) >> shift
-    for index in range(first, 32 if compact else 512):
-        address = base + (index << shift)
-        if address >= end:
-            return
-        entry = entries[index]
-        if not entry & PRESENT:
-            continue
-        if not level or (entry & LARGE and level <= _LARGEST_LEAF):
-            yield address, entry, shift
-        else:
-            compact_below = level == 1 and bool(entry & COMPACT_64K)
-            yield from _leaves(gpu, space, entry & ADDRESS_MASK, level - 1, address, compact_below, start, end)
 
 
 def _merged(leaves: Iterator[Leaf]) -> Iterator[dict[str, Any]]:

@@ -46,6 +46,8 @@ class Vram:
         self.flat_ccs: int | None = None
         """DPA where compression metadata starts (1 byte for 512), None when the card has none."""
         self._homes: list[Home | None] = [None] * (size >> BLOCK_SHIFT)
+        self._changes = [0] * (size >> BLOCK_SHIFT)
+        """How often each block has changed its owner."""
         self._blocks: dict[int, dict[int, int]] = {}
         self._memories: dict[int, Memory] = {0: self.memory}
         self._names = {0: "pf"}
@@ -90,6 +92,14 @@ class Vram:
             raise ValueError(f"DPA {dpa:#x} is outside of VRAM ({self.size:#x} bytes)")
         home = self._homes[dpa >> BLOCK_SHIFT]
         return home[0] if home else 0
+
+    def changes_of(self, block: int) -> int:
+        """How often DPA block `block` has changed its owner; 0 outside of VRAM."""
+        return self._changes[block] if 0 <= block < len(self._changes) else 0
+
+    def is_foreign(self, block: int) -> bool:
+        """Whether a VF has DPA block `block`."""
+        return 0 <= block < len(self._homes) and self._homes[block] is not None
 
     def to_dpa(self, initiator: Initiator, address: int) -> int | None:
         """The DPA of a function's device address; None when it has none."""
@@ -253,10 +263,28 @@ class Vram:
             _move(self._memories[vfid], gdpa, self.memory, dpa, count)
         for dpa, count, (vfid, gdpa) in _runs(coming):
             _move(self.memory, dpa, self.vf_memory(vfid), gdpa, count)
+        self._note(leaving, coming)
         for dpa in changed:
             self._homes[dpa] = claims.get(dpa)
+            self._changes[dpa] += 1
         self._revoke({self._name(vfid) for _, (vfid, _) in leaving + coming} | {self._name(0)})
         return len(changed)
+
+    def _note(self, leaving: list[tuple[int, Home]], coming: list[tuple[int, Home]]) -> None:
+        """Tell the ledger who loses what to whom, in stretches of DPA."""
+        if self.fabric is None:
+            return
+        old, new = ({dpa: home[0] for dpa, home in blocks} for blocks in (leaving, coming))
+        run: tuple[int, int, int, int] | None = None
+        for dpa in [*sorted(old.keys() | new.keys()), -1]:
+            pair = old.get(dpa, 0), new.get(dpa, 0)
+            if run is not None and (dpa != run[1] or pair != run[2:]):
+                first, end, loser, winner = run
+                self.fabric.ledger.ownership.changed(
+                    first << BLOCK_SHIFT, (end - first) << BLOCK_SHIFT, self._name(loser), self._name(winner)
+                )
+                run = None
+            run = (dpa if run is None else run[0], dpa + 1, *pair)
 
     def _revoke(self, owners: set[str]) -> None:
         if self.fabric is not None:

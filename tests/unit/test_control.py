@@ -47,7 +47,7 @@ def refusal(control: Control, command: str, **arguments: Any) -> CommandError:
 
 def test_status_tells_what_the_card_is_and_who_is_attached(control: Control, card: Card) -> None:
     status = control.call("status", {})
-    assert (status["card"], status["model"], status["interconnects"]) == ("edu", "edu", ["iov", "host_dma"])
+    assert (status["card"], status["model"], status["interconnects"]) == ("edu", "edu", ["iov", "p2p", "host_dma"])
     (function,) = status["functions"]
     assert (function["name"], function["attached"], function["bus_master"]) == ("edu", True, True)
     card.functions[0].detached()
@@ -60,7 +60,9 @@ def test_memory_is_read_and_written_as_a_function_sees_it_and_is_accounted(contr
     assert control.call("write", {**where, "data": "0102030405"}) == 5
     assert control.call("read", {**where, "length": 6}) == "010203040500"
     (entry,) = control.call("ledger", {"clear": True})
+    assert 0 < entry.pop("first") <= entry.pop("last")
     assert entry == {
+        "spans": 2,
         "initiator": "edu",
         "owner": "guest",
         "interconnect": "host_dma",

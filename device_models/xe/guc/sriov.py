@@ -75,6 +75,7 @@ class Sriov:
         self._guc.reset_client(client)
         if self._guc.boot.running and self._guc.pf.ctb.enabled:
             client.state = FLR
+            self._note_reset(client, began=True)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR)
 
     def adverse_event(self, vfid: int, threshold: int) -> None:
@@ -93,6 +94,8 @@ class Sriov:
         self._events[vfid, threshold] = (since, count)
 
     def _reset(self) -> None:
+        for client in self._guc.clients[1:]:
+            self._note_reset(client, began=False)
         self.configs.clear()
         for client in self._guc.clients[1:]:
             self._apply_ggtt(client.vfid)
@@ -195,6 +198,7 @@ class Sriov:
             self._guc.gt.engines.pause_function(vfid, lambda: None)
         elif command == FLR_START:
             target.state = FLR
+            self._note_reset(target, began=True)
             self._guc.reset_client(target)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR_DONE)
         elif command == FLR_FINISH:
@@ -228,7 +232,14 @@ class Sriov:
         self.take_ggtt(target.vfid)
         target.mailbox.clear()
         target.state = RUNNING
+        self._note_reset(target, began=False)
         self._guc.gt.engines.resume_function(target.vfid)
+
+    def _note_reset(self, target: Client, *, began: bool) -> None:
+        """The ledger watches who uses a VF's memory while the PF is cleaning it."""
+        ownership = self._guc.gt.gpu.fabric.ledger.ownership
+        if self._guc.gt.index == 0:
+            ownership.reset_began(target.name) if began else ownership.reset_ended(target.name)
 
     # A VF's GGTT entries are kept in its own window; the PF sees them while the VF does not run.
 

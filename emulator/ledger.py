@@ -1,0 +1,258 @@
+"""The ledger: who reached whose memory, by which interconnect and kind of page-table entry, and when.
+
+Counting costs two integer additions an access, on the entry that a window carries. Everything else is noted when windows
+are opened, when memory changes its owner, and when functions are reset: the `Ownership` of device memory. From both come
+the verdicts that scenarios are about (`Ledger.verdicts`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+DEVICE_LINK = "iov"
+"""The interconnect whose use is what zero copy means: device memory by device address."""
+LEGACY_LINKS = ("p2p", "host_dma")
+"""Those by which another function's memory is reached as a PCI device reaches any BAR."""
+UNSHARED = "unshared"
+"""Owner of what a client maps for DMA without a descriptor: a BAR of some device, or memory that is not shared."""
+
+KERNEL = "kernel "
+"""Prefix of the kind of accesses that a driver makes for itself (it clears a VF's memory, say)."""
+STALE = "stale "
+"""Prefix of the kind of accesses through a translation that is older than the memory's present owner."""
+CONTROL = "control"
+"""Kind of accesses that the control socket was asked to make."""
+
+HISTORY = 4096
+"""Changes and resets that are remembered."""
+
+
+class LedgerEntry:
+    """Accesses of one kind: the counters are incremented in place by whoever uses a window."""
+
+    __slots__ = (
+        "bytes_read",
+        "bytes_written",
+        "first",
+        "initiator",
+        "interconnect",
+        "kind",
+        "last",
+        "owner",
+        "reads",
+        "spans",
+        "writes",
+    )
+
+    def __init__(self, initiator: str, owner: str, interconnect: str, kind: str) -> None:
+        self.initiator = initiator
+        self.owner = owner
+        self.interconnect = interconnect
+        self.kind = kind
+        self.reads = 0
+        self.writes = 0
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.spans = 0
+        """Windows that were opened."""
+        self.first = 0.0
+        self.last = 0.0
+        """When the first and the last of them were, in seconds since the ledger was made."""
+
+    def opened(self, now: float) -> None:
+        """A window was opened."""
+        if not self.spans:
+            self.first = now
+        self.last = now
+        self.spans += 1
+
+    def clear(self) -> None:
+        """Set the counters to zero."""
+        self.reads = self.writes = self.bytes_read = self.bytes_written = self.spans = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as plain data, for the control socket."""
+        return {name: getattr(self, name) for name in sorted(self.__slots__)}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Device memory `[address, address + length)` went from one function to another."""
+
+    time: float
+    address: int
+    length: int
+    old: str
+    new: str
+
+
+@dataclass(slots=True)
+class Reset:
+    """A function's reset, and the accesses of others to its memory while it lasted; `ended` None: it lasts."""
+
+    owner: str
+    began: float
+    ended: float | None = None
+    accesses: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Ownership:
+    """Whose device memory was when: told by the device model, from the card's executor."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self.changes: deque[Change] = deque(maxlen=HISTORY)
+        self.resets: deque[Reset] = deque(maxlen=HISTORY)
+        self._before: dict[str, dict[LedgerEntry, tuple[int, int]]] = {}
+
+    def changed(self, address: int, length: int, old: str, new: str) -> None:
+        """`[address, address + length)` in device addresses now belongs to `new`."""
+        if old != new:
+            self.changes.append(Change(self._ledger.now(), address, length, old, new))
+
+    def reset_began(self, owner: str) -> None:
+        """Function `owner` is being reset; until `reset_ended` nobody should use its memory. May be told twice."""
+        if owner not in self._before:
+            self.resets.append(Reset(owner, self._ledger.now()))
+            self._before[owner] = {e: (e.reads, e.writes) for e in self._ledger.entries() if e.owner == owner}
+
+    def reset_ended(self, owner: str) -> None:
+        """The reset is finished."""
+        if owner in self._before:
+            reset = self._current(owner)
+            if reset is not None:
+                reset.accesses = self._since(owner)
+                reset.ended = self._ledger.now()
+            del self._before[owner]
+
+    def history(self, address: int | None = None) -> list[dict[str, Any]]:
+        """The changes in their order; with `address` only those of the page that it is in."""
+        return [
+            asdict(change)
+            for change in list(self.changes)
+            if address is None or change.address <= address < change.address + change.length
+        ]
+
+    def resets_as_list(self) -> list[dict[str, Any]]:
+        """The resets in their order; those that last with what happened so far."""
+        return [
+            asdict(r) | ({} if r.ended is not None else {"accesses": self._since(r.owner)}) for r in list(self.resets)
+        ]
+
+    def clear(self) -> None:
+        """Forget what is over."""
+        self.changes.clear()
+        lasting = [reset for reset in self.resets if reset.ended is None]
+        self.resets.clear()
+        self.resets.extend(lasting)
+        for owner, before in self._before.items():
+            before.clear()
+            before.update({e: (0, 0) for e in self._ledger.entries() if e.owner == owner})
+
+    def _current(self, owner: str) -> Reset | None:
+        return next((reset for reset in reversed(self.resets) if reset.owner == owner and reset.ended is None), None)
+
+    def _since(self, owner: str) -> list[dict[str, Any]]:
+        before = self._before.get(owner, {})
+        accesses = []
+        for entry in self._ledger.entries():
+            if entry.owner != owner or entry.initiator == owner or _of_driver(entry):
+                continue
+            reads, writes = before.get(entry, (0, 0))
+            if entry.reads > reads or entry.writes > writes:
+                accesses.append(
+                    {
+                        "initiator": entry.initiator,
+                        "interconnect": entry.interconnect,
+                        "kind": entry.kind,
+                        "reads": entry.reads - reads,
+                        "writes": entry.writes - writes,
+                    }
+                )
+        return accesses
+
+
+class Ledger:
+    """Every access of a card by (initiator, owner, interconnect, kind): what scenarios assert on."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._start = clock()
+        self._lock = threading.Lock()
+        self._entries: dict[tuple[str, str, str, str], LedgerEntry] = {}
+        self.ownership = Ownership(self)
+
+    def now(self) -> float:
+        """Seconds since the ledger was made."""
+        return self._clock() - self._start
+
+    def entry(self, initiator: str, owner: str, interconnect: str, kind: str) -> LedgerEntry:
+        """The one entry of that kind, made when it is first asked for."""
+        key = (initiator, owner, interconnect, kind)
+        found = self._entries.get(key)
+        if found is None:
+            with self._lock:
+                found = self._entries.setdefault(key, LedgerEntry(*key))
+        return found
+
+    def entries(self) -> list[LedgerEntry]:
+        """All entries, also those that have counted nothing."""
+        with self._lock:
+            return list(self._entries.values())
+
+    def __iter__(self) -> Iterator[LedgerEntry]:
+        """Entries that have counted something."""
+        return (entry for entry in self.entries() if entry.reads or entry.writes)
+
+    def clear(self) -> None:
+        """Set all counters to zero and forget the history; windows that are open go on counting in the same entries."""
+        for entry in self.entries():
+            entry.clear()
+        self.ownership.clear()
+
+    def verdicts(self, functions: list[str]) -> dict[str, Any]:
+        """What the accesses say, for a card with these functions.
+
+        `paths`: for each pair of functions how the one reached the other's memory ("zero-copy", "legacy", or "both"), with
+        the counts; owner "unshared" is memory that the client did not say whose it is. `stale`: accesses through
+        translations older than the memory's owner, and accesses to a function's memory during its reset. `foreign`:
+        pairs in which a VF reached memory that is another function's. What drivers do for themselves is left out.
+        """
+        counts: dict[tuple[str, str], dict[str, int]] = {}
+        stale = []
+        for entry in self:
+            if entry.kind.startswith(STALE):
+                stale.append({"reason": "the memory's owner changed", **entry.as_dict()})
+            if entry.owner == entry.initiator or _of_driver(entry) or entry.owner not in (*functions, UNSHARED):
+                continue
+            found = counts.setdefault((entry.initiator, entry.owner), {"zero-copy": 0, "legacy": 0})
+            way = (
+                "zero-copy"
+                if entry.interconnect == DEVICE_LINK
+                else "legacy"
+                if entry.interconnect in LEGACY_LINKS
+                else None
+            )
+            found[way or entry.interconnect] = found.get(way or entry.interconnect, 0) + entry.reads + entry.writes
+        for reset in self.ownership.resets_as_list():
+            stale += [{"reason": "during the owner's reset", "owner": reset["owner"], **a} for a in reset["accesses"]]
+        paths = [
+            {"initiator": initiator, "owner": owner, "path": _path(found), **found}
+            for (initiator, owner), found in sorted(counts.items())
+        ]
+        foreign = [p for p in paths if p["initiator"] != functions[0] and p["owner"] in functions]
+        return {"paths": paths, "stale": stale, "foreign": foreign}
+
+
+def _of_driver(entry: LedgerEntry) -> bool:
+    return entry.kind == CONTROL or entry.kind.startswith(KERNEL)
+
+
+def _path(counts: dict[str, int]) -> str:
+    used = [way for way, count in counts.items() if count]
+    return used[0] if len(used) == 1 else "both" if set(used) == {"zero-copy", "legacy"} else "+".join(used)
