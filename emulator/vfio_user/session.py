@@ -14,7 +14,7 @@ import logging
 import socket
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 
 from emulator.pci.transport import DmaError, Region, Served
@@ -166,7 +166,7 @@ class Session:
         # A slice for each size of reply, made once.
         replies = [memoryview(reply)[:size] for size in range(len(reply))]
         write_reply = replies[write_layout.size]
-        send = self.send_small
+        send = self._small_sender()
         while fill():
             while (available := receiver.end - (start := receiver.start)) >= access_size:
                 message_id, command, size, flags, _, offset, index, count = unpack_access(view, start)
@@ -225,20 +225,30 @@ class Session:
             return False
         return True
 
-    def send_small(self, reply: memoryview) -> None:
-        """Send a reply from a buffer that is used again at once."""
-        sent = False
-        if self._send_lock.acquire(blocking=False):
-            try:
-                if not self._outbox:
-                    self._socket.sendall(reply)
-                    sent = True
-            finally:
-                self._send_lock.release()
-        if not sent:
-            self._outbox.append(([bytes(reply)], []))
-        if self._outbox:
-            self._drain()
+    def _small_sender(self) -> Callable[[memoryview], None]:
+        """What sends a reply from a buffer that is used again at once: a closure, because every access goes through it."""
+        acquire, release, outbox, send = (
+            self._send_lock.acquire,
+            self._send_lock.release,
+            self._outbox,
+            self._socket.sendall,
+        )
+
+        def send_small(reply: memoryview) -> None:
+            sent = False
+            if acquire(False):
+                try:
+                    if not outbox:
+                        send(reply)
+                        sent = True
+                finally:
+                    release()
+            if not sent:
+                outbox.append(([bytes(reply)], []))
+            if outbox:
+                self._drain()
+
+        return send_small
 
     def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
         """Send one message, or leave it to the thread that is sending. `fds` are sent as copies."""
