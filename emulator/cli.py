@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -22,12 +23,15 @@ from emulator.card_file import annotated_card
 from emulator.conformance import main as run_conformance
 from emulator.control_cli import register as register_control
 from emulator.doctor import examine
+from emulator.guest import GuestError, locate
+from emulator.guest.accelerator import choose
 from emulator.guest.cli import app as guest_app
 from emulator.observe.cli import register as register_observation
 from emulator.plugin_loading import PluginError, find_plugins
 from emulator.qemu_arguments import CardDescription, as_shell, device_arguments, machine_arguments
 from emulator.vfio_user.serve import serve_card
 from emulator.vfio_user.server import ServerError
+from emulator.vng import qemu_program, vng_arguments
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -176,6 +180,33 @@ def qemu_args(
     arguments = machine_arguments(memory, cpus) if machine else []
     arguments += device_arguments(description, port=port, chassis=chassis, functions=functions)
     print(json.dumps(arguments) if as_json else as_shell(arguments))
+
+
+@app.command(
+    "vng-args",
+    epilog='Example: eval "vng --run arch/x86/boot/bzImage $(vfio-user-xe vng-args --socket-dir /tmp/card) -- lspci"',
+)
+def vng_args(
+    socket_dir: SocketDir,
+    memory: Annotated[str, typer.Option(help="Guest memory.")] = "2G",
+    functions: Annotated[
+        list[str] | None, typer.Option("--function", metavar="NAME", help="Only these functions; repeatable.")
+    ] = None,
+) -> None:
+    """Print the arguments with which virtme-ng boots a kernel tree with a served card, quoted for eval."""
+    with explained():
+        try:
+            environment = locate()
+            description = CardDescription.read(socket_dir.absolute())
+            qemu = qemu_program(environment, socket_dir.absolute())
+            kvm = choose(environment, "auto").name == "kvm"
+        except GuestError as exc:
+            fail(str(exc))
+    known = {function.name for function in description.functions}
+    for name in functions or []:
+        if name not in known:
+            fail(f"--function {name}: the card has {', '.join(sorted(known))}", EXIT_USAGE)
+    print(shlex.join(vng_arguments(description, qemu, memory=memory, kvm=kvm, functions=functions)))
 
 
 @plugins_app.command("list")

@@ -115,10 +115,17 @@ class LiveCard(ServedCard):
         return self.log.with_name("trace.txt")
 
     def begin(self, trace: Sequence[str] = ()) -> None:
-        """A test begins: no fault is injected, the trace (of these categories; none: off) starts anew."""
+        """A test begins: no fault is injected, the trace starts anew.
+
+        `trace` are categories ("all": every one), without those that begin with "-"; none: it is off.
+        """
         self.call("heal")
         if trace:
-            self.call("trace_on", categories=list(trace), file=str(self.trace_file))
+            known = self.call("trace")["categories"]
+            wanted = [name for name in trace if not name.startswith("-")]
+            wanted = list(known) if "all" in wanted else wanted
+            wanted = [name for name in wanted if f"-{name}" not in trace]
+            self.call("trace_on", categories=wanted, file=str(self.trace_file))
         self._stalls_before = self.call("status")["stalls"]
 
     def stalls(self) -> list[dict[str, Any]]:

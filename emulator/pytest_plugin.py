@@ -47,7 +47,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("modules", "DIR", "its modules: what modules_install made", type=Path)
     add("card", "FILE", "card file of tests that do not name one")
     add("accelerator", "NAME", "auto, kvm or tcg", choices=("auto", "kvm", "tcg"), default="auto")
-    add("trace", "CATEGORY,...", "what cards trace for reports of failures: categories, all (the default) or none")
+    add(
+        "trace",
+        "CATEGORY,...",
+        "what cards trace for reports of failures: categories, all, -CATEGORY, none (default: all,-cs)",
+    )
     add("console", "DIR", "keep the guests' consoles in this folder", type=Path)
     add("guests", "N", "with xdist: guests at the same time (default: half of the processors)", type=int)
 
@@ -312,7 +316,8 @@ def _flags(given: dict[str, Any], mark: str) -> bool:
 
 
 def _trace_of(config: pytest.Config, card: LiveCard) -> list[str]:
-    chosen: str = config.getoption("vfio_user_xe_trace") or "all"
+    # Commands of GPU engines are too many to write down by the way.
+    chosen: str = config.getoption("vfio_user_xe_trace") or "all,-cs"
     return [] if chosen == "none" else [name.strip() for name in chosen.split(",")]
 
 

@@ -71,7 +71,6 @@ class _Tracks:
         self._threads: dict[tuple[int, str], int] = {}
         self._running: dict[str, str] = {}
         """The context that each engine has."""
-        self._totals: dict[str, tuple[float, int, int]] = {}
         self._last = 0.0
 
     def convert(self, record: Record) -> Iterator[Event]:
@@ -132,15 +131,9 @@ class _Tracks:
     def _traffic(self, time: float, record: Record) -> Iterator[Event]:
         link, fields = _link(record), record["fields"]
         yield from self._track(LINKS, link)
-        before, read, written = self._totals.get(link, (time, 0, 0))
-        self._totals[link] = time, fields["bytes_read"], fields["bytes_written"]
-        seconds = (time - before) / 1e6
-        if seconds > 0:
-            rates = {
-                "read MB/s": round((fields["bytes_read"] - read) / seconds / 1e6, 3),
-                "written MB/s": round((fields["bytes_written"] - written) / seconds / 1e6, 3),
-            }
-            yield self._event(LINKS, link, time, "C", link, cat="link", args=rates)
+        # Totals, not rates: a counter keeps its value until the next event. The UI shows rates of it when asked to.
+        totals = {"bytes read": fields["bytes_read"], "bytes written": fields["bytes_written"]}
+        yield self._event(LINKS, link, time, "C", link, cat="link", args=totals)
 
 
 def _link(record: Record) -> str:

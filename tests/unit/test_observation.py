@@ -86,9 +86,12 @@ def test_contexts_are_slices_that_begin_and_end_in_turn() -> None:
     ]
 
 
-def test_traffic_is_a_counter_of_rates() -> None:
-    (counter,) = (event for event in convert(TRACE) if event["ph"] == "C")
-    assert counter["args"] == {"read MB/s": 1.0, "written MB/s": 0.0}
+def test_traffic_is_a_counter_of_bytes() -> None:
+    counters = [(event["ts"], event["args"]) for event in convert(TRACE) if event["ph"] == "C"]
+    assert counters == [
+        (10000, {"bytes read": 0, "bytes written": 0}),
+        (30000, {"bytes read": 20000, "bytes written": 0}),
+    ]
 
 
 def test_a_file_that_is_no_trace_is_refused_by_line_and_a_cut_last_line_is_left_out() -> None:

@@ -1,0 +1,66 @@
+"""The arguments for virtme-ng: quoted for two shells, and right for the machine that it makes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from emulator.qemu_arguments import CardDescription, FunctionDescription
+from emulator.vng import qemu_program, vng_arguments
+
+CARD = CardDescription(
+    "mine",
+    "xe",
+    [FunctionDescription("pf", "/run/my card/pf.sock", 0, 1 << 32), FunctionDescription("vf1", "/run/vf1.sock", 1, 0)],
+    qtest="/run/qtest.sock",
+)
+
+
+def qemu_options(words: list[str]) -> list[str]:
+    """What arrives at QEMU: the user's shell takes one quoting away, virtme-ng's own shell the other."""
+    (option,) = (word for word in shlex.split(shlex.join(words)) if word.startswith("--qemu-opts="))
+    return shlex.split(option.removeprefix("--qemu-opts="))
+
+
+def test_qemu_gets_each_argument_whole_after_two_shells() -> None:
+    options = qemu_options(vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=True))
+    devices = [json.loads(option) for option in options if option.startswith("{")]
+    assert [device["socket"]["path"] for device in devices] == ["/run/my card/pf.sock", "/run/vf1.sock"]
+    assert options[options.index("-qtest") + 1] == "unix:/run/qtest.sock"
+
+
+def test_the_machine_has_pci_express_and_shared_memory_of_the_size_that_vng_is_told() -> None:
+    words = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="3G", kvm=True)
+    assert words[words.index("--memory") + 1] == "3G"
+    assert {"--disable-microvm", "--force-9p"} <= set(words)
+    options = qemu_options(words)
+    assert options[options.index("-machine") + 1].startswith("q35,memory-backend=")
+    backend = options[options.index("-object") + 1]
+    assert "size=3G" in backend
+    assert "share=on" in backend
+    assert "-m" not in options
+
+
+def test_the_cpu_is_the_host_s_with_kvm_and_one_with_room_for_the_bars_without() -> None:
+    with_kvm = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=True)
+    assert "-cpu" not in qemu_options(with_kvm)
+    assert "--disable-kvm" not in with_kvm
+    without = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=False)
+    assert "phys-bits=46" in qemu_options(without)[qemu_options(without).index("-cpu") + 1]
+    assert "--disable-kvm" in without
+
+
+def test_a_qemu_of_several_words_becomes_one_program(tmp_path: Path) -> None:
+    def environment(*command: str, **variables: str) -> Any:
+        return SimpleNamespace(qemu=SimpleNamespace(command=command, variables=variables))
+
+    assert qemu_program(environment("/usr/bin/qemu"), tmp_path) == Path("/usr/bin/qemu")
+    script = qemu_program(environment("/bin/echo", "two words", WHERE="a b"), tmp_path)
+    assert script.parent == tmp_path
+    said = subprocess.run([script, "more"], capture_output=True, text=True, check=True).stdout
+    assert said == "two words more\n"
+    assert "export WHERE='a b'" in script.read_text()
