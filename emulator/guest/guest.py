@@ -206,10 +206,19 @@ class Guest:
         """The last lines of the console."""
         return self._console.tail(lines)
 
-    async def wait_for_console(self, pattern: str, *, timeout: float = 60) -> str:
-        """Wait until the console, since the last (re)boot, matches a regular expression; returns the matching text."""
+    @property
+    def console_position(self) -> int:
+        """How many bytes the console has written so far."""
+        return self._console.position
+
+    async def wait_for_console(self, pattern: str, *, timeout: float = 60, since: int | None = None) -> str:
+        """Wait until the console matches a regular expression; returns the matching text.
+
+        What it wrote since the last (re)boot counts, or what came after the `console_position` `since`.
+        """
+        start = self._since if since is None else since
         with trio.move_on_after(timeout):
-            match = await self._guarded(lambda: self._console.wait_for(pattern, self._since))
+            match = await self._guarded(lambda: self._console.wait_for(pattern, start))
             return match[0]
         raise self._explained(ConsoleTimeout(f"{pattern!r} did not appear on the console within {timeout:g} s"))
 

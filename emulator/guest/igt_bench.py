@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,7 +179,8 @@ class Bench:
         limit = self.run.timeout or self.run.suite.timeout(subtest_name(test, subtest))
         before = await self._activity()
         try:
-            done = await guest.run(self._command(test, subtest), timeout=limit)
+            async with self._woken(guest):
+                done = await guest.run(self._command(test, subtest), timeout=limit)
         except CommandTimeout as error:
             output = error.output.decode(errors="replace")
             result = SubtestResult(
@@ -194,6 +196,35 @@ class Bench:
                 result.outcome = IDLE
                 result.reason = "it passed without any work of the card's engines"
         return result, False
+
+    @contextlib.asynccontextmanager
+    async def _woken(self, guest: Guest) -> AsyncIterator[None]:
+        """While the block runs, wake the guest whenever it suspends in a way that it does not wake from by itself."""
+        wake = self.run.suite.wake
+        if wake is None:
+            yield
+            return
+        problem: BaseException | None = None
+
+        async def watch() -> None:
+            seen = guest.console_position
+            # What ends the guest ends the subtest's command as well, and is reported there.
+            with contextlib.suppress(GuestError):
+                while True:
+                    await guest.wait_for_console(wake.console, timeout=math.inf, since=seen)
+                    seen = guest.console_position
+                    await trio.sleep(wake.after)
+                    await guest.qmp(wake.qmp)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            try:
+                yield
+            except BaseException as error:  # raised again below, without the nursery's ExceptionGroup
+                problem = error
+            nursery.cancel_scope.cancel()
+        if problem is not None:
+            raise problem
 
     def _command(self, test: str, subtest: str) -> str:
         words = [f"{PROGRAMS}/{test}", *(["--run-subtest", subtest] if subtest else [])]
@@ -238,6 +269,7 @@ class Bench:
                     memory=self.group.memory or needs.memory,
                     cpus=needs.cpus,
                     cpu=self.group.cpu or None,
+                    ovmf=self.group.ovmf,
                     arguments=devices,
                 ),
                 modules=(needs.driver, *needs.modules),

@@ -21,6 +21,11 @@
     "xe_exec_reset@*" = 120
     "*" = 60
 
+    [wake]                        # for a machine that does not wake by itself: when the console says this, ...
+    console = 'suspend entry .s2idle.'
+    after = 3                     # ... so many seconds later ...
+    qmp = "system_powerdown"      # ... this is sent to QEMU
+
     [before]                      # shell before a subtest, by pattern; the first that matches
     "xe_module_load@load" = "modprobe -r xe"
 
@@ -33,6 +38,7 @@
     cards = 1                     # so many equal cards; the first is the one under test
     memory = 4096                 # MiB of the guest, instead of [guest] memory
     cpu = "EPYC,phys-bits=46"     # QEMU's -cpu
+    ovmf = false                  # true: OVMF instead of SeaBIOS
 
 Several `[[group]]` tables may have one name; each is run in a guest of its own.  Patterns are those of a shell, on
 `test@subtest`; one without `@` means all subtests of the tests that it names.
@@ -87,6 +93,7 @@ class Group:
     cards: int = 1
     memory: int = 0
     cpu: str = ""
+    ovmf: bool = False
 
     @property
     def vf(self) -> int:
@@ -99,6 +106,15 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Wake:
+    """The `[wake]` table."""
+
+    console: str
+    after: float
+    qmp: str
+
+
+@dataclass(frozen=True)
 class Suite:
     """A suite file, checked."""
 
@@ -107,6 +123,7 @@ class Suite:
     kernel_log: KernelLog
     timeouts: tuple[tuple[str, float], ...] = ()
     before: tuple[tuple[str, str], ...] = ()
+    wake: Wake | None = None
 
     @staticmethod
     def load(path: Path) -> Suite:
@@ -140,6 +157,10 @@ class Suite:
             timeouts.append((pattern, float(seconds)))
         hooks = table.table("before")
         before = [(pattern, hooks.text(pattern)) for pattern in hooks.values]
+        wake = None
+        if (waking := table.table("wake")).values:
+            wake = Wake(waking.text("console"), waking.number("after", 3), waking.text("qmp"))
+            waking.finish()
         groups = []
         for item in table.tables("group"):
             group = Group(
@@ -151,6 +172,7 @@ class Suite:
                 item.number("cards", 1),
                 item.number("memory", 0),
                 item.text("cpu", ""),
+                item.flag("ovmf"),
             )
             item.finish()
             if not re.fullmatch(r"pf|vf[1-9]\d*", group.on):
@@ -161,7 +183,7 @@ class Suite:
                 raise SuiteError(f"{item.place}.cards: {group.cards} is not between 1 and {_MOST_CARDS}")
             groups.append(group)
         table.finish()
-        return Suite(guest, tuple(groups), kernel_log, tuple(timeouts), tuple(before))
+        return Suite(guest, tuple(groups), kernel_log, tuple(timeouts), tuple(before), wake)
 
     def select(self, names: Iterable[str] = ()) -> list[Group]:
         """The groups of these names, in the file's order (all without names); raises `SuiteError`."""

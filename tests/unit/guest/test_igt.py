@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from emulator.guest.errors import CommandTimeout, GuestError, GuestPanic
 from emulator.guest.igt import DeviceNotReady, IgtRun, plan, run_igt
 from emulator.guest.igt_expectations import Expectations
 from emulator.guest.igt_results import KernelLog
-from emulator.guest.igt_suite import Group, GuestNeeds, Suite, SuiteError
+from emulator.guest.igt_suite import Group, GuestNeeds, Suite, SuiteError, Wake
 from emulator.qemu_arguments import CardDescription
 
 SUBTESTS = {"xe_query": ["config", "engines", "pxp"], "xe_vm": ["bind-a", "bind-b", "scratch"], "drm_mm": [""]}
@@ -127,6 +128,7 @@ class Stage:
         self.cards: list[list[str]] = []
         self.running = 0
         self.behaviour = behaviour
+        self.make: Callable[[Callable[[str], Result]], FakeGuest] = FakeGuest
         self.on_boot: Callable[[FakeGuest], None] = lambda guest: None
         monkeypatch.setattr(igt_bench, "boot", self.boot)
         monkeypatch.setattr(igt_bench, "_card", self.card)
@@ -150,7 +152,7 @@ class Stage:
 
     @contextlib.asynccontextmanager
     async def boot(self, spec: Any) -> AsyncIterator[FakeGuest]:
-        guest = FakeGuest(self.behaviour)
+        guest = self.make(self.behaviour)
         self.on_boot(guest)
         self.guests.append(guest)
         self.specs.append(spec)
@@ -359,3 +361,32 @@ def test_every_guest_has_logs_of_its_own_and_a_new_run_begins_anew(
     for _ in range(2):
         stage.run(request(tmp_path))
     assert [spec.console_log.name for spec in stage.specs] == ["console-1.log", "console-2.log"] * 2
+
+
+def test_a_guest_that_sleeps_is_woken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asleep = trio.Event()
+    sent: list[str] = []
+
+    class Sleeper(FakeGuest):
+        console_position = 0
+
+        async def wait_for_console(self, pattern: str, *, timeout: float, since: int) -> str:
+            if sent:
+                await trio.sleep_forever()
+            return pattern
+
+        async def qmp(self, command: str) -> None:
+            sent.append(command)
+            asleep.set()
+
+        async def run(self, script: str, *, timeout: float = 60) -> Result:
+            if "--run-subtest" in script:
+                await asleep.wait()
+            return await super().run(script, timeout=timeout)
+
+    stage = Stage(monkeypatch, answer)
+    stage.make = Sleeper
+    run = request(tmp_path, tests=("xe_vm@scratch",))
+    run = dataclasses.replace(run, suite=dataclasses.replace(run.suite, wake=Wake("sleeping", 0, "wake_up")))
+    assert stage.run(run) == {"xe_vm@scratch/pf": "pass"}
+    assert sent == ["wake_up"]
