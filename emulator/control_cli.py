@@ -56,17 +56,61 @@ def status(socket_dir: SocketDir) -> None:
         show(client.call("status"), as_json=True)
 
 
-LEDGER_COLUMNS = ["initiator", "owner", "interconnect", "kind", "reads", "bytes_read", "writes", "bytes_written"]
+LEDGER_COLUMNS = [
+    "initiator", "owner", "interconnect", "kind", "reads", "bytes_read", "writes", "bytes_written", "spans",
+]  # fmt: skip
 
 
 def ledger(
     socket_dir: SocketDir,
     as_json: Json = False,
     clear: Annotated[bool, typer.Option("--clear", help="Set all counters to zero afterwards.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Also who owned which device memory when, and resets.")
+    ] = False,
 ) -> None:
-    """Who reached whose memory, by which interconnect, how often."""
+    """Who reached whose memory, by which interconnect, how often, and what that means (docs/ledger.md)."""
     with connected(socket_dir) as client:
-        show(client.call("ledger", clear=clear), as_json, LEDGER_COLUMNS, "accesses")
+        verdicts = client.call("verdicts")
+        owners = client.call("ownership") if history else None
+        entries = client.call("ledger", clear=clear)
+    if as_json:
+        answer = {"entries": entries, **verdicts, **({"ownership": owners} if owners is not None else {})}
+        print(json.dumps(answer, indent=2))
+        return
+    show(entries, False, LEDGER_COLUMNS, "accesses")
+    print("\n".join(verdict_lines(verdicts)))
+    if owners is not None:
+        print("\n".join(history_lines(owners)))
+
+
+def verdict_lines(verdicts: dict[str, Any]) -> list[str]:
+    """What the command `verdicts` tells, in words."""
+    lines = [
+        f"{path['initiator']} reached {path['owner']}'s memory: {path['path']}"
+        f" ({path['zero-copy']} accesses by device address, {path['legacy']} as a PCI device)"
+        for path in verdicts["paths"]
+    ]
+    lines += [
+        f"STALE: {stale['initiator']} to {stale['owner']} over {stale['interconnect']} ({stale['kind']}),"
+        f" {stale['reads']} reads and {stale['writes']} writes: {stale['reason']}"
+        for stale in verdicts["stale"]
+    ]
+    lines += [f"FOREIGN: {path['initiator']} reached {path['owner']}'s memory" for path in verdicts["foreign"]]
+    return lines or ["no function reached another's memory"]
+
+
+def history_lines(owners: dict[str, Any]) -> list[str]:
+    """What the command `ownership` tells, in the order of time."""
+    events = [
+        (c["time"], f"[{c['address']:#x}, {c['address'] + c['length']:#x}) went from {c['old']} to {c['new']}")
+        for c in owners["changes"]
+    ]
+    for reset in owners["resets"]:
+        ended = "lasts" if reset["ended"] is None else f"took {1e3 * (reset['ended'] - reset['began']):.1f} ms"
+        used = sum(access["reads"] + access["writes"] for access in reset["accesses"])
+        events.append((reset["began"], f"reset of {reset['owner']} {ended}; accesses of others meanwhile: {used}"))
+    return [f"{time:12.6f} s  {text}" for time, text in sorted(events)]
 
 
 def inspect(

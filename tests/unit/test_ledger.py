@@ -1,0 +1,134 @@
+"""The ledger: counts, who owned what when, resets, and the verdicts that follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from emulator.control_cli import history_lines, verdict_lines
+from emulator.ledger import KERNEL, STALE, UNSHARED, Ledger
+
+FUNCTIONS = ["pf", "vf1", "vf2"]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(clock: Clock) -> Ledger:
+    return Ledger(clock)
+
+
+def use(ledger: Ledger, initiator: str, owner: str, interconnect: str, kind: str = "vram", count: int = 1) -> None:
+    entry = ledger.entry(initiator, owner, interconnect, kind)
+    entry.reads += count
+    entry.bytes_read += 64 * count
+
+
+def paths(ledger: Ledger) -> list[tuple[str, str, str]]:
+    return [(p["initiator"], p["owner"], p["path"]) for p in ledger.verdicts(FUNCTIONS)["paths"]]
+
+
+def test_device_addresses_are_the_zero_copy_path_and_bars_the_legacy_path(ledger: Ledger) -> None:
+    use(ledger, "pf", "vf1", "iov")
+    use(ledger, "pf", "vf2", "p2p", "system")
+    assert paths(ledger) == [("pf", "vf1", "zero-copy"), ("pf", "vf2", "legacy")]
+
+
+def test_memory_that_came_without_a_descriptor_is_the_legacy_path(ledger: Ledger) -> None:
+    use(ledger, "pf", UNSHARED, "host_dma", "system")
+    use(ledger, "pf", "guest", "host_dma", "system")
+    assert paths(ledger) == [("pf", UNSHARED, "legacy")]
+
+
+def test_both_paths_are_seen_when_both_were_taken(ledger: Ledger) -> None:
+    use(ledger, "pf", "vf1", "iov")
+    use(ledger, "pf", "vf1", "p2p", "system")
+    assert paths(ledger) == [("pf", "vf1", "both")]
+
+
+def test_one_s_own_memory_the_driver_s_work_and_the_control_socket_take_no_path(ledger: Ledger) -> None:
+    use(ledger, "pf", "pf", "iov")
+    use(ledger, "pf", "vf1", "iov", KERNEL + "vram")
+    use(ledger, "pf", "vf1", "iov", "control")
+    verdicts = ledger.verdicts(FUNCTIONS)
+    assert verdicts == {"paths": [], "stale": [], "foreign": []}
+    assert verdict_lines(verdicts) == ["no function reached another's memory"]
+
+
+def test_only_a_vf_that_reaches_others_is_foreign(ledger: Ledger) -> None:
+    use(ledger, "pf", "vf1", "iov")
+    use(ledger, "vf1", "vf2", "p2p", "system")
+    (foreign,) = ledger.verdicts(FUNCTIONS)["foreign"]
+    assert (foreign["initiator"], foreign["owner"]) == ("vf1", "vf2")
+    assert "FOREIGN: vf1 reached vf2's memory" in verdict_lines(ledger.verdicts(FUNCTIONS))
+
+
+def test_accesses_through_old_translations_are_stale(ledger: Ledger) -> None:
+    use(ledger, "pf", "pf", "iov", STALE + "vram", 3)
+    (stale,) = ledger.verdicts(FUNCTIONS)["stale"]
+    assert (stale["initiator"], stale["reads"], stale["reason"]) == ("pf", 3, "the memory's owner changed")
+
+
+def test_accesses_of_others_during_a_reset_are_stale(ledger: Ledger, clock: Clock) -> None:
+    use(ledger, "pf", "vf1", "iov", count=5)
+    ledger.ownership.reset_began("vf1")
+    ledger.ownership.reset_began("vf1")
+    use(ledger, "pf", "vf1", "iov", count=2)
+    use(ledger, "pf", "vf1", "iov", KERNEL + "vram", count=100)
+    use(ledger, "vf1", "vf1", "iov", count=1)
+    clock.time += 2
+    assert [s["reads"] for s in ledger.verdicts(FUNCTIONS)["stale"]] == [2], "also while the reset lasts"
+    ledger.ownership.reset_ended("vf1")
+    use(ledger, "pf", "vf1", "iov", count=7)
+    (reset,) = ledger.ownership.resets_as_list()
+    assert (reset["began"], reset["ended"]) == (0, 2)
+    assert reset["accesses"] == [{"initiator": "pf", "interconnect": "iov", "kind": "vram", "reads": 2, "writes": 0}]
+
+
+def test_a_reset_that_nobody_disturbed_has_no_accesses(ledger: Ledger) -> None:
+    use(ledger, "pf", "vf1", "iov")
+    ledger.ownership.reset_began("vf1")
+    ledger.ownership.reset_ended("vf1")
+    ledger.ownership.reset_ended("vf1")
+    assert ledger.verdicts(FUNCTIONS)["stale"] == []
+
+
+def test_clearing_in_the_middle_of_a_reset_counts_from_there(ledger: Ledger) -> None:
+    ledger.ownership.reset_began("vf1")
+    use(ledger, "pf", "vf1", "iov", count=4)
+    ledger.clear()
+    use(ledger, "pf", "vf1", "iov", count=1)
+    ledger.ownership.reset_ended("vf1")
+    assert [s["reads"] for s in ledger.verdicts(FUNCTIONS)["stale"]] == [1]
+
+
+def test_the_history_of_a_page_is_told_in_order(ledger: Ledger, clock: Clock) -> None:
+    ledger.ownership.changed(0x200000, 0x400000, "pf", "vf1")
+    clock.time += 1
+    ledger.ownership.changed(0x400000, 0x200000, "vf1", "vf2")
+    ledger.ownership.changed(0x800000, 0x200000, "vf1", "vf1")
+    history: list[dict[str, Any]] = ledger.ownership.history(0x500000)
+    assert [(h["time"], h["old"], h["new"]) for h in history] == [(0, "pf", "vf1"), (1, "vf1", "vf2")]
+    assert len(ledger.ownership.history()) == 2
+    lines = history_lines({"changes": history, "resets": ledger.ownership.resets_as_list()})
+    assert lines[1].endswith("[0x400000, 0x600000) went from vf1 to vf2")
+
+
+def test_clear_forgets_counts_and_history(ledger: Ledger) -> None:
+    use(ledger, "pf", "vf1", "iov")
+    ledger.ownership.changed(0, 0x200000, "pf", "vf1")
+    ledger.clear()
+    assert list(ledger) == []
+    assert ledger.ownership.history() == []

@@ -1,0 +1,119 @@
+"""Translations of the PF that outlive the owner of the memory behind them."""
+
+from __future__ import annotations
+
+import pytest
+
+from device_models.xe.address_space import AddressSpaces
+from device_models.xe.vram import BLOCK_SIZE
+from tests.unit.xe.rig import PageTables, Rig
+
+VA = 0x4000_0000
+FIRST, SECOND = 10, 11
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig(64 << 20)
+    for vfid in (1, 2):
+        rig.vf(vfid, (0, 0))
+    rig.vram.assign(1, {0: FIRST, 1: SECOND})
+    return rig
+
+
+@pytest.fixture
+def tables(rig: Rig) -> PageTables:
+    tables = PageTables(rig, rig.pf, 0x10_0000)
+    tables.map(VA, FIRST * BLOCK_SIZE, 0x4000)
+    tables.map(VA + 0x4000, SECOND * BLOCK_SIZE, 0x4000)
+    return tables
+
+
+def kinds(rig: Rig) -> set[tuple[str, str, str]]:
+    return {(entry.initiator, entry.owner, entry.kind) for entry in rig.fabric.ledger}
+
+
+def test_the_same_translation_is_stale_after_its_memory_changed_hands(rig: Rig, tables: PageTables) -> None:
+    space = tables.space()
+    space.read(VA, 0x4000)
+    assert kinds(rig) == {("pf", "vf1", "vram")}
+    rig.vram.assign(1, {1: SECOND})
+    rig.vram.assign(2, {0: FIRST})
+    rig.fabric.ledger.clear()
+    space.read32(VA)
+    assert kinds(rig) == {("pf", "vf2", "stale vram")}
+
+
+def test_memory_that_came_back_to_the_pf_is_stale_too(rig: Rig, tables: PageTables) -> None:
+    space = tables.space()
+    space.read32(VA)
+    rig.vram.assign(1, {})
+    rig.fabric.ledger.clear()
+    space.read(VA, 16)
+    assert kinds(rig) == {("pf", "pf", "stale vram")}
+
+
+def test_a_copy_is_accounted_stale_where_it_is(rig: Rig, tables: PageTables) -> None:
+    space = tables.space()
+    space.read(VA, 0x8000)
+    rig.vram.assign(1, {0: FIRST})
+    rig.fabric.ledger.clear()
+    space.read(VA, 0x8000)
+    assert kinds(rig) == {("pf", "vf1", "vram"), ("pf", "pf", "stale vram")}
+
+
+def test_a_translation_that_was_taken_back_and_made_anew_is_not_stale(rig: Rig, tables: PageTables) -> None:
+    space = tables.space(asid=5)
+    space.read32(VA)
+    for page in range(4):
+        tables.entry(VA + 0x1000 * page, 0, 0)
+    AddressSpaces.of(rig.fabric).invalidate(0, 5)
+    rig.vram.assign(1, {})
+    rig.vram.assign(2, {0: FIRST})
+    tables.map(VA, FIRST * BLOCK_SIZE, 0x4000)
+    rig.fabric.ledger.clear()
+    space.read32(VA)
+    assert kinds(rig) == {("pf", "vf2", "vram")}
+
+
+def test_an_invalidation_that_leaves_the_translation_does_not_hide_it(rig: Rig, tables: PageTables) -> None:
+    space = tables.space(asid=5)
+    space.read32(VA)
+    AddressSpaces.of(rig.fabric).invalidate(0, 5)
+    AddressSpaces.of(rig.fabric).invalidate(0)
+    rig.vram.assign(1, {})
+    rig.fabric.ledger.clear()
+    space.read32(VA)
+    assert kinds(rig) == {("pf", "pf", "stale vram")}
+
+
+def test_the_pf_s_own_memory_is_never_stale(rig: Rig, tables: PageTables) -> None:
+    tables.map(VA + 0x10_0000, 5 * BLOCK_SIZE, 0x1000)
+    space = tables.space()
+    space.read32(VA + 0x10_0000)
+    rig.vram.assign(1, {0: 5})
+    rig.vram.assign(1, {})
+    rig.fabric.ledger.clear()
+    space.read32(VA + 0x10_0000)
+    assert kinds(rig) == {("pf", "pf", "vram")}
+
+
+def test_the_driver_s_own_vm_is_accounted_apart(rig: Rig, tables: PageTables) -> None:
+    tables.space(asid=0).read32(VA)
+    assert kinds(rig) == {("pf", "vf1", "kernel vram")}
+    assert rig.fabric.ledger.verdicts(["pf", "vf1", "vf2"])["paths"] == []
+
+
+def test_changes_of_owner_are_noted_in_stretches(rig: Rig) -> None:
+    ownership = rig.fabric.ledger.ownership
+    ownership.clear()
+    rig.vram.assign(1, {0: SECOND})
+    rig.vram.assign(2, {0: FIRST})
+    rig.vram.assign(2, {0: 20, 1: 21, 2: 23})
+    assert [(c.address // BLOCK_SIZE, c.length // BLOCK_SIZE, c.old, c.new) for c in ownership.changes] == [
+        (FIRST, 1, "vf1", "pf"),
+        (FIRST, 1, "pf", "vf2"),
+        (FIRST, 1, "vf2", "pf"),
+        (20, 2, "pf", "vf2"),
+        (23, 1, "pf", "vf2"),
+    ]
