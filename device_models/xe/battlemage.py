@@ -19,11 +19,13 @@ from device_models.xe.freq import Frequency
 from device_models.xe.function import Gpu, Gt, XeFunction
 from device_models.xe.gdrst import GRDOM_FULL, GRDOM_GUC, Gdrst
 from device_models.xe.ggtt import GGTT_PTES_SIZE, Ggtt
+from device_models.xe.ggtt_sharing import GgttSharing
 from device_models.xe.guc import Guc
 from device_models.xe.guc.capture import Capture
 from device_models.xe.guc.engine_activity import EngineActivity
 from device_models.xe.guc.firmware import HucAuthentication
 from device_models.xe.guc.hwconfig import table as hwconfig_table
+from device_models.xe.guc.migration import Migration
 from device_models.xe.guc.relay import Relay
 from device_models.xe.guc.self_config import SelfConfig
 from device_models.xe.guc.slpc import Slpc
@@ -49,12 +51,22 @@ from device_models.xe.profile import (
 from device_models.xe.telemetry import Telemetry
 from device_models.xe.topology import Fuses
 from device_models.xe.translations import ppgtt_command
+from device_models.xe.vf_windows import (
+    BAR0_SIZE,
+    GSM_OFFSET,
+    MAPPED,
+    TRAPPED,
+    WINDOW_MODES,
+    registers_bar,
+    trapped_registers_bar,
+    trapped_vram_bar,
+    vram_bar,
+)
 from device_models.xe.vram import Vram
 from device_models.xe.wopcm import Wopcm
 from emulator.card import Card, CardError, Option
 from emulator.memory import Memory
 from emulator.observe.trace import Channel
-from emulator.pci.bars import Bar
 from emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
 from emulator.pci.function import FLR, RESET, Function, Identity
 from emulator.pci.sriov import Sriov
@@ -65,8 +77,6 @@ CLASS_VGA = 0x030000
 DEVICE_IDS = (0xE202, 0xE209, 0xE20B, 0xE20C, 0xE20D, 0xE210, 0xE211, 0xE212, 0xE216, 0xE220, 0xE221, 0xE222, 0xE223)
 """Battlemage's ids (include/drm/intel/pciids.h:INTEL_BMG_IDS); 0xe212 is the Arc Pro B50."""
 
-BAR0_SIZE = 16 * MIB
-GSM_OFFSET = 8 * MIB
 PF_REGISTERS = 4 * MIB
 VF_REGISTERS = 0x191000
 """A VF has registers up to its mailboxes at 0x190310."""
@@ -75,17 +85,6 @@ MAX_VFS = 63
 
 # Where the real cards have them.
 _PCIE, _MSI, _PM, _DSN, _ARI, _SRIOV = 0x70, 0xAC, 0xD0, 0x100, 0x200, 0x320
-
-
-class _Nothing:
-    """What answers where a BAR is larger than the memory behind it."""
-
-    def read(self, offset: int, size: int) -> int:
-        """All ones."""
-        return (1 << 8 * size) - 1
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        """Dropped."""
 
 
 class Battlemage:
@@ -99,6 +98,8 @@ class Battlemage:
         Option(
             "vf_bar2", "size", 256 * MIB, "size of each VF's BAR2", minimum=2 * MIB, maximum=64 * GIB, power_of_two=True
         ),
+        Option("vf_vram", "str", MAPPED, "how guests reach VF BAR2 (see docs/sriov.md)", choices=WINDOW_MODES),
+        Option("vf_ggtt", "str", MAPPED, "how guests reach VFs' GGTT windows", choices=WINDOW_MODES),
         Option("device_id", "int", 0xE212, "PCI device id", choices=DEVICE_IDS, hexadecimal=True),
         Option(
             "subsystem_vendor", "int", INTEL, "PCI subsystem vendor id", minimum=0, maximum=0xFFFF, hexadecimal=True
@@ -119,6 +120,8 @@ class Battlemage:
         self._sriovs: list[GucSriov] = []
         self._pf_registers = Gttmmadr("pf", PF_REGISTERS, PF)
         self._serial = options["serial"]
+        self._vf_vram, self._vf_ggtt = options["vf_vram"], options["vf_ggtt"]
+        self.sharing = GgttSharing(gpu)
         self._subsystem = (options["subsystem_vendor"], options["subsystem_id"])
         card.device_memory = vram
         card.memories["vram"] = vram.memory
@@ -145,7 +148,6 @@ class Battlemage:
             sriov = Sriov(profile.total_vfs, profile.device_id, {0: BAR0_SIZE, 2: profile.vf_bar2}, offset=_SRIOV)
         identity = Identity(INTEL, profile.device_id, *self._subsystem, CLASS_VGA)
         memory = self._ggtt_memory("pf")
-        vram = self.gpu.vram.memory
         pf = Function(
             "pf",
             0,
@@ -159,15 +161,8 @@ class Battlemage:
                 *([Ari(_ARI)] if sriov else []),
             ],
             bars={
-                0: _gttmmadr_bar(self._pf_registers, memory),
-                2: Bar(
-                    profile.bar2,
-                    handler=_Nothing(),
-                    memory=vram,
-                    areas=[(0, min(profile.bar2, vram.size))],
-                    prefetchable=True,
-                    device_memory=True,
-                ),
+                0: registers_bar(self._pf_registers, memory),
+                2: vram_bar(profile.bar2, self.gpu.vram.memory),
             },
             sriov=sriov,
         )
@@ -187,24 +182,22 @@ class Battlemage:
 
     def _vf(self, card: Card, vfid: int, identity: Identity, registers: Gttmmadr, memory: Memory) -> Function:
         size = self.profile.vf_bar2
-        vram = self.gpu.vram.vf_memory(vfid)
+        if self._vf_ggtt == TRAPPED:
+            bar0 = trapped_registers_bar(self.gpu, vfid, registers, self.sharing)
+            card.register_files.append(registers)
+        else:
+            bar0 = registers_bar(registers, memory)
+        if self._vf_vram == TRAPPED:
+            bar2 = trapped_vram_bar(size, self.gpu, vfid)
+        else:
+            bar2 = vram_bar(size, self.gpu.vram.vf_memory(vfid))
         return Function(
             f"vf{vfid}",
             vfid,
             executor=card.executor,
             identity=identity,
             capabilities=[PciExpress(_PCIE, flr=True), Msi(1, _MSI), DeviceSerialNumber(self._serial, _DSN), Ari(_ARI)],
-            bars={
-                0: _gttmmadr_bar(registers, memory),
-                2: Bar(
-                    size,
-                    handler=_Nothing(),
-                    memory=vram,
-                    areas=[(0, min(size, vram.size))],
-                    prefetchable=True,
-                    device_memory=True,
-                ),
-            },
+            bars={0: bar0, 2: bar2},
             is_vf=True,
         )
 
@@ -252,7 +245,7 @@ class Battlemage:
         Pat(gt, registers)
         Mocs(gt, registers)
         gt.guc = guc = Guc(gt, registers)
-        sriov = GucSriov(guc)
+        sriov = GucSriov(guc, None if gt.index else self.sharing)
         capture = Capture(guc, registers)
         submission = Submission(guc, sriov, capture)
         gt.engines = Engines(gt, submission)
@@ -270,6 +263,7 @@ class Battlemage:
         HucAuthentication(guc)
         Relay(guc)
         VfRequests(guc, sriov, profile.media if gt.index else profile.graphics)
+        guc.admit = Migration(guc, sriov, submission).admit
         self._sriovs.append(sriov)
         for function in self.gpu.functions:
             guc.add_client(function)
@@ -325,6 +319,7 @@ class Battlemage:
             block.reset()
         self.lmem.reset()
         self.gpu.vram.memory.discard(0, self.gpu.vram.memory.size)
+        self.sharing.reset()
         for function in self.gpu.functions:
             self._clear_ggtt(function)
 
@@ -362,10 +357,6 @@ class Battlemage:
         for memory in self._ggtt_memories:
             memory.close()
         self.gpu.vram.close()
-
-
-def _gttmmadr_bar(registers: Gttmmadr, memory: Memory) -> Bar:
-    return Bar(BAR0_SIZE, handler=registers, memory=memory, areas=[(GSM_OFFSET, GGTT_PTES_SIZE)], prefetchable=True)
 
 
 def _profile(options: Mapping[str, Any]) -> Profile:

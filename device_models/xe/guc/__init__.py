@@ -34,8 +34,8 @@ from emulator.registers import RegisterFile
 
 log = logging.getLogger(__name__)
 
-RUNNING, PAUSED, STOPPED, FLR = "running", "paused", "stopped", "flr"
-"""States of a VF towards the GuC. In the last three it is not served."""
+RUNNING, RESFIX, PAUSED, STOPPED, FLR = "running", "resfix", "paused", "stopped", "flr"
+"""States of a VF towards the GuC. In "resfix" (it was migrated) its mailbox is served, in the last three nothing is."""
 
 _RETRY_SECONDS = 0.002
 
@@ -55,6 +55,8 @@ class Client:
         self.present = function.vfid == 0
         """Whether the function exists: VFs do while they are enabled."""
         self.opt_ins: set[int] = set()
+        self.ctb_awaits_fixup = False
+        """The VF was migrated with CT buffers enabled: they are used again when it is fixed up."""
         self._queued = False
         self._serving = False
         self._interrupt_due = False
@@ -110,12 +112,13 @@ class Client:
     def serve(self) -> None:
         """Answer what is in the mailbox and in H2G. On the executor."""
         self._queued = False
-        if not self.present or self.state != RUNNING or not self.guc.serving(self):
+        if not self.present or self.state not in (RUNNING, RESFIX) or not self.guc.serving(self):
             return
         self._serving = True
         try:
-            if self.mailbox.pending():
-                self._serve_mailbox()
+            self.mailbox.take()
+            if self.mailbox.request is not None:
+                self._serve_mailbox(self.mailbox.request)
             if self.ctb.enabled:
                 self._serve_ctb()
         finally:
@@ -125,12 +128,14 @@ class Client:
                 self.guc.gt.gpu.interrupts.raise_guc(self.function, self.guc.gt)
 
     def _doorbell(self) -> None:
+        if self.present and self.state in (RUNNING, RESFIX) and self.guc.serving(self):
+            self.mailbox.take()
         if not self._queued:
             self._queued = True
             self.guc.gt.gpu.executor.submit(self.serve)
 
-    def _serve_mailbox(self) -> None:
-        message = Message(tuple(self.mailbox.dwords))
+    def _serve_mailbox(self, request: tuple[int, ...]) -> None:
+        message = Message(request)
         answer = self.guc.answer(self, message, by_mmio=True)
         if self.guc.trace.enabled:
             words, gt = message.words, self.guc.gt.index
@@ -191,6 +196,8 @@ class Guc:
         """Called when the micro-controller goes into reset: modules forget what they know."""
         self.on_client_reset: list[Callable[[Client], None]] = []
         """Called when one function's state goes (VF_RESET, FLR)."""
+        self.admit: Callable[[Client, int], None] | None = None
+        """Asked before a VF's request is handled; raises GucError when it may not be made now."""
         card = gt.gpu.card
         self.trace = card.tracer.channel("guc", "messages between drivers and the GuC, decoded")
         self.lose_g2h = card.faults.point("guc.lose_g2h", "drop a message from the GuC to a driver")
@@ -284,6 +291,8 @@ class Guc:
             raise GucError(NOT_SUPPORTED, f"{declared.name} by {'MMIO' if by_mmio else 'CTB'}")
         if len(message.payload) < declared.minimum:
             raise GucError(PROTOCOL, f"{declared.name} has {len(message.payload)} of {declared.minimum} dwords")
+        if client.vfid and self.admit is not None:
+            self.admit(client, message.action)
         if self.fail_request.armed:
             self._maybe_fail(message)
         handler = self.handlers.get(message.action)
@@ -302,4 +311,4 @@ class Guc:
             raise GucError(error if isinstance(error, int) else code, "injected")
 
 
-__all__ = ["FLR", "PAUSED", "RUNNING", "STOPPED", "Client", "Guc", "Reply"]
+__all__ = ["FLR", "PAUSED", "RESFIX", "RUNNING", "STOPPED", "Client", "Guc", "Reply"]

@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from device_models.xe.guc import FLR, PAUSED, RUNNING, STOPPED, Client, Guc, actions, klv
+from device_models.xe.ggtt_sharing import GgttSharing
+from device_models.xe.guc import FLR, PAUSED, RESFIX, RUNNING, STOPPED, Client, Guc, actions, klv
 from device_models.xe.guc.errors import (
     INVALID_KLV_DATA,
     INVALID_PARAMS,
@@ -49,17 +51,20 @@ class FunctionConfig:
 class Sriov:
     """Configurations by VFID, policies, and control of VFs, for one GT."""
 
-    def __init__(self, guc: Guc) -> None:
+    def __init__(self, guc: Guc, sharing: GgttSharing | None) -> None:
+        """`sharing` is the GGTT's; None on the media GT, whose GuC is told the ranges and does nothing with them."""
         self._guc = guc
+        self._sharing = sharing
         self.configs: dict[int, FunctionConfig] = {}
         self.policies: dict[int, int] = {}
         self._events: dict[tuple[int, int], tuple[float, int]] = {}
-        self._shown: set[int] = set()
-        """VFs whose GGTT entries the PF sees in its own window now."""
+        self.on_resume: Callable[[Client], bool] | None = None
+        """Asked when a VF is resumed; True when it must be fixed up before it runs."""
         guc.handle(actions.UPDATE_VGT_POLICY, self._update_policy)
         guc.handle(actions.UPDATE_VF_CFG, self._update_config)
         guc.handle(actions.VF_CONTROL, self._control)
         guc.on_reset.append(self._reset)
+        guc.on_client_reset.append(self._client_reset)
 
     def config(self, vfid: int) -> FunctionConfig:
         """The configuration of a function."""
@@ -96,12 +101,15 @@ class Sriov:
     def _reset(self) -> None:
         for client in self._guc.clients[1:]:
             self._note_reset(client, began=False)
+        # Not the GGTT's ranges: whose entries are whose is written in the GGTT, which a GT reset leaves alone.
         self.configs.clear()
-        for client in self._guc.clients[1:]:
-            self._apply_ggtt(client.vfid)
         self.policies.clear()
         self._events.clear()
-        self._shown.clear()
+
+    def _client_reset(self, client: Client) -> None:
+        memirq = self._guc.gt.gpu.interrupts.memirqs.get(client.vfid)
+        if memirq is not None:
+            memirq.reset(self._guc.gt.index)
 
     # UPDATE_VGT_POLICY
 
@@ -159,10 +167,8 @@ class Sriov:
         start, size = config.get(klv.GGTT_START), config.get(klv.GGTT_SIZE)
         if size and not (start >= _GGTT_START_MINIMUM and start + size <= _GGTT_TOP):
             raise GucError(INVALID_KLV_DATA, f"GGTT [{start:#x}, {start + size:#x})")
-        if self._guc.gt.index == 0:
-            function = self._guc.clients[vfid].function
-            function.ggtt.provision(start, size)
-            function.ggtt_space.flush()
+        if self._sharing is not None:
+            self._sharing.provision(vfid, start if size else 0, size)
 
     def _apply_scheduling(self, vfid: int) -> None:
         config = self.config(vfid)
@@ -200,6 +206,8 @@ class Sriov:
             target.state = FLR
             self._note_reset(target, began=True)
             self._guc.reset_client(target)
+            if self._sharing is not None:
+                self._sharing.show(vfid)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR_DONE)
         elif command == FLR_FINISH:
             self._finish_flr(target)
@@ -211,25 +219,29 @@ class Sriov:
         if target.state in (STOPPED, FLR):
             raise GucError(INVALID_STATE, f"{target.name} is {target.state}")
         target.state = PAUSED
+        target.mailbox.give_back()
         vfid = target.vfid
         self._guc.gt.engines.pause_function(vfid, lambda: self._paused(target))
 
     def _paused(self, target: Client) -> None:
         if target.state == PAUSED:
-            self.show_ggtt(target.vfid)
+            if self._sharing is not None:
+                self._sharing.show(target.vfid)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, target.vfid, EVENT_PAUSE_DONE)
 
     def _resume(self, target: Client) -> None:
-        if target.state not in (PAUSED, RUNNING):
+        if target.state not in (PAUSED, RUNNING, RESFIX):
             raise GucError(INVALID_STATE, f"{target.name} is {target.state}")
-        if target.vfid in self._shown:
-            self.take_ggtt(target.vfid)
-        target.state = RUNNING
-        self._guc.gt.engines.resume_function(target.vfid)
+        if self._sharing is not None:
+            self._sharing.take(target.vfid)
+        if self.on_resume is None or not self.on_resume(target):
+            target.state = RUNNING
+            self._guc.gt.engines.resume_function(target.vfid)
         target.serve()
 
     def _finish_flr(self, target: Client) -> None:
-        self.take_ggtt(target.vfid)
+        if self._sharing is not None:
+            self._sharing.take(target.vfid)
         target.mailbox.clear()
         target.state = RUNNING
         self._note_reset(target, began=False)
@@ -240,28 +252,3 @@ class Sriov:
         ownership = self._guc.gt.gpu.fabric.ledger.ownership
         if self._guc.gt.index == 0:
             ownership.reset_began(target.name) if began else ownership.reset_ended(target.name)
-
-    # A VF's GGTT entries are kept in its own window; the PF sees them while the VF does not run.
-
-    def show_ggtt(self, vfid: int) -> None:
-        """Copy a VF's entries into the PF's window, with the VFID in place (for `xe_ggtt.c:xe_ggtt_node_save`)."""
-        start, size = self._ggtt_range(vfid)
-        if size:
-            entries = self._guc.clients[vfid].function.ggtt.read_entries(start, size, vfid)
-            self._guc.pf.function.ggtt.write_entries(start, entries, vfid)
-            self._shown.add(vfid)
-
-    def take_ggtt(self, vfid: int) -> None:
-        """Copy a VF's entries back from the PF's window: what the PF cleared or restored there."""
-        start, size = self._ggtt_range(vfid)
-        self._shown.discard(vfid)
-        if size:
-            function = self._guc.clients[vfid].function
-            function.ggtt.write_entries(start, self._guc.pf.function.ggtt.read_entries(start, size, 0), 0)
-            function.ggtt_space.flush()
-
-    def _ggtt_range(self, vfid: int) -> tuple[int, int]:
-        if self._guc.gt.index:
-            return 0, 0
-        config = self.config(vfid)
-        return config.get(klv.GGTT_START), config.get(klv.GGTT_SIZE)

@@ -79,6 +79,16 @@ class Submission:
         """The contexts of a function."""
         return [context for (owner, _), context in self._contexts.items() if owner == vfid]
 
+    def adopt(self, context: Context) -> None:
+        """Take a context that was saved elsewhere, as `enabled` and `failed` as it was."""
+        enabled, failed = context.enabled, context.failed
+        self._contexts[context.function.vfid, context.guc_id] = context
+        self._guc.gt.engines.adopt(context)
+        context.failed = failed
+        if enabled and not failed:
+            self._guc.gt.engines.enable(context)
+            self._announce_work()
+
     # What hosts ask.
 
     def _register(self, client: Client, message: Message) -> int:

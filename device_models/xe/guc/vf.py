@@ -6,7 +6,6 @@ from device_models.xe.function import Gpu
 from device_models.xe.guc import Client, Guc, actions, klv
 from device_models.xe.guc.errors import (
     INVALID_KLV_KEY,
-    INVALID_STATE,
     UNPROVISIONED_VF,
     UNSUPPORTED_VERSION,
     GucError,
@@ -20,7 +19,7 @@ _ANY = 0
 
 
 class VfRequests:
-    """MATCH_VERSION, QUERY_SINGLE_KLV, RESFIX_START, RESFIX_DONE."""
+    """MATCH_VERSION and QUERY_SINGLE_KLV."""
 
     def __init__(self, guc: Guc, sriov: Sriov, gmd_id: int) -> None:
         self._guc = guc
@@ -28,8 +27,6 @@ class VfRequests:
         self._gmd_id = gmd_id
         guc.handle(actions.MATCH_VERSION, self._match_version)
         guc.handle(actions.QUERY_SINGLE_KLV, self._query)
-        guc.handle(actions.RESFIX_START, self._no_fixup)
-        guc.handle(actions.RESFIX_DONE, self._no_fixup)
 
     def _match_version(self, client: Client, message: Message) -> tuple[int, int]:
         branch, major, minor = (message.payload[0] >> shift & 0xFF for shift in (24, 16, 8))
@@ -54,9 +51,6 @@ class VfRequests:
         words = klv.pack(key, value)[1:]
         return (len(words), *words)
 
-    def _no_fixup(self, client: Client, message: Message) -> int:
-        raise GucError(INVALID_STATE, f"{client.name} was not migrated")
-
 
 class AbsentMediaGuc:
     """The media mailbox of a VF on a card without a media GT.
@@ -68,13 +62,18 @@ class AbsentMediaGuc:
         self._gpu = gpu
         self._main = main
         self._client = client
-        self.mailbox = Mailbox(1, lambda: gpu.executor.submit(self._serve))
+        self.mailbox = Mailbox(1, self._doorbell)
+
+    def _doorbell(self) -> None:
+        if self._client.present and self._main.boot.running:
+            self.mailbox.take()
+            self._gpu.executor.submit(self._serve)
 
     def _serve(self) -> None:
-        mailbox = self.mailbox
-        if not (self._client.present and self._main.boot.running and mailbox.pending()):
+        mailbox, request = self.mailbox, self.mailbox.request
+        if request is None:
             return
-        action, key = mailbox.dwords[0] & 0xFFFF, mailbox.dwords[1] & 0xFFFF
+        action, key = request[0] & 0xFFFF, request[1] & 0xFFFF
         if action == actions.VF_RESET:
             mailbox.answer((success(0),))
         elif action == actions.MATCH_VERSION:

@@ -68,13 +68,22 @@ def test_vf_has_no_ggtt_left_after_the_pf_was_reset_or_the_vf_disabled(driver: G
         assert bench.gpu.functions[1].ggtt.entries[0x40000] == 0
 
 
-def test_guc_reset_takes_the_vfs_provisioning_away(driver: GucDriver) -> None:
+def test_gt_reset_leaves_the_vfs_their_entries_and_a_pf_reset_does_not(driver: GucDriver) -> None:
     bench = driver.bench
     configure(driver, 1, PROVISIONED)
-    assert bench.gpu.functions[1].ggtt.end > 0
+    vf = bench.gpu.functions[1].ggtt
+    vf.entries[vf.first] = 0x5003
+    before = vf.first, vf.end
     bench.write(0x941C, 8)
     bench.settle()
-    assert bench.gpu.functions[1].ggtt.end == 0
+    assert (vf.first, vf.end) == before
+    driver.boot()
+    driver.start_ct()
+    configure(driver, 1, PROVISIONED)
+    assert vf.entries[vf.first] == 0x5003
+    bench.pf.pci.reset()
+    bench.settle()
+    assert (vf.first, vf.end, vf.entries[before[0]]) == (0, 0, 0)
 
 
 def test_d3hot_keeps_everything(driver: GucDriver) -> None:

@@ -188,8 +188,7 @@ def test_malformed_klvs_are_refused(words: tuple[int, ...], code: int) -> None:
 
 
 def test_every_handled_action_is_declared_and_every_declared_request_handled(driver: GucDriver) -> None:
-    not_modelled = {actions.SAVE_RESTORE_VF}
-    assert set(driver.bench.gpu.gts[0].guc.handlers) == set(actions.H2G) - not_modelled
+    assert set(driver.bench.gpu.gts[0].guc.handlers) == set(actions.H2G)
 
 
 def test_messages_are_decoded_with_names() -> None:

@@ -194,9 +194,10 @@ def test_flr_runs_through_its_steps(driver: GucDriver, vf: GucDriver) -> None:
 def test_flr_clears_the_entries_that_the_pf_cleared(driver: GucDriver, vf: GucDriver) -> None:
     gpu = driver.bench.gpu
     first = VF_START >> 12
+    control(driver, 1, 4)
+    assert gpu.pf.ggtt.entries[first + 1] == 0x1000 | 3 | 1 << 2
     for page in range(VF_SIZE >> 12):
         gpu.pf.ggtt.entries[first + page] = 1 << 2 | 1
-    control(driver, 1, 4)
     control(driver, 1, 5)
     assert set(gpu.functions[1].ggtt.entries[first : first + (VF_SIZE >> 12)]) == {1}
 
