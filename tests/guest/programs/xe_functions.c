@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Work on several functions of a card at once: the PF, VFs, or both; a process for each.
+ *
+ *	xe-functions jobs FUNCTION...           jobs on every engine of every function, all results verified
+ *	xe-functions spin SECONDS FUNCTION...   endless batches on the copy engine; how far each function came
+ *	xe-functions hold FUNCTION FILE         one such batch that ends, and is verified, when FILE appears
+ *
+ * FUNCTION is a PCI address.  Prints a line per function; exit code 0 when all went well.
+ */
+#define _GNU_SOURCE
+#include "xe/batch.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define ROUNDS 3
+#define BLOCK KIB(64)
+
+/* What check.c gives to checks: here a function's process ends with the reason. */
+char device_pci[16], device_node[64];
+
+void fail(const char *file, int line, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	printf("%s FAILED: ", device_pci);
+	vprintf(format, arguments);
+	printf(" (%s:%d)\n", file, line);
+	fflush(stdout);
+	_exit(1);
+}
+
+void skip(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	printf("%s FAILED: ", device_pci);
+	vprintf(format, arguments);
+	printf("\n");
+	fflush(stdout);
+	_exit(1);
+}
+
+void note(const char *format, ...)
+{
+	(void)format;
+}
+
+uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+void sleep_ms(unsigned milliseconds)
+{
+	usleep(milliseconds * 1000);
+}
+
+static void choose(const char *pci)
+{
+	char path[64];
+	DIR *folder;
+
+	snprintf(device_pci, sizeof(device_pci), "%s", pci);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/drm", pci);
+	folder = opendir(path);
+	for (struct dirent *entry; folder && (entry = readdir(folder));)
+		if (!strncmp(entry->d_name, "renderD", 7))
+			snprintf(device_node, sizeof(device_node), "/dev/dri/%.32s", entry->d_name);
+	if (folder)
+		closedir(folder);
+	if (!device_node[0])
+		FAIL("no render node");
+}
+
+/* A pattern that tells function, engine, round and place apart. */
+static uint32_t pattern(unsigned function, unsigned engine, unsigned round, unsigned place)
+{
+	return (function << 24 | engine << 20 | round << 16) ^ place * 2654435761u;
+}
+
+static void job(struct space *space, unsigned function, unsigned index, unsigned round)
+{
+	bool copies = space->engine.engine_class == DRM_XE_ENGINE_CLASS_COPY;
+
+	for (unsigned i = 0; i < 256; i++)
+		data(space, 0)[i] = pattern(function, index, round, i), data(space, 1024)[i] = 0;
+	for (unsigned i = 0; i < 8; i++)
+		mi_store_dword(&space->batch, data_va(space, 2048 + i), pattern(function, index, round, 1000 + i));
+	if (copies)
+		mem_copy(&space->batch, data_va(space, 1024), data_va(space, 0), 1024);
+	else
+		for (unsigned i = 0; i < 256; i += 16)
+			mi_copy_mem_mem(&space->batch, data_va(space, 1024 + i), data_va(space, i));
+	space_run(space);
+	for (unsigned i = 0; i < 8; i++)
+		expect_eq(data(space, 2048)[i], pattern(function, index, round, 1000 + i));
+	for (unsigned i = 0; i < 256; i += copies ? 1 : 16)
+		expect_eq(data(space, 1024)[i], pattern(function, index, round, i));
+}
+
+/* Jobs on all engines, in VRAM and in system memory, while every function keeps a copy engine busy. */
+static void run_jobs(unsigned function, pthread_barrier_t *barrier)
+{
+	int fd = xe_open();
+	uint32_t placements[] = { vram(fd), system_memory(fd) };
+	struct spinner busy = spinner_start(fd, engine_of(fd, DRM_XE_ENGINE_CLASS_COPY));
+	unsigned index = 0, jobs = 0;
+
+	pthread_barrier_wait(barrier);
+	for (unsigned p = 0; p < COUNT(placements); p++) {
+		for_each_engine(fd, e) {
+			struct space space = space_on(fd, *e, placements[p], 0);
+
+			for (unsigned round = 0; round < ROUNDS; round++, jobs++)
+				job(&space, function, index, round);
+			index++;
+		}
+	}
+	expect(!syncobj_is_signalled(fd, busy.done));
+	pthread_barrier_wait(barrier);
+	spinner_end(&busy);
+	printf("%s ok: %u jobs\n", device_pci, jobs);
+}
+
+static void run_spin(pthread_barrier_t *barrier, double seconds)
+{
+	int fd = xe_open();
+	struct spinner spinner = spinner_start(fd, engine_of(fd, DRM_XE_ENGINE_CLASS_COPY));
+	uint32_t before;
+
+	pthread_barrier_wait(barrier);
+	before = *spinner.rounds;
+	usleep(seconds * 1e6);
+	printf("%s rounds %u\n", device_pci, *spinner.rounds - before);
+	fflush(stdout);
+	pthread_barrier_wait(barrier);
+	spinner_end(&spinner);
+}
+
+static void run_hold(const char *file)
+{
+	int fd = xe_open();
+	struct spinner spinner = spinner_start(fd, engine_of(fd, DRM_XE_ENGINE_CLASS_COPY));
+	struct space after = space_open(fd, engine_of(fd, DRM_XE_ENGINE_CLASS_COPY));
+	uint32_t rounds;
+
+	printf("%s running\n", device_pci);
+	fflush(stdout);
+	while (access(file, F_OK))
+		usleep(20000);
+	spinner_wait_progress(&spinner);
+	rounds = *spinner.rounds;
+	spinner_end(&spinner);
+	expect_le(rounds, *spinner.rounds);
+	job(&after, 1, 0, 0);
+	printf("%s finished after %u rounds\n", device_pci, *spinner.rounds);
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: xe-functions jobs FUNCTION... | spin SECONDS FUNCTION... | hold FUNCTION FILE\n");
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	bool jobs = argc > 2 && !strcmp(argv[1], "jobs"), spin = argc > 3 && !strcmp(argv[1], "spin");
+	bool hold = argc == 4 && !strcmp(argv[1], "hold");
+	int first = spin ? 3 : 2, count = argc - first, failed = 0;
+	pthread_barrierattr_t shared;
+	pthread_barrier_t *barrier;
+
+	if (!jobs && !spin && !hold)
+		return usage();
+	if (hold) {
+		choose(argv[2]);
+		run_hold(argv[3]);
+		return 0;
+	}
+	barrier = mmap(NULL, sizeof(*barrier), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pthread_barrierattr_init(&shared);
+	pthread_barrierattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+	if (barrier == MAP_FAILED || pthread_barrier_init(barrier, &shared, count))
+		return 2;
+	/* One that fails would leave the others waiting: they go with it. */
+	setpgid(0, 0);
+	for (int i = 0; i < count; i++) {
+		if (fork())
+			continue;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		choose(argv[first + i]);
+		if (jobs)
+			run_jobs(i, barrier);
+		else
+			run_spin(barrier, strtod(argv[2], NULL));
+		fflush(stdout);
+		_exit(0);
+	}
+	for (int i = 0; i < count; i++) {
+		int status;
+
+		wait(&status);
+		if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+			failed = 1;
+			break;
+		}
+	}
+	return failed;
+}

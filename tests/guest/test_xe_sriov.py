@@ -1,0 +1,220 @@
+"""SR-IOV with the stock driver: xe on the PF, xe on every VF, work on all of them at once, and no trace of it later."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator.guest import locate
+from emulator.vfio_user.control_client import ControlClient
+from tests.guest.lab import Lab, open_lab
+from tests.guest.xe_functions import GUEST_PATH, compile_program
+from tests.guest.xe_programs import NoCompiler
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
+
+PF = "0000:01:00.0"
+DEVICE = f"/sys/bus/pci/devices/{PF}"
+DEBUGFS = f"/sys/kernel/debug/dri/{PF}"
+CYCLES = int(os.environ.get("VFIO_USER_XE_SRIOV_CYCLES", "6"))
+"""How often VFs are enabled and disabled by the test that looks for leaks."""
+
+
+def bdf(vfid: int) -> str:
+    """PCI address of VF `vfid`, the PF's for 0: offset and stride are 1."""
+    return f"0000:01:{vfid >> 3:02x}.{vfid & 7}"
+
+
+def start_lab(serve: list[str]) -> Any:
+    """A guest with the driver's modules and the program that works on several functions."""
+    try:
+        program = compile_program(locate())
+    except NoCompiler as error:
+        pytest.skip(str(error))
+    return open_lab(serve, modules=["xe"], files={GUEST_PATH: program}, memory=2048)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with start_lab(["--vfs", "24", "--set", "vram=8GiB"]) as lab:
+        lab.sh("modprobe xe", timeout=120)
+        lab.sh("dmesg -c >/dev/null")
+        yield lab
+
+
+@pytest.fixture(autouse=True)
+def _no_vfs_left(lab: Lab) -> Iterator[None]:
+    yield
+    lab.sh(f"rm -f /tmp/end /tmp/hold*; echo 0 > {DEVICE}/sriov_numvfs; dmesg -c >/dev/null", timeout=60)
+
+
+def enable(lab: Lab, count: int) -> None:
+    """Enable VFs; xe probes them before the write returns."""
+    lab.sh(f"echo {count} > {DEVICE}/sriov_numvfs", timeout=120)
+
+
+def jobs(lab: Lab, *vfids: int) -> None:
+    """Jobs on every engine of these functions at once; each verifies its results."""
+    done = lab.guest.run(f"xe-functions jobs {' '.join(map(bdf, vfids))}", timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" ok: ") == len(vfids), done.stdout
+
+
+def accounting(lab: Lab) -> str:
+    """What the PF's driver has given away of VRAM and GGTT, without what tells nothing: addresses of what is free."""
+    return lab.sh(
+        f"grep -E 'usage:|free:' {DEBUGFS}/tile0/vram_mm; grep total {DEBUGFS}/tile0/ggtt;"
+        f" cd {DEBUGFS}/sriov/pf/tile0; grep -E 'total|avail' ggtt_available; cat ggtt_provisioned vram_provisioned"
+        " gt0/contexts_provisioned gt0/doorbells_provisioned"
+    )
+
+
+def problems(lab: Lab) -> list[str]:
+    """What kernel and drivers logged at level warning or worse; the log is read off."""
+    found = []
+    for line in lab.sh("dmesg -r -c").splitlines():
+        level = int(line[1:].split(">")[0]) & 7 if line.startswith("<") else 6
+        known = re.search(r"xe_guc_relay: \d+ callbacks suppressed|vgaarb:", line)
+        if (level <= 4 and not known) or "*ERROR*" in line:
+            found.append(line)
+    return found
+
+
+def card_call(lab: Lab, command: str, **arguments: Any) -> Any:
+    """A command of the card's control socket."""
+    with ControlClient(lab.card.control) as control:
+        return control.call(command, **arguments)
+
+
+def busy(lab: Lab, vfid: int) -> int:
+    """Nanoseconds that a function has had engines until now."""
+    return sum(engine["busy_ns"].get(str(vfid), 0) for engine in card_call(lab, "engines"))
+
+
+def hold(lab: Lab, *vfids: int) -> None:
+    """Start an endless job on each of these functions; they end and are verified when /tmp/end is there."""
+    for vfid in vfids:
+        lab.sh(
+            f"(xe-functions hold {bdf(vfid)} /tmp/end > /tmp/hold{vfid} 2>&1; echo exit $? >> /tmp/hold{vfid})"
+            " > /dev/null 2>&1 3>&- &"
+        )
+    for vfid in vfids:
+        lab.sh(f"until grep -q -e running -e exit /tmp/hold{vfid}; do sleep 0.1; done; grep running /tmp/hold{vfid}")
+
+
+def held(lab: Lab, vfid: int) -> str:
+    """End the held jobs; how that of `vfid` ended."""
+    return lab.sh(f"touch /tmp/end; until grep exit /tmp/hold{vfid}; do sleep 0.1; done; cat /tmp/hold{vfid}")
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 7, 24])
+def test_xe_probes_every_vf_and_all_functions_work_at_once(lab: Lab, count: int) -> None:
+    before = accounting(lab)
+    enable(lab, count)
+    drivers = lab.sh(f"for vf in {DEVICE}/virtfn*; do basename $(readlink $vf/driver); done").split()
+    assert drivers == ["xe"] * count
+    assert lab.sh("dmesg").count("Running in SR-IOV VF mode") == count
+    assert len(lab.sh("ls /dev/dri | grep renderD").split()) == count + 1
+    assert accounting(lab) != before
+    jobs(lab, *range(count + 1))
+    lab.sh(f"echo 0 > {DEVICE}/sriov_numvfs", timeout=60)
+    assert lab.sh("ls /dev/dri").split() == ["card0", "renderD128"]
+    assert accounting(lab) == before
+    assert problems(lab) == []
+
+
+def server_resources(lab: Lab) -> tuple[int, int]:
+    """Open descriptors of the server, and the KiB that are its own."""
+    folder = Path(f"/proc/{lab.card.pid}")
+    resident = re.search(r"^RssAnon:\s+(\d+)", (folder / "status").read_text(), re.MULTILINE)
+    assert resident is not None
+    return len(list((folder / "fd").iterdir())), int(resident[1])
+
+
+def test_enabling_and_disabling_again_and_again_leaks_nothing(lab: Lab) -> None:
+    def cycle() -> None:
+        enable(lab, 2)
+        jobs(lab, 0, 1, 2)
+        lab.sh(f"echo 0 > {DEVICE}/sriov_numvfs", timeout=60)
+
+    cycle()
+    before, (descriptors, memory) = accounting(lab), server_resources(lab)
+    for _ in range(CYCLES):
+        cycle()
+    now = server_resources(lab)
+    assert accounting(lab) == before
+    assert now[0] == descriptors
+    # What grows once (caches, the allocator's arenas) is no leak; what grows with every cycle is.
+    assert now[1] - memory < 8192 + 256 * CYCLES, f"{memory} KiB before, {now[1]} KiB after {CYCLES} cycles"
+    assert problems(lab) == []
+
+
+def test_24_idle_vfs_cost_little_memory(lab: Lab) -> None:
+    enable(lab, 24)
+    memory = card_call(lab, "memory")["resident"] >> 10
+    assert server_resources(lab)[1] + memory < 400 * 1024
+
+
+def test_flr_of_a_vf_with_a_running_job_disturbs_nobody_else(lab: Lab) -> None:
+    enable(lab, 2)
+    hold(lab, 1, 2)
+    lab.sh(f"echo 1 > {DEVICE}/virtfn0/reset")
+    lab.sh("until dmesg | grep -q 'VF1 FLR'; do sleep 0.1; done")
+    time.sleep(0.3)
+    before = busy(lab, 1), busy(lab, 2)
+    jobs(lab, 0)
+    time.sleep(0.2)
+    assert busy(lab, 1) == before[0], "a job of VF 1 outlived its reset"
+    assert busy(lab, 2) > before[1]
+    assert "finished" in held(lab, 2)
+    lab.sh("kill $(pidof xe-functions); true")
+    lab.sh(f"echo {bdf(1)} > /sys/bus/pci/drivers/xe/unbind; echo {bdf(1)} > /sys/bus/pci/drivers/xe/bind", timeout=90)
+    jobs(lab, 0, 1, 2)
+
+
+def test_a_paused_vf_gets_no_engine_time_and_goes_on_when_resumed(lab: Lab) -> None:
+    enable(lab, 2)
+    hold(lab, 1, 2)
+    lab.sh(f"echo 1 > {DEBUGFS}/sriov/vf1/pause")
+    before = busy(lab, 1), busy(lab, 2)
+    time.sleep(0.5)
+    assert busy(lab, 1) == before[0]
+    assert busy(lab, 2) > before[1]
+    lab.sh(f"echo 1 > {DEBUGFS}/sriov/vf1/resume")
+    assert "finished" in held(lab, 1)
+    assert "finished" in held(lab, 2)
+    jobs(lab, 0, 1, 2)
+    assert problems(lab) == []
+
+
+def test_a_stopped_vf_runs_again_only_after_a_reset(lab: Lab) -> None:
+    enable(lab, 2)
+    hold(lab, 1, 2)
+    lab.sh(f"echo 1 > {DEVICE}/sriov_admin/vf1/stop")
+    before = busy(lab, 1)
+    assert lab.guest.run(f"echo 1 > {DEBUGFS}/sriov/vf1/resume").returncode != 0
+    assert "finished" in held(lab, 2)
+    assert busy(lab, 1) == before
+    lab.sh("kill $(pidof xe-functions); true")
+    lab.sh(f"echo 1 > {DEBUGFS}/sriov/vf1/reset")
+    lab.sh(f"echo {bdf(1)} > /sys/bus/pci/drivers/xe/unbind; echo {bdf(1)} > /sys/bus/pci/drivers/xe/bind", timeout=90)
+    jobs(lab, 0, 1, 2)
+
+
+def test_the_execution_quantum_set_in_sysfs_governs_the_shares(lab: Lab) -> None:
+    enable(lab, 2)
+    for vfid, quantum in ((1, 16), (2, 64)):
+        lab.sh(f"echo {quantum} > {DEVICE}/sriov_admin/vf{vfid}/profile/exec_quantum_ms")
+    hold(lab, 1, 2)
+    first = busy(lab, 1), busy(lab, 2)
+    time.sleep(3)
+    ran = [now - then for now, then in zip((busy(lab, 1), busy(lab, 2)), first, strict=True)]
+    assert "finished" in held(lab, 1)
+    assert "finished" in held(lab, 2)
+    assert 2.5 < ran[1] / ran[0] < 6.5, ran
