@@ -15,6 +15,8 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 SG_TILE_ADDR_RANGE = 0x1083A0
+XEHP_TILE_ADDR_RANGE = 0x4900
+"""The same in the GT, replicated: drivers before 7.0 look here (`regs/xe_gt_regs.h` of 6.18)."""
 DSMBASE = 0x1080C0
 GSMBASE = 0x108100
 STOLEN_RESERVED = 0x1082C0
@@ -48,9 +50,11 @@ class MemoryMap:
     def declare(self, registers: RegisterFile) -> None:
         """Add the registers that tell the driver this map."""
         ccs = self.flat_ccs // L3_NODES
+        tile = self.size // GIB << 8  # where the tile ends, in GiB; it starts at 0
         registers.add(
             [
-                Register("SG_TILE_ADDR_RANGE(0)", SG_TILE_ADDR_RANGE, reset=self.size // GIB << 8, access=RO),
+                Register("SG_TILE_ADDR_RANGE(0)", SG_TILE_ADDR_RANGE, reset=tile, access=RO),
+                Register("XEHP_TILE_ADDR_RANGE(0)", XEHP_TILE_ADDR_RANGE, reset=tile, access=RO),
                 Register("SG_TILE_ADDR_RANGE(1)", SG_TILE_ADDR_RANGE + 4, access=RO),
                 Register("GSMBASE", GSMBASE, reset=self.gsm, access=RO, width=8),
                 Register("DSMBASE", DSMBASE, reset=self.dsm, access=RO, width=8),
