@@ -549,6 +549,9 @@ CHECK(predicated_jumps_follow_the_second_result)
 	int fd = xe_open();
 
 	for_each_engine(fd, e) {
+		/* What media engines do with predicates is not documented. */
+		if (e->engine_class == DRM_XE_ENGINE_CLASS_VIDEO_DECODE || e->engine_class == DRM_XE_ENGINE_CLASS_VIDEO_ENHANCE)
+			continue;
 		for (unsigned set = 0; set < 2; set++) {
 			for (unsigned on_set = 0; on_set < 2; on_set++) {
 				struct space space = space_open(fd, *e);

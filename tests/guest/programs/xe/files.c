@@ -12,7 +12,7 @@ static unsigned files_read, files_refused;
 static bool is_left_out(const char *name)
 {
 	static const char *const left_out[] = { "force_reset", "resource", "rom", "config", "vpd", "save", "restore",
-						"migration_data", "guc_log" };
+						"migration_", "guc_log" };
 
 	for (unsigned i = 0; i < COUNT(left_out); i++)
 		if (!strncmp(name, left_out[i], strlen(left_out[i])))
