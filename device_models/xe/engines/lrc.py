@@ -2,8 +2,10 @@
 
 The image begins one page behind the PPHWSP (`xe_lrc.c:xe_lrc_regs_offset`). Its first 96 dwords are register numbers
 and values at fixed places (`regs/xe_lrc_layout.h`, `xe_lrc.c:xe2_rcs_offsets`); values are read and written by index,
-the register loads that they look like are not executed. What hardware keeps of an engine beyond them is its own
-affair; here it is a record (`_STATE`) at dword 0x100, so that a context moves with its memory when a VF is migrated.
+the register loads that they look like are not executed. At dword 0x100 follow the other registers that the context
+has written, as loads up to a batch end: that is where the driver looks for what its first job has programmed
+(`xe_lrc.c:xe_lrc_lookup_default_reg_value`). What else hardware keeps of an engine is its own affair; here it is a
+record (`_STATE`) behind them, so that a context moves with its memory when a VF is migrated.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ INT_STATUS_PTR = 0x57
 INT_SRC_PTR = 0x59
 
 REGISTER_DWORDS = 96
-_STATE_INDEX = 0x100
+_LOADS_INDEX = 0x100
 
 RESTORE_INHIBIT = 1 << 0
 """CTX_CTRL_ENGINE_CTX_RESTORE_INHIBIT of CONTEXT_CONTROL: the image holds no engine state yet. Hardware clears it when
@@ -54,6 +56,7 @@ HEAD_MASK = 0x1FFFFC
 TAIL_MASK = 0x1FFFF8
 _LRM = 0x29 << 23
 _LRI = 0x22 << 23
+_BATCH_END = 0x0A << 23
 _OPCODE = 0x3F << 23
 
 DESCRIPTOR_PPGTT = 1 << 8
@@ -62,7 +65,9 @@ DESCRIPTOR_PPGTT = 1 << 8
 MAX_NESTING = 8
 _MAX_REGISTERS = 48
 _MAGIC = 0x31434C58
-_STATE = struct.Struct(f"<4I{2 * MAX_NESTING}Q32I{2 * _MAX_REGISTERS}I")
+_LOADS = struct.Struct(f"<{1 + 2 * _MAX_REGISTERS + 1}I")
+_STATE = struct.Struct(f"<4I{2 * MAX_NESTING}Q32I")
+_STATE_INDEX = _LOADS_INDEX + _LOADS.size // 4
 _FLAG_PPGTT = 1
 _FLAG_ARBITRATION, _FLAG_NOOP = 1, 2
 
@@ -116,6 +121,11 @@ class Lrc:
         self.stopped = False
         """Preempted, not done with its ring, when it last left an engine."""
         self._left_at = -1
+        self._new = True
+        """Never restored: general purpose and other registers come from the image, a copy of what another context left
+        (`xe_gt.c:xe_gt_record_default_lrcs`), as real hardware would load them."""
+        self._continued = False
+        """The image goes on where the driver's template ends it."""
 
     def restore(self) -> None:
         """Load the image. What was executed before goes on where it stopped, unless the driver has moved RING_HEAD.
@@ -134,12 +144,12 @@ class Lrc:
         self.timestamp = words[TIMESTAMP] | words[TIMESTAMP_UDW] << 32
         if self.descriptor & DESCRIPTOR_PPGTT:
             self._use_ppgtt(words[PDP0_LDW] | words[PDP0_UDW] << 32, words[ASID])
-        if self.adopted and not words[CONTEXT_CONTROL] & RESTORE_INHIBIT:
-            self._load_state()
-        elif head != self._left_at:
+        if not self.adopted and head != self._left_at:
             self.stack.clear()
             self.bulk = None
-        self.adopted = False
+        if (self.adopted or self._new) and not words[CONTEXT_CONTROL] & RESTORE_INHIBIT:
+            self._load_state(everything=self.adopted)
+        self.adopted = self._new = False
         self.interrupt_mask = self.interrupt_status_pointer = self.interrupt_source_pointer = 0
         if words[INT_MASK_LRM] & _OPCODE == _LRM:
             self.interrupt_mask = self.ggtt.read32(words[INT_MASK_PTR])
@@ -175,6 +185,8 @@ class Lrc:
             }
         for index, value in values.items():
             self._write(index, value)
+        if not self._continued:
+            self._continue()
         self._save_state()
 
     def read_tail(self) -> int:
@@ -221,6 +233,18 @@ class Lrc:
         first = ((self.image - page.base) >> 2) + index
         page.words[first : first + len(values)] = data
 
+    def _continue(self) -> None:
+        """Take away the batch end behind the driver's template (`xe_lrc.c:set_offsets`)."""
+        words = self._read(0, REGISTER_DWORDS)
+        index = 0
+        while index < REGISTER_DWORDS:
+            opcode = words[index] & _OPCODE
+            if opcode == _BATCH_END:
+                self._write(index, 0)
+                break
+            index += (words[index] & 0xFF) + 2 if opcode else 1
+        self._continued = True
+
     def _save_state(self) -> None:
         frames = [frame for frame in self.stack if not frame.restore][-MAX_NESTING:]
         places: list[int] = []
@@ -228,6 +252,12 @@ class Lrc:
             places += [frame.address | (_FLAG_PPGTT if frame.ppgtt else 0), frame.limit]
         registers = list(self.registers.items())[-_MAX_REGISTERS:]
         pairs = [number for pair in registers for number in pair]
+        loads = _LOADS.pack(
+            _LRI | len(pairs) - 1 if pairs else 0,
+            *pairs,
+            _BATCH_END,
+            *[0] * (2 * _MAX_REGISTERS - len(pairs)),
+        )
         record = _STATE.pack(
             _MAGIC,
             len(frames) | len(registers) << 8,
@@ -236,23 +266,25 @@ class Lrc:
             *places,
             *[0] * (2 * MAX_NESTING - len(places)),
             *self.gpr,
-            *pairs,
-            *[0] * (2 * _MAX_REGISTERS - len(pairs)),
         )
-        self._write(_STATE_INDEX, *memoryview(record).cast("I"))
+        self._write(_LOADS_INDEX, *memoryview(loads + record).cast("I"))
 
-    def _load_state(self) -> None:
-        record = _STATE.unpack(array("I", self._read(_STATE_INDEX, _STATE.size // 4)).tobytes())
-        self.stack.clear()
+    def _load_state(self, everything: bool) -> None:
+        """Read registers back from the image, and if wanted `everything`: where it was in which batches too."""
+        image = self._read(_LOADS_INDEX, (_LOADS.size + _STATE.size) // 4)
+        record = _STATE.unpack(array("I", image[_LOADS.size // 4 :]).tobytes())
+        if everything:
+            self.stack.clear()
         if record[0] != _MAGIC:
             return
         frames, registers = min(record[1] & 0xFF, MAX_NESTING), min(record[1] >> 8 & 0xFF, _MAX_REGISTERS)
+        pairs = image[1 : 1 + 2 * registers]
+        self.registers = dict(zip(pairs[0::2], pairs[1::2], strict=True))
+        self.gpr = list(record[-32:])
+        if not everything:
+            return
         self.arbitration, self.noop = bool(record[2] & _FLAG_ARBITRATION), bool(record[2] & _FLAG_NOOP)
         self.predicate = record[2] >> 8 & 0xF
         places = record[4 : 4 + 2 * MAX_NESTING]
         for place, limit in zip(places[0 : 2 * frames : 2], places[1 : 2 * frames : 2], strict=True):
             self.stack.append(Frame(place & ~3, ppgtt=bool(place & _FLAG_PPGTT), limit=limit))
-        first = 4 + 2 * MAX_NESTING
-        self.gpr = list(record[first : first + 32])
-        pairs = record[first + 32 : first + 32 + 2 * registers]
-        self.registers = dict(zip(pairs[0::2], pairs[1::2], strict=True))

@@ -239,7 +239,7 @@ def set_predicate(streamer: CommandStreamer, words: memoryview, index: int, leng
         result = regs.read(streamer, streamer.base + regs.PREDICATE_RESULT_2) & 1
         lrc.noop = result == (0 if mode == 1 else 1)
     elif mode in (3, 4):
-        result = regs.read(streamer, streamer.base + regs.PREDICATE_RESULT_1) & 1
+        result = regs.read(streamer, streamer.base + regs.PREDICATE_RESULT) & 1
         lrc.noop = result == (0 if mode == 3 else 1)
     else:
         lrc.noop = mode == _ALWAYS_NOOP

@@ -43,7 +43,6 @@ PREDICATE_SRC0 = 0x400
 PREDICATE_SRC1 = 0x408
 PREDICATE_DATA = 0x410
 PREDICATE_RESULT = 0x418
-PREDICATE_RESULT_1 = 0x41C
 NONPRIV = 0x4D0
 NONPRIV_SLOTS = 12
 GPR = 0x600
@@ -65,6 +64,10 @@ _USER_ENGINE = (
 """What an unprivileged batch may write of its engine."""
 _USER_STATE = ((0x5000, 0x5400), (0x7000, 0x7800), (0xE000, 0xE800))
 """Registers of the 3D pipeline that user space programs (stream output, caches, pixel shading): context state."""
+_RENDER_STATE = ((0x5000, 0x5600), (0x6000, 0x6660), (0x7000, 0x7100), (0x7300, 0x7400), (0x83A0, 0x8400))
+"""What the render engine keeps per context: the driver has the first job write it (`xe_gt.c:emit_wa_job`)."""
+_RENDER_UNMASKED = frozenset({0x6210, 0x6604})
+"""FF_MODE and FF_MODE2: the driver's other registers of those ranges are masked (`regs/xe_gt_regs.h`)."""
 
 
 def address(streamer: CommandStreamer, dword: int, relative: int, remapped: int = 0) -> int:
@@ -120,6 +123,11 @@ def write(streamer: CommandStreamer, offset: int, value: int) -> None:
             _write_own(streamer, offset, own, value)
         else:
             streamer.engine.report(f"an unprivileged batch writes {offset:#x}: dropped")
+    elif streamer.base == _RCS_BASE and streamer.privileged and _within(offset, _RENDER_STATE):
+        if offset >= 0x5500 and offset not in _RENDER_UNMASKED:
+            change = value >> 16
+            value = read(streamer, offset) & ~change & 0xFFFF | value & change
+        lrc.registers[offset] = value
     elif streamer.privileged:
         _write_function(streamer, offset, value)
     elif _within(offset, _USER_STATE) or _listed(streamer, offset):

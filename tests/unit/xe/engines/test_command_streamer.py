@@ -21,7 +21,10 @@ from tests.unit.xe.engines.lab import (
     USER_INTERRUPT,
     WA_BB,
     Lab,
+    gpr,
+    lri,
     sdi,
+    srm,
 )
 from tests.unit.xe.rig import MIB
 
@@ -341,6 +344,26 @@ def test_restore_inhibit_is_cleared_by_the_first_save(lab: Lab) -> None:
     job.submit()
     lab.run()
     assert job.image(0x03) == 0x0009_0008
+
+
+def test_a_new_context_begins_with_the_registers_of_the_image_it_was_copied_from(lab: Lab) -> None:
+    golden = lab.job(engine_class=RENDER, ppgtt=False)
+    golden.dwords(golden.at(GGTT_BATCH), *lri(0x7300, 0x1000_1000, flags=0), *lri(gpr(3), 33), END)
+    golden.ring(*golden.start(golden.at(GGTT_BATCH), 0))
+    golden.submit()
+    lab.run()
+    job = lab.job(engine_class=RENDER)
+    for index in (0x03, *range(0x100, 0x300)):
+        job.set_image(index, golden.image(index))
+    job.batch(*srm(0x7300, DATA_VA, 0), *srm(gpr(3), DATA_VA + 4), *lri(gpr(3), 44), END)
+    job.ring(*job.start())
+    job.submit()
+    lab.run()
+    assert job.data(0, 2) == [0x1000, 33]
+    job.ring(*job.start())
+    job.submit()
+    lab.run()
+    assert job.data(4, 1) == [44], "later ones are its own"
 
 
 def test_context_timestamps_add_up(lab: Lab) -> None:

@@ -40,9 +40,29 @@ def seqnos(job: Job) -> tuple[int, int]:
     return space.read32(job.at(SEQNO)), space.read32(job.at(SEQNO + 8))
 
 
+def loads(job: Job) -> Iterator[tuple[int, int]]:
+    """The registers that a walk through the image's commands finds, to its end (`xe_lrc_lookup_default_reg_value`)."""
+    index = 0
+    while (command := job.image(index)) >> 23 != END >> 23:
+        count = (command & 0xFF) + 1 if command >> 23 else 0
+        if command >> 23 == 0x22:
+            yield from ((job.image(index + n), job.image(index + n + 1)) for n in range(1, count, 2))
+        index += count + 1
+        assert index < 0x400
+
+
 def test_a_golden_context_job_of_the_render_engine(lab: Lab) -> None:
     job = lab.job(engine_class=RENDER, ppgtt=False)
     with_utilization_batch(job)
+    # Its image is the driver's template: four blocks of loads, then a batch end.
+    for index, command in {
+        1: 0x1108_101D,
+        0x21: 0x1108_1011,
+        0x36: 0x1108_1003,
+        0x41: 0x1108_0001,
+        0x44: END | 1,
+    }.items():
+        job.set_image(index, command)
     # The first job loads six registers and skips some fifty 3DSTATE commands.
     job.dwords(
         job.at(GGTT_BATCH),
@@ -67,7 +87,10 @@ def test_a_golden_context_job_of_the_render_engine(lab: Lab) -> None:
     assert space.read32(job.at(PPHWSP + 0x400)) == 0, "ENGINE_ID of RCS0"
     assert 0 < space.read32(job.at(PPHWSP + 0x200)) < 19_200_000, "CTX_TIMESTAMP at the job's start"
     assert job.image(0x23) > 1, "run ticks, the context is not active"
-    assert lab.pf.registers.peek(0x6204) == 0x0040_0040
+    saved = dict(loads(job))
+    programmed = {0x6204: 0x40, 0x6208: 0x20, 0x7010: 0x4000, 0x7044: 0x420, 0x7300: 0x1000, 0x83A8: 1}
+    assert programmed.items() <= saved.items()
+    assert lab.pf.registers.peek(0x6204) == 0, "is the context's own"
     assert not lab.engine("rcs0").reports
 
 

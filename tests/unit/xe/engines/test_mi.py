@@ -408,8 +408,8 @@ def test_set_predicate_by_result_2(lab: Lab, mode: int, result: int, goes_on: bo
 
 
 @pytest.mark.parametrize(("mode", "result", "goes_on"), [(3, 1, True), (3, 0, False), (4, 1, False), (4, 0, True)])
-def test_set_predicate_by_result_1(lab: Lab, mode: int, result: int, goes_on: bool) -> None:
-    job = lab.execute(*lri(0x41C, result), 0x0080_0000 | mode, *sdi(DATA_VA, 1), 0x0080_0000)
+def test_set_predicate_by_result(lab: Lab, mode: int, result: int, goes_on: bool) -> None:
+    job = lab.execute(*lri(0x418, result), 0x0080_0000 | mode, *sdi(DATA_VA, 1), 0x0080_0000)
     assert job.data() == [int(goes_on)]
 
 
