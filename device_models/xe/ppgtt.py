@@ -142,6 +142,9 @@ class PpgttSpace(AddressSpace):
             entries = table[index:last]
             for start, number in runs(entries, size):
                 entry = entries[start]
+                if shift >= _SHIFTS[1] and entry & PRESENT and not entry & LARGE:
+                    # A table of smaller pages: to be walked.
+                    break
                 if entry & needed != needed or entry & NULL:
                     # It faults with all that is to be said, or is a page of zeros.
                     extent = self.extent(address, length, write)

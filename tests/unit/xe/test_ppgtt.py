@@ -335,3 +335,13 @@ def test_a_space_does_not_keep_pages_without_end(tables: PageTables, monkeypatch
     for extent in space.extents(0x1000, 0x10000, False):
         space.locate(extent, False)
     assert len(space._regions) <= 1
+
+
+def test_a_copy_goes_from_large_pages_on_to_small_ones(rig: Rig, tables: PageTables) -> None:
+    va = 0x4000_0000
+    tables.entry(va, 1, 0x100_0000 | 3 | ppgtt.LARGE | ppgtt.DEVICE_MEMORY)
+    tables.map(va + (2 << 20), 0x120_0000, 0x3000)
+    space = tables.space()
+    found = [(e.space, e.address, e.length) for e in space.extents(va, (2 << 20) + 0x3000, False)]
+    assert sum(length for _, _, length in found) == (2 << 20) + 0x3000
+    assert found[0] == (Space.DEVICE, 0x100_0000, (2 << 20) + 0x3000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from device_models.xe.address_space import AddressSpaces
@@ -13,12 +15,13 @@ FIRST, SECOND = 10, 11
 
 
 @pytest.fixture
-def rig() -> Rig:
+def rig() -> Iterator[Rig]:
     rig = Rig(64 << 20)
     for vfid in (1, 2):
         rig.vf(vfid, (0, 0))
     rig.vram.assign(1, {0: FIRST, 1: SECOND})
-    return rig
+    yield rig
+    rig.close()
 
 
 @pytest.fixture
