@@ -157,6 +157,7 @@ def pvh_image() -> bytes:
         lzma.compress(pvh_image(), lzma.FORMAT_ALONE) + b"size",
         bz2.compress(pvh_image()) + b"size",
     ],
+    ids=["gzip", "xz", "lzma", "bzip2"],
 )
 def test_the_kernel_proper_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
