@@ -8,8 +8,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -29,12 +30,16 @@ from emulator.guest.cli import app as guest_app
 from emulator.observe.cli import register as register_observation
 from emulator.plugin_loading import PluginError, find_plugins
 from emulator.qemu_arguments import CardDescription, as_shell, device_arguments, machine_arguments
+from emulator.vfio_user.libvfio_user import BackendError
+from emulator.vfio_user.libvfio_user.library import ENVIRONMENT
+from emulator.vfio_user.libvfio_user.serve import Backend, supervised_card
 from emulator.vfio_user.serve import serve_card
 from emulator.vfio_user.server import ServerError
 from emulator.vng import qemu_program, vng_arguments
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+OWN_BACKEND, LIBVFIO_USER = "own", "libvfio-user"
 
 app = typer.Typer(
     name="vfio-user-xe",
@@ -76,14 +81,14 @@ def explained() -> Iterator[None]:
         yield
     except (CardError, PluginError) as exc:
         fail(str(exc), EXIT_USAGE)
-    except (ServerError, FileNotFoundError) as exc:
+    except (ServerError, BackendError, FileNotFoundError) as exc:
         fail(str(exc))
     except BaseExceptionGroup as group:
         # What ended one of trio's tasks; the nurseries around it wrap it.
         first: BaseException = group
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        if isinstance(first, (ServerError, OSError)):
+        if isinstance(first, (ServerError, BackendError, OSError)):
             fail(str(first))
         raise
 
@@ -118,6 +123,13 @@ def serve(
     poll_us: Annotated[
         int, typer.Option(metavar="N", min=0, max=1000, help="Microseconds to poll for an access before sleeping.")
     ] = 0,
+    backend: Annotated[
+        str, typer.Option(metavar="NAME", help="Who speaks to the clients: 'own', or 'libvfio-user'.")
+    ] = OWN_BACKEND,
+    libvfio_user: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The library for --backend libvfio-user.", show_default=f"${ENVIRONMENT}"),
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log connections and refused requests.")] = False,
 ) -> None:
     """Serve a card: [bold]pf.sock[/], [bold]vf1.sock[/] ... in a folder, until SIGTERM or Ctrl-C.
@@ -129,7 +141,14 @@ def serve(
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    with explained():
+    if backend not in (OWN_BACKEND, LIBVFIO_USER):
+        fail(f"--backend {backend}: there are {OWN_BACKEND} and {LIBVFIO_USER}", EXIT_USAGE)
+    if backend == OWN_BACKEND and libvfio_user is not None:
+        fail(f"--libvfio-user is for --backend {LIBVFIO_USER}", EXIT_USAGE)
+    if backend != OWN_BACKEND and poll_us:
+        fail(f"--poll-us is for --backend {OWN_BACKEND}", EXIT_USAGE)
+
+    def run(library: Backend | None) -> None:
         running = Card(card_config(card, model, vfs, settings, interconnects))
         if trace is not None:
             categories, _, file = trace.rpartition(":")
@@ -148,11 +167,30 @@ def serve(
         async def main() -> None:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(serve_card, running, socket_dir.absolute(), ready, poll_us * 1e-6)
+                    start = partial(serve_card, backend=library.serve_functions if library is not None else None)
+                    nursery.start_soon(start, running, socket_dir.absolute(), ready, poll_us * 1e-6)
                     async for _ in signals:
                         nursery.cancel_scope.cancel()
 
         trio.run(main)
+
+    with explained():
+        if backend == OWN_BACKEND:
+            run(None)
+            return
+        found = Backend.find(libvfio_user)
+        work = partial(exit_code, lambda: run(found))
+        raise typer.Exit(supervised_card(work, socket_dir.absolute(), [] if ready_fd is None else [ready_fd]))
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Do `work` and return the exit code that it ends with: for a process that typer does not see the end of."""
+    try:
+        with explained():
+            work()
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
 
 
 @app.command(

@@ -79,16 +79,7 @@ class GuestMemory:
         if address % PAGE_SIZE or size % PAGE_SIZE:
             raise MapError(errno.EINVAL, f"[{address:#x}, +{size:#x}) is not a multiple of the page size {PAGE_SIZE}")
         with self._lock:
-            index = bisect.bisect_right(self._starts, address)
-            before = self._ranges[index - 1] if index else None
-            after = self._ranges[index] if index < len(self._ranges) else None
-            for other in (before, after):
-                if other is not None and other.start < address + size and address < other.end:
-                    raise MapError(
-                        errno.EEXIST, f"[{address:#x}, +{size:#x}) overlaps [{other.start:#x}, {other.end:#x})"
-                    )
-            if len(self._ranges) >= self.max_ranges:
-                raise MapError(errno.ENOSPC, f"{self.max_ranges} ranges are mapped already (max_dma_maps)")
+            index = self._place(address, size)
             view = None
             if fd is not None:
                 file = self._file(fd, offset, size, bool(flags & wire.DMA_WRITABLE))
@@ -96,8 +87,28 @@ class GuestMemory:
                 if not flags & wire.DMA_WRITABLE:
                     view = view.toreadonly()
                 self._file_of[address] = file
-            self._starts.insert(index, address)
-            self._ranges.insert(index, Range(address, address + size, flags, view))
+            self._insert(index, Range(address, address + size, flags, view))
+
+    def add(self, address: int, size: int, flags: int, view: memoryview | None) -> None:
+        """Add a range that somebody else has checked and, where there is a `view`, mapped. Raises `MapError`."""
+        with self._lock:
+            self._insert(self._place(address, size), Range(address, address + size, flags, view))
+
+    def _place(self, address: int, size: int) -> int:
+        """Where `[address, address + size)` belongs among the ranges. Raises `MapError` where there is no room."""
+        index = bisect.bisect_right(self._starts, address)
+        before = self._ranges[index - 1] if index else None
+        after = self._ranges[index] if index < len(self._ranges) else None
+        for other in (before, after):
+            if other is not None and other.start < address + size and address < other.end:
+                raise MapError(errno.EEXIST, f"[{address:#x}, +{size:#x}) overlaps [{other.start:#x}, {other.end:#x})")
+        if len(self._ranges) >= self.max_ranges:
+            raise MapError(errno.ENOSPC, f"{self.max_ranges} ranges are mapped already (max_dma_maps)")
+        return index
+
+    def _insert(self, index: int, added: Range) -> None:
+        self._starts.insert(index, added.start)
+        self._ranges.insert(index, added)
 
     def unmap(self, address: int, size: int) -> int:
         """Remove the mappings that make up `[address, address + size)`; returns how many bytes that were.

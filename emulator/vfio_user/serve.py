@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
 from emulator.card import Card
 from emulator.control import Control
+from emulator.pci.transport import Served
 from emulator.qemu_arguments import DESCRIPTION_FILE, CardDescription
 from emulator.vfio_user.control_server import serve_control
 from emulator.vfio_user.qtest import QtestPeer
-from emulator.vfio_user.server import serve_functions, socket_folder
+from emulator.vfio_user.server import SocketFolder, serve_functions, socket_folder
+
+
+class Backend(Protocol):
+    """How functions get behind sockets: `emulator.vfio_user.server.serve_functions`, or another library's."""
+
+    def __call__(
+        self,
+        functions: Sequence[Served],
+        folder: SocketFolder,
+        ready: Callable[[dict[str, str]], None] | None = None,
+    ) -> Awaitable[None]:
+        """Serve every function on `<name>.sock` in `folder` until cancelled; `ready` gets the sockets' paths by name."""
+        ...
 
 
 async def serve_card(
-    card: Card, path: Path, ready: Callable[[CardDescription], None], poll_seconds: float = 0.0
+    card: Card,
+    path: Path,
+    ready: Callable[[CardDescription], None],
+    poll_seconds: float = 0.0,
+    *,
+    backend: Backend | None = None,
+    served: Sequence[Served] | None = None,
 ) -> None:
-    """Run `card` and serve it in the folder `path` until cancelled. Raises `ServerError`."""
+    """Run `card` and serve it in the folder `path` until cancelled. Raises `ServerError`.
+
+    `backend` is this project's own unless given; `served` are stand-ins for the card's functions, if there are any.
+    """
+    backend = backend or partial(serve_functions, poll_seconds=poll_seconds)
     async with socket_folder(path) as folder:
         with ExitStack() as stack:
             qtest = QtestPeer(folder.listen("qtest"))
@@ -35,10 +61,12 @@ async def serve_card(
             stack.callback((folder.path / DESCRIPTION_FILE).unlink, missing_ok=True)
 
             def listening(sockets: dict[str, str]) -> None:
-                description = CardDescription.of(card, sockets, qtest=qtest.path, control=str(folder.socket_path("control")))
+                description = CardDescription.of(
+                    card, sockets, qtest=qtest.path, control=str(folder.socket_path("control"))
+                )
                 description.write(folder.path)
                 ready(description)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve_control, Control(card), control)
-                nursery.start_soon(serve_functions, card.functions, folder, listening, poll_seconds)
+                nursery.start_soon(backend, served or card.functions, folder, listening)

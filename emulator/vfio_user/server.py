@@ -47,13 +47,18 @@ class SocketFolder:
             raise ServerError(f"{path} is longer than {_MAX_SOCKET_PATH} bytes: choose a shorter --socket-dir")
         return path
 
-    def listen(self, name: str) -> socket.socket:
-        """A listening UNIX socket of mode 0600, replacing what a dead server left. Raises `ServerError`."""
+    def cleared_path(self, name: str) -> Path:
+        """Where the socket called `name` will be, after what a dead server left there. Raises `ServerError`."""
         path = self.socket_path(name)
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise ServerError(f"{path} exists and is not a socket: remove it, or choose another --socket-dir")
             path.unlink()
+        return path
+
+    def listen(self, name: str) -> socket.socket:
+        """A listening UNIX socket of mode 0600, replacing what a dead server left. Raises `ServerError`."""
+        path = self.cleared_path(name)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(str(path))
@@ -91,13 +96,18 @@ async def socket_folder(path: Path) -> AsyncIterator[SocketFolder]:
         try:
             yield SocketFolder(path)
         finally:
-            for left in (*path.glob("*.sock"), path / "lock"):
-                left.unlink(missing_ok=True)
-            if made:
-                with suppress(OSError):
-                    path.rmdir()
+            remove_left_overs(path, made=made)
     finally:
         os.close(lock)
+
+
+def remove_left_overs(path: Path, *, made: bool) -> None:
+    """Remove a server's sockets from the folder at `path`, and the folder itself where the server `made` it."""
+    for left in (*path.glob("*.sock"), path / "lock"):
+        left.unlink(missing_ok=True)
+    if made:
+        with suppress(OSError):
+            path.rmdir()
 
 
 async def serve_function(function: Served, listener: socket.socket, poll_seconds: float = 0.0) -> None:
