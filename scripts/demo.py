@@ -13,8 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from device_models.xe.scenarios.bench import CPU, MODULES, Bench, programs
+from device_models.xe.scenarios.client import ClientError
 from emulator.control import CommandError
-from emulator.guest import GuestError, GuestSpec, Machine, locate
+from emulator.control_cli import verdict_lines
+from emulator.guest import GuestError, GuestSpec, Iommu, Machine, locate
 from emulator.guest.blocking import BlockingGuest
 from emulator.guest.served import ServedCard, ServedCardError, served_card
 from emulator.qemu_arguments import device_arguments
@@ -57,13 +60,17 @@ def require(condition: bool, what: str) -> None:
         raise DemoFailed(what)
 
 
-def guest_with(card: ServedCard, programs: dict[str, Path]) -> GuestSpec:
-    """A guest with the card's PF and VFs, the drivers that the demo loads, and programs for the GPU."""
+def guest_with(card: ServedCard, files: dict[str, Path]) -> GuestSpec:
+    """A guest with the card's PF and VFs, the drivers that the demo loads, and programs for the GPU.
+
+    VFIO wants an IOMMU, and Linux lets peer-to-peer traffic through the host bridge of AMD processors only.
+    """
     return GuestSpec(
-        machine=Machine(memory=1024, arguments=device_arguments(card.description)),
-        modules=("pci-pf-stub", "xe"),
+        machine=Machine(memory=1024, cpu=CPU, iommu=Iommu(), arguments=device_arguments(card.description)),
+        modules=("pci-pf-stub", *MODULES),
+        append="iommu=pt",
         firmware=("xe/bmg_guc_70.bin",),
-        files=programs,
+        files=files,
     )
 
 
@@ -183,6 +190,95 @@ def print_shares(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> N
 _FUNCTIONS = ("pf", "vf1", "vf2")
 
 
+def import_a_vf_s_buffer(bench: Bench) -> None:
+    """The project's own subject: VRAM of a VF as a dma-buf, in the hands of the PF's driver and engine."""
+    with step("VF 1 goes to user space: vfio-pci instead of xe"):
+        bench.disable_vfs()
+        bench.sh("modprobe vfio-iommu-type1; modprobe vfio-pci")
+        bench.enable_vfs(1)
+        client = bench.client("demo")
+        bench.open_vf(client, "vf", 1)
+        show(
+            f"{bench.vf(1)}: {bench.sh(f'basename $(readlink /sys/bus/pci/devices/{bench.vf(1)}/driver)')}; LMTT: {lmtt_of(bench)}"
+        )
+    with step("Its VRAM is filled, exported as a dma-buf (VFIO), imported by xe on the PF (PRIME), bound (VM_BIND)"):
+        for done in client.do(
+            f"fill vf {BUFFER_OFFSET:#x} {BUFFER_SIZE:#x} 0xc0ffee",
+            f"export vf 2 {BUFFER_OFFSET:#x}+{BUFFER_SIZE:#x} dmabuf",
+            f"gpu pf {bench.pf}",
+            "import pf dmabuf imported",
+            f"bind imported {BUFFER_VA:#x}",
+            f"buffer pf result {RESULT_VA:#x} {BUFFER_SIZE:#x}",
+        ):
+            show(str(done))
+    with step("The PF's copy engine reads it; the guest compares"):
+        bench.card.call("ledger", clear=True)
+        for done in client.do(
+            f"copy pf {RESULT_VA:#x} {BUFFER_VA:#x} {BUFFER_SIZE:#x}",
+            f"verify result 0 {BUFFER_OFFSET:#x} {BUFFER_SIZE:#x} 0xc0ffee",
+        ):
+            show(str(done))
+    with step("The path it took, by the page tables and by the ledger"):
+        show_path(bench)
+    client.end()
+
+
+def lmtt_of(bench: Bench) -> str:
+    """VF 1's VRAM in words."""
+    return ", ".join(f"GDPA {r['gdpa']:#x} is DPA {r['dpa']:#x} ({r['size'] >> 20} MiB)" for r in bench.lmtt(1))
+
+
+def show_path(bench: Bench) -> None:
+    """The picture, with what was found filled in; the ledger below it is the proof."""
+    (entry, *_), dpa = bench.translations(BUFFER_VA, BUFFER_VA + BUFFER_SIZE), bench.dpa(1, BUFFER_OFFSET)
+    entries: list[dict[str, Any]] = bench.card.call("ledger")
+    reached = [
+        e
+        for e in entries
+        if e["initiator"] == "pf" and e["owner"] in ("vf1", "unshared") and e["bytes_read"] >= BUFFER_SIZE
+    ]
+    require(len(reached) == 1, f"the ledger does not show the PF in VF 1's memory once: {entries}")
+    link = reached[0]["interconnect"]
+    console.print(
+        DMABUF_PICTURE.format(
+            offset=f"{BUFFER_OFFSET:#x}", dpa=f"{dpa:#x}", entry=f"{entry['entry']:#018x}", kind=entry["kind"],
+            target=f"{entry['address']:#x}", pages=entry["pages"], link=link,
+            meaning=_LINKS.get(link, link),
+        ),
+        markup=False,
+    )  # fmt: skip
+    table = Table("initiator", "owner", "interconnect", "kind", "reads", "bytes read", "writes", "bytes written")
+    for e in entries:
+        if e["kind"] in ("system", "vram"):
+            counts = (e["reads"], e["bytes_read"], e["writes"], e["bytes_written"])
+            table.add_row(e["initiator"], e["owner"], e["interconnect"], e["kind"], *(f"{n:,}" for n in counts))
+    console.print(table)
+    show("\n".join(verdict_lines(bench.card.call("verdicts"))))
+
+
+BUFFER_OFFSET, BUFFER_SIZE = 0x20_0000, 0x40_0000
+BUFFER_VA, RESULT_VA = 0x1000_0000, 0x2000_0000
+
+_LINKS = {
+    "iov": "the card's own link: this kernel knows VRAM of VFs by device address. No copy, no DMA mapping",
+    "p2p": "PCI peer-to-peer to VF 1's BAR: what a kernel does that has no mappings by device address",
+    "host_dma": "DMA through QEMU to VF 1's BAR, behind a translating IOMMU",
+}
+
+DMABUF_PICTURE = """
+  VF 1, by VFIO:  fill ──► BAR2 + {offset} ═══ VF 1's VRAM, DPA {dpa}
+                              │ VFIO_DEVICE_FEATURE_DMA_BUF            ▲
+                              ▼                                        │ LMTT
+                           dma-buf ── PRIME, VM_BIND ──► xe, PF        │
+                                                          │            │
+  PF, PPGTT:      PTE {entry} ({pages}, {kind} memory at {target})
+                                                          │            │
+  PF, BCS0:       MEM_COPY ── {link} ─────────────────────────┴────────────┘
+
+  {link}: {meaning}
+"""
+
+
 PICTURE = """
   guest:   write to VF 1's BAR2 ──► VF 1's VRAM (mapped: no message was sent)
                                         │  GDPA 0x1000, owned by vf1
@@ -213,6 +309,7 @@ def demonstrate(card: ServedCard, guest: BlockingGuest) -> None:
             copy_on(guest, "0000:01:00.0", "0000:01:00.1", "0000:01:00.2")
         with step("Who had which engine for how long"):
             print_shares(before, control.call("engines"))
+        import_a_vf_s_buffer(Bench(guest, control))
 
 
 def run() -> None:
@@ -222,8 +319,9 @@ def run() -> None:
             card = stack.enter_context(served_card(["--vfs", "2"]))
             show("\n".join(f"{f.name}: {f.socket}" for f in card.description.functions))
         with step("Compile the guest's programs, boot an unmodified kernel in an unmodified QEMU"):
-            programs = dict(files_for(compile_all(locate())))
-            guest = stack.enter_context(BlockingGuest(guest_with(card, programs)))
+            environment = locate()
+            files = {**dict(files_for(compile_all(environment))), **programs(environment)}
+            guest = stack.enter_context(BlockingGuest(guest_with(card, files)))
             show(f"Linux {guest.run('uname -r').stdout.strip()} under {guest.accelerator.name}")
         demonstrate(card, guest)
 
@@ -233,7 +331,7 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         run()
-    except (DemoFailed, NoCompiler, GuestError, ServedCardError, CommandError, OSError) as exc:
+    except (DemoFailed, NoCompiler, GuestError, ServedCardError, CommandError, ClientError, OSError) as exc:
         console.print("[bold red]FAILED[/]")
         show(str(exc))
         return 1
