@@ -304,7 +304,7 @@ static bool is_wanted(const char *name, int count, char **wanted)
 static int usage(const char *self, int code)
 {
 	fprintf(code ? stderr : stdout,
-		"usage: %s [--device PCI-ADDRESS] [--list] [CHECK...]\n"
+		"usage: %s [--device PCI-ADDRESS] [--repeat N] [--list] [CHECK...]\n"
 		"Runs the checks (default: all) on an xe device (default: the first) and reports TAP.\n"
 		"Exit code: 0 all passed, 1 some failed, 2 could not run.\n",
 		self);
@@ -314,17 +314,21 @@ static int usage(const char *self, int code)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = { { "device", required_argument, NULL, 'd' },
+						 { "repeat", required_argument, NULL, 'r' },
 						 { "list", no_argument, NULL, 'l' },
 						 { "help", no_argument, NULL, 'h' },
 						 {} };
 	size_t total = __stop_checks - __start_checks, number = 0, failed = 0;
 	const struct check *checks[total];
 	const char *wanted_device = NULL;
+	unsigned repeat = 1;
 	bool list = false;
 
 	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		if (option == 'd')
 			wanted_device = optarg;
+		else if (option == 'r')
+			repeat = strtoul(optarg, NULL, 10);
 		else if (option == 'l')
 			list = true;
 		else
@@ -350,9 +354,10 @@ int main(int argc, char **argv)
 	}
 	lseek(kernel_log, 0, SEEK_END);
 	printf("# %s on %s (%s)\n", program_invocation_short_name, device_pci, device_node);
-	for (size_t i = 0; i < total; i++)
-		if (is_wanted(checks[i]->name, argc - optind, argv + optind))
-			failed += !run_check(checks[i], ++number);
+	while (repeat--)
+		for (size_t i = 0; i < total; i++)
+			if (is_wanted(checks[i]->name, argc - optind, argv + optind))
+				failed += !run_check(checks[i], ++number);
 	printf("1..%zu\n", number);
 	return failed ? 1 : 0;
 }

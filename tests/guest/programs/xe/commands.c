@@ -618,3 +618,43 @@ CHECK(a_section_can_be_skipped)
 	expect_eq(*data(&space, 2), 0);
 	expect_eq(*data(&space, 3), 1);
 }
+
+/* Privileges --------------------------------------------------------------------------------------------------- */
+
+/* The GGTT is for privileged batches: what a user batch stores "there" reaches neither it nor an error. */
+CHECK(user_batches_have_no_access_to_the_ggtt)
+{
+	int fd = xe_open();
+
+	for_each_engine(fd, e) {
+		struct space space = space_open(fd, *e);
+
+		mi_store_dword(&space.batch, data_va(&space, 0), 1);
+		emit(&space.batch, MI(0x20, 1u << 22 | 2));
+		emit_address(&space.batch, data_va(&space, 1));
+		emit(&space.batch, 2);
+		mi_store_dword(&space.batch, data_va(&space, 2), 3);
+		space_run(&space);
+		expect_eq(*data(&space, 0), 1);
+		expect_eq(*data(&space, 2), 3);
+		expect(!is_banned(fd, space.queue));
+	}
+}
+
+CHECK(user_batches_cannot_write_the_registers_of_the_driver)
+{
+	const char *path = debugfs_path("gt0/hw_engines");
+	int fd = xe_open();
+	struct space space = open_copy(fd);
+
+	if (access(path, F_OK))
+		skip("%s is not there", path);
+	/* RING_HWSTAM, which the driver sets to ones. */
+	mi_load_register(&space.batch, 0x98, 0x5a5a5a5a);
+	mi_store_dword(&space.batch, data_va(&space, 0), 1);
+	space_run(&space);
+	expect_eq(*data(&space, 0), 1);
+	char *engines_dump = read_file(path);
+	expect(engines_dump && strstr(engines_dump, "HWSTAM: 0xffffffff"));
+	expect(!strstr(engines_dump, "HWSTAM: 0x5a5a5a5a"));
+}

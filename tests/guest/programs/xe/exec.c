@@ -196,6 +196,28 @@ CHECK(threads_that_bind_and_run_in_one_vm)
 	run_workers(fd, run_shared_vm, vm_create(fd, 0));
 }
 
+CHECK(queues_with_a_low_latency_hint)
+{
+	int fd = xe_open();
+
+	for_each_engine(fd, e) {
+		struct space space = space_open(fd, *e);
+		struct drm_xe_exec_queue_create arguments = {
+			.width = 1,
+			.num_placements = 1,
+			.vm_id = space.vm,
+			.flags = DRM_XE_EXEC_QUEUE_LOW_LATENCY_HINT,
+			.instances = (uintptr_t)e,
+		};
+
+		must(try_queue_create(fd, &arguments));
+		space.queue = arguments.exec_queue_id;
+		mi_store_dword(&space.batch, data_va(&space, 0), 6);
+		space_run(&space);
+		expect_eq(*data(&space, 0), 6);
+	}
+}
+
 CHECK(queues_that_may_run_on_any_engine_of_a_class)
 {
 	int fd = xe_open();

@@ -78,6 +78,21 @@ CHECK(a_batch_that_cannot_be_preempted_is_ended_too, .expects_errors = true)
 	expect_works(fd, e);
 }
 
+CHECK(a_batch_that_cannot_be_preempted_makes_way_in_the_end, .expects_errors = true)
+{
+	int fd = xe_open();
+
+	/* After the engine's preemption timeout, long before the job's own. */
+	for_each_engine(fd, e) {
+		struct spinner spinner = spinner_start_in(space_open(fd, *e), false);
+
+		spinner_wait_progress(&spinner);
+		expect_works(fd, *e);
+		syncobj_wait(fd, spinner.done);
+		expect_ban(&spinner.space);
+	}
+}
+
 CHECK(a_semaphore_that_nobody_signals_is_ended_too, .expects_errors = true)
 {
 	int fd = xe_open();
