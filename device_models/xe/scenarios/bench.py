@@ -1,0 +1,153 @@
+"""A guest in which xe drives the PF and VFIO has the VFs: what the dma-buf scenarios and the demo begin with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from device_models.xe.scenarios.client import GUEST_PATH, PROGRAM, SOURCES, Client, Shell
+from emulator.guest.environment import Environment
+from emulator.guest.programs import compile_program
+
+PF = "0000:01:00.0"
+MODULES = ("xe", "vfio-pci", "vfio-iommu-type1")
+FIRMWARE = ("xe/bmg_guc_70.bin",)
+CPU = "EPYC,phys-bits=46"
+"""Linux lets peer-to-peer traffic through the host bridge of AMD's Zen processors (`p2pdma.c:cpu_supports_p2pdma`); its
+address bits leave room for VF BARs."""
+
+_PATIENCE = 30.0
+_LOAD_TIMEOUT = 180.0
+
+
+class Control(Protocol):
+    """The card's control socket: `call(command, argument=...)`."""
+
+    def call(self, command: str, /, **arguments: Any) -> Any:
+        """The command's result. Raises `CommandError`."""
+        ...
+
+
+def programs(environment: Environment) -> dict[str, Path]:
+    """Guest path and file of the client, compiled when needed. Raises `NoCompiler`."""
+    return {GUEST_PATH: compile_program(environment, PROGRAM, SOURCES)}
+
+
+class Bench:
+    """Drivers, VFs and clients in a guest; `pf` is the PF's address there."""
+
+    def __init__(self, guest: Shell, card: Control, pf: str = PF) -> None:
+        self.guest = guest
+        self.card = card
+        self.pf = pf
+        self.device = f"/sys/bus/pci/devices/{pf}"
+        self.debugfs = f"/sys/kernel/debug/dri/{pf}"
+
+    def sh(self, command: str, timeout: float = 60) -> str:
+        """Run a command that must succeed; its output. Raises `CommandFailed`."""
+        return self.guest.run(command, timeout=timeout, check=True).stdout.rstrip("\n")
+
+    def vf(self, number: int) -> str:
+        """The address of VF `number` (1 is the first)."""
+        domain_bus, _, function = self.pf.rpartition(".")
+        return f"{domain_bus}.{int(function) + number}"
+
+    def load_drivers(self) -> None:
+        """xe on the PF, and VFIO."""
+        self.sh("modprobe vfio-iommu-type1; modprobe vfio-pci; modprobe xe", timeout=_LOAD_TIMEOUT)
+
+    def enable_vfs(self, count: int, driver: str = "vfio-pci") -> None:
+        """Enable `count` VFs and bind them all to `driver`."""
+        self.sh(
+            f"echo 0 > {self.device}/sriov_drivers_autoprobe; echo {count} > {self.device}/sriov_numvfs",
+            timeout=_LOAD_TIMEOUT,
+        )
+        for number in range(1, count + 1):
+            self.bind(number, driver)
+        for number in range(1, count + 1):
+            self.settle(number)
+
+    def disable_vfs(self, timeout: float = 60) -> None:
+        """Disable all VFs; whoever has one open keeps this waiting."""
+        self.sh(f"echo 0 > {self.device}/sriov_numvfs", timeout=timeout)
+
+    def bind(self, number: int, driver: str) -> None:
+        """Bind VF `number` to `driver`, from whatever driver it has."""
+        device = f"/sys/bus/pci/devices/{self.vf(number)}"
+        self.sh(
+            f"test -e {device}/driver && echo {self.vf(number)} > {device}/driver/unbind\n"
+            f"echo {driver} > {device}/driver_override; echo {self.vf(number)} > /sys/bus/pci/drivers_probe\n"
+            f'test "$(basename $(readlink {device}/driver))" = {driver}',
+            timeout=_LOAD_TIMEOUT,
+        )
+
+    def client(self, name: str) -> Client:
+        """A new client process."""
+        client = Client(self.guest, name)
+        client.start()
+        return client
+
+    def open_vf(self, client: Client, name: str, number: int) -> None:
+        """Open VF `number` through VFIO, and wait until the PF has cleaned it.
+
+        Opening resets the VF, and the PF's driver clears its memory afterwards, at its leisure: what is written before
+        that has ended may be lost.
+        """
+        client.step(f"vfio {name} {self.vf(number)}")
+        self.settle(number)
+
+    def settle(self, number: int) -> None:
+        """Wait until no reset of VF `number` is going on. Raises TimeoutError."""
+        self._wait(lambda: self.vf_state(number) == "running", f"VF {number}'s reset is not finished")
+
+    def vf_state(self, number: int) -> str:
+        """What the GuC thinks of VF `number`: running, flr, paused, stopped; "absent" without it."""
+        for gt in self.card.call("guc"):
+            for client in gt["clients"]:
+                if client["function"] == f"vf{number}":
+                    return str(client["state"])
+        return "absent"
+
+    def lmtt(self, number: int) -> list[dict[str, int]]:
+        """What LMTT gives VF `number`: ranges with "gdpa", "dpa" and "size" in bytes."""
+        ranges: list[dict[str, int]] = self.card.call("vram_map")["vfs"].get(f"vf{number}", [])
+        return ranges
+
+    def dpa(self, number: int, gdpa: int) -> int | None:
+        """Where VF `number`'s device address is in VRAM."""
+        for block in self.lmtt(number):
+            if block["gdpa"] <= gdpa < block["gdpa"] + block["size"]:
+                return block["dpa"] + gdpa - block["gdpa"]
+        return None
+
+    def translations(self, start: int, end: int, function: str = "pf") -> list[dict[str, Any]]:
+        """What the PPGTTs of user VMs map in [start, end) of virtual addresses."""
+        found = self.card.call("ppgtt", function=function, start=start, end=end)
+        return [range_ for space in found if space["asid"] for range_ in space["ranges"]]
+
+    def paths(self, initiator: str, owner: str) -> dict[str, int]:
+        """How often each way was taken since the ledger was cleared: "zero-copy" and "legacy"."""
+        counts = {"zero-copy": 0, "legacy": 0}
+        for path in self.card.call("verdicts")["paths"]:
+            if path["initiator"] == initiator and path["owner"] in (owner, "unshared"):
+                for way in counts:
+                    counts[way] += path[way]
+        return counts
+
+    def vram_used(self) -> int:
+        """Bytes of VRAM that xe on the PF has given away."""
+        text = self.sh(f"cat {self.debugfs}/tile0/vram_mm 2>/dev/null || cat {self.debugfs}/vram0_mm")
+        for line in text.splitlines():
+            if "usage:" in line:
+                return int(line.split("usage:")[1].split()[0])
+        raise ValueError(f"no usage in vram_mm: {text}")
+
+    @staticmethod
+    def _wait(condition: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{otherwise} within {_PATIENCE:g} s")
+            time.sleep(0.05)
