@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from device_models.xe import hw_engine, inspect, reg_sr
 from device_models.xe.clock import Clock
-from device_models.xe.device import Gttmmadr, declare_identity, declare_vf_cap
+from device_models.xe.device import Gttmmadr, configuration, declare_identity, declare_vf_cap
 from device_models.xe.engines import Engines
 from device_models.xe.forcewake import Forcewake
 from device_models.xe.freq import Frequency
@@ -166,6 +166,7 @@ class Battlemage:
             },
             sriov=sriov,
         )
+        pf.config.add(configuration())
         declare_vf_cap(self._pf_registers)
         self._add(card, pf, self._pf_registers, memory)
         for vfid in range(1, profile.total_vfs + 1):
@@ -365,7 +366,7 @@ def _profile(options: Mapping[str, Any]) -> Profile:
         raise CardError("must be 0 or a power of two of at least 2 MiB", key="bar2")
     engines = [main_gt_engines(options["ccs"])]
     if options["media"]:
-        engines.append(media_gt_engines())
+        engines.append(media_gt_engines(decode=2, enhance=2))
     return Profile(
         device_id=options["device_id"],
         graphics=GRAPHICS_VERSIONS[options["graphics"]],

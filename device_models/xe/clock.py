@@ -8,6 +8,8 @@ from device_models.xe.function import Gt
 from emulator.registers import RO, RegisterFile
 
 RPM_CONFIG0 = 0xD00
+CTC_MODE = 0xA26C
+"""Drivers of 6.x ask it where the clock comes from: bit 0 clear is the crystal of RPM_CONFIG0."""
 
 REFERENCE_CLOCK = 19_200_000
 """Hz: crystal code 1 (19.2 MHz) at shift 3, which is what RPM_CONFIG0 says."""
@@ -25,4 +27,9 @@ class Clock:
     """The clock configuration of one GT."""
 
     def __init__(self, gt: Gt, registers: RegisterFile) -> None:
-        registers.add([gt.register("RPM_CONFIG0", RPM_CONFIG0, reset=_CRYSTAL_19_2_MHZ | _CTC_SHIFT_3, access=RO)])
+        registers.add(
+            [
+                gt.register("RPM_CONFIG0", RPM_CONFIG0, reset=_CRYSTAL_19_2_MHZ | _CTC_SHIFT_3, access=RO),
+                gt.register("CTC_MODE", CTC_MODE, access=RO),
+            ]
+        )

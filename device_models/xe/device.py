@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device_models.xe.profile import MEDIA_GSI_OFFSET, Profile
+from emulator.pci.config_space import ConfigRegister
 from emulator.registers import PF, RO, VF, Register, RegisterFile
 
 GMD_ID = 0xD8C
@@ -12,6 +13,9 @@ GU_CNTL_PROTECTED = 0x10100C
 GU_CNTL = 0x101010
 GU_DEBUG = 0x101018
 HECI2 = 0x374000
+
+GGC = 0x50
+_GGMS_8_MIB = 3 << 6
 
 _DRIVERINT_FLR_DIS = 1 << 31
 _LMEM_INIT = 1 << 7
@@ -35,6 +39,12 @@ class Gttmmadr(RegisterFile):
         if offset < self.size:
             return super()._read_unmodelled(offset)
         return BARRIER_VALUE if offset >= BARRIER_PAGE else 0
+
+
+def configuration() -> list[ConfigRegister]:
+    """The PF's registers in configuration space: GGC tells how large the GSM is (`xe_ggtt.c:probe_gsm_size`; drivers
+    up to 6.16 ask discrete cards too)."""
+    return [ConfigRegister("GGC", GGC, 2, reset=_GGMS_8_MIB)]
 
 
 def declare_identity(registers: RegisterFile, profile: Profile) -> None:
