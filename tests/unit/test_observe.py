@@ -186,7 +186,7 @@ def test_interrupts_configuration_and_paths_are_traced(card: Card, tmp_path: Pat
         function.raise_msi()
         card.executor.run_sync(lambda: card.fabric.read(function, "system", 0x1000, 4, "dma"))
 
-    assert traced(card, tmp_path / "t", ["all"], act) == [
+    assert traced(card, tmp_path / "t", ["config", "irq", "fabric"], act) == [
         "edu  config read offset=0 size=4 value=0x11e81234",
         "edu  config write offset=0xc size=1 value=8",
         "edu  irq    msi vector=0 delivered=True",
