@@ -116,7 +116,8 @@ def test_engine_fuses_follow_the_options(make_bench: Callable[..., Any]) -> None
     assert make_bench(vfs=0, ccs=0).read(0x9114) >> 16 & 0xF == 0
     assert make_bench(vfs=0, ccs=3).read(0x9114) >> 16 & 0xF == 0b111
     media = make_bench(vfs=0, media=True)
-    assert media.read(0x389140) == 0x00010001
+    # Two VCSs and two VECSs, as the B580 and B50 have.
+    assert media.read(0x389140) == 0x00030003
     assert media.read(0x9140) == 0
 
 
