@@ -6,12 +6,14 @@ its checks is asked for; each check is a test of its own.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from emulator.guest import GuestError, locate
+from emulator.guest import GuestError, MissingEnvironment, locate
 from tests.guest.lab import Lab, open_lab
 from tests.guest.xe_programs import NoCompiler, Outcome, compile_all, files_for, parse_tap, problem_of, programs
 
@@ -73,18 +75,28 @@ class Uapi:
         self.problems[program] = f"{problem_of(done.stdout, done.returncode)}\n{done.stderr}"
 
 
-@pytest.fixture(scope="module", params=["pf", "vf"])
-def uapi(request: pytest.FixtureRequest) -> Iterator[Uapi]:
+@pytest.fixture(scope="module")
+def binaries() -> dict[str, Path]:
     try:
-        binaries = compile_all(locate())
-    except NoCompiler as error:
+        return compile_all(locate())
+    except (MissingEnvironment, NoCompiler) as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=["pf", "vf"])
+def uapi(request: pytest.FixtureRequest, binaries: dict[str, Path]) -> Iterator[Uapi]:
     function = request.param
     with open_lab(SERVE[function], modules=["xe"], files=dict(files_for(binaries)), memory=MEMORY) as lab:
         lab.sh("modprobe xe", timeout=120)
         if function == "vf":
             lab.sh(f"echo 1 >/sys/bus/pci/devices/{PF}/sriov_numvfs", timeout=60)
         yield Uapi(lab, function, PF if function == "pf" else VF)
+
+
+def test_programs_list_the_checks_that_are_reported(binaries: dict[str, Path]) -> None:
+    for program in programs():
+        listed = subprocess.run([binaries[program.name], "--list"], capture_output=True, text=True, check=True).stdout
+        assert tuple(listed.split()) == program.checks
 
 
 @pytest.mark.parametrize(
