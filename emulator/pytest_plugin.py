@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,20 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report: pytest.TestReport = yield  # type: ignore[assignment]
     if report.failed and call.excinfo is not None and not call.excinfo.errisinstance(KeyboardInterrupt):
         item.stash[_failed] = True
-        source = item.stash.get(_lab, None) or item.stash.get(_card, None)
+        source = item.stash.get(_lab, None) or item.stash.get(_card, None) or _argument_of(item)
         if source is not None and report.when != "teardown":
             for title, text in source.report():
                 _add_section(report, title, text)
     return report  # type: ignore[return-value]
+
+
+def _argument_of(item: pytest.Item) -> Lab | LiveCard | None:
+    """The lab or card among the test's arguments, for tests that have fixtures of their own for it."""
+    labs = sys.modules.get("emulator.lab")
+    if labs is None:
+        return None
+    arguments = getattr(item, "funcargs", {}).values()
+    return next((value for value in arguments if isinstance(value, (labs.Lab, labs.LiveCard))), None)
 
 
 def _add_section(report: pytest.TestReport, title: str, text: str) -> None:
@@ -197,7 +207,7 @@ def card(request: pytest.FixtureRequest) -> Iterator[LiveCard]:
         request.node.stash[_card] = live
         live.begin(_trace_of(request.config, live))
         yield live
-        _finish(request, shared, live)
+        _finish(request, None if fresh else shared, live)
 
 
 @pytest.fixture
@@ -228,7 +238,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         request.node.stash[_lab] = live
         live.card.begin(_trace_of(request.config, live.card))
         yield live
-        _finish(request, shared, live.card)
+        _finish(request, None if fresh_card or fresh_guest else shared, live.card)
 
 
 @pytest.fixture
@@ -258,8 +268,10 @@ def faults(card: LiveCard) -> FaultInjection:
     return FaultInjection(card)
 
 
-def _finish(request: pytest.FixtureRequest, shared: _Shared, card: LiveCard) -> None:
-    """A test ended: what failed may have left anything behind, and is not shared on."""
+def _finish(request: pytest.FixtureRequest, shared: _Shared | None, card: LiveCard) -> None:
+    """A test ended: what failed may have left anything behind, and is not shared (`shared` is who shares it) on."""
+    if shared is None:
+        return
     if request.node.stash.get(_failed, False):
         shared.drop()
     elif card.alive:

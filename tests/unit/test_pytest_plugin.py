@@ -207,6 +207,29 @@ def test_two(vfio_client):
     assert "value=0x2222" not in run(repository, test, "--vfio-user-xe-trace=irq,config").stdout.str()
 
 
+def test_a_card_of_the_author_s_own_fixture_is_in_the_report_too(repository: pytest.Pytester) -> None:
+    result = run(
+        repository,
+        """
+from emulator.lab import open_card
+
+@pytest.fixture(scope="module")
+def mine():
+    with open_card(["--model", "copier"]) as card:
+        yield card
+
+
+def test_mine(mine):
+    mine.begin(["mmio"])
+    with mine.client() as client:
+        client.read(0, 4, 4)
+    assert False
+""",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*card: end of the trace*", "*mmio*read register=BUSY*"])
+
+
 def test_a_card_file_from_the_command_line_is_for_tests_that_name_no_card(repository: pytest.Pytester) -> None:
     (repository.path / "my.toml").write_text('model = "copier"\nname = "mine"\n')
     repository.makepyfile(
