@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -343,7 +344,7 @@ def test_nothing_is_left_when_the_tests_are_killed(repository: pytest.Pytester) 
 def test_hangs(card):
     import time
     with open("pid", "w") as file:
-        file.write(f"{card.pid}\\n")
+        file.write(f"{card.pid} {card.folder.parent}\\n")
     time.sleep(60)
 """
     )
@@ -356,7 +357,10 @@ def test_hangs(card):
         time.sleep(0.05)
     process.kill()
     process.wait()
-    server = Path("/proc") / pid_file.read_text().strip()
+    pid, folder = pid_file.read_text().split()
+    server = Path("/proc") / pid
     while server.exists() and "Z" not in (server / "stat").read_text().split()[2]:
         assert time.monotonic() < deadline, "the server outlived the tests"
         time.sleep(0.05)
+    # Its folder is all that a killed process leaves.
+    shutil.rmtree(folder)
