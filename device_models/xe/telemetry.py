@@ -15,6 +15,8 @@ VRAM_CHANNEL_TEMPERATURE = 0x138260
 VRAM_CHANNELS = 16
 VRAM_TEMPERATURE = 0x1382C0
 PACKAGE_TEMPERATURE = 0x138434
+PACKAGE_ENERGY, PLATFORM_ENERGY = 0x138120, 0x138458
+"""Where drivers up to 6.16 read energy (`regs/xe_pcode_regs.h`); later ones read telemetry."""
 
 SOC_BASE = 0x280000
 REMAP_INDEX = SOC_BASE + 0x8
@@ -55,6 +57,8 @@ class Telemetry:
                 *channels,
                 Register("BMG_VRAM_TEMPERATURE", VRAM_TEMPERATURE, reset=_VRAM_CELSIUS, access=RO),
                 Register("BMG_PACKAGE_TEMPERATURE", PACKAGE_TEMPERATURE, reset=_PACKAGE_CELSIUS, access=RO),
+                Register("BMG_PACKAGE_ENERGY_STATUS", PACKAGE_ENERGY, access=RO, read=self._energy),
+                Register("BMG_PLATFORM_ENERGY_STATUS", PLATFORM_ENERGY, access=RO, read=self._energy),
                 Register("SG_REMAP_INDEX1", REMAP_INDEX),
                 Register("SG_REMAP_ADDR_PREFIX", SOC_BASE + 0x164, access=RO),
                 Register("SG_REMAP_ADDR_POSTFIX", SOC_BASE + 0x168, access=RO),
