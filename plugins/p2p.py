@@ -14,12 +14,16 @@ from typing import Any
 
 from emulator.card import Card, Option
 from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
+from emulator.memory import PAGE_SIZE
 from emulator.pci.bars import BAR0_OFFSET, BARS, Bar
 from emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, Function
 from emulator.pci.sriov import CONTROL
 from emulator.pci.transport import AccessHandler
 
 _ADDRESS_MASK = ~0xF
+
+NOBODY = "none"
+"""Owner, in the ledger, of the part of a VF's BAR2 that its VF has no memory for."""
 
 
 class P2p:
@@ -83,7 +87,12 @@ class P2p:
         length = min(length, bar.size - offset)
         if bar.device_memory and memory is not None:
             # As the owner would be answered through the same BAR: its own addresses, its own translation.
-            found = memory.resolve(owner, offset, length, write)
+            try:
+                found = memory.resolve(owner, offset, length, write)
+            except AccessFault:
+                # The owner has nothing there. A read of a BAR has an answer all the same, as the owner's CPU gets it.
+                count = min(length, PAGE_SIZE - offset % PAGE_SIZE)
+                return _Unanswered(address, count, ledger.entry(initiator.name, NOBODY, self.name, kind))
             if found is not None:
                 whose, view = found
                 return Window(address, len(view), view, whose, ledger.entry(initiator.name, whose, self.name, kind))
@@ -113,6 +122,19 @@ class P2p:
                     base = function.config.peek(BAR0_OFFSET + 4 * index, 8 if bar.is_64bit else 4) & _ADDRESS_MASK
                 if base:
                     yield base, base + bar.size, function, index, bar
+
+
+class _Unanswered(Window):
+    """Where a BAR is decoded and nothing is behind it: reads all ones, drops writes (PCI Express, unsupported request)."""
+
+    def __init__(self, address: int, length: int, entry: LedgerEntry) -> None:
+        super().__init__(address, length, None, NOBODY, entry)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        return b"\xff" * length
+
+    def _write(self, offset: int, data: bytes | memoryview) -> None:
+        pass
 
 
 class RegisterWindow(Window):

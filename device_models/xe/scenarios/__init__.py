@@ -1,1 +1,13 @@
 """Scenarios for Battlemage's drivers, and the program that plays exporter and importer in a guest."""
+
+from __future__ import annotations
+
+from device_models.xe.scenarios import elsewhere, paths, revocation
+from device_models.xe.scenarios.bench import programs
+from device_models.xe.scenarios.world import DEFECTS, SCENARIOS
+from emulator.scenarios.scenario import Suite
+
+__all__ = ["DMABUF", "elsewhere", "paths", "revocation"]
+
+DMABUF = Suite("dmabuf", tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)), DEFECTS, programs)
+"""VRAM of VFs as dma-bufs in the hands of the PF's driver."""

@@ -73,6 +73,10 @@ class Bench:
         """Disable all VFs; whoever has one open keeps this waiting."""
         self.sh(f"echo 0 > {self.device}/sriov_numvfs", timeout=timeout)
 
+    def set_quota(self, number: int, size: int) -> None:
+        """Give VF `number` `size` bytes of VRAM, while VFs are disabled. From then on xe shares nothing out by itself."""
+        self.sh(f"echo {size} > {self.debugfs}/sriov/vf{number}/tile0/vram_quota")
+
     def bind(self, number: int, driver: str) -> None:
         """Bind VF `number` to `driver`, from whatever driver it has."""
         device = f"/sys/bus/pci/devices/{self.vf(number)}"

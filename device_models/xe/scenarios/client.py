@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -80,10 +81,12 @@ class Blocked(ClientError):
 class Client:
     """One process of the client program."""
 
-    def __init__(self, guest: Shell, name: str) -> None:
+    def __init__(self, guest: Shell, name: str, observer: Callable[[Step], None] = lambda step: None) -> None:
+        """`observer` is told of every step."""
         self.name = name
         self.pid = 0
         self._guest = guest
+        self._observer = observer
 
     def start(self) -> None:
         """Start the process. Raises `ClientError`."""
@@ -110,6 +113,8 @@ class Client:
         line = f"{PROGRAM} --to {shlex.quote(self.name)} --timeout {max(1, int(timeout))} {quoted}"
         result = self._guest.run(line, timeout=timeout + _GRACE)
         steps = parse(result.stdout)
+        for step in steps:
+            self._observer(step)
         if result.returncode == _BLOCKED:
             raise Blocked(commands[min(len(steps), len(commands) - 1)], timeout, steps)
         if len(steps) < len(commands):
@@ -120,16 +125,26 @@ class Client:
         """Send a command that ends the process, or that nobody waits for."""
         self._guest.run(f"{PROGRAM} --to {shlex.quote(self.name)} --timeout 1 {shlex.quote(command)}")
 
-    def alive(self) -> bool:
-        """Whether the process is there: also as one that cannot die."""
-        return self._guest.run(f"test -d /proc/{self.pid}").returncode == 0
+    def gone(self, timeout: float = 0) -> bool:
+        """Whether every thread of the process has ended within `timeout` seconds."""
+        # A zombie whose other threads are gone too has ended; one that has some left has not.
+        script = (
+            f"for i in $(seq {max(1, int(timeout * 10))}); do\n"
+            f"cat /proc/{self.pid}/task/*/stat 2>/dev/null | sed 's/.*) //' | grep -qv '^[ZX]' || exit 0\n"
+            "sleep 0.1; done; exit 1"
+        )
+        return self._guest.run(script, timeout=timeout + _GRACE).returncode == 0
+
+    def kill(self) -> None:
+        """Send SIGKILL, and wait for nothing."""
+        self._guest.run(f"kill -9 {self.pid} 2>/dev/null")
 
     def end(self, timeout: float = 10) -> bool:
         """Kill the process and wait; whether it is gone."""
         if not self.pid:
             return True
-        script = f"kill -9 {self.pid} 2>/dev/null; for i in $(seq {int(timeout * 10)}); do test -d /proc/{self.pid} || exit 0; sleep 0.1; done; exit 1"
-        return self._guest.run(script, timeout=timeout + _GRACE).returncode == 0
+        self.kill()
+        return self.gone(timeout)
 
 
 def parse(text: str) -> list[Step]:

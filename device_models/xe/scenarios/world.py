@@ -1,0 +1,209 @@
+"""What the dma-buf scenarios are written with: a bench, clients whose steps are noted, and the usual sequences."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from device_models.xe.scenarios.bench import CPU, MODULES, Bench
+from device_models.xe.scenarios.client import Client, Step
+from emulator.scenarios.run import Run
+from emulator.scenarios.scenario import Scenario, Setup
+
+MIB = 1 << 20
+SOURCE, TARGET = 0x1000_0000, 0x8000_0000
+"""Virtual addresses of imports and of the buffer that is copied to."""
+HUNG_SECONDS = 5
+
+_IOV_SYMBOLS = "dma_buf_map_interconnect|dma_buf_match_interconnects|dma_buf_match_mapping|dma_buf_mapping_attach"
+
+REVOCATION_WAITS = "revocation-waits-for-importer"
+RANGES_OVERLAP = "ranges-linked-at-one-iova"
+RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
+CLEAR_AFTER_OPEN = "clear-runs-after-open"
+
+DEFECTS = {
+    REVOCATION_WAITS: "vfio-pci's revocation waits, without a limit, until importers have unmapped (vfio_pci_dma_buf_move);"
+    " xe as an idle importer unmaps only at its next use or with its last reference (xe_bo_move_dmabuf)",
+    RANGES_OVERLAP: "dma_buf_phys_vec_to_sgt() links every range of a buffer at offset 0 of its IOVA: a dma-buf of more than"
+    " one range cannot be mapped behind a translating IOMMU (EADDRINUSE)",
+    RESET_UNNOTICED: "a reset through sysfs of a device that VFIO has open does not revoke its dma-bufs: importers go on in"
+    " memory that is being cleared",
+    CLEAR_AFTER_OPEN: "opening a VF through VFIO resets it and returns while the PF still clears its memory: what is written"
+    " at once may be lost",
+    "D1": "an import keeps a reference of the VF's memory object: VRAM does not come back",
+    "D2": "one device address for a range whose memory is scattered: foreign VRAM is mapped",
+    "D3": "sizes of ranges are rounded up to powers of two: wrong data from the second range on",
+    "D4": "the last page of the BAR is not taken, and a range's end is not checked",
+    "D5": "no check against the VF's quota: addresses wrap around inside of it",
+    "D6": "after a failed re-mapping page tables keep old device addresses",
+    "D7": "mapping ignores revocation: the PF goes on after reset and close",
+    "D8": "the search for the VF takes other functions for candidates",
+    "D9": "importers are not told when the PF changes a VF's provisioning",
+    "D10": "the PF's unbind leaves imports behind",
+}
+
+
+@dataclass
+class World:
+    """What setups prepare."""
+
+    lab: Any
+    bench: Bench
+    zero_copy: bool
+    """Whether the kernel knows how to map dma-bufs by device address."""
+    translating: bool
+    """Whether the PF's DMA goes through a translating IOMMU domain."""
+    quota: int
+    """VRAM in bytes that xe gave each of two VFs."""
+
+    def restore_quotas(self) -> None:
+        """Two VFs, with the VRAM that they had in the beginning."""
+        self.bench.disable_vfs()
+        for number in (1, 2):
+            self.bench.set_quota(number, self.quota)
+        self.bench.enable_vfs(2)
+
+
+def prepare(lab: Any) -> World:
+    """xe on the PF, two VFs on vfio-pci, hung tasks reported soon."""
+    bench = Bench(lab.guest, lab.card)
+    bench.load_drivers()
+    lab.guest.run(
+        f"echo {HUNG_SECONDS} > /proc/sys/kernel/hung_task_timeout_secs; echo 1 > /proc/sys/kernel/hung_task_warnings;"
+        " echo 1 > /proc/sys/kernel/sysrq"
+    )
+    bench.enable_vfs(2)
+    zero_copy = bench.guest.run(f"grep -qwE '{_IOV_SYMBOLS}' /proc/kallsyms").returncode == 0
+    kind = bench.sh(f"cat {bench.device}/iommu_group/type 2>/dev/null || echo none")
+    quota = sum(block["size"] for block in bench.lmtt(1))
+    return World(lab, bench, zero_copy, kind.startswith("DMA"), quota)
+
+
+def machine(append: str = "iommu=pt", **others: Any) -> dict[str, Any]:
+    """Keyword arguments of a lab."""
+    return {"modules": (*MODULES, "vgem"), "memory": 1536, "cpu": CPU, "iommu": True, "append": append, **others}
+
+
+SERVE = ("--vfs", "2")
+USUAL = Setup("root port, AMD, pass-through", SERVE, machine(), prepare)
+TRANSLATING = Setup("root port, AMD, translating", SERVE, machine("iommu=nopt"), prepare)
+NOT_LISTED = Setup("root port, Intel, pass-through", SERVE, machine(cpu=None), prepare)
+
+SCENARIOS: list[Scenario] = []
+
+
+Body = Callable[[Run, "World"], None]
+
+
+def scenario(
+    number: str, title: str, expected: str, setup: Setup = USUAL, *, control: bool = False
+) -> Callable[[Body], Body]:
+    """Register the function below as the scenario of its name."""
+
+    def register(function: Body) -> Body:
+        name = function.__name__.replace("_", "-")
+        SCENARIOS.append(Scenario(number, name, title, expected, setup, function, control))
+        return function
+
+    return register
+
+
+_numbers = itertools.count()
+
+
+def process(run: Run, world: World) -> Client:
+    """A new client whose steps are the run's; it is its maker's to end."""
+    made = Client(world.bench.guest, f"c{next(_numbers)}", lambda step: note(run, step))
+    made.start()
+    return made
+
+
+@contextlib.contextmanager
+def client(run: Run, world: World) -> Iterator[Client]:
+    """A client that is gone afterwards, or the guest is spoiled."""
+    made = process(run, world)
+    try:
+        yield made
+    finally:
+        if not made.end(timeout=5):
+            run.spoil(f"process {made.pid} of the guest cannot be killed")
+
+
+def note(run: Run, step: Step) -> None:
+    """Write a client's step down."""
+    run.note(str(step), step.seconds, step.ok)
+
+
+def settle(world: World, *vfs: int) -> None:
+    """Wait until the resets that a client's end has caused are over."""
+    for number in vfs or (1, 2):
+        world.bench.settle(number)
+
+
+@contextlib.contextmanager
+def opened(run: Run, world: World, *, vf: int = 1, gpu_first: bool = False, options: str = "") -> Iterator[Client]:
+    """A client with VF `vf` open as `v`, and the PF's GPU as `g` with a buffer `target` of 8 MiB."""
+    with client(run, world) as made:
+        try:
+            gpu = (f"gpu g {world.bench.pf} {options}".strip(), f"buffer g target {TARGET:#x} {8 * MIB:#x}")
+            if gpu_first:
+                made.do(*gpu)
+            world.bench.open_vf(made, "v", vf)
+            if not gpu_first:
+                made.do(*gpu)
+            world.lab.card.call("ledger", clear=True)
+            yield made
+        finally:
+            made.kill()
+            if made.gone(5):
+                settle(world, vf)
+            else:
+                run.spoil(f"process {made.pid} of the guest cannot be killed")
+
+
+def imported(made: Client, ranges: str, name: str = "i", vf: str = "v", va: int = SOURCE, gpu: str = "g") -> Step:
+    """Export, import and bind; how the binding ended."""
+    *_, bound = made.attempt(
+        f"export {vf} 2 {ranges} d{name}", f"import {gpu} d{name} {name}", f"try bind {name} {va:#x}"
+    )
+    return bound
+
+
+def check_bound(run: Run, world: World, made: Client, ranges: str, **names: Any) -> None:
+    """As `imported`, and the binding must succeed: of several ranges only on kernels that can."""
+    bound = imported(made, ranges, **names)
+    if bound.errno == "EADDRINUSE" and ranges.count("+") > 1 and world.translating and not world.zero_copy:
+        run.known(RANGES_OVERLAP, f"binding a dma-buf of {ranges.count('+')} ranges: EADDRINUSE")
+    run.check(bound.errno == "0", f"VM_BIND of {ranges}: {bound.errno}; {'; '.join(bound.kernel)}")
+
+
+def check_path(run: Run, world: World, *, owner: str = "vf1", start: int = SOURCE, length: int = 2 * MIB) -> None:
+    """The path that was taken is the one that this kernel should take, and the page tables say so too."""
+    pages = run.fact("page tables", world.bench.translations(start, start + length))
+    run.fact("LMTT", world.bench.card.call("vram_map")["vfs"])
+    taken = run.fact("paths", world.bench.paths("pf", owner))
+    verdicts = world.bench.card.call("verdicts")
+    run.check(not verdicts["stale"], f"stale accesses: {verdicts['stale']}")
+    wanted, other = ("zero-copy", "legacy") if world.zero_copy else ("legacy", "zero-copy")
+    kind = "vram" if world.zero_copy else "system"
+    run.check(taken[wanted] and not taken[other], f"{wanted} accesses {taken[wanted]}, {other} accesses {taken[other]}")
+    run.check({page["kind"] for page in pages} == {kind}, f"page-table entries of another kind than {kind}: {pages}")
+
+
+def blocked_tasks(world: World) -> dict[str, str]:
+    """Stacks of the guest's tasks that sleep uninterruptibly, by "name (pid)"."""
+    script = (
+        "for t in /proc/[0-9]*/task/[0-9]*; do\n"
+        "read line < $t/stat 2>/dev/null || continue\n"
+        'state=${line##*) }; test "${state%% *}" = D || continue\n'
+        'echo "== $(cat $t/comm) (${t##*/})"; cat $t/stack; done 2>/dev/null; true'
+    )
+    stacks: dict[str, str] = {}
+    for part in world.bench.sh(script).split("== ")[1:]:
+        name, _, stack = part.partition("\n")
+        stacks[name] = stack.rstrip()
+    return stacks

@@ -1,0 +1,34 @@
+"""Scenarios: what a driver is put through in a guest, and a verdict on it that holds for any kernel.
+
+A suite is found by its entry point (group `vfio_user_xe.scenarios`); `docs/scenarios.md` tells how to run and to write them.
+"""
+
+from __future__ import annotations
+
+from emulator.scenarios.scenario import (
+    EXPECTED_FAIL,
+    FAIL,
+    NOT_APPLICABLE,
+    PASS,
+    Failed,
+    KnownDefect,
+    NotApplicable,
+    Result,
+    Scenario,
+    Setup,
+    Suite,
+)
+
+__all__ = [
+    "EXPECTED_FAIL",
+    "FAIL",
+    "NOT_APPLICABLE",
+    "PASS",
+    "Failed",
+    "KnownDefect",
+    "NotApplicable",
+    "Result",
+    "Scenario",
+    "Setup",
+    "Suite",
+]

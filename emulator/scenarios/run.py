@@ -1,0 +1,108 @@
+"""One run of a scenario: its steps with their times, what was looked at, and what the kernel logged."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+SPLAT = re.compile(
+    r"WARNING:|BUG:|KASAN:|UBSAN:|Oops|general protection|possible (recursive|circular)|inconsistent lock state"
+    r"|refcount_t:|blocked (for more than|on a)|kernel panic|use-after-free|sleeping function called"
+)
+"""What a kernel says when it found something wrong with itself."""
+
+
+@dataclass
+class Event:
+    """Something that happened, `start` and `seconds` relative to the run's beginning; `good` None: no judgement."""
+
+    start: float
+    seconds: float
+    text: str
+    good: bool | None = None
+
+
+@dataclass
+class Run:
+    """What a scenario writes down. Its verdict is what it raises; see `emulator.scenarios.scenario`."""
+
+    lab: Any
+    events: list[Event] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Dumps and figures by name, plain data: page tables, LMTT, accounting, stacks."""
+    kernel_log: list[str] = field(default_factory=list)
+    excused: list[re.Pattern[str]] = field(default_factory=list)
+    spoiled: str = ""
+    """Why the guest is of no use afterwards; empty: it is."""
+    _began: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """A step of the scenario, timed; an exception in it marks it as bad."""
+        event = Event(time.monotonic() - self._began, 0.0, text)
+        self.events.append(event)
+        try:
+            yield
+            event.good = True
+        except BaseException:
+            event.good = False
+            raise
+        finally:
+            event.seconds = time.monotonic() - self._began - event.start
+
+    def note(self, text: str, seconds: float = 0.0, good: bool | None = None) -> None:
+        """Something that ended just now."""
+        now = time.monotonic() - self._began
+        self.events.append(Event(max(0.0, now - seconds), seconds, text, good))
+
+    def fact(self, name: str, value: Any) -> Any:
+        """Keep what was found; returns it."""
+        self.facts[name] = value
+        return value
+
+    def check(self, condition: object, otherwise: str) -> None:
+        """Fail the scenario unless `condition`."""
+        from emulator.scenarios.scenario import Failed
+
+        if not condition:
+            self.note(otherwise, good=False)
+            raise Failed(otherwise)
+
+    def known(self, defect: str, evidence: str) -> None:
+        """End the scenario: it met a defect that the suite knows."""
+        from emulator.scenarios.scenario import KnownDefect
+
+        self.note(f"{defect}: {evidence}", good=False)
+        raise KnownDefect(defect, evidence)
+
+    def not_applicable(self, reason: str) -> None:
+        """End the scenario: there is nothing to be tested here."""
+        from emulator.scenarios.scenario import NotApplicable
+
+        raise NotApplicable(reason)
+
+    def excuse(self, pattern: str) -> None:
+        """Lines of the kernel's log that match are no reason to fail."""
+        self.excused.append(re.compile(pattern))
+
+    def spoil(self, why: str) -> None:
+        """The guest cannot be used any more: it is ended from outside."""
+        self.spoiled = self.spoiled or why
+
+    def splats(self) -> list[str]:
+        """Lines of the log in which the kernel reports itself, but those that are excused."""
+        return [
+            line
+            for line in self.kernel_log
+            if SPLAT.search(line) and not any(pattern.search(line) for pattern in self.excused)
+        ]
+
+    def read_kernel_log(self) -> list[str]:
+        """What the kernel logged since the last call; kept."""
+        lines: list[str] = self.lab.guest.run("dmesg -c", timeout=30).stdout.splitlines()
+        self.kernel_log += lines
+        return lines

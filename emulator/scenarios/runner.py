@@ -1,0 +1,181 @@
+"""Runs scenarios: a guest for each setup, a new one whenever a scenario has spoiled it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from emulator.control import CommandError
+from emulator.guest import GuestError, Kernel
+from emulator.guest.served import ServedCardError
+from emulator.lab import Lab, open_lab
+from emulator.options import unknown
+from emulator.scenarios.run import Run
+from emulator.scenarios.scenario import (
+    EXPECTED_FAIL,
+    FAIL,
+    NOT_APPLICABLE,
+    PASS,
+    Failed,
+    KnownDefect,
+    NotApplicable,
+    Result,
+    Scenario,
+    Setup,
+    Suite,
+)
+
+
+class Runner:
+    """Runs scenarios of one suite on one kernel."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        files: Mapping[str, Path],
+        *,
+        kernel: Kernel | None = None,
+        console_folder: Path | None = None,
+        append: str = "",
+    ) -> None:
+        self._suite = suite
+        self._files = files
+        self._kernel = kernel
+        self._console_folder = console_folder
+        self._append = append
+        self._boots = 0
+        self._stack = ExitStack()
+        self._setup: Setup | None = None
+        self._lab: Lab | None = None
+        self._prepared: Any = None
+        self._release = ""
+
+    def run(
+        self, scenarios: Iterable[Scenario], repeat: int = 1, progress: Callable[[Result], None] | None = None
+    ) -> list[Result]:
+        """Run each `repeat` times, those that share a setup one after the other."""
+        results = []
+        try:
+            for scenario in grouped(scenarios):
+                for repetition in range(1, repeat + 1):
+                    result = self._run_one(scenario)
+                    result.repetition = repetition
+                    results.append(result)
+                    if progress is not None:
+                        progress(result)
+        finally:
+            self._close()
+        return results
+
+    def _run_one(self, scenario: Scenario) -> Result:
+        started = time.monotonic()
+        run = None
+        try:
+            lab = self._ready(scenario.setup)
+            run = Run(lab)
+            result = self._judge(scenario, run)
+        except (GuestError, ServedCardError, CommandError, OSError, TimeoutError) as error:
+            result = Result(scenario, FAIL, f"the scenario could not be run: {_first_line(error)}")
+            self._close()
+        result.seconds = time.monotonic() - started
+        result.run, result.kernel = run, self._release
+        if run is not None and (run.spoiled or self._lab is None or not self._lab.usable()):
+            self._close()
+        return result
+
+    def _judge(self, scenario: Scenario, run: Run) -> Result:
+        lab: Lab = run.lab
+        lab.guest.run("dmesg -c > /dev/null", timeout=30)
+        lab.card.call("heal")
+        lab.card.call("ledger", clear=True)
+        try:
+            scenario.run(run, self._prepared)
+            result = Result(scenario, PASS)
+        except NotApplicable as reason:
+            result = Result(scenario, NOT_APPLICABLE, str(reason))
+        except KnownDefect as known:
+            if known.defect in self._suite.defects:
+                result = Result(scenario, EXPECTED_FAIL, known.evidence, known.defect)
+            else:
+                result = Result(scenario, FAIL, f'names the defect "{known.defect}", which the suite does not list')
+        except (Failed, AssertionError) as failed:
+            result = Result(scenario, FAIL, str(failed))
+        except (
+            Exception
+        ) as error:  # a client's error, a guest's, or the scenario's own mistake: all are to be looked at
+            result = Result(scenario, FAIL, f"{type(error).__name__}: {_first_line(error)}")
+        self._collect(run, result)
+        splats = run.splats()
+        if splats and result.verdict in (PASS, NOT_APPLICABLE):
+            result.verdict, result.reason = FAIL, f"the kernel reported: {splats[0]}"
+        return result
+
+    @staticmethod
+    def _collect(run: Run, result: Result) -> None:
+        """What a report shows of every run, as far as it can be had."""
+        lab: Lab = run.lab
+        try:
+            run.read_kernel_log()
+        except GuestError as error:
+            run.note(f"the kernel's log cannot be read: {_first_line(error)}")
+        try:
+            result.details["ledger"] = lab.card.call("ledger")
+            result.details["verdicts"] = lab.card.call("verdicts")
+            result.details["ownership"] = lab.card.call("ownership")
+            if "vram_map" in {entry["command"] for entry in lab.card.call("help")}:
+                result.details["vram_map"] = lab.card.call("vram_map")
+        except (CommandError, OSError) as error:
+            run.note(f"the card does not answer: {error}")
+
+    def _ready(self, setup: Setup) -> Lab:
+        if self._lab is not None and self._setup == setup:
+            return self._lab
+        self._close()
+        machine = dict(setup.machine)
+        machine["append"] = " ".join(filter(None, [machine.get("append", ""), self._append]))
+        machine["files"] = {**self._files, **machine.get("files", {})}
+        if self._kernel is not None:
+            machine["kernel"] = self._kernel
+        if self._console_folder is not None:
+            self._boots += 1
+            machine["console"] = self._console_folder / f"console-{self._boots}-{setup.name}.txt"
+        self._lab = self._stack.enter_context(open_lab(setup.serve, **machine))
+        self._setup = setup
+        self._release = self._lab.sh("uname -r")
+        self._prepared = setup.prepare(self._lab)
+        return self._lab
+
+    def _close(self) -> None:
+        """End the guest from outside: it may be beyond doing so itself."""
+        self._stack.close()
+        self._stack, self._lab, self._setup, self._prepared = ExitStack(), None, None, None
+
+
+def grouped(scenarios: Iterable[Scenario]) -> list[Scenario]:
+    """Scenarios in their order, but those of one setup together."""
+    chosen = list(scenarios)
+    setups = list(dict.fromkeys(scenario.setup.name for scenario in chosen))
+    return sorted(chosen, key=lambda scenario: setups.index(scenario.setup.name))
+
+
+def select(suite: Suite, names: Iterable[str]) -> list[Scenario]:
+    """Scenarios by name or number ("17" is all of 17's variants); all without names. Raises LookupError."""
+    wanted = list(names)
+    if not wanted:
+        return list(suite.scenarios)
+    chosen: dict[str, Scenario] = {}
+    for name in wanted:
+        found = [
+            s for s in suite.scenarios if name in (s.name, s.number, s.number.rstrip("abcdefghijklmnopqrstuvwxyz"))
+        ]
+        if not found:
+            raise LookupError(unknown(name, "scenario", [s.name for s in suite.scenarios]))
+        chosen.update((s.name, s) for s in found)
+    return list(chosen.values())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

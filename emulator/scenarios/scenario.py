@@ -1,0 +1,95 @@
+"""What a scenario is, and what comes of running one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emulator.guest.environment import Environment
+from emulator.scenarios.run import Run
+
+PASS, FAIL, EXPECTED_FAIL, NOT_APPLICABLE = "pass", "fail", "expected-fail", "not-applicable"
+
+
+class Failed(Exception):
+    """The scenario saw something that should not be."""
+
+
+class KnownDefect(Exception):
+    """The scenario saw exactly what a defect that is known by name causes."""
+
+    def __init__(self, defect: str, evidence: str) -> None:
+        super().__init__(f"{defect}: {evidence}")
+        self.defect = defect
+        self.evidence = evidence
+
+
+class NotApplicable(Exception):
+    """The kernel, or this machine, has not what the scenario is about; the text says what, and how that was found."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A machine that scenarios share: they run in one guest, one after the other, as long as it is healthy.
+
+    `serve` are arguments of `vfio-user-xe serve`, `machine` keyword arguments of `emulator.lab.open_lab`. `prepare(lab)`
+    is called in the booted guest; what it returns is handed to each scenario.
+    """
+
+    name: str
+    serve: tuple[str, ...]
+    machine: Mapping[str, Any]
+    prepare: Callable[[Any], Any]
+
+
+Body = Callable[[Run, Any], None]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`run(run, prepared)` raises `Failed`, `KnownDefect` or `NotApplicable`, or returns: it passed.
+
+    `number` is the entry of the suite's list that it belongs to ("17", with a letter for its variants); `expected` says
+    what a correct kernel does. A `control` injects a fault and passes only if the verdict it is about turns red.
+    """
+
+    number: str
+    name: str
+    title: str
+    expected: str
+    setup: Setup
+    run: Body
+    control: bool = False
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """To sort by number: controls, whose numbers begin with a letter, come last."""
+        digits = "".join(c for c in self.number if c.isdigit())
+        return int(digits or 0) + (0 if self.number[:1].isdigit() else 1000), self.number
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Scenarios, the defects that they know by name, and files that they want in the guest."""
+
+    name: str
+    scenarios: Sequence[Scenario]
+    defects: Mapping[str, str]
+    files: Callable[[Environment], Mapping[str, Path]] = lambda environment: {}
+
+
+@dataclass
+class Result:
+    """What came of one run of a scenario."""
+
+    scenario: Scenario
+    verdict: str
+    reason: str = ""
+    defect: str = ""
+    seconds: float = 0.0
+    run: Run | None = None
+    kernel: str = ""
+    repetition: int = 1
+    details: dict[str, Any] = field(default_factory=dict)
