@@ -33,6 +33,7 @@ from emulator.qemu_arguments import CardDescription, as_shell, device_arguments,
 from emulator.vfio_user.libvfio_user import BackendError
 from emulator.vfio_user.libvfio_user.library import ENVIRONMENT
 from emulator.vfio_user.libvfio_user.serve import Backend, supervised_card
+from emulator.scenarios.cli import app as scenario_app
 from emulator.vfio_user.serve import serve_card
 from emulator.vfio_user.server import ServerError
 from emulator.vng import qemu_program, vng_arguments
@@ -50,6 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(guest_app, name="guest")
+app.add_typer(scenario_app, name="scenario")
 app.add_typer(new_app, name="new")
 app.command("api-reference")(api_reference)
 plugins_app = typer.Typer(help="Device models and interconnects that are installed.", no_args_is_help=True)

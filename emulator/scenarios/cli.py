@@ -33,7 +33,7 @@ def load_suite(name: str) -> Suite:
         raise LookupError(unknown(name, "suite of scenarios", sorted(found)))
     suite = found[name].load()
     if not isinstance(suite, Suite):
-        raise LookupError(f'the suite "{name}" ({found[name].value}) is no emulator.scenarios.Suite')
+        raise LookupError(f'the suite "{name}" ({found[name].value}) is no emulator.scenarios.Suite')  # noqa: TRY004
     return suite
 
 
