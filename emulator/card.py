@@ -155,11 +155,14 @@ class DeviceModel(Protocol):
 class Card:
     """A running card: one executor, one fabric, and the functions that its device model made."""
 
-    def __init__(self, config: CardConfig) -> None:
-        """Make the functions and the interconnects; nothing runs before `start`. Raises `CardError`."""
+    def __init__(self, config: CardConfig, executor: Executor | None = None) -> None:
+        """Make the functions and the interconnects; nothing runs before `start`. Raises `CardError`.
+
+        `executor` is for those who need another kind of it: to record a card, to replay one.
+        """
         self.config = config
         self.name = config.name
-        self.executor = Executor(config.name)
+        self.executor = executor or Executor(config.name)
         self.fabric = Fabric()
         self.tracer = Tracer()
         self.faults = Faults()

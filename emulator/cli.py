@@ -8,8 +8,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -28,12 +29,16 @@ from emulator.guest import GuestError, locate
 from emulator.guest.accelerator import choose
 from emulator.guest.cli import app as guest_app
 from emulator.observe.cli import register as register_observation
+from emulator.pci.transport import Served
 from emulator.plugin_loading import PluginError, find_plugins
 from emulator.qemu_arguments import CardDescription, as_shell, device_arguments, machine_arguments
+from emulator.record import recorded_card
+from emulator.recording import RecordingError
+from emulator.replay import replay
+from emulator.scenarios.cli import app as scenario_app
 from emulator.vfio_user.libvfio_user import BackendError
 from emulator.vfio_user.libvfio_user.library import ENVIRONMENT
 from emulator.vfio_user.libvfio_user.serve import Backend, supervised_card
-from emulator.scenarios.cli import app as scenario_app
 from emulator.vfio_user.serve import serve_card
 from emulator.vfio_user.server import ServerError
 from emulator.vng import qemu_program, vng_arguments
@@ -81,7 +86,7 @@ def explained() -> Iterator[None]:
     """Turn the errors that explain themselves into a message and an exit code."""
     try:
         yield
-    except (CardError, PluginError) as exc:
+    except (CardError, PluginError, RecordingError) as exc:
         fail(str(exc), EXIT_USAGE)
     except (ServerError, BackendError, FileNotFoundError) as exc:
         fail(str(exc))
@@ -125,6 +130,9 @@ def serve(
     poll_us: Annotated[
         int, typer.Option(metavar="N", min=0, max=1000, help="Microseconds to poll for an access before sleeping.")
     ] = 0,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep all that happens, for 'vfio-user-xe replay FILE'.")
+    ] = None,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help="Who speaks to the clients: 'own', or 'libvfio-user'.")
     ] = OWN_BACKEND,
@@ -151,7 +159,14 @@ def serve(
         fail(f"--poll-us is for --backend {OWN_BACKEND}", EXIT_USAGE)
 
     def run(library: Backend | None) -> None:
-        running = Card(card_config(card, model, vfs, settings, interconnects))
+        config = card_config(card, model, vfs, settings, interconnects)
+        if record is None:
+            serve_made(Card(config), None, library)
+            return
+        with recorded_card(record, config) as (recorded, stand_ins):
+            serve_made(recorded, stand_ins, library)
+
+    def serve_made(running: Card, served: Sequence[Served] | None, library: Backend | None) -> None:
         if trace is not None:
             categories, _, file = trace.rpartition(":")
             if not categories or not file:
@@ -169,7 +184,9 @@ def serve(
         async def main() -> None:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with trio.open_nursery() as nursery:
-                    start = partial(serve_card, backend=library.serve_functions if library is not None else None)
+                    start = partial(
+                        serve_card, backend=library.serve_functions if library is not None else None, served=served
+                    )
                     nursery.start_soon(start, running, socket_dir.absolute(), ready, poll_us * 1e-6)
                     async for _ in signals:
                         nursery.cancel_scope.cancel()
@@ -183,6 +200,30 @@ def serve(
         found = Backend.find(libvfio_user)
         work = partial(exit_code, lambda: run(found))
         raise typer.Exit(supervised_card(work, socket_dir.absolute(), [] if ready_fd is None else [ready_fd]))
+
+
+@app.command(
+    "replay",
+    epilog="Example: vfio-user-xe serve --socket-dir /tmp/card --record bug.gz, use it, then vfio-user-xe replay bug.gz",
+)
+def replay_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What 'serve --record' wrote.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
+) -> None:
+    """Do again what a recorded card did, without any guest; report the first difference (exit code 1)."""
+    with explained():
+        outcome = replay(file)
+    if as_json:
+        print(json.dumps(asdict(outcome)))
+    else:
+        rate = outcome.accesses / outcome.seconds if outcome.seconds else 0
+        print(
+            f"{outcome.events} events: {outcome.accesses} accesses, {outcome.jobs} jobs, {outcome.interrupts} interrupts"
+            f" in {outcome.seconds:.2f} s ({rate:.0f} accesses/s)"
+        )
+        if outcome.difference is not None:
+            print(outcome.difference)
+    raise typer.Exit(EXIT_FAILED if outcome.difference is not None else 0)
 
 
 def exit_code(work: Callable[[], None]) -> int:

@@ -97,6 +97,11 @@ class VfBarProgramming:
         self._programmed: set[int] = set()
         self._hint: Location | None = None
         self._status = Status()
+        self._suspended = False
+
+    def suspend(self) -> None:
+        """Do nothing from now on: there is no client to program."""
+        self._suspended = True
 
     @property
     def status(self) -> Status:
@@ -147,7 +152,7 @@ class VfBarProgramming:
                 self._finished = self._generation
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is None and not self._suspended:
             name = f"{self._sriov.pf.name} VF BARs"
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
