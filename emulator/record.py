@@ -4,8 +4,8 @@ A card under a `Recorder` is the same card with other neighbours: its executor i
 are served through stand-ins. So a card that is not recorded pays nothing. What makes the recording exact:
 
 * Accesses and jobs take turns (`Recorder.turn`): there is one order of all that happens.
-* Everything comes this way. BARs are not mapped into the client, so each access to the card's memory is seen; guest memory
-  is not given out as views, so each read of it is seen.
+* Guest memory is not given out as views, so each read of it is seen. What a client writes into the card's memory, which it
+  has mapped, is found before and after each job (`emulator.record_memory`).
 * The clock is an input: what `time.monotonic` and `time.perf_counter` answer in a turn is kept, too.
 
 Not recorded: the control socket, and the thread that programs VF BARs into the client (the client's part in it is).
@@ -24,12 +24,12 @@ from emulator import recording as rec
 from emulator.card import Card, CardConfig
 from emulator.executor import Executor, Job, Result
 from emulator.pci.transport import DmaError, Region, Served, Transport
+from emulator.record_memory import MemoryWatch
 from emulator.vfio_user.region_access import RegionAccess
 
 _MASK = (1 << 64) - 1
 _RESET_SECONDS = 2.0
 _SETTLE_SECONDS = 0.25
-_LONGEST_RUN = 1 << 20
 
 
 class Recorder:
@@ -44,8 +44,8 @@ class Recorder:
         self._owner = 0
         self._nested: list[bytes] | None = None
         self._last = 0
-        self._run = bytearray()
-        self._run_at = (0, 0, 0)
+        self.watches: list[tuple[int, int, MemoryWatch]] = []
+        """Memory that clients map, by function and region."""
         self._early = bytearray()
         path.open("wb").close()
 
@@ -98,8 +98,6 @@ class Recorder:
         if self._nested is not None:
             self._nested.append(packed)
         else:
-            if self._run:
-                self._flush_run()
             self._write(packed)
 
     def read(self, function: int, region: int, size: int, offset: int, read: Callable[[int, int], int]) -> int:
@@ -115,15 +113,11 @@ class Recorder:
             self._write(event)
         return value
 
-    def memory(self, function: int, region: int, size: int, offset: int, value: int) -> None:
-        """A write to memory: one event for all that are behind each other."""
-        run = self._run
-        if run and self._run_at == (function, region, offset - len(run)) and len(run) < _LONGEST_RUN:
-            run += value.to_bytes(size, "little")
-            return
-        self._flush_run()
-        self._run_at = (function, region, offset)
-        run += value.to_bytes(size, "little")
+    def look(self) -> None:
+        """Write down what has changed in memory that the client has mapped."""
+        for function, region, watch in self.watches:
+            for offset, data in watch.changes():
+                self.emit(rec.MEMORY, function, region, 0, offset, len(data), data)
 
     def now(self) -> int:
         """A look at the clock: nanoseconds, in steps of microseconds."""
@@ -150,17 +144,9 @@ class Recorder:
     def close(self) -> None:
         """Finish the file."""
         with self.turn():
-            self._flush_run()
             if self._file is not None:
                 self._file.close()
                 self._file = None
-
-    def _flush_run(self) -> None:
-        if self._run:
-            function, region, offset = self._run_at
-            data = bytes(self._run)
-            self._run.clear()
-            self._write(rec.EVENT.pack(rec.MEMORY, function, region, 0, offset, len(data)) + data)
 
     def _write(self, packed: bytes) -> None:
         if self._file is not None:
@@ -234,9 +220,11 @@ class _Job:
         recorder = self._recorder
         recorder.take()
         try:
+            recorder.look()
             recorder.emit(rec.JOB, 0)
             self._job()
         finally:
+            recorder.look()
             recorder.emit(rec.END, 0, 0 if self._executor._jobs else 1)
             recorder.give()
 
@@ -275,12 +263,18 @@ class RecordedFunction(Served):
             if region is None
             else Region(
                 region.size,
-                handler=_RecordedRegion(index, number, region, recorder),
+                handler=_RecordedRegion(index, number, region, recorder) if region.handler is not None else None,
+                memory=region.memory,
+                memory_offset=region.memory_offset,
+                areas=region.areas,
                 readable=region.readable,
                 writable=region.writable,
             )
             for number, region in enumerate(function.regions)
         ]
+        for number, region in enumerate(function.regions):
+            if region is not None and region.memory is not None and region.areas:
+                recorder.watches.append((index, number, MemoryWatch(region)))
 
     @property
     def regions(self) -> Sequence[Region | None]:
@@ -326,7 +320,6 @@ class _RecordedRegion:
         self._function = function
         self._number = number
         self._access = RegionAccess(region)
-        self._areas = [(start, start + length) for start, length in region.areas]
         self._recorder = recorder
 
     def read(self, offset: int, size: int) -> int:
@@ -347,12 +340,7 @@ class _RecordedRegion:
         recorder = self._recorder
         recorder.take()
         try:
-            for start, end in self._areas:
-                if start <= offset < end:
-                    recorder.memory(self._function, self._number, size, offset, value)
-                    break
-            else:
-                recorder.emit(rec.WRITE, self._function, self._number, size, offset, value)
+            recorder.emit(rec.WRITE, self._function, self._number, size, offset, value)
             self._access.write(offset, size, value)
         finally:
             recorder.give()

@@ -21,7 +21,7 @@ from emulator.card import CardConfig, CardError, InterconnectConfig
 
 FORMAT: Final = 1
 
-# What the client does. a: region; b: bytes; x: offset, or how far it is from the end of the last access there (accesses).
+# What the client does. Of accesses, a: region; b: bytes; x: offset.
 READ: Final = 1
 """y: the value that was answered."""
 WRITE: Final = 2
@@ -29,7 +29,7 @@ WRITE: Final = 2
 READ_BLOCK: Final = 3
 """Data: what was answered. x: offset."""
 MEMORY: Final = 4
-"""Writes to memory that the region maps elsewhere, one behind the other. Data; x: offset."""
+"""Memory that the client maps is different now. Data; x: offset in the region."""
 ATTACH: Final = 5
 DETACH: Final = 6
 RESET: Final = 7

@@ -366,7 +366,7 @@ class _Player:
             self._in_job -= 1
         self._leave()
         while self._ahead is not None and self._ahead.kind != rec.END:
-            # Accesses that came while this job waited for its client, which it does not any more.
+            # What was found in memory afterwards; accesses that came while this job waited for its client.
             self._step()
         if self._ahead is not None:
             end = self._next()
