@@ -140,6 +140,14 @@ class Ctb:
             self._backlog.popleft()
         return self.flush()
 
+    def takes_unasked(self, dwords: int) -> bool:
+        """Whether a message that the host did not ask for may be sent: half of G2H stays free for answers."""
+        if self._backlog:
+            return False
+        ring = self.g2h
+        head = ring.space.read32(ring.descriptor + _HEAD)
+        return (head - ring.position - 1) % ring.size - dwords > ring.size // 2
+
     def flush(self) -> bool:
         """Move what was kept into G2H as far as there is room; whether nothing is left."""
         ring = self.g2h

@@ -7,7 +7,7 @@ GUC2VF_RELAY_FROM_PF, within the same GT.
 from __future__ import annotations
 
 from device_models.xe.guc import Client, Guc, actions
-from device_models.xe.guc.errors import CTB_NOT_REGISTERED, INVALID_PARAMS, INVALID_VFID, GucError
+from device_models.xe.guc.errors import CTB_FULL, CTB_NOT_REGISTERED, INVALID_PARAMS, INVALID_VFID, GucError
 from device_models.xe.guc.hxg import Message
 
 _MAX_RELAYED = 252
@@ -27,6 +27,9 @@ class Relay:
         pf = self._guc.pf
         if not pf.ctb.enabled:
             raise GucError(CTB_NOT_REGISTERED, "the PF has no CT buffer")
+        if not pf.ctb.takes_unasked(len(relayed) + 4):
+            # A VF that floods the PF's ring must not cost it answers to others.
+            raise GucError(CTB_FULL, "the PF has not read what was relayed before")
         pf.event(actions.RELAY_FROM_VF, client.vfid, relay_id, *relayed)
         return 0
 

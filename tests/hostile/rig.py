@@ -1,0 +1,285 @@
+"""A served card with a PF and two VFs, each driven by a Python driver over a vfio-user connection of its own.
+
+`attacker` is VF 1, `victim` VF 2; `pf` provisions them as the PF's driver does: LMTT in VRAM, KLVs to the GuC. The GuC's
+host side is the one of the unit tests (`tests.unit.xe.guc_driver`); here everything it does goes over sockets and memory
+that is mapped from them.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from device_models.xe.guc import klv
+from emulator.lab import LiveCard, open_card
+from emulator.vfio_user.client import Client
+from tests.unit.xe.guc_driver import GucDriver
+
+MIB = 1 << 20
+BLOCK = 2 * MIB
+GSM = 8 * MIB
+RAM = 4 * MIB
+CANARY = 0x5AFEC0DE
+LMTT = 0x8000000
+PF_BUFFERS = 0x1000000
+PF_VRAM = 0x10000000
+RANGE = 0x1000_0000
+STARTS = {1: 0x4000_0000, 2: 0x5000_0000}
+QUOTA = 16 * MIB
+BLOCKS = {1: [400, 310, 402, 311, 404, 312, 406, 313], 2: [300, 301, 302, 303, 320, 321, 322, 323]}
+"""DPA blocks of each VF, by GDPA block: scattered for the attacker, next to the victim's."""
+SRIOV, COMMAND, CONFIG = 0x320, 0x04, 7
+MSI_CAPABILITY = 0xAC
+
+# Where things are in a VF's GGTT, from the start of its range (which leads to GDPA 0 on).
+BUFFERS, CONTEXTS, RESULT = 0x0, 0x10_0000, 0x8_0000
+CONTEXT_SIZE = 0x1_0000
+COPY_CLASS = 3
+END_OF_BATCH = 0x0500_0000
+
+
+class Space:
+    """A function's GGTT, as its driver reads and writes it: through its own entries, VRAM window and memory."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+
+    def read(self, address: int, length: int) -> bytes:
+        return b"".join(bytes(view) for view in self._views(address, length))
+
+    def write(self, address: int, data: bytes) -> None:
+        for view in self._views(address, len(data)):
+            view[:], data = data[: len(view)], data[len(view) :]
+
+    def _views(self, address: int, length: int) -> Iterator[memoryview]:
+        while length:
+            entry = self._side.entry(address >> 12)
+            count = min(length, 0x1000 - (address & 0xFFF))
+            target = (entry & 0x000F_FFFF_FFFF_F000) | address & 0xFFF
+            yield self._side.vram(target, count) if entry & 2 else self._side.ram(target, count)
+            address += count
+            length -= count
+
+
+class Side:
+    """One function: its connection, its mapped windows, its guest's memory."""
+
+    def __init__(self, card: LiveCard, vfid: int) -> None:
+        self.vfid = vfid
+        self.name = f"vf{vfid}" if vfid else "pf"
+        self.client: Client = card.client(self.name)
+        self._bar0 = self.client.map_region(0)
+        self._bar2 = self.client.map_region(2)
+        self._ram = self.client.map_memory(0, RAM)
+        self.entries = self._bar0.at(GSM, 8 * MIB).cast("Q")
+        self.msi = self.client.enable_irqs(1, 1)[0]
+        control = self.client.read(CONFIG, MSI_CAPABILITY + 2, 2)
+        self.client.write(CONFIG, MSI_CAPABILITY + 2, 2, control | 1)
+        self.client.write(CONFIG, COMMAND, 2, 6)
+        self.client.serve_in_background()
+        self.ggtt_space = Space(self)
+
+    def vram(self, address: int, length: int) -> memoryview:
+        return self._bar2.at(address, length)
+
+    def ram(self, address: int, length: int) -> memoryview:
+        return self._ram.at(address, length)
+
+    def entry(self, page: int) -> int:
+        return int(self.entries[page])
+
+    def map_vram(self, ggtt: int, address: int, size: int) -> None:
+        for offset in range(0, size, 0x1000):
+            self.entries[(ggtt + offset) >> 12] = address + offset | 3
+
+    def canaries(self) -> list[int]:
+        """Dwords that nobody but this function may change."""
+        memories = [self.ram(at, 4) for at in (0, RAM // 2, RAM - 4)]
+        if self.vfid:
+            memories += [self.vram(at, 4) for at in (QUOTA - 4, QUOTA - BLOCK, QUOTA - 2 * BLOCK)]
+        else:
+            memories += [self.vram(at, 4) for at in (0, 309 * BLOCK, 314 * BLOCK, 399 * BLOCK, 401 * BLOCK)]
+        return [int.from_bytes(view, "little") for view in memories]
+
+    def set_canaries(self) -> None:
+        for at in (0, RAM // 2, RAM - 4):
+            self.ram(at, 4)[:] = CANARY.to_bytes(4, "little")
+        places = (QUOTA - 4, QUOTA - BLOCK, QUOTA - 2 * BLOCK)
+        for at in places if self.vfid else (0, 309 * BLOCK, 314 * BLOCK, 399 * BLOCK, 401 * BLOCK):
+            self.vram(at, 4)[:] = CANARY.to_bytes(4, "little")
+
+
+class Bench:
+    """What `GucDriver` drives, over sockets."""
+
+    def __init__(self, card: LiveCard, sides: dict[int, Side]) -> None:
+        self.card = card
+        self.gpu = SimpleNamespace(functions=sides)
+        self._sides = sides
+
+    def read(self, offset: int, vfid: int = 0) -> int:
+        return self._sides[vfid].client.read(0, offset, 4)
+
+    def write(self, offset: int, value: int, vfid: int = 0) -> None:
+        self._sides[vfid].client.write(0, offset, 4, value)
+
+    def settle(self) -> None:
+        """Until the card's executor has done what is queued now: it answers this command."""
+        for _ in range(3):
+            self.card.call("ledger")
+
+    def run(self, job: Callable[[], Any]) -> Any:
+        return job()
+
+
+class Rig:
+    """The card under attack."""
+
+    def __init__(self, card: LiveCard) -> None:
+        self.card = card
+        self.sides = {vfid: Side(card, vfid) for vfid in (0, 1, 2)}
+        self.pf_side, self.attacker, self.victim = self.sides.values()
+        self.bench = Bench(card, self.sides)
+        self.pf_side.map_vram(PF_BUFFERS, PF_VRAM, 2 * MIB)
+        self.pf = GucDriver(self.bench, base=PF_BUFFERS)
+        self.pf.boot()
+        self.pf.start_ct()
+        self._provision()
+        self.drivers = {0: self.pf, **{vfid: self._start_vf(vfid) for vfid in (1, 2)}}
+        for side in self.sides.values():
+            side.set_canaries()
+
+    def close(self) -> None:
+        for side in self.sides.values():
+            side.client.close()
+
+    def _provision(self) -> None:
+        pf = self.pf_side
+        config = pf.client
+        config.write(CONFIG, SRIOV + 0x10, 2, 2)
+        config.write(CONFIG, SRIOV + 0x08, 2, 1)
+        for vfid, blocks in BLOCKS.items():
+            table, leaf = LMTT + vfid * 0x20000, LMTT + vfid * 0x20000 + 0x10000
+            pf.vram(LMTT + 8 * vfid, 8)[:] = struct.pack("<Q", table >> 12 | 1)
+            pf.vram(table, 8)[:] = struct.pack("<Q", leaf >> 12 | 1)
+            pf.vram(leaf, 4 * len(blocks))[:] = struct.pack(f"<{len(blocks)}I", *(block << 5 | 1 for block in blocks))
+        self.bench.write(0x48B0, 1 << 31 | LMTT >> 16)
+        for vfid in BLOCKS:
+            self.configure(
+                vfid,
+                {
+                    klv.GGTT_START: STARTS[vfid],
+                    klv.GGTT_SIZE: RANGE,
+                    klv.LMEM_SIZE: QUOTA,
+                    klv.NUM_CONTEXTS: 64,
+                    klv.NUM_DOORBELLS: 8,
+                    klv.EXEC_QUANTUM: 5,
+                    klv.PREEMPT_TIMEOUT: 20_000,
+                },
+            )
+        self.pf.send(0x7002, 1, 0x80000000)
+        self.pf.received()
+
+    def configure(self, vfid: int, values: dict[int, int]) -> None:
+        words = [word for key, value in values.items() for word in klv.pack(key, value)]
+        self.pf.poke_dwords(self.pf.buffer, *words)
+        answer, _ = self.pf.request(0x5503, vfid, self.pf.buffer, 0, len(words))
+        assert answer == (0xF0000000 | len(values),)
+
+    def _start_vf(self, vfid: int) -> GucDriver:
+        side, start = self.sides[vfid], STARTS[vfid]
+        side.map_vram(start, 0, 8 * MIB)
+        driver = GucDriver(self.bench, vfid=vfid, base=start + BUFFERS)
+        assert driver.mmio(0x5507)[0] == 0xF0000000
+        driver.start_ct()
+        return driver
+
+    def restart(self, vfid: int) -> GucDriver:
+        """The VF's driver begins anew, with good addresses."""
+        self.drivers[vfid] = self._start_vf(vfid)
+        return self.drivers[vfid]
+
+    # Work.
+
+    def context(self, vfid: int, number: int, ring: list[int], **image: int) -> int:
+        """Memory of a context without a PPGTT that executes `ring`; its LRC descriptor. `image` overrides dwords."""
+        base = STARTS[vfid] + CONTEXTS + number * CONTEXT_SIZE
+        space = self.sides[vfid].ggtt_space
+        space.write(base, bytes(CONTEXT_SIZE))
+        values = {0x03: 0x00090009, 0x07: 4 * len(ring), 0x09: base + 0x4000, 0x0B: 0x3000 | 1}
+        values |= {int(name[1:], 16): value for name, value in image.items()}
+        for index, value in values.items():
+            space.write(base + 0x1000 + 4 * index, struct.pack("<I", value))
+        space.write(base + 0x4000, struct.pack(f"<{len(ring)}I", *ring))
+        return base | 0x19
+
+    def submit(self, vfid: int, number: int, descriptor: int) -> None:
+        """Register and enable context `number` on the copy engine."""
+        driver = self.drivers[vfid]
+        driver.send(0x4502, 1, number, COPY_CLASS, 1, 0, 0, 0, 0, 0, descriptor & 0xFFFFFFFF, descriptor >> 32)
+        driver.send(0x1001, number, 1)
+
+    def remove(self, vfid: int, number: int) -> None:
+        self.drivers[vfid].send(0x4503, number)
+        self.drivers[vfid].received()
+
+    def events(self, vfid: int, wanted: int, seconds: float = 5) -> list[tuple[int, ...]]:
+        """Events of the VF until the wanted action is among them, or the time is over."""
+        deadline = time.monotonic() + seconds
+        found: list[tuple[int, ...]] = []
+        while time.monotonic() < deadline:
+            self.bench.settle()
+            found += [message for _, message in self.drivers[vfid].received()]
+            if any(message[0] & 0xFFFF == wanted for message in found):
+                break
+        return found
+
+    def expect_cat_error(self, vfid: int, number: int) -> None:
+        """The GuC tells that context `number` made an access that leads nowhere."""
+        found = self.events(vfid, 0x6000)
+        assert any(message[0] & 0xFFFF == 0x6000 and message[1] == number for message in found), found
+
+    def works(self, vfid: int) -> None:
+        """The function's context runs to its end: it stores a value through its GGTT."""
+        number, value = 60, 0xC0DE0000 + vfid
+        space, result = self.sides[vfid].ggtt_space, STARTS[vfid] + RESULT
+        space.write(result, bytes(4))
+        descriptor = self.context(vfid, number, store(result, value))
+        self.submit(vfid, number, descriptor)
+        deadline = time.monotonic() + 5
+        while space.read(result, 4) != struct.pack("<I", value):
+            assert time.monotonic() < deadline, f"the job of VF {vfid} did not run"
+            self.bench.settle()
+        self.remove(vfid, number)
+
+    def others_are_fine(self) -> None:
+        """Nothing of PF and victim was changed, and both go on working."""
+        assert set(self.pf_side.canaries()) == {CANARY}
+        assert set(self.victim.canaries()) == {CANARY}
+        self.works(2)
+        answer, _ = self.pf.request(0x5503, 0, 0, 0, 0)
+        assert answer == (0xF0000000,)
+        assert self.card.call("status")["executor"]["failures"] == 0
+
+    def ledger(self, initiator: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.card.call("ledger")
+        return [row for row in rows if row["initiator"] == initiator]
+
+
+def store(address: int, value: int, *, ggtt: bool = True) -> list[int]:
+    """MI_STORE_DATA_IMM of a dword, padded to whole qwords."""
+    return [0x1000_0002 | (1 << 22 if ggtt else 0), address & 0xFFFFFFFF, address >> 32, value]
+
+
+@contextmanager
+def open_rig() -> Iterator[Rig]:
+    """A card of 1 GiB with two VFs, its three drivers running."""
+    with ExitStack() as stack:
+        card = stack.enter_context(open_card(["--vfs", "2", "--set", "vram=1GiB", "--set", "vf_bar2=64MiB"]))
+        rig = Rig(card)
+        stack.callback(rig.close)
+        yield rig
