@@ -45,6 +45,7 @@ class LedgerEntry:
         "last",
         "owner",
         "reads",
+        "since",
         "spans",
         "writes",
     )
@@ -63,11 +64,15 @@ class LedgerEntry:
         self.first = 0.0
         self.last = 0.0
         """When the first and the last of them were, in seconds since the ledger was made."""
+        self.since: float | None = None
+        """When the first was that was opened since the owner's latest reset began."""
 
     def opened(self, now: float) -> None:
         """A window was opened."""
         if not self.spans:
             self.first = now
+        if self.since is None:
+            self.since = now
         self.last = now
         self.spans += 1
 
@@ -77,7 +82,7 @@ class LedgerEntry:
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as plain data, for the control socket."""
-        return {name: getattr(self, name) for name in sorted(self.__slots__)}
+        return {name: getattr(self, name) for name in sorted(self.__slots__) if name != "since"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,10 @@ class Change:
 
 @dataclass(slots=True)
 class Reset:
-    """A function's reset, and the accesses of others to its memory while it lasted; `ended` None: it lasts."""
+    """A function's reset, and the accesses of others to its memory while it lasted; `ended` None: it lasts.
+
+    "after" of an access: how long after the beginning its path was opened; None: it went on over one that was open before.
+    """
 
     owner: str
     began: float
@@ -119,7 +127,11 @@ class Ownership:
         """Function `owner` is being reset; until `reset_ended` nobody should use its memory. May be told twice."""
         if owner not in self._before:
             self.resets.append(Reset(owner, self._ledger.now()))
-            self._before[owner] = {e: (e.reads, e.writes) for e in self._ledger.entries() if e.owner == owner}
+            self._before[owner] = {}
+            for entry in self._ledger.entries():
+                if entry.owner == owner:
+                    self._before[owner][entry] = entry.reads, entry.writes
+                    entry.since = None
 
     def reset_ended(self, owner: str) -> None:
         """The reset is finished."""
@@ -158,7 +170,8 @@ class Ownership:
         return next((reset for reset in reversed(self.resets) if reset.owner == owner and reset.ended is None), None)
 
     def _since(self, owner: str) -> list[dict[str, Any]]:
-        before = self._before.get(owner, {})
+        before, reset = self._before.get(owner, {}), self._current(owner)
+        began = reset.began if reset is not None else 0.0
         accesses = []
         for entry in self._ledger.entries():
             if entry.owner != owner or entry.initiator == owner or _of_driver(entry):
@@ -172,6 +185,7 @@ class Ownership:
                         "kind": entry.kind,
                         "reads": entry.reads - reads,
                         "writes": entry.writes - writes,
+                        "after": None if entry.since is None else round(entry.since - began, 6),
                     }
                 )
         return accesses

@@ -94,7 +94,20 @@ def test_accesses_of_others_during_a_reset_are_stale(ledger: Ledger, clock: Cloc
     use(ledger, "pf", "vf1", "iov", count=7)
     (reset,) = ledger.ownership.resets_as_list()
     assert (reset["began"], reset["ended"]) == (0, 2)
-    assert reset["accesses"] == [{"initiator": "pf", "interconnect": "iov", "kind": "vram", "reads": 2, "writes": 0}]
+    assert reset["accesses"] == [
+        {"initiator": "pf", "interconnect": "iov", "kind": "vram", "reads": 2, "writes": 0, "after": None}
+    ]
+
+
+def test_an_access_during_a_reset_tells_when_its_path_was_opened(ledger: Ledger, clock: Clock) -> None:
+    ledger.entry("pf", "vf1", "p2p", "system").opened(ledger.now())
+    ledger.ownership.reset_began("vf1")
+    clock.time += 0.25
+    ledger.entry("pf", "vf1", "p2p", "system").opened(ledger.now())
+    use(ledger, "pf", "vf1", "p2p", "system")
+    ledger.ownership.reset_ended("vf1")
+    ((access,),) = [reset["accesses"] for reset in ledger.ownership.resets_as_list()]
+    assert access["after"] == 0.25
 
 
 def test_a_reset_that_nobody_disturbed_has_no_accesses(ledger: Ledger) -> None:

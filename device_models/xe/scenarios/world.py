@@ -23,7 +23,7 @@ _IOV_SYMBOLS = "dma_buf_map_interconnect|dma_buf_match_interconnects|dma_buf_mat
 REVOCATION_WAITS = "revocation-waits-for-importer"
 RANGES_OVERLAP = "ranges-linked-at-one-iova"
 RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
-CLEAR_AFTER_OPEN = "clear-runs-after-open"
+CLEAR_AFTER_RESET = "clear-outlasts-reset"
 
 DEFECTS = {
     REVOCATION_WAITS: "vfio-pci's revocation waits, without a limit, until importers have unmapped (vfio_pci_dma_buf_move);"
@@ -32,8 +32,8 @@ DEFECTS = {
     " one range cannot be mapped behind a translating IOMMU (EADDRINUSE)",
     RESET_UNNOTICED: "a reset through sysfs of a device that VFIO has open does not revoke its dma-bufs: importers go on in"
     " memory that is being cleared",
-    CLEAR_AFTER_OPEN: "opening a VF through VFIO resets it and returns while the PF still clears its memory: what is written"
-    " at once may be lost",
+    CLEAR_AFTER_RESET: "VFIO takes a VF for reset 100 ms after the FLR, while the PF's driver still clears its memory: dma-bufs"
+    " are given back, and the VF can be used, before that has ended; what is written then may be lost",
     "D1": "an import keeps a reference of the VF's memory object: VRAM does not come back",
     "D2": "one device address for a range whose memory is scattered: foreign VRAM is mapped",
     "D3": "sizes of ranges are rounded up to powers of two: wrong data from the second range on",
@@ -91,6 +91,17 @@ def machine(append: str = "iommu=pt", **others: Any) -> dict[str, Any]:
 SERVE = ("--vfs", "2")
 USUAL = Setup("root port, AMD, pass-through", SERVE, machine(), prepare)
 TRANSLATING = Setup("root port, AMD, translating", SERVE, machine("iommu=nopt"), prepare)
+SLOW_CLEAR = Setup(
+    "root port, AMD, pass-through, slow clearing",
+    (
+        *SERVE,
+        *("--interconnect", "delay:inner=iov,initiator=pf,kind=kernel vram,latency_us=3000"),
+        *("--interconnect", "p2p", "--interconnect", "host_dma"),
+    ),
+    machine(),
+    prepare,
+)
+"""The PF's driver needs seconds to clear a VF's memory, as it does on a card with much of it."""
 NOT_LISTED = Setup("root port, Intel, pass-through", SERVE, machine(cpu=None), prepare)
 
 SCENARIOS: list[Scenario] = []

@@ -1,0 +1,241 @@
+"""The scenario runner: verdicts, guests that are shared, replaced and ended, and what is written about them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from emulator.guest.channel import Result as Output
+from emulator.guest.errors import BootFailed
+from emulator.scenarios import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Scenario, Setup, Suite, runner
+from emulator.scenarios.output import as_dict, junit, line, summary, table
+from emulator.scenarios.report import html
+from emulator.scenarios.run import Run
+from emulator.scenarios.runner import Runner, grouped, select
+
+VRAM_MAP = {"size": 1 << 30, "vfs": {"vf1": [{"gdpa": 0, "dpa": 1 << 29, "size": 2 << 20}]}}
+
+
+class Guest:
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def run(self, command: str, **options: Any) -> Output:
+        text = ""
+        if command == "dmesg -c":
+            text, self.log = "\n".join(self.log), []
+        return Output(0, text.encode(), "", 0.0)
+
+
+class Card:
+    def call(self, command: str, **arguments: Any) -> Any:
+        return {
+            "help": [{"command": "vram_map"}],
+            "vram_map": VRAM_MAP,
+            "ledger": [],
+            "verdicts": {"paths": [], "stale": [], "foreign": []},
+        }.get(command)
+
+
+class Labs:
+    """Stands for `open_lab`: what was booted, and what is running."""
+
+    def __init__(self) -> None:
+        self.booted: list[str] = []
+        self.running = 0
+        self.fail = False
+        self.healthy = True
+
+    @contextlib.contextmanager
+    def open(self, serve: Any, **machine: Any) -> Iterator[Any]:
+        self.booted.append(machine["append"])
+        if self.fail:
+            raise BootFailed("the guest did not boot")
+        self.running += 1
+        lab = SimpleNamespace(
+            guest=Guest(), card=Card(), sh=lambda command: "7.3.4", usable=lambda: self.healthy, serve=serve
+        )
+        try:
+            yield lab
+        finally:
+            self.running -= 1
+
+
+@pytest.fixture
+def labs(monkeypatch: pytest.MonkeyPatch) -> Labs:
+    labs = Labs()
+    monkeypatch.setattr(runner, "open_lab", labs.open)
+    return labs
+
+
+def setup(name: str) -> Setup:
+    return Setup(name, (), {"append": name}, lambda lab: name)
+
+
+FIRST, SECOND = setup("first"), setup("second")
+
+
+def scenario(number: str, body: Any, where: Setup = FIRST) -> Scenario:
+    return Scenario(number, f"scenario-{number}", f"title of {number}", "it works", where, body)
+
+
+def run_all(labs: Labs, *scenarios: Scenario, **options: Any) -> list[Result]:
+    suite = Suite("tried", scenarios, {"known-one": "a defect"})
+    results = Runner(suite, {}).run(scenarios, **options)
+    assert labs.running == 0, "a guest was left"
+    return results
+
+
+def passes(run: Run, prepared: Any) -> None:
+    with run.step("a step"):
+        run.note("inside", good=True)
+
+
+def fails(run: Run, prepared: Any) -> None:
+    run.check([], "one is not two")
+
+
+def logs(*lines: str) -> Any:
+    def body(run: Run, prepared: Any) -> None:
+        run.lab.guest.log += lines
+
+    return body
+
+
+def test_a_scenario_s_verdict_is_what_it_raises(labs: Labs) -> None:
+    results = run_all(
+        labs,
+        scenario("1", passes),
+        scenario("2", fails),
+        scenario("3", lambda run, prepared: run.known("known-one", "seen")),
+        scenario("4", lambda run, prepared: run.known("unheard-of", "seen")),
+        scenario("5", lambda run, prepared: run.not_applicable("no such thing here")),
+        scenario("6", lambda run, prepared: 1 / 0),
+    )
+    assert [r.verdict for r in results] == [PASS, FAIL, EXPECTED_FAIL, FAIL, NOT_APPLICABLE, FAIL]
+    assert (results[2].defect, results[2].reason) == ("known-one", "seen")
+    assert "unheard-of" in results[3].reason
+    assert "ZeroDivisionError" in results[5].reason
+    assert all(r.kernel == "7.3.4" for r in results)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "WARNING: CPU: 1 PID: 7 at kernel/x.c:1",
+        "BUG: KASAN: slab-use-after-free in xe_bo_put",
+        "refcount_t: underflow; use-after-free.",
+        "INFO: task xe-dmabuf:71 blocked for more than 5 seconds.",
+        "WARNING: possible circular locking dependency detected",
+    ],
+)
+def test_a_kernel_that_reports_itself_fails_a_scenario_that_passed(labs: Labs, text: str) -> None:
+    (result,) = run_all(labs, scenario("1", logs("[drm] all is well", text)))
+    assert result.verdict == FAIL
+    assert text in result.reason
+
+
+def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:
+    def body(run: Run, prepared: Any) -> None:
+        run.excuse("blocked for more")
+        run.lab.guest.log.append("INFO: task a blocked for more than 5 seconds")
+
+    (result,) = run_all(labs, scenario("1", body))
+    assert result.verdict == PASS
+
+
+def test_scenarios_of_one_setup_share_a_guest(labs: Labs) -> None:
+    seen: list[str] = []
+    body = lambda run, prepared: seen.append(prepared)  # noqa: E731
+    run_all(labs, scenario("1", body), scenario("2", body, SECOND), scenario("3", body))
+    assert labs.booted == ["first", "second"]
+    assert seen == ["first", "first", "second"]
+
+
+def test_a_spoiled_guest_is_replaced(labs: Labs) -> None:
+    run_all(
+        labs, scenario("1", lambda run, prepared: run.spoil("dead task")), scenario("2", passes), scenario("3", passes)
+    )
+    assert labs.booted == ["first", "first"]
+
+
+def test_a_guest_that_does_not_answer_any_more_is_replaced(labs: Labs) -> None:
+    labs.healthy = False
+    results = run_all(labs, scenario("1", passes), scenario("2", passes))
+    assert len(labs.booted) == 2
+    assert [result.verdict for result in results] == [PASS, PASS]
+
+
+def test_a_guest_that_does_not_boot_fails_its_scenario_and_no_other_setup_s(labs: Labs) -> None:
+    labs.fail = True
+    results = run_all(labs, scenario("1", passes), scenario("2", passes, SECOND))
+    assert [result.verdict for result in results] == [FAIL, FAIL]
+    assert "did not boot" in results[0].reason
+    assert labs.booted == ["first", "second"]
+
+
+def test_scenarios_are_repeated(labs: Labs) -> None:
+    results = run_all(labs, scenario("1", passes), repeat=3)
+    assert [result.repetition for result in results] == [1, 2, 3]
+
+
+def test_names_and_numbers_select() -> None:
+    suite = Suite("tried", [scenario("1", passes), scenario("17", passes), scenario("17b", passes)], {})
+    assert [s.number for s in select(suite, ["17"])] == ["17", "17b"]
+    assert [s.number for s in select(suite, ["scenario-17b", "1"])] == ["17b", "1"]
+    assert len(select(suite, [])) == 3
+    with pytest.raises(LookupError, match="did you mean"):
+        select(suite, ["scenario-71"])
+
+
+def test_setups_stay_together_in_the_order_of_their_first_scenario() -> None:
+    chosen = [scenario("1", passes, SECOND), scenario("2", passes), scenario("3", passes, SECOND)]
+    assert [s.number for s in grouped(chosen)] == ["1", "3", "2"]
+
+
+@pytest.fixture
+def results(labs: Labs) -> list[Result]:
+    return run_all(
+        labs,
+        scenario("2", passes),
+        scenario("10", lambda run, prepared: run.known("known-one", "seen <here>")),
+        scenario("c1", lambda run, prepared: run.not_applicable("nothing")),
+        scenario("1", logs("\x1b[1mcoloured\x1b[0m", "BUG: <script>alert(1)</script>")),
+    )
+
+
+def test_junit_tells_failures_from_what_is_known_and_what_does_not_apply(results: list[Result]) -> None:
+    root = ElementTree.fromstring(junit(Suite("tried", [], {}), results))
+    assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("4", "1", "2")
+    messages = {case.get("name"): (case.find("skipped"), case.find("failure")) for case in root}
+    skipped = messages["scenario-10"][0]
+    assert skipped is not None
+    assert "known-one" in str(skipped.get("message"))
+    assert messages["scenario-1"][1] is not None
+
+
+def test_text_is_sorted_by_number_with_controls_last(results: list[Result]) -> None:
+    assert [row.split()[0] for row in table(results).splitlines()] == ["1", "2", "10", "c1"]
+    assert "1 passed, 1 failed, 1 failed as known, 1 not applicable" in summary(results, 1)
+    assert "known-one: seen <here>" in line(results[1])
+
+
+def test_everything_can_be_written_as_json(results: list[Result]) -> None:
+    data = json.loads(json.dumps([as_dict(result) for result in results]))
+    assert data[0]["events"][0]["text"] == "a step"
+    assert data[3]["splats"] == ["BUG: <script>alert(1)</script>"]
+
+
+def test_the_page_stands_alone_and_shows_foreign_text_as_text(results: list[Result]) -> None:
+    page = html(Suite("tried", [], {"known-one": "a defect"}), results)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "http" not in page
+    assert "vf1: GDPA 0x0 is DPA 0x20000000" in page
+    assert page.count("<details") == page.count("</details>") == 4
