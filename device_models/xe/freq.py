@@ -92,7 +92,7 @@ class Frequency:
         self.update()
 
     def set_limits(self, minimum: int, maximum: int) -> None:
-        """Limits as SLPC set them. A minimum above the maximum makes the maximum the only frequency."""
+        """Limits as SLPC set them. A minimum above the maximum makes the minimum the only frequency."""
         self.minimum, self.maximum = minimum, maximum
 
     @property
@@ -110,7 +110,7 @@ class Frequency:
 
     def _target(self) -> int:
         """What SLPC asks for: as fast as allowed while there is work, as slow as allowed while there is none."""
-        return self.maximum if self.working() else min(self.minimum, self.maximum)
+        return max(self.minimum, self.maximum) if self.working() else self.minimum
 
     def _residency(self) -> int:
         self.update()
