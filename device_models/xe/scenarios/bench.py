@@ -104,7 +104,7 @@ class Bench:
 
     def settle(self, number: int) -> None:
         """Wait until no reset of VF `number` is going on. Raises TimeoutError."""
-        self._wait(lambda: self.vf_state(number) == "running", f"VF {number}'s reset is not finished")
+        self._wait(lambda: self.vf_state(number) in ("running", "absent"), f"VF {number}'s reset is not finished")
 
     def vf_state(self, number: int) -> str:
         """What the GuC thinks of VF `number`: running, flr, paused, stopped; "absent" without it."""

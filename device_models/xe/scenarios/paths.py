@@ -149,8 +149,7 @@ def sibling_imports(run: Run, world: World) -> None:
 
 @scenario("13", "two VFs at once", "no cross talk")
 def two_vfs(run: Run, world: World) -> None:
-    with opened(run, world) as made:
-        world.bench.open_vf(made, "v2", 2)
+    with opened(run, world, also=2) as made:
         for vf, seed, va in (("v", 1, SOURCE), ("v2", 2, SOURCE + 2 * MIB)):
             made.step(f"fill {vf} 0 {2 * MIB:#x} {seed}")
             check_bound(run, world, made, f"0+{2 * MIB:#x}", name=f"i{vf}", vf=vf, va=va)
@@ -162,7 +161,6 @@ def two_vfs(run: Run, world: World) -> None:
             )
         check_path(run, world)
         check_path(run, world, owner="vf2", start=SOURCE + 2 * MIB)
-    w.settle(world)
 
 
 @scenario("28", "two processes import one buffer, and go in both orders", "no reference is left: VRAM use as before")

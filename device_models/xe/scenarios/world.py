@@ -156,14 +156,21 @@ def settle(world: World, *vfs: int) -> None:
 
 
 @contextlib.contextmanager
-def opened(run: Run, world: World, *, vf: int = 1, gpu_first: bool = False, options: str = "") -> Iterator[Client]:
-    """A client with VF `vf` open as `v`, and the PF's GPU as `g` with a buffer `target` of 8 MiB."""
+def opened(
+    run: Run, world: World, *, vf: int = 1, also: int = 0, gpu_first: bool = False, options: str = ""
+) -> Iterator[Client]:
+    """A client with VF `vf` open as `v`, VF `also` as `v2`, and the PF's GPU as `g` with a buffer `target` of 8 MiB.
+
+    VFs are opened first unless `gpu_first`: files are released in the reverse order when a process dies.
+    """
     with client(run, world) as made:
         try:
             gpu = (f"gpu g {world.bench.pf} {options}".strip(), f"buffer g target {TARGET:#x} {8 * MIB:#x}")
             if gpu_first:
                 made.do(*gpu)
             world.bench.open_vf(made, "v", vf)
+            if also:
+                world.bench.open_vf(made, "v2", also)
             if not gpu_first:
                 made.do(*gpu)
             world.lab.card.call("ledger", clear=True)
@@ -171,7 +178,7 @@ def opened(run: Run, world: World, *, vf: int = 1, gpu_first: bool = False, opti
         finally:
             made.kill()
             if made.gone(5):
-                settle(world, vf)
+                settle(world)
             else:
                 run.spoil(f"process {made.pid} of the guest cannot be killed")
 
