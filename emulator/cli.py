@@ -28,6 +28,7 @@ from emulator.doctor import examine
 from emulator.guest import GuestError, locate
 from emulator.guest.accelerator import choose
 from emulator.guest.cli import app as guest_app
+from emulator.guest.igt_cli import app as igt_app
 from emulator.observe.cli import register as register_observation
 from emulator.pci.transport import Served
 from emulator.plugin_loading import PluginError, find_plugins
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 app.add_typer(guest_app, name="guest")
 app.add_typer(scenario_app, name="scenario")
+app.add_typer(igt_app, name="igt")
 app.add_typer(new_app, name="new")
 app.command("api-reference")(api_reference)
 plugins_app = typer.Typer(help="Device models and interconnects that are installed.", no_args_is_help=True)
