@@ -21,8 +21,8 @@ _FAULTY = Setup(
     "root port, AMD, pass-through, faulty link",
     (
         *w.SERVE,
-        *("--interconnect", "iov"),
-        *("--interconnect", "fault:inner=p2p;registers=true,mode=corrupt,initiator=pf,owner=vf1,times=0,armed=false"),
+        *("--interconnect", "fault:inner=iov,mode=corrupt,initiator=pf,owner=vf1,kind=vram,times=0,armed=false"),
+        *("--interconnect", "fault:inner=p2p,mode=corrupt,initiator=pf,owner=vf1,times=0,armed=false"),
         *("--interconnect", "p2p", "--interconnect", "host_dma"),
     ),
     w.machine(),

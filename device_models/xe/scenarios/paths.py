@@ -39,6 +39,24 @@ def basic_import_translating(run: Run, world: World) -> None:
     basic_import(run, world)
 
 
+@scenario("1s", "64 MiB, and how long a copy of it takes", "data equal; times for people to compare")
+def large_import(run: Run, world: World) -> None:
+    size, target, plain = 64 * MIB, TARGET + 1024 * MIB, TARGET + 2048 * MIB
+    with opened(run, world) as made:
+        made.do(
+            f"fill v 0 {size:#x} 7",
+            f"buffer g large {target:#x} {size:#x}",
+            f"buffer g plain {plain:#x} {size:#x} vram",
+            f"paint plain 0 0 {size:#x} 7",
+        )
+        check_bound(run, world, made, f"0+{size:#x}")
+        for name, source in (("the PF's own VRAM", plain), ("the import", SOURCE)):
+            copied = made.step(f"copy g {target:#x} {source:#x} {size:#x} 5", timeout=120)
+            run.fact(f"microseconds from {name}", copied.number("copy_us"))
+            made.step(f"verify large 0 0 {size:#x} 7")
+        check_path(run, world, length=size)
+
+
 @scenario("2", "the PF writes, the VF's user reads", "the pattern is visible")
 def pf_writes_vf_reads(run: Run, world: World) -> None:
     with opened(run, world) as made:
@@ -268,7 +286,7 @@ def scattered_quota(run: Run, world: World) -> None:
             run.check(read.errno == "0", str(read))
     finally:
         if not run.spoiled:
-            world.restore_quotas()
+            world.restore_quotas(run)
 
 
 @scenario("7", "beyond the quota, but inside of the BAR", "refused, or reads all ones; nobody else's memory")
@@ -291,7 +309,7 @@ def beyond_the_quota(run: Run, world: World) -> None:
                 run.check(bound.errno in ("EINVAL", "ERANGE"), f"VM_BIND: {bound.errno}")
     finally:
         if not run.spoiled:
-            world.restore_quotas()
+            world.restore_quotas(run)
 
 
 @scenario("11", "a VF of another PF", "no device addresses")

@@ -10,6 +10,7 @@ from typing import Any
 
 from device_models.xe.scenarios.bench import CPU, MODULES, Bench
 from device_models.xe.scenarios.client import Client, Step
+from emulator.guest import GuestError
 from emulator.scenarios.run import Run
 from emulator.scenarios.scenario import Scenario, Setup
 
@@ -60,12 +61,15 @@ class World:
     quota: int
     """VRAM in bytes that xe gave each of two VFs."""
 
-    def restore_quotas(self) -> None:
-        """Two VFs, with the VRAM that they had in the beginning."""
-        self.bench.disable_vfs()
-        for number in (1, 2):
-            self.bench.set_quota(number, self.quota)
-        self.bench.enable_vfs(2)
+    def restore_quotas(self, run: Run) -> None:
+        """Two VFs, with the VRAM that they had in the beginning; a driver that lost VRAM cannot, and spoils the guest."""
+        try:
+            self.bench.disable_vfs()
+            for number in (1, 2):
+                self.bench.set_quota(number, self.quota)
+            self.bench.enable_vfs(2)
+        except GuestError as error:
+            run.spoil(f"the VFs do not get their VRAM back: {str(error).splitlines()[0]}")
 
 
 def prepare(lab: Any) -> World:

@@ -78,7 +78,7 @@ long vfio_export(struct object *vf, uint32_t region, uint32_t flags, const char 
 
 /* gpu.c: 0 or a negative errno value. */
 long gpu_open(struct object *gpu, const char *address, bool long_running);
-long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size);
+long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size, bool vram);
 long gpu_import(struct object *gpu, int dmabuf, struct object *bo);
 long gpu_export(struct object *bo, struct object *dmabuf);
 long gpu_bind(struct object *bo, uint64_t va, uint64_t offset, uint64_t length, unsigned pat);

@@ -220,7 +220,7 @@ static long do_gpu(char **w)
 static long do_buffer(char **w)
 {
 	WANT(gpu, w[0], GPU);
-	return gpu_buffer(gpu, create(w[1], BO), value(w[2]), value(w[3]));
+	return gpu_buffer(gpu, create(w[1], BO), value(w[2]), value(w[3]), w[4] && !strcmp(w[4], "vram"));
 }
 
 static long do_import(char **w)
@@ -439,7 +439,7 @@ static const struct command {
 	{ "export", do_export, 4, 5, "VF REGION OFFSET+LENGTH,...|- NAME [FLAGS]" },
 	{ "gpu", do_gpu, 2, 3, "NAME ADDRESS [lr]" },
 	{ "device", do_device, 2, 2, "NAME PATH" },
-	{ "buffer", do_buffer, 4, 4, "GPU NAME VA SIZE" },
+	{ "buffer", do_buffer, 4, 5, "GPU NAME VA SIZE [vram]" },
 	{ "import", do_import, 3, 3, "GPU DMABUF NAME" },
 	{ "reexport", do_reexport, 2, 2, "BUFFER NAME" },
 	{ "bind", do_bind, 2, 5, "BUFFER VA [OFFSET LENGTH [PAT]]" },

@@ -107,11 +107,15 @@ long gpu_unbind(struct object *gpu, uint64_t va, uint64_t length)
 	return bind_op(gpu, (struct drm_xe_vm_bind_op){ .range = length, .addr = va, .op = DRM_XE_VM_BIND_OP_UNMAP });
 }
 
-/* Memory of the system, mapped by this process. */
-static long create(int fd, uint64_t size, uint32_t *handle, uint8_t **map)
+/* Memory of the system or of the GPU, mapped by this process. */
+static long create(int fd, uint64_t size, bool vram, uint32_t *handle, uint8_t **map)
 {
-	/* System memory is memory class 0, instance 0: bit 0 of the placement mask (xe_query.c). */
-	struct drm_xe_gem_create create = { .size = size, .placement = 1, .cpu_caching = DRM_XE_GEM_CPU_CACHING_WB };
+	/* Bits of the placement mask are instances of memory: 0 the system's, 1 the first tile's VRAM (xe_query.c). */
+	struct drm_xe_gem_create create = {
+		.size = size,
+		.placement = vram ? 2 : 1,
+		.cpu_caching = vram ? DRM_XE_GEM_CPU_CACHING_WC : DRM_XE_GEM_CPU_CACHING_WB,
+	};
 	long result = call(fd, DRM_IOCTL_XE_GEM_CREATE, &create);
 
 	if (result < 0)
@@ -143,7 +147,7 @@ long gpu_open(struct object *gpu, const char *address, bool long_running)
 		return result;
 	gpu->vm = vm.vm_id;
 	gpu->code = calloc(1, sizeof(*gpu->code));
-	result = create(gpu->fd, CODE_SIZE, &gpu->code->handle, &gpu->code->map);
+	result = create(gpu->fd, CODE_SIZE, false, &gpu->code->handle, &gpu->code->map);
 	if (result < 0)
 		return result;
 	result = bind_handle(gpu, gpu->code->handle, CODE_VA, 0, CODE_SIZE, 2);
@@ -163,9 +167,9 @@ long gpu_open(struct object *gpu, const char *address, bool long_running)
 	return result;
 }
 
-long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size)
+long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size, bool vram)
 {
-	long result = create(gpu->fd, size, &bo->handle, &bo->map);
+	long result = create(gpu->fd, size, vram, &bo->handle, &bo->map);
 
 	bo->gpu = gpu;
 	bo->size = size;
