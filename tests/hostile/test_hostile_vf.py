@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from device_models.xe.guc import klv
 from tests.hostile.rig import (
     BLOCK,
     BUFFERS,
@@ -284,6 +285,41 @@ def test_a_flood_of_messages_delays_nobody_for_long(rig: Rig) -> None:
             driver.send(0x1000, 50 + round_ % 2)
         rig.works(2)
         driver.received()
+
+
+def test_a_ring_of_gigabytes_of_padding_delays_nobody(rig: Rig) -> None:
+    driver = rig.drivers[1]
+    # Every page of it is the same page of zeros; the end of it that is in the VF's range is far away.
+    for page in range(RANGE >> 12):
+        rig.attacker.entries[(START >> 12) + page] = 0x700000 | 3
+    rig.attacker.entries[START >> 12] = 3
+    rig.attacker.vram(0x700000, 0x1000)[:] = bytes(0x1000)
+    rig.attacker.vram(0, 0x1000)[:] = bytes(0x1000)
+    for key, length, value in (
+        *((0x0903, 2, START), (0x0902, 2, START + 0x1000), (0x0904, 1, RANGE - 0x1000)),
+        *((0x0906, 2, START + 0x800), (0x0905, 2, START + 0x1000), (0x0907, 1, 0x1000)),
+    ):
+        assert driver.mmio(0x0508, key << 16 | length, value)[0] == SUCCESS | 1
+    assert driver.mmio(0x4509, 1)[0] == SUCCESS
+    rig.attacker.vram(4, 4)[:] = struct.pack("<I", (RANGE - 0x1000) // 4 - 1)
+    rig.bench.write(DOORBELL[0], 0, 1)
+    rig.works(2)
+    head = struct.unpack("<I", rig.attacker.vram(0, 4))[0]
+    assert 0 < head < (RANGE - 0x1000) // 4 - 1, "the padding is still being passed: others came in between"
+
+
+# What the PF is told.
+
+
+@pytest.mark.parametrize("threshold", [klv.THRESHOLD_CAT_ERR, klv.THRESHOLD_H2G_STORM])
+def test_the_pf_is_told_of_a_vf_that_misbehaves(rig: Rig, threshold: int) -> None:
+    rig.pf.poke_dwords(rig.pf.buffer, *klv.pack(klv.ADVERSE_SAMPLE_PERIOD, 60_000))
+    assert rig.pf.request(0x5502, rig.pf.buffer, 0, 2)[0] == (SUCCESS | 1,)
+    rig.configure(1, {threshold: 1})
+    rig.pf.received()
+    attack(rig, VICTIM)
+    assert (0x90005104, 1, threshold) in [message for _, message in rig.pf.received()]
+    rig.configure(1, {threshold: 0})
 
 
 # Interrupts of the GuC.

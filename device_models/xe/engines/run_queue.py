@@ -1,7 +1,13 @@
-"""Who is next: contexts that want an engine of one class, by function, priority, and the order in which they came."""
+"""Who is next: contexts that want an engine of one class, by function, priority, and the order in which they came.
+
+Functions take turns, each for its execution quantum; their priority decides what an idle one's turn is worth
+(`abi/guc_klvs_abi.h:GUC_KLV_VF_CFG_SCHED_PRIORITY`): nothing (low), its whole quantum, in which the engine does nothing
+(normal), and a high one has the turn that follows any other's.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +20,9 @@ if TYPE_CHECKING:
 
 _LEVELS = NORMAL + 1
 
+LOW_FUNCTION, NORMAL_FUNCTION, HIGH_FUNCTION = 0, 1, 2
+"""SCHED_PRIORITY of a function."""
+
 
 @dataclass
 class FunctionPolicy:
@@ -21,9 +30,14 @@ class FunctionPolicy:
 
     quantum_us: int = 0
     preempt_us: int = 0
-    priority: int = 0
-    """0 low, 1 normal, 2 high: functions of a higher priority come first (SCHED_PRIORITY)."""
+    priority: int = LOW_FUNCTION
+    """Whether its turn is its own also when it has no work, or comes next when it has (SCHED_PRIORITY)."""
     paused: bool = False
+
+    @property
+    def reserves(self) -> bool:
+        """Whether its turn passes even when it has no work; without a quantum it would never end."""
+        return self.priority == NORMAL_FUNCTION and self.quantum_us > 0 and not self.paused
 
 
 class RunQueue:
@@ -63,15 +77,33 @@ class RunQueue:
             self._turn.remove(vfid)
             self._turn.append(vfid)
 
-    def candidates(self, engine: Engine) -> Iterator[Context]:
-        """Contexts that may run on `engine`, the one that should first."""
-        for vfid in self._functions():
-            for queue in self._levels[vfid]:
-                yield from (context for context in queue if fits(context, engine))
+    def turn(self, engine: Engine, holder: int, before: int) -> int | None:
+        """The VFID whose turn on `engine` it is, None when nobody wants it.
+
+        `holder` has it until now and keeps it while its turn lasts (-1: the turn is over); `before` is who had it last.
+        What is named may have no work: then its turn passes with the engine doing nothing.
+        """
+        wanting = {vfid for vfid in self._turn if not self._paused(vfid) and self._wants(engine, vfid)}
+        if not wanting:
+            return None
+        self._turn += [vfid for vfid, policy in self._policies.items() if policy.reserves and vfid not in self._turn]
+        if holder in wanting or self._reserves(holder):
+            return holder
+        urgent = (vfid for vfid in self._turn if vfid in wanting and vfid != before and self._is_high(vfid))
+        others = (vfid for vfid in self._turn if vfid in wanting or self._reserves(vfid))
+        return next(itertools.chain(urgent, others))
+
+    def candidates(self, engine: Engine, vfid: int) -> Iterator[Context]:
+        """Contexts of a function that may run on `engine`, the one that should first."""
+        for queue in self._levels.get(vfid, ()):
+            yield from (context for context in queue if fits(context, engine))
 
     def others(self, engine: Engine, vfid: int) -> bool:
-        """Whether functions other than `vfid` want `engine`."""
-        return any(context.function.vfid != vfid for context in self.candidates(engine))
+        """Whether functions other than `vfid` have a claim to `engine`."""
+        reserved = any(policy.reserves for other, policy in self._policies.items() if other != vfid)
+        return reserved or any(
+            other != vfid and not self._paused(other) and self._wants(engine, other) for other in self._turn
+        )
 
     def rivals(self, engine: Engine, context: Context) -> int | None:
         """The most urgent priority at which contexts of the same function want `engine`; None when none does."""
@@ -86,13 +118,16 @@ class RunQueue:
         """All that are queued."""
         return [context for levels in self._levels.values() for queue in levels for context in queue]
 
-    def _functions(self) -> list[int]:
-        ready = [vfid for vfid in self._turn if not self._paused(vfid)]
-        return sorted(ready, key=lambda vfid: -self._priority(vfid))
+    def _wants(self, engine: Engine, vfid: int) -> bool:
+        return any(True for _ in self.candidates(engine, vfid))
 
-    def _priority(self, vfid: int) -> int:
+    def _reserves(self, vfid: int) -> bool:
         policy = self._policies.get(vfid)
-        return policy.priority if policy else 0
+        return policy is not None and policy.reserves
+
+    def _is_high(self, vfid: int) -> bool:
+        policy = self._policies.get(vfid)
+        return policy is not None and policy.priority == HIGH_FUNCTION
 
     def _paused(self, vfid: int) -> bool:
         policy = self._policies.get(vfid)

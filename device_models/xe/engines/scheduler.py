@@ -290,21 +290,26 @@ class Scheduler:
         run_time = engine.run_time()
         if rival == context.priority and context.quantum_us and run_time * 1e6 >= context.quantum_us:
             return True
-        turn = time.monotonic() - slot.function_since
-        return bool(policy.quantum_us) and turn * 1e6 >= policy.quantum_us and queue.others(engine, vfid)
+        return bool(policy.quantum_us) and self._turn_left(slot) <= 0 and queue.others(engine, vfid)
 
     def _dispatch(self, slot: _Slot) -> bool:
         """Give the engine to whoever should have it next; whether it has got something to do."""
         engine = slot.engine
         queue = self._queues[engine.info.engine_class]
-        limit = self.policy(slot.function).quantum_us if slot.function >= 0 else 0
-        if not limit or (time.monotonic() - slot.function_since) * 1e6 >= limit:
-            # Without a quantum functions take turns by job.
-            queue.rotate(slot.function)
+        before = slot.function
+        if before >= 0 and self._turn_left(slot) <= 0:
+            queue.rotate(before)
             slot.function = -1
         while True:
-            context = next(queue.candidates(engine), None)
+            vfid = queue.turn(engine, slot.function, before)
+            if vfid is None:
+                return False
+            if slot.function != vfid:
+                slot.function, slot.function_since = vfid, time.monotonic()
+            context = next(queue.candidates(engine, vfid), None)
             if context is None:
+                # A function of normal priority without work: its turn passes all the same.
+                self._wake_later(slot, max(self._turn_left(slot), _FIRST_WAIT))
                 return False
             places = self._places(context, engine)
             if places is None:
@@ -313,6 +318,10 @@ class Scheduler:
             queue.remove(context)
             if self._start(context, places) and engine.context is not None:
                 return True
+
+    def _turn_left(self, slot: _Slot) -> float:
+        """Seconds; without a quantum functions take turns by job, and nothing is left after one."""
+        return self.policy(slot.function).quantum_us / 1e6 - (time.monotonic() - slot.function_since)
 
     def _places(self, context: Context, engine: Engine) -> list[tuple[Lrc, Engine]] | None:
         """Free engines for every member, next to each other; None while they are not all free."""

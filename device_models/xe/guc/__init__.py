@@ -9,6 +9,7 @@ Handlers return DATA0 (and more dwords) of the success message, or raise `GucErr
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,8 @@ RUNNING, RESFIX, PAUSED, STOPPED, FLR = "running", "resfix", "paused", "stopped"
 """States of a VF towards the GuC. In "resfix" (it was migrated) its mailbox is served, in the last three nothing is."""
 
 _RETRY_SECONDS = 0.002
+_SERVICE_SECONDS = 0.001
+"""How long messages of one function are served before everything else has its turn."""
 
 Reply = int | tuple[int, ...]
 
@@ -115,13 +118,15 @@ class Client:
         if not self.present or self.state not in (RUNNING, RESFIX) or not self.guc.serving(self):
             return
         self._serving = True
+        start = time.perf_counter()
         try:
             self.mailbox.take()
             if self.mailbox.request is not None:
                 self._serve_mailbox(self.mailbox.request)
             if self.ctb.enabled:
-                self._serve_ctb()
+                self._serve_ctb(start + _SERVICE_SECONDS)
         finally:
+            self.guc.served(self, time.perf_counter() - start)
             self._serving = False
             if self._interrupt_due:
                 self._interrupt_due = False
@@ -130,6 +135,9 @@ class Client:
     def _doorbell(self) -> None:
         if self.present and self.state in (RUNNING, RESFIX) and self.guc.serving(self):
             self.mailbox.take()
+        self._queue()
+
+    def _queue(self) -> None:
         if not self._queued:
             self._queued = True
             self.guc.gt.gpu.executor.submit(self.serve)
@@ -143,12 +151,16 @@ class Client:
             self.guc.trace.emit(self.name, "mmio-answer", lambda: {"gt": gt, **decode.message(answer)})
         self.mailbox.answer(answer)
 
-    def _serve_ctb(self) -> None:
+    def _serve_ctb(self, until: float) -> None:
         try:
             self.ctb.flush()
             for message in self.ctb.receive():
-                self._serve_message(message)
+                if message is not None:
+                    self._serve_message(message)
                 if self.state != RUNNING:
+                    break
+                if time.perf_counter() > until:
+                    self._queue()
                     break
         except CtbBroken as broken:
             log.warning("%s: %s: H2G is broken: %s", self.guc.gt.name, self.name, broken)
@@ -198,6 +210,8 @@ class Guc:
         """Called when one function's state goes (VF_RESET, FLR)."""
         self.admit: Callable[[Client, int], None] | None = None
         """Asked before a VF's request is handled; raises GucError when it may not be made now."""
+        self.served: Callable[[Client, float], None] = lambda client, seconds: None
+        """Told how long a function's requests took."""
         card = gt.gpu.card
         self.trace = card.tracer.channel("guc", "messages between drivers and the GuC, decoded")
         self.lose_g2h = card.faults.point("guc.lose_g2h", "drop a message from the GuC to a driver")

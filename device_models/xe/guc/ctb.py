@@ -24,6 +24,8 @@ STATUS_DISABLED = 8
 _HEAD, _TAIL, _STATUS = 0, 4, 8
 _FORMAT_HXG = 0
 _MAX_PAYLOAD = 255
+_PADDING = 1024
+"""Dwords of padding that are passed at once."""
 _BACKLOG_LIMIT = 4096
 """Messages kept while a host does not empty its ring; a host that never does loses the oldest."""
 
@@ -106,8 +108,11 @@ class Ctb:
         self.g2h.forget()
         self.broken = ""
 
-    def receive(self) -> Iterator[Message]:
-        """The messages in H2G, each consumed (head moved on) before it is handed out. Raises `CtbBroken`."""
+    def receive(self) -> Iterator[Message | None]:
+        """The messages in H2G, each consumed (head moved on) before it is handed out; None for padding.
+
+        Raises `CtbBroken`.
+        """
         ring = self.h2g
         space, descriptor = ring.space, ring.descriptor
         while self.enabled and not self.broken:
@@ -120,16 +125,18 @@ class Ctb:
             header = ring.read(head, 1)[0]
             length = header & 0xFF
             if header == 0:  # what a host leaves at the end of the ring
-                ring.position = (head + 1) % ring.size
+                words = ring.read(head, min(available, ring.size - head, _PADDING))
+                used = next((n for n, word in enumerate(words) if word), len(words))
+                ring.position = (head + used) % ring.size
                 space.write32(descriptor + _HEAD, ring.position)
+                yield None
                 continue
             if length + 1 > available or not length:
                 self._break(STATUS_UNDERFLOW, f"message {header:#010x} of {length} dwords, only {available} are there")
             words = ring.read((head + 1) % ring.size, length)
             ring.position = (head + 1 + length) % ring.size
             space.write32(descriptor + _HEAD, ring.position)
-            if header >> 12 & 0xF == _FORMAT_HXG:
-                yield Message(words, header >> 16)
+            yield Message(words, header >> 16) if header >> 12 & 0xF == _FORMAT_HXG else None
 
     def send(self, words: tuple[int, ...], fence: int = 0) -> bool:
         """Put an HXG message into G2H; False when it is kept until the host has made room."""

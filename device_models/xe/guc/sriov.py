@@ -35,6 +35,7 @@ _GGTT_START_MINIMUM = 8 << 20
 """Below is WOPCM (`xe_gt_sriov_pf_config.c`, `xe_ggtt_init_early`)."""
 _GGTT_TOP = 0xFEE00000
 _LMEM_GRANULE = 2 << 20
+_PRIORITIES = 3
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class Sriov:
         guc.handle(actions.VF_CONTROL, self._control)
         guc.on_reset.append(self._reset)
         guc.on_client_reset.append(self._client_reset)
+        guc.served = lambda client, seconds: self.adverse_time(client.vfid, klv.THRESHOLD_H2G_STORM, seconds)
 
     def config(self, vfid: int) -> FunctionConfig:
         """The configuration of a function."""
@@ -83,20 +85,28 @@ class Sriov:
             self._note_reset(client, began=True)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR)
 
-    def adverse_event(self, vfid: int, threshold: int) -> None:
-        """Count an event of VF `vfid`; tell the PF when a threshold is passed (`xe_gt_sriov_pf_monitor.c`)."""
+    def adverse_time(self, vfid: int, threshold: int, seconds: float) -> None:
+        """As `adverse_event` for storms, whose thresholds are microseconds that are spent on them."""
+        self.adverse_event(vfid, threshold, int(seconds * 1e6))
+
+    def adverse_event(self, vfid: int, threshold: int, amount: int = 1) -> None:
+        """Count an event of VF `vfid`; tell the PF when a threshold is reached within a sampling period.
+
+        `abi/guc_klvs_abi.h:GUC_KLV_VF_CFG_THRESHOLD_*`, `xe_gt_sriov_pf_monitor.c`.
+        """
+        if not vfid:
+            return
         limit = self.config(vfid).get(threshold)
         period = self.policies.get(klv.ADVERSE_SAMPLE_PERIOD, 0)
-        if not vfid or not limit or not period:
+        if not limit or not period:
             return
         now = time.monotonic()
         since, count = self._events.get((vfid, threshold), (now, 0))
         if (now - since) * 1000 > period:
             since, count = now, 0
-        count += 1
-        if count == limit:
+        if count < limit <= count + amount:
             self._guc.pf.event(actions.ADVERSE_EVENT, vfid, threshold)
-        self._events[vfid, threshold] = (since, count)
+        self._events[vfid, threshold] = (since, count + amount)
 
     def _reset(self) -> None:
         for client in self._guc.clients[1:]:
@@ -138,9 +148,10 @@ class Sriov:
         found = self._klvs(client, address, size, klv.VF_CONFIG)
         for key, value in found:
             self._check(key, klv.number(value))
-        config = self.config(vfid)
-        for key, value in found:
-            config.values[key] = klv.number(value)
+        values = self.config(vfid).values | {key: klv.number(value) for key, value in found}
+        if vfid:
+            self._check_range(values.get(klv.GGTT_START, 0), values.get(klv.GGTT_SIZE, 0))
+        self.configs[vfid] = FunctionConfig(values)
         keys = {key for key, _ in found}
         if keys & {klv.GGTT_START, klv.GGTT_SIZE}:
             self._apply_ggtt(vfid)
@@ -156,17 +167,25 @@ class Sriov:
 
     @staticmethod
     def _check(key: int, value: int) -> None:
-        page_aligned = key in (klv.GGTT_START, klv.GGTT_SIZE) and value % 4096
-        if page_aligned or (key == klv.LMEM_SIZE and value % _LMEM_GRANULE):
+        wrong = {
+            klv.GGTT_START: value % 4096,
+            klv.GGTT_SIZE: value % 4096,
+            klv.LMEM_SIZE: value % _LMEM_GRANULE,
+            klv.SCHED_PRIORITY: value >= _PRIORITIES,
+        }
+        if wrong.get(key):
             raise GucError(INVALID_KLV_DATA, f"{klv.name_of(key)} {value:#x}")
+
+    @staticmethod
+    def _check_range(start: int, size: int) -> None:
+        if size and not (start >= _GGTT_START_MINIMUM and start + size <= _GGTT_TOP):
+            raise GucError(INVALID_KLV_DATA, f"GGTT [{start:#x}, {start + size:#x})")
 
     def _apply_ggtt(self, vfid: int) -> None:
         if not vfid:
             return
         config = self.config(vfid)
         start, size = config.get(klv.GGTT_START), config.get(klv.GGTT_SIZE)
-        if size and not (start >= _GGTT_START_MINIMUM and start + size <= _GGTT_TOP):
-            raise GucError(INVALID_KLV_DATA, f"GGTT [{start:#x}, {start + size:#x})")
         if self._sharing is not None:
             self._sharing.provision(vfid, start if size else 0, size)
 

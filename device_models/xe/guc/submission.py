@@ -6,6 +6,7 @@ function from 0), checks what hosts ask, and turns what happens on the engines i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,7 @@ class Submission:
             raise GucError(INVALID_PARAMS, f"{count} LRCs in {len(payload)} dwords")
         lrcs = [message.address(10 + 2 * n) for n in range(count)]
         self._add(client, message, lrcs, (message.address(4), message.address(6), payload[8]))
+        self._sriov.adverse_event(client.vfid, klv.THRESHOLD_MULTI_LRC_COUNT)
         return 0
 
     def _add(self, client: Client, message: Message, lrcs: list[int], work_queue: tuple[int, int, int] | None) -> None:
@@ -209,10 +211,13 @@ class Submission:
 
     def user_interrupt(self, function: XeFunction, engine: Engine) -> None:
         """`EngineListener.user_interrupt`."""
+        start = time.perf_counter()
         info = next(i for i in self._guc.gt.infos if i.base == engine.info.base)
         self._guc.gt.gpu.interrupts.raise_engine(
             function, info, engine.interrupt_status_pointer, engine.interrupt_source_pointer
         )
+        if function.vfid:
+            self._sriov.adverse_time(function.vfid, klv.THRESHOLD_IRQ_STORM, time.perf_counter() - start)
 
     def page_fault(self, context: Context, engine: Engine, fault: TranslationFault) -> bool:
         """Ask the host to bind what is missing; every VM may be in fault mode, only the host knows.

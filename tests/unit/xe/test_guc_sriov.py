@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import pack
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ def test_configuration_answers_with_the_number_of_klvs_it_took(driver: GucDriver
         (1, klvs({klv.GGTT_START: 0x1234}), 0x50),
         (1, klvs({klv.LMEM_SIZE: 0x100000}), 0x50),
         (1, klvs({klv.GGTT_START: 0xFE000000, klv.GGTT_SIZE: 0x1000000}), 0x50),
+        (1, klvs({klv.SCHED_PRIORITY: 3}), 0x50),
         (1, klvs({klv.SCHED_IF_IDLE: 1}), 0x105),
         (1, (0x8A010002, 1), 0x103),
     ],
@@ -85,6 +87,12 @@ def test_configuration_answers_with_the_number_of_klvs_it_took(driver: GucDriver
 def test_wrong_configurations_are_refused(driver: GucDriver, vfid: int, words: tuple[int, ...], code: int) -> None:
     driver.poke_dwords(driver.buffer, *words)
     assert driver.request(0x5503, vfid, driver.buffer, 0, len(words))[0] == (failure(code),)
+
+
+def test_a_configuration_that_is_refused_changes_nothing(driver: GucDriver, vf: GucDriver) -> None:
+    assert configure(driver, 1, {klv.NUM_CONTEXTS: 7, klv.GGTT_SIZE: 0xF0000000}) == failure(0x50)
+    for key in (klv.NUM_CONTEXTS, klv.GGTT_SIZE):
+        assert vf.mmio(0x5509, key)[1] == PROVISIONED[key]
 
 
 def test_policies_are_counted_and_reach_every_function(driver: GucDriver) -> None:
@@ -236,7 +244,16 @@ def test_control_of_a_function_that_is_no_vf_is_refused(driver: GucDriver) -> No
     assert control(driver, 1, 6)[0] == failure(0x60)
 
 
-def test_adverse_events_are_told_once_when_the_threshold_is_reached(driver: GucDriver, vf: GucDriver) -> None:
+@pytest.fixture
+def watched(driver: GucDriver, vf: GucDriver) -> GucDriver:
+    """VF 1's driver, in a sampling period that does not end."""
+    driver.poke_dwords(driver.buffer, *klvs({klv.ADVERSE_SAMPLE_PERIOD: 60_000}))
+    assert driver.request(0x5502, driver.buffer, 0, 2)[0] == (SUCCESS | 1,)
+    vf.start_ct()
+    return vf
+
+
+def test_adverse_events_are_told_once_when_the_threshold_is_reached(driver: GucDriver, watched: GucDriver) -> None:
     configure(driver, 1, {klv.THRESHOLD_CAT_ERR: 3})
     sriov = driver.bench.gpu.gts[0].engines.listener._sriov
 
@@ -244,11 +261,40 @@ def test_adverse_events_are_told_once_when_the_threshold_is_reached(driver: GucD
         driver.bench.run(lambda: [sriov.adverse_event(1, klv.THRESHOLD_CAT_ERR) for _ in range(times)])
         return driver.events()
 
-    assert happen(5) == [], "nobody samples"
-    driver.poke_dwords(driver.buffer, *klvs({klv.ADVERSE_SAMPLE_PERIOD: 60_000}))
-    driver.request(0x5502, driver.buffer, 0, 2)
     assert happen(2) == []
     assert happen(5) == [(0x90005104, 1, klv.THRESHOLD_CAT_ERR)]
+
+
+def test_nothing_adverse_is_told_while_nobody_samples(driver: GucDriver, vf: GucDriver) -> None:
+    configure(driver, 1, {klv.THRESHOLD_H2G_STORM: 1})
+    vf.start_ct()
+    vf.send(0x7002, 1, 0)
+    assert driver.events() == []
+
+
+def test_time_that_a_vfs_requests_take_is_told_as_a_storm(driver: GucDriver, watched: GucDriver) -> None:
+    configure(driver, 1, {klv.THRESHOLD_H2G_STORM: 1})
+    for _ in range(20):
+        watched.send(0x7002, 1, 0)
+    assert driver.events() == [(0x90005104, 1, klv.THRESHOLD_H2G_STORM)]
+
+
+def test_time_that_a_vfs_interrupts_take_is_told_as_a_storm(driver: GucDriver, watched: GucDriver) -> None:
+    configure(driver, 1, {klv.THRESHOLD_IRQ_STORM: 1})
+    gt, function = driver.bench.gpu.gts[0], driver.bench.gpu.functions[1]
+    engine = SimpleNamespace(info=gt.infos[0], interrupt_status_pointer=VF_START, interrupt_source_pointer=VF_START)
+    for _ in range(20):
+        driver.bench.run(lambda: gt.engines.listener.user_interrupt(function, engine))
+    assert driver.events() == [(0x90005104, 1, klv.THRESHOLD_IRQ_STORM)]
+
+
+def test_registrations_of_parallel_contexts_are_counted(driver: GucDriver, watched: GucDriver) -> None:
+    configure(driver, 1, {klv.THRESHOLD_MULTI_LRC_COUNT: 2})
+    told = []
+    for guc_id in range(3):
+        watched.send(0x4601, 1, guc_id, 0, 1, VF_START, 0, VF_START, 0, 0x1000, 1, 0x1000119, 0)
+        told.append(driver.events())
+    assert told == [[], [(0x90005104, 1, klv.THRESHOLD_MULTI_LRC_COUNT)], []]
 
 
 def test_disabling_vfs_drops_what_the_guc_knows_of_them(driver: GucDriver, vf: GucDriver) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -542,6 +544,109 @@ def test_a_function_of_higher_priority_comes_first(lab: Lab) -> None:
     order = [event[1] for event in lab.listener.of("interrupt")]
     assert order[0] == "vf1"
     assert sorted(order) == ["pf", "vf1", "vf2"]
+
+
+def vf_spinner(lab: Lab, vfid: int, guc_id: int) -> Job:
+    """As `spinner`, of a VF."""
+    job = vf_job(lab, vfid, guc_id)
+    job.batch(ARB_CHECK, 0x1780_0501, COUNTER, 0, *conditional_end(STOP, 0, 4), *job.start(BATCH_VA))
+    job.ring(*job.start())
+    return job
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns last for so many looks at the clock, however busy this machine is."""
+    looks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: next(looks) * 1e-4, perf_counter=time.perf_counter)
+    monkeypatch.setattr(scheduler_module, "time", clock)
+    monkeypatch.setattr(scheduler_module, "SLICE", 0.0)
+
+
+def holders(lab: Lab, count: int) -> list[int | None]:
+    """Which functions have the copy engine one after the other; None where it does nothing although it could."""
+    seen: list[int | None] = []
+
+    def look() -> bool:
+        context = lab.engine("bcs0").context
+        if context is not None or not lab.executor.jobs:
+            holder = context.function.vfid if context else None
+            if not seen or seen[-1] != holder:
+                seen.append(holder)
+        return len(seen) == count
+
+    lab.run(until=look)
+    return seen
+
+
+def test_functions_of_low_priority_take_turns_and_an_idle_one_has_none(lab: Lab, ticking: None) -> None:
+    jobs = [spinner(lab), vf_spinner(lab, 1, 9)]
+    for vfid in (0, 1, 2):
+        lab.engines.function_policy(vfid, quantum_us=1000, preempt_us=10_000)
+    for job in jobs:
+        job.submit()
+    assert holders(lab, 6) in ([0, 1] * 3, [1, 0] * 3)
+
+
+def test_an_idle_function_of_normal_priority_has_its_turn_all_the_same(lab: Lab, ticking: None) -> None:
+    jobs = [spinner(lab), vf_spinner(lab, 1, 9)]
+    for vfid in (0, 1, 2):
+        lab.engines.function_policy(vfid, quantum_us=1000, preempt_us=10_000, priority=1)
+    for job in jobs:
+        job.submit()
+    seen = holders(lab, 12)
+    start = seen.index(0)
+    assert seen[start : start + 6] in ([0, 1, None] * 2, [0, None, 1] * 2)
+    lab.engines.function_policy(2, quantum_us=1000, preempt_us=10_000, priority=0)
+    lab.run(until=lambda: lab.engine("bcs0").context is not None)
+    assert None not in holders(lab, 6)
+
+
+def test_a_normal_function_without_a_quantum_reserves_nothing(lab: Lab) -> None:
+    lab.engines.function_policy(1, quantum_us=0, preempt_us=0, priority=1)
+    lab.engines.function_policy(0, quantum_us=1000, preempt_us=0)
+    spin = spinner(lab)
+    spin.submit()
+    spin_for(lab, spin, 5000)
+    spin.set_data(64, 1)
+    lab.run()
+    assert spin.data(128) == [1]
+
+
+def test_a_paused_function_of_normal_priority_has_no_turn(lab: Lab, ticking: None) -> None:
+    jobs = [spinner(lab), vf_spinner(lab, 1, 9)]
+    for vfid in (0, 1, 2):
+        lab.engines.function_policy(vfid, quantum_us=1000, preempt_us=10_000, priority=1)
+    lab.engines.pause_function(2, lambda: None)
+    for job in jobs:
+        job.submit()
+    assert None not in holders(lab, 6)
+
+
+def test_a_high_function_has_the_turn_after_any_others(lab: Lab, ticking: None) -> None:
+    jobs = [spinner(lab), vf_spinner(lab, 1, 8), vf_spinner(lab, 2, 9)]
+    for vfid in (0, 1, 2):
+        lab.engines.function_policy(vfid, quantum_us=1000, preempt_us=10_000, priority=0 if vfid else 2)
+    for job in jobs:
+        job.submit()
+    seen = holders(lab, 9)
+    start = seen.index(0)
+    assert seen[start : start + 6] in ([0, 1, 0, 2, 0, 1], [0, 2, 0, 1, 0, 2])
+
+
+def test_a_function_keeps_its_turn_for_its_next_job(lab: Lab) -> None:
+    """Many short jobs of one are worth no more than a long one of another."""
+    spin = vf_spinner(lab, 1, 9)
+    for vfid in (0, 1):
+        lab.engines.function_policy(vfid, quantum_us=2_000_000, preempt_us=10_000_000)
+    first, second = lab.job(), lab.job()
+    for job in (first, second):
+        job.ring(USER_INTERRUPT)
+    first.submit()
+    spin.submit()
+    second.submit()
+    lab.run(until=lambda: len(lab.listener.of("interrupt")) == 2)
+    assert spin.data() == [0]
 
 
 def test_pausing_a_function_takes_it_off_the_engines_and_resuming_puts_it_back(lab: Lab) -> None:
