@@ -148,7 +148,7 @@ class Bench:
         try:
             result, running = await self._process(guest, test, subtest)
             result.seconds = time.monotonic() - started
-            log, healthy = await self._look(guest, test)
+            log, healthy = await self._look(guest, result.name)
             attach_kernel_log(result, log, self.run.suite.kernel_log)
         except GuestError as error:
             result = SubtestResult(test, subtest, LOST, reason=error.message, kernel_log=error.console_tail)
@@ -238,9 +238,13 @@ class Bench:
             f"{device}exec {shlex.join(words)} </dev/null 2>&1"
         )
 
-    async def _look(self, guest: Guest, test: str) -> tuple[str, bool]:
+    async def _look(self, guest: Guest, name: str) -> tuple[str, bool]:
         """The kernel's log of a subtest, and whether the device is usable after it."""
-        script = f"dmesg\n{self._definitions()}{self.run.suite.guest.cleanup}\necho\necho '{_STATE}'\nbound $FUNCTION && echo ok"
+        suite = self.run.suite
+        script = (
+            f"dmesg\n{self._definitions()}{suite.aftermath(name)}\n{suite.guest.cleanup}\n"
+            f"echo\necho '{_STATE}'\nbound $FUNCTION && echo ok"
+        )
         done = await guest.run(script, timeout=_CHECK_TIMEOUT)
         log, _, state = done.stdout.partition(_STATE)
         return log, state.strip() == "ok"

@@ -29,6 +29,9 @@
     [before]                      # shell before a subtest, by pattern; the first that matches
     "xe_module_load@load" = "modprobe -r xe"
 
+    [after]                       # shell after a subtest and before the cleanup, by pattern; the first that matches
+    "device_reset@reset-bound" = "rmmod xe"
+
     [[group]]
     name = "first"
     tests = ["xe_query", "xe_sysfs_*"]
@@ -123,6 +126,7 @@ class Suite:
     kernel_log: KernelLog
     timeouts: tuple[tuple[str, float], ...] = ()
     before: tuple[tuple[str, str], ...] = ()
+    after: tuple[tuple[str, str], ...] = ()
     wake: Wake | None = None
 
     @staticmethod
@@ -155,8 +159,10 @@ class Suite:
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
                 raise SuiteError(f'{path}: timeouts."{pattern}" must be a number of seconds above 0')
             timeouts.append((pattern, float(seconds)))
-        hooks = table.table("before")
-        before = [(pattern, hooks.text(pattern)) for pattern in hooks.values]
+        before, after = (
+            tuple((pattern, hooks.text(pattern)) for pattern in hooks.values)
+            for hooks in (table.table("before"), table.table("after"))
+        )
         wake = None
         if (waking := table.table("wake")).values:
             wake = Wake(waking.text("console"), waking.number("after", 3), waking.text("qmp"))
@@ -183,7 +189,7 @@ class Suite:
                 raise SuiteError(f"{item.place}.cards: {group.cards} is not between 1 and {_MOST_CARDS}")
             groups.append(group)
         table.finish()
-        return Suite(guest, tuple(groups), kernel_log, tuple(timeouts), tuple(before), wake)
+        return Suite(guest, tuple(groups), kernel_log, tuple(timeouts), before, after, wake)
 
     def select(self, names: Iterable[str] = ()) -> list[Group]:
         """The groups of these names, in the file's order (all without names); raises `SuiteError`."""
@@ -197,6 +203,10 @@ class Suite:
     def preparation(self, name: str) -> str:
         """Shell to run before the subtest `name`."""
         return next((script for pattern, script in self.before if fits(pattern, name)), "")
+
+    def aftermath(self, name: str) -> str:
+        """Shell to run after the subtest `name`, besides the cleanup of all."""
+        return next((script for pattern, script in self.after if fits(pattern, name)), "")
 
     def timeout(self, name: str, default: float = 60) -> float:
         """Seconds that the subtest `name` may take."""

@@ -28,7 +28,14 @@ PF = "0000:01:00.0"
 
 def suite(*groups: Group) -> Suite:
     chosen = groups or (Group("first", ("xe_query",)), Group("second", ("xe_vm",)))
-    return Suite(GuestNeeds("xe", "0x030000"), chosen, RULES, (("*", 30),), (("xe_query@pxp", "prepare this"),))
+    return Suite(
+        GuestNeeds("xe", "0x030000", cleanup="clean up"),
+        chosen,
+        RULES,
+        timeouts=(("*", 30),),
+        before=(("xe_query@pxp", "prepare this"),),
+        after=(("xe_query@pxp", "mend this"),),
+    )
 
 
 def request(output: Path = Path(), *, groups: Iterable[Group] = (), **options: Any) -> IgtRun:
@@ -92,6 +99,7 @@ class FakeGuest:
         self.stuck = False
         self.restores: list[str] = []
         self.commands: list[str] = []
+        self.looks: list[str] = []
 
     async def run(self, script: str, *, timeout: float = 60) -> Result:
         await trio.lowlevel.checkpoint()
@@ -105,6 +113,7 @@ class FakeGuest:
             self.usable = self.restorable
             return Result(0, f"{PF}\n".encode(), "", 0) if self.restorable else Result(1, b"", "no device", 0)
         if igt_bench._STATE in script:
+            self.looks.append(script)
             state = "ok" if self.usable else ""
             return Result(0, f"{self.log}\n{igt_bench._STATE}\n{state}\n".encode(), "", 0)
         if "physfn" in script:
@@ -352,6 +361,16 @@ def test_a_subtests_preparation_runs_before_it_and_before_its_log_begins(
     first, last = stage.guests[0].commands[0], stage.guests[0].commands[-1]
     assert "prepare this" not in first
     assert last.index("prepare this") < last.index("dmesg -c") < last.index("--run-subtest pxp")
+
+
+def test_what_a_subtest_needs_afterwards_is_done_before_the_device_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stage = Stage(monkeypatch, answer)
+    stage.run(request(tmp_path, tests=("xe_query",)))
+    first, last = stage.guests[0].looks[0], stage.guests[0].looks[-1]
+    assert "mend this" not in first
+    assert last.index("dmesg") < last.index("mend this") < last.index("clean up") < last.index(igt_bench._STATE)
 
 
 def test_every_guest_has_logs_of_its_own_and_a_new_run_begins_anew(
