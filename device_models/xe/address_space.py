@@ -383,6 +383,14 @@ class AddressSpaces:
             if space.function.vfid == vfid and (asid is None or getattr(space, "asid", None) == asid):
                 space.flush() if asid is None else space.invalidated()
 
+    def forget(self, vfid: int) -> None:
+        """A function was reset: what it translated is gone, and an address space it makes anew shares nothing with those."""
+        for space in self.spaces():
+            if space.function.vfid == vfid:
+                space.flush()
+        for key in [key for key in self._ppgtts if key[0] == vfid]:
+            self._ppgtts.pop(key, None)
+
     def spaces(self) -> list[AddressSpace]:
         """Those that somebody holds."""
         with self._lock:

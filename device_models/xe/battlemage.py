@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from device_models.xe import hw_engine, inspect, reg_sr
+from device_models.xe.address_space import AddressSpaces
 from device_models.xe.clock import Clock
 from device_models.xe.device import Gttmmadr, configuration, declare_identity, declare_vf_cap
 from device_models.xe.engines import Engines
@@ -307,6 +308,7 @@ class Battlemage:
             self._vf_reset(function, reason)
         elif reason in (FLR, RESET):
             self._pf_reset()
+        AddressSpaces.of(self.gpu.fabric).forget(function.vfid)
 
     def _pf_reset(self) -> None:
         """Everything of the card goes back to power-up; VRAM and GGTT are scrubbed, as firmware does after a reset."""

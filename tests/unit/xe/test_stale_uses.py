@@ -90,6 +90,20 @@ def test_an_invalidation_that_leaves_the_translation_does_not_hide_it(rig: Rig, 
     assert kinds(rig) == {("pf", "pf", "stale vram")}
 
 
+def test_a_function_that_was_reset_translates_anew(rig: Rig, tables: PageTables) -> None:
+    spaces = AddressSpaces.of(rig.fabric)
+    before = spaces.ppgtt(rig.pf, tables.root, 5)
+    before.read32(VA)
+    spaces.forget(0)
+    rig.vram.assign(1, {})
+    rig.vram.assign(2, {0: FIRST})
+    after = spaces.ppgtt(rig.pf, tables.root, 5)
+    assert after is not before
+    rig.fabric.ledger.clear()
+    after.read32(VA)
+    assert kinds(rig) == {("pf", "vf2", "vram")}
+
+
 def test_the_pf_s_own_memory_is_never_stale(rig: Rig, tables: PageTables) -> None:
     tables.map(VA + 0x10_0000, 5 * BLOCK_SIZE, 0x1000)
     space = tables.space()
