@@ -160,6 +160,8 @@ class Lab:
 
     card: LiveCard
     guest: BlockingGuest
+    others: list[LiveCard] = field(default_factory=list)
+    """Further cards of the guest, behind root ports of their own."""
 
     def __repr__(self) -> str:
         return f"<lab: {self.card!r} in a guest with {self.guest.accelerator.name}>"
@@ -170,7 +172,7 @@ class Lab:
 
     def usable(self) -> bool:
         """Whether the server runs and the guest answers."""
-        if not self.card.alive:
+        if not all(card.alive for card in (self.card, *self.others)):
             return False
         try:
             return self.guest.run("true", timeout=20).returncode == 0
@@ -213,16 +215,22 @@ def open_lab(
     boot_timeout: float = 90,
     console: Path | None = None,
     qtest: bool = True,
+    others: Sequence[Sequence[str]] = (),
 ) -> Iterator[Lab]:
     """Serve a card with these arguments of `serve`, boot a guest with it, end both.
 
     `modules`, `load`, `firmware`, `files`, `append`, `accelerator`, `boot_timeout`: see `GuestSpec`; firmware None is
     what xe wants when it is among the modules. `memory` in MiB. `kernel` None is the fetched one. `console` is a file
-    for the guest's console. Raises `ServedCardError` or `GuestError`.
+    for the guest's console. `others` are arguments of `serve` for further cards of the same guest. Raises `ServedCardError` or `GuestError`.
     """
     if firmware is None:
         firmware = XE_FIRMWARE if any(word.split()[0] == "xe" for word in (*modules, *load)) else ()
-    with open_card(serve) as card:
+    with contextlib.ExitStack() as cards:
+        card, *more = [cards.enter_context(open_card(arguments)) for arguments in (serve, *others)]
+        devices = device_arguments(card.description, qtest=qtest)
+        for number, other in enumerate(more, 2):
+            # QEMU has one qtest socket: other cards' VF BARs are programmed by the way that needs none.
+            devices += device_arguments(other.description, port=f"vfuport{number}", chassis=number, qtest=False)
         spec = GuestSpec(
             machine=Machine(
                 memory=memory,
@@ -230,7 +238,7 @@ def open_lab(
                 cpu=cpu,
                 iommu=Iommu() if iommu else None,
                 ovmf=ovmf,
-                arguments=device_arguments(card.description, qtest=qtest),
+                arguments=devices,
             ),
             modules=tuple(modules),
             load=tuple(load),
@@ -249,7 +257,7 @@ def open_lab(
                 for title, text in card.report():
                     error.add_note(f"{title}:\n{text}")
                 raise
-            yield Lab(card, guest)
+            yield Lab(card, guest, more)
 
 
 def guest_settings() -> list[str]:

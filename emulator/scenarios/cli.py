@@ -13,7 +13,7 @@ import typer
 
 from emulator.guest import GuestError, Kernel, locate
 from emulator.options import unknown
-from emulator.scenarios.output import junit, line, summary, table
+from emulator.scenarios.output import evidence, junit, line, summary, table
 from emulator.scenarios.report import html
 from emulator.scenarios.runner import Runner, grouped, select
 from emulator.scenarios.scenario import FAIL, Result, Suite
@@ -45,16 +45,19 @@ def list_scenarios(
     """The scenarios of a suite: number, name, what is done, what a correct kernel does."""
     suite = _explained(suite_name, [])[0]
     if as_json:
-        keys = ("number", "name", "title", "expected", "control")
+        keys = ("number", "name", "title", "expected", "control", "groups")
         print(json.dumps([{key: getattr(s, key) for key in keys} | {"setup": s.setup.name} for s in suite.scenarios]))
         return
     for scenario in suite.scenarios:
-        print(f"{scenario.number:4} {scenario.name:46} {scenario.title}; expected: {scenario.expected}")
+        groups = f" [{', '.join(scenario.groups)}]" if scenario.groups else ""
+        print(f"{scenario.number:4} {scenario.name:46} {scenario.title}; expected: {scenario.expected}{groups}")
 
 
 @app.command(epilog="Example: vfio-user-xe scenario run reset-with-an-idle-import --kernel bzImage --modules DIR")
 def run(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names or numbers; none: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names, numbers or groups; none: all.")
+    ] = None,
     suite_name: SuiteName = DEFAULT_SUITE,
     kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
     modules: Annotated[
@@ -62,6 +65,9 @@ def run(
     ] = None,
     append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Run each so many times.")] = 1,
+    show_evidence: Annotated[
+        bool, typer.Option("--evidence", help="Print what explains a verdict: stacks, the kernel's reports.")
+    ] = False,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Results as JUnit XML.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Results as one HTML page.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON.")] = None,
@@ -70,6 +76,12 @@ def run(
     """Run scenarios. Exit code: 0 nothing failed but what is known by name, 1 something did, 2 a wrong argument."""
     suite, chosen = _explained(suite_name, names or [])
     started = time.monotonic()
+
+    def progress(result: Result) -> None:
+        print(line(result), flush=True)
+        if show_evidence and (shown := evidence(result)):
+            print(shown, flush=True)
+
     try:
         environment = locate()
         if consoles is not None:
@@ -81,7 +93,7 @@ def run(
             console_folder=consoles,
             append=append,
         )
-        results = runner.run(grouped(chosen), repeat, lambda result: print(line(result), flush=True))
+        results = runner.run(grouped(chosen), repeat, progress)
     except GuestError as error:
         print(f"vfio-user-xe: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,10 +21,39 @@ def line(result: Result) -> str:
     return f"{text}\n             {why}" if why else text
 
 
+def evidence(result: Result) -> str:
+    """What explains a result, as the scenario collected it; empty when there is nothing."""
+    if result.run is None:
+        return ""
+    parts = []
+    for name in result.run.shown:
+        text = plain(result.run.facts[name])
+        if "\n" in text:
+            parts.append(
+                f"             {name}:\n" + "\n".join(f"                 {part}" for part in text.splitlines())
+            )
+        else:
+            parts.append(f"             {name}: {text}")
+    return "\n".join(parts)
+
+
+def plain(value: Any) -> str:
+    """A fact as text: stacks and lists of lines as they are, other data as JSON."""
+    if isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+        return "\n".join(f"{key}\n{item}" if "\n" in item else f"{key}: {item}" for key, item in value.items())
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "\n".join(value)
+    return value if isinstance(value, str) else json.dumps(value, indent=1)
+
+
 def table(results: Sequence[Result]) -> str:
-    """A row for each scenario, in the order of their numbers."""
-    rows = sorted(results, key=lambda result: result.scenario.order)
-    return "\n".join(f"{r.scenario.number:4} {r.verdict:15} {r.defect:30} {r.scenario.title}".rstrip() for r in rows)
+    """A row for each scenario, in the order of their numbers; of repetitions, one for each different verdict."""
+    rows = Counter((r.scenario.order, r.scenario.number, r.verdict, r.defect, r.scenario.title) for r in results)
+    lines = []
+    for (_, number, verdict, defect, title), count in sorted(rows.items()):
+        times = f"{count}x " if count > 1 else ""
+        lines.append(f"{number:4} {times + verdict:18} {defect:30} {title}".rstrip())
+    return "\n".join(lines)
 
 
 def summary(results: Sequence[Result], seconds: float) -> str:
@@ -81,6 +111,7 @@ def as_dict(result: Result) -> dict[str, Any]:
         "repetition": result.repetition,
         "events": [asdict(event) for event in run.events] if run else [],
         "facts": run.facts if run else {},
+        "shown": run.shown if run else [],
         "kernel_log": run.kernel_log if run else [],
         "splats": run.splats() if run else [],
         **result.details,

@@ -34,6 +34,8 @@ class Run:
     events: list[Event] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     """Dumps and figures by name, plain data: page tables, LMTT, accounting, stacks."""
+    shown: list[str] = field(default_factory=list)
+    """The facts that explain the verdict: a terminal shows them too."""
     kernel_log: list[str] = field(default_factory=list)
     excused: list[re.Pattern[str]] = field(default_factory=list)
     spoiled: str = ""
@@ -54,15 +56,21 @@ class Run:
         finally:
             event.seconds = time.monotonic() - self._began - event.start
 
-    def note(self, text: str, seconds: float = 0.0, good: bool | None = None) -> None:
-        """Something that ended just now."""
-        now = time.monotonic() - self._began
+    def note(self, text: str, seconds: float = 0.0, good: bool | None = None, ago: float = 0.0) -> None:
+        """Something that took `seconds` and ended just now, or `ago` seconds ago."""
+        now = time.monotonic() - self._began - ago
         self.events.append(Event(max(0.0, now - seconds), seconds, text, good))
 
     def fact(self, name: str, value: Any) -> Any:
         """Keep what was found; returns it."""
         self.facts[name] = value
         return value
+
+    def evidence(self, name: str, value: Any) -> Any:
+        """A fact that explains the verdict; returns it."""
+        if name not in self.shown:
+            self.shown.append(name)
+        return self.fact(name, value)
 
     def check(self, condition: object, otherwise: str) -> None:
         """Fail the scenario unless `condition`."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from emulator.control import CommandError
 from emulator.guest import GuestError, Kernel
-from emulator.guest.served import ServedCardError
 from emulator.lab import Lab, open_lab
 from emulator.options import unknown
 from emulator.scenarios.run import Run
@@ -77,7 +76,7 @@ class Runner:
             lab = self._ready(scenario.setup)
             run = Run(lab)
             result = self._judge(scenario, run)
-        except (GuestError, ServedCardError, CommandError, OSError, TimeoutError) as error:
+        except Exception as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
             result = Result(scenario, FAIL, f"the scenario could not be run: {_first_line(error)}")
             self._close()
         result.seconds = time.monotonic() - started
@@ -162,17 +161,20 @@ def grouped(scenarios: Iterable[Scenario]) -> list[Scenario]:
 
 
 def select(suite: Suite, names: Iterable[str]) -> list[Scenario]:
-    """Scenarios by name or number ("17" is all of 17's variants); all without names. Raises LookupError."""
+    """Scenarios by name, number ("17" is all of 17's variants) or group; all without names. Raises LookupError."""
     wanted = list(names)
     if not wanted:
         return list(suite.scenarios)
     chosen: dict[str, Scenario] = {}
     for name in wanted:
         found = [
-            s for s in suite.scenarios if name in (s.name, s.number, s.number.rstrip("abcdefghijklmnopqrstuvwxyz"))
+            s
+            for s in suite.scenarios
+            if name in (s.name, s.number, s.number.rstrip("abcdefghijklmnopqrstuvwxyz"), *s.groups)
         ]
         if not found:
-            raise LookupError(unknown(name, "scenario", [s.name for s in suite.scenarios]))
+            groups = sorted({group for s in suite.scenarios for group in s.groups})
+            raise LookupError(unknown(name, "scenario", [*groups, *(s.name for s in suite.scenarios)]))
         chosen.update((s.name, s) for s in found)
     return list(chosen.values())
 

@@ -35,7 +35,7 @@ class Setup:
     """A machine that scenarios share: they run in one guest, one after the other, as long as it is healthy.
 
     `serve` are arguments of `vfio-user-xe serve`, `machine` keyword arguments of `emulator.lab.open_lab`. `prepare(lab)`
-    is called in the booted guest; what it returns is handed to each scenario.
+    is called in the booted guest; what it returns is handed to each scenario. A failure in it fails the scenario.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Scenario:
 
     `number` is the entry of the suite's list that it belongs to ("17", with a letter for its variants); `expected` says
     what a correct kernel does. A `control` injects a fault and passes only if the verdict it is about turns red.
+    `groups` are names by which it is run together with others.
     """
 
     number: str
@@ -62,6 +63,7 @@ class Scenario:
     setup: Setup
     run: Body
     control: bool = False
+    groups: tuple[str, ...] = ()
 
     @property
     def order(self) -> tuple[int, str]:

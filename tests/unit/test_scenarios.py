@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +15,7 @@ import pytest
 from emulator.guest.channel import Result as Output
 from emulator.guest.errors import BootFailed
 from emulator.scenarios import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Scenario, Setup, Suite, runner
-from emulator.scenarios.output import as_dict, junit, line, summary, table
+from emulator.scenarios.output import as_dict, evidence, junit, line, summary, table
 from emulator.scenarios.report import html
 from emulator.scenarios.run import Run
 from emulator.scenarios.runner import Runner, grouped, select
@@ -190,6 +191,8 @@ def test_names_and_numbers_select() -> None:
     assert [s.number for s in select(suite, ["17"])] == ["17", "17b"]
     assert [s.number for s in select(suite, ["scenario-17b", "1"])] == ["17b", "1"]
     assert len(select(suite, [])) == 3
+    grouped_too = replace(suite, scenarios=[*suite.scenarios, replace(scenario("19", passes), groups=("hang",))])
+    assert [s.number for s in select(grouped_too, ["hang"])] == ["19"]
     with pytest.raises(LookupError, match="did you mean"):
         select(suite, ["scenario-71"])
 
@@ -238,4 +241,49 @@ def test_the_page_stands_alone_and_shows_foreign_text_as_text(results: list[Resu
     assert "&lt;script&gt;" in page
     assert "http" not in page
     assert "vf1: GDPA 0x0 is DPA 0x20000000" in page
-    assert page.count("<details") == page.count("</details>") == 4
+    assert page.count("<details class=run") == 4
+    assert page.count("<details") == page.count("</details>")
+
+
+def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Labs) -> None:
+    (result,) = run_all(labs, scenario("1", passes))
+    counted = {"reads": 3, "bytes_read": 4096, "writes": 0, "bytes_written": 0, "spans": 1}
+    ways = (("iov", "vram"), ("p2p", "system"), ("iov", "stale vram"), ("iov", "kernel vram"))
+    result.details["ledger"] = [
+        {"initiator": "pf", "owner": "vf1", "interconnect": link, "kind": kind, **counted} for link, kind in ways
+    ]
+    result.details["ownership"] = {
+        "changes": [{"time": 1.5, "address": 1 << 29, "length": 2 << 20, "old": "vf1", "new": "pf"}],
+        "resets": [{"owner": "vf1", "began": 2.0, "ended": None, "accesses": []}],
+    }
+    page = html(Suite("tried", [], {}), [result])
+    assert [page.count(f"<div class='path {look}'") for look in ("zero-copy", "legacy", "stale")] == [1, 1, 1]
+    assert "2 MiB from DPA 0x20000000 on: vf1 → pf" in page
+    assert "reset of vf1, lasts" in page
+
+
+def test_evidence_is_what_a_scenario_shows(labs: Labs) -> None:
+    def body(run: Run, prepared: Any) -> None:
+        run.fact("hidden", "not shown")
+        run.evidence("stack", {"task (7)": "inner\nouter"})
+        run.evidence("freed by", "nothing")
+
+    (result,) = run_all(labs, scenario("1", body))
+    text = evidence(result)
+    assert [part.strip() for part in text.splitlines()] == ["stack:", "task (7)", "inner", "outer", "freed by: nothing"]
+    assert as_dict(result)["shown"] == ["stack", "freed by"]
+
+
+def test_repetitions_are_one_row_for_each_verdict(labs: Labs) -> None:
+    outcomes = iter([True, False, True])
+    results = run_all(labs, scenario("1", lambda run, prepared: run.check(next(outcomes), "red")), repeat=3)
+    assert [row.split()[:3] for row in table(results).splitlines()] == [["1", "fail", "title"], ["1", "2x", "pass"]]
+
+
+def test_a_setup_that_fails_costs_its_scenario_only(labs: Labs) -> None:
+    def broken(lab: Any) -> None:
+        raise LookupError("xe gave VF 1 no VRAM")
+
+    results = run_all(labs, scenario("1", passes, Setup("broken", (), {"append": "b"}, broken)), scenario("2", passes))
+    assert [result.verdict for result in results] == [FAIL, PASS]
+    assert "xe gave VF 1 no VRAM" in results[0].reason

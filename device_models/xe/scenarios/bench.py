@@ -54,6 +54,15 @@ class Bench:
         domain_bus, _, function = self.pf.rpartition(".")
         return f"{domain_bus}.{int(function) + number}"
 
+    def other_pfs(self) -> list[str]:
+        """Addresses of the guest's further cards, in the order of their buses."""
+        found = self.sh(
+            "for d in /sys/bus/pci/devices/*; do\n"
+            f'test "$(cat $d/class)" = 0x030000 && test ! -e $d/physfn && test ${{d##*/}} != {self.pf} && echo ${{d##*/}}\n'
+            "done; true"
+        )
+        return found.split()
+
     def load_drivers(self) -> None:
         """xe on the PF, and VFIO."""
         self.sh("modprobe vfio-iommu-type1; modprobe vfio-pci; modprobe xe", timeout=_LOAD_TIMEOUT)
@@ -76,6 +85,11 @@ class Bench:
     def set_quota(self, number: int, size: int) -> None:
         """Give VF `number` `size` bytes of VRAM, while VFs are disabled. From then on xe shares nothing out by itself."""
         self.sh(f"echo {size} > {self.debugfs}/sriov/vf{number}/tile0/vram_quota")
+
+    def share_evenly(self) -> bool:
+        """Let xe share its resources out among VFs by itself again, while VFs are disabled; whether this kernel can."""
+        file = f"{self.debugfs}/sriov/restore_auto_provisioning"
+        return self.guest.run(f"test -e {file} && echo 1 > {file}").returncode == 0
 
     def bind(self, number: int, driver: str) -> None:
         """Bind VF `number` to `driver`, from whatever driver it has."""

@@ -44,6 +44,8 @@ class Step:
     command: str
     errno: str = ""
     seconds: float = 0.0
+    ago: float = 0.0
+    """How long before the report it ended: commands that are sent together are reported together."""
     values: dict[str, str] = field(default_factory=dict)
     kernel: list[str] = field(default_factory=list)
 
@@ -113,7 +115,8 @@ class Client:
         line = f"{PROGRAM} --to {shlex.quote(self.name)} --timeout {max(1, int(timeout))} {quoted}"
         result = self._guest.run(line, timeout=timeout + _GRACE)
         steps = parse(result.stdout)
-        for step in steps:
+        for index, step in enumerate(steps):
+            step.ago = sum(later.seconds for later in steps[index + 1 :])
             self._observer(step)
         if result.returncode == _BLOCKED:
             raise Blocked(commands[min(len(steps), len(commands) - 1)], timeout, steps)

@@ -15,6 +15,8 @@ from emulator.scenarios.run import Run
 from emulator.scenarios.scenario import Scenario, Setup
 
 MIB = 1 << 20
+BAR2 = 256 * MIB
+"""Of every VF."""
 SOURCE, TARGET = 0x1000_0000, 0x8000_0000
 """Virtual addresses of imports and of the buffer that is copied to."""
 HUNG_SECONDS = 5
@@ -25,6 +27,7 @@ REVOCATION_WAITS = "revocation-waits-for-importer"
 RANGES_OVERLAP = "ranges-linked-at-one-iova"
 RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
 CLEAR_AFTER_RESET = "clear-outlasts-reset"
+HANDED_ON_DIRTY = "memory-handed-on-uncleaned"
 
 DEFECTS = {
     REVOCATION_WAITS: "vfio-pci's revocation waits, without a limit, until importers have unmapped (vfio_pci_dma_buf_move);"
@@ -35,6 +38,8 @@ DEFECTS = {
     " memory that is being cleared",
     CLEAR_AFTER_RESET: "VFIO takes a VF for reset 100 ms after the FLR, while the PF's driver still clears its memory: dma-bufs"
     " are given back, and the VF can be used, before that has ended; what is written then may be lost",
+    HANDED_ON_DIRTY: "xe clears a VF's memory at its reset, not when its provisioning changes: VRAM that one VF has to give up"
+    " reaches another, which is running, with what was written there",
     "D1": "an import keeps a reference of the VF's memory object: VRAM does not come back",
     "D2": "one device address for a range whose memory is scattered: foreign VRAM is mapped",
     "D3": "sizes of ranges are rounded up to powers of two: wrong data from the second range on",
@@ -54,19 +59,24 @@ class World:
 
     lab: Any
     bench: Bench
+    others: list[Bench]
+    """Of further cards in the same guest."""
     zero_copy: bool
     """Whether the kernel knows how to map dma-bufs by device address."""
     translating: bool
     """Whether the PF's DMA goes through a translating IOMMU domain."""
     quota: int
     """VRAM in bytes that xe gave each of two VFs."""
+    window: int
+    """Bytes of it that a VF's BAR2 shows."""
 
     def restore_quotas(self, run: Run) -> None:
-        """Two VFs, with the VRAM that they had in the beginning; a driver that lost VRAM cannot, and spoils the guest."""
+        """Two VFs, with what they had in the beginning; a driver that lost VRAM cannot, and spoils the guest."""
         try:
             self.bench.disable_vfs()
-            for number in (1, 2):
-                self.bench.set_quota(number, self.quota)
+            if not self.bench.share_evenly():
+                for number in (1, 2):
+                    self.bench.set_quota(number, self.quota)
             self.bench.enable_vfs(2)
         except GuestError as error:
             run.spoil(f"the VFs do not get their VRAM back: {str(error).splitlines()[0]}")
@@ -77,14 +87,19 @@ def prepare(lab: Any) -> World:
     bench = Bench(lab.guest, lab.card)
     bench.load_drivers()
     lab.guest.run(
-        f"echo {HUNG_SECONDS} > /proc/sys/kernel/hung_task_timeout_secs; echo 1 > /proc/sys/kernel/hung_task_warnings;"
+        f"echo {HUNG_SECONDS} > /proc/sys/kernel/hung_task_timeout_secs; echo -1 > /proc/sys/kernel/hung_task_warnings;"
         " echo 1 > /proc/sys/kernel/sysrq"
     )
     bench.enable_vfs(2)
+    others = [Bench(lab.guest, card, pf) for card, pf in zip(lab.others, bench.other_pfs(), strict=True)]
+    for other in others:
+        other.enable_vfs(1)
     zero_copy = bench.guest.run(f"grep -qwE '{_IOV_SYMBOLS}' /proc/kallsyms").returncode == 0
     kind = bench.sh(f"cat {bench.device}/iommu_group/type 2>/dev/null || echo none")
     quota = sum(block["size"] for block in bench.lmtt(1))
-    return World(lab, bench, zero_copy, kind.startswith("DMA"), quota)
+    if not quota:
+        raise LookupError("xe gave VF 1 no VRAM: is its provisioning broken, or the card too small?")
+    return World(lab, bench, others, zero_copy, kind.startswith("DMA"), quota, min(quota, BAR2))
 
 
 def machine(append: str = "iommu=pt", **others: Any) -> dict[str, Any]:
@@ -92,20 +107,25 @@ def machine(append: str = "iommu=pt", **others: Any) -> dict[str, Any]:
     return {"modules": (*MODULES, "vgem"), "memory": 1536, "cpu": CPU, "iommu": True, "append": append, **others}
 
 
-SERVE = ("--vfs", "2")
+SERVE = ("--vfs", "2", "--set", "vram=2GiB")
+"""Little VRAM: every time that a VF is opened or closed xe clears all of its share, and suspending saves it to RAM.
+(Of less xe gives VFs nothing: it shares out whole GiB, `xe_gt_sriov_pf_config.c:pf_profile_fair_lmem`.)"""
 USUAL = Setup("root port, AMD, pass-through", SERVE, machine(), prepare)
 TRANSLATING = Setup("root port, AMD, translating", SERVE, machine("iommu=nopt"), prepare)
 SLOW_CLEAR = Setup(
     "root port, AMD, pass-through, slow clearing",
     (
         *SERVE,
-        *("--interconnect", "delay:inner=iov,initiator=pf,kind=kernel vram,latency_us=3000"),
+        *("--interconnect", "delay:inner=iov,initiator=pf,kind=kernel vram,latency_us=8000"),
         *("--interconnect", "p2p", "--interconnect", "host_dma"),
     ),
     machine(),
     prepare,
 )
 """The PF's driver needs seconds to clear a VF's memory, as it does on a card with much of it."""
+TWO_CARDS = Setup(
+    "two cards, AMD, pass-through", SERVE, machine(others=(("--vfs", "1", "--set", "vram=2GiB"),)), prepare
+)
 NOT_LISTED = Setup("root port, Intel, pass-through", SERVE, machine(cpu=None), prepare)
 
 SCENARIOS: list[Scenario] = []
@@ -115,13 +135,14 @@ Body = Callable[[Run, "World"], None]
 
 
 def scenario(
-    number: str, title: str, expected: str, setup: Setup = USUAL, *, control: bool = False
+    number: str, title: str, expected: str, setup: Setup = USUAL, *, control: bool = False, group: str = ""
 ) -> Callable[[Body], Body]:
     """Register the function below as the scenario of its name."""
 
     def register(function: Body) -> Body:
         name = function.__name__.replace("_", "-")
-        SCENARIOS.append(Scenario(number, name, title, expected, setup, function, control))
+        groups = (group,) if group else ()
+        SCENARIOS.append(Scenario(number, name, title, expected, setup, function, control, groups))
         return function
 
     return register
@@ -150,7 +171,7 @@ def client(run: Run, world: World) -> Iterator[Client]:
 
 def note(run: Run, step: Step) -> None:
     """Write a client's step down."""
-    run.note(str(step), step.seconds, step.ok)
+    run.note(str(step), step.seconds, step.ok, step.ago)
 
 
 def settle(world: World, *vfs: int) -> None:
@@ -195,6 +216,27 @@ def imported(made: Client, ranges: str, name: str = "i", vf: str = "v", va: int 
     return bound
 
 
+def import_and_use(run: Run, world: World, made: Client, length: int = 2 * MIB) -> None:
+    """Fill, import, bind, copy once, compare; then the importer is idle."""
+    made.step(f"fill v 0 {length:#x} 7")
+    check_bound(run, world, made, f"0+{length:#x}")
+    made.do(f"copy g {TARGET:#x} {SOURCE:#x} {length:#x}", f"verify target 0 0 {length:#x} 7")
+
+
+def import_from(run: Run, world: World, owner: Client, other: Client, length: int = MIB) -> None:
+    """`other` imports the first bytes of the VF that `owner` has open as `v`, and uses them; `owner` imports nothing."""
+    fd = owner.do(f"fill v 0 {length:#x} 7", f"export v 2 0+{length:#x} d")[-1].number("fd")
+    other.do(
+        f"take {owner.pid} {fd} d {length:#x}",
+        f"gpu g {world.bench.pf}",
+        f"buffer g target {TARGET:#x} {length:#x}",
+        "import g d i",
+        f"bind i {SOURCE:#x}",
+        f"copy g {TARGET:#x} {SOURCE:#x} {length:#x}",
+        f"verify target 0 0 {length:#x} 7",
+    )
+
+
 def check_bound(run: Run, world: World, made: Client, ranges: str, **names: Any) -> None:
     """As `imported`, and the binding must succeed: of several ranges only on kernels that can."""
     bound = imported(made, ranges, **names)
@@ -210,10 +252,18 @@ def check_path(run: Run, world: World, *, owner: str = "vf1", start: int = SOURC
     taken = run.fact("paths", world.bench.paths("pf", owner))
     verdicts = world.bench.card.call("verdicts")
     run.check(not verdicts["stale"], f"stale accesses: {verdicts['stale']}")
+    run.check(not verdicts["foreign"], f"foreign accesses: {verdicts['foreign']}")
     wanted, other = ("zero-copy", "legacy") if world.zero_copy else ("legacy", "zero-copy")
     kind = "vram" if world.zero_copy else "system"
     run.check(taken[wanted] and not taken[other], f"{wanted} accesses {taken[wanted]}, {other} accesses {taken[other]}")
     run.check({page["kind"] for page in pages} == {kind}, f"page-table entries of another kind than {kind}: {pages}")
+
+
+def check_vram(run: Run, world: World, before: int) -> None:
+    """No more VRAM is in use than `before` bytes."""
+    after = world.bench.vram_used()
+    run.fact("VRAM in use", f"{before:#x} before, {after:#x} afterwards")
+    run.check(after <= before, f"VRAM in use: {before:#x} before, {after:#x} afterwards")
 
 
 def blocked_tasks(world: World) -> dict[str, str]:

@@ -15,7 +15,7 @@
 #define PAGE 4096ull
 #define REGIONS 9
 
-enum kind { NOTHING, VFIO, DMABUF, GPU, BO, THREAD };
+enum kind { NOTHING, VFIO, DMABUF, GPU, BO, IOMMUFD };
 
 /* A thing that a command made and later commands name. */
 struct object {
@@ -30,6 +30,8 @@ struct object {
 	uint32_t vm, queue;
 	bool long_running;
 	struct code *code;
+	/* IOMMUFD */
+	uint32_t ioas;
 	/* BO: a buffer of `gpu`, or what was imported there */
 	struct object *gpu;
 	uint32_t handle;
@@ -75,6 +77,11 @@ long vfio_config_read(struct object *vf, uint32_t offset, uint32_t size, uint32_
 long vfio_feature(struct object *vf, uint32_t flags);
 /* The dma-buf's descriptor, or a negative errno value. */
 long vfio_export(struct object *vf, uint32_t region, uint32_t flags, const char *ranges, uint64_t *size);
+
+/* iommufd.c: 0 or a negative errno value. An I/O address space without devices: what it maps is held all the same. */
+long iommufd_open(struct object *iommufd);
+long iommufd_map(struct object *iommufd, int dmabuf, uint64_t iova, uint64_t length);
+long iommufd_unmap(struct object *iommufd, uint64_t iova, uint64_t length);
 
 /* gpu.c: 0 or a negative errno value. */
 long gpu_open(struct object *gpu, const char *address, bool long_running);

@@ -406,6 +406,25 @@ static long do_device(char **w)
 	return 0;
 }
 
+static long do_iommufd(char **w)
+{
+	return iommufd_open(create(w[0], IOMMUFD));
+}
+
+/* ioas-map IOMMUFD DMABUF IOVA LENGTH */
+static long do_ioas_map(char **w)
+{
+	WANT(iommufd, w[0], IOMMUFD);
+	WANT(dmabuf, w[1], DMABUF);
+	return iommufd_map(iommufd, dmabuf->fd, value(w[2]), value(w[3]));
+}
+
+static long do_ioas_unmap(char **w)
+{
+	WANT(iommufd, w[0], IOMMUFD);
+	return iommufd_unmap(iommufd, value(w[1]), value(w[2]));
+}
+
 static long do_sleep(char **w)
 {
 	usleep(value(w[0]) * 1000);
@@ -455,6 +474,9 @@ static const struct command {
 	{ "mmap", do_mmap, 1, 1, "DMABUF" },
 	{ "close", do_close, 1, 1, "NAME" },
 	{ "take", do_take, 4, 4, "PID FD NAME SIZE" },
+	{ "iommufd", do_iommufd, 1, 1, "NAME" },
+	{ "ioas-map", do_ioas_map, 4, 4, "IOMMUFD DMABUF IOVA LENGTH" },
+	{ "ioas-unmap", do_ioas_unmap, 3, 3, "IOMMUFD IOVA LENGTH" },
 	{ "spawn", do_spawn, 2, WORDS, "JOB COMMAND..." },
 	{ "join", do_join, 2, 2, "JOB MS" },
 	{ "stop", do_stop, 1, 1, "JOB" },
