@@ -27,13 +27,15 @@ POOL = 0x200_0000
 """VRAM that the PF allocates from."""
 LMTT_ROOT = 0x80_0000
 SRIOV = 0x320
-VF_BAR2 = 0x80_0000_0000
+VF_BAR0, VF_BAR2 = 0x70_0000_0000, 0x80_0000_0000
+VF_BAR0_SIZE = 16 * MIB
 
 PRESENT, LARGE, DM = 3, 1 << 7, 1 << 11
 VA_BATCH, VA_RESULT = 0x10_0000, 0x8000_0000
 NOOP, END = 0, 0x0500_0000
 PPHWSP_PAGES, RING_SIZE = 8, 0x1000
-CAT_ERROR, CONTEXT_RESET = 0x6000, 0x1008
+CAT_ERROR = 0x6000
+FLR_FINISH = 5
 
 
 class WireDriver:
@@ -59,6 +61,28 @@ class WireDriver:
         self.guc.boot()
         self.guc.start_ct()
         self._enable_vfs(vfs)
+
+    def gt_reset(self) -> None:
+        """Reset the GT and start its GuC again, as `xe_gt.c:gt_reset` does: LMTT is where it was, LMEM_CFG is written anew."""
+        self.write(0x941C, 1)
+        self.settle()
+        self.guc.boot()
+        self.guc.start_ct()
+        self.write(0x48B0, 1 << 31 | LMTT_ROOT >> 16)
+        self.guc.request(0x7002, 1, 0x300)
+        self.settle()
+
+    def disable_vfs(self) -> None:
+        """No VFs, and LMTT is empty."""
+        self.client.write(CONFIG, SRIOV + 0x08, 2, 0)
+        self.poke(LMTT_ROOT, bytes(0x1000))
+        self.guc.request(0x7002, 1, 0x300)
+        self.settle()
+
+    def finish_flr(self, vfid: int) -> None:
+        """The PF's driver has cleaned up after a VF's FLR."""
+        self.guc.request(0x5506, vfid, FLR_FINISH)
+        self.settle()
 
     def close(self) -> None:
         """Give the client up."""
@@ -110,8 +134,9 @@ class WireDriver:
 
     def _enable_vfs(self, count: int) -> None:
         config = self.client
-        config.write(CONFIG, SRIOV + 0x24 + 8, 4, VF_BAR2 & 0xFFFFFFFF)
-        config.write(CONFIG, SRIOV + 0x24 + 12, 4, VF_BAR2 >> 32)
+        for index, address in ((0, VF_BAR0), (2, VF_BAR2)):
+            config.write(CONFIG, SRIOV + 0x24 + 4 * index, 4, address & 0xFFFFFFFF)
+            config.write(CONFIG, SRIOV + 0x28 + 4 * index, 4, address >> 32)
         config.write(CONFIG, SRIOV + 0x10, 2, count)
         config.write(CONFIG, SRIOV + 0x08, 2, 0x09)
         self.settle()
@@ -119,6 +144,10 @@ class WireDriver:
     def bar_address(self, vfid: int) -> int:
         """Bus address of a VF's BAR2."""
         return VF_BAR2 + (vfid - 1) * self.vf_bar2_size
+
+    def bar0_address(self, vfid: int) -> int:
+        """Bus address of a VF's BAR0."""
+        return VF_BAR0 + (vfid - 1) * VF_BAR0_SIZE
 
     @property
     def vf_bar2_size(self) -> int:
@@ -187,6 +216,17 @@ class Context:
                 self._entry(va, 0, target | bits)
                 step = 0x1000
             va, target, length = va + step, target + step, length - step
+
+    def map_ranges(self, va: int, blocks: Mapping[int, int], ranges: list[tuple[int, int]]) -> int:
+        """Map (GDPA, bytes) after (GDPA, bytes) of a VF whose blocks are `blocks`, each piece by its own DPA; the whole size."""
+        size = 0
+        for start, length in ranges:
+            at, end = start, start + length
+            while at < end:
+                piece = min(end - at, BLOCK - at % BLOCK)
+                self.map(va + size, blocks[at // BLOCK] * BLOCK + at % BLOCK, piece)
+                at, size = at + piece, size + piece
+        return size
 
     def unmap(self, va: int, length: int) -> None:
         """Clear 2 MiB entries and take the translations back, as a driver does."""
