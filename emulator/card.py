@@ -95,21 +95,29 @@ class CardConfig:
         return _from_table({"model": model}, "defaults")
 
     def override(
-        self, *, vfs: int | None = None, settings: Iterable[str] = (), interconnects: Iterable[str] = ()
+        self,
+        *,
+        vfs: int | None = None,
+        topology: str | None = None,
+        settings: Iterable[str] = (),
+        interconnects: Iterable[str] = (),
     ) -> CardConfig:
         """This card with what a command line says instead. Raises `CardError`, which names the argument.
 
-        `settings` are "key=value", where key is an option of the device model, or "name". `interconnects`, when there
+        `vfs` and `topology` are the device model's options of these names. `settings` are "key=value", where key is an option of the device model, or "name". `interconnects`, when there
         are any, replace the card's: "name" or "name:key=value,...".
         """
         options, name = dict(self.options), self.name
         declared = {option.name: option for option in _plugin(DEVICE_MODEL, self.model).options}
-        if vfs is not None:
-            settings = [*settings, f"vfs={vfs}"]
-        for setting in settings:
+        given = [(f"--set {setting}", setting) for setting in settings]
+        given += [
+            (f"--{key} {value}", f"{key}={value}")
+            for key, value in (("vfs", vfs), ("topology", topology))
+            if value is not None
+        ]
+        for source, setting in given:
             key, equals, value = setting.partition("=")
             key = key.strip().removeprefix("device.")
-            source = f"--vfs {vfs}" if vfs is not None and setting == f"vfs={vfs}" else f"--set {setting}"
             if not equals:
                 raise CardError("is not of the form key=value", source=source)
             if key == "name":
@@ -168,6 +176,8 @@ class Card:
         self.faults = Faults()
         self.functions: list[Function] = []
         """The PF (or the plain device) first, then VF 1 ... VF n."""
+        self.served: list[Function] = []
+        """What clients can attach; all `functions` unless the device model says otherwise."""
         self.device_memory: DeviceMemory | None = None
         self.memories: dict[str, Memory] = {}
         """Memories that the device model owns, by name; those of its BARs are found without being named here."""
@@ -183,6 +193,7 @@ class Card:
         assert plugin.factory is not None
         with _located("device", config.source):
             self.model: DeviceModel = plugin.factory(self, config.options)
+        self.served = self.served or self.functions
         self.fabric.interconnects = [
             self.make_interconnect(item.name, item.options, f"interconnects[{index}]")
             for index, item in enumerate(config.interconnects)

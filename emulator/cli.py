@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -32,7 +32,14 @@ from emulator.guest.igt_cli import app as igt_app
 from emulator.observe.cli import register as register_observation
 from emulator.pci.transport import Served
 from emulator.plugin_loading import PluginError, find_plugins
-from emulator.qemu_arguments import CardDescription, as_shell, device_arguments, machine_arguments
+from emulator.qemu_arguments import (
+    CardDescription,
+    as_shell,
+    cards_arguments,
+    iommu_arguments,
+    machine_arguments,
+    needs_iommu,
+)
 from emulator.record import recorded_card
 from emulator.recording import RecordingError
 from emulator.replay import replay
@@ -40,7 +47,7 @@ from emulator.scenarios.cli import app as scenario_app
 from emulator.vfio_user.libvfio_user import BackendError
 from emulator.vfio_user.libvfio_user.library import ENVIRONMENT
 from emulator.vfio_user.libvfio_user.serve import Backend, supervised_card
-from emulator.vfio_user.serve import serve_card
+from emulator.vfio_user.serve import serve_card, serve_cards
 from emulator.vfio_user.server import ServerError
 from emulator.vng import qemu_program, vng_arguments
 
@@ -65,8 +72,19 @@ plugins_app = typer.Typer(help="Device models and interconnects that are install
 app.add_typer(plugins_app, name="plugins")
 
 SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the card's sockets.")]
+SocketDirs = Annotated[
+    list[Path],
+    typer.Option("--socket-dir", metavar="DIR", help="Folder of a card's sockets; repeatable: cards of one machine."),
+]
 CardFile = Annotated[Path | None, typer.Option("--card", metavar="FILE", help="Card file (TOML).", show_default="xe")]
 Vfs = Annotated[int | None, typer.Option("--vfs", metavar="N", help="Number of VFs, instead of the card file's.")]
+Topology = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which guest has which functions: same-guest, split, nested or vf-only (docs/topologies.md).",
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the device model; repeatable.")
 ]
@@ -103,13 +121,18 @@ def explained() -> Iterator[None]:
 
 
 def card_config(
-    card: Path | None, model: str | None, vfs: int | None, settings: list[str] | None, interconnects: list[str] | None
+    card: Path | None,
+    model: str | None,
+    vfs: int | None,
+    topology: str | None,
+    settings: list[str] | None,
+    interconnects: list[str] | None,
 ) -> CardConfig:
     """The card that the options describe. Raises `CardError`."""
     if card is not None and model is not None:
         raise CardError("--card and --model exclude each other: the card file names its model")
     config = CardConfig.load(card) if card is not None else CardConfig.default(model or "xe")
-    return config.override(vfs=vfs, settings=settings or (), interconnects=interconnects or ())
+    return config.override(vfs=vfs, topology=topology, settings=settings or (), interconnects=interconnects or ())
 
 
 @app.command(
@@ -121,6 +144,10 @@ def serve(
     card: CardFile = None,
     model: Model = None,
     vfs: Vfs = None,
+    topology: Topology = None,
+    cards: Annotated[
+        int, typer.Option(metavar="N", min=1, max=8, help="So many such cards, in folders card1, card2, ... of DIR.")
+    ] = 1,
     settings: Settings = None,
     interconnects: Interconnects = None,
     ready_fd: Annotated[
@@ -157,39 +184,58 @@ def serve(
         fail(f"--backend {backend}: there are {OWN_BACKEND} and {LIBVFIO_USER}", EXIT_USAGE)
     if backend == OWN_BACKEND and libvfio_user is not None:
         fail(f"--libvfio-user is for --backend {LIBVFIO_USER}", EXIT_USAGE)
+    if cards > 1 and (record is not None or trace is not None):
+        fail(f"--cards {cards}: --record and --trace are for one card; 'control trace_on' traces any", EXIT_USAGE)
+    if backend != OWN_BACKEND and cards > 1:
+        fail(f"--cards {cards} is for --backend {OWN_BACKEND}", EXIT_USAGE)
     if backend != OWN_BACKEND and poll_us:
         fail(f"--poll-us is for --backend {OWN_BACKEND}", EXIT_USAGE)
 
     def run(library: Backend | None) -> None:
-        config = card_config(card, model, vfs, settings, interconnects)
-        if record is None:
-            serve_made(Card(config), None, library)
-            return
-        with recorded_card(record, config) as (recorded, stand_ins):
-            serve_made(recorded, stand_ins, library)
+        config = card_config(card, model, vfs, topology, settings, interconnects)
+        if cards > 1:
+            serve_made([Card(each) for each in alike(config, cards)], None, library)
+        elif record is None:
+            serve_made([Card(config)], None, library)
+        else:
+            with recorded_card(record, config) as (recorded, stand_ins):
+                serve_made([recorded], stand_ins, library)
 
-    def serve_made(running: Card, served: Sequence[Served] | None, library: Backend | None) -> None:
+    def serve_made(running: list[Card], served: Sequence[Served] | None, library: Backend | None) -> None:
         if trace is not None:
             categories, _, file = trace.rpartition(":")
             if not categories or not file:
                 fail(f"--trace {trace}: want CATEGORY,...:FILE, such as mmio,guc:trace.log", EXIT_USAGE)
-            wanted = running.tracer.categories() if categories == "all" else categories.split(",")
-            running.tracer.start(wanted, file)
+            tracer = running[0].tracer
+            tracer.start(tracer.categories() if categories == "all" else categories.split(","), file)
+        described: dict[str, CardDescription] = {}
 
         def ready(description: CardDescription) -> None:
-            sockets = {function.name: function.socket for function in description.functions}
-            line = json.dumps({"ready": True, "sockets": sockets, "control": description.control}) + "\n"
+            described[description.card] = description
+            if len(described) < len(running):
+                return
+            lines = [
+                {
+                    "sockets": {function.name: function.socket for function in described[one.name].functions},
+                    "control": described[one.name].control,
+                }
+                for one in running
+            ]
+            line = json.dumps({"ready": True, **(lines[0] if cards == 1 else {"cards": lines})}) + "\n"
             os.write(1 if ready_fd is None else ready_fd, line.encode())
             if ready_fd is not None:
                 os.close(ready_fd)
 
         async def main() -> None:
+            folder = socket_dir.absolute()
+            backend = library.serve_functions if library is not None else None
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with trio.open_nursery() as nursery:
-                    start = partial(
-                        serve_card, backend=library.serve_functions if library is not None else None, served=served
-                    )
-                    nursery.start_soon(start, running, socket_dir.absolute(), ready, poll_us * 1e-6)
+                    if cards == 1:
+                        start = partial(serve_card, backend=backend, served=served)
+                        nursery.start_soon(start, running[0], folder, ready, poll_us * 1e-6)
+                    else:
+                        nursery.start_soon(serve_cards, running, folder, ready, poll_us * 1e-6)
                     async for _ in signals:
                         nursery.cancel_scope.cancel()
 
@@ -202,6 +248,17 @@ def serve(
         found = Backend.find(libvfio_user)
         work = partial(exit_code, lambda: run(found))
         raise typer.Exit(supervised_card(work, socket_dir.absolute(), [] if ready_fd is None else [ready_fd]))
+
+
+def alike(config: CardConfig, count: int) -> list[CardConfig]:
+    """`count` cards of one description: with names of their own, and serial numbers where they have any."""
+    made = []
+    for number in range(1, count + 1):
+        options = dict(config.options)
+        if "serial" in options:
+            options["serial"] += number - 1
+        made.append(replace(config, name=f"{config.name}{number}", options=options))
+    return made
 
 
 @app.command(
@@ -242,26 +299,29 @@ def exit_code(work: Callable[[], None]) -> int:
     "qemu-args", epilog="Example: qemu-system-x86_64 $(vfio-user-xe qemu-args --socket-dir /tmp/card --machine) ..."
 )
 def qemu_args(
-    socket_dir: SocketDir,
+    socket_dirs: SocketDirs,
     machine: Annotated[bool, typer.Option("--machine", help="Also the machine, its shared memory and CPU.")] = False,
     memory: Annotated[str, typer.Option(help="Guest memory, with --machine.")] = "2G",
     cpus: Annotated[int, typer.Option(min=1, help="Processors, with --machine.")] = 1,
     functions: Annotated[
-        list[str] | None, typer.Option("--function", metavar="NAME", help="Only these functions; repeatable.")
+        list[str] | None,
+        typer.Option("--function", metavar="NAME", help="Only these functions, for a guest of their own; repeatable."),
     ] = None,
     port: Annotated[str, typer.Option(help="Id of the root port; must differ between cards.")] = "vfuport",
     chassis: Annotated[int, typer.Option(min=1, max=255, help="Chassis number; must differ between cards.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of shell words.")] = False,
 ) -> None:
-    """Print the QEMU arguments that attach a served card."""
+    """Print the QEMU arguments that attach served cards."""
     with explained():
-        description = CardDescription.read(socket_dir.absolute())
-    known = {function.name for function in description.functions}
+        cards = CardDescription.read_all([folder.absolute() for folder in socket_dirs])
+    known = {function.name for description in cards for function in description.functions}
     for name in functions or []:
         if name not in known:
             fail(f"--function {name}: the card has {', '.join(sorted(known))}", EXIT_USAGE)
-    arguments = machine_arguments(memory, cpus) if machine else []
-    arguments += device_arguments(description, port=port, chassis=chassis, functions=functions)
+    iommu = needs_iommu(cards)
+    arguments = machine_arguments(memory, cpus, iommu=iommu) if machine else []
+    arguments += iommu_arguments() if iommu else []
+    arguments += cards_arguments(cards, port=port, chassis=chassis, functions=functions)
     print(json.dumps(arguments) if as_json else as_shell(arguments))
 
 

@@ -22,7 +22,7 @@ from emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, 
 from emulator.guest.served import ServedCard, served_card
 from emulator.pci.transport import CONFIG_REGION as CONFIG
 from emulator.pci.transport import MSI, MSIX
-from emulator.qemu_arguments import device_arguments
+from emulator.qemu_arguments import cards_arguments, needs_iommu
 from emulator.vfio_user.client import Client
 from emulator.vfio_user.control_client import ControlClient
 
@@ -38,6 +38,7 @@ __all__ = [
     "Lab",
     "LiveCard",
     "open_card",
+    "open_guest",
     "open_lab",
 ]
 
@@ -221,43 +222,90 @@ def open_lab(
 
     `modules`, `load`, `firmware`, `files`, `append`, `accelerator`, `boot_timeout`: see `GuestSpec`; firmware None is
     what xe wants when it is among the modules. `memory` in MiB. `kernel` None is the fetched one. `console` is a file
-    for the guest's console. `others` are arguments of `serve` for further cards of the same guest. Raises `ServedCardError` or `GuestError`.
+    for the guest's console. `others` are arguments of `serve` for further cards of the same guest. Raises
+    `ServedCardError` or `GuestError`.
     """
-    if firmware is None:
-        firmware = XE_FIRMWARE if any(word.split()[0] == "xe" for word in (*modules, *load)) else ()
-    with contextlib.ExitStack() as cards:
-        card, *more = [cards.enter_context(open_card(arguments)) for arguments in (serve, *others)]
-        devices = device_arguments(card.description, qtest=qtest)
-        for number, other in enumerate(more, 2):
-            # QEMU has one qtest socket: other cards' VF BARs are programmed by the way that needs none.
-            devices += device_arguments(other.description, port=f"vfuport{number}", chassis=number, qtest=False)
-        spec = GuestSpec(
-            machine=Machine(
-                memory=memory,
-                cpus=cpus,
-                cpu=cpu,
-                iommu=Iommu() if iommu else None,
-                ovmf=ovmf,
-                arguments=devices,
-            ),
-            modules=tuple(modules),
-            load=tuple(load),
-            firmware=tuple(firmware),
-            files=dict(files or {}),
+    with contextlib.ExitStack() as stack:
+        card, *more = [stack.enter_context(open_card(arguments)) for arguments in (serve, *others)]
+        guest = open_guest(
+            card,
+            *more,
+            modules=modules,
+            load=load,
+            firmware=firmware,
+            files=files,
+            memory=memory,
+            cpus=cpus,
+            cpu=cpu,
+            iommu=iommu,
+            ovmf=ovmf,
             append=append,
             kernel=kernel,
             accelerator=accelerator,
             boot_timeout=boot_timeout,
-            console_log=console,
+            console=console,
+            qtest=qtest,
         )
-        with contextlib.ExitStack() as stack:
-            try:
-                guest = stack.enter_context(BlockingGuest(spec))
-            except GuestError as error:
+        yield Lab(card, stack.enter_context(guest), more)
+
+
+@contextlib.contextmanager
+def open_guest(
+    *cards: LiveCard,
+    functions: Sequence[str] | None = None,
+    modules: Sequence[str] = (),
+    load: Sequence[str] = (),
+    firmware: Sequence[str] | None = None,
+    files: Mapping[str, Any] | None = None,
+    memory: int = 1024,
+    cpus: int = 1,
+    cpu: str | None = None,
+    iommu: bool = False,
+    ovmf: bool = False,
+    append: str = "",
+    kernel: Kernel | None = None,
+    accelerator: str = "auto",
+    boot_timeout: float = 90,
+    console: Path | None = None,
+    qtest: bool = True,
+) -> Iterator[BlockingGuest]:
+    """Boot a guest with cards that are served already; end it, and leave the cards.
+
+    `functions` are those that this guest has, by name (a VF of a card with topology "split"); None: what belongs into
+    the guest of the card's first function. A server of several cards (`serve --cards`) brings all of them. The rest is
+    as for `open_lab`. Raises `GuestError`.
+    """
+    if firmware is None:
+        firmware = XE_FIRMWARE if any(word.split()[0] == "xe" for word in (*modules, *load)) else ()
+    descriptions = [description for card in cards for description in card.descriptions]
+    spec = GuestSpec(
+        machine=Machine(
+            memory=memory,
+            cpus=cpus,
+            cpu=cpu,
+            iommu=Iommu() if iommu or needs_iommu(descriptions) else None,
+            ovmf=ovmf,
+            arguments=cards_arguments(descriptions, functions=functions, qtest=qtest),
+        ),
+        modules=tuple(modules),
+        load=tuple(load),
+        firmware=tuple(firmware),
+        files=dict(files or {}),
+        append=append,
+        kernel=kernel,
+        accelerator=accelerator,
+        boot_timeout=boot_timeout,
+        console_log=console,
+    )
+    with contextlib.ExitStack() as stack:
+        try:
+            guest = stack.enter_context(BlockingGuest(spec))
+        except GuestError as error:
+            for card in cards:
                 for title, text in card.report():
                     error.add_note(f"{title}:\n{text}")
-                raise
-            yield Lab(card, guest, more)
+            raise
+        yield guest
 
 
 def guest_settings() -> list[str]:

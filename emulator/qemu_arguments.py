@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from emulator.card import Card
 
 DESCRIPTION_FILE = "card.json"
+CARD_FOLDER = "card"
+"""With a number behind it: a card's own folder, where a server has several."""
 MESSAGE_TIMEOUT = 20_000
 """Milliseconds that QEMU waits for an answer; a late one kills the device for good, so rather wait long."""
 _FUNCTIONS_A_DEVICE = 8
 _MIB = 1 << 20
+
+NESTED = "nested"
+"""The topology in which a guest passes VFs on to guests of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class FunctionDescription:
     devfn: int
     prefetchable: int
     """Bytes of 64-bit prefetchable BARs, for the root port's window."""
+    apart: bool = False
+    """Whether it belongs into another guest than the card's first function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class CardDescription:
     functions: list[FunctionDescription]
     qtest: str | None = None
     control: str | None = None
+    topology: str = ""
+    """How the card's functions are spread over guests, for device models that have a choice (docs/topologies.md)."""
     ready: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -51,23 +60,38 @@ class CardDescription:
     def of(cls, card: Card, sockets: dict[str, str], *, qtest: str | None, control: str | None) -> CardDescription:
         """Describe a running card whose functions listen at `sockets` (paths by function name)."""
         sriov = card.functions[0].sriov
+        first = card.served[0]
         functions = []
-        for function in card.functions:
-            devfn = 0
+        for function in card.served:
+            devfn = function.index - first.index
             if function.index and sriov is not None:
-                devfn = sriov.first_offset + (function.index - 1) * sriov.stride
+                devfn = sriov.routing_offset(function.index)
             reserve = sum(bar.size for bar in function.bars.values() if bar.is_64bit and bar.prefetchable)
             if function.is_vf:
                 # The window of all VF BARs lies in the PF's SR-IOV capability, whatever their type bits.
                 reserve = sum(bar.size for bar in function.bars.values())
-            functions.append(FunctionDescription(function.name, sockets[function.name], devfn, reserve))
-        return cls(card.name, card.config.model, functions, qtest, control)
+            apart = function.assigned and not first.assigned
+            functions.append(FunctionDescription(function.name, sockets[function.name], devfn, reserve, apart))
+        topology = str(card.config.options.get("topology", ""))
+        return cls(card.name, card.config.model, functions, qtest, control, topology)
 
     def write(self, folder: Path) -> None:
         """Leave the description in `folder`, whole or not at all."""
         temporary = folder / f".{DESCRIPTION_FILE}.new"
         temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
         temporary.replace(folder / DESCRIPTION_FILE)
+
+    @classmethod
+    def read_all(cls, folders: Iterable[Path]) -> list[CardDescription]:
+        """The cards served in `folders`: one of each, or those of a server of several (`serve --cards`), in order.
+
+        Raises FileNotFoundError with what to do.
+        """
+        found = []
+        for folder in folders:
+            parts = sorted(folder.glob(f"{CARD_FOLDER}*/{DESCRIPTION_FILE}"), key=lambda path: _number(path.parent))
+            found += [cls.read(part.parent) for part in parts] or [cls.read(folder)]
+        return found
 
     @classmethod
     def read(cls, folder: Path) -> CardDescription:
@@ -92,16 +116,20 @@ def device_arguments(
 ) -> list[str]:
     """Root port, functions and qtest socket, as QEMU arguments.
 
-    `port` and `chassis` must differ between cards of one machine. `functions` picks some by name (the default is all);
-    a picked VF without the PF sits alone at function 0. `qtest` lets the server program the VF BARs in every IOMMU mode.
+    `port` and `chassis` must differ between cards of one machine. `functions` picks some by name; the default is all
+    that belong into the guest of the card's first function. Picked VFs without the PF sit at function 0 and those that
+    follow. `qtest` lets the server program the VF BARs in every IOMMU mode.
     """
-    chosen = [f for f in card.functions if functions is None or f.name in set(functions)]
+    chosen = [f for f in card.functions if (not f.apart if functions is None else f.name in set(functions))]
+    if chosen and all(function.devfn for function in chosen):
+        # Nobody looks at a device that has no function 0.
+        chosen = [replace(function, devfn=number) for number, function in enumerate(chosen)]
     window = _power_of_two(sum(function.prefetchable for function in chosen) + _MIB)
     arguments = ["-device", f"pcie-root-port,id={port},chassis={chassis},slot={chassis},pref64-reserve={window}"]
     alone = len(chosen) == 1
     devices = {function.devfn // _FUNCTIONS_A_DEVICE for function in chosen}
     for function in chosen:
-        slot, number = divmod(0 if alone else function.devfn, _FUNCTIONS_A_DEVICE)
+        slot, number = divmod(function.devfn, _FUNCTIONS_A_DEVICE)
         device: dict[str, Any] = {
             "driver": "vfio-user-pci",
             "id": f"{port}-{function.name}",
@@ -114,15 +142,57 @@ def device_arguments(
             device["multifunction"] = True
         arguments += ["-device", json.dumps(device, separators=(",", ":"))]
     if qtest and card.qtest and len(card.functions) > 1:
-        arguments += ["-qtest", f"unix:{card.qtest}", "-qtest-log", "none"]
+        arguments += _qtest_arguments(card.qtest)
     return arguments
 
 
-def machine_arguments(memory: str = "2G", cpus: int = 1) -> list[str]:
-    """The machine a card needs: shared memory, and a CPU model with room for its BARs."""
+def _qtest_arguments(socket: str) -> list[str]:
+    return ["-qtest", f"unix:{socket}", "-qtest-log", "none"]
+
+
+def _number(folder: Path) -> int:
+    digits = folder.name.removeprefix(CARD_FOLDER)
+    return int(digits) if digits.isdecimal() else 0
+
+
+def cards_arguments(
+    cards: Sequence[CardDescription],
+    *,
+    port: str = "vfuport",
+    chassis: int = 1,
+    functions: Iterable[str] | None = None,
+    qtest: bool = True,
+) -> list[str]:
+    """As `device_arguments`, for all cards of one machine: the second is at `port` + "2" and the next chassis, and so on.
+
+    A machine has one qtest socket. Of cards in several processes the first gets it; the others program their VFs' BARs
+    by DMA of the PF, for which no vIOMMU may be in their way.
+    """
+    arguments: list[str] = []
+    socket = next((card.qtest for card in cards if card.qtest), None)
+    for index, card in enumerate(cards):
+        name = f"{port}{index + 1}" if index else port
+        arguments += device_arguments(card, port=name, chassis=chassis + index, functions=functions, qtest=False)
+    if qtest and socket is not None and any(len(card.functions) > 1 for card in cards):
+        arguments += _qtest_arguments(socket)
+    return arguments
+
+
+def needs_iommu(cards: Iterable[CardDescription]) -> bool:
+    """Whether a card's topology asks for a vIOMMU."""
+    return any(card.topology == NESTED for card in cards)
+
+
+def iommu_arguments() -> list[str]:
+    """A vIOMMU that can pass VFs on; it has to come before the devices behind it, and wants intel_iommu=on."""
+    return ["-device", "intel-iommu,intremap=on,caching-mode=on"]
+
+
+def machine_arguments(memory: str = "2G", cpus: int = 1, *, iommu: bool = False) -> list[str]:
+    """The machine a card needs: shared memory, and a CPU model with room for its BARs; `iommu`: ready for a vIOMMU."""
     return [
         "-machine",
-        "q35,memory-backend=ram",
+        "q35,memory-backend=ram" + (",kernel-irqchip=split" if iommu else ""),
         "-object",
         f"memory-backend-memfd,id=ram,size={memory},share=on",
         "-m",

@@ -444,7 +444,7 @@ def recorded_card(path: Path, config: CardConfig) -> Iterator[tuple[Card, list[R
 
             card.on_start.append(start)
             served = [
-                RecordedFunction(index, function, recorder, executor) for index, function in enumerate(card.functions)
+                RecordedFunction(index, function, recorder, executor) for index, function in enumerate(card.served)
             ]
             recorder.begin([function.name for function in served])
             yield card, served

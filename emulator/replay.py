@@ -189,10 +189,10 @@ class _Player:
         with replaced_clock(self.clock):
             self._card = Card(config, self._executor)
         self._starters, self._card.on_start = self._card.on_start, []
-        self._names = [function.name for function in self._card.functions]
+        self._names = [function.name for function in self._card.served]
         self._access = [
             [RegionAccess(region) if region and region.size else None for region in function.regions]
-            for function in self._card.functions
+            for function in self._card.served
         ]
         for function in self._card.functions:
             if function.sriov is not None:
@@ -333,7 +333,7 @@ class _Player:
         access.write_block(event.x, memoryview(event.data))
 
     def _function(self, event: Event) -> Function:
-        return self._card.functions[event.function]
+        return self._card.served[event.function]
 
     def _attach(self, event: Event) -> None:
         self._function(event).attached(_ReplayTransport(self, event.function))
@@ -417,7 +417,7 @@ class _Player:
         name = self._names[event.function]
         if event.a == CONFIG_REGION:
             return f"{name}: configuration space at {event.x:#x}"
-        region = self._card.functions[event.function].regions[event.a]
+        region = self._card.served[event.function].regions[event.a]
         handler = region.handler if region is not None else None
         register = f" ({handler.name_of(event.x)})" if isinstance(handler, RegisterFile) else ""
         return f"{name}: BAR{event.a} at {event.x:#x}{register}"

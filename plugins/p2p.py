@@ -53,7 +53,8 @@ class P2p:
     def open(
         self, initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str
     ) -> Window | None:
-        if space != Space.SYSTEM or not isinstance(initiator, Function):
+        if space != Space.SYSTEM or not isinstance(initiator, Function) or initiator.assigned:
+            # What a VF in a guest of its own has for a bus address is not the PF's.
             return None
         known = self._known
         if known is None:

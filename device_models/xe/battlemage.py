@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from device_models.xe import hw_engine, inspect, reg_sr
+from device_models.xe import hw_engine, inspect, reg_sr, topologies
 from device_models.xe.address_space import AddressSpaces
 from device_models.xe.clock import Clock
 from device_models.xe.device import Gttmmadr, configuration, declare_identity, declare_vf_cap
@@ -21,12 +21,13 @@ from device_models.xe.function import Gpu, Gt, XeFunction
 from device_models.xe.gdrst import GRDOM_FULL, GRDOM_GUC, Gdrst
 from device_models.xe.ggtt import GGTT_PTES_SIZE, Ggtt
 from device_models.xe.ggtt_sharing import GgttSharing
-from device_models.xe.guc import Guc
+from device_models.xe.guc import Client, Guc
 from device_models.xe.guc.capture import Capture
 from device_models.xe.guc.engine_activity import EngineActivity
 from device_models.xe.guc.firmware import HucAuthentication
 from device_models.xe.guc.hwconfig import table as hwconfig_table
 from device_models.xe.guc.migration import Migration
+from device_models.xe.guc.pf_service import PfPart, PfService
 from device_models.xe.guc.relay import Relay
 from device_models.xe.guc.self_config import SelfConfig
 from device_models.xe.guc.slpc import Slpc
@@ -41,6 +42,7 @@ from device_models.xe.memory_map import GIB, MIB, MemoryMap
 from device_models.xe.mocs import Mocs
 from device_models.xe.pat import Pat
 from device_models.xe.pcode import Pcode
+from device_models.xe.pf_provision import Plan
 from device_models.xe.profile import (
     GRAPHICS_VERSIONS,
     MAX_COMPUTE,
@@ -50,6 +52,7 @@ from device_models.xe.profile import (
     media_gt_engines,
 )
 from device_models.xe.telemetry import Telemetry
+from device_models.xe.topologies import SPLIT, VF_ONLY
 from device_models.xe.topology import Fuses
 from device_models.xe.translations import ppgtt_command
 from device_models.xe.vf_windows import (
@@ -68,7 +71,7 @@ from device_models.xe.wopcm import Wopcm
 from emulator.card import Card, CardError, Option
 from emulator.memory import Memory
 from emulator.observe.trace import Channel
-from emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
+from emulator.pci.capabilities import Ari, Capability, DeviceSerialNumber, Msi, PciExpress, PowerManagement
 from emulator.pci.function import FLR, RESET, Function, Identity
 from emulator.pci.sriov import Sriov
 from emulator.registers import PF, VF
@@ -111,10 +114,13 @@ class Battlemage:
         Option("flat_ccs", "bool", False, "whether flat CCS (memory compression) is on"),
         Option("ccs", "int", 1, "number of compute engines", minimum=0, maximum=MAX_COMPUTE),
         Option("serial", "int", 0x0000C0FFEE000001, "PCI device serial number", minimum=0, hexadecimal=True),
+        *topologies.OPTIONS,
     )
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
         self.profile = _profile(options)
+        topologies.check(options)
+        self._topology = options["topology"]
         vram = Vram(self.profile.vram, fabric=card.fabric)
         self.gpu = gpu = Gpu(card, self.profile, vram)
         self._ggtt_memories: list[Memory] = []
@@ -128,6 +134,8 @@ class Battlemage:
         card.memories["vram"] = vram.memory
         sriov = self._add_functions(card)
         self._resets = self._add_blocks()
+        if self._topology == VF_ONLY:
+            self._play_pf(options)
         if sriov is not None:
             sriov.on_enable.append(self._vfs_enabled)
             sriov.on_disable.append(self._vfs_disabled)
@@ -145,8 +153,14 @@ class Battlemage:
     def _add_functions(self, card: Card) -> Sriov | None:
         profile = self.profile
         sriov = None
-        if profile.total_vfs:
-            sriov = Sriov(profile.total_vfs, profile.device_id, {0: BAR0_SIZE, 2: profile.vf_bar2}, offset=_SRIOV)
+        if profile.total_vfs and self._topology != VF_ONLY:
+            sriov = Sriov(
+                profile.total_vfs,
+                profile.device_id,
+                {0: BAR0_SIZE, 2: profile.vf_bar2},
+                offset=_SRIOV,
+                programs_bars=self._topology != SPLIT,
+            )
         identity = Identity(INTEL, profile.device_id, *self._subsystem, CLASS_VGA)
         memory = self._ggtt_memory("pf")
         pf = Function(
@@ -178,9 +192,31 @@ class Battlemage:
             memory = self._ggtt_memory(f"vf{vfid}")
             vf = self._vf(card, vfid, identity, registers, memory)
             self._add(card, vf, registers, memory)
-            assert sriov is not None
-            sriov.attach(vf)
+            if sriov is not None:
+                sriov.attach(vf)
+        vfs = card.functions[1:]
+        if self._topology == VF_ONLY:
+            card.served = vfs
+        elif self._topology == SPLIT:
+            seen = [topologies.placeholder(card.executor, identity, vf, self._vf_capabilities()) for vf in vfs]
+            card.served = [pf, *seen, *vfs]
         return sriov
+
+    def _play_pf(self, options: Mapping[str, Any]) -> None:
+        """No driver has the PF: VFs are there from the start, and the card does for them what it would."""
+        wanted = topologies.provisioning(options)
+        part = PfPart(self.gpu, Plan.of(self.profile, wanted), wanted.guc, self.lmem)
+
+        def start() -> None:
+            part.start()
+            self._vfs_enabled(list(range(1, self.profile.total_vfs + 1)))
+
+        card = self.gpu.card
+        card.on_start.append(lambda: card.executor.submit(start))
+        card.commands["pf_part"] = part.describe
+
+    def _vf_capabilities(self) -> list[Capability]:
+        return [PciExpress(_PCIE, flr=True), Msi(1, _MSI), DeviceSerialNumber(self._serial, _DSN), Ari(_ARI)]
 
     def _vf(self, card: Card, vfid: int, identity: Identity, registers: Gttmmadr, memory: Memory) -> Function:
         size = self.profile.vf_bar2
@@ -193,14 +229,18 @@ class Battlemage:
             bar2 = trapped_vram_bar(size, self.gpu, vfid)
         else:
             bar2 = vram_bar(size, self.gpu.vram.vf_memory(vfid))
+        assigned = self._topology in (SPLIT, VF_ONLY)
+        # With ARI, which names the next function, a guest would find no other at the same device.
+        capabilities = [one for one in self._vf_capabilities() if not (assigned and isinstance(one, Ari))]
         return Function(
             f"vf{vfid}",
             vfid,
             executor=card.executor,
             identity=identity,
-            capabilities=[PciExpress(_PCIE, flr=True), Msi(1, _MSI), DeviceSerialNumber(self._serial, _DSN), Ari(_ARI)],
+            capabilities=capabilities,
             bars={0: bar0, 2: bar2},
             is_vf=True,
+            assigned=assigned,
         )
 
     def _add(self, card: Card, pci: Function, registers: Gttmmadr, memory: Memory) -> None:
@@ -268,7 +308,8 @@ class Battlemage:
         guc.admit = Migration(guc, sriov, submission).admit
         self._sriovs.append(sriov)
         for function in self.gpu.functions:
-            guc.add_client(function)
+            plays_pf = self._topology == VF_ONLY and not function.vfid
+            guc.add_client(function, PfService if plays_pf else Client)
         Gdrst(gt, registers, lambda domains: self._reset_now(guc, wopcm, domains), lambda d: self._reset_later(gt, d))
         return [forcewake, steering, frequency]
 
@@ -331,13 +372,15 @@ class Battlemage:
         function.ggtt_space.flush()
 
     def _vf_reset(self, function: XeFunction, reason: str) -> None:
-        if reason != FLR or not self.gpu.gts[0].guc.boot.running:
+        # Who passes a VF on resets it by FLR when its guest is reset (vfio_pci_core.c:vfio_pci_core_ioctl_reset).
+        is_flr = reason == FLR or (reason == RESET and function.pci.assigned)
+        if not is_flr or not self.gpu.gts[0].guc.boot.running:
             # Otherwise the PF's driver clears the entries, through its own window.
             self._clear_ggtt(function)
         for gt, sriov in zip(self.gpu.gts, self._sriovs, strict=True):
             client = gt.guc.clients[function.vfid]
             client.mailbox.clear()
-            if reason == FLR and client.present:
+            if is_flr and client.present:
                 sriov.function_level_reset(function.vfid)
             else:
                 gt.guc.reset_client(client)

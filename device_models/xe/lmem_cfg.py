@@ -10,6 +10,7 @@ import logging
 from typing import Any
 
 from device_models.xe.function import Gpu
+from device_models.xe.profile import MEDIA_GSI_OFFSET
 from device_models.xe.vram import BLOCK_SHIFT, BLOCK_SIZE
 from emulator.registers import Register, RegisterFile
 
@@ -35,6 +36,12 @@ class LmemConfig:
         """DPA of the LMTT directory, None while LMTT is off. The main GT's register is the one that counts."""
         value = self._registers.peek(LMEM_CFG)
         return (value & ~LMEM_EN) << _UNIT_SHIFT if value & LMEM_EN else None
+
+    def enable(self, root: int) -> None:
+        """What a driver writes to LMEM_CFG, on every GT: LMTT's directory is at DPA `root` (a multiple of 64 KiB)."""
+        for index in range(len(self._gpu.profile.engines)):
+            self._registers.poke(_offset(index), LMEM_EN | root >> _UNIT_SHIFT)
+        self.update()
 
     def update(self) -> None:
         """LMTT may have changed: look whose memory is whose."""
@@ -92,8 +99,11 @@ class LmemConfig:
             self._gpu.executor.submit(self.update)
 
         name = f"GT{index}.XE2_LMEM_CFG" if index else "XE2_LMEM_CFG"
-        offset = LMEM_CFG + (0x380000 if index else 0)
-        return Register(name, offset, write=written, fields={"LMEM_EN": (31, 31)})
+        return Register(name, _offset(index), write=written, fields={"LMEM_EN": (31, 31)})
+
+
+def _offset(gt: int) -> int:
+    return LMEM_CFG + (MEDIA_GSI_OFFSET if gt else 0)
 
 
 def _ranges(blocks: dict[int, int]) -> list[dict[str, int]]:

@@ -14,7 +14,7 @@ from emulator.guest import GuestError, GuestSpec, Iommu, Kernel, KernelError, Ma
 from emulator.guest.packaged_kernels import fetch_kernel, find_kernel
 from emulator.guest.progress import Progress
 from emulator.guest.served import ServedCardError, served_card
-from emulator.qemu_arguments import CardDescription, device_arguments
+from emulator.qemu_arguments import CardDescription, cards_arguments, needs_iommu
 
 app = typer.Typer(help="Guests: QEMU with a kernel, and a card of ours in it.", no_args_is_help=True)
 
@@ -46,12 +46,25 @@ def run(
     command: Annotated[
         list[str] | None, typer.Argument(help="Shell command for the guest; none: a line of lspci.")
     ] = None,
-    socket_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A card that is served already, instead of one of the run's own.")
+    socket_dirs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--socket-dir",
+            metavar="DIR",
+            help="A card that is served already, instead of one of the run's own; repeatable.",
+        ),
+    ] = None,
+    functions: Annotated[
+        list[str] | None,
+        typer.Option("--function", metavar="NAME", help="Only these functions of the card; repeatable."),
     ] = None,
     card: Annotated[Path | None, typer.Option(metavar="FILE", help="Card file for the run's own card.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Device model, without a card file.")] = None,
     vfs: Annotated[int | None, typer.Option(metavar="N", help="Number of VFs.")] = None,
+    topology: Annotated[
+        str | None, typer.Option(metavar="NAME", help="same-guest, split, nested or vf-only (docs/topologies.md).")
+    ] = None,
+    cards: Annotated[int, typer.Option(metavar="N", min=1, max=8, help="So many of the run's own cards.")] = 1,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the model.")
     ] = None,
@@ -85,15 +98,20 @@ def run(
     contents = dict(item.partition("=")[::2] for item in files or [])
     wanted = set(modules or [])
 
-    def spec_for(description: CardDescription) -> GuestSpec:
+    def spec_for(descriptions: list[CardDescription]) -> GuestSpec:
+        known = sorted({function.name for description in descriptions for function in description.functions})
+        for name in functions or []:
+            if name not in known:
+                print(f"vfio-user-xe: --function {name}: the card has {', '.join(known)}", file=sys.stderr)
+                raise typer.Exit(2)
         return GuestSpec(
             machine=Machine(
                 memory=memory,
                 cpus=cpus,
                 cpu=cpu,
-                iommu=Iommu() if iommu else None,
+                iommu=Iommu() if iommu or needs_iommu(descriptions) else None,
                 ovmf=ovmf,
-                arguments=device_arguments(description),
+                arguments=cards_arguments(descriptions, functions=functions),
             ),
             modules=tuple(sorted(wanted)),
             firmware=tuple(firmware or default_firmware(wanted)),
@@ -106,15 +124,18 @@ def run(
 
     line = shlex.join(command) if command and len(command) > 1 else "".join(command or ["lspci -nn"])
     try:
-        if socket_dir is not None:
-            code = trio.run(_run, spec_for(CardDescription.read(socket_dir.absolute())), line, timeout)
+        if socket_dirs:
+            descriptions = CardDescription.read_all([folder.absolute() for folder in socket_dirs])
+            code = trio.run(_run, spec_for(descriptions), line, timeout)
         else:
             arguments = [*(["--card", str(card)] if card else []), *(["--vfs", str(vfs)] if vfs is not None else [])]
             arguments += ["--model", model] if model else []
             arguments += [word for setting in settings or [] for word in ("--set", setting)]
+            arguments += ["--topology", topology] if topology else []
+            arguments += ["--cards", str(cards)] if cards > 1 else []
             arguments += ["--trace", trace] if trace else []
             with served_card(arguments) as served:
-                code = trio.run(_run, spec_for(served.description), line, timeout)
+                code = trio.run(_run, spec_for(served.descriptions), line, timeout)
     except (GuestError, ServedCardError, FileNotFoundError) as exc:
         print(f"vfio-user-xe: {exc}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -41,14 +41,20 @@ class ServedCard:
     log: Path
 
     @property
+    def descriptions(self) -> list[CardDescription]:
+        """Of all the cards that it serves (`serve --cards`)."""
+        return CardDescription.read_all([self.folder])
+
+    @property
     def pid(self) -> int:
         """The server's process id."""
         return self.process.pid
 
     @property
     def control(self) -> Path:
-        """The control socket."""
-        return self.folder / "control.sock"
+        """The control socket, of the first card."""
+        assert self.description.control is not None
+        return Path(self.description.control)
 
     def log_tail(self, lines: int = 30) -> str:
         """The last lines that the server wrote to standard error."""
@@ -102,7 +108,7 @@ def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) ->
             os.close(write_end)
         try:
             _wait_ready(read_end, process, log)
-            card = ServedCard(sockets, process, CardDescription.read(sockets), log)
+            card = ServedCard(sockets, process, CardDescription.read_all([sockets])[0], log)
             stack.callback(card.stop)
         except BaseException:
             process.kill()

@@ -84,21 +84,27 @@ class Function:
         bars: Mapping[int, Bar],
         sriov: Sriov | None = None,
         is_vf: bool = False,
+        assigned: bool = False,
         bus_master_at_reset: bool | None = None,
     ) -> None:
         """Build the function.
 
-        `index` is the VFID: 0 for a PF or a plain device, n for VF n. `bus_master_at_reset` says what COMMAND bit 2
-        reads after a reset; by default 1 for a PF, so that firmware and kernels switch the client's DMA on early
-        (VF BARs may be programmed by DMA), 0 for others. Raises ValueError naming what does not fit.
+        `index` is the VFID: 0 for a PF or a plain device, n for VF n. `assigned` is for a VF that a guest has without
+        its PF: it looks like a device of its own then, as hypervisors make a VF look that they pass on.
+        `bus_master_at_reset` says what COMMAND bit 2 reads after a reset; by default 1 for a PF, so that firmware and
+        kernels switch the client's DMA on early (VF BARs may be programmed by DMA), 0 for others. Raises ValueError
+        naming what does not fit.
         """
         if is_vf and sriov is not None:
             raise ValueError(f"{name}: a VF cannot have an SR-IOV capability")
+        if assigned and not is_vf:
+            raise ValueError(f"{name}: only a VF can be assigned to a guest without its PF")
         self.name = name
         self.index = index
         self.executor = executor
         self.identity = identity
         self.is_vf = is_vf
+        self.assigned = assigned
         self.sriov = sriov
         self.physical: Sriov | None = None
         """VFs: the capability of the PF that they were attached to."""
@@ -134,10 +140,11 @@ class Function:
 
     def _header(self, bus_master: bool) -> list[ConfigRegister]:
         who = self.identity
+        bare_vf = self.is_vf and not self.assigned
         # VFs read 0xffff in both ids (SR-IOV spec, 3.4.1.1): scans skip them, the PF tells what they are.
-        vendor, device = (0xFFFF, 0xFFFF) if self.is_vf else (who.vendor, who.device)
+        vendor, device = (0xFFFF, 0xFFFF) if bare_vf else (who.vendor, who.device)
         # A VF's memory enable is not the guest's to see, but the client maps its BARs by it: so it is kept as written.
-        command = COMMAND_MEMORY | COMMAND_MASTER | (0 if self.is_vf else 0x540)
+        command = COMMAND_MEMORY | COMMAND_MASTER | (0 if bare_vf else 0x540)
         return [
             ConfigRegister("VENDOR_ID", 0x00, 2, reset=vendor),
             ConfigRegister("DEVICE_ID", 0x02, 2, reset=device),
@@ -147,12 +154,12 @@ class Function:
                 2,
                 reset=COMMAND_MASTER if bus_master else 0,
                 writable=command,
-                sticky=COMMAND_MEMORY if self.is_vf else 0,
+                sticky=COMMAND_MEMORY if bare_vf else 0,
             ),
             ConfigRegister("STATUS", 0x06, 2, reset=0x10 if self.capabilities else 0, w1c=0xF900),
             ConfigRegister("REVISION_ID", 0x08, 1, reset=who.revision),
             ConfigRegister("CLASS_CODE", 0x09, 3, reset=who.class_code),
-            ConfigRegister("CACHE_LINE_SIZE", 0x0C, 1, writable=0 if self.is_vf else 0xFF),
+            ConfigRegister("CACHE_LINE_SIZE", 0x0C, 1, writable=0 if bare_vf else 0xFF),
             ConfigRegister("LATENCY_TIMER", 0x0D, 1),
             ConfigRegister("HEADER_TYPE", 0x0E, 1),
             ConfigRegister("BIST", 0x0F, 1),
@@ -160,7 +167,7 @@ class Function:
             ConfigRegister("SUBSYSTEM_VENDOR_ID", 0x2C, 2, reset=who.subsystem_vendor),
             ConfigRegister("SUBSYSTEM_ID", 0x2E, 2, reset=who.subsystem),
             ConfigRegister("EXPANSION_ROM", 0x30, 4),
-            ConfigRegister("INTERRUPT_LINE", 0x3C, 1, writable=0 if self.is_vf else 0xFF),
+            ConfigRegister("INTERRUPT_LINE", 0x3C, 1, writable=0 if bare_vf else 0xFF),
             ConfigRegister("INTERRUPT_PIN", 0x3D, 1),
             ConfigRegister("MIN_GNT", 0x3E, 1),
             ConfigRegister("MAX_LAT", 0x3F, 1),

@@ -54,8 +54,12 @@ class Sriov(Capability):
         first_offset: int = 1,
         stride: int = 1,
         offset: int | None = None,
+        programs_bars: bool = True,
     ) -> None:
-        """`vf_bars` maps a BAR number (0, 2, 4) to the size of one VF's. Raises ValueError naming what is wrong."""
+        """`vf_bars` maps a BAR number (0, 2, 4) to the size of one VF's. Raises ValueError naming what is wrong.
+
+        `programs_bars` false is for VFs that are not in the PF's guest: there is nothing to program there.
+        """
         super().__init__(offset)
         if not 1 <= total_vfs <= 255:
             raise ValueError(f"capability SR-IOV: {total_vfs} VFs, allowed are 1 to 255 (all on the PF's bus)")
@@ -77,6 +81,7 @@ class Sriov(Capability):
         """The VFs' functions by VFID, as far as they were attached."""
         self.on_enable: list[Callable[[list[int]], None]] = []
         self.on_disable: list[Callable[[list[int]], None]] = []
+        self.programs_bars = programs_bars
         self.programming = VfBarProgramming(self)
         """What became of the VF BARs in the client."""
         self._enabled_vfs = 0
@@ -124,6 +129,8 @@ class Sriov(Capability):
             raise ValueError(f"{function.name}: BAR sizes {sizes} differ from the PF's VF BARs {self.vf_bars}")
         self.functions[vfid] = function
         function.physical = self
+        if not self.programs_bars:
+            return
 
         def command_written(old: int, written: int) -> None:
             if not written & COMMAND_MEMORY and vfid <= self._enabled_vfs and self.memory_enabled:
@@ -178,7 +185,7 @@ class Sriov(Capability):
             else:
                 self._disable()
         self._lock_registers()
-        if (old ^ new) & (VF_ENABLE | VF_MEMORY_ENABLE):
+        if (old ^ new) & (VF_ENABLE | VF_MEMORY_ENABLE) and self.programs_bars:
             self.programming.update()
 
     def _command_written(self, old: int, written: int) -> None:
@@ -231,7 +238,7 @@ class Sriov(Capability):
         self._lock_registers()
         if machine:
             self.programming.forget()
-        elif was_enabled:
+        elif was_enabled and self.programs_bars:
             self.programming.update()
 
     def client_gone(self) -> None:

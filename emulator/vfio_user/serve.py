@@ -13,7 +13,7 @@ import trio
 from emulator.card import Card
 from emulator.control import Control
 from emulator.pci.transport import Served
-from emulator.qemu_arguments import DESCRIPTION_FILE, CardDescription
+from emulator.qemu_arguments import CARD_FOLDER, DESCRIPTION_FILE, CardDescription
 from emulator.vfio_user.control_server import serve_control
 from emulator.vfio_user.qtest import QtestPeer
 from emulator.vfio_user.server import SocketFolder, serve_functions, socket_folder
@@ -32,6 +32,24 @@ class Backend(Protocol):
         ...
 
 
+async def serve_cards(
+    cards: Sequence[Card],
+    path: Path,
+    ready: Callable[[CardDescription], None],
+    poll_seconds: float = 0.0,
+) -> None:
+    """As `serve_card`, for several: each in a folder of its own in `path`, and one qtest socket for all of them."""
+    async with socket_folder(path) as folder:
+        with ExitStack() as stack:
+            qtest = QtestPeer(folder.listen("qtest"))
+            stack.callback(qtest.close)
+            qtest.start()
+            async with trio.open_nursery() as nursery:
+                for number, card in enumerate(cards, 1):
+                    one = partial(serve_card, qtest=qtest)
+                    nursery.start_soon(one, card, path / f"{CARD_FOLDER}{number}", ready, poll_seconds)
+
+
 async def serve_card(
     card: Card,
     path: Path,
@@ -40,20 +58,24 @@ async def serve_card(
     *,
     backend: Backend | None = None,
     served: Sequence[Served] | None = None,
+    qtest: QtestPeer | None = None,
 ) -> None:
     """Run `card` and serve it in the folder `path` until cancelled. Raises `ServerError`.
 
-    `backend` is this project's own unless given; `served` are stand-ins for the card's functions, if there are any.
+    `backend` is this project's own unless given; `served` are stand-ins for the card's functions, if there are any;
+    `qtest` is what several cards share, a card alone has one of its own.
     """
     backend = backend or partial(serve_functions, poll_seconds=poll_seconds)
     async with socket_folder(path) as folder:
         with ExitStack() as stack:
-            qtest = QtestPeer(folder.listen("qtest"))
-            stack.callback(qtest.close)
-            for function in card.functions:
-                if function.sriov is not None:
-                    function.sriov.programming.routes.insert(0, qtest)
-            qtest.start()
+            programmed = [f.sriov.programming for f in card.functions if f.sriov is not None and f.sriov.programs_bars]
+            if programmed and qtest is None:
+                qtest = QtestPeer(folder.listen("qtest"))
+                stack.callback(qtest.close)
+                qtest.start()
+            for programming in programmed:
+                assert qtest is not None
+                programming.routes.insert(0, qtest)
             stack.callback(card.stop)
             card.start()
             control = folder.listen("control")
@@ -62,11 +84,14 @@ async def serve_card(
 
             def listening(sockets: dict[str, str]) -> None:
                 description = CardDescription.of(
-                    card, sockets, qtest=qtest.path, control=str(folder.socket_path("control"))
+                    card,
+                    sockets,
+                    qtest=qtest.path if programmed and qtest else None,
+                    control=str(folder.socket_path("control")),
                 )
                 description.write(folder.path)
                 ready(description)
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve_control, Control(card), control)
-                nursery.start_soon(backend, served or card.functions, folder, listening)
+                nursery.start_soon(backend, served or card.served, folder, listening)

@@ -16,9 +16,9 @@ import pytest
 
 from emulator import lab as labs
 from emulator.guest import MissingEnvironment, locate
-from emulator.lab import Lab
+from emulator.lab import Lab, open_card, open_guest
 
-__all__ = ["Lab", "open_lab"]
+__all__ = ["Lab", "open_card", "open_guest", "open_lab"]
 
 
 @contextmanager

@@ -74,6 +74,15 @@ class Client:
         """The function's GGTT."""
         return self.function.ggtt_space
 
+    @property
+    def listening(self) -> bool:
+        """Whether events reach the host: its CT buffer is enabled."""
+        return self.ctb.enabled
+
+    def takes_unasked(self, dwords: int) -> bool:
+        """Whether the host has room for an event of `dwords` that another host causes."""
+        return self.ctb.takes_unasked(dwords)
+
     def reset(self) -> None:
         """Forget everything that the host told (VF_RESET, GuC reset)."""
         self.ctb.reset()
@@ -220,9 +229,9 @@ class Guc:
         self.refusals = 0
         """Requests that were answered with a failure."""
 
-    def add_client(self, function: XeFunction) -> Client:
-        """Serve `function`; its VFID must be the next one."""
-        client = Client(self, function)
+    def add_client(self, function: XeFunction, kind: type[Client] = Client) -> Client:
+        """Serve `function` as a `kind` of client; its VFID must be the next one."""
+        client = kind(self, function)
         self.clients.append(client)
         function.registers.add(client.mailbox.registers())
         if function.vfid:

@@ -115,6 +115,12 @@ class Boot:
         self.running = False
         self.huc_loaded = False
 
+    def run_without_driver(self, version: tuple[int, int, int], interface: tuple[int, int, int]) -> None:
+        """The firmware runs, and so does the HuC's, though no driver has loaded any. On the executor."""
+        self.huc_loaded = self._gt.index > 0
+        self.authenticate_huc()
+        self._run(version, interface)
+
     def authenticate_huc(self) -> bool:
         """H2G AUTHENTICATE_HUC; whether there is a HuC to authenticate."""
         if self.huc_loaded:
@@ -145,8 +151,10 @@ class Boot:
         if header is None:
             self._poke(GUC_STATUS, _AUTH_BAD | _RSA_FAILED)
             return
-        self.version = _version(header[16])
-        self.submission_version = _version(header[17])
+        self._run(_version(header[16]), _version(header[17]))
+
+    def _run(self, version: tuple[int, int, int], interface: tuple[int, int, int]) -> None:
+        self.version, self.submission_version = version, interface
         self.running = True
         self.boots += 1
         self._poke(GUC_STATUS, READY)

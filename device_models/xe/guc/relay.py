@@ -25,9 +25,9 @@ class Relay:
         relay_id, relayed = message.payload[0], message.payload[1:]
         self._check(relayed)
         pf = self._guc.pf
-        if not pf.ctb.enabled:
+        if not pf.listening:
             raise GucError(CTB_NOT_REGISTERED, "the PF has no CT buffer")
-        if not pf.ctb.takes_unasked(len(relayed) + 4):
+        if not pf.takes_unasked(len(relayed) + 4):
             # A VF that floods the PF's ring must not cost it answers to others.
             raise GucError(CTB_FULL, "the PF has not read what was relayed before")
         pf.event(actions.RELAY_FROM_VF, client.vfid, relay_id, *relayed)

@@ -80,7 +80,7 @@ class Sriov:
         """A PCI FLR of VF `vfid` happened: stop serving it until the PF has cleaned up (FLR_FINISH)."""
         client = self._guc.clients[vfid]
         self._guc.reset_client(client)
-        if self._guc.boot.running and self._guc.pf.ctb.enabled:
+        if self._guc.boot.running and self._guc.pf.listening:
             client.state = FLR
             self._note_reset(client, began=True)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR)

@@ -1,0 +1,164 @@
+"""What each topology puts behind sockets, how it looks, and which QEMU gets what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from emulator.interconnect import Space
+from emulator.pci.function import COMMAND
+from emulator.qemu_arguments import CardDescription, cards_arguments, iommu_arguments, machine_arguments, needs_iommu
+from emulator.testing import FakeTransport
+from tests.unit.xe.conftest import Bench
+from tests.unit.xe.guc_driver import GucDriver
+from tests.unit.xe.test_guc_sriov import PROVISIONED, configure, enable_vfs
+
+_SRIOV = 0x320
+
+
+def described(bench: Bench, folder: str = "/s") -> CardDescription:
+    sockets = {function.name: f"{folder}/{function.name}.sock" for function in bench.card.served}
+    return CardDescription.of(bench.card, sockets, qtest=None, control=None)
+
+
+def attached(arguments: list[str]) -> dict[str, str]:
+    """Sockets by PCI address, of the devices in QEMU arguments."""
+    devices = [json.loads(word) for word in arguments if word.startswith("{")]
+    return {f"{device['bus']}/{device['addr']}": device["socket"]["path"] for device in devices}
+
+
+def test_in_the_same_guest_all_functions_are_attached_together(make_bench: Callable[..., Bench]) -> None:
+    card = described(make_bench(vfs=2))
+    assert attached(cards_arguments([card])) == {
+        "vfuport/0.0": "/s/pf.sock",
+        "vfuport/0.1": "/s/vf1.sock",
+        "vfuport/0.2": "/s/vf2.sock",
+    }
+
+
+def test_split_gives_placeholders_to_the_pf_s_guest_and_vfs_to_others(make_bench: Callable[..., Bench]) -> None:
+    card = described(make_bench(vfs=2, topology="split"))
+    assert attached(cards_arguments([card])) == {
+        "vfuport/0.0": "/s/pf.sock",
+        "vfuport/0.1": "/s/vf1-placeholder.sock",
+        "vfuport/0.2": "/s/vf2-placeholder.sock",
+    }
+    assert attached(cards_arguments([card], functions=["vf2"])) == {"vfuport/0.0": "/s/vf2.sock"}
+    assert attached(cards_arguments([card], functions=["vf1", "vf2"])) == {
+        "vfuport/0.0": "/s/vf1.sock",
+        "vfuport/0.1": "/s/vf2.sock",
+    }
+
+
+def test_vf_only_serves_the_vfs_and_no_pf(make_bench: Callable[..., Bench]) -> None:
+    card = described(make_bench(vfs=2, topology="vf-only"))
+    assert attached(cards_arguments([card])) == {"vfuport/0.0": "/s/vf1.sock", "vfuport/0.1": "/s/vf2.sock"}
+
+
+def test_nested_asks_for_a_viommu(make_bench: Callable[..., Bench]) -> None:
+    plain, nested = described(make_bench(vfs=2)), described(make_bench(vfs=2, topology="nested"))
+    assert not needs_iommu([plain])
+    assert needs_iommu([plain, nested])
+    assert "kernel-irqchip=split" in " ".join(machine_arguments(iommu=True))
+    assert "intel-iommu" in " ".join(iommu_arguments())
+
+
+def test_cards_of_one_machine_have_ports_of_their_own_and_one_qtest_socket(make_bench: Callable[..., Bench]) -> None:
+    cards = [described(make_bench(vfs=1), folder) for folder in ("/a", "/b")]
+    arguments = cards_arguments([CardDescription(**{**vars_of(card), "qtest": "/a/qtest"}) for card in cards])
+    assert attached(arguments) == {
+        "vfuport/0.0": "/a/pf.sock",
+        "vfuport/0.1": "/a/vf1.sock",
+        "vfuport2/0.0": "/b/pf.sock",
+        "vfuport2/0.1": "/b/vf1.sock",
+    }
+    assert arguments.count("-qtest") == 1
+    chassis = [word for word in arguments if word.startswith("pcie-root-port")]
+    assert [f"chassis={n},slot={n}" in port for n, port in enumerate(chassis, 1)] == [True, True]
+
+
+def vars_of(card: CardDescription) -> dict[str, Any]:
+    return {name: getattr(card, name) for name in CardDescription.__dataclass_fields__}
+
+
+@pytest.mark.parametrize("topology", ["split", "vf-only"])
+def test_a_vf_in_a_guest_of_its_own_looks_like_a_device_of_its_own(
+    make_bench: Callable[..., Bench], topology: str
+) -> None:
+    vf = make_bench(vfs=1, topology=topology).gpu.functions[1].pci
+    assert vf.config.read(0, 4) == 0xE2128086
+    vf.config.write(COMMAND, 2, 0x6)
+    assert vf.config.read(COMMAND, 2) == 0x6
+    vf.config.write(COMMAND, 2, 0)
+    vf.config.reset(keep_sticky=True)
+    assert vf.config.read(COMMAND, 2) == 0
+    names = [capability.name for capability in vf.capabilities]
+    assert "ARI" not in names
+
+
+def test_a_placeholder_has_the_vf_s_ids_and_no_bar_and_no_driver_looks_for_its_class(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(vfs=1, topology="split")
+    placeholder = bench.card.served[1]
+    assert placeholder.name == "vf1-placeholder"
+    assert placeholder.config.read(0, 4) == 0xFFFFFFFF, "a VF has no ids of its own"
+    assert placeholder.config.read(0x08, 4) >> 8 == 0xFF0000
+    assert not placeholder.bars
+
+
+def test_enabling_vfs_that_are_elsewhere_programs_no_bars(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(vfs=1, topology="split")
+    enable_vfs(bench, 1)
+    assert bench.pf.pci.sriov.programming.wait(1).state == "idle"
+    assert bench.gpu.gts[0].guc.clients[1].present
+
+
+def split_driver(bench: Bench) -> GucDriver:
+    """The PF's driver of a split card whose VF is provisioned and enabled."""
+    bench.map_ggtt(0x1000000, 1 << 20, 1 << 20)
+    driver = GucDriver(bench)
+    driver.boot()
+    driver.start_ct()
+    configure(driver, 1, PROVISIONED)
+    enable_vfs(bench, 1)
+    driver.received()
+    return driver
+
+
+@pytest.mark.parametrize("how", ["flr", "guest reset", "placeholder"])
+def test_a_reset_of_the_vf_or_of_its_guest_is_an_flr_for_the_pf_s_driver(
+    make_bench: Callable[..., Bench], how: str
+) -> None:
+    bench = make_bench(vfs=1, topology="split")
+    driver = split_driver(bench)
+    vf = bench.gpu.functions[1].pci
+    {
+        "flr": vf.function_level_reset,
+        "guest reset": vf.reset,
+        "placeholder": bench.card.served[1].function_level_reset,
+    }[how]()
+    bench.settle()
+    assert driver.events() == [(0x90005106, 1, 1)]
+
+
+def test_dma_of_a_vf_elsewhere_is_its_own_guest_s_even_at_addresses_of_the_pf_s_bars(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(vfs=1, topology="split")
+    pf, vf = bench.pf.pci, bench.gpu.functions[1].pci
+    transports = {function: FakeTransport(size=32 << 20, shared=32 << 20) for function in (pf, vf)}
+    for function, transport in transports.items():
+        function.attached(transport)
+        function.config.write(COMMAND, 2, 6)
+    pf.config.write(0x10, 4, 0x1000000)
+    bench.settle()
+
+    def write() -> None:
+        bench.card.fabric.write(vf, Space.SYSTEM, 0x1244000, b"mine", "system")
+
+    bench.run(write)
+    assert {(e.initiator, e.owner, e.interconnect) for e in bench.card.fabric.ledger} == {("vf1", "guest", "host_dma")}
