@@ -193,7 +193,8 @@ class Card:
         assert plugin.factory is not None
         with _located("device", config.source):
             self.model: DeviceModel = plugin.factory(self, config.options)
-        self.served = self.served or self.functions
+        if not self.served:
+            self.served += self.functions
         self.fabric.interconnects = [
             self.make_interconnect(item.name, item.options, f"interconnects[{index}]")
             for index, item in enumerate(config.interconnects)
