@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Protocol
 from emulator.executor import Executor
 from emulator.faults import Faults
 from emulator.interconnect import Fabric, Initiator, Interconnect, Space
+from emulator.leases import Leases
 from emulator.memory import Memory
 from emulator.observe.accesses import trace_fabric, trace_function, trace_registers
 from emulator.observe.links import trace_links
@@ -31,6 +32,7 @@ from emulator.observe.stalls import StallWatchdog
 from emulator.observe.trace import Tracer
 from emulator.options import CardError, Option, check_options, unknown
 from emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from emulator.peers import Dial
 from emulator.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError, load_plugin
 from emulator.registers import RegisterFile
 
@@ -195,6 +197,10 @@ class Card:
             self.model: DeviceModel = plugin.factory(self, config.options)
         if not self.served:
             self.served += self.functions
+        self.leases = Leases(self)
+        """What others use of its memory, outside of this process."""
+        self.dial: Dial | None = None
+        """The way to cards in other processes; there is one once the card is served."""
         self.fabric.interconnects = [
             self.make_interconnect(item.name, item.options, f"interconnects[{index}]")
             for index, item in enumerate(config.interconnects)

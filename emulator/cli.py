@@ -25,6 +25,7 @@ from emulator.card_file import annotated_card
 from emulator.conformance import main as run_conformance
 from emulator.control_cli import register as register_control
 from emulator.doctor import examine
+from emulator.export_cli import register as register_export
 from emulator.guest import GuestError, locate
 from emulator.guest.accelerator import choose
 from emulator.guest.cli import app as guest_app
@@ -368,6 +369,7 @@ def plugins_list(
 
 register_control(app)
 register_observation(app)
+register_export(app)
 
 
 @app.command("card", epilog="Example: vfio-user-xe card --default > my-card.toml")

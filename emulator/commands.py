@@ -98,6 +98,10 @@ class _Commands:
             for window in self._card.fabric.open_windows()
         ]
 
+    def leases(self) -> list[dict[str, Any]]:
+        """Memory of the card that is used outside of its process now."""
+        return [lease.as_dict() for lease in self._card.leases]
+
     def read(self, function: str, space: str, address: int, length: int) -> str:
         """Bytes as the function reads them, in hexadecimal; `space` is "device" or "system"."""
         if not 0 < length <= MAX_LENGTH:

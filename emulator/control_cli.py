@@ -87,8 +87,7 @@ def ledger(
 def verdict_lines(verdicts: dict[str, Any]) -> list[str]:
     """What the command `verdicts` tells, in words."""
     lines = [
-        f"{path['initiator']} reached {path['owner']}'s memory: {path['path']}"
-        f" ({path['zero-copy']} accesses by device address, {path['legacy']} as a PCI device)"
+        f"{path['initiator']} reached {path['owner']}'s memory: {path['path']} ({_counts(path)})"
         for path in verdicts["paths"]
     ]
     lines += [
@@ -98,6 +97,12 @@ def verdict_lines(verdicts: dict[str, Any]) -> list[str]:
     ]
     lines += [f"FOREIGN: {path['initiator']} reached {path['owner']}'s memory" for path in verdicts["foreign"]]
     return lines or ["no function reached another's memory"]
+
+
+def _counts(path: dict[str, Any]) -> str:
+    words = {"zero-copy": "accesses by device address", "legacy": "as a PCI device"}
+    others = {name: f"over {name}" for name in path if name not in (*words, "initiator", "owner", "path")}
+    return ", ".join(f"{path[name]} {text}" for name, text in {**words, **others}.items())
 
 
 def history_lines(owners: dict[str, Any]) -> list[str]:

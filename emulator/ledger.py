@@ -21,6 +21,9 @@ LEGACY_LINKS = ("p2p", "host_dma")
 UNSHARED = "unshared"
 """Owner of what a client maps for DMA without a descriptor: a BAR of some device, or memory that is not shared."""
 
+ELSEWHERE = ":"
+"""In the name of an owner on another card: "card:function"."""
+
 KERNEL = "kernel "
 """Prefix of the kind of accesses that a driver makes for itself (it clears a VF's memory, say)."""
 STALE = "stale "
@@ -117,11 +120,14 @@ class Ownership:
         self.changes: deque[Change] = deque(maxlen=HISTORY)
         self.resets: deque[Reset] = deque(maxlen=HISTORY)
         self._before: dict[str, dict[LedgerEntry, tuple[int, int]]] = {}
+        self.on_event: list[Callable[[dict[str, Any]], None]] = []
+        """Called with {"event": "reset_began", "reset_ended" or "changed", "owner": name}; the name is the new owner's."""
 
     def changed(self, address: int, length: int, old: str, new: str) -> None:
         """`[address, address + length)` in device addresses now belongs to `new`."""
         if old != new:
             self.changes.append(Change(self._ledger.now(), address, length, old, new))
+            self._tell("changed", new)
 
     def reset_began(self, owner: str) -> None:
         """Function `owner` is being reset; until `reset_ended` nobody should use its memory. May be told twice."""
@@ -132,6 +138,7 @@ class Ownership:
                 if entry.owner == owner:
                     self._before[owner][entry] = entry.reads, entry.writes
                     entry.since = None
+            self._tell("reset_began", owner)
 
     def reset_ended(self, owner: str) -> None:
         """The reset is finished."""
@@ -141,6 +148,11 @@ class Ownership:
                 reset.accesses = self._since(owner)
                 reset.ended = self._ledger.now()
             del self._before[owner]
+            self._tell("reset_ended", owner)
+
+    def _tell(self, event: str, owner: str) -> None:
+        for callback in self.on_event:
+            callback({"event": event, "owner": owner})
 
     def history(self, address: int | None = None) -> list[dict[str, Any]]:
         """The changes in their order; with `address` only those of the page that it is in."""
@@ -232,8 +244,9 @@ class Ledger:
     def verdicts(self, functions: list[str]) -> dict[str, Any]:
         """What the accesses say, for a card with these functions.
 
-        `paths`: for each pair of functions how the one reached the other's memory ("zero-copy", "legacy", or "both"), with
-        the counts; owner "unshared" is memory that the client did not say whose it is. `stale`: accesses through
+        `paths`: for each pair of functions how the one reached the other's memory ("zero-copy", "legacy", or "both"; else
+        the interconnect's name), with the counts; owner "unshared" is memory that the client did not say whose it is,
+        "b580:vf1" that of a function of another card. `stale`: accesses through
         translations older than the memory's owner, and accesses to a function's memory during its reset. `foreign`:
         pairs in which a VF reached memory that is another function's. What drivers do for themselves is left out.
         """
@@ -242,7 +255,8 @@ class Ledger:
         for entry in self:
             if entry.kind.startswith(STALE):
                 stale.append({"reason": "the memory's owner changed", **entry.as_dict()})
-            if entry.owner == entry.initiator or _of_driver(entry) or entry.owner not in (*functions, UNSHARED):
+            known = entry.owner in (*functions, UNSHARED) or ELSEWHERE in entry.owner
+            if entry.owner == entry.initiator or _of_driver(entry) or not known:
                 continue
             found = counts.setdefault((entry.initiator, entry.owner), {"zero-copy": 0, "legacy": 0})
             way = (
@@ -259,7 +273,7 @@ class Ledger:
             {"initiator": initiator, "owner": owner, "path": _path(found), **found}
             for (initiator, owner), found in sorted(counts.items())
         ]
-        foreign = [p for p in paths if p["initiator"] != functions[0] and p["owner"] in functions]
+        foreign = [p for p in paths if p["initiator"] != functions[0] and p["owner"] != UNSHARED]
         return {"paths": paths, "stale": stale, "foreign": foreign}
 
 

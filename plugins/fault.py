@@ -1,7 +1,8 @@
-"""`fault`: another interconnect that breaks: it fails, corrupts what is read, or loses its path in the middle of its use.
+"""`fault`: another interconnect that breaks: it fails, corrupts what passes, or loses its path in the middle of its use.
 
-The fault is a fault point of the card ("interconnect.fault"): options arm it when the card starts, and the control socket's
-`inject` and `heal` at any time.
+The fault is a fault point of the card, "interconnect.fault" unless `point` names another: options arm it when the card
+starts, and the control socket's `inject` and `heal` at any time. Links with the same point share it: what is injected
+happens on whichever of them is used first.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from emulator.interconnect import AccessFault, Window
 from plugins.wrapping import WRAPPER_OPTIONS, WatchedWindow, Wrapper
 
 FAIL, CORRUPT, REVOKE = "fail", "corrupt", "revoke"
-_CORRUPTION = 0xA5
+_WRONG_READ, _WRONG_WRITE = 0xA5, 0x5A
+"""What a wrong byte is XORed with: not the same, or a byte that is wrong both ways would be right."""
+_PAGE_SHIFT = 12
 
 
 class Fault(Wrapper):
@@ -27,13 +30,14 @@ class Fault(Wrapper):
         Option("times", "int", 1, "how often it happens; 0: from then on always", minimum=0),
         Option("page", "int", -1, "only at the 4 KiB page of this number in the initiator's space; -1: anywhere"),
         Option("armed", "bool", True, "whether it is armed when the card starts"),
+        Option("point", "str", "interconnect.fault", "the fault point that arms it"),
     )
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
         super().__init__("fault", card, options)
         self.mode: str = options["mode"]
         self.page: int = options["page"]
-        self.point = card.faults.point("interconnect.fault", f"an access over {self.inner.name}: {self.mode}")
+        self.point = card.faults.point(str(options["point"]), f"an access over {self.inner.name}: {self.mode}")
         if options["armed"]:
             self.point.arm(options["after"], options["times"])
 
@@ -47,27 +51,39 @@ class _Breaking(WatchedWindow):
     def __init__(self, inner: Window, link: Fault) -> None:
         super().__init__(inner)
         self._link = link
-        self._corrupt = False
+        self._corrupt: int | None = None
+        """Which byte of the access that is going on is to be wrong."""
 
     def before(self, offset: int, length: int, write: bool) -> None:
         link = self._link
+        self._corrupt = None
+        at = 0
         if link.page >= 0:
-            first, last = (self.address + offset) >> 12, (self.address + offset + length - 1) >> 12
-            if not first <= link.page <= last:
+            start = self.address + offset
+            at = max(0, (link.page << _PAGE_SHIFT) - start)
+            if at >= length or start >> _PAGE_SHIFT > link.page:
                 return
-        self._corrupt = False
         if not link.point.armed or (arguments := link.point.take()) is None:
             return
         mode = arguments.get("mode", link.mode)
         if mode == CORRUPT:
-            self._corrupt = True
+            self._corrupt = at
             return
         if mode == REVOKE:
             self.valid = False
         reason = "the path was revoked (injected)" if mode == REVOKE else "the link failed (injected)"
-        raise AccessFault(self.initiator, self.space, self.address + offset, reason)
+        raise AccessFault(self.initiator, self.space, self.address + offset + at, reason)
 
     def after_read(self, offset: int, data: bytes) -> bytes:
-        if not self._corrupt or not data:
-            return data
-        return bytes([data[0] ^ _CORRUPTION]) + data[1:]
+        return self._corrupted(data, _WRONG_READ)
+
+    def before_write(self, offset: int, data: bytes | memoryview) -> bytes | memoryview:
+        return self._corrupted(data, _WRONG_WRITE) if self._corrupt is not None else data
+
+    def _corrupted(self, data: bytes | memoryview, how: int) -> bytes:
+        at = self._corrupt
+        if at is None or at >= len(data):
+            return bytes(data)
+        wrong = bytearray(data)
+        wrong[at] ^= how
+        return bytes(wrong)

@@ -1,75 +1,87 @@
-"""`p2p`: PCI peer-to-peer. An access by bus address that lands in a BAR of a function of the same card.
+"""`p2p`: PCI peer-to-peer. An access by bus address that lands in a BAR of another function: of the same card, or of one
+in another server process (`peers`).
 
 A switch decodes such an address before any IOMMU sees it; so this interconnect is asked before `host_dma`, which would send it
-to the client. The access goes through the owner's own rules: its BAR must be decoded (COMMAND, VF Enable and VF MSE), and
+to the client. The access goes through the owner's own rules: its BAR must be decoded (COMMAND, VF Enable and VF MSE, D0), and
 where the BAR is a window of device memory, the owner's own translation applies (VF BAR2 is a window of GDPA). With ACS
 redirect and a translating IOMMU the initiator uses IOVAs instead, which are no bus addresses: those pass on to `host_dma`.
+With `acs_redirect` everything does, as through ports that send every peer request up to the root complex.
 """
 
 from __future__ import annotations
 
-import bisect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from emulator.card import Card, Option
 from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
 from emulator.memory import PAGE_SIZE
-from emulator.pci.bars import BAR0_OFFSET, BARS, Bar
-from emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, Function
-from emulator.pci.sriov import CONTROL
+from emulator.pci.bars import Bar, read_registers, write_registers
+from emulator.pci.function import COMMAND, COMMAND_MASTER, Function
 from emulator.pci.transport import AccessHandler
-
-_ADDRESS_MASK = ~0xF
-
-NOBODY = "none"
-"""Owner, in the ledger, of the part of a VF's BAR2 that its VF has no memory for."""
+from plugins.peering import NOBODY, PeerMemory, PeerRefused, Reach
 
 
 class P2p:
-    """BARs of the card's functions, reached by bus address from any of its functions."""
+    """BARs of functions, reached by bus address."""
 
     API_VERSION = (1, 0)
     OPTIONS: tuple[Option, ...] = (
         Option("registers", "bool", True, "whether trapped BARs (registers) are reached too, dword by dword"),
+        Option("acs_redirect", "bool", False, "leave every peer request to the root complex: nothing is reached here"),
+        Option("peers", "str", "", "socket folders, joined by ':', of servers of other cards in the same machine"),
     )
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
         self.name = "p2p"
         self._card = card
-        self._registers = bool(options["registers"])
-        self._known: list[tuple[int, int, Function, int, Bar]] | None = None
-        # Interconnects are made after the functions: whatever changes which BARs are decoded drops what is known.
-        for function in card.functions:
-            function.on_reset.append(self._changed)
-            function.config.watch(COMMAND, 2, self._changed)
-            for index in range(BARS):
-                function.config.watch(BAR0_OFFSET + 4 * index, 4, self._changed)
-            if function.sriov is not None:
-                function.sriov.on_enable.append(self._changed)
-                function.sriov.on_disable.append(self._changed)
-                function.config.watch(function.sriov.offset + CONTROL, 2, self._changed)
+        self.registers = bool(options["registers"])
+        self.redirected = bool(options["acs_redirect"])
+        self._decoder = card.leases.decoder
+        self._peers = [PeerMemory(card, folder, self.name) for folder in options["peers"].split(":") if folder]
+        self._decoder.on_change.append(self._changed)
 
     def open(
         self, initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str
     ) -> Window | None:
-        if space != Space.SYSTEM or not isinstance(initiator, Function) or initiator.assigned:
+        if space != Space.SYSTEM or self.redirected or not isinstance(initiator, Function) or initiator.assigned:
             # What a VF in a guest of its own has for a bus address is not the PF's.
             return None
-        known = self._known
-        if known is None:
-            known = self._known = sorted(self._decoded(), key=lambda decoded: decoded[0])
-        at = bisect.bisect_right(known, address, key=lambda decoded: decoded[0]) - 1
-        if at < 0 or address >= known[at][1]:
-            return None
-        if not initiator.config.peek(COMMAND, 2) & COMMAND_MASTER:
-            raise AccessFault(initiator, space, address, "the function is no bus master (bit 2 of COMMAND is clear)")
-        base, _, owner, index, bar = known[at]
-        return self._inside(initiator, owner, index, bar, address, address - base, length, write, kind)
+        decoded = self._decoder.at(address)
+        if decoded is not None:
+            _check_master(initiator, address)
+            at = address - decoded.base
+            return self._inside(
+                initiator, decoded.function, decoded.number, decoded.bar, address, at, length, write, kind
+            )
+        for peer in self._peers:
+            for bar in peer.bars():
+                if bar.base <= address < bar.base + bar.size:
+                    _check_master(initiator, address)
+                    return self._of_peer(peer, Reach(space, *bar), initiator, address, length, kind)
+        return None
 
-    def _changed(self, *_: object) -> None:
-        self._known = None
-        self._card.fabric.revoke(lambda window: window.entry.interconnect == self.name)
+    def _changed(self) -> None:
+        # What a peer decodes it takes back itself.
+        own = {function.name for function in self._card.functions} | {NOBODY}
+        self._card.fabric.revoke(lambda window: window.entry.interconnect == self.name and window.owner in own)
+
+    def _of_peer(
+        self, peer: PeerMemory, reach: Reach, initiator: Initiator, address: int, length: int, kind: str
+    ) -> Window | None:
+        try:
+            return peer.window(reach, initiator, address, length, kind)
+        except PeerRefused as refused:
+            count = min(length, PAGE_SIZE - address % PAGE_SIZE)
+            if refused.code == "not decoded":
+                return None  # it was when this card was told last
+            if refused.code == "hole":
+                return _Unanswered(
+                    address, count, self._card.fabric.ledger.entry(initiator.name, NOBODY, self.name, kind)
+                )
+            if refused.code == "registers" and self.registers:
+                return peer.registers(reach, initiator, address, count, kind)
+            raise
 
     def _inside(
         self,
@@ -105,24 +117,16 @@ class P2p:
                 count = min(length, start + size - offset)
                 at = region.memory_offset + offset
                 return Window(address, count, region.memory.view[at : at + count], owner.name, entry)
-        if bar.handler is None or not self._registers:
+        if bar.handler is None or not self.registers:
             raise AccessFault(initiator, Space.SYSTEM, address, f"nothing of {owner.name}'s BAR{index} is there")
         following = min((start for start, _ in region.areas if start > offset), default=bar.size)
         return RegisterWindow(address, min(length, following - offset), owner.name, entry, bar.handler, offset)
 
-    def _decoded(self) -> Iterator[tuple[int, int, Function, int, Bar]]:
-        """Every BAR that is decoded now: its first bus address and the one behind it, and whose it is."""
-        sriov = self._card.functions[0].sriov
-        for function in self._card.functions:
-            for index, bar in function.bars.items():
-                base = 0
-                if function.is_vf:
-                    if sriov is not None and sriov.memory_enabled and function.index in sriov.enabled_vfs:
-                        base = sriov.bar_address(index, function.index)
-                elif function.config.peek(COMMAND, 2) & COMMAND_MEMORY:
-                    base = function.config.peek(BAR0_OFFSET + 4 * index, 8 if bar.is_64bit else 4) & _ADDRESS_MASK
-                if base:
-                    yield base, base + bar.size, function, index, bar
+
+def _check_master(initiator: Function, address: int) -> None:
+    if not initiator.config.peek(COMMAND, 2) & COMMAND_MASTER:
+        reason = "the function is no bus master (bit 2 of COMMAND is clear)"
+        raise AccessFault(initiator, Space.SYSTEM, address, reason)
 
 
 class _Unanswered(Window):
@@ -151,17 +155,7 @@ class RegisterWindow(Window):
         self._offset = offset
 
     def _read(self, offset: int, length: int) -> bytes:
-        return b"".join(self._handler.read(at, size).to_bytes(size, "little") for at, size in self._cut(offset, length))
+        return read_registers(self._handler, self._offset + offset, length)
 
     def _write(self, offset: int, data: bytes | memoryview) -> None:
-        start = self._offset + offset
-        for at, size in self._cut(offset, len(data)):
-            self._handler.write(at, size, int.from_bytes(data[at - start : at - start + size], "little"))
-
-    def _cut(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
-        at = self._offset + offset
-        end = at + length
-        while at < end:
-            size = 4 if at % 4 == 0 and end - at >= 4 else 1
-            yield at, size
-            at += size
+        write_registers(self._handler, self._offset + offset, data)

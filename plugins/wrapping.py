@@ -2,12 +2,13 @@
 
     { name = "fault", inner = "iov", initiator = "pf", owner = "vf1", after = 10 }
 
-`inner` names the wrapped interconnect, with options as on the command line ("delay:inner=iov;latency_us=5": inside of an
-option, ';' stands for ','). `initiator`, `owner` and `kind` pick the accesses that are meant; the others pass untouched.
+`inner` names the wrapped interconnect, with options as on the command line. Inside of an option ';' stands for ',', and one
+level deeper ';;': "delay:inner=fault:inner=p2p:registers=no;;acs_redirect=yes;mode=corrupt,latency_us=5". `initiator`, `owner` and `kind` pick the accesses that are meant; the others pass untouched.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from emulator.card import Card, Option, interconnect_config
 from emulator.interconnect import Initiator, Window
 
 ANY = "*"
+_SEPARATORS = re.compile(";+")
 
 WRAPPER_OPTIONS: tuple[Option, ...] = (
     Option("inner", "str", "iov", "the interconnect that is wrapped, with its options: NAME[:KEY=VALUE;...]"),
@@ -33,7 +35,7 @@ class Wrapper(ABC):
     def __init__(self, name: str, card: Card, options: Mapping[str, Any]) -> None:
         self.name = name
         self.card = card
-        config = interconnect_config(str(options["inner"]).replace(";", ","))
+        config = interconnect_config(_SEPARATORS.sub(lambda found: found[0][1:] or ",", str(options["inner"])))
         self.inner = card.make_interconnect(config.name, config.options, "inner")
         self._wanted = {key: str(options[key]) for key in ("initiator", "owner", "kind")}
 
@@ -71,6 +73,10 @@ class WatchedWindow(Window):
         """What the initiator gets of what was read."""
         return data
 
+    def before_write(self, offset: int, data: bytes | memoryview) -> bytes | memoryview:
+        """What is stored of what the initiator writes."""
+        return data
+
     def _read(self, offset: int, length: int) -> bytes:
         self.before(offset, length, False)
         # Not inner.read(): this window counts already.
@@ -78,4 +84,4 @@ class WatchedWindow(Window):
 
     def _write(self, offset: int, data: bytes | memoryview) -> None:
         self.before(offset, len(data), True)
-        self._inner._write(offset, data)
+        self._inner._write(offset, self.before_write(offset, data))

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from device_models.xe.lmtt import Lmtt, LmttFault
 from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from emulator.leases import Shared
 from emulator.memory import PAGE_SIZE, Memory
 
 log = logging.getLogger(__name__)
@@ -71,20 +72,24 @@ class Vram:
         `address` is a DPA for the PF and a GDPA for a VF. None when it is outside of VRAM altogether. Raises
         `AccessFault` when LMTT gives a VF nothing there.
         """
-        vfid = initiator.index
-        if not vfid and not 0 <= address < self.size:
-            return None
-        found = self._locate(vfid, address)
+        found = self._find(initiator, address, length)
         if found is None:
-            raise AccessFault(initiator, Space.DEVICE, address, f"LMTT gives {initiator.name} nothing there")
-        owner, memory, offset = found
-        span = BLOCK_SIZE - (address & _BLOCK_MASK)
-        while span < length:
-            following = self._locate(vfid, address + span)
-            if following is None or following[1] is not memory or following[2] != offset + span:
-                break
-            span += BLOCK_SIZE
-        return self._name(owner), memory.view[offset : offset + min(span, length)]
+            return None
+        owner, memory, offset, span = found
+        return self._name(owner), memory.view[offset : offset + span]
+
+    def share(self, initiator: Initiator, address: int, length: int) -> Shared | None:
+        """As `resolve`, for use outside of this process (`emulator.leases`). From any thread.
+
+        What is found while blocks change hands is out of date when the windows on them are revoked.
+        """
+        found = self._find(initiator, address, length)
+        if found is None:
+            return None
+        owner, memory, offset, span = found
+        blocks = [self.to_dpa(initiator, at) for at in range(address & ~_BLOCK_MASK, address + span, BLOCK_SIZE)]
+        stamp = tuple((dpa, self.changes_of(dpa >> BLOCK_SHIFT)) for dpa in blocks if dpa is not None)
+        return Shared(self._name(owner), memory, offset, span, stamp)
 
     def owner(self, dpa: int) -> int:
         """VFID of the function that has the block at `dpa`, 0 for the PF. Raises ValueError outside of VRAM."""
@@ -186,6 +191,23 @@ class Vram:
         for memory in self._memories.values():
             memory.close()
 
+    def _find(self, initiator: Initiator, address: int, length: int) -> tuple[int, Memory, int, int] | None:
+        """Owner, memory, offset and length of the first contiguous bytes of `[address, +length)`; see `resolve`."""
+        vfid = initiator.index
+        if not vfid and not 0 <= address < self.size:
+            return None
+        found = self._locate(vfid, address)
+        if found is None:
+            raise AccessFault(initiator, Space.DEVICE, address, f"LMTT gives {initiator.name} nothing there")
+        owner, memory, offset = found
+        span = BLOCK_SIZE - (address & _BLOCK_MASK)
+        while span < length:
+            following = self._locate(vfid, address + span)
+            if following is None or following[1] is not memory or following[2] != offset + span:
+                break
+            span += BLOCK_SIZE
+        return owner, memory, offset, min(span, length)
+
     def _locate(self, vfid: int, address: int) -> tuple[int, Memory, int] | None:
         """Owner, memory and offset of the bytes at a device address of `vfid`; None where it has none."""
         if vfid:
@@ -263,10 +285,10 @@ class Vram:
             _move(self._memories[vfid], gdpa, self.memory, dpa, count)
         for dpa, count, (vfid, gdpa) in _runs(coming):
             _move(self.memory, dpa, self.vf_memory(vfid), gdpa, count)
-        self._note(leaving, coming)
         for dpa in changed:
             self._homes[dpa] = claims.get(dpa)
             self._changes[dpa] += 1
+        self._note(leaving, coming)
         self._revoke({self._name(vfid) for _, (vfid, _) in leaving + coming} | {self._name(0)})
         return len(changed)
 

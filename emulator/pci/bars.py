@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from emulator.memory import PAGE_SIZE, Memory
@@ -94,3 +94,22 @@ def bar_registers(index: int, size: int, type_bits: int, base: int = BAR0_OFFSET
             ConfigRegister(f"BAR{index}_HIGH", base + 4 * index + 4, 4, writable=mask >> 32 & 0xFFFFFFFF),
         )
     return registers
+
+
+def read_registers(handler: AccessHandler, offset: int, length: int) -> bytes:
+    """Any number of bytes of trapped registers: cut into aligned dwords, and bytes at the ends, as bulk DMA arrives."""
+    return b"".join(handler.read(at, size).to_bytes(size, "little") for at, size in _cut(offset, length))
+
+
+def write_registers(handler: AccessHandler, offset: int, data: bytes | memoryview) -> None:
+    """Store bytes in trapped registers; see `read_registers`."""
+    for at, size in _cut(offset, len(data)):
+        handler.write(at, size, int.from_bytes(data[at - offset : at - offset + size], "little"))
+
+
+def _cut(offset: int, length: int) -> Iterator[tuple[int, int]]:
+    end = offset + length
+    while offset < end:
+        size = 4 if offset % 4 == 0 and end - offset >= 4 else 1
+        yield offset, size
+        offset += size

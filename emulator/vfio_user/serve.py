@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from socket import SOCK_SEQPACKET
 from typing import Protocol
 
 import trio
@@ -15,6 +16,8 @@ from emulator.control import Control
 from emulator.pci.transport import Served
 from emulator.qemu_arguments import CARD_FOLDER, DESCRIPTION_FILE, CardDescription
 from emulator.vfio_user.control_server import serve_control
+from emulator.vfio_user.memory_client import dial
+from emulator.vfio_user.memory_server import MemoryServer
 from emulator.vfio_user.qtest import QtestPeer
 from emulator.vfio_user.server import SocketFolder, serve_functions, socket_folder
 
@@ -76,8 +79,13 @@ async def serve_card(
             for programming in programmed:
                 assert qtest is not None
                 programming.routes.insert(0, qtest)
+            memory = MemoryServer(card, folder.listen("memory", SOCK_SEQPACKET))
+            card.dial = dial
             stack.callback(card.stop)
             card.start()
+            # After the card's start, so before its stop: who has its memory hears of the end while it is there.
+            stack.callback(memory.close)
+            memory.start()
             control = folder.listen("control")
             stack.callback(control.close)
             stack.callback((folder.path / DESCRIPTION_FILE).unlink, missing_ok=True)

@@ -56,10 +56,10 @@ class SocketFolder:
             path.unlink()
         return path
 
-    def listen(self, name: str) -> socket.socket:
+    def listen(self, name: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A listening UNIX socket of mode 0600, replacing what a dead server left. Raises `ServerError`."""
         path = self.cleared_path(name)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_UNIX, kind)
         try:
             listener.bind(str(path))
             path.chmod(0o600)

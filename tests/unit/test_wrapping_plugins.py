@@ -14,6 +14,9 @@ from emulator.card import Card, CardConfig, CardError
 from emulator.interconnect import AccessFault, Space
 from emulator.pci.function import COMMAND
 from emulator.testing import FakeTransport
+from plugins.delay import Delay
+from plugins.fault import Fault
+from plugins.p2p import P2p
 
 
 @contextmanager
@@ -79,6 +82,30 @@ def test_a_fault_corrupts_what_is_read_at_its_page_only() -> None:
         assert read(card, 0x2000, 3) != b"abc"
 
 
+def test_a_fault_corrupts_what_is_written_where_its_page_begins() -> None:
+    with card_with("fault:inner=host_dma,mode=corrupt,page=2") as card:
+        write(card, 0x1FFE, b"abcd")
+        written = read(card, 0x1FFE, 4)
+        assert (written[:2], written[3:]) == (b"ab", b"d")
+        assert written[2] != ord("c")
+
+
+def test_a_fault_at_a_page_names_the_page() -> None:
+    with card_with("fault:inner=host_dma,page=2") as card:
+        with pytest.raises(AccessFault) as caught:
+            write(card, 0x1000, bytes(0x3000))
+        assert caught.value.address == 0x2000
+        write(card, 0x3000, b"behind it")
+
+
+def test_faults_are_armed_together_or_each_by_a_point_of_its_own() -> None:
+    with card_with("fault:inner=host_dma,point=ram", "fault:inner=iov,armed=false") as card:
+        assert {point["name"]: point["armed"] for point in card.faults.as_list()} == {
+            "interconnect.fault": False,
+            "ram": True,
+        }
+
+
 def test_a_revoked_path_must_be_opened_anew() -> None:
     with card_with("fault:inner=host_dma,mode=revoke") as card:
         function = card.functions[0]
@@ -119,6 +146,16 @@ def test_wrappers_wrap_wrappers(tmp_path: Path) -> None:
     with card_with(f"delay:inner=record:inner=host_dma;file={file},latency_us=0") as card:
         write(card, 0, b"deep")
     assert json.loads(file.read_text())["interconnect"] == "host_dma"
+
+
+def test_options_of_what_is_wrapped_twice_are_set_apart_by_two_semicolons() -> None:
+    with card_with("delay:inner=fault:inner=p2p:registers=false;;acs_redirect=true;mode=corrupt,latency_us=0") as card:
+        (delay,) = card.fabric.interconnects
+        assert isinstance(delay, Delay)
+        assert isinstance(delay.inner, Fault)
+        assert isinstance(delay.inner.inner, P2p)
+        assert (delay.latency, delay.inner.mode) == (0, "corrupt")
+        assert (delay.inner.inner.registers, delay.inner.inner.redirected) == (False, True)
 
 
 def test_an_unknown_inner_interconnect_is_named() -> None:

@@ -1,0 +1,196 @@
+"""A function's memory for other programs of the host: its descriptor, handed to whoever connects to a UNIX socket.
+
+The socket is SOCK_SEQPACKET. A program that connects gets one packet, a JSON object, with a file descriptor:
+
+    {"card": "b580", "function": "vf1", "owner": "vf1", "address": 0,
+     "kind": "memfd", "offset": 0, "length": 8388608}          the memory is [offset, offset + length) of the descriptor
+
+and, when the card takes the memory back, {"event": "revoked", "reason": "..."} and the end of the connection. An end
+without it means the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from emulator.dma_buf import make_dma_buf
+from emulator.memory import PAGE_SIZE
+from emulator.peers import Grant, PeerError
+from emulator.vfio_user.memory_client import MemoryClient, dial
+
+AS_FAR_AS_IT_GOES = 1 << 46
+
+
+class ExportError(Exception):
+    """What cannot be exported, and why."""
+
+
+class Exporter:
+    """An export: `serve` runs it, `close` ends it and removes the socket."""
+
+    def __init__(
+        self, folder: Path, function: str, address: int, length: int, *, read_only: bool = False, dma_buf: bool = True
+    ) -> None:
+        """Take a lease on `[address, +length)` of `function`'s device addresses; length 0: as far as it is in one piece.
+
+        With `dma_buf` it is made a dma-buf where the host can. Raises `ExportError`.
+        """
+        self.reason: str | None = None
+        """Why it was taken back."""
+        self._lock = threading.Lock()
+        self._programs: list[socket.socket] = []
+        self._path: Path | None = None
+        self._listener: socket.socket | None = None
+        self._wake, self._woken = socket.socketpair()
+        self._fd = -1
+        self._peer: MemoryClient | None = None
+        try:
+            self._peer = dial(str(folder), self)
+            self.grant = self._lease(self._peer, function, address, length)
+            self._fd, kind, offset = self._descriptor(self.grant, read_only, dma_buf and not read_only)
+        except (PeerError, OSError) as error:
+            self.close()
+            raise ExportError(str(error)) from None
+        except ExportError:
+            self.close()
+            raise
+        self.description: dict[str, Any] = {
+            "card": self._peer.card,
+            "function": function,
+            "owner": self.grant.owner,
+            "address": address,
+            "kind": kind,
+            "offset": offset,
+            "length": self.grant.length,
+        }
+
+    @staticmethod
+    def _lease(peer: MemoryClient, function: str, address: int, length: int) -> Grant:
+        grant = peer.open(function, address, length or AS_FAR_AS_IT_GOES)
+        if grant.length < length:
+            raise ExportError(
+                f"only {grant.length:#x} of {length:#x} bytes at {address:#x} of {function} are in one piece"
+                f" (memory of {grant.owner}): export them apart"
+            )
+        return grant
+
+    @staticmethod
+    def _descriptor(grant: Grant, read_only: bool, dma_buf: bool) -> tuple[int, str, int]:
+        """The descriptor to hand out, its kind, and where in it the memory begins."""
+        if dma_buf:
+            with suppress(OSError):
+                return make_dma_buf(grant.fd, grant.offset, grant.length), "dma-buf", 0
+        if read_only:
+            return os.open(f"/proc/self/fd/{grant.fd}", os.O_RDONLY | os.O_CLOEXEC), "memfd", grant.offset
+        return os.dup(grant.fd), "memfd", grant.offset
+
+    def listen(self, path: Path) -> None:
+        """Make the socket. Raises `ExportError`."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            _remove_dead(path)
+            listener.bind(str(path))
+            path.chmod(0o600)
+            listener.listen()
+        except OSError as error:
+            listener.close()
+            raise ExportError(f"cannot listen on {path}: {error.strerror or error}") from None
+        self._listener, self._path = listener, path
+
+    def serve(self, once: bool = False, ready: Callable[[], None] | None = None) -> str | None:
+        """Hand the descriptor out until the memory is taken back (returns why), or, `once`, until the first program ends."""
+        assert self._listener is not None
+        poller = select.poll()
+        poller.register(self._listener, select.POLLIN)
+        poller.register(self._woken, select.POLLIN)
+        if ready is not None:
+            ready()
+        while self.reason is None:
+            for fd, _ in poller.poll():
+                if fd == self._listener.fileno():
+                    self._accept(poller)
+                elif fd != self._woken.fileno() and self._ended(fd, poller) and once:
+                    return None
+        return self.reason
+
+    def close(self) -> None:
+        """Hand out nothing more, give the lease back."""
+        if self._peer is not None:
+            self._peer.close()
+        if self._listener is not None:
+            self._listener.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        for program in self._programs:
+            program.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._wake.close()
+        self._woken.close()
+
+    def _accept(self, poller: select.poll) -> None:
+        assert self._listener is not None
+        program, _ = self._listener.accept()
+        with self._lock:
+            # Not after it was taken back, and nobody in between who would not be told.
+            if self.reason is None:
+                with suppress(OSError):
+                    socket.send_fds(program, [json.dumps(self.description).encode()], [self._fd], socket.MSG_DONTWAIT)
+                    self._programs.append(program)
+                    poller.register(program, 0)
+                    return
+        program.close()
+
+    def _ended(self, fd: int, poller: select.poll) -> bool:
+        """A program's connection broke."""
+        poller.unregister(fd)
+        with self._lock:
+            for program in [p for p in self._programs if p.fileno() == fd]:
+                self._programs.remove(program)
+                program.close()
+        return True
+
+    # What the card tells.
+
+    def revoked(self, grant: Grant, reason: str) -> None:
+        with self._lock:
+            self.reason = reason
+            message = json.dumps({"event": "revoked", "reason": reason}).encode()
+            for program in self._programs:
+                with suppress(OSError):
+                    program.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        with suppress(OSError):
+            self._wake.send(b".")
+
+    def noted(self, event: dict[str, Any]) -> None:
+        pass
+
+    def gone(self) -> None:
+        pass
+
+
+def whole_pages(value: int, what: str) -> int:
+    """`value` bytes. Raises `ExportError` unless they are whole pages."""
+    if value % PAGE_SIZE:
+        raise ExportError(f"{what} {value:#x} is not a multiple of {PAGE_SIZE:#x}")
+    return value
+
+
+def _remove_dead(path: Path) -> None:
+    """A socket that nobody listens at any more is in nobody's way."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
