@@ -86,6 +86,11 @@ class CardConfig:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise CardError(f"is not a TOML file: {error}", source=source) from None
+        return cls.of(table, source)
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any], source: str) -> CardConfig:
+        """The card that a card file's table describes; errors name `source`. Raises `CardError`."""
         try:
             return _from_table(table, source)
         except CardError as error:

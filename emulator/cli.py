@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -41,9 +41,8 @@ from emulator.qemu_arguments import (
     machine_arguments,
     needs_iommu,
 )
-from emulator.record import recorded_card
-from emulator.recording import RecordingError
-from emulator.replay import replay
+from emulator.recording import RecordingError, recorded_card
+from emulator.recording.cli import register as register_recording
 from emulator.scenarios.cli import app as scenario_app
 from emulator.vfio_user.libvfio_user import BackendError
 from emulator.vfio_user.libvfio_user.library import ENVIRONMENT
@@ -262,30 +261,6 @@ def alike(config: CardConfig, count: int) -> list[CardConfig]:
     return made
 
 
-@app.command(
-    "replay",
-    epilog="Example: vfio-user-xe serve --socket-dir /tmp/card --record bug.gz, use it, then vfio-user-xe replay bug.gz",
-)
-def replay_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What 'serve --record' wrote.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
-) -> None:
-    """Do again what a recorded card did, without any guest; report the first difference (exit code 1)."""
-    with explained():
-        outcome = replay(file)
-    if as_json:
-        print(json.dumps(asdict(outcome)))
-    else:
-        rate = outcome.accesses / outcome.seconds if outcome.seconds else 0
-        print(
-            f"{outcome.events} events: {outcome.accesses} accesses, {outcome.jobs} jobs, {outcome.interrupts} interrupts"
-            f" in {outcome.seconds:.2f} s ({rate:.0f} accesses/s)"
-        )
-        if outcome.difference is not None:
-            print(outcome.difference)
-    raise typer.Exit(EXIT_FAILED if outcome.difference is not None else 0)
-
-
 def exit_code(work: Callable[[], None]) -> int:
     """Do `work` and return the exit code that it ends with: for a process that typer does not see the end of."""
     try:
@@ -370,6 +345,7 @@ def plugins_list(
 register_control(app)
 register_observation(app)
 register_export(app)
+register_recording(app)
 
 
 @app.command("card", epilog="Example: vfio-user-xe card --default > my-card.toml")

@@ -1,5 +1,7 @@
 """The labs of our own guest tests: `emulator.lab`, skipped where there is no guest environment.
 
+With the variable VFIO_USER_XE_TEST_BACKEND=libvfio-user, cards are served by that back end (`docs/backends.md`).
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     with open_lab(["--vfs", "2"], modules=["pci-pf-stub"]) as lab:
@@ -8,6 +10,7 @@ def lab() -> Iterator[Lab]:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +31,9 @@ def open_lab(serve: Sequence[str] = (), **settings: Any) -> Iterator[Lab]:
         locate()
     except MissingEnvironment as exc:
         pytest.skip(f"{exc} (or run scripts/setup)")
+    backend = os.environ.get("VFIO_USER_XE_TEST_BACKEND")
+    if backend and "--backend" not in serve:
+        serve = [*serve, "--backend", backend]
     with labs.open_lab(serve, **settings) as lab:
         try:
             yield lab

@@ -17,7 +17,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO, Final, cast
 
-from emulator.card import CardConfig, CardError, InterconnectConfig
+from emulator.card import CardConfig, CardError
 
 FORMAT: Final = 1
 
@@ -59,6 +59,8 @@ MAPPED: Final = 36
 """It asked whether memory is there. a: 1 for writing; b: the answer; x: address; y: length."""
 TRIGGER: Final = 37
 """It raised an interrupt. a: index; b: 1 when it was delivered; x: vector."""
+FAILED: Final = 38
+"""The access could not be carried out: the device raised an exception."""
 
 NAMES: Final = {
     number: name.lower().replace("_", " ")
@@ -74,6 +76,8 @@ LARGEST_DATA: Final = 4096
 """Bytes of a DMA_WRITE that are kept; of larger ones a digest."""
 
 EVENT: Final = Struct("<BBBBqQ")
+ALL: Final = (1 << 64) - 1
+"""The length of everything, which does not fit into `y`."""
 
 
 class RecordingError(Exception):
@@ -115,12 +119,23 @@ class Header:
         return cls(card, functions)
 
     def config(self, source: str) -> CardConfig:
-        """The card's description. Raises `CardError`, which names `source`."""
+        """The card's description; options that have come since have their defaults. Raises `CardError`: it names `source`."""
         try:
-            interconnects = [InterconnectConfig(**item) for item in self.card["interconnects"]]
-            return CardConfig(self.card["model"], self.card["name"], interconnects, self.card["options"], source)
+            interconnects = [{"name": item["name"], **item["options"]} for item in self.card["interconnects"]]
+            table = {"model": self.card["model"], "name": self.card["name"], "device": self.card["options"]}
         except (KeyError, TypeError) as exc:
             raise CardError(f"the recording's card is not described as it should be: {exc!r}", source=source) from None
+        return CardConfig.of(table | {"interconnects": interconnects}, source)
+
+
+def signed(address: int) -> int:
+    """An address as an event has it: bit 63 is the sign."""
+    return address - (1 << 64) if address >> 63 & 1 else address
+
+
+def unsigned(x: int) -> int:
+    """The address that an event has."""
+    return x & ALL
 
 
 def digest(data: bytes | bytearray | memoryview) -> bytes:
@@ -141,7 +156,7 @@ def write_header(file: BinaryIO, header: Header) -> None:
 
 
 def write_event(file: BinaryIO, event: Event) -> None:
-    """Append `event`, whose `number` does not matter."""
+    """Append `event`; its `number` is its place, whatever it says."""
     file.write(EVENT.pack(event.kind, event.function, event.a, event.b, event.x, event.y) + event.data)
 
 

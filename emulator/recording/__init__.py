@@ -1,0 +1,13 @@
+"""Record and replay (`docs/recording.md`): a bug that was seen once in a guest becomes a test.
+
+`recorded_card` makes a card whose dealings with its clients go to a file; `replay` does again what the file says, without
+any client, and reports the first difference; `redact` takes somebody's bytes out of it.
+"""
+
+from emulator.recording.format import RecordingError
+from emulator.recording.outcome import Difference, Outcome
+from emulator.recording.player import replay
+from emulator.recording.redact import Redaction, redact
+from emulator.recording.stand_ins import recorded_card
+
+__all__ = ["Difference", "Outcome", "RecordingError", "Redaction", "recorded_card", "redact", "replay"]

@@ -1,0 +1,145 @@
+"""The executors of a card that is recorded and of one that is replayed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from emulator.executor import Executor, Job, Result
+from emulator.recording import format as rec
+from emulator.recording.clock import real_ns
+from emulator.recording.outcome import Different
+from emulator.recording.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+
+class RecordingExecutor(Executor):
+    """An executor whose jobs wait for their turn, and are written down."""
+
+    def __init__(self, name: str, recorder: Recorder) -> None:
+        super().__init__(name)
+        self._recorder = recorder
+
+    def submit(self, job: Job) -> None:
+        super().submit(_Job(self._recorder, self, job))
+
+    def run_sync(self, job: Callable[[], Result], timeout: float | None = None) -> Result:
+        # The control plane's: in turn as well, but no part of the recording.
+        if self.is_current():
+            return job()
+        call = _Unrecorded(self._recorder, job)
+        super().submit(call)
+        if not call.done.wait(timeout):
+            raise TimeoutError(f"executor {self.name!r} did not run the job within {timeout} s")
+        if call.error is not None:
+            raise call.error
+        result: Result = call.result
+        return result
+
+    def settle(self, timeout: float) -> bool:
+        # In a turn no job runs; whoever serves the client waits after it.
+        return True if self._recorder.mine else super().settle(timeout)
+
+    @property
+    def running(self) -> bool:
+        """Whether jobs are being run. Not in a turn: what would wait for one there would wait for ever."""
+        return super().running and not self._recorder.mine
+
+    def finish(self, timeout: float) -> None:
+        """Wait until the jobs that are queued now have run. Not in a turn."""
+        call = _Unrecorded(self._recorder, lambda: None)
+        super().submit(call)
+        if super().running and not self.is_current():
+            call.done.wait(timeout)
+
+    def _expire_timers(self) -> None:
+        if not self._timers or self._timers[0][0] > real_ns() / 1e9:
+            return
+        with self._recorder.turn():
+            self._recorder.emit(rec.EXPIRE, 0)
+            before = len(self._jobs)
+            super()._expire_timers()
+            for index in range(before, len(self._jobs)):
+                if not isinstance(self._jobs[index], (_Job, _Unrecorded)):
+                    self._jobs[index] = _Job(self._recorder, self, self._jobs[index])
+
+
+class _Job:
+    """One job in its turn."""
+
+    __slots__ = ("_executor", "_job", "_recorder")
+
+    def __init__(self, recorder: Recorder, executor: RecordingExecutor, job: Job) -> None:
+        self._recorder = recorder
+        self._executor = executor
+        self._job = job
+
+    def __call__(self) -> None:
+        recorder = self._recorder
+        recorder.take()
+        try:
+            recorder.look()
+            recorder.emit(rec.JOB, 0)
+            self._job()
+        finally:
+            recorder.look()
+            recorder.emit(rec.END, 0, 0 if self._executor._jobs else 1)
+            recorder.give()
+
+
+class _Unrecorded:
+    """A job in its turn that is no part of the recording."""
+
+    def __init__(self, recorder: Recorder, job: Callable[[], Any]) -> None:
+        self._recorder = recorder
+        self._job = job
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def __call__(self) -> None:
+        try:
+            with self._recorder.aside():
+                self.result = self._job()
+        except BaseException as exc:  # handed to the caller
+            self.error = exc
+        finally:
+            self.done.set()
+
+
+class ReplayExecutor(Executor):
+    """Runs its jobs when it is told to, on the caller's thread."""
+
+    def start(self) -> None:
+        """Nothing: there is no thread."""
+
+    def is_current(self) -> bool:
+        return self._busy
+
+    def run_next(self) -> bool:
+        """Run the next job; False when there is none."""
+        if not self._jobs:
+            return False
+        job, busy = self._jobs.popleft(), self._busy
+        self._busy = True
+        try:
+            job()
+        except Different:
+            raise
+        except Exception:
+            self.failures += 1
+            log.exception("%s: a job failed", self.name)
+        finally:
+            self._busy = busy
+        return True
+
+    def next_timer(self) -> float | None:
+        """When the next timer is due, in seconds."""
+        return self._timers[0][0] if self._timers else None
+
+    def expire(self) -> None:
+        """Queue the timers that are due."""
+        self._expire_timers()
