@@ -57,7 +57,7 @@ def status(socket_dir: SocketDir) -> None:
 
 
 LEDGER_COLUMNS = [
-    "initiator", "owner", "interconnect", "kind", "reads", "bytes_read", "writes", "bytes_written", "spans",
+    "initiator", "owner", "interconnect", "kind", "reads", "bytes_read", "writes", "bytes_written", "spans", "first", "last",
 ]  # fmt: skip
 
 
@@ -68,20 +68,25 @@ def ledger(
     history: Annotated[
         bool, typer.Option("--history", help="Also who owned which device memory when, and resets.")
     ] = False,
+    page: Annotated[
+        str | None, typer.Option("--page", metavar="DPA", help="The history of the page at this device address.")
+    ] = None,
 ) -> None:
     """Who reached whose memory, by which interconnect, how often, and what that means (docs/ledger.md)."""
     with connected(socket_dir) as client:
         verdicts = client.call("verdicts")
-        owners = client.call("ownership") if history else None
+        owners = client.call("ownership", address=page) if history or page is not None else None
         entries = client.call("ledger", clear=clear)
     if as_json:
         answer = {"entries": entries, **verdicts, **({"ownership": owners} if owners is not None else {})}
         print(json.dumps(answer, indent=2))
         return
+    for entry in entries:
+        entry["first"], entry["last"] = f"{entry['first']:.3f} s", f"{entry['last']:.3f} s"
     show(entries, False, LEDGER_COLUMNS, "accesses")
     print("\n".join(verdict_lines(verdicts)))
     if owners is not None:
-        print("\n".join(history_lines(owners)))
+        print("\n".join(history_lines(owners) or ["no memory changed its owner, no function was reset"]))
 
 
 def verdict_lines(verdicts: dict[str, Any]) -> list[str]:

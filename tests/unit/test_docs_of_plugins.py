@@ -14,6 +14,7 @@ from emulator.card import Card, CardConfig, CardError
 from emulator.control import Control
 from emulator.interconnect import AccessFault, Space
 from emulator.pci.function import COMMAND, COMMAND_MASTER
+from emulator.plugin_loading import INTERCONNECT, find_plugins
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -124,7 +125,27 @@ def test_the_page_of_the_trace_lists_the_categories_of_every_card() -> None:
 
 
 def test_pages_name_files_that_exist() -> None:
-    for page in ("card-file", "control-socket", "tracing", "writing-a-device", "writing-an-interconnect"):
+    pages = (
+        "interconnects",
+        "export",
+        "ledger",
+        "control-socket",
+        "tracing",
+        "writing-a-device",
+        "writing-an-interconnect",
+    )
+    for page in ("card-file", *pages):
         text = (DOCS / f"{page}.md").read_text("utf-8")
         for path in re.findall(r"`((?:device_models|plugins|emulator|tests|docs)/[\w/.-]+)`", text):
             assert (ROOT / path).exists(), f"{page}.md: {path}"
+
+
+def test_the_page_of_the_interconnects_names_all_of_them_and_their_options() -> None:
+    text = (DOCS / "interconnects.md").read_text("utf-8")
+    ours = [
+        plugin for plugin in find_plugins() if plugin.kind == INTERCONNECT and plugin.distribution == "vfio-user-xe"
+    ]
+    assert {plugin.name for plugin in ours} == set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    for plugin in ours:
+        for option in plugin.options:
+            assert f"`{option.name}`" in text, f"{plugin.name}: {option.name}"
