@@ -11,7 +11,6 @@ without it means the same.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -25,6 +24,7 @@ from emulator.dma_buf import make_dma_buf
 from emulator.memory import PAGE_SIZE
 from emulator.peers import Grant, PeerError
 from emulator.vfio_user.memory_client import MemoryClient, dial
+from emulator.vfio_user.memory_server import send_packet
 
 AS_FAR_AS_IT_GOES = 1 << 46
 
@@ -144,7 +144,7 @@ class Exporter:
             # Not after it was taken back, and nobody in between who would not be told.
             if self.reason is None:
                 with suppress(OSError):
-                    socket.send_fds(program, [json.dumps(self.description).encode()], [self._fd], socket.MSG_DONTWAIT)
+                    send_packet(program, self.description, self._fd)
                     self._programs.append(program)
                     poller.register(program, 0)
                     return
@@ -164,10 +164,9 @@ class Exporter:
     def revoked(self, grant: Grant, reason: str) -> None:
         with self._lock:
             self.reason = reason
-            message = json.dumps({"event": "revoked", "reason": reason}).encode()
             for program in self._programs:
                 with suppress(OSError):
-                    program.send(message, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                    send_packet(program, {"event": "revoked", "reason": reason})
         with suppress(OSError):
             self._wake.send(b".")
 

@@ -20,6 +20,7 @@ A request that is refused is answered with {"id": n, "error": "why", "code": ...
 
 from __future__ import annotations
 
+import array
 import json
 import logging
 import select
@@ -113,9 +114,17 @@ class MemoryServer:
                     return
                 if fd == self._listener.fileno():
                     self._accept(poller)
-                elif not self._connections[fd].serve():
+                elif not self._served(self._connections[fd]):
                     poller.unregister(fd)
                     self._drop(self._connections[fd])
+
+    @staticmethod
+    def _served(connection: Connection) -> bool:
+        try:
+            return connection.serve()
+        except Exception:  # whatever one client has sent, the others must not lose their memory for it
+            log.exception("memory: a request failed, its client is dropped")
+            return False
 
     def _accept(self, poller: select.poll) -> None:
         try:
@@ -134,6 +143,13 @@ class MemoryServer:
         with self._lock:
             self._connections.pop(connection.fd, None)
         connection.close()
+
+
+def send_packet(connected: socket.socket, message: dict[str, Any], fd: int | None = None) -> None:
+    """Send `message`, with a descriptor, without waiting. Raises OSError; BlockingIOError when nobody reads there."""
+    # Not socket.send_fds(): it takes flags and does not pass them on (CPython, Lib/socket.py).
+    rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+    connected.sendmsg([json.dumps(message).encode()], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class Connection:
@@ -160,7 +176,7 @@ class Connection:
         try:
             request = json.loads(packet)
             number, op = request.get("id"), request["op"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             log.warning("memory: a client sent a packet that is no request: %r", packet[:80])
             return False
         if op in ("ack", "close"):
@@ -179,7 +195,7 @@ class Connection:
             self.send({"id": number, "error": str(refused), "code": refused.code})
         except KeyError as error:
             self.send({"id": number, "error": f"the request needs {error}"})
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             self.send({"id": number, "error": str(error)})
         return True
 
@@ -247,9 +263,8 @@ class Connection:
             self._send(message)
 
     def _send(self, message: dict[str, Any], fd: int | None = None) -> None:
-        packet = [json.dumps(message).encode()]
         try:
-            socket.send_fds(self._socket, packet, [] if fd is None else [fd], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            send_packet(self._socket, message, fd)
         except BlockingIOError:
             log.warning("memory: a client does not read its messages and is dropped")
             with suppress(OSError):
@@ -259,7 +274,7 @@ class Connection:
 
     def _done(self, number: Any) -> None:
         with self._lock:
-            lease = self._leases.pop(number, None)
+            lease = self._leases.pop(number, None) if isinstance(number, int) else None
         if lease is not None:
             self._card.leases.close(lease)
 

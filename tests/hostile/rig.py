@@ -276,10 +276,10 @@ def store(address: int, value: int, *, ggtt: bool = True) -> list[int]:
 
 
 @contextmanager
-def open_rig() -> Iterator[Rig]:
-    """A card of 1 GiB with two VFs, its three drivers running."""
+def open_rig(*serve: str) -> Iterator[Rig]:
+    """A card of 1 GiB with two VFs, its three drivers running; `serve` are further arguments of `vfio-user-xe serve`."""
     with ExitStack() as stack:
-        card = stack.enter_context(open_card(["--vfs", "2", "--set", "vram=1GiB", "--set", "vf_bar2=64MiB"]))
+        card = stack.enter_context(open_card(["--vfs", "2", "--set", "vram=1GiB", "--set", "vf_bar2=64MiB", *serve]))
         rig = Rig(card)
         stack.callback(rig.close)
         yield rig

@@ -22,6 +22,7 @@ from emulator.pci.function import COMMAND
 from emulator.testing import FakeTransport
 from emulator.vfio_user.memory_client import dial
 from plugins.remote import Remote
+from tests.hostile.rig import STARTS, open_rig, store
 from tests.unit.xe.engines.lab import DATA_VA, END, Lab, sdi
 from tests.unit.xe.engines.test_blitter import SOURCE_VA, TARGET_VA, mem_copy
 
@@ -405,3 +406,24 @@ def test_a_copy_under_way_ends_in_a_fault_of_its_job_and_the_next_job_runs(morta
             close()
     finally:
         lab.close()
+
+
+def test_a_job_of_a_served_card_reaches_the_other_server_s_memory_and_faults_when_that_is_killed(mortal: Owner) -> None:
+    links = [remote(mortal), "iov", "p2p", "host_dma"]
+    with open_rig(*(word for link in links for word in ("--interconnect", link))) as rig:
+        target = STARTS[1] + 32 * MIB
+        rig.attacker.entries[target >> 12] = REMOTE | 3
+        rig.submit(1, 1, rig.context(1, 1, store(target + 8, 0x600D)))
+        eventually(lambda: bytes(mortal.memory(8, 4)) == (0x600D).to_bytes(4, "little"))
+        rig.remove(1, 1)
+        rows = [(row["owner"], row["interconnect"]) for row in rig.ledger("vf1") if row["interconnect"] == "remote"]
+        assert rows == [("b:vf1", "remote")]
+        assert rig.card.call("verdicts")["foreign"], "a VF in another function's memory"
+
+        os.kill(mortal.card.pid, signal.SIGKILL)
+        eventually(lambda: all(window["interconnect"] != "remote" for window in rig.card.call("windows")))
+        rig.submit(1, 2, rig.context(1, 2, store(target + 8, 0xBAD)))
+        rig.expect_cat_error(1, 2)
+        rig.restart(1)
+        rig.works(1)
+        rig.others_are_fine()

@@ -1,0 +1,190 @@
+"""`memory.sock` against clients that do what they should not."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator.card import Card, CardConfig
+from emulator.leases import LeaseRefused
+from emulator.pci.function import COMMAND
+from emulator.testing import FakeTransport
+from emulator.vfio_user.memory_client import MemoryClient
+from emulator.vfio_user.memory_server import MemoryServer
+
+MIB = 1 << 20
+BAR0 = 0xF000000000
+
+
+@pytest.fixture
+def card() -> Iterator[Card]:
+    made = Card(CardConfig.default("xe").override(vfs=1, settings=["vram=1GiB", "vf_bar2=16MiB"]))
+    made.start()
+    pf = made.functions[0]
+    pf.attached(FakeTransport())
+    pf.config.write(0x10, 4, BAR0 & 0xFFFFFFFF)
+    pf.config.write(0x14, 4, BAR0 >> 32)
+    pf.config.write(COMMAND, 2, 6)
+    pf.config.write(0x330, 2, 1)
+    pf.config.write(0x328, 2, 9)
+    made.executor.run_sync(lambda: None)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def server(card: Card, tmp_path: Path) -> Iterator[MemoryServer]:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(tmp_path / "memory.sock"))
+    listener.listen()
+    made = MemoryServer(card, listener)
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(server: MemoryServer, tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
+        made.settimeout(10)
+        made.connect(str(tmp_path / "memory.sock"))
+        yield made
+
+
+def ask(client: socket.socket, **request: Any) -> tuple[dict[str, Any], list[int]]:
+    client.send(json.dumps(request).encode())
+    packet, fds, _, _ = socket.recv_fds(client, 65536, 4)
+    return json.loads(packet), fds
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class Deaf:
+    """A listener that is told nothing of interest."""
+
+    def revoked(self, grant: Any, reason: str) -> None:
+        pass
+
+    def noted(self, event: dict[str, Any]) -> None:
+        pass
+
+    def gone(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"not json", b"[]", b"7", b'{"id": 1}', b"\xff\xfe", b"[" * 60000, b'{"op": {"a": 1}, "id": 1, "lease": []}'],
+)
+def test_a_packet_that_is_no_request_costs_its_sender_the_connection_and_nobody_else(
+    client: socket.socket, tmp_path: Path, packet: bytes
+) -> None:
+    client.send(packet)
+    answer = client.recv(65536)
+    assert answer == b"" or "error" in json.loads(answer)
+    other = MemoryClient(tmp_path / "memory.sock", Deaf())
+    assert other.open("vf1", 0, MIB).length == MIB
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        ({"op": "open", "function": "vf1", "address": 0}, "the request needs 'length'"),
+        ({"op": "open", "address": 0, "length": 4096}, "the request needs 'function'"),
+        ({"op": "open", "function": "vf7", "address": 0, "length": 4096}, 'there is no function "vf7"'),
+        ({"op": "open", "function": "vf1", "address": 1, "length": 4096}, "not made of whole pages"),
+        ({"op": "open", "function": "vf1", "address": 0, "length": 0}, "not made of whole pages"),
+        ({"op": "open", "function": "vf1", "address": -4096, "length": 4096}, "not made of whole pages"),
+        ({"op": "open", "function": "vf1", "address": 1 << 80, "length": 4096}, "LMTT gives vf1 nothing there"),
+        ({"op": "open", "function": "pf", "address": 1 << 30, "length": 4096}, "outside of the card's memory"),
+        ({"op": "open", "function": "vf1", "address": "x", "length": 4096}, "invalid literal"),
+        ({"op": "open", "function": "vf1", "address": None, "length": 4096}, "NoneType"),
+        ({"op": "open", "function": "vf1", "address": 0, "length": 4096, "bar": 5}, "vf1's BAR5 is not decoded"),
+        ({"op": "open", "function": "pf", "address": 0, "length": 4096, "bar": 0}, "are trapped"),
+        ({"op": "open", "function": "pf", "address": 16 * MIB, "length": 4096, "bar": 0}, "outside of pf's BAR0"),
+        ({"op": "read", "function": "pf", "bar": 0, "offset": 0, "length": 1 << 20}, "no registers at"),
+        ({"op": "read", "function": "pf", "bar": 0, "offset": 8 * MIB, "length": 4}, "no registers at"),
+        ({"op": "read", "function": "pf", "bar": 0, "offset": 16 * MIB - 2, "length": 4}, "no registers at"),
+        ({"op": "write", "function": "pf", "bar": 0, "offset": 0, "data": "xy"}, "hexadecimal"),
+        ({"op": "steal"}, 'there is no request "steal"'),
+    ],
+)
+def test_a_request_that_cannot_be_done_is_answered_with_the_reason(
+    client: socket.socket, request_: dict[str, Any], error: str
+) -> None:
+    answer, fds = ask(client, id=9, **request_)
+    assert answer["id"] == 9
+    assert error in answer["error"]
+    assert fds == []
+
+
+def test_a_client_that_does_not_read_is_dropped_and_the_card_goes_on(card: Card, client: socket.socket) -> None:
+    answer, fds = ask(client, id=1, op="open", function="vf1", address=0, length=MIB)
+    assert answer["lease"]
+    for _ in range(5000):
+        card.functions[0].config.write(COMMAND, 2, 4)
+        card.functions[0].config.write(COMMAND, 2, 6)
+        if not list(card.leases):
+            break
+    eventually(lambda: list(card.leases) == [])
+    os.close(fds[0])
+
+
+def test_what_is_not_acknowledged_holds_the_card_up_for_a_moment_only(card: Card, client: socket.socket) -> None:
+    _, fds = ask(client, id=1, op="open", function="vf1", address=0, length=MIB)
+    card.functions[0].config.write(0x328, 2, 0)
+    assert card.executor.run_sync(lambda: list(card.leases), 10) == []
+    event: dict[str, Any] = {}
+    while event.get("event") != "revoked":
+        event = json.loads(client.recv(65536))
+    assert event["lease"] == 1
+    os.close(fds[0])
+
+
+def test_a_client_that_goes_in_the_middle_of_everything_leaves_nothing(card: Card, tmp_path: Path, server: Any) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one.connect(str(tmp_path / "memory.sock"))
+        one.send(json.dumps({"id": 1, "op": "open", "function": "vf1", "address": 0, "length": MIB}).encode())
+        one.close()
+    eventually(lambda: list(card.leases) == [] and len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_no_lease_is_given_while_the_owner_is_reset(card: Card) -> None:
+    vf, ownership = card.functions[1], card.fabric.ledger.ownership
+    told: list[str | None] = []
+    lease = card.leases.open(vf, 0, MIB, lambda lease: told.append(lease.reason))
+    lease.released.set()
+    ownership.reset_began("vf1")
+    assert told == ["vf1 is being reset"]
+    with pytest.raises(LeaseRefused, match="vf1 is being reset"):
+        card.leases.open(vf, 0, MIB, lambda lease: None)
+    with pytest.raises(LeaseRefused, match="vf1 is being reset"):
+        card.leases.open(card.functions[0], (1 << 30) - 16 * MIB, MIB, lambda lease: None)
+    card.leases.open(card.functions[0], 0, MIB, lambda lease: None)
+    ownership.reset_ended("vf1")
+    card.leases.open(vf, 0, MIB, lambda lease: None)
+
+
+def test_a_lease_outlives_what_does_not_concern_it(card: Card) -> None:
+    lease = card.leases.open(card.functions[1], 0, MIB, lambda lease: None)
+    pf = card.leases.open(card.functions[0], 0, MIB, lambda lease: None)
+    card.fabric.revoke()
+    card.functions[0].config.write(COMMAND, 2, 4)
+    card.functions[0].unmapped(0, 1 << 20)
+    assert (lease.reason, pf.reason) == (None, None)
+    assert {one.number for one in card.leases} == {lease.number, pf.number}
