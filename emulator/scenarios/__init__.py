@@ -1,6 +1,6 @@
 """Scenarios: what a driver is put through in a guest, and a verdict on it that holds for any kernel.
 
-A suite is found by its entry point (group `vfio_user_xe.scenarios`); `docs/scenarios.md` tells how to run and to write them.
+A suite is found by its entry point (group `vfio_user_xe.scenarios`); `docs/dmabuf-scenarios.md` tells how to run and to write them.
 """
 
 from __future__ import annotations

@@ -41,9 +41,13 @@ def load_suite(name: str) -> Suite:
 def list_scenarios(
     suite_name: SuiteName = DEFAULT_SUITE,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    defects: Annotated[bool, typer.Option("--defects", help="The known defects instead.")] = False,
 ) -> None:
     """The scenarios of a suite: number, name, what is done, what a correct kernel does."""
     suite = _explained(suite_name, [])[0]
+    if defects:
+        print(json.dumps(dict(suite.defects)) if as_json else "\n".join(f"{n}: {t}" for n, t in suite.defects.items()))
+        return
     if as_json:
         keys = ("number", "name", "title", "expected", "control", "groups")
         print(json.dumps([{key: getattr(s, key) for key in keys} | {"setup": s.setup.name} for s in suite.scenarios]))

@@ -39,10 +39,14 @@ def evidence(result: Result) -> str:
 
 def plain(value: Any) -> str:
     """A fact as text: stacks and lists of lines as they are, other data as JSON."""
+    if value in ([], {}, ""):
+        return "none"
     if isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
         return "\n".join(f"{key}\n{item}" if "\n" in item else f"{key}: {item}" for key, item in value.items())
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "\n".join(value)
+    if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+        return json.dumps(value)
     return value if isinstance(value, str) else json.dumps(value, indent=1)
 
 

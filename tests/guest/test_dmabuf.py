@@ -1,136 +1,101 @@
-"""A VF's memory as a dma-buf: exported by vfio-pci, imported by xe on the PF, reached by the PF's copy engine.
+"""A VF's memory as a dma-buf in the hands of the PF's xe: a representative part of the scenarios, by the command itself.
 
-On a kernel without device-address mappings that is the legacy path: PCI peer-to-peer to the VF's BAR.
+All of them: `vfio-user-xe scenario run` (docs/dmabuf-scenarios.md). What a kernel with mappings by device address asks of the card
+is in tests/twins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from device_models.xe.scenarios.bench import CPU, MODULES, Bench, programs
-from device_models.xe.scenarios.client import Client
-from emulator.guest import locate
-from emulator.guest.programs import NoCompiler
-from tests.guest.lab import open_lab
+from device_models.xe.scenarios import DMABUF
+from emulator.guest import MissingEnvironment, locate
+from emulator.guest.programs import NoCompiler, compiler
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(500)]
 
-MIB = 1 << 20
-SOURCE, TARGET = 0x1000_0000, 0x2000_0000
+USUAL = (
+    "basic-import",
+    "pf-writes-vf-reads",
+    "pages-and-odd-sizes",
+    "several-ranges",
+    "bad-exports",
+    "two-vfs",
+    "reset-with-an-idle-import",
+    "reset-with-an-unbound-import",
+    "reset-through-sysfs",
+    "reset-while-copying",
+    "gt-reset-with-an-idle-import",
+    "control-wrong-path",
+    "control-kernel-report",
+)
+TRANSLATING = ("basic-import-translating", "several-ranges-translating")
+FAULTY = ("control-wrong-data", "control-broken-link")
+CHOSEN = (*USUAL, *TRANSLATING, *FAULTY)
 
 
 @dataclass
-class Opened:
-    """VF 1 and VF 2 opened by a client that has a render node of the PF too."""
+class Outcome:
+    code: int
+    said: str
+    results: dict[str, dict[str, Any]]
+    junit: ElementTree.Element
+    report: str
 
-    bench: Bench
-    client: Client
 
-
-@pytest.fixture(scope="module", params=["iommu=pt", "iommu=nopt"])
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     try:
-        files = programs(locate())
-    except NoCompiler as error:
-        pytest.skip(str(error))
-    with open_lab(
-        ["--vfs", "2"], modules=MODULES, files=files, memory=1536, cpu=CPU, iommu=True, append=request.param
-    ) as lab:
-        bench = Bench(lab.guest, lab.card)
-        bench.load_drivers()
-        bench.enable_vfs(2)
-        yield bench
+        compiler()
+        locate()
+    except (NoCompiler, MissingEnvironment) as error:
+        pytest.skip(f"{error} (or run scripts/setup)")
+    folder = tmp_path_factory.mktemp("scenarios")
+    data, junit, report = (folder / name for name in ("out.json", "out.xml", "out.html"))
+    files = ["--json", str(data), "--junit", str(junit), "--report", str(report), "--consoles", str(folder)]
+    command = [sys.executable, "-m", "emulator", "scenario", "run", *CHOSEN, "--evidence", *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert data.exists(), done.stdout + done.stderr
+    results = {result["name"]: result for result in json.loads(data.read_text())}
+    return Outcome(done.returncode, done.stdout, results, ElementTree.parse(junit).getroot(), report.read_text())
 
 
-@pytest.fixture
-def opened(bench: Bench, request: pytest.FixtureRequest) -> Iterator[Opened]:
-    client = bench.client(request.node.name[:40])
-    try:
-        bench.open_vf(client, "v1", 1)
-        bench.open_vf(client, "v2", 2)
-        client.do(f"gpu g {bench.pf}", f"buffer g target {TARGET:#x} {4 * MIB:#x}")
-        yield Opened(bench, client)
-    finally:
-        assert client.end()
-        bench.settle(1)
-        bench.settle(2)
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_scenario_is_passed_or_meets_a_defect_that_is_known(outcome: Outcome, name: str) -> None:
+    result = outcome.results[name]
+    assert result["verdict"] in ("pass", "expected-fail"), result["reason"]
+    assert (result["verdict"] == "expected-fail") == bool(result["defect"])
+    if name.startswith("control-"):
+        assert result["verdict"] == "pass", result["reason"]
 
 
-@pytest.mark.parametrize(
-    ("ranges", "length"),
-    [("0+0x200000", 2 * MIB), ("0x5000+0x1000", 4096), ("0x1ff000+0x7e9000", 2025 * 4096), ("0xffff000+0x1000", 4096)],
-    ids=["2 MiB", "a page", "a frame over borders", "the BAR's last page"],
-)
-def test_the_pf_reads_what_the_vf_s_user_wrote(opened: Opened, ranges: str, length: int) -> None:
-    offset = int(ranges.partition("+")[0], 0)
-    opened.client.do(
-        f"buffer g large {0x3000_0000:#x} {8 * MIB:#x}",
-        f"fill v1 {offset:#x} {length:#x} 7",
-        f"export v1 2 {ranges} exported",
-        "import g exported imported",
-        f"bind imported {SOURCE:#x}",
-    )
-    opened.bench.card.call("ledger", clear=True)
-    opened.client.do(f"copy g {0x3000_0000:#x} {SOURCE:#x} {length:#x}", f"verify large 0 {offset:#x} {length:#x} 7")
-    taken = opened.bench.paths("pf", "vf1")
-    assert sum(taken.values()) > 0, "the ledger did not see how"
-    pages = opened.bench.translations(SOURCE, SOURCE + length)
-    assert {page["kind"] for page in pages} == {"vram" if taken["zero-copy"] else "system"}
+def test_what_the_command_says_agrees_with_what_it_writes(outcome: Outcome) -> None:
+    assert outcome.code == 0
+    assert f"{len(CHOSEN)} scenarios on " in outcome.said
+    assert {case.get("name") for case in outcome.junit} == set(CHOSEN)
+    known = [result for result in outcome.results.values() if result["verdict"] == "expected-fail"]
+    assert int(outcome.junit.get("skipped", "")) == len(known)
+    for result in known:
+        assert result["defect"] in DMABUF.defects
+        assert result["defect"] in outcome.report
+    assert outcome.report.count("<details class=run") == len(CHOSEN)
 
 
-def test_the_vf_s_user_reads_what_the_pf_wrote(opened: Opened) -> None:
-    opened.client.do(
-        "export v1 2 0x400000+0x400000 exported",
-        "import g exported imported",
-        f"bind imported {SOURCE:#x}",
-        f"paint target 0 0x400000 {4 * MIB:#x} 9",
-        f"copy g {SOURCE:#x} {TARGET:#x} {4 * MIB:#x}",
-        f"check v1 0x400000 {4 * MIB:#x} 9",
-    )
-
-
-def test_ranges_come_in_the_order_they_were_asked_for(opened: Opened) -> None:
-    *_, bound = opened.client.do(
-        f"fill v1 0 {64 * 4096:#x} 3",
-        "export v1 2 0x9000+0x5000,0+0x1000,0x4000+0x3000 exported",
-        "import g exported imported",
-        f"try bind imported {SOURCE:#x}",
-    )
-    if bound.errno == "EADDRINUSE":
-        pytest.xfail("this kernel's dma_buf_phys_vec_to_sgt() links every range at the IOVA's beginning")
-    opened.client.do(
-        f"copy g {TARGET:#x} {SOURCE:#x} 0x9000",
-        "verify target 0 0x9000 0x5000 3",
-        "verify target 0x5000 0 0x1000 3",
-        "verify target 0x6000 0x4000 0x3000 3",
-    )
-
-
-def test_two_vfs_do_not_see_each_other(opened: Opened) -> None:
-    for vf, seed, place in (("v1", 1, 0), ("v2", 2, 2 * MIB)):
-        opened.client.do(
-            f"fill {vf} 0 {2 * MIB:#x} {seed}",
-            f"export {vf} 2 0+{2 * MIB:#x} exported{vf}",
-            f"import g exported{vf} imported{vf}",
-            f"bind imported{vf} {SOURCE + place:#x}",
-        )
-    opened.client.do(
-        f"copy g {TARGET:#x} {SOURCE:#x} {4 * MIB:#x}",
-        f"verify target 0 0 {2 * MIB:#x} 1",
-        f"verify target {2 * MIB:#x} 0 {2 * MIB:#x} 2",
-    )
-
-
-def test_what_cannot_be_exported_is_refused(opened: Opened) -> None:
-    opened.client.do(
-        "expect EINVAL export v1 2 1+0x1000 x",
-        "expect EINVAL export v1 2 0+0 x",
-        "expect EINVAL export v1 2 0+100 x",
-        "expect EINVAL export v1 2 0+0x10001000 x",
-        "expect EINVAL export v1 2 - x",
-        "expect EINVAL export v1 2 0+0x1000 x 1",
-        "expect ENODEV export v1 1 0+0x1000 x",
-    )
+def test_a_blocked_reset_is_explained_by_where_it_blocks_and_what_frees_it(outcome: Outcome) -> None:
+    result = outcome.results["reset-with-an-idle-import"]
+    assert "control (import closed first)" in result["shown"]
+    if result["verdict"] == "pass":
+        assert "with an idle import" in result["shown"]
+        return
+    assert any("vfio_pci_dma_buf_move" in stack for stack in result["facts"]["stack of the blocked task"].values())
+    assert "blocked for more than" in result["facts"]["hung-task report"][0]
+    assert result["facts"]["freed by"] == "unbinding after GEM_CLOSE, not by GEM_CLOSE alone"
+    assert "vfio_pci_dma_buf_move" in outcome.said

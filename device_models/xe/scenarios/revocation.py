@@ -40,12 +40,13 @@ def does_not_wait(
     *,
     options: str = "",
     dead: bool = False,
+    unbind_first: bool = False,
     use: Callable[[Run, World, Client], None] = import_and_use,
 ) -> None:
     """`command` of the VF's user must return in bounded time with an import alive and idle, as it does without one.
 
     `command` may be made from the client; `use` makes the import; `dead` says that the buffer cannot be used any more
-    afterwards.
+    afterwards; `unbind_first` is the order in which it is tried what frees a task that blocks.
     """
     run.excuse(WAITS)
     with opened(run, world, options=options) as made, run.step("control: the import is closed first"):
@@ -68,7 +69,7 @@ def does_not_wait(
             run.check(used in (("ENODEV",) if dead else ("0", "ENODEV")), f"a job afterwards: {used}")
             return
         show_blocked(run, world)
-        freed = _what_frees(run, made)
+        freed = _what_frees(run, made, unbind_first)
         if freed == "nothing":
             run.spoil("a task blocks and nothing frees it")
     run.known(
@@ -77,15 +78,20 @@ def does_not_wait(
     )
 
 
-def _what_frees(run: Run, made: Client) -> str:
-    with run.step("what frees it: GEM_CLOSE alone, while the buffer is bound"):
-        made.step("gem-close i")
+def _what_frees(run: Run, made: Client, unbind_first: bool) -> str:
+    close, unbind = ("GEM_CLOSE", "gem-close i"), ("unbinding", f"unbind g {SOURCE:#x} {2 * MIB:#x}")
+    (one, first), (other, second) = (unbind, close) if unbind_first else (close, unbind)
+    with run.step(f"what frees it: {one} alone"):
+        made.step(first)
         alone = made.step("try join job 1500")
-    with run.step("what frees it: then unbinding"):
-        made.step(f"unbind g {SOURCE:#x} {2 * MIB:#x}")
+    with run.step(f"what frees it: then {other}"):
+        made.step(second)
         both = made.step("try join job 5000")
-    freed = "GEM_CLOSE" if alone.errno != "ETIME" else "unbind and GEM_CLOSE" if both.errno != "ETIME" else "nothing"
-    return str(run.evidence("freed by", freed))
+    if alone.errno != "ETIME":
+        return str(run.evidence("freed by", one))
+    return str(
+        run.evidence("freed by", f"{other} after {one}, not by {one} alone" if both.errno != "ETIME" else "nothing")
+    )
 
 
 def show_blocked(run: Run, world: World, where: str = "vfio_pci_dma_buf_move") -> None:
@@ -103,13 +109,13 @@ def show_blocked(run: Run, world: World, where: str = "vfio_pci_dma_buf_move") -
 
 
 def hung_task_report(log: list[str]) -> list[str]:
-    """The first report of the kernel's watchdog in its log, without time stamps."""
+    """The first report of the kernel's watchdog in its log, without time stamps, registers, and what it is not sure of."""
     lines = [line.partition("] ")[2] for line in log]
     begin = next((at for at, line in enumerate(lines) if "blocked for more" in line), None)
     if begin is None:
         return []
-    end = next((at for at, line in enumerate(lines) if at > begin and "</TASK>" in line), begin)
-    return lines[begin : end + 1]
+    end = next((at for at, line in enumerate(lines) if at > begin and ("RIP:" in line or "</TASK>" in line)), begin + 1)
+    return [line for line in lines[begin:end] if not line.startswith("  ? ")]
 
 
 @scenario("17", "VFIO_DEVICE_RESET with an idle import", "returns as soon as the reset is done", group=HANG)
@@ -122,7 +128,7 @@ def reset_with_an_idle_import(run: Run, world: World) -> None:
 )
 def flr_with_an_idle_import(run: Run, world: World) -> None:
     # Device Control is 8 behind the PCI Express capability; its bit 15 initiates a function-level reset.
-    does_not_wait(run, world, lambda made: f"config v {_capability(made, 0x10) + 8:#x} 2 0x8000")
+    does_not_wait(run, world, lambda made: f"config v {_capability(made, 0x10) + 8:#x} 2 0x8000", unbind_first=True)
 
 
 def _capability(made: Client, wanted: int) -> int:
@@ -294,9 +300,9 @@ def reset_while_copying(run: Run, world: World) -> None:
     _reset_in_a_loop(run, world, 1)
 
 
-@scenario("18b", "the same, eight times in a row", "as 18, every time")
+@scenario("18b", "the same, four times in a row, with slow clearing", "as 18, every time", w.SLOW_CLEAR)
 def resets_while_copying(run: Run, world: World) -> None:
-    _reset_in_a_loop(run, world, 8)
+    _reset_in_a_loop(run, world, 4)
 
 
 @scenario(
