@@ -7,6 +7,7 @@ the PF, a GDPA of a VF); what leaves map is VRAM or system memory.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 
 from device_models.xe.address_space import AddressSpace, Extent, FunctionView, contiguous, runs
@@ -61,7 +62,13 @@ class PpgttSpace(AddressSpace):
         """Level 0 tables by address >> 21: what a page walk mostly needs."""
         self._directories: dict[int, memoryview] = {}
         """Level 1 tables by address >> 30."""
-        self._uses = ForeignUses(function.gpu.vram, self._vram_leaves) if not function.vfid and asid else None
+        # A space that the last context gave up is gone at once, not when a cycle of references is found.
+        leaves = weakref.WeakMethod(self._vram_leaves)
+        self._uses = (
+            ForeignUses(function.gpu.vram, lambda: found() if (found := leaves()) is not None else ())
+            if not function.vfid and asid
+            else None
+        )
 
     def flush(self) -> None:
         """Forget every translation kept."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -102,6 +104,15 @@ def test_a_function_that_was_reset_translates_anew(rig: Rig, tables: PageTables)
     rig.fabric.ledger.clear()
     after.read32(VA)
     assert kinds(rig) == {("pf", "vf2", "vram")}
+
+
+def test_a_space_that_nobody_uses_any_more_is_gone_at_once(rig: Rig, tables: PageTables) -> None:
+    gc.disable()
+    try:
+        space = weakref.ref(AddressSpaces.of(rig.fabric).ppgtt(rig.pf, tables.root, 7))
+        assert space() is None
+    finally:
+        gc.enable()
 
 
 def test_the_pf_s_own_memory_is_never_stale(rig: Rig, tables: PageTables) -> None:
