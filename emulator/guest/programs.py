@@ -30,21 +30,21 @@ class CompileError(GuestError):
     """A source does not compile; the text has the compiler's output."""
 
 
-def compile_program(environment: Environment, name: str, folder: Path) -> Path:
-    """The program made of all C sources in `folder`, from the cache while nothing it is made from has changed.
+def compile_program(environment: Environment, name: str, sources: Sequence[Path]) -> Path:
+    """The program made of these C sources, from the cache while nothing it is made from has changed.
 
-    Raises `NoCompiler` or `CompileError`.
+    Headers in the sources' folders belong to it. Raises `NoCompiler` or `CompileError`.
     """
     command = compiler()
-    sources = sorted(path for path in folder.iterdir() if path.suffix in (".c", ".h"))
-    target = cache_dir() / "guest-programs" / _key(command, environment, sources)
+    folders = {path.parent for path in sources}
+    headers = [path for folder in folders for path in folder.glob("*.h")]
+    target = cache_dir() / "guest-programs" / source_key(command, environment, sorted([*sources, *headers]))
     if not target.exists():
         with lock(target.parent / "lock"):
             if not target.exists():
                 with building(target) as work:
-                    headers = (f"-isystem{environment.path(path)}" for path in _HEADERS)
-                    files = (str(path) for path in sources if path.suffix == ".c")
-                    _run([*command, *FLAGS, *headers, *files, "-o", str(work / name)])
+                    files = map(str, sources)
+                    compile_c([*command, *FLAGS, *include_flags(environment), *files, "-o", str(work / name)])
     return target / name
 
 
@@ -61,14 +61,21 @@ def compiler() -> list[str]:
     )
 
 
-def _key(command: Sequence[str], environment: Environment, sources: Sequence[Path]) -> str:
+def include_flags(environment: Environment) -> list[str]:
+    """Where the uAPI headers of the guest's kernel are."""
+    return [f"-isystem{environment.path(path)}" for path in _HEADERS]
+
+
+def source_key(command: Sequence[str], environment: Environment, sources: Sequence[Path]) -> str:
+    """A hash of all that programs made of `sources` depend on: compiler, flags, headers, text."""
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
     parts = [*command, version, *FLAGS, environment.manifest.packages.get("linux-libc-dev", "")]
     parts += [f"{path.name}\n{path.read_text()}" for path in sources]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def _run(command: Sequence[str]) -> None:
+def compile_c(command: Sequence[str]) -> None:
+    """Run a compiler's command. Raises `NoCompiler` where it lacks a library, `CompileError` with what it printed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return

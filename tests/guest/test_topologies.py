@@ -12,7 +12,7 @@ from emulator.guest import BlockingGuest, MissingEnvironment, locate
 from emulator.lab import LiveCard
 from emulator.vfio_user.control_client import ControlClient
 from tests.guest.lab import Lab, open_card, open_guest, open_lab
-from tests.guest.xe_functions import GUEST_PATH, compile_program
+from tests.guest.xe_alone import compile_alone
 from tests.guest.xe_programs import NoCompiler
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
@@ -25,10 +25,10 @@ XE = "/sys/bus/pci/drivers/xe"
 def settings() -> dict[str, Any]:
     """Of guests with xe and the program that works on several functions."""
     try:
-        program = compile_program(locate())
+        programs = compile_alone(locate(), "xe_functions")
     except (MissingEnvironment, NoCompiler) as error:
         pytest.skip(f"{error} (or run scripts/setup)")
-    return {"modules": ["xe"], "files": {GUEST_PATH: program}, "memory": 1536}
+    return {"modules": ["xe"], "files": programs, "memory": 1536}
 
 
 def sh(guest: BlockingGuest, command: str, timeout: float = 60) -> str:

@@ -6,12 +6,8 @@ guest environment holds. Binaries are kept in the user's cache under the hash of
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import shlex
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,17 +15,23 @@ from pathlib import Path
 
 from emulator.guest import Environment
 from emulator.guest.cache import building, cache_dir, lock
+from emulator.guest.programs import FLAGS, NoCompiler, compile_c, compiler, include_flags, source_key
+
+__all__ = [
+    "NoCompiler",
+    "Outcome",
+    "Program",
+    "compile_all",
+    "files_for",
+    "parse_tap",
+    "problem_of",
+    "programs",
+    "shared",
+]
 
 FOLDER = Path(__file__).parent / "programs" / "xe"
-COMPILER_VARIABLE = "CC"
-FLAGS = ("-std=gnu11", "-O1", "-static", "-pthread", "-s")
-_HEADERS = ("usr/include", "usr/include/x86_64-linux-gnu")
 _CHECK = re.compile(r"^CHECK\((\w+)", re.MULTILINE)
 _RESULT = re.compile(r"(not )?ok \d+ - (\S+)(?: # SKIP (.*))?$")
-
-
-class NoCompiler(Exception):
-    """This machine cannot compile the programs; the text says what to install."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,24 @@ def programs() -> list[Program]:
     return [Program(name, checks) for name, checks in found if checks]
 
 
+def shared() -> list[Path]:
+    """The sources without checks that other programs over the uAPI are linked with, but for `main` and the checks."""
+    return [FOLDER / name for name in ("device.c", "xe.c", "batch.c")]
+
+
 def compile_all(environment: Environment) -> dict[str, Path]:
     """The programs' binaries by name, from the cache when nothing they are made from has changed.
 
-    Raises `NoCompiler`, and `AssertionError` with the compiler's output when a source does not compile.
+    Raises `NoCompiler`, and `CompileError` with the compiler's output when a source does not compile.
     """
-    compiler = _compiler()
     names = [program.name for program in programs()]
-    target = cache_dir() / "guest-programs" / _key(compiler, environment)
+    key = source_key(compiler(), environment, sorted(FOLDER.glob("*.[ch]")))
+    target = cache_dir() / "guest-programs" / key
     if not target.exists():
         with lock(target.parent / "lock"):
             if not target.exists():
                 with building(target) as work:
-                    _compile(compiler, environment, names, work)
+                    _compile(environment, names, work)
     return {name: target / name for name in names}
 
 
@@ -89,50 +96,20 @@ def problem_of(text: str, code: int) -> str:
     return bail_out or f"the program ended with exit code {code} and reported no result for it"
 
 
-def _compiler() -> list[str]:
-    if named := os.environ.get(COMPILER_VARIABLE):
-        return shlex.split(named)
-    for candidate in ("cc", "gcc", "clang"):
-        if path := shutil.which(candidate):
-            return [path]
-    raise NoCompiler(
-        "the guest programs need a C compiler with a static C library, and there is no cc, gcc or clang on PATH: "
-        f"install one (Debian and Ubuntu: apt-get install gcc libc6-dev) or name it in {COMPILER_VARIABLE}"
-    )
-
-
-def _key(compiler: list[str], environment: Environment) -> str:
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    parts = [*compiler, version, *FLAGS, environment.manifest.packages.get("linux-libc-dev", "")]
-    parts += [f"{path.name}\n{path.read_text()}" for path in sorted(FOLDER.glob("*.[ch]"))]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
-
-
-def _compile(compiler: list[str], environment: Environment, names: list[str], folder: Path) -> None:
-    command = [*compiler, *FLAGS, *(f"-isystem{environment.path(path)}" for path in _HEADERS)]
+def _compile(environment: Environment, names: list[str], folder: Path) -> None:
+    """The shared sources once, then every program."""
+    command = [*compiler(), *FLAGS, *include_flags(environment)]
     shared = {path: folder / f"{path.stem}.o" for path in FOLDER.glob("*.c") if path.stem not in names}
     objects = [str(path) for path in shared.values()]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda path: _run([*command, "-c", str(path), "-o", str(shared[path])]), shared))
+        list(pool.map(lambda path: compile_c([*command, "-c", str(path), "-o", str(shared[path])]), shared))
         list(
             pool.map(
-                lambda name: _run([*command, str(FOLDER / f"{name}.c"), *objects, "-o", str(folder / name)]), names
+                lambda name: compile_c([*command, str(FOLDER / f"{name}.c"), *objects, "-o", str(folder / name)]), names
             )
         )
     for path in shared.values():
         path.unlink()
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return
-    if "cannot find -lc" in done.stderr or "cannot find -lpthread" in done.stderr:
-        raise NoCompiler(
-            "the guest programs are linked statically, and there is no static C library (libc.a) here: "
-            "Debian and Ubuntu: apt-get install libc6-dev; Fedora: dnf install glibc-static"
-        )
-    raise AssertionError(f"{shlex.join(command)}:\n{done.stderr}")
 
 
 def files_for(binaries: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:

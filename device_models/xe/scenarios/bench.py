@@ -32,7 +32,7 @@ class Control(Protocol):
 
 def programs(environment: Environment) -> dict[str, Path]:
     """Guest path and file of the client, compiled when needed. Raises `NoCompiler`."""
-    return {GUEST_PATH: compile_program(environment, PROGRAM, SOURCES)}
+    return {GUEST_PATH: compile_program(environment, PROGRAM, sorted(SOURCES.glob("*.c")))}
 
 
 class Bench:

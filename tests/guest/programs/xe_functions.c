@@ -10,80 +10,16 @@
  */
 #define _GNU_SOURCE
 #include "xe/batch.h"
+#include "xe_alone.h"
 
-#include <dirent.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #define ROUNDS 3
 #define BLOCK KIB(64)
-
-/* What check.c gives to checks: here a function's process ends with the reason. */
-char device_pci[16], device_node[64];
-
-void fail(const char *file, int line, const char *format, ...)
-{
-	va_list arguments;
-
-	va_start(arguments, format);
-	printf("%s FAILED: ", device_pci);
-	vprintf(format, arguments);
-	printf(" (%s:%d)\n", file, line);
-	fflush(stdout);
-	_exit(1);
-}
-
-void skip(const char *format, ...)
-{
-	va_list arguments;
-
-	va_start(arguments, format);
-	printf("%s FAILED: ", device_pci);
-	vprintf(format, arguments);
-	printf("\n");
-	fflush(stdout);
-	_exit(1);
-}
-
-void note(const char *format, ...)
-{
-	(void)format;
-}
-
-uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (uint64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
-void sleep_ms(unsigned milliseconds)
-{
-	usleep(milliseconds * 1000);
-}
-
-static void choose(const char *pci)
-{
-	char path[64];
-	DIR *folder;
-
-	snprintf(device_pci, sizeof(device_pci), "%s", pci);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/drm", pci);
-	folder = opendir(path);
-	for (struct dirent *entry; folder && (entry = readdir(folder));)
-		if (!strncmp(entry->d_name, "renderD", 7))
-			snprintf(device_node, sizeof(device_node), "/dev/dri/%.32s", entry->d_name);
-	if (folder)
-		closedir(folder);
-	if (!device_node[0])
-		FAIL("no render node");
-}
 
 /* A pattern that tells function, engine, round and place apart. */
 static uint32_t pattern(unsigned function, unsigned engine, unsigned round, unsigned place)
@@ -186,7 +122,7 @@ int main(int argc, char **argv)
 	if (!jobs && !spin && !hold)
 		return usage();
 	if (hold) {
-		choose(argv[2]);
+		choose_function(argv[2]);
 		run_hold(argv[3]);
 		return 0;
 	}
@@ -201,7 +137,7 @@ int main(int argc, char **argv)
 		if (fork())
 			continue;
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		choose(argv[first + i]);
+		choose_function(argv[first + i]);
 		if (jobs)
 			run_jobs(i, barrier);
 		else
