@@ -120,6 +120,15 @@ class Bench:
         """Wait until no reset of VF `number` is going on. Raises TimeoutError."""
         self._wait(lambda: self.vf_state(number) in ("running", "absent"), f"VF {number}'s reset is not finished")
 
+    def served(self, number: int, seconds: float) -> bool:
+        """Whether the GuC serves VF `number` within `seconds`."""
+        deadline = time.monotonic() + seconds
+        while self.vf_state(number) != "running":
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
     def vf_state(self, number: int) -> str:
         """What the GuC thinks of VF `number`: running, flr, paused, stopped; "absent" without it."""
         for gt in self.card.call("guc"):

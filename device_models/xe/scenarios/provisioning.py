@@ -32,12 +32,15 @@ def _disabled_with_a_live_import(run: Run, world: World, command: str, what: str
     """`command` started while an import is alive; it must end once the user is killed, whom the body may let act before."""
     with opened(run, world) as made:
         import_and_use(run, world, made)
-        background = Background(world, command)
-        waits = not background.ended(2)
+        with run.step(command):
+            background = Background(world, command)
+            waits = not background.ended(2)
         run.evidence("with a live import", f"{what} {'waits for the user' if waits else 'is done'}")
         yield made
-        made.kill()
-        if not made.gone(10):
+        with run.step("SIGKILL of the user"):
+            made.kill()
+            gone = made.gone(10)
+        if not gone:
             run.spoil("a task of the guest blocks for ever")
             run.known(w.REVOCATION_WAITS, f"{what}: the VFIO user could not die")
         run.check(background.ended(PATIENCE), f"{what} did not end after its user had gone")
@@ -226,7 +229,7 @@ def gt_reset(run: Run, world: World) -> None:
     with opened(run, world) as made:
         import_and_use(run, world, made)
         made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 200")
-        _reset_gt(world)
+        _reset_gt(run, world)
         made.do("sleep 500", "stop work")
         run.evidence("jobs", made.step("join work 20000").values)
     with opened(run, world) as made:
@@ -241,7 +244,7 @@ def gt_reset_with_an_idle_import(run: Run, world: World) -> None:
         import_and_use(run, world, made)
         blocks = world.bench.lmtt(1)
         pages = world.bench.translations(SOURCE, SOURCE + 2 * MIB)
-        _reset_gt(world)
+        _reset_gt(run, world)
         made.step(f"check v 0 {2 * MIB:#x} 7")
         made.step(f"fill v 0 {2 * MIB:#x} 9")
         made.do(f"copy g {TARGET:#x} {SOURCE:#x} {2 * MIB:#x}", f"verify target 0 0 {2 * MIB:#x} 9")
@@ -251,8 +254,9 @@ def gt_reset_with_an_idle_import(run: Run, world: World) -> None:
         run.check(again == pages, f"page tables: {pages} before, {again} afterwards")
 
 
-def _reset_gt(world: World) -> None:
-    world.bench.sh(f"cat {world.bench.debugfs}/gt0/force_reset_sync", timeout=60)
+def _reset_gt(run: Run, world: World) -> None:
+    with run.step("GT reset"):
+        world.bench.sh(f"cat {world.bench.debugfs}/gt0/force_reset_sync", timeout=60)
 
 
 @scenario("27", "suspend and resume (devices only) with a mapping", "LMTT and the mapping are correct afterwards")

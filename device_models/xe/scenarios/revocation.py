@@ -1,4 +1,4 @@
-"""Scenarios 17 to 22: what becomes of an import when its exporter's device is reset, disabled, put to sleep or closed.
+"""Scenarios 17 and 19 to 22: what becomes of an import when its exporter's device is reset, disabled, put to sleep or closed.
 
 Those of the group "hang" are the forms of one question: does revoking wait for an importer that has nothing to do? Each runs
 its control first, the same with the import closed, and when it blocks says where, and what frees it.
@@ -15,8 +15,6 @@ from emulator.scenarios.run import Run
 
 BOUNDED_MS = 3000
 """How long a revocation may take that waits for nothing but the reset itself (some 130 ms)."""
-FLR_WAIT = 0.1
-"""Seconds that a function may need for an FLR (PCI Express base specification, 6.6.2): the kernel waits no longer."""
 COMMAND = 4
 LOW_POWER_ENTRY, LOW_POWER_EXIT = 0x20003, 0x20005
 """VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_..."""
@@ -203,105 +201,6 @@ def second_reset(run: Run, world: World) -> None:
         if "ETIME" in ended:
             run.spoil("a task blocks and nothing frees it")
         run.known(w.REVOCATION_WAITS, "two resets queued up behind an idle importer")
-
-
-@scenario(
-    "17s", "reset through sysfs while VFIO has the VF open", "importers are told, and do not read what is being cleared"
-)
-def reset_through_sysfs(run: Run, world: World) -> None:
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
-        world.bench.sh(f"echo 1 > /sys/bus/pci/devices/{world.bench.vf(1)}/reset")
-        state = world.bench.vf_state(1)
-        used = made.step(f"try copy g {TARGET:#x} {SOURCE:#x} {2 * MIB:#x}")
-        w.settle(world, 1)
-        stale = run.evidence("stale", world.lab.card.call("verdicts")["stale"])
-        if used.errno == "0":
-            run.known(
-                w.RESET_UNNOTICED,
-                f"a job read the memory after the reset (VF state then: {state}); stale: {len(stale)}",
-            )
-        run.check(used.errno == "ENODEV", f"the job: {used.errno}")
-
-
-@scenario(
-    "17t",
-    "jobs during a reset through sysfs",
-    "importers are told: no access while the memory is being cleared",
-    w.SLOW_CLEAR,
-)
-def jobs_during_a_reset_through_sysfs(run: Run, world: World) -> None:
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
-        made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 100")
-        world.bench.sh(f"echo 1 > /sys/bus/pci/devices/{world.bench.vf(1)}/reset")
-        w.settle(world, 1)
-        made.step("stop work")
-        run.evidence("jobs", made.step("join work 10000").values)
-        stale = run.evidence("stale", world.lab.card.call("verdicts")["stale"])
-        if stale:
-            counts = ", ".join(f"{access['reads']} reads over {access['interconnect']}" for access in stale)
-            run.known(w.RESET_UNNOTICED, f"jobs went on in memory that was being cleared: {counts}")
-
-
-@scenario(
-    "17r", "what is written right after opening the VF", "stays: opening returns when the memory is clean", w.SLOW_CLEAR
-)
-def written_right_after_opening(run: Run, world: World) -> None:
-    with w.client(run, world) as made:
-        made.step(f"vfio v {world.bench.vf(1)}")
-        # The driver clears upwards: the end is what it comes to last.
-        end = f"v {world.window - 16 * MIB:#x} {16 * MIB:#x} 7"
-        made.step(f"fill {end}")
-        state = world.bench.vf_state(1)
-        w.settle(world, 1)
-        kept = made.step(f"try check {end}")
-        run.evidence("VF state after the writes", state)
-        if kept.errno == "EILSEQ":
-            run.known(w.CLEAR_AFTER_RESET, f"{int(kept.values['wrong']) * 4} of {16 * MIB} bytes were lost")
-        run.check(kept.errno == "0", str(kept))
-    w.settle(world, 1)
-
-
-def _reset_in_a_loop(run: Run, world: World, resets: int) -> None:
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
-        made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 300")
-        taken = []
-        for _ in range(resets):
-            with run.step("reset"):
-                taken.append(made.step("reset v", timeout=30).seconds)
-            w.settle(world, 1)
-            made.step("sleep 200")
-        made.step("stop work")
-        counts = run.evidence("jobs", made.step("join work 10000").values)
-        run.evidence("seconds of each reset", [round(seconds, 3) for seconds in taken])
-        stale = run.fact("stale", world.lab.card.call("verdicts")["stale"])
-        run.check(int(counts.get("OK", "0")) > 0, f"no job succeeded: {counts}")
-        during = [access for access in stale if "reset" in access["reason"]]
-        if during and all((access["after"] or 0) >= FLR_WAIT for access in during):
-            late = min(access["after"] for access in during)
-            run.known(
-                w.CLEAR_AFTER_RESET,
-                f"jobs ran again {late:.3f} s after the FLR began, before the VF's memory was clean: {during}",
-            )
-        if during and world.zero_copy:
-            run.known("D7", f"the PF used the memory during the reset: {during}")
-        run.check(not during, f"accesses during the reset: {during}")
-
-
-@scenario(
-    "18",
-    "VFIO_DEVICE_RESET while the PF copies in a loop",
-    "jobs fail meanwhile, then go on; no access during the reset",
-)
-def reset_while_copying(run: Run, world: World) -> None:
-    _reset_in_a_loop(run, world, 1)
-
-
-@scenario("18b", "the same, four times in a row, with slow clearing", "as 18, every time", w.SLOW_CLEAR)
-def resets_while_copying(run: Run, world: World) -> None:
-    _reset_in_a_loop(run, world, 4)
 
 
 @scenario(

@@ -27,6 +27,7 @@ REVOCATION_WAITS = "revocation-waits-for-importer"
 RANGES_OVERLAP = "ranges-linked-at-one-iova"
 RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
 CLEAR_AFTER_RESET = "clear-outlasts-reset"
+RESET_LOST = "reset-lost-while-another-ends"
 HANDED_ON_DIRTY = "memory-handed-on-uncleaned"
 
 DEFECTS = {
@@ -38,6 +39,9 @@ DEFECTS = {
     " memory that is being cleared",
     CLEAR_AFTER_RESET: "VFIO takes a VF for reset 100 ms after the FLR, while the PF's driver still clears its memory: dma-bufs"
     " are given back, and the VF can be used, before that has ended; what is written then may be lost",
+    RESET_LOST: "xe takes no notice of a VF's FLR that it is told of after it has sent FLR_FINISH for the one before and before its"
+    " worker has noted that (pf_begin_vf_flr: already in progress): the GuC waits for an FLR_FINISH that never comes, and the VF is"
+    " not served until it is reset again",
     HANDED_ON_DIRTY: "xe clears a VF's memory at its reset, not when its provisioning changes: VRAM that one VF has to give up"
     " reaches another, which is running, with what was written there",
     "D1": "an import keeps a reference of the VF's memory object: VRAM does not come back",
@@ -200,12 +204,24 @@ def opened(
                 made.do(*gpu)
             world.lab.card.call("ledger", clear=True)
             yield made
-        finally:
-            made.kill()
-            if made.gone(5):
-                settle(world)
-            else:
-                run.spoil(f"process {made.pid} of the guest cannot be killed")
+        except BaseException:
+            _give_up(run, world, made, may_raise=False)
+            raise
+        _give_up(run, world, made, may_raise=True)
+
+
+def _give_up(run: Run, world: World, made: Client, *, may_raise: bool) -> None:
+    """Kill the client and wait for the resets that this causes; without `may_raise` whatever goes wrong only spoils the guest."""
+    made.kill()
+    if not made.gone(5):
+        run.spoil(f"process {made.pid} of the guest cannot be killed")
+        return
+    try:
+        settle(world)
+    except TimeoutError as error:
+        run.spoil(str(error))
+        if may_raise:
+            raise
 
 
 def imported(made: Client, ranges: str, name: str = "i", vf: str = "v", va: int = SOURCE, gpu: str = "g") -> Step:
