@@ -19,6 +19,7 @@ from typing import Any
 
 from emulator.control import CommandError
 from emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine
+from emulator.guest.initramfs import known_firmware
 from emulator.guest.served import ServedCard, served_card
 from emulator.pci.transport import CONFIG_REGION as CONFIG
 from emulator.pci.transport import MSI, MSIX
@@ -42,7 +43,6 @@ __all__ = [
     "open_lab",
 ]
 
-XE_FIRMWARE = ("xe/bmg_guc_70.bin", "xe/bmg_huc.bin")
 _TAIL_BYTES = 64 << 10
 
 
@@ -276,7 +276,7 @@ def open_guest(
     as for `open_lab`. Raises `GuestError`.
     """
     if firmware is None:
-        firmware = XE_FIRMWARE if any(word.split()[0] == "xe" for word in (*modules, *load)) else ()
+        firmware = known_firmware([*modules, *load])
     descriptions = [description for card in cards for description in card.descriptions]
     spec = GuestSpec(
         machine=Machine(

@@ -11,6 +11,7 @@ import trio
 import typer
 
 from emulator.guest import GuestError, GuestSpec, Iommu, Kernel, KernelError, Machine, boot, environment
+from emulator.guest.initramfs import known_firmware
 from emulator.guest.packaged_kernels import fetch_kernel, find_kernel
 from emulator.guest.progress import Progress
 from emulator.guest.served import ServedCardError, served_card
@@ -114,7 +115,7 @@ def run(
                 arguments=cards_arguments(descriptions, functions=functions),
             ),
             modules=tuple(sorted(wanted)),
-            firmware=tuple(firmware or default_firmware(wanted)),
+            firmware=tuple(firmware or known_firmware(sorted(wanted))),
             files={name: Path(host) for name, host in contents.items()},
             kernel=chosen_kernel(kernel, modules_dir),
             append=append,
@@ -152,11 +153,6 @@ def chosen_kernel(kernel: str | None, modules: Path | None) -> Kernel | None:
     if found is None:
         raise KernelError(f"kernel {kernel} is not in the cache: vfio-user-xe guest fetch --kernel {kernel}")
     return found
-
-
-def default_firmware(modules: set[str]) -> list[str]:
-    """Firmware that a driver asks for, for those that are known to."""
-    return ["xe/bmg_guc_70.bin", "xe/bmg_huc.bin"] if "xe" in modules else []
 
 
 async def _run(spec: GuestSpec, command: str, timeout: float) -> int:

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,15 @@ _KEEP_IMAGES = 12
 _IN_USE_SECONDS = 3600
 
 Content = Path | bytes | str
+
+
+_FIRMWARE = {"xe": ("xe/bmg_guc_70.bin", "xe/bmg_huc.bin")}
+"""What modules ask for on our cards; they declare far more, of every device that they know."""
+
+
+def known_firmware(modules: Iterable[str]) -> tuple[str, ...]:
+    """Firmware files for `modules`, each a name with or without parameters; nothing for those that need none."""
+    return tuple(dict.fromkeys(name for module in modules for name in _FIRMWARE.get(module.split()[0], ())))
 
 
 @dataclass(frozen=True)
