@@ -84,6 +84,8 @@ class Extent(NamedTuple):
     length: int
     kind: str
     """The ledger's column for it."""
+    compressed: bool = False
+    """Whether the PAT entry of these pages lets the memory behind them be compressed (cards with flat CCS only)."""
 
 
 class Page(NamedTuple):

@@ -259,7 +259,9 @@ class Battlemage:
         """Make the blocks that all functions share, then each GT. Returns those that a PF reset resets."""
         gpu, registers = self.gpu, self._pf_registers
         declare_identity(registers, self.profile)
-        MemoryMap.of(self.profile.vram, self.profile.flat_ccs).declare(registers)
+        memory_map = MemoryMap.of(self.profile.vram, self.profile.flat_ccs)
+        memory_map.declare(registers)
+        gpu.vram.flat_ccs = memory_map.flat_ccs or None
         gpu.interrupts = Interrupts(gpu, registers)
         pcode = Pcode(registers)
         Telemetry(registers)
@@ -284,7 +286,9 @@ class Battlemage:
         forcewake.on_change = frequency.update
         Fuses(gt, registers)
         Clock(gt, registers)
-        Pat(gt, registers)
+        pat = Pat(gt, registers)
+        if not gt.index:
+            self.gpu.vram.compressing = pat.compresses
         Mocs(gt, registers)
         gt.guc = guc = Guc(gt, registers)
         sriov = GucSriov(guc, None if gt.index else self.sharing)

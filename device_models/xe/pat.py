@@ -1,6 +1,7 @@
 """PAT: the table of memory attributes that page-table entries index (`xe_pat.c`).
 
-The emulated caches are always coherent, so the entries are only kept: for reads back (debugfs), and for `entry`.
+The emulated caches are always coherent, so the entries are only kept: for reads back (debugfs), and for whether they
+let memory be compressed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from emulator.registers import RegisterFile
 ENTRIES = 32
 PAT_ATS = 0x47FC
 PAT_PTA = 0x4820
+_COMPRESSION = 1 << 9
+"""XE2_COMP_EN."""
 
 
 def entry_offset(index: int) -> int:
@@ -35,3 +38,7 @@ class Pat:
     def entry(self, index: int) -> int:
         """The entry that the driver programmed at `index`."""
         return self._registers.peek(self._gt.offset(entry_offset(index)))
+
+    def compresses(self, index: int) -> bool:
+        """Whether memory mapped with entry `index` may be compressed."""
+        return bool(self.entry(index) & _COMPRESSION)

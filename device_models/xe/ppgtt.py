@@ -27,6 +27,11 @@ DEVICE_MEMORY = 1 << 11
 """regs/xe_gtt_defs.h: XE_PAGE_PRESENT, XE_PAGE_RW, XE_PDE_64K, XE_PDE_PS_2M and XE_PDPE_PS_1G, XE_PTE_PS64,
 XE_PTE_NULL, XE_USM_PPGTT_PTE_AE, XE_PPGTT_PTE_DM. PS64 is a hint: 16 entries that map 64 KiB in a row."""
 
+_PAT_BITS = ((1 << 3, 1), (1 << 4, 2), (1 << 62, 8), (1 << 61, 16))
+_PAT2_SMALL, _PAT2_LARGE = 1 << 7, 1 << 12
+"""Bits of the PAT index; bit 2 is elsewhere in entries that map 2 MiB and more (`xe_pt.c`, `xe_bo.h`:
+XE_PPGTT_PTE_PAT0 and 1, XE_PPGTT_PTE_PAT2, XE_PPGTT_PDE_PDPE_PAT2, XELPG_PPGTT_PTE_PAT3, XE2_PPGTT_PTE_PAT4)."""
+
 ROOT_LEVEL = 4
 VA_BITS = 48
 VA_MASK = (1 << VA_BITS) - 1
@@ -55,6 +60,7 @@ class PpgttSpace(AddressSpace):
     def __init__(self, function: FunctionView, root: int, asid: int) -> None:
         """`root` is the root descriptor of a context image (PDP0): only its address bits count."""
         super().__init__(function)
+        self._vram = function.gpu.vram
         self.root = root & ADDRESS_MASK
         self.asid = asid
         self.name = f"PPGTT {self.root:#x}"
@@ -107,9 +113,13 @@ class PpgttSpace(AddressSpace):
         if entry & NULL:
             return Extent(None, 0, min(count, 1 << 21), NULL_KIND)
         target = (entry & ADDRESS_MASK & -size) | low
-        if entry & DEVICE_MEMORY:
-            return Extent(Space.DEVICE, target, count, VRAM_KIND)
-        return Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
+        return self._extent(entry, shift, target, count)
+
+    def _extent(self, entry: int, shift: int, target: int, count: int) -> Extent:
+        if not entry & DEVICE_MEMORY:
+            return Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
+        compressed = self._vram.flat_ccs is not None and self._vram.compressing(pat_index(entry, shift))
+        return Extent(Space.DEVICE, target, count, VRAM_KIND, compressed)
 
     def extents(self, address: int, length: int, write: bool) -> Iterator[Extent]:
         """As of `AddressSpace`, but each page table is looked at once, and pieces may reach across tables."""
@@ -128,6 +138,7 @@ class PpgttSpace(AddressSpace):
                 if (
                     piece.address == held.address + held.length
                     and piece.space == held.space
+                    and piece.compressed == held.compressed
                     and piece.space is not None
                     and held.length < _LONGEST
                 ):
@@ -158,10 +169,7 @@ class PpgttSpace(AddressSpace):
                 else:
                     target = (entry & ADDRESS_MASK & -size) | low
                     count = min((number << shift) - low, length)
-                    if entry & DEVICE_MEMORY:
-                        extent = Extent(Space.DEVICE, target, count, VRAM_KIND)
-                    else:
-                        extent = Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
+                    extent = self._extent(entry, shift, target, count)
                 yield extent
                 address += extent.length
                 length -= extent.length
@@ -273,6 +281,12 @@ class PpgttSpace(AddressSpace):
             reason=reason,
             asid=self.asid,
         )
+
+
+def pat_index(entry: int, shift: int) -> int:
+    """The PAT index in a leaf that maps `1 << shift` bytes."""
+    index = sum(value for bit, value in _PAT_BITS if entry & bit)
+    return index | 4 if entry & (_PAT2_SMALL if shift < _SHIFTS[1] else _PAT2_LARGE) else index
 
 
 def _nulls(entries: memoryview) -> int:

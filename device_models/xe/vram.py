@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from device_models.xe.lmtt import Lmtt, LmttFault
 from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
@@ -46,6 +46,8 @@ class Vram:
         self.fabric = fabric
         self.flat_ccs: int | None = None
         """DPA where compression metadata starts (1 byte for 512), None when the card has none."""
+        self.compressing: Callable[[int], bool] = lambda index: False
+        """Whether a PAT entry, by index, lets VRAM be compressed; asked only on a card with `flat_ccs`."""
         self._homes: list[Home | None] = [None] * (size >> BLOCK_SHIFT)
         self._changes = [0] * (size >> BLOCK_SHIFT)
         """How often each block has changed its owner."""

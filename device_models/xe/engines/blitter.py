@@ -1,7 +1,8 @@
 """Blits: MEM_COPY and MEM_SET, the XY_* commands, copies of compression metadata (`instructions/xe_gpu_commands.h`).
 
 Fields are those of Intel's published Xe2 command definitions; the driver itself uses MEM_COPY and MEM_SET
-(`xe_migrate.c`). Nothing is ever stored compressed, so compression formats and resolves have no effect.
+(`xe_migrate.c`). What is stored compressed is the matter of page-table entries (`compression.py`): compression formats
+have no effect.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from device_models.xe.address_space import AccessFault, TranslationFault
-from device_models.xe.engines import bulk
+from device_models.xe.engines import blits, compression
 from device_models.xe.engines.command_streamer import BULK
 from device_models.xe.engines.surface import Surface
 from device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
-from emulator.interconnect import Space
 
 if TYPE_CHECKING:
     from device_models.xe.engines.command_streamer import Bulk, CommandStreamer
@@ -25,6 +25,8 @@ _EVICT = 1 << 19  # of MEM_SET: bits 20:19
 
 _XY_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 12, 5: 16}
 """Color depth of XY_BLOCK_COPY_BLT and XY_FAST_COLOR_BLT."""
+_FULL_RESOLVE = 1
+"""Special mode of XY_BLOCK_COPY_BLT, bits 13:12: the target is left uncompressed."""
 _FAST_COPY_BYTES = {0: 1, 1: 2, 3: 4, 4: 8, 5: 16}
 
 _CCS_PER_PAGE = 8
@@ -39,14 +41,15 @@ def mem_copy(streamer: CommandStreamer, words: memoryview, index: int, length: i
     if header & _PAGE_MODE or not header & 3 << 17:
         unit = PAGE_COPY_UNIT if header & _PAGE_MODE else 1
         width = ((words[index + 1] & 0xFFFFFF) + 1) * unit
-        streamer.lrc.bulk = bulk.copy(space, source, space, target, width)
+        streamer.lrc.bulk = blits.linear_copy(streamer, source, target, width)
         return BULK
     width, height = (words[index + 1] & 0x3FFFF) + 1, (words[index + 2] & 0x3FFFF) + 1
     source_pitch, target_pitch = (words[index + 3] & 0x3FFFF) + 1, (words[index + 4] & 0x3FFFF) + 1
     if width == source_pitch == target_pitch:
-        streamer.lrc.bulk = bulk.copy(space, source, space, target, width * height)
+        streamer.lrc.bulk = blits.linear_copy(streamer, source, target, width * height)
     else:
-        streamer.lrc.bulk = _copy_rectangle(
+        streamer.lrc.bulk = blits.rectangle_copy(
+            streamer,
             Surface(space, source, source_pitch, height, None, writable=False),
             (0, 0),
             Surface(space, target, target_pitch, height, None, writable=True),
@@ -64,17 +67,16 @@ def mem_set(streamer: CommandStreamer, words: memoryview, index: int, length: in
         return None
     target = _address(words, index + 4)
     byte = (words[index + 6] >> 24).to_bytes(1, "little")
-    space, vram = streamer.space, streamer.engine.vram
     if not header & _MATRIX:
-        streamer.lrc.bulk = bulk.fill(space, target, (words[index + 1] & 0xFFFFFF) + 1, byte, vram)
+        streamer.lrc.bulk = blits.linear_fill(streamer, target, (words[index + 1] & 0xFFFFFF) + 1, byte)
         return BULK
     width, height = (words[index + 1] & 0x3FFFF) + 1, (words[index + 2] & 0x3FFFF) + 1
     pitch = (words[index + 3] & 0x3FFFF) + 1
     if width == pitch:
-        streamer.lrc.bulk = bulk.fill(space, target, width * height, byte, vram)
+        streamer.lrc.bulk = blits.linear_fill(streamer, target, width * height, byte)
     else:
-        surface = Surface(space, target, pitch, height, None, writable=True)
-        streamer.lrc.bulk = _fill_rectangle(surface, (0, 0), width, height, byte * width)
+        surface = Surface(streamer.space, target, pitch, height, None, writable=True)
+        streamer.lrc.bulk = blits.rectangle_fill(streamer, surface, (0, 0), width, height, byte * width)
     return BULK
 
 
@@ -137,7 +139,10 @@ def xy_block_copy(streamer: CommandStreamer, words: memoryview, index: int, leng
         )
     except ValueError as error:
         return _refuse(streamer, "XY_BLOCK_COPY_BLT", str(error))
-    return _start_copy(streamer, source, (source_x * pixel, source_y), target, (x * pixel, y), width * pixel, height)
+    resolve = header >> 12 & 3 == _FULL_RESOLVE
+    return _start_copy(
+        streamer, source, (source_x * pixel, source_y), target, (x * pixel, y), width * pixel, height, resolve
+    )
 
 
 def xy_fast_color(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
@@ -170,9 +175,11 @@ def xy_fast_color(streamer: CommandStreamer, words: memoryview, index: int, leng
         return None
     if surface.tiling is None and x == 0 and width * pixel == surface.pitch:
         start = surface.address + y * surface.pitch
-        streamer.lrc.bulk = bulk.fill(streamer.space, start, height * surface.pitch, color, streamer.engine.vram)
+        streamer.lrc.bulk = blits.linear_fill(streamer, start, height * surface.pitch, color)
     else:
-        streamer.lrc.bulk = _fill_rectangle(surface, (x * pixel, y), width * pixel, height, color * width)
+        streamer.lrc.bulk = blits.rectangle_fill(
+            streamer, surface, (x * pixel, y), width * pixel, height, color * width
+        )
     return BULK
 
 
@@ -194,6 +201,7 @@ def _start_copy(
     target_at: tuple[int, int],
     width: int,
     height: int,
+    resolve: bool = False,
 ) -> int | None:
     if not width or not height:
         return None
@@ -204,49 +212,18 @@ def _start_copy(
         and target.tiling is None
         and width == source.pitch == target.pitch
         and source_at[0] == target_at[0] == 0
+        and not resolve
     )
     if whole_rows:
-        streamer.lrc.bulk = bulk.copy(
-            source.space,
+        streamer.lrc.bulk = blits.linear_copy(
+            streamer,
             source.address + source_at[1] * source.pitch,
-            target.space,
             target.address + target_at[1] * target.pitch,
             width * height,
         )
     else:
-        streamer.lrc.bulk = _copy_rectangle(source, source_at, target, target_at, width, height)
+        streamer.lrc.bulk = blits.rectangle_copy(streamer, source, source_at, target, target_at, width, height, resolve)
     return BULK
-
-
-def _copy_rectangle(
-    source: Surface,
-    source_at: tuple[int, int],
-    target: Surface,
-    target_at: tuple[int, int],
-    width: int,
-    height: int,
-) -> Bulk:
-    row = 0
-    while row < height:
-        try:
-            target.write(target_at[1] + row, target_at[0], source.read(source_at[1] + row, source_at[0], width))
-        except (TranslationFault, AccessFault) as fault:
-            yield fault
-            continue
-        row += 1
-        yield None
-
-
-def _fill_rectangle(surface: Surface, at: tuple[int, int], width: int, height: int, data: bytes) -> Bulk:
-    row = 0
-    while row < height:
-        try:
-            surface.write(at[1] + row, at[0], data[:width])
-        except (TranslationFault, AccessFault) as fault:
-            yield fault
-            continue
-        row += 1
-        yield None
 
 
 def _copy_metadata(
@@ -273,15 +250,12 @@ def _metadata(streamer: CommandStreamer, address: int, direct: int, page: int, d
             space.write(place, data)
         return space.read(place, _CCS_PER_PAGE) if data is None else data
     extent = space.extent(address + page * 0x1000, 0x1000, data is not None)
-    if extent.space != Space.DEVICE or vram.flat_ccs is None:
+    at = compression.metadata_place(vram, space, extent)
+    if at is None:
         return bytes(_CCS_PER_PAGE)
-    dpa = vram.to_dpa(space.function.pci, extent.address)
-    if dpa is None:
-        raise AccessFault(space.function.pci, Space.DEVICE, extent.address, "no VRAM there")
-    place = vram.flat_ccs + (dpa >> 12) * _CCS_PER_PAGE
     if data is not None:
-        vram.memory.view[place : place + _CCS_PER_PAGE] = data
-    return bytes(vram.memory.view[place : place + _CCS_PER_PAGE])
+        vram.memory.view[at : at + _CCS_PER_PAGE] = data
+    return bytes(vram.memory.view[at : at + _CCS_PER_PAGE])
 
 
 def _surface(

@@ -150,7 +150,7 @@ class Cursor:
         self.left = count = min(extent.length, window.length - offset)
         self._rest = None
         if count < extent.length:
-            self._rest = Extent(extent.space, extent.address + count, extent.length - count, extent.kind)
+            self._rest = extent._replace(address=extent.address + count, length=extent.length - count)
         return None
 
     def advance(self, count: int) -> None:

@@ -25,7 +25,8 @@ class Surface:
         self.address = address
         self.pitch = pitch
         self.tiling = tiling
-        self._size = -(-rows // tiling.height) * tiling.height * pitch if tiling else rows * pitch
+        self.size = -(-rows // tiling.height) * tiling.height * pitch if tiling else rows * pitch
+        """Bytes that it takes, up to its last row or tile."""
         self._writable = writable
         self._window: Window | None = None
         self._window_at = 0
@@ -73,7 +74,7 @@ class Surface:
         """`length` bytes from `offset` of the surface on without a copy, if they are contiguous."""
         window = self._window
         if window is None or not window.valid or not self._holds(offset, length):
-            window = self.space.window(self.address + offset, max(self._size - offset, length), self._writable)
+            window = self.space.window(self.address + offset, max(self.size - offset, length), self._writable)
             self._window, self._window_at = window, offset
             if window.length < length:
                 return None
@@ -98,6 +99,18 @@ class Surface:
         if written:
             entry.writes += 1
             entry.bytes_written += written
+
+
+class StagedSurface(Surface):
+    """A surface whose bytes are in a buffer for the time of a blit."""
+
+    def __init__(self, surface: Surface, data: bytearray) -> None:
+        """`data` are the bytes of `surface`, from its beginning on."""
+        self.__dict__.update(surface.__dict__)
+        self.data = memoryview(data)
+
+    def _view(self, offset: int, length: int, count: bool = True) -> memoryview | None:
+        return self.data[offset : offset + length]
 
 
 def _gather(tiling: Tiling, tiles: memoryview, y: int, x: int, count: int) -> memoryview:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from device_models.xe import address_space, ppgtt
-from device_models.xe.address_space import TranslationFault
+from device_models.xe.address_space import Extent, TranslationFault
 from device_models.xe.vram import BLOCK_SIZE
 from emulator.interconnect import AccessFault, Space
 from tests.unit.xe.rig import MIB, PageTables, Rig
@@ -54,7 +54,7 @@ def test_a_system_page_is_guest_memory_by_dma_address(rig: Rig, tables: PageTabl
 )
 def test_large_pages_translate_with_their_offset(tables: PageTables, va: int, level: int, size: int) -> None:
     tables.entry(va, level, 0x0 | 3 | ppgtt.LARGE | DM | 1 << 12)  # bit 12 is a PAT bit in large entries
-    assert tables.space().extent(va + 0x12345, 16, False) == (Space.DEVICE, 0x12345, 16, "vram")
+    assert tables.space().extent(va + 0x12345, 16, False) == Extent(Space.DEVICE, 0x12345, 16, "vram")
     assert tables.space().leaf(va + 0x12345, True) == (va, size)
 
 
@@ -70,7 +70,7 @@ def test_a_compact_table_maps_64k_pages(rig: Rig, tables: PageTables) -> None:
 
 def test_ps64_is_only_a_hint(tables: PageTables) -> None:
     tables.map(0x10000, 0x50_0000, 0x10000, flags=3 | ppgtt.PS64)
-    assert tables.space().extent(0x1F004, 8, True) == (Space.DEVICE, 0x50_F004, 8, "vram")
+    assert tables.space().extent(0x1F004, 8, True) == Extent(Space.DEVICE, 0x50_F004, 8, "vram")
 
 
 def test_canonical_addresses_are_cut_to_48_bits(tables: PageTables) -> None:
@@ -345,3 +345,34 @@ def test_a_copy_goes_from_large_pages_on_to_small_ones(rig: Rig, tables: PageTab
     found = [(e.space, e.address, e.length) for e in space.extents(va, (2 << 20) + 0x3000, False)]
     assert sum(length for _, _, length in found) == (2 << 20) + 0x3000
     assert found[0] == (Space.DEVICE, 0x100_0000, (2 << 20) + 0x3000)
+
+
+@pytest.mark.parametrize(
+    ("level", "flags", "index"),
+    [
+        (0, 1 << 3 | 1 << 7, 5),
+        (0, 1 << 4 | 1 << 61, 18),
+        (0, 1 << 62 | 1 << 3, 9),
+        (1, ppgtt.LARGE, 0),
+        (1, ppgtt.LARGE | 1 << 12 | 1 << 62, 12),
+    ],
+)
+def test_the_pat_index_of_a_page_says_whether_it_compresses(
+    rig: Rig, tables: PageTables, level: int, flags: int, index: int
+) -> None:
+    tables.entry(0x4000_0000, level, 2 * MIB | 3 | DM | flags)
+    space = tables.space()
+    rig.vram.compressing = lambda asked: asked == index
+    assert not space.extent(0x4000_0000, 16, False).compressed
+    rig.vram.flat_ccs = 60 * MIB
+    assert space.extent(0x4000_0000, 16, False) == Extent(Space.DEVICE, 2 * MIB, 16, "vram", True)
+    rig.vram.compressing = lambda asked: asked != index
+    assert not space.extent(0x4000_0000, 16, False).compressed
+
+
+def test_pages_that_compress_and_pages_that_do_not_are_extents_of_their_own(rig: Rig, tables: PageTables) -> None:
+    tables.map(0x1F_F000, 2 * MIB + 0x1000)
+    tables.map(0x20_0000, 2 * MIB + 0x2000, flags=3 | 1 << 3)
+    rig.vram.flat_ccs, rig.vram.compressing = 60 * MIB, lambda index: index == 1
+    found = [(extent.length, extent.compressed) for extent in tables.space().extents(0x1F_F000, 0x2000, False)]
+    assert found == [(0x1000, False), (0x1000, True)]
