@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -137,10 +137,13 @@ class Bench:
 
 
 class Rig:
-    """The card under attack."""
+    """A card with its drivers; `starts` and `blocks` are the VFs' GGTT ranges and VRAM."""
 
-    def __init__(self, card: LiveCard) -> None:
+    def __init__(
+        self, card: LiveCard, starts: Mapping[int, int] = STARTS, blocks: Mapping[int, list[int]] = BLOCKS
+    ) -> None:
         self.card = card
+        self.starts, self.blocks = starts, blocks
         self.sides = {vfid: Side(card, vfid) for vfid in (0, 1, 2)}
         self.pf_side, self.attacker, self.victim = self.sides.values()
         self.bench = Bench(card, self.sides)
@@ -162,17 +165,17 @@ class Rig:
         config = pf.client
         config.write(CONFIG, SRIOV + 0x10, 2, 2)
         config.write(CONFIG, SRIOV + 0x08, 2, 1)
-        for vfid, blocks in BLOCKS.items():
+        for vfid, blocks in self.blocks.items():
             table, leaf = LMTT + vfid * 0x20000, LMTT + vfid * 0x20000 + 0x10000
             pf.vram(LMTT + 8 * vfid, 8)[:] = struct.pack("<Q", table >> 12 | 1)
             pf.vram(table, 8)[:] = struct.pack("<Q", leaf >> 12 | 1)
             pf.vram(leaf, 4 * len(blocks))[:] = struct.pack(f"<{len(blocks)}I", *(block << 5 | 1 for block in blocks))
         self.bench.write(0x48B0, 1 << 31 | LMTT >> 16)
-        for vfid in BLOCKS:
+        for vfid in self.blocks:
             self.configure(
                 vfid,
                 {
-                    klv.GGTT_START: STARTS[vfid],
+                    klv.GGTT_START: self.starts[vfid],
                     klv.GGTT_SIZE: RANGE,
                     klv.LMEM_SIZE: QUOTA,
                     klv.NUM_CONTEXTS: 64,
@@ -191,7 +194,7 @@ class Rig:
         assert answer == (0xF0000000 | len(values),)
 
     def _start_vf(self, vfid: int) -> GucDriver:
-        side, start = self.sides[vfid], STARTS[vfid]
+        side, start = self.sides[vfid], self.starts[vfid]
         side.map_vram(start, 0, 8 * MIB)
         driver = GucDriver(self.bench, vfid=vfid, base=start + BUFFERS)
         assert driver.mmio(0x5507)[0] == 0xF0000000
@@ -207,7 +210,7 @@ class Rig:
 
     def context(self, vfid: int, number: int, ring: list[int], **image: int) -> int:
         """Memory of a context without a PPGTT that executes `ring`; its LRC descriptor. `image` overrides dwords."""
-        base = STARTS[vfid] + CONTEXTS + number * CONTEXT_SIZE
+        base = self.starts[vfid] + CONTEXTS + number * CONTEXT_SIZE
         space = self.sides[vfid].ggtt_space
         space.write(base, bytes(CONTEXT_SIZE))
         values = {0x03: 0x00090009, 0x07: 4 * len(ring), 0x09: base + 0x4000, 0x0B: 0x3000 | 1}
@@ -246,7 +249,7 @@ class Rig:
     def works(self, vfid: int) -> None:
         """The function's context runs to its end: it stores a value through its GGTT."""
         number, value = 60, 0xC0DE0000 + vfid
-        space, result = self.sides[vfid].ggtt_space, STARTS[vfid] + RESULT
+        space, result = self.sides[vfid].ggtt_space, self.starts[vfid] + RESULT
         space.write(result, bytes(4))
         descriptor = self.context(vfid, number, store(result, value))
         self.submit(vfid, number, descriptor)
@@ -276,10 +279,13 @@ def store(address: int, value: int, *, ggtt: bool = True) -> list[int]:
 
 
 @contextmanager
-def open_rig(*serve: str) -> Iterator[Rig]:
-    """A card of 1 GiB with two VFs, its three drivers running; `serve` are further arguments of `vfio-user-xe serve`."""
+def open_rig(*serve: str, **places: Any) -> Iterator[Rig]:
+    """A card of 1 GiB with two VFs, its three drivers running.
+
+    `serve` are further arguments of `vfio-user-xe serve`, `places` as `Rig` takes them.
+    """
     with ExitStack() as stack:
         card = stack.enter_context(open_card(["--vfs", "2", "--set", "vram=1GiB", "--set", "vf_bar2=64MiB", *serve]))
-        rig = Rig(card)
+        rig = Rig(card, **places)
         stack.callback(rig.close)
         yield rig
