@@ -67,8 +67,15 @@ def start_job(rig: Rig) -> int:
     side.vram(BATCH, 4 * len(batch))[:] = struct.pack(f"<{len(batch)}I", *batch)
     ring = [*(0x1880_0101, BATCH_VA, 0), *store(DATA_VA + DONE, 0xD0E, ggtt=False), 0x0100_0000, 0, 0]
     image = {
-        **{"x2f": 1, "x31": 0, "x33": TABLES | 0x1B, "x50": 0x14C8_0002, "x51": 0xA8, "x52": start + MEMIRQ + 0x440},
-        **{"x55": 0x1108_1003, "x57": start + MEMIRQ, "x59": start + MEMIRQ + 0x400},
+        "x2f": 1,
+        "x31": 0,
+        "x33": TABLES | 0x1B,
+        "x50": 0x14C8_0002,
+        "x51": 0xA8,
+        "x52": start + MEMIRQ + 0x440,
+        "x55": 0x1108_1003,
+        "x57": start + MEMIRQ,
+        "x59": start + MEMIRQ + 0x400,
     }
     descriptor = rig.context(1, 3, ring, **image) | 0x100
     rig.submit(1, 3, descriptor)
