@@ -220,6 +220,52 @@ def test_the_execution_quantum_set_in_sysfs_governs_the_shares(lab: Lab) -> None
     assert 2.5 < ran[1] / ran[0] < 6.5, ran
 
 
+def shares(lab: Lab, vfs: int) -> list[int]:
+    """Percent of the copy engine's time that PF and VFs have, of what their quantum allots to each: the PF's PMU."""
+    found = lab.sh(f"xe-functions shares 2 {vfs} {PF}")
+    return [int(percent) for percent in re.findall(r"had (\d+) percent", found)]
+
+
+def test_the_priority_decides_whether_the_time_of_idle_functions_is_used_by_others(lab: Lab) -> None:
+    enable(lab, 2)
+    hold(lab, 1)
+    used = {}
+    for priority in ("low", "normal"):
+        lab.sh(f"echo {priority} > {DEVICE}/sriov_admin/.bulk_profile/sched_priority")
+        used[priority] = shares(lab, 2)
+    lab.sh(f"echo low > {DEVICE}/sriov_admin/.bulk_profile/sched_priority")
+    assert "finished" in held(lab, 1)
+    # PF and two VFs have 16 ms each: a third of the time. Low: VF 1 has all of it; normal: what is its own.
+    assert used["low"][1] > 200, used
+    assert 50 < used["normal"][1] < 150, used
+    assert used["low"][::2] == used["normal"][::2] == [0, 0]
+
+
+def test_a_job_that_is_not_preempted_in_the_functions_timeout_is_reset(lab: Lab) -> None:
+    enable(lab, 2)
+    lab.sh(f"echo 20000 > {DEVICE}/sriov_admin/vf1/profile/preempt_timeout_us")
+    lab.sh("dmesg -c > /dev/null")
+    lab.sh(f"(xe-functions hog {bdf(1)} > /tmp/hog 2>&1; echo exit $? >> /tmp/hog) > /dev/null 2>&1 3>&- &")
+    lab.sh("until grep -q -e running -e exit /tmp/hog; do sleep 0.1; done; grep running /tmp/hog")
+    jobs(lab, 2)
+    assert "killed" in lab.sh("until grep exit /tmp/hog; do sleep 0.1; done; cat /tmp/hog")
+    log = lab.sh("dmesg -c; rm /tmp/hog")
+    assert re.search(rf"xe {bdf(1)}.*Engine reset: engine_class=bcs", log)
+    assert "Timedout job" not in log, "the driver's own watchdog was faster"
+    jobs(lab, 0, 1, 2)
+
+
+def test_a_vf_that_misbehaves_is_counted_by_the_pfs_driver(lab: Lab) -> None:
+    enable(lab, 2)
+    gt = f"{DEBUGFS}/sriov/vf1/tile0/gt0"
+    lab.sh(f"echo 60000 > {DEBUGFS}/sriov/pf/tile0/gt0/sample_period_ms; echo 1 > {gt}/threshold_guc_time_us")
+    jobs(lab, 1, 2)
+    told = lab.sh(f"cat {DEBUGFS}/sriov/pf/tile0/gt0/adverse_events")
+    lab.sh(f"echo 0 > {DEBUGFS}/sriov/pf/tile0/gt0/sample_period_ms")
+    assert re.search(r"VF1:.*guc_time_us:[1-9]", told), told
+    assert "VF2" not in told, told
+
+
 def test_a_vf_with_a_job_in_flight_is_saved_wiped_and_restored_and_the_job_finishes(lab: Lab) -> None:
     vf, quota = f"{DEBUGFS}/sriov/vf1", f"{DEVICE}/sriov_admin/vf1/profile/vram_quota"
     lab.sh(f"echo {16 << 20} > {quota}")

@@ -95,7 +95,7 @@ class Engine:
 
     @property
     def interrupt_mask(self) -> int:
-        """RING_IMR of the context that runs."""
+        """RING_IMR of the context that runs; with memory-based interrupts what is enabled has its bit set."""
         return self.lrc.interrupt_mask if self.lrc else 0
 
     # Context switches.

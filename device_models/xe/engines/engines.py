@@ -117,6 +117,10 @@ class Engines:
 
     # To look at.
 
+    def has_work(self) -> bool:
+        """Whether a context is on an engine or wants one."""
+        return self.scheduler.has_work()
+
     def registers(self) -> list[Register]:
         """Live engine registers for the PF's register file, at absolute offsets."""
         return [register for engine in self.engines for register in engine.declared_registers()]

@@ -54,6 +54,8 @@ it saves, or the state recorded in a default image (`xe_gt.c:xe_gt_record_defaul
 RING_VALID = 1
 HEAD_MASK = 0x1FFFFC
 TAIL_MASK = 0x1FFFF8
+ALL_ENABLED = 0xFFFF
+"""An image that loads no interrupt mask has all its interrupts enabled."""
 _LRM = 0x29 << 23
 _LRI = 0x22 << 23
 _BATCH_END = 0x0A << 23
@@ -113,7 +115,8 @@ class Lrc:
         self.bulk: Iterator[Fault | None] | None = None
         """What is left of a command that works in steps; `bulk_end` is where the next command is."""
         self.bulk_end = 0
-        self.interrupt_mask = self.interrupt_status_pointer = self.interrupt_source_pointer = 0
+        self.interrupt_mask = ALL_ENABLED
+        self.interrupt_status_pointer = self.interrupt_source_pointer = 0
         self.watchdog: float | None = None
         """When PR_CTR was started, while it counts."""
         self.adopted = False
@@ -150,7 +153,8 @@ class Lrc:
         if (self.adopted or self._new) and not words[CONTEXT_CONTROL] & RESTORE_INHIBIT:
             self._load_state(everything=self.adopted)
         self.adopted = self._new = False
-        self.interrupt_mask = self.interrupt_status_pointer = self.interrupt_source_pointer = 0
+        self.interrupt_mask = ALL_ENABLED
+        self.interrupt_status_pointer = self.interrupt_source_pointer = 0
         if words[INT_MASK_LRM] & _OPCODE == _LRM:
             self.interrupt_mask = self.ggtt.read32(words[INT_MASK_PTR])
         if words[INT_REPORT_LRI] & _OPCODE == _LRI:

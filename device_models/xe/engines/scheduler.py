@@ -196,6 +196,10 @@ class Scheduler:
             slot.wait = 0.0
             slot.function = -1
 
+    def has_work(self) -> bool:
+        """Whether a context is on an engine or wants one."""
+        return any(context.queued or context.resident for context in self.contexts)
+
     # An engine's slice.
 
     def _run(self, slot: _Slot) -> None:

@@ -3,7 +3,9 @@
 The host gives two buffers, one for itself or one slot for each function: metadata (16 bytes: clock in Hz, latency,
 a change number) and records [class][logical instance] of 16 bytes (change number, quanta ratio, last update tick, 64
 bits of active ticks). A reader adds "now - last update tick" while that is not zero, and looks at a record only when
-the change numbers moved; so records are brought up to date whenever activity can have changed, on a timer.
+the change numbers moved; so records are brought up to date whenever activity can have changed, on a timer. The quanta
+ratio is the part of all time that a function's execution quantum gives it: the reader's "total ticks" grow by so much
+(`xe_guc_engine_activity.c:get_engine_total_ticks`).
 """
 
 from __future__ import annotations
@@ -45,15 +47,17 @@ class _Buffers:
 class EngineActivity:
     """Activity records of one GT's engines."""
 
-    def __init__(self, guc: Guc, registers: RegisterFile) -> None:
+    def __init__(self, guc: Guc, registers: RegisterFile, quantum: Callable[[int], int]) -> None:
+        """`quantum` gives a function's execution quantum by VFID; 0: unlimited."""
         self._guc = guc
+        self._quantum = quantum
         self._device: _Buffers | None = None
         self._functions: _Buffers | None = None
         self.on_tick: list[Callable[[], None]] = []
         """Called every few milliseconds while there is work, and a few times after it."""
         self._ticking = False
         self._idle = 0
-        self._last: dict[tuple[int, str, int], int] = {}
+        self._last: dict[tuple[int, str, int], tuple[int, int]] = {}
         gt = guc.gt
         registers.add(
             [
@@ -99,7 +103,8 @@ class EngineActivity:
             callback()
         if not self._guc.boot.running:
             return
-        idle = 0 if self._update() else self._idle + 1
+        # Who waits for a turn has not changed anything for as long as others' turns take.
+        idle = 0 if self._update() or self._guc.gt.engines.has_work() else self._idle + 1
         if idle < _IDLE_PERIODS:
             self.wake()
         self._idle = idle
@@ -121,8 +126,10 @@ class EngineActivity:
     def _write(self, buffers: _Buffers, activity: dict[tuple[str, int], int]) -> bool:
         space = self._guc.pf.space
         changed = buffers.changes == 0
-        for vfid in range(buffers.functions):
-            whole_card = buffers is self._device
+        whole_card = buffers is self._device
+        quanta = [0 if whole_card else self._quantum(vfid) for vfid in range(buffers.functions)]
+        for vfid, quantum in enumerate(quanta):
+            ratio = _TOTAL_QUANTA * quantum // sum(quanta) if quantum else _TOTAL_QUANTA
             for info in self._guc.gt.infos:
                 nanoseconds = sum(
                     time
@@ -130,15 +137,15 @@ class EngineActivity:
                     if name.lower() == info.name and (whole_card or owner == vfid)
                 )
                 key = (id(buffers), info.name, vfid)
-                if self._last.get(key) == nanoseconds and buffers.changes:
+                if self._last.get(key) == (nanoseconds, ratio) and buffers.changes:
                     continue
-                self._last[key] = nanoseconds
+                self._last[key] = nanoseconds, ratio
                 changed = True
                 address = buffers.data + vfid * _SLOT
                 address += (info.guc_class * _INSTANCES + info.logical) * _RECORD.size
                 change = (buffers.changes + 1) & 0xFFFF or 1
                 active = nanoseconds * REFERENCE_CLOCK // 1_000_000_000
-                space.write(address, _RECORD.pack(change, _TOTAL_QUANTA, 0, active))
+                space.write(address, _RECORD.pack(change, ratio, 0, active))
         if changed:
             buffers.changes = (buffers.changes + 1) & 0xFFFFFFFF or 1
             for vfid in range(buffers.functions):

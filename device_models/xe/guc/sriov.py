@@ -61,6 +61,8 @@ class Sriov:
         self._events: dict[tuple[int, int], tuple[float, int]] = {}
         self.on_resume: Callable[[Client], bool] | None = None
         """Asked when a VF is resumed; True when it must be fixed up before it runs."""
+        self.on_scheduling: list[Callable[[], None]] = []
+        """Called when a function's share of the engines has changed."""
         guc.handle(actions.UPDATE_VGT_POLICY, self._update_policy)
         guc.handle(actions.UPDATE_VF_CFG, self._update_config)
         guc.handle(actions.VF_CONTROL, self._control)
@@ -75,6 +77,12 @@ class Sriov:
     def contexts_of(self, vfid: int) -> int:
         """How many guc_ids a function may use."""
         return self.config(vfid).get(klv.NUM_CONTEXTS) if vfid else ALL_CONTEXTS
+
+    def quantum(self, vfid: int) -> int:
+        """A function's execution quantum in milliseconds; 0: unlimited."""
+        config = self.config(vfid)
+        quantum = config.get(klv.EXEC_QUANTUM) or config.get(klv.ENGINE_GROUP_EXEC_QUANTUM) & 0xFFFFFFFF
+        return min(quantum, _QUANTUM_MAX_MS)
 
     def function_level_reset(self, vfid: int) -> None:
         """A PCI FLR of VF `vfid` happened: stop serving it until the PF has cleaned up (FLR_FINISH)."""
@@ -191,14 +199,15 @@ class Sriov:
 
     def _apply_scheduling(self, vfid: int) -> None:
         config = self.config(vfid)
-        quantum = config.get(klv.EXEC_QUANTUM) or config.get(klv.ENGINE_GROUP_EXEC_QUANTUM) & 0xFFFFFFFF
         timeout = config.get(klv.PREEMPT_TIMEOUT) or config.get(klv.ENGINE_GROUP_PREEMPT_TIMEOUT) & 0xFFFFFFFF
         self._guc.gt.engines.function_policy(
             vfid,
-            quantum_us=min(quantum, _QUANTUM_MAX_MS) * 1000,
+            quantum_us=self.quantum(vfid) * 1000,
             preempt_us=min(timeout, _TIMEOUT_MAX_US),
             priority=config.get(klv.SCHED_PRIORITY),
         )
+        for callback in self.on_scheduling:
+            callback()
 
     def _klvs(
         self, client: Client, address: int, size: int, allowed: frozenset[int]

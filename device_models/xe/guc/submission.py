@@ -23,6 +23,7 @@ from device_models.xe.guc.errors import (
     GucError,
 )
 from device_models.xe.guc.hxg import Message
+from device_models.xe.memirq import USER_BIT
 from device_models.xe.profile import GUC_CLASS_TO_CLASS
 
 if TYPE_CHECKING:
@@ -211,6 +212,9 @@ class Submission:
 
     def user_interrupt(self, function: XeFunction, engine: Engine) -> None:
         """`EngineListener.user_interrupt`."""
+        if function.vfid and not engine.interrupt_mask >> USER_BIT & 1:
+            # The enable mask of the interrupt page, which the context has loaded (xe_memirq.c:memirq_set_enable).
+            return
         start = time.perf_counter()
         info = next(i for i in self._guc.gt.infos if i.base == engine.info.base)
         self._guc.gt.gpu.interrupts.raise_engine(

@@ -5,6 +5,8 @@
  *	xe-functions jobs FUNCTION...           jobs on every engine of every function, all results verified
  *	xe-functions spin SECONDS FUNCTION...   endless batches on the copy engine; how far each function came
  *	xe-functions hold FUNCTION FILE         one such batch that ends, and is verified, when FILE appears
+ *	xe-functions hog FUNCTION               one that is never preempted and never ends; until its queue is killed
+ *	xe-functions shares SECONDS VFS PF      percent of its copy engine's time that PF and VFs have, by the PF's PMU
  *
  * FUNCTION is a PCI address.  Prints a line per function; exit code 0 when all went well.
  */
@@ -12,9 +14,11 @@
 #include "xe/batch.h"
 #include "xe_alone.h"
 
+#include <linux/perf_event.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -105,22 +109,98 @@ static void run_hold(const char *file)
 	printf("%s finished after %u rounds\n", device_pci, *spinner.rounds);
 }
 
+static void run_hog(void)
+{
+	int fd = xe_open();
+	struct space space = space_open(fd, engine_of(fd, DRM_XE_ENGINE_CLASS_COPY));
+	struct spinner spinner = spinner_start_in(space, false);
+
+	spinner_wait_progress(&spinner);
+	printf("%s running\n", device_pci);
+	fflush(stdout);
+	wait_until(is_banned(fd, space.queue), PATIENCE);
+	printf("%s killed\n", device_pci);
+}
+
+/* xe_pmu.c: event 2 counts ticks with work, event 3 all ticks; the function is in bits 59:44, the class in 27:20. */
+static int pmu_open(unsigned type, unsigned event, unsigned function)
+{
+	struct perf_event_attr attr = { .type = type, .size = sizeof(attr) };
+	int fd;
+
+	attr.config = event | DRM_XE_ENGINE_CLASS_COPY << 20 | (uint64_t)function << 44;
+	fd = syscall(SYS_perf_event_open, &attr, -1, 0, -1, 0);
+	if (fd < 0)
+		FAIL("perf_event_open of event %u of function %u: %s", event, function, strerror(errno));
+	return fd;
+}
+
+static uint64_t pmu_read(int fd)
+{
+	uint64_t value = 0;
+
+	if (read(fd, &value, sizeof(value)) != sizeof(value))
+		FAIL("read of an event: %s", strerror(errno));
+	return value;
+}
+
+static void run_shares(double seconds, unsigned vfs)
+{
+	int active[vfs + 1], total[vfs + 1];
+	uint64_t before[vfs + 1], all[vfs + 1];
+	char path[96], name[16];
+	unsigned type = 0;
+	FILE *file;
+
+	snprintf(name, sizeof(name), "%s", device_pci);
+	for (char *c = name; *c; c++)
+		if (*c == ':')
+			*c = '_';
+	snprintf(path, sizeof(path), "/sys/bus/event_source/devices/xe_%s/type", name);
+	file = fopen(path, "r");
+	if (!file || fscanf(file, "%u", &type) != 1)
+		FAIL("no number in %s", path);
+	fclose(file);
+	for (unsigned n = 0; n <= vfs; n++)
+		active[n] = pmu_open(type, 2, n), total[n] = pmu_open(type, 3, n);
+	for (unsigned n = 0; n <= vfs; n++)
+		before[n] = pmu_read(active[n]), all[n] = pmu_read(total[n]);
+	usleep(seconds * 1e6);
+	for (unsigned n = 0; n <= vfs; n++) {
+		uint64_t ran = pmu_read(active[n]) - before[n], passed = pmu_read(total[n]) - all[n];
+
+		printf("function %u had %u percent\n", n, (unsigned)(passed ? ran * 100 / passed : 0));
+	}
+}
+
 static int usage(void)
 {
-	fprintf(stderr, "usage: xe-functions jobs FUNCTION... | spin SECONDS FUNCTION... | hold FUNCTION FILE\n");
+	fprintf(stderr, "usage: xe-functions jobs FUNCTION... | spin SECONDS FUNCTION... | hold FUNCTION FILE"
+			" | hog FUNCTION | shares SECONDS VFS PF\n");
 	return 2;
 }
 
 int main(int argc, char **argv)
 {
 	bool jobs = argc > 2 && !strcmp(argv[1], "jobs"), spin = argc > 3 && !strcmp(argv[1], "spin");
-	bool hold = argc == 4 && !strcmp(argv[1], "hold");
+	bool hold = argc == 4 && !strcmp(argv[1], "hold"), hog = argc == 3 && !strcmp(argv[1], "hog");
+	bool shares = argc == 5 && !strcmp(argv[1], "shares");
 	int first = spin ? 3 : 2, count = argc - first, failed = 0;
 	pthread_barrierattr_t shared;
 	pthread_barrier_t *barrier;
 
-	if (!jobs && !spin && !hold)
+	if (!jobs && !spin && !hold && !hog && !shares)
 		return usage();
+	if (hog) {
+		choose_function(argv[2]);
+		run_hog();
+		return 0;
+	}
+	if (shares) {
+		choose_function(argv[4]);
+		run_shares(strtod(argv[2], NULL), strtoul(argv[3], NULL, 0));
+		return 0;
+	}
 	if (hold) {
 		choose_function(argv[2]);
 		run_hold(argv[3]);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from struct import pack
 from types import SimpleNamespace
@@ -112,6 +113,23 @@ def test_scheduling_of_a_function_reaches_the_engines(driver: GucDriver) -> None
         16_000,
         1,
     )
+
+
+def test_a_functions_quantum_is_its_part_of_all_ticks(driver: GucDriver) -> None:
+    metadata, data = driver.base + 0x20000, driver.base + 0x30000
+    assert driver.request(0x550D, 3, metadata, 0, data, 0)[0] == (SUCCESS,)
+
+    def ratios() -> list[int]:
+        driver.bench.run(lambda: None)
+        records = [driver.peek(data + vfid * 16 * 32 * 16 + (3 * 32 + 1) * 16)[0] for vfid in range(3)]
+        return [record >> 16 for record in records]
+
+    assert ratios() == [0x8000] * 3, "nobody is limited"
+    for vfid, quantum in enumerate((64, 32, 32)):
+        configure(driver, vfid, {klv.EXEC_QUANTUM: quantum})
+    deadline = time.monotonic() + 5
+    while ratios() != [0x4000, 0x2000, 0x2000]:
+        assert time.monotonic() < deadline, ratios()
 
 
 def test_a_vf_learns_version_and_configuration(vf: GucDriver) -> None:
@@ -282,10 +300,25 @@ def test_time_that_a_vfs_requests_take_is_told_as_a_storm(driver: GucDriver, wat
 def test_time_that_a_vfs_interrupts_take_is_told_as_a_storm(driver: GucDriver, watched: GucDriver) -> None:
     configure(driver, 1, {klv.THRESHOLD_IRQ_STORM: 1})
     gt, function = driver.bench.gpu.gts[0], driver.bench.gpu.functions[1]
-    engine = SimpleNamespace(info=gt.infos[0], interrupt_status_pointer=VF_START, interrupt_source_pointer=VF_START)
+    engine = SimpleNamespace(
+        info=gt.infos[0], interrupt_status_pointer=VF_START, interrupt_source_pointer=VF_START, interrupt_mask=1
+    )
     for _ in range(20):
         driver.bench.run(lambda: gt.engines.listener.user_interrupt(function, engine))
     assert driver.events() == [(0x90005104, 1, klv.THRESHOLD_IRQ_STORM)]
+
+
+def test_an_interrupt_that_the_vf_has_not_enabled_is_not_reported(driver: GucDriver, vf: GucDriver) -> None:
+    gt, function = driver.bench.gpu.gts[0], driver.bench.gpu.functions[1]
+    status, source = VF_START + 0x20000, VF_START + 0x20400
+    reports = []
+    for mask in (0xFFFE, 0xFFFF):
+        engine = SimpleNamespace(
+            info=gt.infos[0], interrupt_status_pointer=status, interrupt_source_pointer=source, interrupt_mask=mask
+        )
+        driver.bench.run(lambda engine=engine: gt.engines.listener.user_interrupt(function, engine))
+        reports.append((vf.peek(status)[0] & 0xFF, vf.peek(source)[0] & 0xFF))
+    assert reports == [(0, 0), (0xFF, 0xFF)]
 
 
 def test_registrations_of_parallel_contexts_are_counted(driver: GucDriver, watched: GucDriver) -> None:
