@@ -112,7 +112,7 @@ def hung_task_report(log: list[str]) -> list[str]:
     if begin is None:
         return []
     end = next((at for at, line in enumerate(lines) if at > begin and ("RIP:" in line or "</TASK>" in line)), begin + 1)
-    return [line for line in lines[begin:end] if not line.startswith("  ? ")]
+    return [line for line in lines[begin:end] if not line.lstrip().startswith("? ")]
 
 
 @scenario("17", "VFIO_DEVICE_RESET with an idle import", "returns as soon as the reset is done", group=HANG)
