@@ -105,11 +105,20 @@ def test_memory_map_registers_describe_disjoint_areas_in_order(
     nodes = (bench.read(0x9118) >> 16).bit_count()
     ccs = ((bench.read(0x8804) & 0xFF) << 32 | bench.read(0x8800) & 0xFFFFFFC0) * nodes
     assert bench.read(0x8800) & 1 == flat_ccs
+    assert bench.gpu.vram.flat_ccs == (ccs or None)
     if flat_ccs:
         assert ccs % (128 << 10) == 0
         assert ccs + vram // 512 <= gsm
     wopcm = 1 << (bench.read(0x1082C0) >> 7 & 7)
     assert dsm + (wopcm << 20) <= vram
+
+
+def test_the_pat_says_which_pages_compress(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(vfs=0, flat_ccs=True)
+    bench.write(0x4848 + 4 * (12 - 8), 0x2C3)
+    bench.write(0x4800 + 4 * 3, 0xC3)
+    assert bench.gpu.vram.compressing(12)
+    assert not bench.gpu.vram.compressing(3)
 
 
 def test_engine_fuses_follow_the_options(make_bench: Callable[..., Any]) -> None:
