@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -364,6 +367,24 @@ def test_a_peer_may_come_later_and_nobody_is_missed_before(tmp_path: Any) -> Non
     with importing(f"p2p:peers={tmp_path / 'nobody'}") as card:
         write(card, 0x1000, b"ram", Space.SYSTEM)
         assert {row.interconnect for row in card.fabric.ledger} == {"host_dma"}
+
+
+# What the owner's side tells.
+
+
+def test_the_command_prints_times_and_the_history_of_one_page(owner: Owner) -> None:
+    last = (1 << 30) - 4096
+    owner.card.call("read", function="vf1", space="device", address=0, length=4)
+    command = [sys.executable, "-m", "emulator", "ledger", "--socket-dir", str(owner.folder)]
+
+    def run(*arguments: str) -> list[str]:
+        shown = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=True)
+        return shown.stdout.splitlines()
+
+    assert re.search(r"vf1 .*control.* \d+\.\d{3} s .* \d+\.\d{3} s", "\n".join(run()))
+    history = run("--page", hex(last))
+    assert history[-1].endswith("went from pf to vf1")
+    assert not any("went from" in line for line in run("--page", "0"))
 
 
 # An engine in the middle of a copy.
