@@ -27,7 +27,7 @@ def reset_when_another_ends(run: Run, world: World) -> None:
                 made.do("reset v", f"sleep {milliseconds}", "reset v")
                 if world.bench.served(1, _STUCK_SECONDS):
                     continue
-                log = run.evidence("kernel log", [line for line in run.read_kernel_log()[-40:] if "FLR" in line])
+                log = run.evidence("kernel log", [line for line in run.read_kernel_log() if "FLR" in line][-12:])
                 made.step("reset v")
                 served = world.bench.served(1, _STUCK_SECONDS)
                 again = run.evidence("after one more reset", "served" if served else "not served either")
