@@ -90,6 +90,9 @@ def _section(number: int, result: Result) -> str:
     scenario, run, details = result.scenario, result.run, result.details
     said = {"Expected": scenario.expected, "Seen": result.reason, "Known defect": result.defect}
     said |= {"Setup": scenario.setup.name, "Kernel": result.kernel}
+    for name, (before, after) in details.get("accounts", {}).items():
+        left = "the guest was given up" if after is None else "the same" if after == before else format_size(after)
+        said[name] = f"{format_size(before)} before, afterwards {left}"
     parts = [
         f"<details class=run id=s{number}{' open' if result.verdict == FAIL else ''}><summary>{_verdict(result.verdict)}"
         f" <h2>{_text(scenario.number)} {_text(scenario.title)}</h2></summary>",

@@ -90,6 +90,7 @@ class Runner:
         lab.guest.run("dmesg -c > /dev/null", timeout=30)
         lab.card.call("heal")
         lab.card.call("ledger", clear=True)
+        before = self._account(run)
         try:
             scenario.run(run, self._prepared)
             result = Result(scenario, PASS)
@@ -107,10 +108,19 @@ class Runner:
         ) as error:  # a client's error, a guest's, or the scenario's own mistake: all are to be looked at
             result = Result(scenario, FAIL, f"{type(error).__name__}: {_first_line(error)}")
         self._collect(run, result)
+        after = self._account(run) if before and not run.spoiled else {}
+        result.details["accounts"] = {name: [count, after.get(name)] for name, count in before.items()}
         splats = run.splats()
         if splats and result.verdict in (PASS, NOT_APPLICABLE):
             result.verdict, result.reason = FAIL, f"the kernel reported: {splats[0]}"
         return result
+
+    def _account(self, run: Run) -> Mapping[str, int]:
+        try:
+            return self._suite.account(self._prepared)
+        except (GuestError, OSError, ValueError) as error:
+            run.note(f"accounts cannot be read: {_first_line(error)}")
+            return {}
 
     @staticmethod
     def _collect(run: Run, result: Result) -> None:

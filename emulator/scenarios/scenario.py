@@ -74,12 +74,14 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Suite:
-    """Scenarios, the defects that they know by name, and files that they want in the guest."""
+    """Scenarios, the defects that they know by name, files that they want in the guest, and accounts that are kept."""
 
     name: str
     scenarios: Sequence[Scenario]
     defects: Mapping[str, str]
     files: Callable[[Environment], Mapping[str, Path]] = lambda environment: {}
+    account: Callable[[Any], Mapping[str, int]] = lambda prepared: {}
+    """Bytes in use by name, asked before and after each scenario of a guest that is in good health; not judged."""
 
 
 @dataclass

@@ -280,6 +280,22 @@ def test_repetitions_are_one_row_for_each_verdict(labs: Labs) -> None:
     assert [row.split()[:3] for row in table(results).splitlines()] == [["1", "fail", "title"], ["1", "2x", "pass"]]
 
 
+def test_accounts_are_kept_before_and_after_and_not_of_a_guest_that_is_given_up(labs: Labs) -> None:
+    counts = iter([10 << 20, 10 << 20, 10 << 20, 11 << 20, 12 << 20])
+    scenarios = [scenario("1", passes), scenario("2", passes), scenario("3", lambda run, prepared: run.spoil("dead"))]
+    suite = Suite("tried", scenarios, {}, account=lambda prepared: {"VRAM in use": next(counts)})
+    results = Runner(suite, {}).run(scenarios)
+    assert [r.details["accounts"]["VRAM in use"] for r in results] == [
+        [10 << 20, 10 << 20],
+        [10 << 20, 11 << 20],
+        [12 << 20, None],
+    ]
+    page = html(suite, results)
+    assert "10 MiB before, afterwards the same" in page
+    assert "10 MiB before, afterwards 11 MiB" in page
+    assert "12 MiB before, afterwards the guest was given up" in page
+
+
 def test_a_setup_that_fails_costs_its_scenario_only(labs: Labs) -> None:
     def broken(lab: Any) -> None:
         raise LookupError("xe gave VF 1 no VRAM")

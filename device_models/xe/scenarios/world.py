@@ -106,6 +106,11 @@ def prepare(lab: Any) -> World:
     return World(lab, bench, others, zero_copy, kind.startswith("DMA"), quota, min(quota, BAR2))
 
 
+def account(world: World) -> dict[str, int]:
+    """VRAM that xe on the PF has given away, VFs' shares and buffers."""
+    return {"VRAM in use": world.bench.vram_used()}
+
+
 def machine(append: str = "iommu=pt", **others: Any) -> dict[str, Any]:
     """Keyword arguments of a lab."""
     return {"modules": (*MODULES, "vgem"), "memory": 1536, "cpu": CPU, "iommu": True, "append": append, **others}
@@ -236,6 +241,7 @@ def import_and_use(run: Run, world: World, made: Client, length: int = 2 * MIB) 
     """Fill, import, bind, copy once, compare; then the importer is idle."""
     made.step(f"fill v 0 {length:#x} 7")
     check_bound(run, world, made, f"0+{length:#x}")
+    run.fact("page tables of the import", world.bench.translations(SOURCE, SOURCE + length))
     made.do(f"copy g {TARGET:#x} {SOURCE:#x} {length:#x}", f"verify target 0 0 {length:#x} 7")
 
 
