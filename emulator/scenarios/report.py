@@ -122,7 +122,8 @@ def _timeline(events: Sequence[Event]) -> str:
         took = f"{event.seconds:.3f} s" if event.seconds else ""
         lines.append(
             f"<div class=num>{event.start:.3f} s</div><div class=num>{took}</div>"
-            f"<div{' class=bad' if event.good is False else ''}>{_text(event.text)}</div>"
+            f"<div{' class=bad' if event.good is False else ''} style='padding-left:{1.3 * event.depth:.1f}em'>"
+            f"{_text(event.text)}</div>"
             f"<div class=track><div class='bar {colour}' style='left:{min(left, 99):.2f}%;width:{width:.2f}%'></div></div>"
         )
     return f"<h3>Timeline</h3><div class=time>{''.join(lines)}</div>"

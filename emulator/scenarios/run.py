@@ -24,6 +24,8 @@ class Event:
     seconds: float
     text: str
     good: bool | None = None
+    depth: int = 0
+    """How many steps it is part of."""
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Run:
     """The facts that explain the verdict: a terminal shows them too."""
     kernel_log: list[str] = field(default_factory=list)
     excused: list[re.Pattern[str]] = field(default_factory=list)
+    depth: int = 0
+    """How many steps are going on."""
     spoiled: str = ""
     """Why the guest is of no use afterwards; empty: it is."""
     _began: float = field(default_factory=time.monotonic)
@@ -45,8 +49,9 @@ class Run:
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
         """A step of the scenario, timed; an exception in it marks it as bad."""
-        event = Event(time.monotonic() - self._began, 0.0, text)
+        event = Event(time.monotonic() - self._began, 0.0, text, depth=self.depth)
         self.events.append(event)
+        self.depth += 1
         try:
             yield
             event.good = True
@@ -54,12 +59,13 @@ class Run:
             event.good = False
             raise
         finally:
+            self.depth -= 1
             event.seconds = time.monotonic() - self._began - event.start
 
     def note(self, text: str, seconds: float = 0.0, good: bool | None = None, ago: float = 0.0) -> None:
         """Something that took `seconds` and ended just now, or `ago` seconds ago."""
         now = time.monotonic() - self._began - ago
-        self.events.append(Event(max(0.0, now - seconds), seconds, text, good))
+        self.events.append(Event(max(0.0, now - seconds), seconds, text, good, self.depth))
 
     def fact(self, name: str, value: Any) -> Any:
         """Keep what was found; returns it."""

@@ -231,7 +231,7 @@ def test_text_is_sorted_by_number_with_controls_last(results: list[Result]) -> N
 
 def test_everything_can_be_written_as_json(results: list[Result]) -> None:
     data = json.loads(json.dumps([as_dict(result) for result in results]))
-    assert data[0]["events"][0]["text"] == "a step"
+    assert [(event["text"], event["depth"]) for event in data[0]["events"]] == [("a step", 0), ("inside", 1)]
     assert data[3]["splats"] == ["BUG: <script>alert(1)</script>"]
 
 
