@@ -109,10 +109,16 @@ class Run:
 
     def splats(self) -> list[str]:
         """Lines of the log in which the kernel reports itself, but those that are excused."""
+        return [report[0] for report in self.reports()]
+
+    def reports(self) -> list[list[str]]:
+        """What the kernel reports of itself, but what is excused: each from its first line to the next report's."""
+        starts = [at for at, line in enumerate(self.kernel_log) if SPLAT.search(line)]
+        ends = [*starts, len(self.kernel_log)][1:]
         return [
-            line
-            for line in self.kernel_log
-            if SPLAT.search(line) and not any(pattern.search(line) for pattern in self.excused)
+            self.kernel_log[start:end]
+            for start, end in zip(starts, ends, strict=True)
+            if not any(pattern.search(self.kernel_log[start]) for pattern in self.excused)
         ]
 
     def read_kernel_log(self) -> list[str]:

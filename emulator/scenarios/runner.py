@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -110,9 +111,7 @@ class Runner:
         self._collect(run, result)
         after = self._account(run) if before and not run.spoiled else {}
         result.details["accounts"] = {name: [count, after.get(name)] for name, count in before.items()}
-        splats = run.splats()
-        if splats and result.verdict in (PASS, NOT_APPLICABLE):
-            result.verdict, result.reason = FAIL, f"the kernel reported: {splats[0]}"
+        self._judge_reports(run, result)
         return result
 
     def _account(self, run: Run) -> Mapping[str, int]:
@@ -121,6 +120,21 @@ class Runner:
         except (GuestError, OSError, ValueError) as error:
             run.note(f"accounts cannot be read: {_first_line(error)}")
             return {}
+
+    def _judge_reports(self, run: Run, result: Result) -> None:
+        """What the kernel reports of itself fails any run, unless the suite knows the defect that it tells of."""
+        known = {name: re.compile(pattern) for name, pattern in self._suite.reports.items()}
+        for report in run.reports() if result.verdict != FAIL else []:
+            text = "\n".join(report)
+            defect = next((name for name, pattern in known.items() if pattern.search(text)), None)
+            if defect is None:
+                besides = f" (besides {result.defect}: {result.reason})" if result.defect else ""
+                result.verdict, result.defect = FAIL, ""
+                result.reason = f"the kernel reported: {report[0]}{besides}"
+                return
+            if result.verdict != EXPECTED_FAIL:
+                result.verdict, result.defect = EXPECTED_FAIL, defect
+                result.reason = f"the kernel reported: {report[0]}"
 
     @staticmethod
     def _collect(run: Run, result: Result) -> None:

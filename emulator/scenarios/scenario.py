@@ -82,6 +82,8 @@ class Suite:
     files: Callable[[Environment], Mapping[str, Path]] = lambda environment: {}
     account: Callable[[Any], Mapping[str, int]] = lambda prepared: {}
     """Bytes in use by name, asked before and after each scenario of a guest that is in good health; not judged."""
+    reports: Mapping[str, str] = field(default_factory=dict)
+    """Regular expressions by defect: what the kernel itself says of it, from the line that begins a report on."""
 
 
 @dataclass

@@ -87,7 +87,7 @@ def scenario(number: str, body: Any, where: Setup = FIRST) -> Scenario:
 
 
 def run_all(labs: Labs, *scenarios: Scenario, **options: Any) -> list[Result]:
-    suite = Suite("tried", scenarios, {"known-one": "a defect"})
+    suite = Suite("tried", scenarios, {"known-one": "a defect"}, reports={"known-one": r"(?s)circular.*of_known_one"})
     results = Runner(suite, {}).run(scenarios, **options)
     assert labs.running == 0, "a guest was left"
     return results
@@ -140,6 +140,34 @@ def test_a_kernel_that_reports_itself_fails_a_scenario_that_passed(labs: Labs, t
     (result,) = run_all(labs, scenario("1", logs("[drm] all is well", text)))
     assert result.verdict == FAIL
     assert text in result.reason
+
+
+def test_a_report_of_the_kernel_is_a_known_defect_only_where_the_suite_knows_it(labs: Labs) -> None:
+    deadlock = ("WARNING: possible circular locking dependency detected", " of_known_one+0x1/0x2")
+    misuse = ("BUG: KASAN: slab-use-after-free in of_unknown",)
+
+    def known(*lines: str) -> Any:
+        def body(run: Run, prepared: Any) -> None:
+            logs(*lines)(run, prepared)
+            run.known("known-one", "seen")
+
+        return body
+
+    results = run_all(
+        labs,
+        scenario("1", logs(*deadlock)),
+        scenario("2", logs("WARNING: possible circular locking dependency detected", " of_another+0x1/0x2")),
+        scenario("3", logs(*deadlock, *misuse)),
+        scenario("4", known(*misuse)),
+        scenario("5", known(*deadlock)),
+    )
+    assert [result.verdict for result in results] == [EXPECTED_FAIL, FAIL, FAIL, FAIL, EXPECTED_FAIL]
+    assert "slab-use-after-free" in results[2].reason
+    assert (
+        results[3].reason
+        == "the kernel reported: BUG: KASAN: slab-use-after-free in of_unknown (besides known-one: seen)"
+    )
+    assert results[4].reason == "seen"
 
 
 def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from device_models.xe.scenarios import controls, elsewhere, paths, provisioning, resets, revocation
 from device_models.xe.scenarios.bench import programs
-from device_models.xe.scenarios.world import DEFECTS, SCENARIOS, account
+from device_models.xe.scenarios.world import DEFECTS, REPORTS, SCENARIOS, account
 from emulator.scenarios.scenario import Suite
 
 __all__ = ["DMABUF", "controls", "elsewhere", "paths", "provisioning", "resets", "revocation"]
 
-DMABUF = Suite("dmabuf", tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)), DEFECTS, programs, account)
+DMABUF = Suite(
+    "dmabuf", tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)), DEFECTS, programs, account, REPORTS
+)
 """VRAM of VFs as dma-bufs in the hands of the PF's driver."""

@@ -88,6 +88,7 @@ def pf_unbound(run: Run, world: World) -> None:
     "ends once the VFIO user is gone; the importer's jobs fail, nothing is used after it is freed",
 )
 def pf_unbound_with_a_foreign_import(run: Run, world: World) -> None:
+    run.excuse(r"blocked (for more than|on a)")
     run.spoil("the PF's driver is unbound")
     with opened(run, world) as owner, w.client(run, world) as other:
         w.import_from(run, world, owner, other)

@@ -54,7 +54,16 @@ DEFECTS = {
     "D8": "the search for the VF takes other functions for candidates",
     "D9": "importers are not told when the PF changes a VF's provisioning",
     "D10": "the PF's unbind leaves imports behind",
+    "D11": "an import is translated under its reservation lock and takes the PF's provisioning mutex, which provisioning holds"
+    " while it takes reservation locks",
 }
+
+
+REPORTS = {
+    "D5": r"WARNING: .*xe_res_cursor\.h",
+    "D11": r"(?s)possible circular locking dependency.*xe_gt_sriov_pf_config_get_lmem_obj",
+}
+"""What kernels say of defects by themselves."""
 
 
 @dataclass
