@@ -121,13 +121,12 @@ class Ownership:
         self.resets: deque[Reset] = deque(maxlen=HISTORY)
         self._before: dict[str, dict[LedgerEntry, tuple[int, int]]] = {}
         self.on_event: list[Callable[[dict[str, Any]], None]] = []
-        """Called with {"event": "reset_began", "reset_ended" or "changed", "owner": name}; the name is the new owner's."""
+        """Called when a reset begins and when it ends, with {"event": "reset_began" or "reset_ended", "owner": name}."""
 
     def changed(self, address: int, length: int, old: str, new: str) -> None:
         """`[address, address + length)` in device addresses now belongs to `new`."""
         if old != new:
             self.changes.append(Change(self._ledger.now(), address, length, old, new))
-            self._tell("changed", new)
 
     def reset_began(self, owner: str) -> None:
         """Function `owner` is being reset; until `reset_ended` nobody should use its memory. May be told twice."""

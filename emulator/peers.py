@@ -75,7 +75,8 @@ class PeerListener(Protocol):
         ...
 
     def noted(self, event: dict[str, Any]) -> None:
-        """Something happened on the peer; as `emulator.ledger.Ownership.on_event`."""
+        """Something happened on the peer: an event of `emulator.ledger.Ownership.on_event`, or {"event": "changed"}: where it
+        had no memory to give before, it may have some now."""
         ...
 
     def gone(self) -> None:

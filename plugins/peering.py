@@ -205,7 +205,6 @@ class PeerMemory:
     def noted(self, event: dict[str, Any]) -> None:
         ownership = self._card.fabric.ledger.ownership
         if event["event"] == "changed":
-            # Where nothing was, there may be something now.
             self._card.fabric.revoke(lambda w: w.entry.interconnect == self.name and w.owner == NOBODY)
             return
         owner = f"{self._name_of_peer()}:{event['owner']}"

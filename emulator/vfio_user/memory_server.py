@@ -15,7 +15,8 @@ A request that is refused is answered with {"id": n, "error": "why", "code": ...
 
     {"event": "revoked", "lease": 7, "reason": "vf1 is being reset"}          to be answered with "ack"
     {"event": "bars", "bars": [[base, size, function, bar], ...]}             whenever it changes what is decoded
-    {"event": "reset_began", "owner": "vf1"}                                  "reset_ended", "changed": who got memory
+    {"event": "reset_began", "owner": "vf1"}                                  or "reset_ended"
+    {"event": "changed"}                                                      who was refused with code "hole" may ask again
 """
 
 from __future__ import annotations
@@ -55,26 +56,30 @@ class MemoryServer:
         self._listener = listener
         self._connections: dict[int, Connection] = {}
         self._lock = threading.Lock()
-        self._telling = threading.Lock()
+        self._closing = False
         self._wake, self._woken = socket.socketpair()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Accept from now on."""
-        self.card.leases.decoder.on_change.append(self._bars_changed)
-        self.card.fabric.ledger.ownership.on_event.append(self._tell_all)
+        self._wake.setblocking(False)
+        self.card.leases.decoder.on_change.append(self._wake_up)
+        self.card.fabric.on_revoke.append(self._revoked)
+        self.card.fabric.ledger.ownership.on_event.append(self._noted)
         self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Drop every client: the end of its connection tells it that nothing holds any more."""
-        self._wake.close()
         if self._thread is not None:
+            self.card.leases.decoder.on_change.remove(self._wake_up)
+            self.card.fabric.on_revoke.remove(self._revoked)
+            self.card.fabric.ledger.ownership.on_event.remove(self._noted)
+            self._closing = True
+            self._wake_up()
             self._thread.join()
-            self.card.leases.decoder.on_change.remove(self._bars_changed)
-            self.card.fabric.ledger.ownership.on_event.remove(self._tell_all)
-        else:
-            self._woken.close()
+        self._wake.close()
+        self._woken.close()
         self._listener.close()
         for connection in self._everybody():
             self._drop(connection)
@@ -82,20 +87,32 @@ class MemoryServer:
     def greet(self, connection: Connection, number: int) -> None:
         """Answer "hello"."""
         names = [function.name for function in self.card.functions]
-        with self._telling:
-            connection.send({"id": number, "card": self.card.name, "functions": names, "bars": self._bars()})
+        connection.bars = self._bars()
+        connection.send({"id": number, "card": self.card.name, "functions": names, "bars": connection.bars})
 
     def _bars(self) -> list[tuple[int, int, str, int]]:
         decoded = self.card.leases.decoder.decoded()
         return [(d.base, d.end - d.base, d.function.name, d.number) for d in decoded]
 
-    def _bars_changed(self) -> None:
-        if self._connections:
-            # Looked at and sent as one: what is sent last is what is.
-            with self._telling:
-                self._tell_all({"event": "bars", "bars": self._bars()})
+    def _tell_bars(self) -> None:
+        """On the server's thread, once for many changes: a kernel that sizes BARs makes hundreds."""
+        bars = self._bars()
+        for connection in self._everybody():
+            if connection.bars is not None and connection.bars != bars:
+                connection.bars = bars
+                connection.send({"event": "bars", "bars": bars})
 
-    def _tell_all(self, event: dict[str, Any]) -> None:
+    def _wake_up(self) -> None:
+        with suppress(BlockingIOError):  # then it will wake up all the same
+            self._wake.send(b".")
+
+    def _revoked(self) -> None:
+        for connection in self._everybody():
+            if connection.missed:
+                connection.missed = False
+                connection.send({"event": "changed"})
+
+    def _noted(self, event: dict[str, Any]) -> None:
         for connection in self._everybody():
             connection.send(event)
 
@@ -110,9 +127,11 @@ class MemoryServer:
         while True:
             for fd, _ in poller.poll():
                 if fd == self._woken.fileno():
-                    self._woken.close()
-                    return
-                if fd == self._listener.fileno():
+                    self._woken.recv(4096)
+                    if self._closing:
+                        return
+                    self._tell_bars()
+                elif fd == self._listener.fileno():
                     self._accept(poller)
                 elif not self._served(self._connections[fd]):
                     poller.unregister(fd)
@@ -162,6 +181,10 @@ class Connection:
         self._socket = connected
         self._lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
+        self.bars: list[tuple[int, int, str, int]] | None = None
+        """What it was told of the BARs; None before it has greeted."""
+        self.missed = False
+        """Whether it asked for memory where there was none."""
 
     def serve(self) -> bool:
         """Answer a packet; whether the client is still there."""
@@ -209,6 +232,7 @@ class Connection:
 
     def _open(self, number: int, request: dict[str, Any]) -> None:
         bar = request.get("bar")
+        missed, self.missed = self.missed, True  # before the look: what changes after it is told
         lease = self._card.leases.open(
             self._function(request),
             int(request["address"]),
@@ -223,6 +247,7 @@ class Connection:
             "length": lease.length,
             "offset": lease.offset,
         }
+        self.missed = missed
         with self._lock:
             # Taken back before the client has heard of it: then it never does.
             if lease.reason is None:

@@ -361,6 +361,11 @@ def test_a_vf_bar_of_another_card_without_memory_behind_it_reads_all_ones(owner:
         owner.settle()
         assert read(card, VF_BAR2 + 0x1000, 4, Space.SYSTEM) == b"\xff" * 4
         assert {row.owner for row in card.fabric.ledger} == {"none"}
+        nothing = held(card, VF_BAR2 + 0x1000, 4, Space.SYSTEM)
+        owner.program()
+        eventually(lambda: not nothing.valid)
+        owner.memory(0x1000, 4)[:] = b"some"
+        assert read(card, VF_BAR2 + 0x1000, 4, Space.SYSTEM) == b"some"
 
 
 def test_a_peer_may_come_later_and_nobody_is_missed_before(tmp_path: Any) -> None:

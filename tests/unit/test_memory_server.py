@@ -134,13 +134,28 @@ def test_a_request_that_cannot_be_done_is_answered_with_the_reason(
 def test_a_client_that_does_not_read_is_dropped_and_the_card_goes_on(card: Card, client: socket.socket) -> None:
     answer, fds = ask(client, id=1, op="open", function="vf1", address=0, length=MIB)
     assert answer["lease"]
+    ownership = card.fabric.ledger.ownership
     for _ in range(5000):
-        card.functions[0].config.write(COMMAND, 2, 4)
-        card.functions[0].config.write(COMMAND, 2, 6)
+        ownership.reset_began("vf9")
+        ownership.reset_ended("vf9")
         if not list(card.leases):
             break
     eventually(lambda: list(card.leases) == [])
     os.close(fds[0])
+
+
+def test_a_client_is_told_what_is_decoded_last_however_often_it_changes(
+    card: Card, server: MemoryServer, tmp_path: Path
+) -> None:
+    peer = MemoryClient(tmp_path / "memory.sock", Deaf())
+    assert BAR0 in {bar.base for bar in peer.bars()}
+    for _ in range(1000):
+        card.functions[0].config.write(COMMAND, 2, 4)
+        card.functions[0].config.write(COMMAND, 2, 6)
+    card.functions[0].config.write(0x14, 4, 0xE0)
+    eventually(lambda: 0xE000000000 in {bar.base for bar in peer.bars()})
+    assert peer.alive
+    peer.close()
 
 
 def test_what_is_not_acknowledged_holds_the_card_up_for_a_moment_only(card: Card, client: socket.socket) -> None:
