@@ -6,6 +6,7 @@ import gc
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from emulator.pci.function import COMMAND
 from emulator.testing import FakeTransport
 from emulator.vfio_user.memory_client import dial
 from plugins.remote import Remote
-from tests.hostile.rig import STARTS, open_rig, store
+from tests.hostile.rig import BLOCKS, LMTT, STARTS, Rig, open_rig, store
 from tests.unit.xe.engines.lab import DATA_VA, END, Lab, sdi
 from tests.unit.xe.engines.test_blitter import SOURCE_VA, TARGET_VA, mem_copy
 
@@ -453,3 +454,51 @@ def test_a_job_of_a_served_card_reaches_the_other_server_s_memory_and_faults_whe
         rig.restart(1)
         rig.works(1)
         rig.others_are_fine()
+
+
+# An owner whose PF has a driver.
+
+BLOCK = 2 * MIB
+
+
+@contextmanager
+def provisioned() -> Iterator[tuple[Rig, Card]]:
+    """The card `b` with LMTT and drivers for all its functions; the importer of VF 1's 16 MiB."""
+    with open_rig("--set", "name=b") as rig, importing(f"remote:card={rig.card.folder},length=16MiB") as card:
+        yield rig, card
+
+
+def test_memory_that_the_pf_s_driver_provisions_anew_is_taken_back() -> None:
+    with provisioned() as (rig, card):
+        rig.attacker.vram(BLOCK, 3)[:] = b"old"
+        window = held(card, REMOTE + BLOCK)
+        assert window.read(0, 3) == b"old"
+        # GDPA block 1 is another DPA block from now on; what was there is the PF's.
+        leaf = LMTT + 0x20000 + 0x10000
+        rig.pf_side.vram(leaf + 4, 4)[:] = struct.pack("<I", 440 << 5 | 1)
+        rig.pf_side.vram(440 * BLOCK, 3)[:] = b"new"
+        rig.bench.write(0x48B0, 1 << 31 | LMTT >> 16)
+        rig.bench.settle()
+        assert not window.valid
+        with pytest.raises(AccessFault, match="the path was revoked: the memory has changed hands"):
+            read(card, REMOTE + BLOCK, 3)
+        assert read(card, REMOTE + BLOCK, 3) == b"new"
+        assert bytes(rig.pf_side.vram(BLOCKS[1][1] * BLOCK, 3)) == b"old"
+
+
+def test_while_the_pf_s_driver_resets_the_owner_its_memory_is_refused_and_the_importer_knows_why() -> None:
+    flr_start, flr_finish = 4, 5
+    with provisioned() as (rig, card):
+        window = held(card)
+        answer, _ = rig.pf.request(0x5506, 1, flr_start)
+        assert answer == (0xF0000000,)
+        assert not window.valid
+        for reason in ("the path was revoked: vf1 is being reset", "vf1 is being reset"):
+            with pytest.raises(AccessFault, match=reason):
+                read(card, REMOTE, 4)
+        ownership = card.fabric.ledger.ownership
+        eventually(lambda: [reset["owner"] for reset in ownership.resets_as_list()] == ["b:vf1"])
+        rig.pf.request(0x5506, 1, flr_finish)
+        eventually(lambda: all(reset["ended"] is not None for reset in ownership.resets_as_list()))
+        assert len(read(card, REMOTE, 4)) == FOUR
+        assert card.fabric.ledger.verdicts(["pf", "vf1"])["stale"] == []
