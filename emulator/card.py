@@ -149,7 +149,8 @@ class DeviceMemory(Protocol):
 
         The view is contiguous and holds 1 to `length` bytes. None when the address is not this card's memory;
         `AccessFault` when it is and the initiator may not have it. When ownership changes, the model calls
-        `card.fabric.revoke`.
+        `card.fabric.revoke`. A model with a method `share` too (`emulator.leases.SharedDeviceMemory`) lets other cards and
+        programs of the host use its memory.
         """
         ...
 

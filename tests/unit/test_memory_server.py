@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import Any
 import pytest
 
 from emulator.card import Card, CardConfig
+from emulator.dma_buf import make_dma_buf
 from emulator.leases import LeaseRefused
 from emulator.pci.function import COMMAND
 from emulator.testing import FakeTransport
+from emulator.vfio_user import export
 from emulator.vfio_user.memory_client import MemoryClient
 from emulator.vfio_user.memory_server import MemoryServer
 
@@ -203,3 +207,38 @@ def test_a_lease_outlives_what_does_not_concern_it(card: Card) -> None:
     card.functions[0].unmapped(0, 1 << 20)
     assert (lease.reason, pf.reason) == (None, None)
     assert {one.number for one in card.leases} == {lease.number, pf.number}
+
+
+def test_where_the_host_can_an_export_is_a_dma_buf_of_just_that_range(
+    server: MemoryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def made(memfd: int, offset: int, length: int) -> int:
+        asked.append((offset, length))
+        return os.dup(memfd)
+
+    monkeypatch.setattr(export, "make_dma_buf", made)
+    exporter = export.Exporter(tmp_path, "vf1", 2 * MIB, MIB)
+    try:
+        assert asked == [(2 * MIB, MIB)]
+        assert (exporter.description["kind"], exporter.description["offset"]) == ("dma-buf", 0)
+    finally:
+        exporter.close()
+    plain = export.Exporter(tmp_path, "vf1", 2 * MIB, MIB, dma_buf=False)
+    assert (plain.description["kind"], plain.description["offset"]) == ("memfd", 2 * MIB)
+    plain.close()
+
+
+def test_a_dma_buf_is_asked_for_as_udmabuf_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = tmp_path / "udmabuf"
+    device.touch()
+    calls: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(fcntl, "ioctl", lambda fd, request, argument, mutate: calls.append((request, argument)) or 7)
+    before = len(os.listdir("/proc/self/fd"))
+    assert make_dma_buf(3, 0x200000, 0x100000, device) == 7
+    # include/uapi/linux/udmabuf.h: _IOW('u', 0x42, struct udmabuf_create); UDMABUF_FLAGS_CLOEXEC
+    assert calls == [(0x40187542, struct.pack("=IIQQ", 3, 1, 0x200000, 0x100000))]
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(OSError, match="No such file"):
+        make_dma_buf(3, 0, 4096, tmp_path / "absent")
