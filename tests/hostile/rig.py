@@ -65,6 +65,19 @@ class Space:
             length -= count
 
 
+class TrappedEntries:
+    """A GGTT window that cannot be mapped: a message for each entry."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def __getitem__(self, page: int) -> int:
+        return self._client.read(0, GSM + 8 * page, 8)
+
+    def __setitem__(self, page: int, entry: int) -> None:
+        self._client.write(0, GSM + 8 * page, 8, entry)
+
+
 class Side:
     """One function: its connection, its mapped windows, its guest's memory."""
 
@@ -72,10 +85,12 @@ class Side:
         self.vfid = vfid
         self.name = f"vf{vfid}" if vfid else "pf"
         self.client: Client = card.client(self.name)
-        self._bar0 = self.client.map_region(0)
+        self.entries: Any = TrappedEntries(self.client)
+        if self.client.region_info(0).mappable:
+            self._bar0 = self.client.map_region(0)
+            self.entries = self._bar0.at(GSM, 8 * MIB).cast("Q")
         self._bar2 = self.client.map_region(2)
         self._ram = self.client.map_memory(0, RAM)
-        self.entries = self._bar0.at(GSM, 8 * MIB).cast("Q")
         self.msi = self.client.enable_irqs(1, 1)[0]
         control = self.client.read(CONFIG, MSI_CAPABILITY + 2, 2)
         self.client.write(CONFIG, MSI_CAPABILITY + 2, 2, control | 1)
