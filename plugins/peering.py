@@ -101,10 +101,13 @@ class PeerMemory:
         if peer is None or not peer.alive:
             if time.monotonic() < self._not_before:
                 return []
-            self._not_before = time.monotonic() + _RETRY
+            started = time.monotonic()
             try:
                 peer = self._connected()
             except PeerError:
+                # One that hangs costs the executor a long wait: it is asked the more rarely.
+                ended = time.monotonic()
+                self._not_before = ended + max(_RETRY, 10 * (ended - started))
                 return []
         return peer.bars()
 
@@ -166,6 +169,9 @@ class PeerMemory:
             grant = self._connected().open(reach.function, reach.begin + start - reach.address, length, reach.bar)
         mapped = _Mapped(reach, grant, grant.map(), start)
         self._mapped.append(mapped)
+        # From here on a revocation finds it; what came before is seen in the grant.
+        if not grant.valid:
+            raise PeerError("the memory was taken back as it was given")
         return mapped
 
     def _fault_once(self, initiator: Initiator, space: str, address: int) -> None:

@@ -123,6 +123,7 @@ class Exporter:
 
     def close(self) -> None:
         """Hand out nothing more, give the lease back."""
+        self._tell("the export was ended")
         if self._peer is not None:
             self._peer.close()
         if self._listener is not None:
@@ -162,13 +163,19 @@ class Exporter:
     # What the card tells.
 
     def revoked(self, grant: Grant, reason: str) -> None:
+        self._tell(reason)
+        with suppress(OSError):
+            self._wake.send(b".")
+
+    def _tell(self, reason: str) -> None:
+        """Tell every program that the memory is not to be used any more."""
         with self._lock:
+            if self.reason is not None:
+                return
             self.reason = reason
             for program in self._programs:
                 with suppress(OSError):
                     send_packet(program, {"event": "revoked", "reason": reason})
-        with suppress(OSError):
-            self._wake.send(b".")
 
     def noted(self, event: dict[str, Any]) -> None:
         pass

@@ -5,8 +5,10 @@ A thread reads what the other card says; whoever asks waits for its answer.
 
 from __future__ import annotations
 
+import array
 import itertools
 import json
+import logging
 import os
 import socket
 import threading
@@ -17,6 +19,8 @@ from typing import Any
 from emulator.peers import Grant, PeerBar, PeerError, PeerListener
 from emulator.vfio_user.memory_server import MAX_PACKET
 
+log = logging.getLogger(__name__)
+
 PATIENCE = 2.0
 """Seconds that an answer may take."""
 
@@ -24,6 +28,17 @@ PATIENCE = 2.0
 def dial(folder: str, listener: PeerListener) -> MemoryClient:
     """The card that is served in `folder`. Raises `PeerError`."""
     return MemoryClient(Path(folder) / "memory.sock", listener)
+
+
+def receive_packet(connected: socket.socket) -> tuple[bytes, list[int]]:
+    """A packet and the descriptor that came with it. Raises OSError."""
+    size = socket.CMSG_SPACE(array.array("i").itemsize)
+    packet, ancillary, _, _ = connected.recvmsg(MAX_PACKET, size, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return packet, list(fds)
 
 
 class MemoryClient:
@@ -114,13 +129,16 @@ class MemoryClient:
     def _run(self) -> None:
         try:
             while True:
-                packet, fds, _, _ = socket.recv_fds(self._socket, MAX_PACKET, 1)
+                packet, fds = receive_packet(self._socket)
                 if not packet:
                     break
                 self._take(json.loads(packet), fds)
-        except (OSError, ValueError, KeyError):
-            pass  # what cannot be understood ends the connection like any other end of it
-        self._end()
+        except OSError:
+            pass  # it is gone
+        except Exception:
+            log.exception("%s is not understood, and left", self._who())
+        finally:
+            self._end()
 
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         event = message.get("event")
@@ -133,7 +151,7 @@ class MemoryClient:
             self._socket.send(json.dumps({"op": "ack", "lease": message["lease"]}).encode(), socket.MSG_NOSIGNAL)
         elif event == "bars":
             self._bars = [PeerBar(*bar) for bar in message["bars"]]
-        else:
+        elif self.card:
             self._listener.noted(message)
 
     def _answered(self, message: dict[str, Any], fds: list[int]) -> None:

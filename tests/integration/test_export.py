@@ -90,8 +90,10 @@ def test_a_program_gets_the_memory_itself_and_is_told_what_it_is(owner: Owner) -
         mapped[5:11] = b" world"
         assert bytes(owner.memory(2 * MIB, 11)) == b"hello world"
         mapped.close()
-        program.close()
         assert export.end() == (0, "")
+        assert json.loads(program.recv(65536)) == {"event": "revoked", "reason": "the export was ended"}
+        assert program.recv(65536) == b""
+        program.close()
     assert not Path(export.socket).exists()
     eventually(lambda: owner.card.call("leases") == [])
 
