@@ -96,9 +96,9 @@ class BlockingGuest:
         """See `Guest.dmesg`."""
         return self._call(lambda guest: guest.dmesg())
 
-    def reboot(self, *, timeout: float | None = None) -> None:
+    def reboot(self, command: str = "reboot -f", *, timeout: float | None = None) -> None:
         """See `Guest.reboot`."""
-        self._call(lambda guest: guest.reboot(timeout=timeout))
+        self._call(lambda guest: guest.reboot(command, timeout=timeout))
 
     def reset(self, *, timeout: float | None = None) -> None:
         """See `Guest.reset`."""

@@ -167,13 +167,16 @@ class Guest:
         """The kernel's log."""
         return (await self.run("dmesg", check=True)).stdout
 
-    async def reboot(self, *, timeout: float | None = None) -> None:
-        """Reboot from inside the guest, at once, and wait until its agent is back."""
+    async def reboot(self, command: str = "reboot -f", *, timeout: float | None = None) -> None:
+        """Reboot from inside the guest by `command`, at once, and wait until its agent is back.
+
+        Raises `CommandFailed` when the command returns, `BootFailed` when the guest does not come back.
+        """
         allowed = self.spec.boot_timeout if timeout is None else timeout
         before, self._since = self._channel.boot_id, self._console.position
         try:
             # It has no answer: the next thing the channel hears is the new agent.
-            result = await self._guarded(lambda: self._channel.run("reboot -f", timeout=allowed))
+            result = await self._guarded(lambda: self._channel.run(command, timeout=allowed))
         except ChannelLost as error:
             if self._channel.boot_id == before:
                 raise self._explained(error) from None

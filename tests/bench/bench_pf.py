@@ -15,9 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from emulator.guest import locate
 from emulator.lab import Lab, open_lab
-from tests.guest.xe_alone import compile_alone
+from tests.guest.lab import program
 
 PF = "0000:01:00.0"
 MIB = 1 << 20
@@ -81,9 +80,8 @@ def plain_copy() -> float:
 def run(*, pf_mode: bool) -> list[Figure]:
     """Boot a guest and measure."""
     name = "PF mode" if pf_mode else "native"
-    programs = compile_alone(locate(), "xe_figures")
     serve = ["--vfs", "2" if pf_mode else "0"]
-    with open_lab(serve, modules=["xe"], files=programs, memory=2048, append="iomem=relaxed") as lab:
+    with open_lab(serve, modules=["xe"], files=program("xe_figures"), memory=2048, append="iomem=relaxed") as lab:
         lab.sh("dmesg -n 1; echo 0 > /sys/bus/pci/drivers_autoprobe; modprobe xe", timeout=120)
         figures = probes(lab, name)
         if pf_mode:

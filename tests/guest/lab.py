@@ -13,15 +13,35 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from emulator import lab as labs
 from emulator.guest import MissingEnvironment, locate
+from emulator.guest.programs import NoCompiler, compile_program
 from emulator.lab import Lab, open_card, open_guest
+from tests.guest.xe_programs import shared
 
-__all__ = ["Lab", "open_card", "open_guest", "open_lab"]
+__all__ = ["Lab", "open_card", "open_guest", "open_lab", "program"]
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def program(name: str) -> dict[str, Path]:
+    """Guest path and file of `programs/{name}.c`; with a name xe_... it may use what is in `programs/xe`.
+
+    Skips where there is no guest environment or no compiler.
+    """
+    sources = [PROGRAMS / f"{name}.c"]
+    if name.startswith("xe_"):
+        sources += [PROGRAMS / "xe_alone.c", *shared()]
+    try:
+        file = compile_program(locate(), name, sources)
+    except (MissingEnvironment, NoCompiler) as exc:
+        pytest.skip(f"{exc} (or run scripts/setup)")
+    return {f"/usr/bin/{name.replace('_', '-')}": file}
 
 
 @contextmanager

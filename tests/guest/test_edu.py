@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from emulator.vfio_user.control_client import ControlClient
-from tests.guest.lab import Lab, open_lab
+from tests.guest.lab import Lab, open_lab, program
 
 pytestmark = pytest.mark.guest
 
 EDU = "0000:01:00.0"
-_SOURCE = Path(__file__).parent / "programs" / "edu.c"
 _BIND = f"""
 echo vfio-pci > /sys/bus/pci/devices/{EDU}/driver_override
 modprobe vfio-iommu-type1
@@ -26,19 +22,9 @@ test "$(basename $(readlink /sys/bus/pci/devices/{EDU}/driver))" = vfio-pci
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, static: the guest has no libraries."""
-    if shutil.which("gcc") is None:
-        pytest.skip("no gcc on this machine")
-    made = tmp_path_factory.mktemp("programs") / "edu"
-    subprocess.run(["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", made, _SOURCE], check=True)
-    return made
-
-
-@pytest.fixture(scope="module")
-def lab(program: Path) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     with open_lab(
-        ["--model", "edu"], modules=["vfio-pci", "vfio-iommu-type1"], files={"/bin/edu": program}, iommu=True
+        ["--model", "edu"], modules=["vfio-pci", "vfio-iommu-type1"], files=program("edu"), iommu=True
     ) as lab:
         lab.sh(_BIND)
         yield lab

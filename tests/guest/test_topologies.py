@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from emulator.guest import BlockingGuest, MissingEnvironment, locate
+from emulator.guest import BlockingGuest
 from emulator.lab import LiveCard
 from emulator.vfio_user.control_client import ControlClient
-from tests.guest.lab import Lab, open_card, open_guest, open_lab
-from tests.guest.xe_alone import compile_alone
-from tests.guest.xe_programs import NoCompiler
+from tests.guest.lab import Lab, open_card, open_guest, open_lab, program
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 
@@ -24,11 +22,7 @@ XE = "/sys/bus/pci/drivers/xe"
 
 def settings() -> dict[str, Any]:
     """Of guests with xe and the program that works on several functions."""
-    try:
-        programs = compile_alone(locate(), "xe_functions")
-    except (MissingEnvironment, NoCompiler) as error:
-        pytest.skip(f"{error} (or run scripts/setup)")
-    return {"modules": ["xe"], "files": programs, "memory": 1536}
+    return {"modules": ["xe"], "files": program("xe_functions"), "memory": 1536}
 
 
 def sh(guest: BlockingGuest, command: str, timeout: float = 60) -> str:

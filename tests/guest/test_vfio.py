@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from emulator.vfio_user.control_client import ControlClient
-from tests.guest.lab import Lab, open_lab
+from tests.guest.lab import Lab, open_lab, program
 from tests.guest.test_sriov import _STUB, PF
 
 pytestmark = pytest.mark.guest
 
 VF2 = "0000:01:00.2"
-_SOURCE = Path(__file__).parent / "programs" / "vfio_function.c"
 _SCRATCH = 0x190244
 _IOVA = 0x1000000
 # What the program fills its memory with: byte i is i ^ i >> 12.
@@ -25,20 +21,9 @@ _PATTERN = bytes((i ^ i >> 12) & 0xFF for i in range(3 * 4096))
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, static: the guest has no libraries."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler here: apt-get install gcc libc6-dev")
-    made = tmp_path_factory.mktemp("programs") / "vfio_function"
-    subprocess.run([compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror", "-o", made, _SOURCE], check=True)
-    return made
-
-
-@pytest.fixture(scope="module")
-def lab(program: Path) -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     modules = ["pci-pf-stub", "vfio-pci", "vfio-iommu-type1"]
-    with open_lab(["--vfs", "2"], modules=modules, files={"/bin/vfio_function": program}, iommu=True) as lab:
+    with open_lab(["--vfs", "2"], modules=modules, files=program("vfio_function"), iommu=True) as lab:
         lab.sh("modprobe vfio-iommu-type1; modprobe vfio-pci")
         yield lab
 
@@ -46,7 +31,7 @@ def lab(program: Path) -> Iterator[Lab]:
 def use(lab: Lab, bdf: str, function: str) -> str:
     """Run the program on a function and play the device's part; the program's report."""
     lab.guest.run(
-        f"(vfio_function {bdf} {_SCRATCH:#x} > /tmp/report 2>&1; echo exit $? >> /tmp/report) >/dev/null 2>&1 3>&- &"
+        f"(vfio-function {bdf} {_SCRATCH:#x} > /tmp/report 2>&1; echo exit $? >> /tmp/report) >/dev/null 2>&1 3>&- &"
     )
     deadline = time.monotonic() + 30
     while "ready" not in (report := lab.sh("cat /tmp/report")):

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from emulator.guest import Kernel, locate
 from emulator.vfio_user.control_client import ControlClient
-from tests.guest.lab import Lab, open_lab
+from tests.guest.lab import Lab, open_lab, program
 
 pytestmark = pytest.mark.guest
 
 PF = "0000:01:00.0"
+KERNEL = "/boot/kernel"
 DEVICE = f"/sys/bus/pci/devices/{PF}"
 DEBUGFS = f"/sys/kernel/debug/dri/{PF}"
 
@@ -56,7 +58,8 @@ def check_card(lab: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def native() -> Iterator[Lab]:
-    with open_lab(["--vfs", "0"], modules=["xe"]) as lab:
+    files = {**program("kexec"), KERNEL: Kernel.packaged(locate()).image}
+    with open_lab(["--vfs", "0"], modules=["xe"], files=files) as lab:
         yield lab
 
 
@@ -147,6 +150,14 @@ def test_devices_suspend_and_resume(native: Lab) -> None:
 
 def test_reboot_probes_again(native: Lab) -> None:
     native.guest.reboot()
+    load(native)
+    check_card(native)
+
+
+def test_a_kernel_started_without_a_reset_of_the_machine_probes_again(native: Lab) -> None:
+    # The new kernel gets this root file system as its initramfs, and the card as the old one's driver left it.
+    native.sh("cd / && find . -xdev ! -path ./boot/kernel | cpio -o -H newc > /dev/shm/initrd 2>/dev/null", timeout=120)
+    native.guest.reboot(f'kexec {KERNEL} /dev/shm/initrd "$(cat /proc/cmdline)"')
     load(native)
     check_card(native)
 

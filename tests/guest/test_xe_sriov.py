@@ -11,11 +11,8 @@ from typing import Any
 
 import pytest
 
-from emulator.guest import locate
 from emulator.vfio_user.control_client import ControlClient
-from tests.guest.lab import Lab, open_lab
-from tests.guest.xe_alone import compile_alone
-from tests.guest.xe_programs import NoCompiler
+from tests.guest.lab import Lab, open_lab, program
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 
@@ -33,11 +30,7 @@ def bdf(vfid: int) -> str:
 
 def start_lab(serve: list[str]) -> Any:
     """A guest with the driver's modules and the program that works on several functions."""
-    try:
-        programs = compile_alone(locate(), "xe_functions")
-    except NoCompiler as error:
-        pytest.skip(str(error))
-    return open_lab(serve, modules=["xe"], files=programs, memory=2048)
+    return open_lab(serve, modules=["xe"], files=program("xe_functions"), memory=2048)
 
 
 @pytest.fixture(scope="module")
