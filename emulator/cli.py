@@ -382,10 +382,15 @@ def conformance(
     slow: Annotated[bool, typer.Option("--slow", help="Also the cases that take seconds.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="List the cases.")] = False,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For a case.")] = 30.0,
+    start: Annotated[
+        str, typer.Option("--start", metavar="COMMAND", help="Start the server, and again whenever it has ended.")
+    ] = "",
 ) -> None:
     """Test any vfio-user server against the specification."""
     raise typer.Exit(
-        run_conformance(socket, profile, junit, cases=cases or (), slow=slow, list_only=list_only, timeout=timeout)
+        run_conformance(
+            socket, profile, junit, cases=cases or (), slow=slow, list_only=list_only, timeout=timeout, start=start
+        )
     )
 
 

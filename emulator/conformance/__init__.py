@@ -22,19 +22,27 @@ def run(
     cases: Sequence[str] = (),
     slow: bool = False,
     timeout: float = 30.0,
+    start: str = "",
     progress: Callable[[Result], None] | None = None,
 ) -> list[Result]:
     """Run cases against the server at `socket_path`, which must have no other client.
 
-    `cases` are patterns of ids ("dma.*"), all without; `slow` adds the slow ones; `timeout` is seconds a case. Raises
-    ValueError for a pattern that matches nothing, and `runner.ServerGone`.
+    `cases` are patterns of ids ("dma.*"), all without; `slow` adds the slow ones; `timeout` is seconds a case; `start` is
+    a command that serves, run now and whenever it has ended. Fewer results than cases: the server is gone for good.
+    Raises ValueError for a pattern that matches nothing, `runner.ServerGone`, and `started.NotStarted`.
     """
     # Imported when used: device models import `emulator.conformance.device`, and need no client for it.
     from emulator.conformance.profile import Profile
     from emulator.conformance.runner import Runner, select_cases
+    from emulator.conformance.started import StartedServer
 
     chosen = select_cases(cases, slow=slow)
-    return Runner(socket_path, profile or Profile(), timeout).run(chosen, progress)
+    server = StartedServer(start, socket_path) if start else None
+    try:
+        return Runner(socket_path, profile or Profile(), timeout, server).run(chosen, progress)
+    finally:
+        if server is not None:
+            server.stop()
 
 
 def main(
@@ -46,6 +54,7 @@ def main(
     slow: bool = False,
     list_only: bool = False,
     timeout: float = 30.0,
+    start: str = "",
     echo: Callable[[str], None] = print,
 ) -> int:
     """`vfio-user-xe conformance`: run, print, write the JUnit file; returns the exit code.
@@ -58,6 +67,7 @@ def main(
     from emulator.conformance.case import FAIL
     from emulator.conformance.profile import Profile, ProfileError
     from emulator.conformance.runner import ServerGone, select_cases
+    from emulator.conformance.started import NotStarted
 
     try:
         if list_only:
@@ -71,15 +81,19 @@ def main(
             cases=cases,
             slow=slow,
             timeout=timeout,
+            start=start,
             progress=lambda result: echo(report.line(result)),
         )
         if junit_path:
             Path(junit_path).write_text(report.junit(results, profile.name), "utf-8")
-    except (ProfileError, ServerGone, ValueError) as exc:
+    except (ProfileError, ServerGone, NotStarted, ValueError) as exc:
         echo(f"error: {exc}")
         return 2
     except OSError as exc:
         echo(f"error: cannot write {junit_path}: {exc.strerror}")
         return 2
     echo(report.summary(results))
+    left = len(select_cases(cases, slow=slow)) - len(results)
+    if left:
+        echo(f"the server is gone: {left} cases were not run")
     return int(any(result.verdict == FAIL for result in results))

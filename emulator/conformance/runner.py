@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Failure, Result, Skip
 from emulator.conformance.context import RELEASE_TIMEOUT, Context, open_descriptors
 from emulator.conformance.profile import Profile
+from emulator.conformance.started import StartedServer
 from emulator.vfio_user.client import Disconnected, ProtocolError, RequestError
 
 CASE_TIMEOUT = 30.0
@@ -46,11 +48,19 @@ def select_cases(patterns: Sequence[str] = (), *, slow: bool = False) -> list[Ca
 
 
 class Runner:
-    """Runs cases one by one. Raises `ServerGone` when the server cannot even be asked what it is."""
+    """Runs cases one by one. `server` is started again whenever it has ended.
 
-    def __init__(self, path: str, profile: Profile, timeout: float = CASE_TIMEOUT) -> None:
+    Raises `ServerGone` when the server cannot even be asked what it is.
+    """
+
+    def __init__(
+        self, path: str, profile: Profile, timeout: float = CASE_TIMEOUT, server: StartedServer | None = None
+    ) -> None:
         self.path = path
         self.timeout = timeout
+        self.gone = False
+        """Whether the server does not serve anybody any more."""
+        self._server = server
         context = Context(path, profile)
         try:
             self.profile = profile.discovered(context.client)
@@ -59,16 +69,19 @@ class Runner:
         finally:
             context.close()
         # A second connection, so that what a server allocates once is allocated before descriptors are counted.
-        self._look()
+        if not self._restarted():
+            self._look()
 
     def run(self, cases: Iterable[Case], progress: Callable[[Result], None] | None = None) -> list[Result]:
-        """Run `cases`; `progress` is called with each result. Ends early when the server is gone for good."""
+        """Run `cases`; `progress` is called with each result. Ends early when the server is gone for good (`gone`)."""
         results = []
         for case in cases:
             result = self.run_one(case)
             results.append(result)
             if progress is not None:
                 progress(result)
+            if self.gone:
+                break
         return results
 
     def run_one(self, case: Case) -> Result:
@@ -124,15 +137,33 @@ class Runner:
 
     def _harm(self, before: int | None) -> str:
         """What a case did to the server, if anything."""
+        ended = self._restarted()
+        if ended:
+            return f"the server {ended}"
         try:
             self._look()
         except _OF_SERVER as exc:
+            self.gone = self._server is None
+            if self._server is not None:
+                self._start(self._server)
             return f"afterwards the server does not serve a client: {exc}"
-        if before is None:
-            return ""
+        ended = self._restarted()
+        if ended or before is None:
+            return f"the server {ended}" if ended else ""
         deadline = time.monotonic() + RELEASE_TIMEOUT
         while (now := open_descriptors(self.profile.pid)) is not None and now > before:
             if time.monotonic() > deadline:
                 return f"the server leaks {now - before} descriptors"
             time.sleep(0.005)
         return ""
+
+    def _restarted(self) -> str:
+        """How the server has ended, if it had: then it was started anew."""
+        ended = self._server.ended() if self._server is not None else ""
+        if ended and self._server is not None:
+            self._start(self._server)
+        return ended
+
+    def _start(self, server: StartedServer) -> None:
+        server.start()
+        self.profile = replace(self.profile, pid=server.pid)

@@ -77,7 +77,8 @@ def _write(region: int, offset: int, count: int, *, posted: bool = False) -> byt
     return encode(wire.REGION_WRITE, body, flags=wire.FLAG_NO_REPLY if posted else 0)
 
 
-def _loads() -> list[Load]:
+def loads() -> list[Load]:
+    """The exchanges that are measured."""
     register, scratch = device.REG_VERSION, device.REG_SCRATCH
     answer = wire.HEADER_SIZE + wire.REGION_ACCESS.size
     loads = [
@@ -141,7 +142,7 @@ class Bench:
 
     def exchange(self, sock: socket.socket, pid: int, load: Load, bare: dict[str, BareServer], loader: Loader) -> Row:
         """Our server, process `pid`, on `sock`, and the bare ones, under the same load."""
-        measures = {"ours": lambda: self._sample(pid, lambda: loader.rate(sock, load, self.seconds, bare=False))}
+        measures = {"ours": lambda: self.sample(pid, lambda: loader.rate(sock, load, self.seconds, bare=False))}
         measures.update(self._bare(load, bare, loader))
         return Row(load.name, self.samples(measures), load.payload)
 
@@ -149,11 +150,12 @@ class Bench:
         def measure(server: BareServer) -> Sample:
             with connected(server.path) as connection:
                 connection.sendall(load.setup)
-                return self._sample(server.pid, lambda: loader.rate(connection, load, self.seconds, bare=True))
+                return self.sample(server.pid, lambda: loader.rate(connection, load, self.seconds, bare=True))
 
         return {name: partial(measure, server) for name, server in bare.items()}
 
-    def _sample(self, pid: int, measure: Callable[[], float]) -> Sample:
+    def sample(self, pid: int, measure: Callable[[], float]) -> Sample:
+        """One measurement, with the processor time that it cost the process `pid`."""
         before = _cpu_seconds(pid)
         rate = measure()
         return Sample(rate, (_cpu_seconds(pid) - before) / (rate * self.seconds) * 1e6)
@@ -195,7 +197,7 @@ class Bench:
 
     def busy_read(self, path: str, pid: int, bare: dict[str, BareServer]) -> Row:
         """Register reads while the executor copies guest memory without a pause; bare as if nothing else happened."""
-        load = _loads()[0]
+        load = loads()[0]
         with Client(path) as client:
             client.map_memory(BASE, device.MAPPED_SIZE)
             driver = Driver(client)
@@ -208,7 +210,7 @@ class Bench:
                 wanted = int(self.seconds * 20_000) + 1
                 for _ in range(wanted):
                     client.write(device.REGISTERS, device.REG_DMA_COMMAND, 4, device.DMA_READ, posted=True)
-                sample = self._sample(pid, lambda: self.loader.rate(sock, load, self.seconds, bare=False))
+                sample = self.sample(pid, lambda: self.loader.rate(sock, load, self.seconds, bare=False))
                 while (driver.get(device.REG_DMA_DONE) - done) & 0xFFFFFFFF < wanted:
                     time.sleep(0.01)
                 return Sample(sample.rate)
@@ -235,7 +237,7 @@ class Bench:
             def copy() -> None:
                 target.view[:] = source.view
 
-            found = self.samples({"ours": partial(self._repeat, once), "python": partial(self._repeat, copy)})
+            found = self.samples({"ours": partial(self.repeat, once), "python": partial(self.repeat, copy)})
         source.close()
         target.close()
         return Row("guest RAM by descriptor, 4 MiB", found, size)
@@ -249,7 +251,7 @@ class Bench:
                 client.write(device.REGISTERS, device.REG_IRQ_TRIGGER, 4, wire.IRQ_MSIX << 16)
                 event.wait(5.0)
 
-            return Row("register write to interrupt", self.samples({"ours": partial(self._repeat, once)}))
+            return Row("register write to interrupt", self.samples({"ours": partial(self.repeat, once)}))
 
     def eventfd(self) -> Row:
         """Signalling a vector in the server, against writing an eventfd."""
@@ -259,15 +261,15 @@ class Bench:
         interrupts.set(flags, wire.IRQ_MSIX, 0, 1, b"", [os.dup(event.fd)])
         found = self.samples(
             {
-                "ours": partial(self._repeat, lambda: interrupts.trigger(wire.IRQ_MSIX, 0)),
-                "python": partial(self._repeat, lambda: os.eventfd_write(event.fd, 1)),
+                "ours": partial(self.repeat, lambda: interrupts.trigger(wire.IRQ_MSIX, 0)),
+                "python": partial(self.repeat, lambda: os.eventfd_write(event.fd, 1)),
             }
         )
         interrupts.close()
         event.close()
         return Row("eventfd signalled, in the server", found)
 
-    def _repeat(self, action: Callable[[], object]) -> Sample:
+    def repeat(self, action: Callable[[], object]) -> Sample:
         """How often a second."""
         count, start = 0, time.perf_counter()
         end = start + self.seconds
@@ -311,7 +313,8 @@ def _size(size: int) -> str:
     return f"{size} B" if size < KIB else f"{size // KIB} KiB" if size < MIB else f"{size // MIB} MiB"
 
 
-def _figure(rate: float, size: int) -> str:
+def figure(rate: float, size: int) -> str:
+    """A rate as text: of bytes where an exchange moves `size` of them."""
     if not rate:
         return "-"
     if size:
@@ -323,7 +326,8 @@ def _percent(ratio: float) -> str:
     return f"{100 * ratio:.0f} %" if ratio else "-"
 
 
-def _microseconds(cpu: float) -> str:
+def microseconds(cpu: float) -> str:
+    """Processor time as text."""
     return f"{cpu:.1f}" if cpu else "-"
 
 
@@ -336,11 +340,9 @@ def table(title: str, rows: list[Row]) -> str:
         f"{'vfio-user':>10}{'Python':>7}{'C':>5}",
     ]
     for row in rows:
-        rates = "".join(f"{_figure(row.rate(name), row.bytes):>12}" for name in who)
+        rates = "".join(f"{figure(row.rate(name), row.bytes):>12}" for name in who)
         ratios = f"{_percent(row.ratio('python')):>8}{_percent(row.ratio('c')):>7}"
-        cpus = (
-            f"{_microseconds(row.cpu('ours')):>10}{_microseconds(row.cpu('python')):>7}{_microseconds(row.cpu('c')):>5}"
-        )
+        cpus = f"{microseconds(row.cpu('ours')):>10}{microseconds(row.cpu('python')):>7}{microseconds(row.cpu('c')):>5}"
         lines.append(f"{row.name:34} {rates}   {ratios}   {cpus}")
     return "\n".join(lines)
 
@@ -364,7 +366,7 @@ def main() -> int:
         rows: list[Row] = []
         python_rows: list[Row] = []
         with served("conformance", ["--poll-us", str(options.poll_us)]) as card, bench.bare_servers() as bare:
-            wanted = [load for load in _loads() if options.only in load.name]
+            wanted = [load for load in loads() if options.only in load.name]
             for load in wanted:
                 with Client(card.socket) as client:
                     rows.append(bench.exchange(client.connection.socket, card.pid, load, bare, bench.loader))

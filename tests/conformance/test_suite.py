@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -185,6 +187,76 @@ def test_nobody_listening_is_not_a_result(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.1)
     with pytest.raises(ServerGone, match="does not serve a new client"):
         run(str(tmp_path / "nothing.sock"))
+
+
+# A server that the suite starts.
+
+MORTAL = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from tests.conformance import test_suite as suite
+from emulator.vfio_user.client import Connection, Disconnected
+import socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[2])
+listener.listen(8)
+while True:
+    connection = Connection(listener.accept()[0])
+    try:
+        while True:
+            message = connection.receive()
+            if message.command == 0xFFFF:
+                os.abort()
+            connection.send(suite._well(message))
+    except Disconnected:
+        pass
+    connection.close()
+"""
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A path and the command of a server there that dies of command 65535."""
+    script = tmp_path / "mortal.py"
+    script.write_text(MORTAL)
+    with tempfile.TemporaryDirectory(prefix="vus-") as folder:
+        path = f"{folder}/s"
+        yield path, shlex.join([sys.executable, str(script), str(Path(__file__).parents[2]), path])
+
+
+def test_a_server_that_dies_is_started_again_for_the_next_case(mortal: tuple[str, str]) -> None:
+    path, start = mortal
+    cases = ["framing.command_65535_is_refused", "info.device_info_reply_is_16_bytes"]
+    died, next_one = run(path, Profile(), cases=cases, start=start)
+    assert (died.verdict, next_one.verdict) == (FAIL, PASS)
+    assert "the server died by SIGABRT" in died.detail
+    assert not Path(path).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [("/nowhere/server", "cannot start /nowhere/server"), ("false", "false ended with code 1 and made no")],
+)
+def test_a_command_that_makes_no_server_is_refused(tmp_path: Path, command: str, reason: str) -> None:
+    lines: list[str] = []
+    assert main(str(tmp_path / "s"), start=command, echo=lines.append) == 2
+    assert reason in lines[0]
+
+
+def test_a_server_that_is_gone_ends_the_run_and_the_rest_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = False
+
+    def behaviour(message: Message) -> bytes:
+        nonlocal dead
+        dead = dead or message.command == 0xFFFF
+        return b"" if dead else _well(message)
+
+    monkeypatch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
+    lines: list[str] = []
+    with _server(behaviour) as path:
+        assert main(path, cases=["framing.command_65535*", "info.*"], echo=lines.append) == 1
+    left = len(select_cases(["info.*"]))
+    assert lines[-1] == f"the server is gone: {left} cases were not run"
 
 
 # The list of cases.

@@ -75,7 +75,8 @@ class Context:
 
     def _set_up(self) -> None:
         calls, context = self._calls, self._context
-        self._check("vfu_setup_log", context, self._callback("log_callback", self._logged, None), lvu.LOG_ERROR)
+        level = lvu.LOG_INFO if log.isEnabledFor(logging.INFO) else lvu.LOG_ERROR
+        self._check("vfu_setup_log", context, self._callback("log_callback", self._logged, None), level)
         self._check("vfu_pci_init", context, lvu.PCI_EXPRESS, 0, 0)
         for index, region in enumerate(self.function.regions):
             if region is not None and region.size:

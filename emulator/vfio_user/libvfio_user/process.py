@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -33,6 +34,7 @@ def isolated(work: Callable[[], str], *, silent: bool = False) -> str:
     if child == 0:
         os.close(reader)
         if silent:
+            faulthandler.disable()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         _end_with_parent(signal.SIGKILL)
         _leave(lambda: _write_all(writer, work().encode()))

@@ -1,0 +1,84 @@
+"""A server that the suite starts itself, and starts again when it has ended: some serve one client and go."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+START_TIMEOUT = 10.0
+_GRACE = 0.05
+"""Seconds in which a server that ends because a client went has ended."""
+
+
+class NotStarted(Exception):
+    """The command did not make a server; the text says why."""
+
+
+class StartedServer:
+    """The process that `command` runs, which must listen at `path`. What it prints is dropped."""
+
+    def __init__(self, command: str, path: str) -> None:
+        """Start it. Raises `NotStarted`."""
+        self.starts = 0
+        self._words = shlex.split(command)
+        self._path = Path(path)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def pid(self) -> int:
+        """The process now."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """End what there is, and start anew. Raises `NotStarted`."""
+        self.stop()
+        try:
+            self._process = subprocess.Popen(
+                self._words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except (OSError, IndexError) as exc:
+            raise NotStarted(f"cannot start {shlex.join(self._words)}: {exc}") from None
+        self.starts += 1
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._path.is_socket():
+            code = self._process.poll()
+            if code is not None:
+                raise NotStarted(f"{shlex.join(self._words)} ended with code {code} and made no {self._path}")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise NotStarted(f"{shlex.join(self._words)} made no {self._path} within {START_TIMEOUT:g} s")
+            time.sleep(0.01)
+
+    def ended(self) -> str:
+        """How the process has ended, or soon does; "" while it runs."""
+        assert self._process is not None
+        try:
+            code = self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            return ""
+        return f"died by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+    def stop(self) -> None:
+        """End it and what it started, and remove its socket."""
+        if self._process is not None:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(self._process.pid, number)
+                    self._process.wait(2.0)
+                except ProcessLookupError:
+                    self._process.wait()
+                except subprocess.TimeoutExpired:
+                    continue
+                break
+            self._process = None
+        self._path.unlink(missing_ok=True)

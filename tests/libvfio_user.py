@@ -1,0 +1,17 @@
+"""libvfio-user for tests: the library that the user has, or a skip that says why there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from emulator.vfio_user.libvfio_user import BackendError
+from emulator.vfio_user.libvfio_user.serve import Backend
+
+
+def arguments() -> list[str]:
+    """What `serve` gets to use it; skips the test where there is no library, or none that can be used."""
+    try:
+        found = Backend.find(None)
+    except BackendError as exc:
+        pytest.skip(f"libvfio-user: {exc}")
+    return ["--backend", "libvfio-user", "--libvfio-user", found.path]
