@@ -12,7 +12,15 @@ from emulator.cli import app
 from emulator.lab import guest_settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("testing-with-pytest.md", "authoring.md", "ci.md", "observation.md", "recording.md", "conformance.md", "backends.md")
+PAGES = (
+    "testing-with-pytest.md",
+    "authoring.md",
+    "ci.md",
+    "observation.md",
+    "recording.md",
+    "conformance.md",
+    "backends.md",
+)
 PLUGIN = (ROOT / "emulator" / "pytest_plugin.py").read_text("utf-8")
 
 
