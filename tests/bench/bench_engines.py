@@ -138,6 +138,14 @@ class Bench:
             ("VRAM to guest RAM in a row", ram[:COPY_SIZE], "system"),
             ("VRAM to guest RAM, pages scattered", ram[:COPY_SIZE], "scattered"),
         )
+
+        def plain_copy(target: memoryview, how: str) -> None:
+            if how != "scattered":
+                target[:] = source
+                return
+            for n, page in enumerate(pages):
+                target[page * 4096 : page * 4096 + 4096] = source[n * 4096 : n * 4096 + 4096]
+
         for name, target, how in cases:
             job = self.lab.job()
             large(job, SOURCE_VA, SOURCE, COPY_SIZE)
@@ -162,8 +170,8 @@ class Bench:
                     job.batch(*words, END)
                     job.ring(*job.start())
                     ours.append(cpu_time(lambda job=job: self.run(job)))  # type: ignore[misc]
-                    plain.append(cpu_time(lambda target=target: target.__setitem__(slice(None), source)))  # type: ignore[misc]
-                note = f"{100 * median(plain) / median(ours):.0f} % of a plain copy"
+                    plain.append(cpu_time(lambda target=target, how=how: plain_copy(target, how)))  # type: ignore[misc]
+                note = f"{100 * median(plain) / median(ours):.0f} % of a plain copy of the same spans"
                 self.add(f"{command} 64 MiB {name}", COPY_SIZE / median(ours) / 1e9, "GB/s", note)
 
     def clears(self) -> None:
