@@ -254,7 +254,7 @@ class Card:
                     self.register_files.append(handler)
         for file in self.register_files:
             trace_registers(self.tracer, file)
-        trace_fabric(self.tracer, self.fabric)
+        trace_fabric(self.tracer, self.fabric, self.leases)
         trace_links(self.tracer, self.fabric)
 
     def _revoke_with_guest_memory(self, function: Function) -> None:

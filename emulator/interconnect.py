@@ -149,6 +149,8 @@ class Fabric:
         """Called after any window was revoked, on the thread that revoked it: translation caches drop what they keep."""
         self.on_open: Callable[[Window, str, bool], None] | None = None
         """Told of every window: the interconnect's name, whether it is for writing. For traces."""
+        self.on_taken: Callable[[Window], None] | None = None
+        """Told of every window that is revoked, on the thread that does so. For traces."""
         self._open: dict[tuple[str, str], _OpenWindows] = {}
         self._revocations = 0
 
@@ -252,6 +254,8 @@ class Fabric:
                 if window.valid and (match is None or match(window)):
                     window.valid = False
                     revoked += 1
+                    if self.on_taken is not None:
+                        self.on_taken(window)
         if revoked:
             for callback in self.on_revoke:
                 callback()

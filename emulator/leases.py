@@ -68,9 +68,17 @@ class Lease:
     """A piece of memory in somebody's hands: `[address, address + length)` of `function`'s, or of its BAR `bar`."""
 
     def __init__(
-        self, number: int, function: str, bar: int | None, address: int, shared: Shared, told: Callable[[Lease], None]
+        self,
+        number: int,
+        function: str,
+        bar: int | None,
+        address: int,
+        shared: Shared,
+        told: Callable[[Lease], None],
+        holder: str = "",
     ) -> None:
         self.number = number
+        self.holder = holder
         self.function = function
         self.bar = bar
         self.address = address
@@ -87,7 +95,7 @@ class Lease:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for the control socket."""
-        names = ("number", "function", "bar", "address", "length", "owner", "reason")
+        names = ("number", "holder", "function", "bar", "address", "length", "owner", "reason")
         return {name: getattr(self, name) for name in names}
 
 
@@ -101,6 +109,8 @@ class Leases:
         self._numbers = itertools.count(1)
         self._revocations = 0
         self._resetting: set[str] = set()
+        self.on_event: Callable[[str, Lease], None] | None = None
+        """Told of every lease that is given ("lease") and taken back ("lease revoked"). For traces."""
         self.decoder = BusDecoder(card.functions)
         self.decoder.on_change.append(self._check)
         card.fabric.on_revoke.append(self._check)
@@ -109,22 +119,30 @@ class Leases:
             function.on_reset.append(partial(self._reset, function))
 
     def open(
-        self, function: Function, address: int, length: int, told: Callable[[Lease], None], bar: int | None = None
+        self,
+        function: Function,
+        address: int,
+        length: int,
+        told: Callable[[Lease], None],
+        bar: int | None = None,
+        holder: str = "",
     ) -> Lease:
         """A lease on the first contiguous bytes of `[address, +length)`: device addresses of `function`, or in its BAR.
 
         Both in bytes, multiples of the page size. `told(lease)` is called when it is taken back, on the thread that does
-        so, perhaps before this returns. Raises `LeaseRefused`.
+        so, perhaps before this returns. `holder` says in words who has it. Raises `LeaseRefused`.
         """
         if address < 0 or length <= 0 or address % PAGE_SIZE or length % PAGE_SIZE:
             raise LeaseRefused(f"[{address:#x}, +{length:#x}) is not made of whole pages of {PAGE_SIZE:#x} bytes")
         while True:
             revocations = self._revocations
             shared = self._shared(function, bar, address, length)
-            lease = Lease(next(self._numbers), function.name, bar, address, shared, told)
+            lease = Lease(next(self._numbers), function.name, bar, address, shared, told, holder)
             with self._lock:
                 self._leases[lease.number] = lease
             if revocations == self._revocations:
+                if self.on_event is not None:
+                    self.on_event("lease", lease)
                 return lease
             # Something was taken back meanwhile, perhaps between the look at the memory and the entry.
             self.close(lease)
@@ -227,6 +245,8 @@ class Leases:
                 lease.reason = reason
             lease.told(lease)
             told.append(lease)
+            if self.on_event is not None:
+                self.on_event("lease revoked", lease)
         # Never inside of an access: the holder's copy may need the very client that waits for it.
         if told and self._card.executor.is_current():
             deadline = time.monotonic() + PATIENCE

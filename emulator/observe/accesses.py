@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from emulator.interconnect import Fabric, Window
+from emulator.leases import Lease, Leases
 from emulator.observe.trace import Channel, Tracer
 from emulator.pci.transport import CONFIG_REGION
 from emulator.registers import RegisterFile
@@ -44,9 +45,9 @@ def trace_function(tracer: Tracer, function: Function) -> None:
     irq.on_switch.append(lambda on: _wrap_interrupts(irq, function, on))
 
 
-def trace_fabric(tracer: Tracer, fabric: Fabric) -> None:
-    """Windows opened and revoked, on the channel "fabric"."""
-    channel = tracer.channel("fabric", "paths opened to memory: who, where, whose, by which interconnect")
+def trace_fabric(tracer: Tracer, fabric: Fabric, leases: Leases) -> None:
+    """Windows and leases, given and taken back, on the channel "fabric"."""
+    channel = tracer.channel("fabric", "paths to memory, opened and revoked: who, where, whose, by which interconnect")
 
     def opened(window: Window, interconnect: str, write: bool) -> None:
         fields = {
@@ -60,8 +61,24 @@ def trace_fabric(tracer: Tracer, fabric: Fabric) -> None:
         }
         channel.emit(window.initiator.name, "window", fields)
 
+    def taken(window: Window) -> None:
+        fields = {
+            "space": window.space,
+            "address": window.address,
+            "length": window.length,
+            "kind": window.entry.kind,
+            "interconnect": window.entry.interconnect,
+            "owner": window.owner,
+        }
+        channel.emit(window.initiator.name, "revoked", fields)
+
+    def leased(event: str, lease: Lease) -> None:
+        channel.emit(lease.function, event, lease.as_dict())
+
     def switch(on: bool) -> None:
         fabric.on_open = opened if on else None
+        fabric.on_taken = taken if on else None
+        leases.on_event = leased if on else None
 
     channel.on_switch.append(switch)
 

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from emulator.leases import Lease, LeaseRefused
 from emulator.pci.bars import read_registers, write_registers
 from emulator.pci.function import Function
+from emulator.vfio_user.qtest import peer_process
 
 if TYPE_CHECKING:
     from emulator.card import Card
@@ -179,6 +180,7 @@ class Connection:
         self._server = server
         self._card = server.card
         self._socket = connected
+        self.name = f"process {peer_process(connected)}"
         self._lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
         self.bars: list[tuple[int, int, str, int]] | None = None
@@ -239,6 +241,7 @@ class Connection:
             int(request["length"]),
             self.told,
             None if bar is None else int(bar),
+            self.name,
         )
         answer = {
             "id": number,

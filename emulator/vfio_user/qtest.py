@@ -123,7 +123,7 @@ class QtestConnection:
         self._buffer = b""
         self._owed = 0
         """Answers to commands whose sender stopped waiting: they are read and dropped before the next."""
-        self.name = f"qtest of process {_peer(sock)}"
+        self.name = f"qtest of process {peer_process(sock)}"
 
     def fileno(self) -> int:
         """Of the socket; -1 when closed."""
@@ -188,7 +188,7 @@ class QtestConnection:
             self._buffer += data
 
 
-def _peer(sock: socket.socket) -> int:
+def peer_process(sock: socket.socket) -> int:
     """The process at the other end (Linux, unix(7), SO_PEERCRED)."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid: int = struct.unpack("3i", credentials)[0]

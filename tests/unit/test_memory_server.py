@@ -242,3 +242,23 @@ def test_a_dma_buf_is_asked_for_as_udmabuf_wants_it(tmp_path: Path, monkeypatch:
     assert len(os.listdir("/proc/self/fd")) == before
     with pytest.raises(OSError, match="No such file"):
         make_dma_buf(3, 0, 4096, tmp_path / "absent")
+
+
+def test_leases_and_what_is_revoked_are_traced(card: Card, client: socket.socket, tmp_path: Path) -> None:
+    card.tracer.start(["fabric"], str(tmp_path / "trace.txt"))
+    window = card.executor.run_sync(lambda: card.fabric.window(card.functions[1], "device", 0, 64, write=True))
+    _, fds = ask(client, id=1, op="open", function="vf1", address=0, length=MIB)
+    (lease,) = card.leases
+    assert lease.holder == f"process {os.getpid()}"
+    client.send(json.dumps({"op": "close", "lease": 1}).encode())
+    eventually(lambda: list(card.leases) == [])
+    card.leases.open(card.functions[1], 0, MIB, lambda lease: lease.released.set())
+    card.functions[0].config.write(0x328, 2, 0)
+    card.executor.run_sync(lambda: None)
+    card.tracer.stop()
+    assert not window.valid
+    lines = (tmp_path / "trace.txt").read_text().splitlines()
+    assert sum("vf1" in line and " lease " in line for line in lines) >= 2
+    assert any(" lease revoked " in line and "LMTT gives vf1 nothing there" in line for line in lines)
+    assert any(" revoked " in line and "iov" in line and "lease" not in line for line in lines)
+    os.close(fds[0])
