@@ -23,7 +23,7 @@ from emulator.guest.initramfs import known_firmware
 from emulator.guest.served import ServedCard, served_card
 from emulator.pci.transport import CONFIG_REGION as CONFIG
 from emulator.pci.transport import MSI, MSIX
-from emulator.qemu_arguments import cards_arguments, needs_iommu
+from emulator.qemu_arguments import DEFAULT_PORT, ROOT_BUS, cards_arguments, needs_iommu
 from emulator.vfio_user.client import Client
 from emulator.vfio_user.control_client import ControlClient
 
@@ -216,13 +216,14 @@ def open_lab(
     boot_timeout: float = 90,
     console: Path | None = None,
     qtest: bool = True,
+    root_bus: bool = False,
     others: Sequence[Sequence[str]] = (),
 ) -> Iterator[Lab]:
     """Serve a card with these arguments of `serve`, boot a guest with it, end both.
 
     `modules`, `load`, `firmware`, `files`, `append`, `accelerator`, `boot_timeout`: see `GuestSpec`; firmware None is
     what xe wants when it is among the modules. `memory` in MiB. `kernel` None is the fetched one. `console` is a file
-    for the guest's console. `others` are arguments of `serve` for further cards of the same guest. Raises
+    for the guest's console. `root_bus`: without a root port. `others` are arguments of `serve` for further cards of the same guest. Raises
     `ServedCardError` or `GuestError`.
     """
     with contextlib.ExitStack() as stack:
@@ -245,6 +246,7 @@ def open_lab(
             boot_timeout=boot_timeout,
             console=console,
             qtest=qtest,
+            root_bus=root_bus,
         )
         yield Lab(card, stack.enter_context(guest), more)
 
@@ -268,6 +270,7 @@ def open_guest(
     boot_timeout: float = 90,
     console: Path | None = None,
     qtest: bool = True,
+    root_bus: bool = False,
 ) -> Iterator[BlockingGuest]:
     """Boot a guest with cards that are served already; end it, and leave the cards.
 
@@ -285,7 +288,9 @@ def open_guest(
             cpu=cpu,
             iommu=Iommu() if iommu or needs_iommu(descriptions) else None,
             ovmf=ovmf,
-            arguments=cards_arguments(descriptions, functions=functions, qtest=qtest),
+            arguments=cards_arguments(
+                descriptions, functions=functions, qtest=qtest, port=ROOT_BUS if root_bus else DEFAULT_PORT
+            ),
         ),
         modules=tuple(modules),
         load=tuple(load),

@@ -22,6 +22,11 @@ CARD_FOLDER = "card"
 """With a number behind it: a card's own folder, where a server has several."""
 MESSAGE_TIMEOUT = 20_000
 """Milliseconds that QEMU waits for an answer; a late one kills the device for good, so rather wait long."""
+DEFAULT_PORT = "vfuport"
+ROOT_BUS = "pcie.0"
+"""The machine's own bus."""
+_ROOT_SLOT = 4
+"""Cards on the root bus come behind this device; QEMU's own are at 0 and 0x1f."""
 _FUNCTIONS_A_DEVICE = 8
 _MIB = 1 << 20
 
@@ -109,14 +114,15 @@ class CardDescription:
 def device_arguments(
     card: CardDescription,
     *,
-    port: str = "vfuport",
+    port: str = DEFAULT_PORT,
     chassis: int = 1,
     functions: Iterable[str] | None = None,
     qtest: bool = True,
 ) -> list[str]:
     """Root port, functions and qtest socket, as QEMU arguments.
 
-    `port` and `chassis` must differ between cards of one machine. `functions` picks some by name; the default is all
+    `port` and `chassis` must differ between cards of one machine; with `ROOT_BUS` for a port there is none, and the
+    functions are endpoints of the root complex. `functions` picks some by name; the default is all
     that belong into the guest of the card's first function. Picked VFs without the PF sit at function 0 and those that
     follow. `qtest` lets the server program the VF BARs in every IOMMU mode.
     """
@@ -126,15 +132,18 @@ def device_arguments(
         chosen = [replace(function, devfn=number) for number, function in enumerate(chosen)]
     window = _power_of_two(sum(function.prefetchable for function in chosen) + _MIB)
     arguments = ["-device", f"pcie-root-port,id={port},chassis={chassis},slot={chassis},pref64-reserve={window}"]
+    first = 0
+    if port == ROOT_BUS:
+        arguments, first = [], _ROOT_SLOT + chassis
     alone = len(chosen) == 1
     devices = {function.devfn // _FUNCTIONS_A_DEVICE for function in chosen}
     for function in chosen:
         slot, number = divmod(function.devfn, _FUNCTIONS_A_DEVICE)
         device: dict[str, Any] = {
             "driver": "vfio-user-pci",
-            "id": f"{port}-{function.name}",
+            "id": f"{port}-{first}-{function.name}" if first else f"{port}-{function.name}",
             "bus": port,
-            "addr": f"{slot:x}.{number}",
+            "addr": f"{first + slot:x}.{number}",
             "x-msg-timeout": MESSAGE_TIMEOUT,
             "socket": {"type": "unix", "path": function.socket},
         }
@@ -158,7 +167,7 @@ def _number(folder: Path) -> int:
 def cards_arguments(
     cards: Sequence[CardDescription],
     *,
-    port: str = "vfuport",
+    port: str = DEFAULT_PORT,
     chassis: int = 1,
     functions: Iterable[str] | None = None,
     qtest: bool = True,
@@ -171,7 +180,7 @@ def cards_arguments(
     arguments: list[str] = []
     socket = next((card.qtest for card in cards if card.qtest), None)
     for index, card in enumerate(cards):
-        name = f"{port}{index + 1}" if index else port
+        name = f"{port}{index + 1}" if index and port != ROOT_BUS else port
         arguments += device_arguments(card, port=name, chassis=chassis + index, functions=functions, qtest=False)
     if qtest and socket is not None and any(len(card.functions) > 1 for card in cards):
         arguments += _qtest_arguments(socket)

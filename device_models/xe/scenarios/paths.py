@@ -245,6 +245,18 @@ def acs_redirect_off(run: Run, world: World) -> None:
         check_path(run, world, owner="vf2", length=MIB)
 
 
+@scenario("32c", "PF and VFs on the root bus, beside other devices", "as 1", w.ROOT_BUS)
+def on_the_root_bus(run: Run, world: World) -> None:
+    with opened(run, world) as made:
+        made.step(f"fill v 0 {2 * MIB:#x} 7")
+        check_bound(run, world, made, f"0+{2 * MIB:#x}")
+        _read_back(made, 0, 2 * MIB)
+        taken = world.bench.paths("pf", "vf1")
+        if world.zero_copy and not taken["zero-copy"]:
+            run.known("D8", f"with other devices on the PF's bus the import is mapped as a PCI device: {taken}")
+        check_path(run, world)
+
+
 @scenario("6", "the last page of the BAR", "data equal")
 def last_page(run: Run, world: World) -> None:
     with opened(run, world) as made:

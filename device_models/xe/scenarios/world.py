@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from device_models.xe.scenarios.bench import CPU, MODULES, Bench
+from device_models.xe.scenarios.bench import CPU, MODULES, PF, Bench
 from device_models.xe.scenarios.client import Client, Step
 from emulator.guest import GuestError
 from emulator.scenarios.run import Run
@@ -95,9 +96,9 @@ class World:
             run.spoil(f"the VFs do not get their VRAM back: {str(error).splitlines()[0]}")
 
 
-def prepare(lab: Any) -> World:
+def prepare(lab: Any, pf: str = PF) -> World:
     """xe on the PF, two VFs on vfio-pci, hung tasks reported soon."""
-    bench = Bench(lab.guest, lab.card)
+    bench = Bench(lab.guest, lab.card, pf)
     bench.load_drivers()
     lab.guest.run(
         f"echo {HUNG_SECONDS} > /proc/sys/kernel/hung_task_timeout_secs; echo -1 > /proc/sys/kernel/hung_task_warnings;"
@@ -143,6 +144,9 @@ SLOW_CLEAR = Setup(
 """The PF's driver needs seconds to clear a VF's memory, as it does on a card with much of it."""
 TWO_CARDS = Setup(
     "two cards, AMD, pass-through", SERVE, machine(others=(("--vfs", "1", "--set", "vram=2GiB"),)), prepare
+)
+ROOT_BUS = Setup(
+    "root bus, AMD, pass-through", SERVE, machine(root_bus=True), functools.partial(prepare, pf="0000:00:05.0")
 )
 NOT_LISTED = Setup("root port, Intel, pass-through", SERVE, machine(cpu=None), prepare)
 

@@ -10,7 +10,14 @@ import pytest
 
 from emulator.interconnect import Space
 from emulator.pci.function import COMMAND
-from emulator.qemu_arguments import CardDescription, cards_arguments, iommu_arguments, machine_arguments, needs_iommu
+from emulator.qemu_arguments import (
+    ROOT_BUS,
+    CardDescription,
+    cards_arguments,
+    iommu_arguments,
+    machine_arguments,
+    needs_iommu,
+)
 from emulator.testing import FakeTransport
 from tests.unit.xe.conftest import Bench
 from tests.unit.xe.guc_driver import GucDriver
@@ -78,6 +85,18 @@ def test_cards_of_one_machine_have_ports_of_their_own_and_one_qtest_socket(make_
     assert arguments.count("-qtest") == 1
     chassis = [word for word in arguments if word.startswith("pcie-root-port")]
     assert [f"chassis={n},slot={n}" in port for n, port in enumerate(chassis, 1)] == [True, True]
+
+
+def test_cards_on_the_root_bus_have_no_ports_and_devices_of_their_own(make_bench: Callable[..., Bench]) -> None:
+    cards = [described(make_bench(vfs=1), folder) for folder in ("/a", "/b")]
+    arguments = cards_arguments(cards, port=ROOT_BUS)
+    assert not [word for word in arguments if word.startswith("pcie-root-port")]
+    assert attached(arguments) == {
+        "pcie.0/5.0": "/a/pf.sock",
+        "pcie.0/5.1": "/a/vf1.sock",
+        "pcie.0/6.0": "/b/pf.sock",
+        "pcie.0/6.1": "/b/vf1.sock",
+    }
 
 
 def vars_of(card: CardDescription) -> dict[str, Any]:
