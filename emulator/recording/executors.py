@@ -87,6 +87,7 @@ class _Job:
         finally:
             recorder.look()
             recorder.emit(rec.END, 0, 0 if self._executor._jobs else 1)
+            recorder.save()
             recorder.give()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from emulator.recording.memory_watch import MemoryWatch
 
 log = logging.getLogger(__name__)
 
+_SAVE_NS = 1_000_000_000
+
 
 class Recorder:
     """Writes one recording. `close` finishes the file."""
@@ -31,6 +34,7 @@ class Recorder:
         self._nested: list[bytes] | None = None
         self._last = 0
         self._lost = False
+        self._save_at = 0
         self.watches: list[tuple[int, int, MemoryWatch]] = []
         """Memory that clients map, by function and region."""
         self._early = bytearray()
@@ -112,6 +116,15 @@ class Recorder:
         for function, region, watch in self.watches:
             for offset, data in watch.changes():
                 self.emit(rec.MEMORY, function, region, 0, offset, len(data), data)
+
+    def save(self) -> None:
+        """Have what was written down so far on disk, about once a second: the process may be killed."""
+        if isinstance(self._file, gzip.GzipFile) and real_ns() >= self._save_at and not self._lost:
+            self._save_at = real_ns() + _SAVE_NS
+            try:
+                self._file.flush()
+            except OSError as exc:
+                self._broken(exc)
 
     def now(self) -> int:
         """A look at the clock: nanoseconds, in steps of microseconds."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from emulator.card import Card, CardConfig
@@ -46,6 +47,39 @@ def convert(trace: list[dict[str, Any]]) -> list[dict[str, Any]]:
     text = "".join(export([json.dumps(entry) + "\n" for entry in trace], "trace.jsonl"))
     found: list[dict[str, Any]] = json.loads(text)["traceEvents"]
     return found
+
+
+def test_the_export_is_what_the_trace_event_format_wants() -> None:
+    # Its document "Trace Event Format": which keys an event of each phase must have, and of which type.
+    number, text, anything = {"type": "number", "minimum": 0}, {"type": "string", "minLength": 1}, {"type": "object"}
+    identity = {"pid": {"type": "integer"}, "tid": {"type": "integer"}, "name": text, "args": anything}
+    timed = {**identity, "ts": number, "cat": text}
+
+    def phase(letter: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+        known = {"ph": {"const": letter}, **properties}
+        return {"properties": known, "required": ["ph", "pid", *required], "additionalProperties": False}
+
+    names = {"name": {"enum": ["process_name", "thread_name", "process_sort_index"]}}
+    values = {"args": {"type": "object", "minProperties": 1, "additionalProperties": {"type": "number"}}}
+    event = {
+        "type": "object",
+        "oneOf": [
+            phase("M", identity | names, ["name", "args"]),
+            phase("i", timed | {"s": {"enum": ["g", "p", "t"]}}, ["tid", "ts", "name", "s"]),
+            phase("B", timed, ["tid", "ts", "name"]),
+            phase("E", timed, ["tid", "ts"]),
+            phase("C", timed | values, ["ts", "name", "args"]),
+        ],
+    }
+    schema = {
+        "type": "object",
+        "properties": {"displayTimeUnit": {"enum": ["ms", "ns"]}, "traceEvents": {"type": "array", "items": event}},
+        "required": ["traceEvents"],
+        "additionalProperties": False,
+    }
+    document = json.loads("".join(export([json.dumps(entry) + "\n" for entry in TRACE], "trace.jsonl")))
+    jsonschema.validate(document, schema)
+    assert {event["ph"] for event in document["traceEvents"]} == set("MiBEC")
 
 
 def test_functions_firmware_engines_and_links_have_tracks_of_their_own() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
+import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +173,28 @@ def test_a_recording_that_is_cut_off_is_replayed_as_far_as_it_goes(recorded: Pat
     result = CliRunner().invoke(app, ["replay", str(cut)])
     assert result.exit_code == 1
     assert "cut off" in result.output
+
+
+def killed_session(path: Path) -> None:
+    with served(arguments=["--record", str(path)]) as card:
+        session(card.socket)
+        time.sleep(1.1)
+        # The next job saves.
+        with Client(card.socket) as client:
+            client.map_memory(BASE, 0x1000)
+            assert Driver(client).dma(device.DMA_READ, BASE, 4) == 0
+        os.kill(card.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, card.pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_a_server_that_is_killed_leaves_a_recording_up_to_its_last_second(tmp_path: Path) -> None:
+    path = tmp_path / "killed.gz"
+    with pytest.raises(RuntimeError, match="died with code -9"):
+        killed_session(path)
+    outcome = replay(path)
+    assert outcome.difference is None
+    assert outcome.accesses > 40
+    assert "is cut off" in outcome.cut_off
 
 
 def test_the_command_prints_the_figures_and_ends_with_the_verdict(recorded: Path, tmp_path: Path) -> None:
