@@ -6,6 +6,8 @@ entries of others do not translate. In a VF's, every entry is the VF's, but only
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from emulator.interconnect import Space
 
 GGTT_SIZE = 1 << 32
@@ -116,9 +118,9 @@ class Ggtt:
         raw = self.entries[start >> 12 : (start + size) >> 12]
         return _with_vfid(raw.tobytes(), vfid)
 
-    def write_entries(self, start: int, entries: bytes | memoryview, vfid: int = 0) -> None:
-        """Store `entries` from GGTT address `start` on, with their VFID field set to `vfid`."""
-        data = _with_vfid(bytes(entries), vfid)
+    def write_entries(self, start: int, entries: bytes | memoryview, vfid: int | None = 0) -> None:
+        """Store `entries` from GGTT address `start` on, with their VFID field set to `vfid`; None: as they are."""
+        data = bytes(entries) if vfid is None else _with_vfid(bytes(entries), vfid)
         first = start >> 12
         self.entries[first : first + len(data) // 8] = memoryview(data).cast("Q")
 
@@ -129,6 +131,13 @@ class Ggtt:
 def _with_vfid(entries: bytes, vfid: int) -> bytes:
     """One operation on one big number: a VF may have hundreds of thousands of entries."""
     count = len(entries) // 8
-    keep = int.from_bytes((~VFID_MASK & (1 << 64) - 1).to_bytes(8, "little") * count, "little")
-    field = int.from_bytes((vfid << VFID_SHIFT).to_bytes(8, "little") * count, "little")
-    return (int.from_bytes(entries, "little") & keep | field).to_bytes(count * 8, "little")
+    changed = int.from_bytes(entries, "little") & _repeated(~VFID_MASK & (1 << 64) - 1, count)
+    if vfid:
+        changed |= _repeated(vfid << VFID_SHIFT, count)
+    return changed.to_bytes(count * 8, "little")
+
+
+@lru_cache(maxsize=4)
+def _repeated(entry: int, count: int) -> int:
+    """VFs of a card mostly have ranges of one size."""
+    return int.from_bytes(entry.to_bytes(8, "little") * count, "little")

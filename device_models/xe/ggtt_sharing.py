@@ -76,13 +76,13 @@ class GgttSharing:
         start, size = pages.start << 12, len(pages) << 12
         if size:
             entries = self._gpu.functions[vfid].ggtt.read_entries(start, size, vfid)
-            self._gpu.pf.ggtt.write_entries(start, entries, vfid)
+            self._gpu.pf.ggtt.write_entries(start, entries, None)
 
     def _from_pf(self, vfid: int, pages: range) -> None:
         start, size = pages.start << 12, len(pages) << 12
         if size:
             entries = self._gpu.pf.ggtt.read_entries(start, size, 0)
-            self._gpu.functions[vfid].ggtt.write_entries(start, entries, 0)
+            self._gpu.functions[vfid].ggtt.write_entries(start, entries, None)
 
 
 class TrappedGgtt:
