@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from emulator.ledger import CONTROL, DEVICE_LINK, KERNEL, STALE
 from emulator.options import format_size
 from emulator.scenarios.output import plain
 from emulator.scenarios.run import Event, Run
@@ -131,15 +132,12 @@ def _timeline(events: Sequence[Event]) -> str:
 
 def _paths(details: dict[str, Any]) -> str:
     """An arrow for each way by which a function reached another's memory."""
-    functions = {"pf", *(f"vf{number}" for number in range(1, 65))}
     rows = []
     for entry in details.get("ledger", []):
         kind, owner = entry["kind"], entry["owner"]
-        if owner == entry["initiator"] or kind.startswith("kernel") or kind == "control":
+        if owner in (entry["initiator"], "guest") or kind.startswith(KERNEL) or kind == CONTROL:
             continue
-        if owner not in functions and owner not in ("unshared", "none"):
-            continue
-        look = "stale" if kind.startswith("stale") else "zero-copy" if entry["interconnect"] == "iov" else "legacy"
+        look = "stale" if kind.startswith(STALE) else "zero-copy" if entry["interconnect"] == DEVICE_LINK else "legacy"
         count = ", ".join(
             f"{entry[name]:,} {name} ({format_size(entry[size])})"
             for name, size in (("reads", "bytes_read"), ("writes", "bytes_written"))
@@ -169,7 +167,7 @@ def _after(stale: dict[str, Any]) -> str:
 
 
 def _memory_map(found: dict[str, Any] | None) -> str:
-    """A strip as long as VRAM, a colour for each owner, and where LMTT puts what."""
+    """A strip as long as VRAM, a colour for each owner, and where owners' addresses lead."""
     if not found or not found.get("vfs"):
         return ""
     size = found["size"]
@@ -190,7 +188,7 @@ def _memory_map(found: dict[str, Any] | None) -> str:
             )
     strip = f"<svg viewBox='0 0 1000 34' preserveAspectRatio='none'>{''.join(boxes)}</svg>"
     heads = "<tr><th>owner<th class=num>GDPA<th class=num>DPA<th class=num>size</tr>"
-    table = f"<details><summary>LMTT: {len(rows)} ranges</summary><table>{heads}{''.join(rows)}</table></details>"
+    table = f"<details><summary>Where owners' addresses lead: {len(rows)} ranges</summary><table>{heads}{''.join(rows)}</table></details>"
     return f"<h3>VRAM by owner at the end, {format_size(size)}</h3>{strip}<div class=key>{' '.join(key)}</div>{table}"
 
 
