@@ -4,7 +4,8 @@
 
 Everything here keeps its meaning while the first number of `API_VERSION` stays; the second one rises when something is
 added. Other names of `emulator` may change at any time. Tests of plug-ins may also use `emulator.testing` (a client
-without a socket), `emulator.lab` (a served card, a guest that has it) and the fixtures of `emulator.pytest_plugin`.
+without a socket), `emulator.lab` (a served card, a guest that has it), `emulator.recording` (a card's past done again) and
+the fixtures of `emulator.pytest_plugin`.
 
 `docs/api.md` is made from the docstrings: `vfio-user-xe api-reference`.
 """

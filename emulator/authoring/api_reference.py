@@ -30,8 +30,8 @@ Made from the docstrings by `vfio-user-xe api-reference`; do not edit. API versi
 API version stays; the second rises when something is added. A plug-in states the version that it was written for as
 `API_VERSION`, and one of another first number, or of a newer second number than the emulator's, is refused when it is
 loaded, by name and with both versions. Tests may use [`emulator.testing`](#emulatortesting-a-client-without-a-socket),
-[`emulator.lab`](#emulatorlab-served-cards-and-guests) and the [fixtures](#fixtures-of-the-pytest-plug-in). Everything
-else in `emulator` may change at any time. Tutorials: [a device](writing-a-device.md),
+[`emulator.lab`](#emulatorlab-served-cards-and-guests), [`emulator.recording`](#emulatorrecording-recordings-as-tests)
+and the [fixtures](#fixtures-of-the-pytest-plug-in). Everything else in `emulator` may change at any time. Tutorials: [a device](writing-a-device.md),
 [an interconnect](writing-an-interconnect.md), [the kit](authoring.md).
 """
 
@@ -55,6 +55,9 @@ def reference() -> str:
     parts.append("## emulator.lab: served cards and guests\n")
     parts += [_entry("emulator.lab", name) for name in _LAB]
     parts += [_entry("emulator.vfio_user.client", "Client"), _entry("emulator.guest.blocking", "BlockingGuest")]
+    parts.append("## emulator.recording: recordings as tests\n")
+    parts += [_entry("emulator.recording.player", "replay"), _entry("emulator.recording.format", "RecordingError")]
+    parts += [_entry("emulator.recording.outcome", name) for name in ("Outcome", "Difference")]
     parts.append("## Fixtures of the pytest plug-in\n")
     parts += [_entry("emulator.pytest_plugin", name, fixture=True) for name in _FIXTURES]
     parts += [_entry("emulator.pytest_plugin", name) for name in ("LedgerView", "FaultInjection")]

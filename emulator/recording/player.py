@@ -406,7 +406,12 @@ _CARRY_OUT: dict[int, Callable[[_Player, Event], None]] = {
 
 
 def replay(path: Path, events: Iterable[Event] | None = None) -> Outcome:
-    """Replay the recording at `path` (or, of its card, other `events`). Raises `RecordingError` and `CardError`."""
+    """Replay the recording at `path` (or, of its card, other `events`), in the calling thread, without any client.
+
+    Raises `RecordingError`, and `CardError` where its card cannot be made any more.
+
+        assert replay(Path("tests/bug.xz")).difference is None
+    """
     recording = Recording(path)
     started = time.monotonic()
     player = _Player(recording, iter(events) if events is not None else recording.events())
