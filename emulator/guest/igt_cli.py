@@ -132,7 +132,7 @@ def list_subtests(
         for item in plan(work, build.programs, build.subtests):
             print(f"{item.group.name} on {item.group.on}: {len(item.subtests)} subtests")
             for pair in item.subtests:
-                entry = expectations.find(subtest_name(*pair))
+                entry = expectations.find(subtest_name(*pair), item.group.on)
                 expected = f"  ({'/'.join(entry.results)}, {entry.cause}: {entry.reason})" if entry else ""
                 print(f"  {subtest_name(*pair)}{expected}")
     except GuestError as exc:

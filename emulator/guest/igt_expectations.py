@@ -6,6 +6,7 @@
     cause = "guest"               # hardware: real hardware does the same; device: a gap of ours; guest: the machine
     reason = "..."
     missing = "..."               # what would have to be emulated, for cause = "device"
+    on = "vf*"                    # only on these functions ("pf", "vf1", ...); without it on all
 
 The first entry that fits a subtest counts; a subtest that none fits has to pass.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from emulator.guest.igt_results import OUTCOMES, PASS, SubtestResult
@@ -36,6 +38,11 @@ class Expectation:
     cause: str
     reason: str
     missing: str = ""
+    on: str = "*"
+
+    def fits(self, name: str, on: str) -> bool:
+        """Whether this is about the subtest `name` on function `on`."""
+        return fnmatchcase(on, self.on) and any(fits(pattern, name) for pattern in self.tests)
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Expectations:
                 item.text("cause", choices=CAUSES),
                 item.text("reason"),
                 item.text("missing", ""),
+                item.text("on", "*"),
             )
             item.finish()
             if entry.cause == "device" and not entry.missing:
@@ -66,16 +74,13 @@ class Expectations:
         table.finish()
         return Expectations(tuple(entries))
 
-    def find(self, name: str) -> Expectation | None:
-        """The entry for a subtest, None for one that has to pass."""
-        for entry in self.entries:
-            if any(fits(pattern, name) for pattern in entry.tests):
-                return entry
-        return None
+    def find(self, name: str, on: str = "pf") -> Expectation | None:
+        """The entry for a subtest on a function, None for one that has to pass."""
+        return next((entry for entry in self.entries if entry.fits(name, on)), None)
 
     def judge(self, result: SubtestResult) -> str:
         """`EXPECTED`, `UNEXPECTED` or `BETTER`."""
-        entry = self.find(result.name)
+        entry = self.find(result.name, result.on)
         allowed = entry.results if entry is not None else (PASS,)
         if result.outcome in allowed:
             return EXPECTED
@@ -83,12 +88,12 @@ class Expectations:
 
     def as_on_hardware(self, result: SubtestResult) -> bool:
         """Whether it passed, or ended as it does on real hardware too."""
-        entry = self.find(result.name)
+        entry = self.find(result.name, result.on)
         if result.outcome == PASS:
             return True
         return entry is not None and entry.cause == "hardware" and result.outcome in entry.results
 
     def unused(self, results: Iterable[SubtestResult]) -> list[Expectation]:
         """Entries that decide none of `results`."""
-        used = [self.find(result.name) for result in results]
+        used = [self.find(result.name, result.on) for result in results]
         return [entry for entry in self.entries if not any(entry is found for found in used)]

@@ -101,7 +101,7 @@ def junit(results: Iterable[SubtestResult], expectations: Expectations) -> bytes
                 name=result.subtest or test,
                 time=f"{result.seconds:.3f}",
             )
-            entry = expectations.find(result.name)
+            entry = expectations.find(result.name, result.on)
             if expectations.judge(result) == UNEXPECTED:
                 failures += 1
                 message = f"{result.outcome}: {result.reason}"

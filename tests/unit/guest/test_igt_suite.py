@@ -116,6 +116,13 @@ def test_an_entry_excuses_its_outcomes_only(tmp_path: Path) -> None:
     assert expectations.judge(SubtestResult("xe_exec_atomic", "a", "pass")) == BETTER
 
 
+def test_an_entry_can_be_about_some_functions_only(tmp_path: Path) -> None:
+    entry = '[[expect]]\ntests = ["xe_gt_freq"]\nresult = "skip"\ncause = "hardware"\nreason = "PF only"\non = "vf*"\n'
+    expectations = Expectations.load(written(tmp_path, entry))
+    assert expectations.judge(SubtestResult("xe_gt_freq", "a", "skip", on="vf1")) == EXPECTED
+    assert expectations.judge(SubtestResult("xe_gt_freq", "a", "skip", on="pf")) == UNEXPECTED
+
+
 def test_only_passes_and_what_hardware_does_too_count_as_on_hardware(tmp_path: Path) -> None:
     expectations = Expectations.load(written(tmp_path, EXPECT))
     assert expectations.as_on_hardware(SubtestResult("xe_query", "query-pxp", "skip"))
