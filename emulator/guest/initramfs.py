@@ -49,7 +49,7 @@ def known_firmware(modules: Iterable[str]) -> tuple[str, ...]:
 class Contents:
     """What to put into an initramfs besides busybox, the agent, kmod (modprobe) and pciutils (lspci, setpci).
 
-    `modules` can be loaded with modprobe in the guest (dependencies are added); `load` are loaded by /init as well,
+    `modules` can be loaded with modprobe in the guest (dependencies are added; "vgem?": if the kernel has it); `load` are loaded by /init as well,
     in that order, each as modprobe takes it (`xe max_vfs=3`).  `firmware` are files of the guest environment as the
     kernel asks for them.  `files` maps guest paths to a host file, bytes or text; a program (ELF, or a host file
     that is executable, or a `#!` script) becomes executable, and a dynamic one brings the libraries it needs.

@@ -101,7 +101,8 @@ class Kernel:
     def closure(self, names: Iterable[str]) -> dict[str, bytes]:
         """The modules `names` with all they depend on, uncompressed, each after its dependencies.
 
-        Built-in modules are left out.  Raises `KernelError` naming a module that this kernel does not have.
+        Built-in modules are left out.  A name with "?" behind it is left out where the kernel has no such module.  Raises
+        `KernelError` naming a module that this kernel does not have.
         """
         loaded: dict[str, bytes] = {}
         visiting: list[str] = []
@@ -133,7 +134,7 @@ class Kernel:
             loaded[name] = data
 
         for name in names:
-            visit(name, "", False)
+            visit(name.removesuffix("?"), "", name.endswith("?"))
         return loaded
 
 

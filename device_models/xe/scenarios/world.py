@@ -123,7 +123,14 @@ def account(world: World) -> dict[str, int]:
 
 def machine(append: str = "iommu=pt", **others: Any) -> dict[str, Any]:
     """Keyword arguments of a lab."""
-    return {"modules": (*MODULES, "vgem"), "memory": 1536, "cpu": CPU, "iommu": True, "append": append, **others}
+    return {
+        "modules": (*MODULES, "vgem?", "xe-vfio-pci?"),
+        "memory": 1536,
+        "cpu": CPU,
+        "iommu": True,
+        "append": append,
+        **others,
+    }
 
 
 SERVE = ("--vfs", "2", "--set", "vram=2GiB")

@@ -66,6 +66,12 @@ def test_an_unknown_module_is_named_with_the_kernel(kernel: Kernel) -> None:
         kernel.closure(["nonsense"])
 
 
+def test_a_module_that_is_optional_is_taken_where_there_is_one(kernel: Kernel) -> None:
+    assert list(kernel.closure(["plain-top?", "nonsense?"])) == ["packed_gz", "packed_xz", "plain_top"]
+    with pytest.raises(KernelError, match="broken"):
+        kernel.closure(["broken?"])
+
+
 def test_a_missing_dependency_is_named_with_who_needs_it(kernel: Kernel) -> None:
     with pytest.raises(KernelError, match="no module not_there, which broken depends on"):
         kernel.closure(["broken"])
