@@ -55,8 +55,8 @@ DEFECTS = {
     "D8": "the search for the VF takes other functions for candidates",
     "D9": "importers are not told when the PF changes a VF's provisioning",
     "D10": "the PF's unbind leaves imports behind",
-    "D11": "an import is translated under its reservation lock and takes the PF's provisioning mutex, which provisioning holds"
-    " while it takes reservation locks",
+    "D11": "an import is translated under reservation locks and takes the PF's provisioning mutex, which provisioning, and"
+    " clearing after an FLR, hold while they take reservation locks",
 }
 
 
