@@ -18,7 +18,7 @@ CPU = "EPYC,phys-bits=46"
 """Linux lets peer-to-peer traffic through the host bridge of AMD's Zen processors (`p2pdma.c:cpu_supports_p2pdma`); its
 address bits leave room for VF BARs."""
 
-_PATIENCE = 30.0
+_PATIENCE = 15.0
 _LOAD_TIMEOUT = 180.0
 
 

@@ -70,10 +70,10 @@ def does_not_wait(
         freed = _what_frees(run, made, unbind_first)
         if freed == "nothing":
             run.spoil("a task blocks and nothing frees it")
-    run.known(
-        w.REVOCATION_WAITS,
-        f"{words} blocked until the import was released (control: {control.seconds:.3f} s); freed by {freed}",
-    )
+        run.known(
+            w.REVOCATION_WAITS,
+            f"{words} blocked until the import was released (control: {control.seconds:.3f} s); freed by {freed}",
+        )
 
 
 def _what_frees(run: Run, made: Client, unbind_first: bool) -> str:
