@@ -109,6 +109,9 @@ class Runner:
         ) as error:  # a client's error, a guest's, or the scenario's own mistake: all are to be looked at
             result = Result(scenario, FAIL, f"{type(error).__name__}: {_first_line(error)}")
         self._collect(run, result)
+        if self._suite.fatal:
+            for line in filter(re.compile(self._suite.fatal).search, run.kernel_log):
+                run.spoil(line)
         after = self._account(run) if before and not run.spoiled else {}
         result.details["accounts"] = {name: [count, after.get(name)] for name, count in before.items()}
         self._judge_reports(run, result)

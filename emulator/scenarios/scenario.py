@@ -84,6 +84,8 @@ class Suite:
     """Bytes in use by name, asked before and after each scenario of a guest that is in good health; not judged."""
     reports: Mapping[str, str] = field(default_factory=dict)
     """Regular expressions by defect: what the kernel itself says of it, from the line that begins a report on."""
+    fatal: str = ""
+    """A pattern of lines in the kernel's log after which a guest is of no use to others; empty: there is none."""
 
 
 @dataclass

@@ -194,6 +194,12 @@ def test_a_spoiled_guest_is_replaced(labs: Labs) -> None:
     assert labs.booted == ["first", "first"]
 
 
+def test_a_guest_whose_kernel_gave_the_device_up_is_replaced(labs: Labs) -> None:
+    scenarios = [scenario("1", logs("device wedged, needs recovery")), scenario("2", passes), scenario("3", passes)]
+    Runner(Suite("tried", scenarios, {}, fatal="device wedged"), {}).run(scenarios)
+    assert labs.booted == ["first", "first"]
+
+
 def test_a_guest_that_does_not_answer_any_more_is_replaced(labs: Labs) -> None:
     labs.healthy = False
     results = run_all(labs, scenario("1", passes), scenario("2", passes))

@@ -10,6 +10,12 @@ from emulator.scenarios.scenario import Suite
 __all__ = ["DMABUF", "controls", "elsewhere", "paths", "provisioning", "resets", "revocation"]
 
 DMABUF = Suite(
-    "dmabuf", tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)), DEFECTS, programs, account, REPORTS
+    "dmabuf",
+    tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)),
+    DEFECTS,
+    programs,
+    account,
+    REPORTS,
+    fatal=r"device wedged|kernel panic",
 )
 """VRAM of VFs as dma-bufs in the hands of the PF's driver."""
