@@ -76,3 +76,21 @@ def test_vfs_work_on_both_gts_and_both_gucs_pause_reset_and_stop_them_in_step(la
     lab.sh(f"echo {bdf(2)} > /sys/bus/pci/drivers/xe/unbind; echo 0 > {DEVICE}/sriov_numvfs", timeout=60)
     assert accounting(lab) == before
     assert problems(lab) == []
+
+
+def test_media_engines_of_two_slices_are_scheduled_in_groups(lab: Lab) -> None:
+    gt = f"{DEBUGFS}/sriov/pf/tile0/gt1"
+
+    def groups() -> dict[str, int]:
+        return {engine["name"]: engine["group"] for engine in card_call(lab, "engines")}
+
+    lab.sh(f"echo media_slices > {gt}/sched_groups_mode")
+    try:
+        assert groups().items() >= {"vcs0": 0, "vcs1": 0, "vecs0": 0, "vecs1": 1}.items()
+        enable(lab, 2)
+        lab.sh(f"echo 16,32 > {DEBUGFS}/sriov/vf1/tile0/gt1/sched_groups_exec_quantums_ms")
+        jobs(lab, 0, 1, 2)
+    finally:
+        lab.sh(f"echo 0 > {DEVICE}/sriov_numvfs; echo disabled > {gt}/sched_groups_mode", timeout=60)
+    assert groups()["vecs1"] == 0
+    assert problems(lab) == []

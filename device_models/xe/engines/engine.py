@@ -44,6 +44,8 @@ class Engine:
         self.reports: Counter[str] = Counter()
         """What was met that is not emulated or makes no sense, and how often."""
         self.resets = 0
+        self.group: int | None = 0
+        """The scheduling group whose quanta and timeouts count here; None: it is in none, and runs nothing."""
         self.streamer = CommandStreamer(self, tables)
         self.siblings: dict[int, Callable[[], int]] = {}
         """Live registers of all engines of the GT, by absolute offset."""
@@ -220,6 +222,7 @@ class Engine:
             "last_header": self.streamer.header,
             "busy_ns": self.busy(),
             "resets": self.resets,
+            "group": self.group,
             "reports": dict(self.reports),
         }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from device_models.xe.address_space import AddressSpaces
@@ -88,10 +88,21 @@ class Engines:
 
     # Functions.
 
-    def function_policy(self, vfid: int, *, quantum_us: int, preempt_us: int, priority: int = 0) -> None:
-        """How a function shares the engines with others (KLVs EXEC_QUANTUM, PREEMPT_TIMEOUT, SCHED_PRIORITY)."""
+    def function_policy(
+        self, vfid: int, *, quantum_us: int | Sequence[int], preempt_us: int | Sequence[int], priority: int = 0
+    ) -> None:
+        """How a function shares the engines with others (KLVs EXEC_QUANTUM, PREEMPT_TIMEOUT, SCHED_PRIORITY).
+
+        Numbers are for all engines, or one for each scheduling group.
+        """
         policy = self.scheduler.policy(vfid)
         policy.quantum_us, policy.preempt_us, policy.priority = quantum_us, preempt_us, priority
+
+    def scheduling_groups(self, groups: Mapping[str, int] | None) -> None:
+        """The scheduling group of each engine by name; one that is not there runs nothing. None: there are no groups."""
+        for engine in self.engines:
+            engine.group = 0 if groups is None else groups.get(engine.info.name)
+        self.scheduler.groups_changed()
 
     def pause_function(self, vfid: int, done: Callable[[], None]) -> None:
         """Take every context of a function off the engines; then `done()`."""

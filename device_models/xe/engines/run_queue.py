@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,18 +26,28 @@ LOW_FUNCTION, NORMAL_FUNCTION, HIGH_FUNCTION = 0, 1, 2
 
 @dataclass
 class FunctionPolicy:
-    """How a function shares engines with others (VF configuration KLVs, in microseconds; 0: no limit)."""
+    """How a function shares engines with others (VF configuration KLVs, in microseconds; 0: no limit).
 
-    quantum_us: int = 0
-    preempt_us: int = 0
+    Quantum and preemption timeout are numbers by scheduling group; one number is that of them all.
+    """
+
+    quantum_us: int | Sequence[int] = 0
+    preempt_us: int | Sequence[int] = 0
     priority: int = LOW_FUNCTION
     """Whether its turn is its own also when it has no work, or comes next when it has (SCHED_PRIORITY)."""
     paused: bool = False
 
-    @property
-    def reserves(self) -> bool:
+    def quantum(self, engine: Engine) -> int:
+        """Its quantum on `engine`."""
+        return _of_group(self.quantum_us, engine.group)
+
+    def preempt(self, engine: Engine) -> int:
+        """Its preemption timeout on `engine`."""
+        return _of_group(self.preempt_us, engine.group)
+
+    def reserves(self, engine: Engine) -> bool:
         """Whether its turn passes even when it has no work; without a quantum it would never end."""
-        return self.priority == NORMAL_FUNCTION and self.quantum_us > 0 and not self.paused
+        return self.priority == NORMAL_FUNCTION and self.quantum(engine) > 0 and not self.paused
 
 
 class RunQueue:
@@ -86,11 +96,11 @@ class RunQueue:
         wanting = {vfid for vfid in self._turn if not self._paused(vfid) and self._wants(engine, vfid)}
         if not wanting:
             return None
-        self._turn += [vfid for vfid, policy in self._policies.items() if policy.reserves and vfid not in self._turn]
-        if holder in wanting or self._reserves(holder):
+        self._turn += [vfid for vfid in self._policies if self._reserves(engine, vfid) and vfid not in self._turn]
+        if holder in wanting or self._reserves(engine, holder):
             return holder
         urgent = (vfid for vfid in self._turn if vfid in wanting and vfid != before and self._is_high(vfid))
-        others = (vfid for vfid in self._turn if vfid in wanting or self._reserves(vfid))
+        others = (vfid for vfid in self._turn if vfid in wanting or self._reserves(engine, vfid))
         return next(itertools.chain(urgent, others))
 
     def candidates(self, engine: Engine, vfid: int) -> Iterator[Context]:
@@ -100,7 +110,7 @@ class RunQueue:
 
     def others(self, engine: Engine, vfid: int) -> bool:
         """Whether functions other than `vfid` have a claim to `engine`."""
-        reserved = any(policy.reserves for other, policy in self._policies.items() if other != vfid)
+        reserved = any(policy.reserves(engine) for other, policy in self._policies.items() if other != vfid)
         return reserved or any(
             other != vfid and not self._paused(other) and self._wants(engine, other) for other in self._turn
         )
@@ -121,9 +131,9 @@ class RunQueue:
     def _wants(self, engine: Engine, vfid: int) -> bool:
         return any(True for _ in self.candidates(engine, vfid))
 
-    def _reserves(self, vfid: int) -> bool:
+    def _reserves(self, engine: Engine, vfid: int) -> bool:
         policy = self._policies.get(vfid)
-        return policy is not None and policy.reserves
+        return policy is not None and policy.reserves(engine)
 
     def _is_high(self, vfid: int) -> bool:
         policy = self._policies.get(vfid)
@@ -132,6 +142,10 @@ class RunQueue:
     def _paused(self, vfid: int) -> bool:
         policy = self._policies.get(vfid)
         return policy is not None and policy.paused
+
+
+def _of_group(numbers: int | Sequence[int], group: int | None) -> int:
+    return numbers if isinstance(numbers, int) else numbers[group or 0]
 
 
 def fits(context: Context, engine: Engine) -> bool:

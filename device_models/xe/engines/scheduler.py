@@ -161,6 +161,11 @@ class Scheduler:
         """The function's policy, to be changed in place."""
         return self.policies.setdefault(vfid, FunctionPolicy())
 
+    def groups_changed(self) -> None:
+        """Engines belong to other scheduling groups than before."""
+        for slot in self._slots.values():
+            self._wake(slot)
+
     def pause(self, vfid: int, done: Callable[[], None]) -> None:
         """Take the function off the engines, then `done()`."""
         self.policy(vfid).paused = True
@@ -269,7 +274,7 @@ class Scheduler:
         if not engine.streamer.preempt:
             return False
         slot.preempt_ran += elapsed
-        limits = [context.preempt_us, self.policy(context.function.vfid).preempt_us]
+        limits = [context.preempt_us, self.policy(context.function.vfid).preempt(engine)]
         limit = min((limit for limit in limits if limit), default=0)
         # The executor may have been busy with others: it must also have had its chance.
         if not limit or slot.preempt_ran < _PATIENCE or time.monotonic() - slot.preempt_since < limit / 1e6:
@@ -283,7 +288,7 @@ class Scheduler:
         vfid = context.function.vfid
         policy = self.policy(vfid)
         # Members of a parallel context that was preempted, or waits for a page, all stop.
-        if not context.enabled or policy.paused or context.waiting is not None:
+        if not context.enabled or policy.paused or context.waiting is not None or engine.group is None:
             return True
         if len(context.members) > 1 and any(lrc.stopped and lrc.engine is None for lrc in context.members):
             return True
@@ -294,11 +299,13 @@ class Scheduler:
         run_time = engine.run_time()
         if rival == context.priority and context.quantum_us and run_time * 1e6 >= context.quantum_us:
             return True
-        return bool(policy.quantum_us) and self._turn_left(slot) <= 0 and queue.others(engine, vfid)
+        return bool(policy.quantum(engine)) and self._turn_left(slot) <= 0 and queue.others(engine, vfid)
 
     def _dispatch(self, slot: _Slot) -> bool:
         """Give the engine to whoever should have it next; whether it has got something to do."""
         engine = slot.engine
+        if engine.group is None:
+            return False
         queue = self._queues[engine.info.engine_class]
         before = slot.function
         if before >= 0 and self._turn_left(slot) <= 0:
@@ -325,7 +332,7 @@ class Scheduler:
 
     def _turn_left(self, slot: _Slot) -> float:
         """Seconds; without a quantum functions take turns by job, and nothing is left after one."""
-        return self.policy(slot.function).quantum_us / 1e6 - (time.monotonic() - slot.function_since)
+        return self.policy(slot.function).quantum(slot.engine) / 1e6 - (time.monotonic() - slot.function_since)
 
     def _places(self, context: Context, engine: Engine) -> list[tuple[Lrc, Engine]] | None:
         """Free engines for every member, next to each other; None while they are not all free."""

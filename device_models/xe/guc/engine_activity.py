@@ -18,6 +18,7 @@ from device_models.xe.clock import REFERENCE_CLOCK, ticks
 from device_models.xe.guc import Client, Guc, actions
 from device_models.xe.guc.errors import INVALID_PARAMS, GucError
 from device_models.xe.guc.hxg import Message
+from device_models.xe.profile import EngineInfo
 from emulator.interconnect import AccessFault
 from emulator.registers import RO, RegisterFile
 
@@ -47,8 +48,8 @@ class _Buffers:
 class EngineActivity:
     """Activity records of one GT's engines."""
 
-    def __init__(self, guc: Guc, registers: RegisterFile, quantum: Callable[[int], int]) -> None:
-        """`quantum` gives a function's execution quantum by VFID; 0: unlimited."""
+    def __init__(self, guc: Guc, registers: RegisterFile, quantum: Callable[[int, EngineInfo], int]) -> None:
+        """`quantum` gives the execution quantum of a function, by VFID, on an engine; 0: unlimited."""
         self._guc = guc
         self._quantum = quantum
         self._device: _Buffers | None = None
@@ -127,10 +128,10 @@ class EngineActivity:
         space = self._guc.pf.space
         changed = buffers.changes == 0
         whole_card = buffers is self._device
-        quanta = [0 if whole_card else self._quantum(vfid) for vfid in range(buffers.functions)]
-        for vfid, quantum in enumerate(quanta):
-            ratio = _TOTAL_QUANTA * quantum // sum(quanta) if quantum else _TOTAL_QUANTA
-            for info in self._guc.gt.infos:
+        for info in self._guc.gt.infos:
+            quanta = [0 if whole_card else self._quantum(vfid, info) for vfid in range(buffers.functions)]
+            for vfid, quantum in enumerate(quanta):
+                ratio = _TOTAL_QUANTA * quantum // sum(quanta) if quantum else _TOTAL_QUANTA
                 nanoseconds = sum(
                     time
                     for (name, owner), time in activity.items()

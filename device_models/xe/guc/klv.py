@@ -135,8 +135,8 @@ def parse(words: Sequence[int], allowed: frozenset[int] | None = None) -> list[t
 
 
 def number(value: tuple[int, ...]) -> int:
-    """The value of a KLV of one or two dwords as a number."""
-    return value[0] | (value[1] << 32 if len(value) > 1 else 0)
+    """The value of a KLV as a number, its first dword the lowest."""
+    return sum(word << 32 * n for n, word in enumerate(value))
 
 
 def pack(key: int, value: int) -> tuple[int, ...]:

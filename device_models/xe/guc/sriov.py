@@ -20,6 +20,7 @@ from device_models.xe.guc.errors import (
     GucError,
 )
 from device_models.xe.guc.hxg import Message
+from device_models.xe.profile import EngineInfo
 
 ALL_CONTEXTS = 65535
 ALL_DOORBELLS = 256
@@ -36,6 +37,11 @@ _GGTT_START_MINIMUM = 8 << 20
 _GGTT_TOP = 0xFEE00000
 _LMEM_GRANULE = 2 << 20
 _PRIORITIES = 3
+_EITHER = (
+    (klv.EXEC_QUANTUM, klv.ENGINE_GROUP_EXEC_QUANTUM),
+    (klv.PREEMPT_TIMEOUT, klv.ENGINE_GROUP_PREEMPT_TIMEOUT),
+)
+"""Keys of all engines and keys by scheduling group that say the same thing."""
 
 
 @dataclass(slots=True)
@@ -58,6 +64,8 @@ class Sriov:
         self._sharing = sharing
         self.configs: dict[int, FunctionConfig] = {}
         self.policies: dict[int, int] = {}
+        self.groups: tuple[tuple[int, ...], ...] = ()
+        """Engine scheduling groups: masks of logical instances by the GuC's engine class; none: they are off."""
         self._events: dict[tuple[int, int], tuple[float, int]] = {}
         self.on_resume: Callable[[Client], bool] | None = None
         """Asked when a VF is resumed; True when it must be fixed up before it runs."""
@@ -78,11 +86,34 @@ class Sriov:
         """How many guc_ids a function may use."""
         return self.config(vfid).get(klv.NUM_CONTEXTS) if vfid else ALL_CONTEXTS
 
-    def quantum(self, vfid: int) -> int:
-        """A function's execution quantum in milliseconds; 0: unlimited."""
+    def quantum(self, vfid: int, info: EngineInfo) -> int:
+        """A function's execution quantum on an engine in milliseconds; 0: unlimited."""
+        return self._quanta(vfid)[self._group(info) or 0]
+
+    def set_groups(self, groups: tuple[tuple[int, ...], ...]) -> None:
+        """Have these engine scheduling groups; none: turn them off."""
+        if groups == self.groups:
+            return
+        self.groups = groups
+        found = {info.name: self._group(info) for info in self._guc.gt.infos}
+        named = {name: group for name, group in found.items() if group is not None}
+        self._guc.gt.engines.scheduling_groups(named if groups else None)
+
+    def _group(self, info: EngineInfo) -> int | None:
+        masks = [group[info.guc_class] >> info.logical & 1 for group in self.groups]
+        return 0 if not masks else masks.index(1) if 1 in masks else None
+
+    def _quanta(self, vfid: int) -> tuple[int, ...]:
+        return self._by_group(vfid, klv.EXEC_QUANTUM, klv.ENGINE_GROUP_EXEC_QUANTUM, _QUANTUM_MAX_MS)
+
+    def _by_group(self, vfid: int, key: int, group_key: int, largest: int) -> tuple[int, ...]:
+        """One number for each scheduling group; the key that came last counts."""
         config = self.config(vfid)
-        quantum = config.get(klv.EXEC_QUANTUM) or config.get(klv.ENGINE_GROUP_EXEC_QUANTUM) & 0xFFFFFFFF
-        return min(quantum, _QUANTUM_MAX_MS)
+        if group_key in config.values:
+            numbers = [config.get(group_key) >> 32 * n & 0xFFFFFFFF for n in range(klv.MAX_SCHED_GROUPS)]
+        else:
+            numbers = [config.get(key)] * klv.MAX_SCHED_GROUPS
+        return tuple(min(number, largest) for number in numbers)
 
     def function_level_reset(self, vfid: int) -> None:
         """A PCI FLR of VF `vfid` happened: stop serving it until the PF has cleaned up (FLR_FINISH)."""
@@ -122,6 +153,7 @@ class Sriov:
         # Not the GGTT's ranges: whose entries are whose is written in the GGTT, which a GT reset leaves alone.
         self.configs.clear()
         self.policies.clear()
+        self.set_groups(())
         self._events.clear()
 
     def _client_reset(self, client: Client) -> None:
@@ -135,12 +167,20 @@ class Sriov:
         found = self._klvs(client, message.address(0), message.payload[2], klv.VGT_POLICY)
         for key, value in found:
             self.policies[key] = value[0] if value else 0
+            if key == klv.ENGINE_GROUP_CONFIG:
+                self._set_group_config(value)
             if key == klv.SCHED_IF_IDLE:
                 # From 70.12 on it sets every function's priority at once, to low or to normal.
                 for vfid in range(len(self._guc.clients)):
-                    self.config(vfid).values[klv.SCHED_PRIORITY] = value[0]
+                    self.config(vfid).values[klv.SCHED_PRIORITY] = min(value[0], 1)
                     self._apply_scheduling(vfid)
         return len(found)
+
+    def _set_group_config(self, value: tuple[int, ...]) -> None:
+        size = klv.MAX_ENGINE_CLASSES
+        if len(value) % size:
+            raise GucError(INVALID_KLV_DATA, f"{len(value)} masks of engines, not a multiple of {size}")
+        self.set_groups(tuple(value[at : at + size] for at in range(0, len(value), size)))
 
     # UPDATE_VF_CFG
 
@@ -161,6 +201,11 @@ class Sriov:
             self._check_range(values.get(klv.GGTT_START, 0), values.get(klv.GGTT_SIZE, 0))
         self.configs[vfid] = FunctionConfig(values)
         keys = {key for key, _ in found}
+        for one, other in _EITHER:
+            if other in keys:
+                values.pop(one, None)
+            elif one in keys:
+                values.pop(other, None)
         if keys & {klv.GGTT_START, klv.GGTT_SIZE}:
             self._apply_ggtt(vfid)
         if keys & {
@@ -198,13 +243,12 @@ class Sriov:
             self._sharing.provision(vfid, start if size else 0, size)
 
     def _apply_scheduling(self, vfid: int) -> None:
-        config = self.config(vfid)
-        timeout = config.get(klv.PREEMPT_TIMEOUT) or config.get(klv.ENGINE_GROUP_PREEMPT_TIMEOUT) & 0xFFFFFFFF
+        timeouts = self._by_group(vfid, klv.PREEMPT_TIMEOUT, klv.ENGINE_GROUP_PREEMPT_TIMEOUT, _TIMEOUT_MAX_US)
         self._guc.gt.engines.function_policy(
             vfid,
-            quantum_us=self.quantum(vfid) * 1000,
-            preempt_us=min(timeout, _TIMEOUT_MAX_US),
-            priority=config.get(klv.SCHED_PRIORITY),
+            quantum_us=tuple(1000 * quantum for quantum in self._quanta(vfid)),
+            preempt_us=timeouts,
+            priority=self.config(vfid).get(klv.SCHED_PRIORITY),
         )
         for callback in self.on_scheduling:
             callback()

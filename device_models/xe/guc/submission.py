@@ -106,6 +106,8 @@ class Submission:
         lrcs = [message.address(10 + 2 * n) for n in range(count)]
         self._add(client, message, lrcs, (message.address(4), message.address(6), payload[8]))
         self._sriov.adverse_event(client.vfid, klv.THRESHOLD_MULTI_LRC_COUNT)
+        # "Incompatible with scheduler groups and cause the latter to be turned off" (abi/guc_klvs_abi.h).
+        self._sriov.set_groups(())
         return 0
 
     def _add(self, client: Client, message: Message, lrcs: list[int], work_queue: tuple[int, int, int] | None) -> None:

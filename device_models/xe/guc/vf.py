@@ -39,7 +39,9 @@ class VfRequests:
         key = message.payload[0] & 0xFFFF
         if key == klv.GLOBAL_GMD_ID:
             value = self._gmd_id
-        elif key in (klv.GLOBAL_GROUP_SCHEDULING, klv.GLOBAL_PAGING_ENGINES):
+        elif key == klv.GLOBAL_GROUP_SCHEDULING:
+            value = int(bool(self._sriov.groups))
+        elif key == klv.GLOBAL_PAGING_ENGINES:
             value = 0
         elif key in _OWN:
             config = self._sriov.config(client.vfid)

@@ -109,10 +109,49 @@ def test_scheduling_of_a_function_reaches_the_engines(driver: GucDriver) -> None
     assert [call for call in engines.calls if call[0] == "function_policy"][-1] == (
         "function_policy",
         1,
-        16_000,
-        16_000,
+        (16_000,) * 8,
+        (16_000,) * 8,
         1,
     )
+
+
+def test_engine_groups_have_quanta_of_their_own(driver: GucDriver) -> None:
+    def policy() -> Any:
+        return [call[2:] for call in driver.bench.gpu.gts[0].engines.calls if call[0] == "function_policy"][-1]
+
+    words = (klv.ENGINE_GROUP_EXEC_QUANTUM << 16 | 2, 16, 64, klv.ENGINE_GROUP_PREEMPT_TIMEOUT << 16 | 1, 500)
+    driver.poke_dwords(driver.buffer, *words)
+    assert driver.request(0x5503, 1, driver.buffer, 0, len(words))[0] == (SUCCESS | 2,)
+    assert policy() == ((16_000, 64_000, *[0] * 6), (500, *[0] * 7), 0)
+    configure(driver, 1, {klv.EXEC_QUANTUM: 8})
+    assert policy() == ((8_000,) * 8, (500, *[0] * 7), 0), "the last one counts"
+
+
+def groups(driver: GucDriver, *masks: dict[int, int]) -> int:
+    words = [group.get(engine_class, 0) for group in masks for engine_class in range(16)]
+    driver.poke_dwords(driver.buffer, klv.ENGINE_GROUP_CONFIG << 16 | len(words), *words)
+    return driver.request(0x5502, driver.buffer, 0, 1 + len(words))[0][0]
+
+
+def test_engine_groups_are_told_to_engines_and_vfs_and_end_with_a_parallel_context(
+    driver: GucDriver, vf: GucDriver
+) -> None:
+    calls = driver.bench.gpu.gts[0].engines.calls
+    assert vf.mmio(0x5509, 0x3001)[:2] == (SUCCESS | 1, 0)
+    assert groups(driver, {0: 1}, {3: 3}) == SUCCESS | 1
+    assert calls[-1] == ("scheduling_groups", {"rcs0": 0, "bcs0": 1, "bcs8": 1}), "compute is in none"
+    assert vf.mmio(0x5509, 0x3001)[:2] == (SUCCESS | 1, 1)
+    assert groups(driver) == SUCCESS | 1
+    assert calls[-1] == ("scheduling_groups", None)
+    groups(driver, {0: 1, 3: 3, 4: 1})
+    vf.start_ct()
+    vf.send(0x4601, 1, 4, 0, 1, VF_START, 0, VF_START, 0, 0x1000, 1, 0x1000119, 0)
+    assert calls[-1] == ("scheduling_groups", None)
+
+
+def test_a_group_configuration_that_is_no_whole_groups_is_refused(driver: GucDriver) -> None:
+    driver.poke_dwords(driver.buffer, klv.ENGINE_GROUP_CONFIG << 16 | 5, 1, 0, 0, 0, 0)
+    assert driver.request(0x5502, driver.buffer, 0, 6)[0] == (failure(0x50),)
 
 
 def test_a_functions_quantum_is_its_part_of_all_ticks(driver: GucDriver) -> None:

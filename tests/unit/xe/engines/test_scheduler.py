@@ -634,6 +634,21 @@ def test_a_high_function_has_the_turn_after_any_others(lab: Lab, ticking: None) 
     assert seen[start : start + 6] in ([0, 1, 0, 2, 0, 1], [0, 2, 0, 1, 0, 2])
 
 
+def test_groups_of_engines_have_quanta_of_their_own_and_engines_in_none_run_nothing(lab: Lab, ticking: None) -> None:
+    lab.engines.scheduling_groups({"bcs0": 1})
+    jobs = [spinner(lab), vf_spinner(lab, 1, 9)]
+    for vfid in (0, 1):
+        lab.engines.function_policy(vfid, quantum_us=(0, 1000), preempt_us=(0, 10_000))
+    idle = lab.job(engine_class=RENDER)
+    idle.ring(*sdi(DATA_VA, 1))
+    for job in (idle, *jobs):
+        job.submit()
+    assert holders(lab, 4) in ([0, 1] * 2, [1, 0] * 2)
+    assert idle.data() == [0]
+    lab.engines.scheduling_groups(None)
+    lab.run(until=lambda: idle.data() == [1])
+
+
 def test_a_function_keeps_its_turn_for_its_next_job(lab: Lab) -> None:
     """Many short jobs of one are worth no more than a long one of another."""
     spin = vf_spinner(lab, 1, 9)
