@@ -62,26 +62,30 @@ static volatile uint32_t *map_bar(int device, unsigned index)
 	return bar;
 }
 
-/* A request to the GuC by the mailbox; its first dword, and the second in `answer`. */
+/*
+ * A request to the GuC by the mailbox; its first dword, and the second in `answer`.  A mailbox of zeros has lost it to
+ * the reset that opening the function is: then it is sent again, as the driver does (xe_guc.c:xe_guc_mmio_send_recv).
+ */
 static uint32_t request(struct function *vf, uint32_t action, uint32_t dw1, uint32_t dw2, uint32_t *answer)
 {
-	uint32_t words[] = { action, dw1, dw2, 0 };
+	uint32_t words[] = { action, dw1, dw2, 0 }, first = 0;
 
-	for (unsigned i = 0; i < 4; i++)
-		vf->bar0[MAILBOX / 4 + i] = words[i];
-	vf->bar0[DOORBELL / 4] = 0;
-	for (unsigned i = 0; i < 5000; i++) {
-		uint32_t first = vf->bar0[MAILBOX / 4];
-
-		if (first >> 31) {
-			if (answer)
-				*answer = vf->bar0[MAILBOX / 4 + 1];
-			return first;
+	for (unsigned i = 0; i < 5000 && !(first >> 31); i++) {
+		if (!first) {
+			for (unsigned n = 0; n < 4; n++)
+				vf->bar0[MAILBOX / 4 + n] = words[n];
+			vf->bar0[DOORBELL / 4] = 0;
 		}
 		usleep(1000);
+		first = vf->bar0[MAILBOX / 4];
 	}
-	printf("# %s: request %#x is not answered\n", vf->bdf, action);
-	return 0;
+	if (!(first >> 31)) {
+		printf("# %s: request %#x is not answered\n", vf->bdf, action);
+		return 0;
+	}
+	if (answer)
+		*answer = vf->bar0[MAILBOX / 4 + 1];
+	return first;
 }
 
 static struct function open_vf(const char *bdf)
