@@ -10,12 +10,11 @@ The pytest plug-in (`emulator.pytest_plugin`) makes fixtures of it; this module 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from emulator.control import CommandError
 from emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine
@@ -35,6 +34,7 @@ __all__ = [
     "Client",
     "CommandError",
     "GuestError",
+    "GuestSettings",
     "Kernel",
     "Lab",
     "LiveCard",
@@ -197,110 +197,92 @@ def open_card(serve: Sequence[str] = ()) -> Iterator[LiveCard]:
             card.disconnect()
 
 
+class GuestSettings(TypedDict, total=False):
+    """What a guest may be told; all of it may be left out."""
+
+    modules: Sequence[str]
+    """Kernel modules that the guest has, with all that they need; `modprobe` loads them."""
+    load: Sequence[str]
+    """Modules that are loaded at boot, in this order, each with its parameters."""
+    firmware: Sequence[str] | None
+    """Firmware files, such as `xe/bmg_guc_70.bin`; None: what drivers among the modules want."""
+    files: Mapping[str, Any] | None
+    """Further files: path in the guest, and a path here or bytes."""
+    memory: int
+    """In MiB; 1024 unless told otherwise."""
+    cpus: int
+    """Processors of the guest."""
+    cpu: str | None
+    """QEMU's `-cpu`, where the usual one does not do."""
+    iommu: bool
+    """A vIOMMU."""
+    ovmf: bool
+    """UEFI firmware instead of SeaBIOS."""
+    append: str
+    """More for the kernel's command line."""
+    kernel: Kernel | None
+    """None: the fetched one."""
+    accelerator: str
+    """`auto`, `kvm` or `tcg`."""
+    boot_timeout: float
+    """In seconds, until the guest's agent answers."""
+    console: Path | None
+    """A file for the guest's console."""
+    qtest: bool
+    """Whether VF BARs are programmed over QEMU's qtest socket."""
+    root_bus: bool
+    """Without a root port."""
+
+
 @contextlib.contextmanager
 def open_lab(
-    serve: Sequence[str] = (),
-    *,
-    modules: Sequence[str] = (),
-    load: Sequence[str] = (),
-    firmware: Sequence[str] | None = None,
-    files: Mapping[str, Any] | None = None,
-    memory: int = 1024,
-    cpus: int = 1,
-    cpu: str | None = None,
-    iommu: bool = False,
-    ovmf: bool = False,
-    append: str = "",
-    kernel: Kernel | None = None,
-    accelerator: str = "auto",
-    boot_timeout: float = 90,
-    console: Path | None = None,
-    qtest: bool = True,
-    root_bus: bool = False,
-    others: Sequence[Sequence[str]] = (),
+    serve: Sequence[str] = (), *, others: Sequence[Sequence[str]] = (), **guest: Unpack[GuestSettings]
 ) -> Iterator[Lab]:
     """Serve a card with these arguments of `serve`, boot a guest with it, end both.
 
-    `modules`, `load`, `firmware`, `files`, `append`, `accelerator`, `boot_timeout`: see `GuestSpec`; firmware None is
-    what xe wants when it is among the modules. `memory` in MiB. `kernel` None is the fetched one. `console` is a file
-    for the guest's console. `root_bus`: without a root port. `others` are arguments of `serve` for further cards of the same guest. Raises
-    `ServedCardError` or `GuestError`.
+    `others` are arguments of `serve` for further cards of the same guest. Raises `ServedCardError` or `GuestError`.
     """
     with contextlib.ExitStack() as stack:
         card, *more = [stack.enter_context(open_card(arguments)) for arguments in (serve, *others)]
-        guest = open_guest(
-            card,
-            *more,
-            modules=modules,
-            load=load,
-            firmware=firmware,
-            files=files,
-            memory=memory,
-            cpus=cpus,
-            cpu=cpu,
-            iommu=iommu,
-            ovmf=ovmf,
-            append=append,
-            kernel=kernel,
-            accelerator=accelerator,
-            boot_timeout=boot_timeout,
-            console=console,
-            qtest=qtest,
-            root_bus=root_bus,
-        )
-        yield Lab(card, stack.enter_context(guest), more)
+        yield Lab(card, stack.enter_context(open_guest(card, *more, **guest)), more)
 
 
 @contextlib.contextmanager
 def open_guest(
-    *cards: LiveCard,
-    functions: Sequence[str] | None = None,
-    modules: Sequence[str] = (),
-    load: Sequence[str] = (),
-    firmware: Sequence[str] | None = None,
-    files: Mapping[str, Any] | None = None,
-    memory: int = 1024,
-    cpus: int = 1,
-    cpu: str | None = None,
-    iommu: bool = False,
-    ovmf: bool = False,
-    append: str = "",
-    kernel: Kernel | None = None,
-    accelerator: str = "auto",
-    boot_timeout: float = 90,
-    console: Path | None = None,
-    qtest: bool = True,
-    root_bus: bool = False,
+    *cards: LiveCard, functions: Sequence[str] | None = None, **settings: Unpack[GuestSettings]
 ) -> Iterator[BlockingGuest]:
     """Boot a guest with cards that are served already; end it, and leave the cards.
 
     `functions` are those that this guest has, by name (a VF of a card with topology "split"); None: what belongs into
-    the guest of the card's first function. A server of several cards (`serve --cards`) brings all of them. The rest is
-    as for `open_lab`. Raises `GuestError`.
+    the guest of the card's first function. A server of several cards (`serve --cards`) brings all of them. Raises `GuestError`,
+    and TypeError for a setting that there is not.
     """
+    if unknown := sorted(set(settings) - set(GuestSettings.__annotations__)):
+        raise TypeError(f"a guest has no setting {unknown[0]!r} (allowed: {', '.join(GuestSettings.__annotations__)})")
+    modules, load = settings.get("modules", ()), settings.get("load", ())
+    firmware = settings.get("firmware")
     if firmware is None:
         firmware = known_firmware([*modules, *load])
     descriptions = [description for card in cards for description in card.descriptions]
+    port = ROOT_BUS if settings.get("root_bus") else DEFAULT_PORT
     spec = GuestSpec(
         machine=Machine(
-            memory=memory,
-            cpus=cpus,
-            cpu=cpu,
-            iommu=Iommu() if iommu or needs_iommu(descriptions) else None,
-            ovmf=ovmf,
-            arguments=cards_arguments(
-                descriptions, functions=functions, qtest=qtest, port=ROOT_BUS if root_bus else DEFAULT_PORT
-            ),
+            memory=settings.get("memory", 1024),
+            cpus=settings.get("cpus", 1),
+            cpu=settings.get("cpu"),
+            iommu=Iommu() if settings.get("iommu") or needs_iommu(descriptions) else None,
+            ovmf=settings.get("ovmf", False),
+            arguments=cards_arguments(descriptions, functions=functions, qtest=settings.get("qtest", True), port=port),
         ),
         modules=tuple(modules),
         load=tuple(load),
         firmware=tuple(firmware),
-        files=dict(files or {}),
-        append=append,
-        kernel=kernel,
-        accelerator=accelerator,
-        boot_timeout=boot_timeout,
-        console_log=console,
+        files=dict(settings.get("files") or {}),
+        append=settings.get("append", ""),
+        kernel=settings.get("kernel"),
+        accelerator=settings.get("accelerator", "auto"),
+        boot_timeout=settings.get("boot_timeout", 90),
+        console_log=settings.get("console"),
     )
     with contextlib.ExitStack() as stack:
         try:
@@ -315,8 +297,7 @@ def open_guest(
 
 def guest_settings() -> list[str]:
     """The keyword arguments of `open_lab`."""
-    parameters = inspect.signature(open_lab).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    return [*GuestSettings.__annotations__, "others"]
 
 
 def _tail_if_there(card: LiveCard) -> str:

@@ -18,7 +18,7 @@ from emulator import API_VERSION, api
 
 _SPECIAL = ("__getitem__", "__iter__")
 
-_LAB = ("LiveCard", "Lab", "open_card", "open_guest", "open_lab")
+_LAB = ("LiveCard", "Lab", "GuestSettings", "open_card", "open_guest", "open_lab")
 _FIXTURES = ("card", "lab", "guest", "vfio_client", "ledger", "faults")
 
 _INTRODUCTION = """\
