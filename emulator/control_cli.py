@@ -82,7 +82,8 @@ def ledger(
         print(json.dumps(answer, indent=2))
         return
     for entry in entries:
-        entry["first"], entry["last"] = f"{entry['first']:.3f} s", f"{entry['last']:.3f} s"
+        times = [f"{entry[name]:.3f} s" if entry["spans"] else "-" for name in ("first", "last")]
+        entry["first"], entry["last"] = times
     show(entries, False, LEDGER_COLUMNS, "accesses")
     print("\n".join(verdict_lines(verdicts)))
     if owners is not None:

@@ -66,7 +66,8 @@ class LedgerEntry:
         """Windows that were opened."""
         self.first = 0.0
         self.last = 0.0
-        """When the first and the last of them were, in seconds since the ledger was made."""
+        """When the first and the last of them were, in seconds since the ledger was made; 0 when there were none, but for
+        windows that were open before the counters were cleared."""
         self.since: float | None = None
         """When the first was that was opened since the owner's latest reset began."""
 
@@ -82,6 +83,7 @@ class LedgerEntry:
     def clear(self) -> None:
         """Set the counters to zero."""
         self.reads = self.writes = self.bytes_read = self.bytes_written = self.spans = 0
+        self.first = self.last = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as plain data, for the control socket."""

@@ -139,9 +139,38 @@ def test_the_history_of_a_page_is_told_in_order(ledger: Ledger, clock: Clock) ->
     assert lines[1].endswith("[0x400000, 0x600000) went from vf1 to vf2")
 
 
+def test_an_entry_whose_windows_are_older_than_the_last_clear_has_no_times(ledger: Ledger, clock: Clock) -> None:
+    clock.time += 1
+    ledger.entry("pf", "vf1", "iov", "vram").opened(ledger.now())
+    ledger.clear()
+    ledger.entry("pf", "vf1", "iov", "vram").reads += 1
+    (entry,) = ledger
+    assert (entry.spans, entry.first, entry.last) == (0, 0, 0)
+
+
 def test_clear_forgets_counts_and_history(ledger: Ledger) -> None:
     use(ledger, "pf", "vf1", "iov")
     ledger.ownership.changed(0, 0x200000, "pf", "vf1")
     ledger.clear()
     assert list(ledger) == []
     assert ledger.ownership.history() == []
+
+
+def test_memory_of_another_card_is_reached_by_the_interconnect_s_name_and_is_foreign_to_a_vf(ledger: Ledger) -> None:
+    use(ledger, "pf", "b:vf1", "remote")
+    use(ledger, "pf", "c:pf", "p2p", "system")
+    use(ledger, "vf1", "b:vf1", "remote")
+    assert paths(ledger) == [("pf", "b:vf1", "remote"), ("pf", "c:pf", "legacy"), ("vf1", "b:vf1", "remote")]
+    verdicts = ledger.verdicts(FUNCTIONS)
+    assert [(f["initiator"], f["owner"]) for f in verdicts["foreign"]] == [("vf1", "b:vf1")]
+    assert any("1 over remote" in line for line in verdict_lines(verdicts))
+
+
+def test_the_beginning_and_the_end_of_a_reset_are_told_once(ledger: Ledger) -> None:
+    told: list[tuple[str, str]] = []
+    ledger.ownership.on_event.append(lambda event: told.append((event["event"], event["owner"])))
+    ledger.ownership.reset_began("vf1")
+    ledger.ownership.reset_began("vf1")
+    ledger.ownership.reset_ended("vf1")
+    ledger.ownership.reset_ended("vf1")
+    assert told == [("reset_began", "vf1"), ("reset_ended", "vf1")]
