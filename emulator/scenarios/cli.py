@@ -77,11 +77,17 @@ def run(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON.")] = None,
     consoles: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the guests' consoles here.")] = None,
 ) -> None:
-    """Run scenarios. Exit code: 0 nothing failed but what is known by name, 1 something did, 2 a wrong argument."""
+    """Run scenarios. Exit code: 0 nothing failed but what is known by name, 1 something did, 2 a wrong argument.
+
+    Interrupted (Ctrl-C), what has come out so far is written all the same; the exit code is then 130.
+    """
     suite, chosen = _explained(suite_name, names or [])
     started = time.monotonic()
+    results: list[Result] = []
+    interrupted = False
 
     def progress(result: Result) -> None:
+        results.append(result)
         print(line(result), flush=True)
         if show_evidence and (shown := evidence(result)):
             print(shown, flush=True)
@@ -97,13 +103,16 @@ def run(
             console_folder=consoles,
             append=append,
         )
-        results = runner.run(grouped(chosen), repeat, progress)
+        runner.run(grouped(chosen), repeat, progress)
+    except KeyboardInterrupt:
+        interrupted = True
+        print("vfio-user-xe: interrupted", file=sys.stderr)
     except GuestError as error:
         print(f"vfio-user-xe: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     print(f"\n{table(results)}\n\n{summary(results, time.monotonic() - started)}")
     write(suite, results, junit_file, report, json_file)
-    raise typer.Exit(1 if any(result.verdict == FAIL for result in results) else 0)
+    raise typer.Exit(130 if interrupted else 1 if any(result.verdict == FAIL for result in results) else 0)
 
 
 def write(suite: Suite, results: list[Result], junit_file: Path | None, report: Path | None, data: Path | None) -> None:

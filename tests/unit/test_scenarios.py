@@ -6,15 +6,17 @@ import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from typer.testing import CliRunner
 
 from emulator.guest.channel import Result as Output
 from emulator.guest.errors import BootFailed
-from emulator.scenarios import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Scenario, Setup, Suite, runner
+from emulator.scenarios import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Scenario, Setup, Suite, cli, runner
 from emulator.scenarios.output import as_dict, evidence, junit, line, summary, table
 from emulator.scenarios.report import html
 from emulator.scenarios.run import Run
@@ -337,3 +339,18 @@ def test_a_setup_that_fails_costs_its_scenario_only(labs: Labs) -> None:
     results = run_all(labs, scenario("1", passes, Setup("broken", (), {"append": "b"}, broken)), scenario("2", passes))
     assert [result.verdict for result in results] == [FAIL, PASS]
     assert "xe gave VF 1 no VRAM" in results[0].reason
+
+
+def test_what_came_out_before_an_interrupt_is_written(
+    labs: Labs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(run: Run, prepared: Any) -> None:
+        raise KeyboardInterrupt
+
+    suite = Suite("tried", [scenario("1", passes), scenario("2", interrupt), scenario("3", passes)], {})
+    monkeypatch.setattr(cli, "load_suite", lambda name: suite)
+    monkeypatch.setattr(cli, "locate", lambda: None)
+    done = CliRunner().invoke(cli.app, ["run", "--json", str(tmp_path / "out.json")])
+    assert done.exit_code == 130
+    assert [result["number"] for result in json.loads((tmp_path / "out.json").read_text())] == ["1"]
+    assert labs.running == 0
