@@ -69,7 +69,7 @@ class Runner:
         finally:
             context.close()
         # A second connection, so that what a server allocates once is allocated before descriptors are counted.
-        if not self._restarted():
+        if self._restarted() is None:
             self._look()
 
     def run(self, cases: Iterable[Case], progress: Callable[[Result], None] | None = None) -> list[Result]:
@@ -138,8 +138,8 @@ class Runner:
     def _harm(self, before: int | None) -> str:
         """What a case did to the server, if anything."""
         ended = self._restarted()
-        if ended:
-            return f"the server {ended}"
+        if ended is not None:
+            return ended
         try:
             self._look()
         except _OF_SERVER as exc:
@@ -148,8 +148,8 @@ class Runner:
                 self._start(self._server)
             return f"afterwards the server does not serve a client: {exc}"
         ended = self._restarted()
-        if ended or before is None:
-            return f"the server {ended}" if ended else ""
+        if ended is not None or before is None:
+            return ended or ""
         deadline = time.monotonic() + RELEASE_TIMEOUT
         while (now := open_descriptors(self.profile.pid)) is not None and now > before:
             if time.monotonic() > deadline:
@@ -157,10 +157,10 @@ class Runner:
             time.sleep(0.005)
         return ""
 
-    def _restarted(self) -> str:
-        """How the server has ended, if it had: then it was started anew."""
-        ended = self._server.ended() if self._server is not None else ""
-        if ended and self._server is not None:
+    def _restarted(self) -> str | None:
+        """What is wrong with how the server has ended, if it had: then it was started anew. "" for code 0."""
+        ended = self._server.ended() if self._server is not None else None
+        if ended is not None and self._server is not None:
             self._start(self._server)
         return ended
 

@@ -59,14 +59,16 @@ class StartedServer:
                 raise NotStarted(f"{shlex.join(self._words)} made no {self._path} within {START_TIMEOUT:g} s")
             time.sleep(0.01)
 
-    def ended(self) -> str:
-        """How the process has ended, or soon does; "" while it runs."""
+    def ended(self) -> str | None:
+        """How the process has ended, or soon does: "" for code 0, as of one that serves a client and is done; None while it runs."""
         assert self._process is not None
         try:
             code = self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            return ""
-        return f"died by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            return None
+        if code < 0:
+            return f"the server died by {signal.Signals(-code).name}"
+        return f"the server ended with code {code}" if code else ""
 
     def stop(self) -> None:
         """End it and what it started, and remove its socket."""

@@ -17,10 +17,10 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from time import monotonic as _monotonic
 from typing import IO, Any
 
 from emulator.options import unknown
@@ -34,19 +34,20 @@ _WRITE_EVERY = 0.1
 class Channel:
     """One category of a card's trace."""
 
-    __slots__ = ("_emit", "category", "enabled", "help", "on_switch")
+    __slots__ = ("_tracer", "category", "enabled", "help", "on_switch")
 
-    def __init__(self, category: str, help: str, emit: Callable[[_Record], None]) -> None:
+    def __init__(self, category: str, help: str, tracer: Tracer) -> None:
         self.category = category
         self.help = help
         self.enabled = False
         self.on_switch: list[Callable[[bool], None]] = []
         """Called when the channel is switched on or off: for what hooks itself in only while it is traced."""
-        self._emit = emit
+        self._tracer = tracer
 
     def emit(self, function: str, event: str, fields: Fields | Callable[[], Fields] | None = None) -> None:
         """Record `event` of `function`. `fields` may be a call, which is made later, on the tracer's thread."""
-        self._emit((time.monotonic(), function, self.category, event, fields))
+        tracer = self._tracer
+        tracer.records.append((tracer.now(), function, self.category, event, fields))
 
     def switch(self, on: bool) -> None:
         """Start or stop recording."""
@@ -61,8 +62,12 @@ class Tracer:
 
     def __init__(self) -> None:
         self._channels: dict[str, Channel] = {}
-        self._records: deque[_Record] = deque()
-        self._epoch = time.monotonic()
+        self.records: deque[_Record] = deque()
+        """What is not written yet."""
+        # The function itself, not what `time` answers while a card is recorded: a trace is no part of the device.
+        self.now: Callable[[], float] = _monotonic
+        """The time of an event, in seconds."""
+        self._epoch = self.now()
         self._file: IO[str] | None = None
         self._render: Callable[[float, str, str, str, Fields], str] = render_text
         self._stop = threading.Event()
@@ -71,7 +76,7 @@ class Tracer:
 
     def channel(self, category: str, help: str = "") -> Channel:
         """The channel of `category`, made when it is first asked for."""
-        return self._channels.setdefault(category, Channel(category, help, self._records.append))
+        return self._channels.setdefault(category, Channel(category, help, self))
 
     def categories(self) -> dict[str, str]:
         """Every category with its help text."""
@@ -95,7 +100,7 @@ class Tracer:
         with self._lock:
             self._file = sys.stderr if str(path) == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
             self._render = render_json if str(path).endswith(".jsonl") else render_text
-            self._epoch = time.monotonic()
+            self._epoch = self.now()
             self._stop.clear()
             self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
             self._thread.start()
@@ -124,7 +129,7 @@ class Tracer:
     def _drain(self) -> None:
         file = self._file
         assert file is not None
-        records = self._records
+        records = self.records
         # Counted before: a guest that never pauses must not keep this loop from flushing.
         for _ in range(len(records)):
             moment, function, category, event, fields = records.popleft()

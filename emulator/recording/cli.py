@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from emulator.card import CardError
+from emulator.observe.trace import parse_trace_argument
 from emulator.recording import RecordingError, redact, replay
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="What 'serve --record' wrote.")]
@@ -32,10 +33,13 @@ def register(app: typer.Typer) -> None:
 def replay_command(
     file: File,
     as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
+    trace: Annotated[
+        str | None, typer.Option(metavar="CATEGORY,...:FILE", help="Trace these categories (or 'all') to a file.")
+    ] = None,
 ) -> None:
     """Do again what a recorded card did, without any guest; report the first difference (exit code 1)."""
     with _explained():
-        outcome = replay(file)
+        outcome = replay(file, trace=_trace(trace) if trace else None)
     if as_json:
         print(json.dumps(asdict(outcome)))
     else:
@@ -68,6 +72,13 @@ def redact_command(
     print(f"{target}: {done.found} bytes were found in it, {done.kept} had to stay ({done.replays} replays)")
     for event, offset, data in done.kept_at:
         print(f"  event {event}, offset {offset:#x}: {data.hex(' ')}")
+
+
+def _trace(argument: str) -> tuple[list[str], str]:
+    try:
+        return parse_trace_argument(argument)
+    except ValueError as exc:
+        raise RecordingError(f"--trace {exc}") from None
 
 
 @contextmanager

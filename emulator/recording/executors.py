@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from emulator.executor import Executor, Job, Result
@@ -136,6 +138,17 @@ class ReplayExecutor(Executor):
         finally:
             self._busy = busy
         return True
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is submitted meanwhile runs at the end of it, before everything that waits: it is not in the recording."""
+        waiting, self._jobs = self._jobs, deque()
+        try:
+            yield
+            while self.run_next():
+                pass
+        finally:
+            self._jobs = waiting
 
     def next_timer(self) -> float | None:
         """When the next timer is due, in seconds."""

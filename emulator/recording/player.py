@@ -38,6 +38,9 @@ _PATIENCE = 100_000
 _HISTORY = 12
 _Answer = TypeVar("_Answer")
 
+Trace = tuple[Iterable[str], Path | str]
+"""Categories and the file of a trace."""
+
 
 class _Player:
     """One replay. The device's calls come in while an event is carried out, and take what belongs to it."""
@@ -74,8 +77,16 @@ class _Player:
                 # The client's part in programming VF BARs is in the recording; there is nobody to program.
                 function.sriov.programming.suspend()
 
-    def run(self) -> Outcome:
+    def run(self, trace: Trace | None = None) -> Outcome:
         """Play it all, or up to the first difference."""
+        self._card.tracer.now = lambda: self._now / 1e6
+        if trace is not None:
+            categories, path = trace
+            try:
+                with self._executor.at_once():
+                    self._card.tracer.start(categories, path)
+            except ValueError as exc:
+                raise RecordingError(str(exc)) from None
         self._card.start()
         try:
             while self._ahead is not None:
@@ -86,6 +97,8 @@ class _Player:
         finally:
             for function in self._card.functions:
                 function.transport = None
+            with self._executor.at_once():
+                self._card.tracer.stop()
             self._card.stop()
         self.outcome.failures = self._executor.failures
         return self.outcome
@@ -405,10 +418,11 @@ _CARRY_OUT: dict[int, Callable[[_Player, Event], None]] = {
 }
 
 
-def replay(path: Path, events: Iterable[Event] | None = None) -> Outcome:
+def replay(path: Path, events: Iterable[Event] | None = None, trace: Trace | None = None) -> Outcome:
     """Replay the recording at `path` (or, of its card, other `events`), in the calling thread, without any client.
 
-    Raises `RecordingError`, and `CardError` where its card cannot be made any more.
+    `trace` are categories ("all": every one) and a file: what the card traces, at the times of the recording. Raises
+    `RecordingError`, and `CardError` where its card cannot be made any more.
 
         assert replay(Path("tests/bug.xz")).difference is None
     """
@@ -416,6 +430,6 @@ def replay(path: Path, events: Iterable[Event] | None = None) -> Outcome:
     started = time.monotonic()
     player = _Player(recording, iter(events) if events is not None else recording.events())
     with replaced_clock(player.clock):
-        outcome = player.run()
+        outcome = player.run(trace)
     outcome.seconds = time.monotonic() - started
     return outcome

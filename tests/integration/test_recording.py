@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -209,6 +210,20 @@ def test_the_command_prints_the_figures_and_ends_with_the_verdict(recorded: Path
     assert result.exit_code == 1
     assert "recorded was" in result.output
     assert '"difference": {"event":' in CliRunner().invoke(app, ["replay", "--json", str(wrong)]).output
+
+
+def test_a_replay_is_traced_at_the_times_of_the_recording(recorded: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    result = CliRunner().invoke(app, ["replay", str(recorded), "--trace", f"mmio,irq:{trace}"])
+    assert (result.exit_code, result.output.splitlines()[-1]) == (0, "no difference")
+    lines = [json.loads(line) for line in trace.read_text().splitlines()]
+    registers = {line["fields"].get("register") for line in lines}
+    assert {"SCRATCH", "DMA_COMMAND", "IRQ_TRIGGER"} <= registers
+    times = [line["time"] for line in lines]
+    assert times == sorted(times)
+    wrong = CliRunner().invoke(app, ["replay", str(recorded), "--trace", f"nothing:{trace}"])
+    assert wrong.exit_code == 2
+    assert 'there is no trace category "nothing"' in " ".join(wrong.output.split())
 
 
 @pytest.mark.parametrize(
