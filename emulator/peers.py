@@ -110,6 +110,10 @@ class Peer(Protocol):
         """Memory of a function of it: the first contiguous bytes of `[address, +length)`, in whole pages."""
         ...
 
+    def release(self, grant: Grant) -> None:
+        """Give `grant` back: it is not needed any more."""
+        ...
+
     def read(self, function: str, bar: int, offset: int, length: int) -> bytes:
         """Trapped registers behind a BAR."""
         ...

@@ -158,21 +158,29 @@ class PeerMemory:
     def _ask(self, reach: Reach, address: int) -> _Mapped:
         """As much as there is in one piece: from a round place on, up to what is mapped already."""
         self._mapped = [mapped for mapped in self._mapped if mapped.grant.valid]
-        start = max(reach.address, address & -_GRAIN)
         ends = [mapped.start for mapped in self._mapped if mapped.reach == reach and mapped.start > address]
-        length = min([reach.address + reach.length, *ends]) - start
-        grant = self._connected().open(reach.function, reach.begin + start - reach.address, length, reach.bar)
-        if start + grant.length <= address:
-            # Another piece begins in between.
-            start = address & -PAGE_SIZE
-            length = min([reach.address + reach.length, *ends]) - start
-            grant = self._connected().open(reach.function, reach.begin + start - reach.address, length, reach.bar)
+        end = min([reach.address + reach.length, *ends])
+        start, page = max(reach.address, address & -_GRAIN), address & -PAGE_SIZE
+        try:
+            grant = self._open(reach, start, end)
+            if start + grant.length <= address:
+                self._connected().release(grant)
+                start = page  # another piece begins in between
+                grant = self._open(reach, start, end)
+        except PeerError as error:
+            if not error.code or start == page:
+                raise
+            start = page  # the round place is none of it
+            grant = self._open(reach, start, end)
         mapped = _Mapped(reach, grant, grant.map(), start)
         self._mapped.append(mapped)
         # From here on a revocation finds it; what came before is seen in the grant.
         if not grant.valid:
             raise PeerError("the memory was taken back as it was given")
         return mapped
+
+    def _open(self, reach: Reach, start: int, end: int) -> Grant:
+        return self._connected().open(reach.function, reach.begin + start - reach.address, end - start, reach.bar)
 
     def _fault_once(self, initiator: Initiator, space: str, address: int) -> None:
         for broken in self._broken:

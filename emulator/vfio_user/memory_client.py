@@ -89,6 +89,12 @@ class MemoryClient:
         assert isinstance(grant, Grant)
         return grant
 
+    def release(self, grant: Grant) -> None:
+        self._grants.pop(grant.number, None)
+        grant.valid = False
+        with suppress(OSError):
+            self._socket.send(json.dumps({"op": "close", "lease": grant.number}).encode(), socket.MSG_NOSIGNAL)
+
     def read(self, function: str, bar: int, offset: int, length: int) -> bytes:
         answer = self._ask({"op": "read", "function": function, "bar": bar, "offset": offset, "length": length})
         assert isinstance(answer, dict)

@@ -30,16 +30,25 @@ class Peer:
         self.opened = 0
         self.on_open: Callable[[Grant], None] = lambda grant: None
         self.decoded: list[PeerBar] = []
+        self.released: list[Grant] = []
+        self.pieces = [SIZE]
+        """Where one piece of the memory ends and the next begins; below `hole` there is none."""
+        self.hole = 0
 
     def bars(self) -> list[PeerBar]:
         return self.decoded
 
     def open(self, function: str, address: int, length: int, bar: int | None = None) -> Grant:
         self.opened += 1
-        count = min(length, SIZE - address)
+        if address < self.hole:
+            raise PeerError("nothing there", "hole")
+        count = min(address + length, next(end for end in self.pieces if end > address)) - address
         grant = Grant(self.opened, function, bar, address, count, function, os.dup(self.memory.fd), address)
         self.on_open(grant)
         return grant
+
+    def release(self, grant: Grant) -> None:
+        self.released.append(grant)
 
     def revoke(self, grant: Grant) -> None:
         grant.valid = False
@@ -120,6 +129,26 @@ def test_memory_that_is_taken_back_as_the_window_is_opened_is_asked_for_anew(ben
     window = bench.window()
     assert window.valid
     assert bench.peer.opened == 2
+
+
+def test_a_piece_that_ends_before_the_address_is_given_back(bench: Bench) -> None:
+    bench.window()
+    bench.card.executor.run_sync(lambda: bench.peer.revoke(_only(bench)))
+    bench.peer.pieces = [0x8000, SIZE]
+    window = bench.window(address=REMOTE + 0x9000)
+    assert window.valid
+    assert [grant.length for grant in bench.peer.released] == [0x8000]
+    assert _only(bench).address == 0x9000
+    assert bench.window(address=REMOTE + 0x100).valid
+
+
+def test_memory_that_begins_behind_a_hole_is_found(bench: Bench) -> None:
+    bench.window()
+    bench.card.executor.run_sync(lambda: bench.peer.revoke(_only(bench)))
+    bench.peer.hole = 0x4000
+    assert bench.window(address=REMOTE + 0x5000).valid
+    with pytest.raises(AccessFault, match="nothing there"):
+        bench.window(address=REMOTE + 0x3000)
 
 
 def test_every_initiator_that_had_a_window_faults_once(bench: Bench) -> None:
