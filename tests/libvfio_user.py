@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from emulator.vfio_user.libvfio_user import BackendError
-from emulator.vfio_user.libvfio_user.serve import Backend
+from emulator.vfio_user.libvfio_user.library import named_library
 
 
 def arguments() -> list[str]:
-    """What `serve` gets to use it; skips the test where there is no library, or none that can be used."""
+    """What `serve` gets to use it; skips the test where there is no library."""
     try:
-        found = Backend.find(None)
+        path = named_library(None)
     except BackendError as exc:
         pytest.skip(f"libvfio-user: {exc}")
-    return ["--backend", "libvfio-user", "--libvfio-user", found.path]
+    return ["--backend", "libvfio-user", "--libvfio-user", path]
