@@ -156,8 +156,8 @@ class _Commands:
         return [{**stall.as_dict(), "text": str(stall)} for stall in list(self._card.watchdog.stalls)]
 
     def faults(self) -> list[dict[str, Any]]:
-        """Places where a fault can be injected."""
-        return self._card.faults.as_list()
+        """Places where a fault can be injected, and how often each happened in all that was queued before."""
+        return self._card.executor.run_sync(self._card.faults.as_list, _PATIENCE)
 
     def inject(
         self, fault: str, after: int = 0, times: int = 1, arguments: dict[str, Any] | None = None
