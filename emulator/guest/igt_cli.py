@@ -128,7 +128,9 @@ def list_subtests(
     try:
         expectations = Expectations.load(expect)
         build = IgtBuild(igt, environments.locate())
-        work = IgtRun(igt, Suite.load(suite), expectations, Path(), tuple(groups or ()), tuple(tests or ()))
+        work = IgtRun(
+            igt, Suite.load(suite), expectations, Path(), tuple(groups or ()), tuple(tests or ()), per_test=per_test
+        )
         for item in plan(work, build.programs, build.subtests):
             print(f"{item.group.name} on {item.group.on}: {len(item.subtests)} subtests")
             for pair in item.subtests:
