@@ -41,9 +41,11 @@ SILENCE = 0.15
 class Context:
     """One case's view of the server. Everything made through it is closed when the case ends."""
 
-    def __init__(self, path: str, profile: Profile) -> None:
+    def __init__(self, path: str, profile: Profile, revive: Callable[[], None] | None = None) -> None:
+        """`revive` is called when nobody can be connected to."""
         self.path = path
         self.profile = profile
+        self._revive = revive
         self._clients: list[Client] = []
         self._client: Client | None = None
         self._closers: list[Callable[[], None]] = []
@@ -105,6 +107,8 @@ class Context:
             except (Disconnected, TimeoutError) as exc:
                 if time.monotonic() > deadline or self._closed:
                     raise Failure(f"the server does not serve a new client: {exc}") from exc
+                if self._revive is not None:
+                    self._revive()
                 time.sleep(0.02)
                 continue
             with self._lock:

@@ -15,6 +15,10 @@ from emulator.conformance.started import StartedServer
 from emulator.vfio_user.client import Disconnected, ProtocolError, RequestError
 
 CASE_TIMEOUT = 30.0
+_GRACE = 0.05
+"""Seconds in which a server that a case has brought down has ended."""
+_LONG_GRACE = 0.5
+"""And one whose first client has gone."""
 
 _OF_SERVER = (Failure, Disconnected, ProtocolError, RequestError, TimeoutError)
 
@@ -57,20 +61,21 @@ class Runner:
         self, path: str, profile: Profile, timeout: float = CASE_TIMEOUT, server: StartedServer | None = None
     ) -> None:
         self.path = path
+        self.profile = profile
         self.timeout = timeout
         self.gone = False
         """Whether the server does not serve anybody any more."""
         self._server = server
-        context = Context(path, profile)
+        context = self._context()
         try:
             self.profile = profile.discovered(context.client)
         except _OF_SERVER as exc:
             raise ServerGone(f"{path}: {exc}") from exc
         finally:
             context.close()
+        self._ready(_LONG_GRACE)
         # A second connection, so that what a server allocates once is allocated before descriptors are counted.
-        if self._restarted() is None:
-            self._look()
+        self._look()
 
     def run(self, cases: Iterable[Case], progress: Callable[[Result], None] | None = None) -> list[Result]:
         """Run `cases`; `progress` is called with each result. Ends early when the server is gone for good (`gone`)."""
@@ -90,6 +95,10 @@ class Runner:
         reason = self.profile.skip_reason(case.id)
         if reason is not None:
             return Result(case, SKIP, reason, 0.0)
+        self._ready()
+        if self._server is not None:
+            self._server.trouble = ""
+            self.profile = replace(self.profile, pid=self._server.pid)
         before = open_descriptors(self.profile.pid)
         verdict, detail = self._judge(case)
         if verdict != SKIP:
@@ -99,7 +108,7 @@ class Runner:
         return Result(case, verdict, detail, time.monotonic() - start)
 
     def _judge(self, case: Case) -> tuple[str, str]:
-        context = Context(self.path, self.profile)
+        context = self._context()
         outcome: list[BaseException | None] = []
 
         def body() -> None:
@@ -129,7 +138,7 @@ class Runner:
         raise error
 
     def _look(self) -> None:
-        context = Context(self.path, self.profile)
+        context = self._context()
         try:
             context.serves_next_client()
         finally:
@@ -137,19 +146,19 @@ class Runner:
 
     def _harm(self, before: int | None) -> str:
         """What a case did to the server, if anything."""
-        ended = self._restarted()
-        if ended is not None:
-            return ended
+        server = self._server
+        self._ready()
         try:
             self._look()
         except _OF_SERVER as exc:
-            self.gone = self._server is None
-            if self._server is not None:
-                self._start(self._server)
+            self.gone = server is None
+            if server is not None:
+                server.start()
             return f"afterwards the server does not serve a client: {exc}"
-        ended = self._restarted()
-        if ended is not None or before is None:
-            return ended or ""
+        if server is not None and server.trouble:
+            return server.trouble
+        if before is None or (server is not None and server.pid != self.profile.pid):
+            return ""
         deadline = time.monotonic() + RELEASE_TIMEOUT
         while (now := open_descriptors(self.profile.pid)) is not None and now > before:
             if time.monotonic() > deadline:
@@ -157,13 +166,12 @@ class Runner:
             time.sleep(0.005)
         return ""
 
-    def _restarted(self) -> str | None:
-        """What is wrong with how the server has ended, if it had: then it was started anew. "" for code 0."""
-        ended = self._server.ended() if self._server is not None else None
-        if ended is not None and self._server is not None:
-            self._start(self._server)
-        return ended
+    def _ready(self, grace: float = _GRACE) -> None:
+        """A server that the suite has started is there, and not about to end because a client has gone."""
+        if self._server is not None:
+            self._server.revive(grace)
+            if self._server.serves_one:
+                self._server.start()
 
-    def _start(self, server: StartedServer) -> None:
-        server.start()
-        self.profile = replace(self.profile, pid=server.pid)
+    def _context(self) -> Context:
+        return Context(self.path, self.profile, None if self._server is None else self._server.revive)

@@ -6,12 +6,11 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 START_TIMEOUT = 10.0
-_GRACE = 0.05
-"""Seconds in which a server that ends because a client went has ended."""
 
 
 class NotStarted(Exception):
@@ -23,7 +22,11 @@ class StartedServer:
 
     def __init__(self, command: str, path: str) -> None:
         """Start it. Raises `NotStarted`."""
-        self.starts = 0
+        self.trouble = ""
+        """How it has ended otherwise than with code 0, as one that serves a client and is done; "" again for each case."""
+        self.serves_one = False
+        """Whether it has ended with code 0 when a client had gone: then it is to be started for each."""
+        self._lock = threading.Lock()
         self._words = shlex.split(command)
         self._path = Path(path)
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,7 +51,6 @@ class StartedServer:
             )
         except (OSError, IndexError) as exc:
             raise NotStarted(f"cannot start {shlex.join(self._words)}: {exc}") from None
-        self.starts += 1
         deadline = time.monotonic() + START_TIMEOUT
         while not self._path.is_socket():
             code = self._process.poll()
@@ -59,16 +61,21 @@ class StartedServer:
                 raise NotStarted(f"{shlex.join(self._words)} made no {self._path} within {START_TIMEOUT:g} s")
             time.sleep(0.01)
 
-    def ended(self) -> str | None:
-        """How the process has ended, or soon does: "" for code 0, as of one that serves a client and is done; None while it runs."""
-        assert self._process is not None
-        try:
-            code = self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            return None
-        if code < 0:
-            return f"the server died by {signal.Signals(-code).name}"
-        return f"the server ended with code {code}" if code else ""
+    def revive(self, grace: float = 0.0) -> None:
+        """Start it anew if it has ended, or does within `grace` seconds. Raises `NotStarted`."""
+        with self._lock:
+            assert self._process is not None
+            try:
+                code = self._process.wait(grace)
+            except subprocess.TimeoutExpired:
+                return
+            if code < 0:
+                self.trouble = f"the server died by {signal.Signals(-code).name}"
+            elif code:
+                self.trouble = f"the server ended with code {code}"
+            else:
+                self.serves_one = True
+            self.start()
 
     def stop(self) -> None:
         """End it and what it started, and remove its socket."""
