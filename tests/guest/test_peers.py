@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +16,7 @@ from emulator.control import CommandError
 from emulator.guest import BlockingGuest, CommandFailed, MissingEnvironment, locate
 from emulator.lab import LiveCard
 from tests.guest.lab import open_card, open_guest
+from tests.integration.test_export import VIEWER, pixels
 
 pytestmark = pytest.mark.guest
 
@@ -103,6 +108,26 @@ def test_without_peers_the_same_memory_is_reached_through_the_machine_and_is_nob
     machine.put(address, 0x55556666)
     assert read(machine.b, address) == 0x55556666
     assert paths(machine.b) == {("unshared", "host_dma")}
+
+
+def test_what_the_guest_draws_into_its_vf_is_a_picture_on_the_host(machine: Machine, tmp_path: Path) -> None:
+    colours = [0xFF0000, 0x00FF00, 0x0000FF, 0x123456]
+    for number, colour in enumerate(colours):
+        machine.put(machine.bar(VF_B, 2) + 0x100000 + 4 * number, colour)
+    command = [sys.executable, "-m", "emulator", "export", "--socket-dir", str(machine.b.folder), "--function", "vf1"]
+    exporting = subprocess.Popen([*command, "--offset", "1MiB", "--once"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert exporting.stdout is not None
+        socket = json.loads(exporting.stdout.readline())["socket"]
+        viewer = [sys.executable, str(VIEWER), socket, str(tmp_path / "screen.png"), "--width", "2", "--height", "2"]
+        subprocess.run(viewer, check=True, timeout=30)
+        assert exporting.wait(30) == 0
+    finally:
+        if exporting.poll() is None:
+            exporting.kill()
+        exporting.communicate()
+    shown = [red << 16 | green << 8 | blue for row in pixels(tmp_path / "screen.png") for red, green, blue in row]
+    assert shown == colours
 
 
 def test_a_vf_that_goes_takes_its_bar_along_and_one_that_comes_back_is_found(machine: Machine) -> None:
