@@ -57,7 +57,6 @@ class _Player:
         self._memory: dict[int, GuestMemory] = {}
         self._mapped: dict[tuple[int, int, int], bool] = {}
         self._recent: deque[Event] = deque(maxlen=_HISTORY)
-        self._event: Event | None = None
         self._in_job = 0
         self._looked = False
         """Whether the device looked at the clock."""
@@ -67,6 +66,10 @@ class _Player:
         config = recording.header.config(str(recording.path))
         with replaced_clock(self.clock):
             self._card = Card(config, self._executor)
+        names = [function.name for function in self._card.served]
+        if names != recording.header.functions:
+            recorded = ", ".join(recording.header.functions)
+            raise RecordingError(f"{recording.path}: recorded were {recorded}; its card now has {', '.join(names)}")
         self._starters, self._card.on_start = self._card.on_start, []
         self._access = [
             [RegionAccess(region) if region and region.size else None for region in function.regions]
@@ -80,15 +83,10 @@ class _Player:
     def run(self, trace: Trace | None = None) -> Outcome:
         """Play it all, or up to the first difference."""
         self._card.tracer.now = lambda: self._now / 1e6
-        if trace is not None:
-            categories, path = trace
-            try:
-                with self._executor.at_once():
-                    self._card.tracer.start(categories, path)
-            except ValueError as exc:
-                raise RecordingError(str(exc)) from None
-        self._card.start()
         try:
+            if trace is not None:
+                self._trace(*trace)
+            self._card.start()
             while self._ahead is not None:
                 self._step()
             self._end()
@@ -102,6 +100,13 @@ class _Player:
             self._card.stop()
         self.outcome.failures = self._executor.failures
         return self.outcome
+
+    def _trace(self, categories: Iterable[str], path: Path | str) -> None:
+        try:
+            with self._executor.at_once():
+                self._card.tracer.start(categories, path)
+        except ValueError as exc:
+            raise RecordingError(str(exc)) from None
 
     # Events.
 
@@ -141,7 +146,6 @@ class _Player:
                 self._rest()
             return
         outer, self._section = self._section, deque()
-        self._event = event
         self._gather()
         _CARRY_OUT[event.kind](self, event)
         if self._in_job:

@@ -212,6 +212,16 @@ def test_the_command_prints_the_figures_and_ends_with_the_verdict(recorded: Path
     assert '"difference": {"event":' in CliRunner().invoke(app, ["replay", "--json", str(wrong)]).output
 
 
+def test_a_recording_of_other_functions_is_refused(recorded: Path, tmp_path: Path) -> None:
+    header = Recording(recorded).header
+    header.functions = ["pf", "vf1"]
+    other = tmp_path / "other.gz"
+    with rec.create(other) as file:
+        rec.write_header(file, header)
+    with pytest.raises(RecordingError, match=r"recorded were pf, vf1; its card now has \w+"):
+        replay(other)
+
+
 def test_a_replay_is_traced_at_the_times_of_the_recording(recorded: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     result = CliRunner().invoke(app, ["replay", str(recorded), "--trace", f"mmio,irq:{trace}"])
