@@ -983,8 +983,8 @@ def test_the_tracer_switches_the_trace_of_commands(lab: Lab) -> None:
     channel.switch(True)
     job = lab.execute(*sdi(DATA_VA, 1))
     channel.switch(False)
-    recorded = len(lab.card.tracer._records)
+    recorded = len(lab.card.tracer.records)
     job.ring(NOOP, NOOP)
     job.submit()
     lab.run()
-    assert recorded == len(lab.card.tracer._records) == 4
+    assert recorded == len(lab.card.tracer.records) == 4
