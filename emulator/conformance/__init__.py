@@ -42,7 +42,7 @@ def run(
         return Runner(socket_path, profile or Profile(), timeout, server).run(chosen, progress)
     finally:
         if server is not None:
-            server.stop()
+            server.close()
 
 
 def main(

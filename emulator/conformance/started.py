@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 START_TIMEOUT = 10.0
+# Between fork and the server, in an interpreter of its own: PR_SET_PDEATHSIG (1, prctl(2)), SIGKILL, survives execve.
+_LAUNCHER = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 class NotStarted(Exception):
@@ -28,9 +38,17 @@ class StartedServer:
         """Whether it has ended with code 0 when a client had gone: then it is to be started for each."""
         self._lock = threading.Lock()
         self._words = shlex.split(command)
+        if not self._words or shutil.which(self._words[0]) is None:
+            raise NotStarted(f"cannot start {command!r}: there is no such program")
+        # The kernel ends a server with the thread that started it: this one stays.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
         self._path = Path(path)
         self._process: subprocess.Popen[bytes] | None = None
-        self.start()
+        try:
+            self.start()
+        except NotStarted:
+            self.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -42,14 +60,8 @@ class StartedServer:
         """End what there is, and start anew. Raises `NotStarted`."""
         self.stop()
         try:
-            self._process = subprocess.Popen(
-                self._words,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except (OSError, IndexError) as exc:
+            self._process = self._starter.submit(self._launched).result()
+        except OSError as exc:
             raise NotStarted(f"cannot start {shlex.join(self._words)}: {exc}") from None
         deadline = time.monotonic() + START_TIMEOUT
         while not self._path.is_socket():
@@ -60,6 +72,15 @@ class StartedServer:
                 self.stop()
                 raise NotStarted(f"{shlex.join(self._words)} made no {self._path} within {START_TIMEOUT:g} s")
             time.sleep(0.01)
+
+    def _launched(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self._words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
     def revive(self, grace: float = 0.0) -> None:
         """Start it anew if it has ended, or does within `grace` seconds. Raises `NotStarted`."""
@@ -91,3 +112,8 @@ class StartedServer:
                 break
             self._process = None
         self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End it for good."""
+        self.stop()
+        self._starter.shutdown()

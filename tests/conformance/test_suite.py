@@ -6,9 +6,11 @@ import os
 import re
 import shlex
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -235,7 +237,10 @@ def test_a_server_that_dies_is_started_again_for_the_next_case(mortal: tuple[str
 
 @pytest.mark.parametrize(
     ("command", "reason"),
-    [("/nowhere/server", "cannot start /nowhere/server"), ("false", "false ended with code 1 and made no")],
+    [
+        ("/nowhere/server", "cannot start '/nowhere/server': there is no such program"),
+        ("false", "false ended with code 1 and made no"),
+    ],
 )
 def test_a_command_that_makes_no_server_is_refused(tmp_path: Path, command: str, reason: str) -> None:
     lines: list[str] = []
@@ -257,6 +262,24 @@ def test_a_server_that_is_gone_ends_the_run_and_the_rest_is_counted(monkeypatch:
         assert main(path, cases=["framing.command_65535*", "info.*"], echo=lines.append) == 1
     left = len(select_cases(["info.*"]))
     assert lines[-1] == f"the server is gone: {left} cases were not run"
+
+
+def test_a_server_that_was_started_does_not_outlive_a_suite_that_is_killed(mortal: tuple[str, str]) -> None:
+    path, start = mortal
+    program = [sys.executable, "-m", "emulator", "conformance", "--socket", path, "--start", start]
+    with subprocess.Popen([*program, "--case", "info.*"], stdout=subprocess.PIPE) as suite:
+        assert suite.stdout is not None
+        suite.stdout.readline()
+        suite.kill()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the server is still there")
 
 
 # The list of cases.
