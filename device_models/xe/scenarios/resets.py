@@ -119,9 +119,10 @@ def _reset_in_a_loop(run: Run, world: World, resets: int) -> None:
         during = [access for access in stale if "reset" in access["reason"]]
         if during and all((access["after"] or 0) >= FLR_WAIT for access in during):
             late = min(access["after"] for access in during)
+            count = sum(access["reads"] + access["writes"] for access in during)
             run.known(
                 w.CLEAR_AFTER_RESET,
-                f"jobs ran again {late:.3f} s after the FLR began, before the VF's memory was clean: {during}",
+                f"jobs ran again {late:.3f} s after the FLR began, before the VF's memory was clean: {count} accesses",
             )
         if during and world.zero_copy:
             run.known("D7", f"the PF used the memory during the reset: {during}")
