@@ -29,6 +29,10 @@ from emulator.scenarios.scenario import (
 )
 
 
+_OWN_KERNEL_BOOT = 300.0
+"""Seconds: a kernel with lockdep and KASAN needs more than a minute without KVM, and more on a busy machine."""
+
+
 class Runner:
     """Runs scenarios of one suite on one kernel."""
 
@@ -165,6 +169,7 @@ class Runner:
         machine["files"] = {**self._files, **machine.get("files", {})}
         if self._kernel is not None:
             machine["kernel"] = self._kernel
+            machine.setdefault("boot_timeout", _OWN_KERNEL_BOOT)
         if self._console_folder is not None:
             self._boots += 1
             machine["console"] = self._console_folder / f"console-{self._boots}-{setup.name}.txt"
