@@ -28,7 +28,6 @@ from emulator.scenarios.scenario import (
     Suite,
 )
 
-
 _OWN_KERNEL_BOOT = 300.0
 """Seconds: a kernel with lockdep and KASAN needs more than a minute without KVM, and more on a busy machine."""
 
