@@ -16,7 +16,7 @@ import trio
 
 from emulator.control import CommandError
 from emulator.guest.environment import Environment
-from emulator.guest.errors import CommandTimeout, GuestError
+from emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError
 from emulator.guest.guest import Guest, GuestSpec, boot
 from emulator.guest.igt_expectations import Expectations
 from emulator.guest.igt_package import PROGRAMS, IgtBuild, host_programs
@@ -213,8 +213,12 @@ class Bench:
                 while True:
                     await guest.wait_for_console(wake.console, timeout=math.inf, since=seen)
                     seen = guest.console_position
-                    await trio.sleep(wake.after)
-                    await guest.qmp(wake.qmp)
+                    # What comes before all devices sleep wakes nobody; how long they take to, nobody knows.
+                    woken = False
+                    while not woken:
+                        await trio.sleep(wake.after)
+                        await guest.qmp(wake.qmp)
+                        woken = not wake.awake or await _appears(guest, wake.awake, wake.after, seen)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
@@ -356,6 +360,15 @@ class Bench:
             return await trio.to_thread.run_sync(call)
         except (OSError, CommandError):
             return None
+
+
+async def _appears(guest: Guest, pattern: str, timeout: float, since: int) -> bool:
+    """Whether the console says it in `timeout` seconds, or did since `since`."""
+    try:
+        await guest.wait_for_console(pattern, timeout=timeout, since=since)
+    except ConsoleTimeout:
+        return False
+    return True
 
 
 @contextlib.contextmanager

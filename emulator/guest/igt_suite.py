@@ -24,7 +24,8 @@
     [wake]                        # for a machine that does not wake by itself: when the console says this, ...
     console = 'suspend entry .s2idle.'
     after = 3                     # ... so many seconds later ...
-    qmp = "system_powerdown"      # ... this is sent to QEMU
+    qmp = "system_powerdown"      # ... this is sent to QEMU,
+    awake = 'suspend exit'        # again and again until the console says this (without it: once)
 
     [before]                      # shell before a subtest, by pattern; the first that matches
     "xe_module_load@load" = "modprobe -r xe"
@@ -115,6 +116,7 @@ class Wake:
     console: str
     after: float
     qmp: str
+    awake: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class Suite:
         )
         wake = None
         if (waking := table.table("wake")).values:
-            wake = Wake(waking.text("console"), waking.number("after", 3), waking.text("qmp"))
+            wake = Wake(waking.text("console"), waking.number("after", 3), waking.text("qmp"), waking.text("awake", ""))
             waking.finish()
         groups = []
         for item in table.tables("group"):

@@ -14,7 +14,7 @@ import trio
 
 from emulator.guest import igt, igt_bench
 from emulator.guest.channel import Result
-from emulator.guest.errors import CommandTimeout, GuestError, GuestPanic
+from emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError, GuestPanic
 from emulator.guest.igt import DeviceNotReady, IgtRun, plan, run_igt
 from emulator.guest.igt_expectations import Expectations
 from emulator.guest.igt_results import KernelLog
@@ -380,6 +380,39 @@ def test_every_guest_has_logs_of_its_own_and_a_new_run_begins_anew(
     for _ in range(2):
         stage.run(request(tmp_path))
     assert [spec.console_log.name for spec in stage.specs] == ["console-1.log", "console-2.log"] * 2
+
+
+def test_a_guest_that_sleeps_is_woken_until_it_is_awake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    awake = trio.Event()
+    sent: list[str] = []
+
+    class Sleeper(FakeGuest):
+        console_position = 0
+
+        async def wait_for_console(self, pattern: str, *, timeout: float, since: int) -> str:
+            await trio.lowlevel.checkpoint()
+            if pattern == "sleeping" and sent:
+                await trio.sleep_forever()
+            if pattern == "awake" and len(sent) < 3:
+                raise ConsoleTimeout("not yet")
+            return pattern
+
+        async def qmp(self, command: str) -> None:
+            sent.append(command)
+            if len(sent) == 3:
+                awake.set()
+
+        async def run(self, script: str, *, timeout: float = 60) -> Result:
+            if "--run-subtest" in script:
+                await awake.wait()
+            return await super().run(script, timeout=timeout)
+
+    stage = Stage(monkeypatch, answer)
+    stage.make = Sleeper
+    run = request(tmp_path, tests=("xe_vm@scratch",))
+    run = dataclasses.replace(run, suite=dataclasses.replace(run.suite, wake=Wake("sleeping", 0, "wake_up", "awake")))
+    assert stage.run(run) == {"xe_vm@scratch/pf": "pass"}
+    assert sent == ["wake_up"] * 3
 
 
 def test_a_guest_that_sleeps_is_woken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
