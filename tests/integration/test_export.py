@@ -163,9 +163,10 @@ def test_what_cannot_be_exported_is_refused_with_the_reason(
 
 def draw(owner: Owner, offset: int, stride: int, pixel: Callable[[int, int], int], size: int = 4) -> None:
     """As a guest does: into its BAR2."""
+    screen = owner.memory(offset, HEIGHT * stride)
     for y in range(HEIGHT):
         row = b"".join(pixel(x, y).to_bytes(size, "little") for x in range(WIDTH))
-        owner.memory(offset + y * stride, len(row))[:] = row
+        screen[y * stride : y * stride + len(row)] = row
 
 
 def gradient(x: int, y: int) -> int:
