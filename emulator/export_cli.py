@@ -43,13 +43,13 @@ def export(
         count = whole_pages(_size(length, "--length"), "--length")
     except ExportError as error:
         _fail(str(error), 2)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     path = to or socket_dir / f"export-{function}.sock"
     try:
         exporter = Exporter(socket_dir, function, begin, count, read_only=read_only, dma_buf=not memfd)
     except ExportError as error:
         _fail(str(error), 1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: exporter.stop())
     try:
         exporter.listen(path)
 
@@ -59,8 +59,6 @@ def export(
         reason = exporter.serve(once, ready)
     except ExportError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return
     finally:
         exporter.close()
     if reason is not None:

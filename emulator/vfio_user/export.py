@@ -45,6 +45,7 @@ class Exporter:
         """
         self.reason: str | None = None
         """Why it was taken back."""
+        self._stopped = False
         self._lock = threading.Lock()
         self._programs: list[socket.socket] = []
         self._path: Path | None = None
@@ -106,20 +107,26 @@ class Exporter:
         self._listener, self._path = listener, path
 
     def serve(self, once: bool = False, ready: Callable[[], None] | None = None) -> str | None:
-        """Hand the descriptor out until the memory is taken back (returns why), or, `once`, until the first program ends."""
+        """Hand the descriptor out until the memory is taken back (returns why), `stop`, or, `once`, the first program's end."""
         assert self._listener is not None
         poller = select.poll()
         poller.register(self._listener, select.POLLIN)
         poller.register(self._woken, select.POLLIN)
         if ready is not None:
             ready()
-        while self.reason is None:
+        while self.reason is None and not self._stopped:
             for fd, _ in poller.poll():
                 if fd == self._listener.fileno():
                     self._accept(poller)
                 elif fd != self._woken.fileno() and self._ended(fd, poller) and once:
                     return None
         return self.reason
+
+    def stop(self) -> None:
+        """Let `serve` return. For signal handlers: an exception in the middle of handing out would leave a program untold."""
+        self._stopped = True
+        with suppress(OSError):
+            self._wake.send(b".")
 
     def close(self) -> None:
         """Hand out nothing more, give the lease back."""
