@@ -208,11 +208,25 @@ class Scheduler:
     # An engine's slice.
 
     def _run(self, slot: _Slot) -> None:
+        context = self._run_slice(slot)
+        if context is None or len(context.members) == 1:
+            return
+        # Members of a parallel context run at the same time on hardware: each writes the job's fence, and whoever sees
+        # the first one's may take away what the others still use (a VM_UNBIND in a long-running VM waits for nothing).
+        for lrc in context.members:
+            if lrc.engine is not None:
+                other = self._slots[lrc.engine]
+                if other is not slot and other.scheduled:
+                    self._run_slice(other)
+
+    def _run_slice(self, slot: _Slot) -> Context | None:
+        """Run what is on the slot's engine, or what is next; returns whose context that was."""
         engine = slot.engine
         slot.scheduled = False
         slot.timer += 1
         if engine.context is None and not self._dispatch(slot):
-            return
+            return None
+        context = engine.context
         streamer = engine.streamer
         if not streamer.preempt and self._should_yield(slot):
             streamer.preempt = True
@@ -240,6 +254,7 @@ class Scheduler:
                 self._faulted(slot)
             else:
                 self._slice_over(slot, elapsed)
+        return context
 
     def _slice_over(self, slot: _Slot, elapsed: float) -> None:
         streamer = slot.engine.streamer

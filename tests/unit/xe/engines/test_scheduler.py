@@ -780,6 +780,21 @@ def test_a_parallel_context_runs_its_members_at_once(media: Lab) -> None:
     assert all(engine.context is None for engine in media.engines.engines)
 
 
+def test_nobody_sees_the_first_member_done_and_the_next_not_begun(media: Lab) -> None:
+    job = parallel(media)
+    queue_item(job, [ring_only(job, n, *sdi(DATA_VA + 4 * n, 1)) for n in range(2)], 0)
+    job.submit()
+    seen: set[tuple[int, ...]] = set()
+
+    def look() -> None:
+        seen.add(tuple(job.data(0, 2)))
+        media.executor.submit(look)
+
+    media.executor.submit(look)
+    media.run(until=lambda: (1, 1) in seen)
+    assert seen <= {(0, 0), (1, 1)}
+
+
 def test_a_parallel_context_runs_again_for_the_next_item(media: Lab) -> None:
     job = parallel(media)
     place = 0
