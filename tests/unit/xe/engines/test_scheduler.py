@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import time
 from collections.abc import Iterator
@@ -780,19 +781,27 @@ def test_a_parallel_context_runs_its_members_at_once(media: Lab) -> None:
     assert all(engine.context is None for engine in media.engines.engines)
 
 
-def test_nobody_sees_the_first_member_done_and_the_next_not_begun(media: Lab) -> None:
+def test_nobody_sees_one_member_done_and_the_other_not_begun(media: Lab) -> None:
+    blocker = media.job(engine_class=VIDEO_DECODE, mask=2)
+    blocker.ring(*semaphore(DATA_VA, 1, 4))
+    blocker.submit()
     job = parallel(media)
     queue_item(job, [ring_only(job, n, *sdi(DATA_VA + 4 * n, 1)) for n in range(2)], 0)
     job.submit()
+    media.run(until=lambda: len(media.executor.waited) > 4)
     seen: set[tuple[int, ...]] = set()
 
     def look() -> None:
         seen.add(tuple(job.data(0, 2)))
         media.executor.submit(look)
 
-    media.executor.submit(look)
+    blocker.set_data(0, 1)
+    media.executor.jobs.appendleft(look)
+    media.executor.now += 1
+    _, _, wake = heapq.heappop(media.executor.timers)
+    media.executor.submit(wake)
     media.run(until=lambda: (1, 1) in seen)
-    assert seen <= {(0, 0), (1, 1)}
+    assert seen == {(0, 0), (1, 1)}
 
 
 def test_a_parallel_context_runs_again_for_the_next_item(media: Lab) -> None:
