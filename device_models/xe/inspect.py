@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from device_models.xe import lmtt, ppgtt
-from device_models.xe.address_space import AddressSpaces, TranslationFault
-from device_models.xe.engines.context import Context
-from device_models.xe.engines.engine import Engine
-from device_models.xe.engines.lrc import Lrc
-from device_models.xe.function import Gpu, XeFunction
-from device_models.xe.ggtt import ADDRESS_MASK, DEVICE_MEMORY, PRESENT, VFID_MASK, VFID_SHIFT
-from device_models.xe.ppgtt import PpgttSpace
-from emulator.card import Card
-from emulator.interconnect import AccessFault, Space
-from emulator.observe.trace import Channel
-from emulator.options import unknown
+from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.function import Gpu, XeFunction
+from vfio_user_xe.device_models.xe.memory import lmtt, ppgtt
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces, TranslationFault
+from vfio_user_xe.device_models.xe.memory.ggtt import ADDRESS_MASK, DEVICE_MEMORY, PRESENT, VFID_MASK, VFID_SHIFT
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.observe.trace import Channel
 
 _GGTT_WINDOW = 8 << 20
 _LEVEL_SHIFTS = (12, 21, 30, 39, 48)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emulator.conformance.case import Result
-    from emulator.conformance.profile import Profile
+    from vfio_user_xe.emulator.conformance.case import Result
+    from vfio_user_xe.emulator.conformance.profile import Profile
 
 
 def run(
@@ -31,10 +31,10 @@ def run(
     a command that serves, run now and whenever it has ended. Fewer results than cases: the server is gone for good.
     Raises ValueError for a pattern that matches nothing, `runner.ServerGone`, and `started.NotStarted`.
     """
-    # Imported when used: device models import `emulator.conformance.device`, and need no client for it.
-    from emulator.conformance.profile import Profile
-    from emulator.conformance.runner import Runner, select_cases
-    from emulator.conformance.started import StartedServer
+    # Imported when used: device models import `vfio_user_xe.emulator.conformance.device`, and need no client for it.
+    from vfio_user_xe.emulator.conformance.profile import Profile
+    from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
+    from vfio_user_xe.emulator.conformance.started import StartedServer
 
     chosen = select_cases(cases, slow=slow)
     server = StartedServer(start, socket_path) if start else None
@@ -63,11 +63,11 @@ def main(
     """
     from pathlib import Path
 
-    from emulator.conformance import report
-    from emulator.conformance.case import FAIL
-    from emulator.conformance.profile import Profile, ProfileError
-    from emulator.conformance.runner import ServerGone, select_cases
-    from emulator.conformance.started import NotStarted
+    from vfio_user_xe.emulator.conformance import report
+    from vfio_user_xe.emulator.conformance.case import FAIL
+    from vfio_user_xe.emulator.conformance.profile import Profile, ProfileError
+    from vfio_user_xe.emulator.conformance.runner import ServerGone, select_cases
+    from vfio_user_xe.emulator.conformance.started import NotStarted
 
     try:
         if list_only:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from emulator.conformance.context import Context
+    from vfio_user_xe.emulator.conformance.context import Context
 
 PASS, FAIL, SKIP = "pass", "fail", "skip"
 

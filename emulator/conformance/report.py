@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-from emulator.conformance.case import FAIL, PASS, SKIP, Result
+from vfio_user_xe.emulator.conformance.case import FAIL, PASS, SKIP, Result
 
 _MARKS = {PASS: "ok  ", FAIL: "FAIL", SKIP: "skip"}
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Failure, Result, Skip
-from emulator.conformance.context import RELEASE_TIMEOUT, Context, open_descriptors
-from emulator.conformance.profile import Profile
-from emulator.conformance.started import StartedServer
-from emulator.vfio_user.client import Disconnected, ProtocolError, RequestError
+from vfio_user_xe.emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Failure, Result, Skip
+from vfio_user_xe.emulator.conformance.context import RELEASE_TIMEOUT, Context, open_descriptors
+from vfio_user_xe.emulator.conformance.profile import Profile
+from vfio_user_xe.emulator.conformance.started import StartedServer
+from vfio_user_xe.emulator.vfio_user.client import Disconnected, ProtocolError, RequestError
 
 CASE_TIMEOUT = 30.0
 _GRACE = 0.05
@@ -29,7 +29,7 @@ class ServerGone(Exception):
 
 def load_cases() -> dict[str, Case]:
     """Every case by id, in the order of the specification."""
-    import emulator.conformance.cases  # noqa: F401 - registers them
+    import vfio_user_xe.emulator.conformance.cases  # noqa: F401 - registers them
 
     return CASES
 

@@ -17,9 +17,9 @@ import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from emulator.guest import apt, cache
-from emulator.guest.errors import FetchFailed, MissingEnvironment
-from emulator.guest.progress import Progress, megabytes
+from vfio_user_xe.emulator.guest import apt, cache
+from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.guest.progress import Progress, megabytes
 
 # Raise when an environment fetched by an older version of this module no longer serves.
 SCHEMA = 2

@@ -13,11 +13,11 @@ import re
 import shutil
 from pathlib import Path
 
-from emulator.guest import apt, cache
-from emulator.guest.environment import Environment, locate
-from emulator.guest.errors import FetchFailed, KernelError
-from emulator.guest.kernel import Kernel
-from emulator.guest.progress import Progress
+from vfio_user_xe.emulator.guest import apt, cache
+from vfio_user_xe.emulator.guest.environment import Environment, locate
+from vfio_user_xe.emulator.guest.errors import FetchFailed, KernelError
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.progress import Progress
 
 _SERIES = re.compile(r"\d+\.\d+(\.\d+)?")
 # Not the real-time and cloud flavours, which lack drivers.

@@ -5,7 +5,7 @@ A suite is found by its entry point (group `vfio_user_xe.scenarios`); `docs/dmab
 
 from __future__ import annotations
 
-from emulator.scenarios.scenario import (
+from vfio_user_xe.emulator.scenarios.scenario import (
     EXPECTED_FAIL,
     FAIL,
     NOT_APPLICABLE,

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
-from emulator.scenarios.scenario import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Suite
+from vfio_user_xe.emulator.scenarios.scenario import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Suite
 
 MARKS = {PASS: "pass", FAIL: "FAIL", EXPECTED_FAIL: "known", NOT_APPLICABLE: "n/a "}
 

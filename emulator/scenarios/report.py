@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from emulator.ledger import CONTROL, DEVICE_LINK, KERNEL, STALE
-from emulator.options import format_size
-from emulator.scenarios.output import plain
-from emulator.scenarios.run import Event, Run
-from emulator.scenarios.scenario import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Suite
+from vfio_user_xe.emulator.fabric.ledger import CONTROL, DEVICE_LINK, KERNEL, STALE
+from vfio_user_xe.emulator.model.options import format_size
+from vfio_user_xe.emulator.scenarios.output import plain
+from vfio_user_xe.emulator.scenarios.run import Event, Run
+from vfio_user_xe.emulator.scenarios.scenario import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Suite
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8882; --good: #2a7d3b; --bad: #b3261e; --warn: #9a6700; --dim: #6b7280; }

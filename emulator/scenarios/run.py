@@ -30,7 +30,7 @@ class Event:
 
 @dataclass
 class Run:
-    """What a scenario writes down. Its verdict is what it raises; see `emulator.scenarios.scenario`."""
+    """What a scenario writes down. Its verdict is what it raises; see `vfio_user_xe.emulator.scenarios.scenario`."""
 
     lab: Any
     events: list[Event] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Run:
 
     def check(self, condition: object, otherwise: str) -> None:
         """Fail the scenario unless `condition`."""
-        from emulator.scenarios.scenario import Failed
+        from vfio_user_xe.emulator.scenarios.scenario import Failed
 
         if not condition:
             self.note(otherwise, good=False)
@@ -88,14 +88,14 @@ class Run:
 
     def known(self, defect: str, evidence: str) -> None:
         """End the scenario: it met a defect that the suite knows."""
-        from emulator.scenarios.scenario import KnownDefect
+        from vfio_user_xe.emulator.scenarios.scenario import KnownDefect
 
         self.note(f"{defect}: {evidence}", good=False)
         raise KnownDefect(defect, evidence)
 
     def not_applicable(self, reason: str) -> None:
         """End the scenario: there is nothing to be tested here."""
-        from emulator.scenarios.scenario import NotApplicable
+        from vfio_user_xe.emulator.scenarios.scenario import NotApplicable
 
         raise NotApplicable(reason)
 

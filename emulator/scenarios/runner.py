@@ -9,12 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from emulator.control import CommandError
-from emulator.guest import GuestError, Kernel
-from emulator.lab import Lab, open_lab
-from emulator.options import unknown
-from emulator.scenarios.run import Run
-from emulator.scenarios.scenario import (
+from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.guest import GuestError, Kernel
+from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.scenario import (
     EXPECTED_FAIL,
     FAIL,
     NOT_APPLICABLE,
@@ -27,6 +26,7 @@ from emulator.scenarios.scenario import (
     Setup,
     Suite,
 )
+from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 _OWN_KERNEL_BOOT = 300.0
 """Seconds: a kernel with lockdep and KASAN needs more than a minute without KVM, and more on a busy machine."""

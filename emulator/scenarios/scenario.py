@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emulator.guest.environment import Environment
-from emulator.scenarios.run import Run
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.scenarios.run import Run
 
 PASS, FAIL, EXPECTED_FAIL, NOT_APPLICABLE = "pass", "fail", "expected-fail", "not-applicable"
 
@@ -34,7 +34,7 @@ class NotApplicable(Exception):
 class Setup:
     """A machine that scenarios share: they run in one guest, one after the other, as long as it is healthy.
 
-    `serve` are arguments of `vfio-user-xe serve`, `machine` keyword arguments of `emulator.lab.open_lab`. `prepare(lab)`
+    `serve` are arguments of `vfio-user-xe serve`, `machine` keyword arguments of `vfio_user_xe.emulator.testing.lab.open_lab`. `prepare(lab)`
     is called in the booted guest; what it returns is handed to each scenario. A failure in it fails the scenario.
     """
 

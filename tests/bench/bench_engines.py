@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from device_models.xe import ppgtt
-from device_models.xe.ppgtt import PpgttSpace
-from emulator.executor import Executor
 from tests.unit.xe.engines.lab import BATCH_VA, DATA_VA, END, PPHWSP, SEQNO, WA_BB, Job, Lab, sdi, semaphore
 from tests.unit.xe.rig import MIB
+from vfio_user_xe.device_models.xe.memory import ppgtt
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.emulator.model.executor import Executor
 
 COPY_SIZE = 64 * MIB
 SOURCE, TARGET, CLEAR, LONG_BATCH = 256 * MIB, 512 * MIB, 1024 * MIB, 128 * MIB

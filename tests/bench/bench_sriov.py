@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from emulator.lab import Lab
 from tests.guest.test_xe_sriov import DEBUGFS, DEVICE, accounting, card_call, enable, jobs, start_lab
+from vfio_user_xe.emulator.testing.lab import Lab
 
 
 def timed(lab: Lab, command: str) -> float:

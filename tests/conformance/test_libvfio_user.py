@@ -7,12 +7,12 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from emulator.conformance.case import FAIL, Case
-from emulator.conformance.profile import Profile
-from emulator.conformance.runner import Runner, select_cases
 from tests import libvfio_user
 from tests.conformance.served import served
 from tests.conformance.test_server import PROFILE
+from vfio_user_xe.emulator.conformance.case import FAIL, Case
+from vfio_user_xe.emulator.conformance.profile import Profile
+from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
 
 DEFECTS = {
     "stream": (

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from emulator.conformance.case import FAIL, SKIP, Case
-from emulator.conformance.profile import Profile
-from emulator.conformance.runner import Runner, select_cases
 from tests.conformance.served import ServedCard, served
+from vfio_user_xe.emulator.conformance.case import FAIL, SKIP, Case
+from vfio_user_xe.emulator.conformance.profile import Profile
+from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
 
 PROFILE = Path(__file__).with_name("our-server.toml")
 

@@ -18,12 +18,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from emulator.conformance import main, report, run
-from emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Result
-from emulator.conformance.profile import Profile, ProfileError, Scratch
-from emulator.conformance.runner import Runner, ServerGone, load_cases, select_cases
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Connection, Disconnected, Message, encode
+from vfio_user_xe.emulator.conformance import main, report, run
+from vfio_user_xe.emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Result
+from vfio_user_xe.emulator.conformance.profile import Profile, ProfileError, Scratch
+from vfio_user_xe.emulator.conformance.runner import Runner, ServerGone, load_cases, select_cases
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Connection, Disconnected, Message, encode
 
 Behaviour = Callable[[Message], bytes]
 
@@ -117,7 +117,7 @@ def test_error_with_payload_fails() -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("context", "runner"):
-        monkeypatch.setattr(f"emulator.conformance.{module}.RELEASE_TIMEOUT", 0.1)
+        monkeypatch.setattr(f"vfio_user_xe.emulator.conformance.{module}.RELEASE_TIMEOUT", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -161,7 +161,7 @@ def test_server_that_dies_is_noticed_behind_the_case() -> None:
         return _well(message) if not dead or message.id == 0x1234 else b""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
+        patch.setattr("vfio_user_xe.emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
         result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
     assert result.verdict == FAIL
     assert "afterwards the server does not serve a client" in result.detail
@@ -186,7 +186,7 @@ def test_case_that_does_not_apply_is_skipped_with_the_reason() -> None:
 
 
 def test_nobody_listening_is_not_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr("vfio_user_xe.emulator.conformance.context.CONNECT_TIMEOUT", 0.1)
     with pytest.raises(ServerGone, match="does not serve a new client"):
         run(str(tmp_path / "nothing.sock"))
 
@@ -197,7 +197,7 @@ MORTAL = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from tests.conformance import test_suite as suite
-from emulator.vfio_user.client import Connection, Disconnected
+from vfio_user_xe.emulator.vfio_user.client import Connection, Disconnected
 import socket
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[2])
@@ -256,7 +256,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_rest_is_counted(monkeypatch:
         dead = dead or message.command == 0xFFFF
         return b"" if dead else _well(message)
 
-    monkeypatch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("vfio_user_xe.emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
     lines: list[str] = []
     with _server(behaviour) as path:
         assert main(path, cases=["framing.command_65535*", "info.*"], echo=lines.append) == 1
@@ -266,7 +266,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_rest_is_counted(monkeypatch:
 
 def test_a_server_that_was_started_does_not_outlive_a_suite_that_is_killed(mortal: tuple[str, str]) -> None:
     path, start = mortal
-    program = [sys.executable, "-m", "emulator", "conformance", "--socket", path, "--start", start]
+    program = [sys.executable, "-m", "vfio_user_xe.emulator", "conformance", "--socket", path, "--start", start]
     with subprocess.Popen([*program, "--case", "info.*"], stdout=subprocess.PIPE) as suite:
         assert suite.stdout is not None
         suite.stdout.readline()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import Kernel, locate
-from emulator.guest.initramfs import Contents, initramfs
-from emulator.guest.vmlinux import unpacked
 from tests.guest.lab import Lab, open_lab, program
+from vfio_user_xe.emulator.guest import Kernel, locate
+from vfio_user_xe.emulator.guest.initramfs import Contents, initramfs
+from vfio_user_xe.emulator.guest.vmlinux import unpacked
 
 ENVIRONMENT = "VFIO_USER_XE_NESTED"
 pytestmark = [

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import GuestError, GuestSpec
-from emulator.guest.blocking import BlockingGuest
-from emulator.guest.served import ServedCard
 from tests.guest.lab import open_lab
+from vfio_user_xe.emulator.guest import GuestError, GuestSpec
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.served import ServedCard
 
 pytestmark = pytest.mark.guest
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator.vfio_user.control_client import ControlClient
 from tests.guest.lab import Lab, open_lab, program
 from tests.guest.test_sriov import _STUB, PF
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 pytestmark = pytest.mark.guest
 

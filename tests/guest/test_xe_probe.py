@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from emulator.guest import Kernel, locate
-from emulator.vfio_user.control_client import ControlClient
 from tests.guest.lab import Lab, open_lab, program
+from vfio_user_xe.emulator.guest import Kernel, locate
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 pytestmark = pytest.mark.guest
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from emulator.vfio_user.control_client import ControlClient
 from tests.guest.lab import Lab, open_lab, program
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 

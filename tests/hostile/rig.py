@@ -14,10 +14,10 @@ from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from device_models.xe.guc import klv
-from emulator.lab import LiveCard, open_card
-from emulator.vfio_user.client import Client
 from tests.unit.xe.guc_driver import GucDriver
+from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.emulator.testing.lab import LiveCard, open_card
+from vfio_user_xe.emulator.vfio_user.client import Client
 
 MIB = 1 << 20
 BLOCK = 2 * MIB

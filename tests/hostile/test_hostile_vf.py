@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.guc import klv
 from tests.hostile.rig import (
     BLOCK,
     BUFFERS,
@@ -26,6 +25,7 @@ from tests.hostile.rig import (
     store,
 )
 from tests.unit.xe.guc_driver import DOORBELL
+from vfio_user_xe.device_models.xe.guc import klv
 
 START = STARTS[1]
 VICTIM = STARTS[2]

@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emulator.cli import app
-from emulator.conformance import device
-from emulator.conformance.case import FAIL
-from emulator.conformance.driver import Driver
-from emulator.conformance.profile import Profile
-from emulator.conformance.runner import Runner, select_cases
-from emulator.recording import RecordingError, redact, replay
-from emulator.recording import format as rec
-from emulator.recording.format import Event, Recording
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, RequestError
 from tests.conformance.served import served
+from vfio_user_xe.emulator.cli.main import app
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.conformance.case import FAIL
+from vfio_user_xe.emulator.conformance.driver import Driver
+from vfio_user_xe.emulator.conformance.profile import Profile
+from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
+from vfio_user_xe.emulator.recording import RecordingError, redact, replay
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.format import Event, Recording
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, RequestError
 
 BASE = 0x1000_0000
 SECRET = bytes(range(256)) * 4

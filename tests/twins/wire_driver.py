@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from emulator.lab import CONFIG, LiveCard
 from tests.unit.xe.guc_driver import GucDriver, Message
+from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard
 
 MIB = 1 << 20
 BLOCK = 2 * MIB

@@ -14,13 +14,24 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from emulator.guest.channel import Result as Output
-from emulator.guest.errors import BootFailed
-from emulator.scenarios import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Scenario, Setup, Suite, cli, runner
-from emulator.scenarios.output import as_dict, evidence, junit, line, summary, table
-from emulator.scenarios.report import html
-from emulator.scenarios.run import Run
-from emulator.scenarios.runner import Runner, grouped, select
+from vfio_user_xe.emulator.cli import scenario as cli
+from vfio_user_xe.emulator.guest.channel import Result as Output
+from vfio_user_xe.emulator.guest.errors import BootFailed
+from vfio_user_xe.emulator.scenarios import (
+    EXPECTED_FAIL,
+    FAIL,
+    NOT_APPLICABLE,
+    PASS,
+    Result,
+    Scenario,
+    Setup,
+    Suite,
+    runner,
+)
+from vfio_user_xe.emulator.scenarios.output import as_dict, evidence, junit, line, summary, table
+from vfio_user_xe.emulator.scenarios.report import html
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
 
 VRAM_MAP = {"size": 1 << 30, "vfs": {"vf1": [{"gdpa": 0, "dpa": 1 << 29, "size": 2 << 20}]}}
 

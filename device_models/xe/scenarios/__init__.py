@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from device_models.xe.scenarios import controls, elsewhere, paths, provisioning, resets, revocation
-from device_models.xe.scenarios.bench import programs
-from device_models.xe.scenarios.world import DEFECTS, REPORTS, SCENARIOS, account
-from emulator.scenarios.scenario import Suite
+from vfio_user_xe.device_models.xe.scenarios import controls, elsewhere, paths, provisioning, resets, revocation
+from vfio_user_xe.device_models.xe.scenarios.bench import programs
+from vfio_user_xe.device_models.xe.scenarios.world import DEFECTS, REPORTS, SCENARIOS, account
+from vfio_user_xe.emulator.scenarios.scenario import Suite
 
 __all__ = ["DMABUF", "controls", "elsewhere", "paths", "provisioning", "resets", "revocation"]
 

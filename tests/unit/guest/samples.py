@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from emulator.guest.environment import LIBRARIES, LOADER, Environment, Manifest, Qemu
+from vfio_user_xe.emulator.guest.environment import LIBRARIES, LOADER, Environment, Manifest, Qemu
 
 RELEASE = "7.0.0-test"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import apt, cache, environment
-from emulator.guest.apt import Package
-from emulator.guest.errors import FetchFailed, MissingEnvironment
-from emulator.guest.progress import Progress, Silent
+from vfio_user_xe.emulator.guest import apt, cache, environment
+from vfio_user_xe.emulator.guest.apt import Package
+from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.guest.progress import Progress, Silent
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_the_cache_is_where_the_xdg_specification_says(tmp_path: Path, monkeypat
 HOLD = """
 import sys, time
 from pathlib import Path
-from emulator.guest import cache
+from vfio_user_xe.emulator.guest import cache
 with cache.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from emulator.guest.igt_expectations import Expectation, Expectations
-from emulator.guest.igt_report import append_result, junit, read_results, summary, table
-from emulator.guest.igt_results import SubtestResult
-from emulator.guest.igt_suite import SuiteError
+from vfio_user_xe.emulator.suites.igt.expectations import Expectation, Expectations
+from vfio_user_xe.emulator.suites.igt.report import append_result, junit, read_results, summary, table
+from vfio_user_xe.emulator.suites.igt.results import SubtestResult
+from vfio_user_xe.emulator.suites.igt.suite import SuiteError
 
 EXPECTATIONS = Expectations((Expectation(("xe_query@pxp",), ("skip",), "hardware", "no PXP"),))
 RESULTS = [

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from emulator.guest.igt_results import (
+from vfio_user_xe.emulator.suites.igt.results import (
     CRASH,
     FAIL,
     PASS,

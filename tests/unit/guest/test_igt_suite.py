@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest.igt_expectations import BETTER, EXPECTED, UNEXPECTED, Expectations
-from emulator.guest.igt_results import SubtestResult
-from emulator.guest.igt_suite import Suite, SuiteError
+from vfio_user_xe.emulator.suites.igt.expectations import BETTER, EXPECTED, UNEXPECTED, Expectations
+from vfio_user_xe.emulator.suites.igt.results import SubtestResult
+from vfio_user_xe.emulator.suites.igt.suite import Suite, SuiteError
 
 SUITE = """
 [guest]

@@ -8,8 +8,8 @@ import sys
 import pytest
 import trio
 
-from emulator.guest.process import Process, describe_exit
 from tests.unit.guest.samples import eventually, runs
+from vfio_user_xe.emulator.guest.process import Process, describe_exit
 
 
 def test_output_and_exit_code_are_kept() -> None:
@@ -59,7 +59,7 @@ def test_closing_kills_the_whole_process_group() -> None:
 
 PARENT = """
 import sys, threading, time
-from emulator.guest.process import Process
+from vfio_user_xe.emulator.guest.process import Process
 process = Process(["sleep", "1000"], {})
 print(process.pid, flush=True)
 time.sleep(1000)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from emulator.pci.ecam import AccessError
-from emulator.vfio_user import qtest
-from emulator.vfio_user.qtest import QtestPeer
+from vfio_user_xe.emulator.pci.ecam import AccessError
+from vfio_user_xe.emulator.vfio_user import qtest
+from vfio_user_xe.emulator.vfio_user.qtest import QtestPeer
 
 
 class FakeQemu:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from device_models.xe import battlemage
-from emulator.card import Card, CardConfig
-from emulator.registers import Register
 from tests.unit.xe.guc_driver import GucDriver
+from vfio_user_xe.device_models.xe import card as battlemage
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.model.registers import Register
 
 PRESENT_VRAM = 3
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from device_models.xe import ppgtt
-from device_models.xe.address_space import GgttSpace
-from device_models.xe.ggtt import DEVICE_MEMORY, GGTT_PTES_SIZE, PRESENT, VFID_SHIFT, Ggtt
-from device_models.xe.ppgtt import PpgttSpace
-from device_models.xe.vram import Vram
-from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
-from emulator.memory import Memory
-from emulator.observe.trace import Tracer
-from plugins.iov import Iov
+from vfio_user_xe.device_models.xe.memory import ppgtt
+from vfio_user_xe.device_models.xe.memory.address_space import GgttSpace
+from vfio_user_xe.device_models.xe.memory.ggtt import DEVICE_MEMORY, GGTT_PTES_SIZE, PRESENT, VFID_SHIFT, Ggtt
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.observe.trace import Tracer
+from vfio_user_xe.plugins.iov import Iov
 
 MIB = 1 << 20
 VRAM_SIZE = 64 * MIB

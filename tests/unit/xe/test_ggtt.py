@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from device_models.xe.ggtt import GGTT_PTES_SIZE, Ggtt, TranslationFault
-from emulator.interconnect import Space
-from emulator.memory import Memory
+from vfio_user_xe.device_models.xe.memory.ggtt import GGTT_PTES_SIZE, Ggtt, TranslationFault
+from vfio_user_xe.emulator.fabric.interconnect import Space
+from vfio_user_xe.emulator.model.memory import Memory
 
 
 @pytest.fixture(scope="module")

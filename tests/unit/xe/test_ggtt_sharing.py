@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.ggtt import GGTT_PTES_SIZE, VFID_SHIFT, Ggtt
-from device_models.xe.ggtt_sharing import GgttSharing, TrappedGgtt
+from vfio_user_xe.device_models.xe.memory.ggtt import GGTT_PTES_SIZE, VFID_SHIFT, Ggtt
+from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing, TrappedGgtt
 
 MIB = 1 << 20
 START, SIZE = 64 * MIB, 4 * MIB

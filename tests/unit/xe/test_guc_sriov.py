@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.guc import klv
 from tests.unit.xe.guc_driver import GucDriver
+from vfio_user_xe.device_models.xe.guc import klv
 
 SUCCESS = 0xF0000000
 VF_START, VF_SIZE = 0x40000000, 0x10000000

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from device_models.xe import inspect
-from device_models.xe.lmem_cfg import LMEM_CFG, LMEM_EN
-from emulator.control import CommandError, Control
-from emulator.observe.trace import Tracer
 from tests.unit.xe.conftest import Bench
+from vfio_user_xe.device_models.xe import inspect
+from vfio_user_xe.device_models.xe.soc.lmem_cfg import LMEM_CFG, LMEM_EN
+from vfio_user_xe.emulator.control.dispatch import CommandError, Control
+from vfio_user_xe.emulator.observe.trace import Tracer
 
 MIB = 1 << 20
 ROOT, L3, L2, L1, L0 = (n * MIB for n in range(16, 21))

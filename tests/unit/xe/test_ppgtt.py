@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe import address_space, ppgtt
-from device_models.xe.address_space import Extent, TranslationFault
-from device_models.xe.vram import BLOCK_SIZE
-from emulator.interconnect import AccessFault, Space
 from tests.unit.xe.rig import MIB, PageTables, Rig
+from vfio_user_xe.device_models.xe.memory import address_space, ppgtt
+from vfio_user_xe.device_models.xe.memory.address_space import Extent, TranslationFault
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 
 POOL = 40 * MIB
 DM = ppgtt.DEVICE_MEMORY

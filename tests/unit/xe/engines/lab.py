@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from device_models.xe.address_space import Fault, TranslationFault
-from device_models.xe.engines import Context, Engine, Engines
-from device_models.xe.profile import COPY, main_gt_engines, media_gt_engines
-from emulator.registers import PF, VF, RegisterFile
 from tests.unit.xe.rig import MIB, PageTables, Rig
+from vfio_user_xe.device_models.xe.engines import Context, Engine, Engines
+from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
+from vfio_user_xe.device_models.xe.profiles.profile import COPY, main_gt_engines, media_gt_engines
+from vfio_user_xe.emulator.model.registers import PF, VF, RegisterFile
 
 REGISTERS_SIZE = 4 * MIB
 RING_SIZE = 0x4000

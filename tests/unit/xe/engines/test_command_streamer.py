@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.address_space import AccessFault, TranslationFault
-from device_models.xe.profile import RENDER
 from tests.unit.xe.engines.lab import (
     BATCH_VA,
     DATA_VA,
@@ -27,6 +25,8 @@ from tests.unit.xe.engines.lab import (
     srm,
 )
 from tests.unit.xe.rig import MIB
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
+from vfio_user_xe.device_models.xe.profiles.profile import RENDER
 
 GGTT = 1 << 22
 

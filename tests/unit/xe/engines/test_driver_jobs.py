@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe import ppgtt
-from device_models.xe.profile import COPY, RENDER
 from tests.unit.xe.engines.lab import END, GGTT_BATCH, PPHWSP, SEQNO, WA_BB, Job, Lab
 from tests.unit.xe.rig import MIB
+from vfio_user_xe.device_models.xe.memory import ppgtt
+from vfio_user_xe.device_models.xe.profiles.profile import COPY, RENDER
 
 FIRST_SEQNO = 0xFFFFFF81
 

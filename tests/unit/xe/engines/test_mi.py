@@ -6,9 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.engines import mi_math as alu
-from device_models.xe.profile import COMPUTE, COPY, RENDER
-from emulator.registers import Register
 from tests.unit.xe.engines.lab import (
     BATCH_VA,
     DATA_VA,
@@ -26,6 +23,9 @@ from tests.unit.xe.engines.lab import (
     semaphore,
     srm,
 )
+from vfio_user_xe.device_models.xe.engines import mi_math as alu
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, RENDER
+from vfio_user_xe.emulator.model.registers import Register
 
 GGTT = 1 << 22
 ALL = (1 << 64) - 1
