@@ -39,7 +39,8 @@ from vfio_user_xe.device_models.xe.guc.submission import Submission
 from vfio_user_xe.device_models.xe.guc.tlb import TlbInvalidation
 from vfio_user_xe.device_models.xe.guc.vf import AbsentMediaGuc, VfRequests
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
-from vfio_user_xe.device_models.xe.memory.ggtt import GGTT_PTES_SIZE, Ggtt
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import PTES_SIZE
+from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
 from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing
 from vfio_user_xe.device_models.xe.memory.memory_map import GIB, MIB, MemoryMap
 from vfio_user_xe.device_models.xe.memory.translations import ppgtt_command
@@ -246,7 +247,7 @@ class Battlemage:
 
     def _add(self, card: Card, pci: Function, registers: Gttmmadr, memory: Memory) -> None:
         card.functions.append(pci)
-        ggtt = Ggtt(pci.index, memory.view[GSM_OFFSET : GSM_OFFSET + GGTT_PTES_SIZE])
+        ggtt = Ggtt(pci.index, memory.view[GSM_OFFSET : GSM_OFFSET + PTES_SIZE])
         self.gpu.functions.append(XeFunction(pci.index, pci, registers, ggtt, self.gpu))
 
     def _ggtt_memory(self, name: str) -> Memory:

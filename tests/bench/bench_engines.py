@@ -20,7 +20,7 @@ from statistics import median
 
 from tests.unit.xe.engines.lab import BATCH_VA, DATA_VA, END, PPHWSP, SEQNO, WA_BB, Job, Lab, sdi, semaphore
 from tests.unit.xe.rig import MIB
-from vfio_user_xe.device_models.xe.memory import ppgtt
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.emulator.model.executor import Executor
 

@@ -20,7 +20,7 @@ import pytest
 from tests.hostile.rig import BLOCKS, LMTT, STARTS, Rig, open_rig, store
 from tests.unit.xe.engines.lab import DATA_VA, END, Lab, sdi
 from tests.unit.xe.engines.test_blitter import SOURCE_VA, TARGET_VA, mem_copy
-from vfio_user_xe.device_models.xe.memory import ppgtt
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.options import check_options

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from struct import pack
 
 from vfio_user_xe.device_models.xe.guc import klv
-from vfio_user_xe.device_models.xe.memory.ggtt import PRESENT, VFID_SHIFT
+from vfio_user_xe.device_models.xe.memory.formats import lmtt as lmtt_format
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import PRESENT, VFID_SHIFT
 from vfio_user_xe.device_models.xe.memory.memory_map import GIB, MIB, MemoryMap
 from vfio_user_xe.device_models.xe.profiles.profile import Profile
 from vfio_user_xe.emulator.model.card import CardError
@@ -24,12 +25,10 @@ GGTT_BOTTOM = 16 * MIB
 ALL_CONTEXTS, ALL_DOORBELLS = 65535, 256
 """xe_guc_fwif.h:GUC_ID_MAX, GUC_NUM_DOORBELLS."""
 
-_TABLE = 64 << 10
+_TABLE = lmtt_format.TABLE_SIZE
 _BLOCK = 2 * MIB
-_BLOCKS_PER_LEAF = 16384
 _VRAM_SPARE = 128 * MIB
 """xe_gt_sriov_pf_config.c:pf_get_min_spare_lmem."""
-_VALID = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ class Plan:
         """Divide the card among its VFs. Raises `CardError` when they do not fit."""
         count = profile.total_vfs
         usable = MemoryMap.of(profile.vram, profile.flat_ccs).usable
-        leaves = -(-usable // (_BLOCKS_PER_LEAF * _BLOCK))
+        leaves = -(-usable // (lmtt_format.LEAF_ENTRIES * _BLOCK))
         scratch = usable - _TABLE
         lmtt = scratch - _TABLE * (1 + count * (1 + leaves))
         ggtt = wanted.ggtt or _fair_ggtt(count)
@@ -131,17 +130,17 @@ class Plan:
         return cls(tuple(quotas), lmtt, scratch)
 
     def write_lmtt(self, vram: Memory) -> None:
-        """Write directory, tables and leaf tables of all VFs (`xe_lmtt_ml.c`; formats: `vfio_user_xe.device_models.xe.memory.lmtt`)."""
+        """Write directory, tables and leaf tables of all VFs (`xe_lmtt_ml.c`; `memory/formats/lmtt.py`)."""
         following = self.lmtt + _TABLE
         for quota in self.quotas:
             table, following = following, following + _TABLE
-            _store(vram, self.lmtt + 8 * quota.vfid, pack("<Q", table >> 12 | _VALID))
+            _store(vram, self.lmtt + 8 * quota.vfid, pack("<Q", lmtt_format.encode_pde(table)))
             blocks = range(quota.dpa // _BLOCK, (quota.dpa + quota.vram) // _BLOCK)
-            for index, first in enumerate(range(0, len(blocks), _BLOCKS_PER_LEAF)):
+            for index, first in enumerate(range(0, len(blocks), lmtt_format.LEAF_ENTRIES)):
                 leaf, following = following, following + _TABLE
-                mapped = blocks[first : first + _BLOCKS_PER_LEAF]
-                _store(vram, table + 8 * index, pack("<Q", leaf >> 12 | _VALID))
-                _store(vram, leaf, pack(f"<{len(mapped)}I", *(block << 5 | _VALID for block in mapped)))
+                mapped = blocks[first : first + lmtt_format.LEAF_ENTRIES]
+                _store(vram, table + 8 * index, pack("<Q", lmtt_format.encode_pde(leaf)))
+                _store(vram, leaf, pack(f"<{len(mapped)}I", *(lmtt_format.encode_leaf(block) for block in mapped)))
 
 
 def _fair(total: int, count: int, *, alone: int) -> int:

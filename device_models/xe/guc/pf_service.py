@@ -30,7 +30,7 @@ from vfio_user_xe.device_models.xe.guc.boot import HUC_KERNEL_LOAD_INFO
 from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.guc.pf_provision import Plan, Quota
 from vfio_user_xe.device_models.xe.guc.sriov import EVENT_FLR, EVENT_FLR_DONE, FLR_FINISH, FLR_START
-from vfio_user_xe.device_models.xe.memory.ggtt import DEVICE_MEMORY, PRESENT
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRESENT
 from vfio_user_xe.device_models.xe.soc.lmem_cfg import LmemConfig
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Global GTT: one level of 8-byte entries for 4 GiB, written by the driver at BAR0 + 8 MiB (`xe_ggtt.c`).
+"""Global GTT: 4 GiB of address space, whose entries the driver writes at BAR0 + 8 MiB (`xe_ggtt.c`).
 
 Each function has a window of its own. In the PF's, an entry's VFID field names the function that it belongs to, and
 entries of others do not translate. In a VF's, every entry is the VF's, but only its provisioned range counts.
@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import (
+    ADDRESS_MASK,
+    DEVICE_MEMORY,
+    GGTT_SIZE,
+    PRESENT,
+    PTES_SIZE,
+    VFID_MASK,
+    VFID_SHIFT,
+    vfid_of,
+)
 from vfio_user_xe.emulator.fabric.interconnect import Space
-
-GGTT_SIZE = 1 << 32
-GGTT_PTES_SIZE = GGTT_SIZE // 4096 * 8
-"""Bytes of a full window of entries: 8 MiB."""
-
-PRESENT = 1 << 0
-DEVICE_MEMORY = 1 << 1
-VFID_SHIFT = 2
-VFID_MASK = 0x3FF << VFID_SHIFT
-ADDRESS_MASK = (1 << 52) - (1 << 12)
-"""regs/xe_gtt_defs.h: XE_PAGE_PRESENT, XE_GGTT_PTE_DM, GGTT_PTE_VFID, XE_PAGE_ADDR_MASK."""
 
 VRAM_KIND = "ggtt-vram"
 SYSTEM_KIND = "ggtt-system"
@@ -65,8 +64,8 @@ class Ggtt:
 
     def __init__(self, index: int, ptes: memoryview) -> None:
         """A VF (`index` > 0) starts with nothing provisioned."""
-        if ptes.nbytes != GGTT_PTES_SIZE:
-            raise ValueError(f"GGTT of function {index}: {ptes.nbytes:#x} bytes of entries, not {GGTT_PTES_SIZE:#x}")
+        if ptes.nbytes != PTES_SIZE:
+            raise ValueError(f"GGTT of function {index}: {ptes.nbytes:#x} bytes of entries, not {PTES_SIZE:#x}")
         self.index = index
         self.first = 0
         self.end = 0 if index else _PAGES
@@ -96,7 +95,7 @@ class Ggtt:
             raise self._fault(address, entry, write, "not present")
         # A VF's window is its own, whatever it writes into the field.
         if entry & VFID_MASK and not self.index:
-            raise self._fault(address, entry, write, f"belongs to VF {(entry & VFID_MASK) >> VFID_SHIFT}")
+            raise self._fault(address, entry, write, f"belongs to VF {vfid_of(entry)}")
         return entry
 
     def translate(self, address: int, write: bool = False) -> tuple[str, int, str]:

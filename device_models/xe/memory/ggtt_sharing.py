@@ -9,7 +9,7 @@ when that changes, or when the VF's range does.
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gpu
-from vfio_user_xe.device_models.xe.memory.ggtt import GGTT_PTES_SIZE, GGTT_SIZE, VFID_MASK, VFID_SHIFT
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import GGTT_SIZE, PTES_SIZE, VFID_MASK, VFID_SHIFT
 
 _PTE_SIZE = 8
 
@@ -117,7 +117,7 @@ class TrappedGgtt:
 
     def _entries(self, offset: int) -> memoryview | None:
         ggtt = self._gpu.functions[self._vfid].ggtt
-        if not 0 <= offset < GGTT_PTES_SIZE or not ggtt.first <= offset >> 3 < ggtt.end:
+        if not 0 <= offset < PTES_SIZE or not ggtt.first <= offset >> 3 < ggtt.end:
             return None
         return self._gpu.pf.ggtt.entries if self._sharing.is_shown(self._vfid) else ggtt.entries
 

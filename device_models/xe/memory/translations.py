@@ -10,8 +10,8 @@ from typing import Any
 
 from vfio_user_xe.device_models.xe.function import Gpu
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
-from vfio_user_xe.device_models.xe.memory.ggtt import ADDRESS_MASK
-from vfio_user_xe.device_models.xe.memory.ppgtt import DEVICE_MEMORY, NULL, WRITABLE, Leaf, PpgttSpace
+from vfio_user_xe.device_models.xe.memory.formats.ppgtt import DEVICE_MEMORY, NULL, WRITABLE, Leaf, target
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 
 _SIZES = {12: "4K", 16: "64K", 21: "2M", 30: "1G"}
 
@@ -40,13 +40,14 @@ def _merged(leaves: Iterator[Leaf]) -> Iterator[dict[str, Any]]:
     current: dict[str, Any] | None = None
     attributes = 0
     for address, entry, shift in leaves:
-        target, flags = entry & ADDRESS_MASK & -(1 << shift), entry & ~(ADDRESS_MASK & -(1 << shift))
+        place = target(entry, shift)
+        flags = entry ^ place
         if (
             current is not None
             and flags == attributes
             and _SIZES[shift] == current["pages"]
             and current["va"] + current["size"] == address
-            and (current["address"] + current["size"] == target or entry & NULL)
+            and (current["address"] + current["size"] == place or entry & NULL)
         ):
             current["size"] += 1 << shift
             continue
@@ -59,7 +60,7 @@ def _merged(leaves: Iterator[Leaf]) -> Iterator[dict[str, Any]]:
             "size": 1 << shift,
             "pages": _SIZES[shift],
             "kind": kind,
-            "address": target,
+            "address": place,
             "writable": bool(entry & WRITABLE),
             "entry": entry,
         }

@@ -8,7 +8,7 @@ ones (VRAM) or 0 (GGTT entries) and change nothing, as on hardware, and each acc
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gpu
-from vfio_user_xe.device_models.xe.memory.ggtt import GGTT_PTES_SIZE
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import PTES_SIZE
 from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing, TrappedGgtt
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator
@@ -35,7 +35,7 @@ class Nothing:
 
 def registers_bar(registers: AccessHandler, ggtt: Memory) -> Bar:
     """BAR0: trapped registers and a mapped GGTT window."""
-    return Bar(BAR0_SIZE, handler=registers, memory=ggtt, areas=[(GSM_OFFSET, GGTT_PTES_SIZE)], prefetchable=True)
+    return Bar(BAR0_SIZE, handler=registers, memory=ggtt, areas=[(GSM_OFFSET, PTES_SIZE)], prefetchable=True)
 
 
 def vram_bar(size: int, vram: Memory) -> Bar:

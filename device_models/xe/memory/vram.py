@@ -12,7 +12,8 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 
-from vfio_user_xe.device_models.xe.memory.lmtt import Lmtt, LmttFault
+from vfio_user_xe.device_models.xe.memory.formats.lmtt import LmttFault
+from vfio_user_xe.device_models.xe.memory.lmtt import Lmtt
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
 from vfio_user_xe.emulator.fabric.leases import Shared
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from vfio_user_xe.device_models.xe.memory import ppgtt
 from vfio_user_xe.device_models.xe.memory.address_space import GgttSpace
-from vfio_user_xe.device_models.xe.memory.ggtt import DEVICE_MEMORY, GGTT_PTES_SIZE, PRESENT, VFID_SHIFT, Ggtt
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRESENT, PTES_SIZE, VFID_SHIFT
+from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.device_models.xe.memory.vram import Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
@@ -94,12 +95,12 @@ class Rig:
         self.fabric.interconnects = [Iov(self.card, {}), self.ram]
         self.functions: dict[int, FakeFunction] = {}
         self._next_vram = itertools.count(0x10_0000, 0x10_0000)
-        self._gsm = {0: Memory(GGTT_PTES_SIZE, "gsm")}
+        self._gsm = {0: Memory(PTES_SIZE, "gsm")}
         self.pf = self._function(0)
 
     def vf(self, vfid: int, ggtt: tuple[int, int] | None = None) -> FakeFunction:
         if vfid not in self.functions:
-            self._gsm[vfid] = Memory(GGTT_PTES_SIZE, f"gsm-vf{vfid}")
+            self._gsm[vfid] = Memory(PTES_SIZE, f"gsm-vf{vfid}")
             self._function(vfid)
         function = self.functions[vfid]
         if ggtt is not None:

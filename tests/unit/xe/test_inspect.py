@@ -84,7 +84,7 @@ def test_every_level_of_a_ppgtt_is_shown(tables: Bench) -> None:
         ("PPGTT", 3, 0, f"table at {L2:#x}"),
         ("PPGTT", 2, 0, f"table at {L1:#x}"),
         ("PPGTT", 1, 0, f"table at {L0:#x}"),
-        ("PPGTT", 0, 1, "page in system memory at 0x5000, read-only"),
+        ("PPGTT", 0, 1, "4 KiB in system memory at 0x5000, read-only"),
     ]
     assert answer["steps"][4]["at"] == f"pf device {L0 + 8:#x}"
     assert answer["target"] == {"space": "system", "address": 0x5234, "owner": ""}

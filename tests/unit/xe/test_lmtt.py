@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vfio_user_xe.device_models.xe.memory.lmtt import Lmtt, LmttFault
+from vfio_user_xe.device_models.xe.memory.formats.lmtt import LmttFault
+from vfio_user_xe.device_models.xe.memory.lmtt import Lmtt
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
 
 DIRECTORY = 0x10000

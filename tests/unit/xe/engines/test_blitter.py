@@ -10,7 +10,7 @@ import pytest
 from tests.unit.xe.engines.lab import DATA_VA, END, Job, Lab
 from tests.unit.xe.rig import MIB
 from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
-from vfio_user_xe.device_models.xe.memory import ppgtt
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 
 SOURCE_VA, TARGET_VA = 0x10_0000_0000, 0x20_0000_0000
 SOURCE, TARGET = 32 * MIB, 40 * MIB

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.xe.engines.lab import END, Job, Lab
 from tests.unit.xe.rig import MIB
 from vfio_user_xe.device_models.xe.engines import compression
-from vfio_user_xe.device_models.xe.memory import ppgtt
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 
 PLAIN_VA, PACKED_VA, RAW_VA = 0x10_0000_0000, 0x20_0000_0000, 0x30_0000_0000
 PLAIN, PACKED = 32 * MIB, 40 * MIB

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.xe.engines.lab import END, GGTT_BATCH, PPHWSP, SEQNO, WA_BB, Job, Lab
 from tests.unit.xe.rig import MIB
-from vfio_user_xe.device_models.xe.memory import ppgtt
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, RENDER
 
 FIRST_SEQNO = 0xFFFFFF81
@@ -145,7 +145,7 @@ def test_a_migration_through_a_window_whose_entries_it_writes_itself(lab: Lab) -
     for n in range(32):
         job.tables.entry(identity + n * 2 * MIB, 1, n * 2 * MIB | 3 | ppgtt.LARGE | ppgtt.DEVICE_MEMORY)
     job.tables.map(window, 0x3000, system=True)
-    leaf = job.tables.space().describe(window)[-2][1] & ppgtt.ADDRESS_MASK
+    leaf = list(job.tables.space().describe(window))[-1].table
     source = 32 * MIB
     pattern = bytes(range(256)) * 256
     lab.vram.memory.view[source : source + 0x1_0000] = pattern
