@@ -94,10 +94,11 @@ class LiveCard(ServedCard):
         """
         from vfio_user_xe.emulator.conformance import run
         from vfio_user_xe.emulator.conformance.profile import Profile
+        from vfio_user_xe.emulator.results import Verdict
 
         profile = Profile(self.description.card, self.pid, skip=skip or {})
         results = run(self.socket(function), profile, cases=cases)
-        return [f"{result.case.id}: {result.detail}" for result in results if result.verdict == "fail"]
+        return [f"{result.case.label}: {result.reason}" for result in results if result.verdict is Verdict.FAIL]
 
     def disconnect(self) -> None:
         """Close the connection to the control socket; the next `call` opens another."""

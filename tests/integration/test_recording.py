@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 from tests.conformance.served import served
 from vfio_user_xe.emulator.cli.main import app
 from vfio_user_xe.emulator.conformance import device
-from vfio_user_xe.emulator.conformance.case import FAIL
 from vfio_user_xe.emulator.conformance.driver import Driver
 from vfio_user_xe.emulator.conformance.profile import Profile
 from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
 from vfio_user_xe.emulator.recording import RecordingError, redact, replay
 from vfio_user_xe.emulator.recording import format as rec
 from vfio_user_xe.emulator.recording.format import Event, Recording
+from vfio_user_xe.emulator.results import Verdict
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client, RequestError
 
@@ -89,7 +89,9 @@ def test_a_recorded_card_conforms_and_all_that_was_done_to_it_replays(tmp_path: 
     with served(arguments=["--record", str(path)]) as card:
         runner = Runner(card.socket, Profile.load(Path(__file__).parents[1] / "conformance/our-server.toml"))
         cases = select_cases(["dma.*", "irqs.*", "regions.*", "server_dma.*", "reset.*", "reconnect.*"])
-        failed = [f"{result.case.id}: {result.detail}" for result in runner.run(cases) if result.verdict == FAIL]
+        failed = [
+            f"{result.case.label}: {result.reason}" for result in runner.run(cases) if result.verdict is Verdict.FAIL
+        ]
         assert failed == []
     outcome = replay(path)
     assert outcome.difference is None
