@@ -13,10 +13,13 @@ import typer
 
 from vfio_user_xe.emulator.guest import GuestError, Kernel, locate
 from vfio_user_xe.emulator.model.options import unknown
-from vfio_user_xe.emulator.scenarios.output import evidence, junit, line, summary, table
-from vfio_user_xe.emulator.scenarios.report import html
+from vfio_user_xe.emulator.results import Report, Result
+from vfio_user_xe.emulator.results.html import html
+from vfio_user_xe.emulator.results.junit import junit
+from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
+from vfio_user_xe.emulator.scenarios.evidence import as_data, report_of, summary_of
 from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
-from vfio_user_xe.emulator.scenarios.scenario import FAIL, Result, Suite
+from vfio_user_xe.emulator.scenarios.scenario import Suite
 
 GROUP = "vfio_user_xe.scenarios"
 DEFAULT_SUITE = "dmabuf"
@@ -110,21 +113,20 @@ def run(
     except GuestError as error:
         print(f"vfio-user-xe: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    print(f"\n{table(results)}\n\n{summary(results, time.monotonic() - started)}")
-    write(suite, results, junit_file, report, json_file)
-    raise typer.Exit(130 if interrupted else 1 if any(result.verdict == FAIL for result in results) else 0)
+    print(f"\n{verdict_table(results)}\n\n{summary_of(results, time.monotonic() - started)}")
+    whole = report_of(suite, results)
+    write(whole, junit_file, report, json_file)
+    raise typer.Exit(130 if interrupted else int(whole.failed))
 
 
-def write(suite: Suite, results: list[Result], junit_file: Path | None, report: Path | None, data: Path | None) -> None:
+def write(report: Report, junit_file: Path | None, page: Path | None, data: Path | None) -> None:
     """The files that were asked for."""
-    from vfio_user_xe.emulator.scenarios.output import as_dict
-
     if junit_file is not None:
-        junit_file.write_text(junit(suite, results), encoding="utf-8")
-    if report is not None:
-        report.write_text(html(suite, results), encoding="utf-8")
+        junit_file.write_text(junit(report), encoding="utf-8")
+    if page is not None:
+        page.write_text(html(report), encoding="utf-8")
     if data is not None:
-        data.write_text(json.dumps([as_dict(result) for result in results], indent=1), encoding="utf-8")
+        data.write_text(json.dumps([as_data(result) for result in report.results], indent=1), encoding="utf-8")
 
 
 def _explained(suite_name: str, names: list[str]) -> tuple[Suite, list]:  # type: ignore[type-arg]

@@ -6,28 +6,18 @@ A suite is found by its entry point (group `vfio_user_xe.scenarios`); `docs/dmab
 from __future__ import annotations
 
 from vfio_user_xe.emulator.scenarios.scenario import (
-    EXPECTED_FAIL,
-    FAIL,
-    NOT_APPLICABLE,
-    PASS,
     Failed,
     KnownDefect,
     NotApplicable,
-    Result,
     Scenario,
     Setup,
     Suite,
 )
 
 __all__ = [
-    "EXPECTED_FAIL",
-    "FAIL",
-    "NOT_APPLICABLE",
-    "PASS",
     "Failed",
     "KnownDefect",
     "NotApplicable",
-    "Result",
     "Scenario",
     "Setup",
     "Suite",

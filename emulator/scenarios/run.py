@@ -9,23 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from vfio_user_xe.emulator.results import Event
+
 SPLAT = re.compile(
     r"WARNING:|BUG:|KASAN:|UBSAN:|Oops|general protection|possible (recursive|circular)|inconsistent lock state"
     r"|refcount_t:|blocked (for more than|on a)|kernel panic|use-after-free|sleeping function called"
 )
 """What a kernel says when it found something wrong with itself."""
-
-
-@dataclass
-class Event:
-    """Something that happened, `start` and `seconds` relative to the run's beginning; `good` None: no judgement."""
-
-    start: float
-    seconds: float
-    text: str
-    good: bool | None = None
-    depth: int = 0
-    """How many steps it is part of."""
 
 
 @dataclass
@@ -39,6 +29,8 @@ class Run:
     shown: list[str] = field(default_factory=list)
     """The facts that explain the verdict: a terminal shows them too."""
     kernel_log: list[str] = field(default_factory=list)
+    records: dict[str, Any] = field(default_factory=dict)
+    """What the card told when the scenario had ended, by command, and the suite's accounts."""
     excused: list[re.Pattern[str]] = field(default_factory=list)
     depth: int = 0
     """How many steps are going on."""

@@ -86,7 +86,7 @@ def test_what_the_command_says_agrees_with_what_it_writes(outcome: Outcome) -> N
     for result in known:
         assert result["defect"] in DMABUF.defects
         assert result["defect"] in outcome.report
-    assert outcome.report.count("<details class=run") == len(CHOSEN)
+    assert outcome.report.count('<details class="run"') == len(CHOSEN)
 
 
 def test_a_blocked_reset_is_explained_by_where_it_blocks_and_what_frees_it(outcome: Outcome) -> None:
