@@ -12,9 +12,10 @@ import typer
 from vfio_user_xe.emulator.guest import environment as environments
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.served import ServedCardError
-from vfio_user_xe.emulator.suites.igt.expectations import UNEXPECTED, Expectations
+from vfio_user_xe.emulator.results.junit import junit
+from vfio_user_xe.emulator.suites.igt.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
-from vfio_user_xe.emulator.suites.igt.report import junit, read_results, summary, table
+from vfio_user_xe.emulator.suites.igt.report import read_results, report_of, summary, table
 from vfio_user_xe.emulator.suites.igt.results import subtest_name
 from vfio_user_xe.emulator.suites.igt.runner import IgtRun, plan, run_igt
 from vfio_user_xe.emulator.suites.igt.suite import Suite, SuiteError
@@ -162,10 +163,11 @@ def _function(name: str | None) -> str | None:
 
 def _results(output: Path, expectations: Expectations, junit_file: Path | None) -> int:
     """Print and write the results in `output`; returns the exit code they deserve."""
-    results = read_results(output / "results.jsonl")
-    if results:
-        print(f"\n{table(results)}\n")
-    print(summary(results, expectations))
+    seen = read_results(output / "results.jsonl")
+    judged = report_of(seen, expectations)
+    if seen:
+        print(f"\n{table(judged)}\n")
+    print(summary(seen, judged, expectations))
     if junit_file is not None:
-        junit_file.write_bytes(junit(results, expectations))
-    return int(not results or any(expectations.judge(result) == UNEXPECTED for result in results))
+        junit_file.write_text(junit(judged), "utf-8")
+    return int(not seen or judged.failed)

@@ -22,14 +22,10 @@ from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.qemu import Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import device_arguments
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
+from vfio_user_xe.emulator.results import Outcome
 from vfio_user_xe.emulator.suites.igt.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt.package import PROGRAMS, IgtBuild, host_programs
 from vfio_user_xe.emulator.suites.igt.results import (
-    IDLE,
-    LOST,
-    PASS,
-    SKIP,
-    TIMEOUT,
     SubtestResult,
     attach_kernel_log,
     read_result,
@@ -151,13 +147,13 @@ class Bench:
             log, healthy = await self._look(guest, result.name)
             attach_kernel_log(result, log, self.run.suite.kernel_log)
         except GuestError as error:
-            result = SubtestResult(test, subtest, LOST, reason=error.message, kernel_log=error.console_tail)
+            result = SubtestResult(test, subtest, Outcome.LOST, reason=error.message, kernel_log=error.console_tail)
             result.seconds = time.monotonic() - started
             running = False
         result.on = self.group.on
-        if result.outcome not in (PASS, SKIP):
+        if result.outcome not in (Outcome.PASS, Outcome.SKIP):
             result.device = await self._device_report()
-        if result.outcome == LOST or running:
+        if result.outcome is Outcome.LOST or running:
             await self.aclose()
         elif not healthy or self.run.suite.kernel_log.says_wedged(log):
             report(f"  {result.name} left the device unusable; binding it anew")
@@ -184,7 +180,7 @@ class Bench:
         except CommandTimeout as error:
             output = error.output.decode(errors="replace")
             result = SubtestResult(
-                test, subtest, TIMEOUT, reason=f"it ran longer than {limit:g} s", output=output[-6000:]
+                test, subtest, Outcome.TIMEOUT, reason=f"it ran longer than {limit:g} s", output=output[-6000:]
             )
             left = await guest.run(f"pidof {shlex.quote(test)}", timeout=_CHECK_TIMEOUT)
             return result, left.returncode == 0
@@ -192,8 +188,8 @@ class Bench:
         after = await self._activity()
         if before is not None and after is not None:
             result.activity = after - before
-            if self.group.active and result.outcome == PASS and not result.activity:
-                result.outcome = IDLE
+            if self.group.active and result.outcome is Outcome.PASS and not result.activity:
+                result.outcome = Outcome.IDLE
                 result.reason = "it passed without any work of the card's engines"
         return result, False
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from vfio_user_xe.emulator.suites.igt.results import OUTCOMES, PASS, SubtestResult
+from vfio_user_xe.emulator.results import Log, Outcome, Result, Verdict
+from vfio_user_xe.emulator.suites.igt.results import SubtestResult
 from vfio_user_xe.emulator.suites.igt.suite import SuiteError, Table, fits
 
 CAUSES = ("hardware", "device", "guest")
@@ -59,7 +60,7 @@ class Expectations:
         for item in table.tables("expect"):
             entry = Expectation(
                 item.texts("tests"),
-                item.texts("result", choices=OUTCOMES),
+                item.texts("result", choices=tuple(Outcome)),
                 item.text("cause", choices=CAUSES),
                 item.text("reason"),
                 item.text("missing", ""),
@@ -81,17 +82,44 @@ class Expectations:
     def judge(self, result: SubtestResult) -> str:
         """`EXPECTED`, `UNEXPECTED` or `BETTER`."""
         entry = self.find(result.name, result.on)
-        allowed = entry.results if entry is not None else (PASS,)
+        allowed = entry.results if entry is not None else (Outcome.PASS,)
         if result.outcome in allowed:
             return EXPECTED
-        return BETTER if result.outcome == PASS else UNEXPECTED
+        return BETTER if result.outcome is Outcome.PASS else UNEXPECTED
 
     def as_on_hardware(self, result: SubtestResult) -> bool:
         """Whether it passed, or ended as it does on real hardware too."""
         entry = self.find(result.name, result.on)
-        if result.outcome == PASS:
+        if result.outcome is Outcome.PASS:
             return True
         return entry is not None and entry.cause == "hardware" and result.outcome in entry.results
+
+    def result(self, seen: SubtestResult) -> Result:
+        """What was seen of a subtest, judged."""
+        entry = self.find(seen.name, seen.on)
+        judged = self.judge(seen)
+        if judged == UNEXPECTED:
+            verdict = Verdict.FAIL
+        elif seen.outcome is Outcome.PASS:
+            verdict = Verdict.PASS
+        else:
+            verdict = Verdict.SKIP if seen.outcome is Outcome.SKIP else Verdict.EXPECTED_FAIL
+        logs = (
+            Log("What the card noticed", seen.device),
+            Log("Kernel log", seen.kernel_log),
+            Log("Output", seen.output, output=True),
+        )
+        return Result(
+            seen.case,
+            verdict,
+            seen.reason,
+            seen.seconds,
+            outcome=seen.outcome,
+            excuse=entry.reason if entry is not None and verdict is not Verdict.FAIL else "",
+            better=judged == BETTER,
+            properties={"on": seen.on, "test": seen.test},
+            evidence=[log for log in logs if log.text],
+        )
 
     def unused(self, results: Iterable[SubtestResult]) -> list[Expectation]:
         """Entries that decide none of `results`."""

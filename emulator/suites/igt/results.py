@@ -11,21 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-PASS = "pass"
-WARN = "warn"
-"""It passed, and the kernel's log has a line that a healthy driver does not write."""
-IDLE = "idle"
-"""It passed, and was to make the device work, which it did not: such a pass proves nothing."""
-SKIP = "skip"
-FAIL = "fail"
-CRASH = "crash"
-TIMEOUT = "timeout"
-LOST = "lost"
-"""The guest did not survive it: panic, reboot or QEMU's end."""
+from vfio_user_xe.emulator.results import Case, Outcome
 
-OUTCOMES = (PASS, WARN, IDLE, SKIP, FAIL, CRASH, TIMEOUT, LOST)
-
-_EXIT_CODES = {0: PASS, 77: SKIP, 79: FAIL, 98: FAIL, 112: FAIL}
+_EXIT_CODES = {0: Outcome.PASS, 77: Outcome.SKIP, 79: Outcome.FAIL, 98: Outcome.FAIL, 112: Outcome.FAIL}
 _KEPT_OUTPUT = 6000
 _KEPT_REASON = 600
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -33,9 +21,9 @@ _RESULT = re.compile(r"^(Dynamic subtest|Subtest) (\S+): ([A-Z-]+) \((?:[0-9.]+)
 _SIMPLE_RESULT = re.compile(r"^(SUCCESS|SKIP|FAIL) \([0-9.]+s\)", re.MULTILINE)
 _MARKS = re.compile(r"\[IGT\]|drm_dp_|^\s*$")
 _REASONS = {
-    SKIP: re.compile(r"Test requirement not met in function .*", re.DOTALL),
-    FAIL: re.compile(r"(?:Test assertion failure function|Test abort in function) .*", re.DOTALL),
-    CRASH: re.compile(r"Received signal .*"),
+    Outcome.SKIP: re.compile(r"Test requirement not met in function .*", re.DOTALL),
+    Outcome.FAIL: re.compile(r"(?:Test assertion failure function|Test abort in function) .*", re.DOTALL),
+    Outcome.CRASH: re.compile(r"Received signal .*"),
 }
 # After a failed assertion IGT prints a stack, and everything the subtest logged, between these.
 _END_OF_REASON = re.compile(r"^(Stack trace:|Subtest |Dynamic subtest |\*\*\*\*|Starting |SKIP|FAIL)", re.MULTILINE)
@@ -43,7 +31,7 @@ _END_OF_REASON = re.compile(r"^(Stack trace:|Subtest |Dynamic subtest |\*\*\*\*|
 
 @dataclass
 class SubtestResult:
-    """One subtest's run. `subtest` is "" for a test that has none; `on` is the function it ran on ("pf", "vf1").
+    """What was seen of one subtest, before it is judged: a line of `results.jsonl`. `subtest` is "" for a test that has none; `on` is the function it ran on ("pf", "vf1").
 
     `seconds` is wall time in the guest, start of the process included.  `output` is the end of what it wrote,
     `kernel_log` what the kernel logged meanwhile, `device` what the card noticed (all empty for a pass); `activity` is how many memory
@@ -52,7 +40,7 @@ class SubtestResult:
 
     test: str
     subtest: str
-    outcome: str
+    outcome: Outcome
     on: str = "pf"
     seconds: float = 0.0
     reason: str = ""
@@ -77,9 +65,19 @@ class SubtestResult:
         known = {item.name for item in fields(SubtestResult)}
         if not isinstance(data, dict) or not {"test", "subtest", "outcome"} <= set(data) <= known:
             raise ValueError("not the result of a subtest")
-        if data["outcome"] not in OUTCOMES:
-            raise ValueError(f"{data['outcome']!r} is no outcome (allowed: {', '.join(OUTCOMES)})")
-        return SubtestResult(**data)
+        if data["outcome"] not in list(Outcome):
+            raise ValueError(f"{data['outcome']!r} is no outcome (allowed: {', '.join(Outcome)})")
+        return SubtestResult(**data | {"outcome": Outcome(data["outcome"])})
+
+    @property
+    def case(self) -> Case:
+        """The subtest as results name it."""
+        return Case(
+            suite=f"{self.test} ({self.on})",
+            group=f"igt.{self.on}.{self.test}",
+            name=self.subtest or self.test,
+            label=self.name,
+        )
 
 
 def subtest_name(test: str, subtest: str) -> str:
@@ -90,25 +88,25 @@ def subtest_name(test: str, subtest: str) -> str:
 def read_result(test: str, subtest: str, returncode: int, output: str) -> SubtestResult:
     """Judge one process that was told to run one subtest. `output` is its stdout and stderr in one."""
     text = _COLOURS.sub("", output)
-    outcome = _EXIT_CODES.get(returncode, CRASH if returncode > 128 else FAIL)
+    outcome = _EXIT_CODES.get(returncode, Outcome.CRASH if returncode > 128 else Outcome.FAIL)
     results = {(match[1], match[2]): match[3] for match in _RESULT.finditer(text)}
     dynamic = {name: result.lower() for (kind, name), result in results.items() if kind == "Dynamic subtest"}
     reason = _reason(outcome, text)
     said = results.get(("Subtest", subtest)) if subtest else _last(_SIMPLE_RESULT.findall(text))
     if returncode == 79:
         reason = "the test says that it has no such subtest"
-    elif outcome == PASS and said != "SUCCESS":
-        outcome = FAIL
+    elif outcome is Outcome.PASS and said != "SUCCESS":
+        outcome = Outcome.FAIL
         reason = f"exit code 0, but the test wrote {said or 'no result'}"
-    elif not reason and outcome in (FAIL, CRASH):
-        reason = f"exit code {returncode}" if outcome == FAIL else f"killed by signal {returncode - 128}"
+    elif not reason and outcome in (Outcome.FAIL, Outcome.CRASH):
+        reason = f"exit code {returncode}" if outcome is Outcome.FAIL else f"killed by signal {returncode - 128}"
     return SubtestResult(
         test,
         subtest,
         outcome,
         reason=reason,
         dynamic=dynamic,
-        output="" if outcome == PASS else text[-_KEPT_OUTPUT:],
+        output="" if outcome is Outcome.PASS else text[-_KEPT_OUTPUT:],
     )
 
 
@@ -145,10 +143,10 @@ class KernelLog:
 def attach_kernel_log(result: SubtestResult, log: str, rules: KernelLog) -> None:
     """Keep the log with everything that is no plain pass; a pass with complaints becomes a `warn`."""
     complaints = rules.complaints(log)
-    if result.outcome == PASS and complaints:
-        result.outcome = WARN
+    if result.outcome is Outcome.PASS and complaints:
+        result.outcome = Outcome.WARN
         result.reason = complaints[0].strip()[:_KEPT_REASON]
-    if result.outcome not in (PASS, SKIP):
+    if result.outcome not in (Outcome.PASS, Outcome.SKIP):
         lines = [line for line in log.splitlines() if not _MARKS.search(line)]
         result.kernel_log = "\n".join(lines)[-_KEPT_OUTPUT:]
 
@@ -161,7 +159,7 @@ def _last(found: Sequence[str]) -> str | None:
     return found[-1] if found else None
 
 
-def _reason(outcome: str, text: str) -> str:
+def _reason(outcome: Outcome, text: str) -> str:
     pattern = _REASONS.get(outcome)
     match = pattern.search(text) if pattern is not None else None
     if match is None:

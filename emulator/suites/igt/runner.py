@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from vfio_user_xe.emulator.guest import environment as environments
+from vfio_user_xe.emulator.results.text import counted_line
 from vfio_user_xe.emulator.suites.igt.bench import Bench, DeviceNotReady, IgtRun, Report
-from vfio_user_xe.emulator.suites.igt.expectations import BETTER, UNEXPECTED
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
 from vfio_user_xe.emulator.suites.igt.report import append_result, read_results
 from vfio_user_xe.emulator.suites.igt.results import SubtestResult, subtest_name
@@ -104,7 +104,7 @@ async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
                 result = await bench.run_subtest(test, subtest, report)
                 results[result.name, result.on] = result
                 append_result(file, result)
-                report(_line(number, total, result, run.expectations.judge(result)))
+                report(counted_line(number, total, run.expectations.result(result)))
     return list(results.values())
 
 
@@ -113,10 +113,3 @@ def _spread(items: Sequence[str], count: int) -> list[str]:
     if not count or len(items) <= count:
         return list(items)
     return [items[index * len(items) // count] for index in range(count)]
-
-
-def _line(number: int, total: int, result: SubtestResult, verdict: str) -> str:
-    mark = {UNEXPECTED: "  <- not explained", BETTER: "  <- better than expected"}.get(verdict, "")
-    width = len(str(total))
-    line = f"[{number:{width}}/{total}] {result.outcome:7} {result.seconds:6.1f} s  {result.name}{mark}"
-    return f"{line}\n      {result.reason}" if verdict == UNEXPECTED and result.reason else line
