@@ -56,13 +56,11 @@ def fetch_kernel(series: str, *, progress: Progress | None = None) -> Kernel:
         return found
     report = progress if progress is not None else Progress()
     folder = kernels_dir()
-    with cache.lock(folder / "lock", lambda: report.step("another process is fetching a kernel; waiting for it")):
+    waiting = "another process is fetching a kernel; waiting for it"
+    with report, cache.lock(folder / "lock", lambda: report.step(waiting)):
         if (found := find_kernel(series, environment)) is not None:
             return found
-        try:
-            release = _fetch(series, folder, report)
-        finally:
-            report.end()
+        release = _fetch(series, folder, report)
     return _kernel(release, environment)
 
 
