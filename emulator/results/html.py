@@ -52,7 +52,7 @@ def _listed(report: Report) -> list[Verdict]:
 @cache
 def _environment() -> jinja2.Environment:
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("vfio_user_xe.emulator.results"),
+        loader=jinja2.PackageLoader(__name__.rpartition(".")[0]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
