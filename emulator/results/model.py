@@ -82,8 +82,9 @@ class Result:
     """What one run of a case came to.
 
     `reason` says why a verdict is no plain pass, `defect` names a known defect, `excuse` is why an expectation accepts an
-    `outcome` that is no pass. `better`: it passed although a failure was expected. `properties` are facts in a few words,
-    such as the kernel. Not safe to change from several threads.
+    `outcome` that is no pass. `better`: it passed although a failure was expected. `properties` say in a few words where it
+    ran (kernel, function, setup): the same case with other properties is not the same test. `figures` are what was
+    measured, in a few words. Not safe to change from several threads.
     """
 
     case: Case
@@ -96,6 +97,7 @@ class Result:
     better: bool = False
     repetition: int = 1
     properties: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)
     evidence: list[Evidence] = field(default_factory=list)
 
     @property
@@ -156,7 +158,7 @@ class Report:
     def merge(name: str, reports: Iterable[Report], title: str = "") -> Report:
         """One report of several: the shards of a run, or runs of different suites.
 
-        No result is dropped: one that comes a second time (the same case on the same kernel, function, ...) becomes a
+        No result is dropped: one that comes a second time (the same case with the same properties) becomes a
         further repetition, so that a pass never hides a failure. The reports are left as they are.
         Raises ValueError when two reports explain a defect differently.
         """

@@ -32,13 +32,18 @@ _LEDGER_COUNTS = ("reads", "bytes_read", "writes", "bytes_written", "spans")
 _WAYS = {"zero-copy": "device address", "legacy": "as a PCI device", "stale": "stale translation"}
 
 
-def evidence_of(suite: Suite, run: Run) -> tuple[list[Evidence], dict[str, str]]:
-    """Everything that a run wrote down, in the order in which a report shows it; and figures in a few words by name."""
+def evidence_of(suite: Suite, run: Run) -> list[Evidence]:
+    """Everything that a run wrote down, in the order in which a report shows it. Exhibits that fail are noted in the run."""
     records = run.records
+    exhibits: Sequence[Evidence] = ()
+    try:
+        exhibits = suite.exhibits(records)
+    except Exception as error:  # a suite's mistake may not cost the results of the other scenarios
+        run.note(f"the suite's exhibits failed: {type(error).__name__}: {error}", good=False)
     found: list[Evidence] = [Timeline(run.events)]
     found += [Fact(name, run.facts[name], Role.SHOWN) for name in run.shown]
     found.append(_accesses(records))
-    found += suite.exhibits(records)
+    found += exhibits
     found += [Fact(name, value) for name, value in run.facts.items() if name not in run.shown]
     if ledger := records.get("ledger"):
         found.append(_ledger(ledger))
@@ -46,7 +51,16 @@ def evidence_of(suite: Suite, run: Run) -> tuple[list[Evidence], dict[str, str]]
         found.append(Log(_KERNEL_LOG, "\n".join(run.kernel_log)))
     found.append(Fact(_SPLATS, list(run.splats()), Role.RAW))
     found += [Fact(name, value, Role.RAW) for name, value in records.items()]
-    return found, _accounts(records.get("accounts", {}))
+    return found
+
+
+def figures_of(run: Run) -> dict[str, str]:
+    """The suite's accounts before and after, in words."""
+    said = {}
+    for name, (before, after) in run.records.get("accounts", {}).items():
+        left = "the guest was given up" if after is None else "the same" if after == before else format_size(after)
+        said[name] = f"{format_size(before)} before, afterwards {left}"
+    return said
 
 
 def report_of(suite: Suite, results: Sequence[Result]) -> Report:
@@ -87,15 +101,6 @@ def as_data(result: Result) -> dict[str, Any]:
         _SPLATS: raw.pop(_SPLATS, []),
         **raw,
     }
-
-
-def _accounts(accounts: Mapping[str, Sequence[int | None]]) -> dict[str, str]:
-    """Bytes in use before and after, in words."""
-    said = {}
-    for name, (before, after) in accounts.items():
-        left = "the guest was given up" if after is None else "the same" if after == before else format_size(after)
-        said[name] = f"{format_size(before or 0)} before, afterwards {left}"
-    return said
 
 
 def _accesses(records: Mapping[str, Any]) -> Accesses:

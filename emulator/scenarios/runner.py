@@ -13,7 +13,7 @@ from vfio_user_xe.emulator.control.dispatch import CommandError
 from vfio_user_xe.emulator.guest import GuestError, Kernel
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Result, Verdict
-from vfio_user_xe.emulator.scenarios.evidence import evidence_of
+from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Failed, KnownDefect, NotApplicable, Scenario, Setup, Suite
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
@@ -77,9 +77,8 @@ class Runner:
         result.seconds = time.monotonic() - started
         result.properties = {"setup": scenario.setup.name, "kernel": self._release}
         if run is not None:
-            evidence, figures = evidence_of(self._suite, run)
-            result.evidence += evidence
-            result.properties |= figures
+            result.evidence = evidence_of(self._suite, run)
+            result.figures = figures_of(run)
         if run is not None and (run.spoiled or self._lab is None or not self._lab.usable()):
             self._close()
         return result

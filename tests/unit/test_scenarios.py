@@ -18,7 +18,7 @@ from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.emulator.cli import scenario as cli
 from vfio_user_xe.emulator.guest.channel import Result as Output
 from vfio_user_xe.emulator.guest.errors import BootFailed
-from vfio_user_xe.emulator.results import Result, Verdict
+from vfio_user_xe.emulator.results import Report, Result, Verdict
 from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.json_file import dumps, loads
 from vfio_user_xe.emulator.results.junit import junit
@@ -340,7 +340,7 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
         "resets": [{"owner": "vf1", "began": 2.0, "ended": None, "accesses": []}],
     }
     suite = Suite("tried", [], {}, exhibits=exhibits)
-    result.evidence, _ = evidence_of(suite, run)
+    result.evidence = evidence_of(suite, run)
     page = html(report_of(suite, [result]))
     assert [page.count(f'<div class="path {look}"') for look in ("zero-copy", "legacy", "stale")] == [1, 1, 1]
     assert "3 reads (4 KiB)" in page
@@ -355,6 +355,24 @@ def test_only_the_suite_s_own_records_are_asked_of_the_card(labs: Labs) -> None:
     assert "vram_map" not in as_data(result)
     (result,) = run_all(labs, scenario("1", passes))
     assert as_data(result)["vram_map"] == VRAM_MAP
+
+
+def test_exhibits_that_fail_are_noted_and_cost_no_verdict(labs: Labs) -> None:
+    def broken(records: Any) -> Any:
+        raise KeyError("vfs")
+
+    suite = Suite("tried", [scenario("1", passes), scenario("2", passes)], {}, exhibits=broken)
+    results = Runner(suite, {}).run(suite.scenarios)
+    assert [result.verdict for result in results] == [Verdict.PASS, Verdict.PASS]
+    assert "the suite&#39;s exhibits failed: KeyError: &#39;vfs&#39;" in html(report_of(suite, results))
+
+
+def test_runs_of_one_kernel_merge_as_repetitions_whatever_was_measured(labs: Labs) -> None:
+    counts = iter(range(1 << 20, 5 << 20, 1 << 20))
+    suite = Suite("tried", [scenario("1", passes)], {}, account=lambda prepared: {"VRAM in use": next(counts)})
+    runs = [report_of(suite, Runner(suite, {}).run(suite.scenarios)) for _ in range(2)]
+    assert runs[0].results[0].figures != runs[1].results[0].figures
+    assert [result.repetition for result in Report.merge("all", runs).results] == [1, 2]
 
 
 def test_a_kernel_s_report_cannot_break_junit_page_or_terminal(labs: Labs) -> None:

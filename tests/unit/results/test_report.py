@@ -81,6 +81,7 @@ def rich(text: str) -> Report:
             outcome,
             text,
             properties={"kernel": text, "on": text},
+            figures={text: text},
             evidence=list(found),
         )
         for verdict, defect, outcome in (
