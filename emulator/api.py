@@ -13,6 +13,7 @@ the fixtures of `vfio_user_xe.emulator.testing.pytest_plugin`.
 from __future__ import annotations
 
 from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.control.dispatch import inline
 from vfio_user_xe.emulator.fabric.interconnect import (
     AccessFault,
@@ -38,7 +39,8 @@ from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.faults import FaultPoint, Faults
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory, OutOfBounds
 from vfio_user_xe.emulator.model.registers import MASKED, PF, RO, RW, VF, W1C, W1S, Register, RegisterFile
-from vfio_user_xe.emulator.observe.trace import Channel, Tracer
+from vfio_user_xe.emulator.observe.tap import Tap
+from vfio_user_xe.emulator.observe.trace import Tracer
 from vfio_user_xe.emulator.pci import (
     D3HOT,
     DISABLED,
@@ -120,7 +122,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "AccessFault",
         "DmaError",
     ),
-    "Work, traces, faults": ("Executor", "Channel", "Tracer", "FaultPoint", "Faults"),
+    "Work, time, traces, faults": ("Executor", "CardClock", "Tap", "Tracer", "FaultPoint", "Faults"),
 }
 """The public names, as the reference shows them."""
 
@@ -148,9 +150,9 @@ __all__ = [
     "Bar",
     "Capability",
     "Card",
+    "CardClock",
     "CardConfig",
     "CardError",
-    "Channel",
     "Command",
     "ConfigRegister",
     "ConfigSpace",
@@ -182,6 +184,7 @@ __all__ = [
     "ResizableBar",
     "Space",
     "Sriov",
+    "Tap",
     "Tracer",
     "VendorSpecific",
     "Window",

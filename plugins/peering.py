@@ -8,7 +8,6 @@ at its next access there: a job that was in the middle of it ends. The access af
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,14 +98,15 @@ class PeerMemory:
         """What the peer decodes, as far as it is there."""
         peer = self._peer
         if peer is None or not peer.alive:
-            if time.monotonic() < self._not_before:
+            clock = self._card.clock
+            if clock.seconds() < self._not_before:
                 return []
-            started = time.monotonic()
+            started = clock.seconds()
             try:
                 peer = self._connected()
             except PeerError:
                 # One that hangs costs the executor a long wait: it is asked the more rarely.
-                ended = time.monotonic()
+                ended = clock.seconds()
                 self._not_before = ended + max(_RETRY, 10 * (ended - started))
                 return []
         return peer.bars()

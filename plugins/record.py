@@ -7,7 +7,6 @@ initiator's space, and length in bytes; with `data`, also the bytes in hexadecim
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +27,8 @@ class Record(Wrapper):
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
         super().__init__("record", card, options)
         self.data = bool(options["data"])
-        self._start = time.monotonic()
+        self._clock = card.clock
+        self._start = card.clock.seconds()
         try:
             self._file = open(options["file"], "w", encoding="utf-8")  # noqa: SIM115 - closed when the card stops
         except OSError as exc:
@@ -42,7 +42,7 @@ class Record(Wrapper):
         """Write one access down."""
         entry = window.entry
         record: dict[str, Any] = {
-            "time": round(time.monotonic() - self._start, 6),
+            "time": round(self._clock.seconds() - self._start, 6),
             "initiator": entry.initiator,
             "owner": entry.owner,
             "interconnect": entry.interconnect,

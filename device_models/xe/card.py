@@ -73,7 +73,6 @@ from vfio_user_xe.device_models.xe.topologies import SPLIT, VF_ONLY
 from vfio_user_xe.emulator.model.card import Card, CardError, Option
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.registers import PF, VF
-from vfio_user_xe.emulator.observe.trace import Channel
 from vfio_user_xe.emulator.pci.capabilities import Ari, Capability, DeviceSerialNumber, Msi, PciExpress, PowerManagement
 from vfio_user_xe.emulator.pci.function import FLR, RESET, Function, Identity
 from vfio_user_xe.emulator.pci.sriov import Sriov
@@ -266,7 +265,7 @@ class Battlemage:
         gpu.vram.flat_ccs = memory_map.flat_ccs or None
         gpu.interrupts = Interrupts(gpu, registers)
         pcode = Pcode(registers)
-        Telemetry(registers)
+        Telemetry(registers, gpu.card.clock)
         self.lmem = LmemConfig(gpu, registers)
         resets: list[Any] = [gpu.interrupts, pcode]
         for index in range(len(self.profile.engines)):
@@ -297,8 +296,6 @@ class Battlemage:
         capture = Capture(guc, registers)
         submission = Submission(guc, sriov, capture)
         gt.engines = Engines(gt, submission)
-        commands = self.gpu.card.tracer.channel("cs", "commands that engines execute, disassembled")
-        commands.on_switch.append(lambda on: self._trace_commands(gt, commands if on else None))
         self._add_engine_registers(gt)
         reg_sr.declare(gt, registers)
         frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
@@ -326,13 +323,6 @@ class Battlemage:
         self._pf_registers.add(live)
         for info in gt.infos:
             self._pf_registers.add(hw_engine.registers_of(info, taken))
-
-    @staticmethod
-    def _trace_commands(gt: Gt, channel: Channel | None) -> None:
-        def switch() -> None:
-            gt.engines.trace = channel.emit if channel else None
-
-        gt.gpu.executor.submit(switch)
 
     # Resets.
 

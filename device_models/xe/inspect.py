@@ -1,4 +1,4 @@
-"""Commands of the control socket that look into the card, and the trace of context switches.
+"""Commands of the control socket that look into the card.
 
 `walk`: every level of the page tables between an address and the bytes behind it: PPGTT (`xe_pt.c`), GGTT
 (`xe_ggtt.c`), and for a VF's device addresses LMTT (`xe_lmtt_ml.c`). `activity`: how long engines computed for whom.
@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vfio_user_xe.device_models.xe.engines.context import Context
-from vfio_user_xe.device_models.xe.engines.engine import Engine
-from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 from vfio_user_xe.device_models.xe.function import Gpu, XeFunction
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces, TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats import ggtt, lmtt, ppgtt
@@ -19,7 +16,6 @@ from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.options import unknown
-from vfio_user_xe.emulator.observe.trace import Channel
 
 _GGTT_WINDOW = 8 << 20
 _SPACES = ("ggtt", "ppgtt", "device")
@@ -28,12 +24,10 @@ Step = dict[str, Any]
 
 
 def register(card: Card, gpu: Gpu, lmtt_root: Callable[[], int | None]) -> None:
-    """Add the commands and the trace channel to `card`; `lmtt_root` is LMTT's directory, None while LMTT is off."""
+    """Add the commands to `card`; `lmtt_root` is LMTT's directory, None while LMTT is off."""
     inspector = Inspector(gpu, lmtt_root)
     card.commands["walk"] = inspector.walk
     card.commands["activity"] = inspector.activity
-    channel = card.tracer.channel("engine", "contexts that engines switch in and out")
-    channel.on_switch.append(lambda on: gpu.executor.submit(lambda: _trace_switches(gpu, channel, on)))
 
 
 class Inspector:
@@ -138,31 +132,3 @@ def _step(table: str, level: int, index: int, place: str, entry: int, meaning: s
 
 def _place(space: str | None, address: int, owner: str = "") -> dict[str, Any]:
     return {"space": space or "null", "address": address, "owner": owner}
-
-
-def _trace_switches(gpu: Gpu, channel: Channel, on: bool) -> None:
-    for gt in gpu.gts:
-        for engine in gt.engines.engines:
-            _trace_engine(engine, channel, on)
-
-
-def _trace_engine(engine: Engine, channel: Channel, on: bool) -> None:
-    # Attributes of the instance hide the class's methods while they are there.
-    overrides = vars(engine)
-    for method in ("switch_in", "switch_out"):
-        overrides.pop(method, None)
-    if not on:
-        return
-    plain_in, plain_out = engine.switch_in, engine.switch_out
-
-    def switch_in(context: Context, lrc: Lrc) -> None:
-        channel.emit(context.function.name, "in", {"engine": engine.name, "context": context.guc_id})
-        plain_in(context, lrc)
-
-    def switch_out(*, save: bool = True) -> None:
-        context = engine.context
-        plain_out(save=save)
-        if context is not None:
-            channel.emit(context.function.name, "out", {"engine": engine.name, "context": context.guc_id})
-
-    overrides.update(switch_in=switch_in, switch_out=switch_out)

@@ -17,8 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from vfio_user_xe.emulator.fabric.ledger import Ledger, LedgerEntry
+from vfio_user_xe.emulator.observe.tap import Tap
 
 __all__ = ["AccessFault", "Fabric", "Initiator", "Interconnect", "Ledger", "LedgerEntry", "Space", "Window"]
+
+FABRIC_HELP = "paths to memory, opened and revoked: who, where, whose, by which interconnect"
+"""Of the trace category "fabric"."""
 
 
 class Space:
@@ -147,10 +151,8 @@ class Fabric:
         self.ledger = ledger or Ledger()
         self.on_revoke: list[Callable[[], None]] = []
         """Called after any window was revoked, on the thread that revoked it: translation caches drop what they keep."""
-        self.on_open: Callable[[Window, str, bool], None] | None = None
-        """Told of every window: the interconnect's name, whether it is for writing. For traces."""
-        self.on_taken: Callable[[Window], None] | None = None
-        """Told of every window that is revoked, on the thread that does so. For traces."""
+        self.tap = Tap("fabric", FABRIC_HELP)
+        """Told of every window that is opened or revoked."""
         self._open: dict[tuple[str, str], _OpenWindows] = {}
         self._revocations = 0
 
@@ -188,8 +190,8 @@ class Fabric:
             self._windows_of(initiator.name, space).add(window)
             if revocations == self._revocations:
                 window.entry.opened(self.ledger.now())
-                if self.on_open is not None:
-                    self.on_open(window, interconnect.name, write)
+                if self.tap.on:
+                    self.tap(initiator.name, "window", _described(window, interconnect.name, write))
                 return window
             # Something was revoked meanwhile, and this window may have been resolved before and registered after.
             window.valid = False
@@ -254,8 +256,9 @@ class Fabric:
                 if window.valid and (match is None or match(window)):
                     window.valid = False
                     revoked += 1
-                    if self.on_taken is not None:
-                        self.on_taken(window)
+                    if self.tap.on:
+                        described = _described(window, window.entry.interconnect)
+                        self.tap(window.initiator.name, "revoked", described)
         if revoked:
             for callback in self.on_revoke:
                 callback()
@@ -264,6 +267,20 @@ class Fabric:
     def _windows_of(self, initiator: str, space: str) -> _OpenWindows:
         found = self._open.get((initiator, space))
         return found if found is not None else self._open.setdefault((initiator, space), _OpenWindows())
+
+
+def _described(window: Window, interconnect: str, write: bool | None = None) -> dict[str, str | int]:
+    """A window in a trace; `write` is what it was opened for."""
+    way = {} if write is None else {"for": "write" if write else "read"}
+    return {
+        "space": window.space,
+        "address": window.address,
+        "length": window.length,
+        **way,
+        "kind": window.entry.kind,
+        "interconnect": interconnect,
+        "owner": window.owner,
+    }
 
 
 class _OpenWindows:

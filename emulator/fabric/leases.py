@@ -18,8 +18,9 @@ from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator
+from vfio_user_xe.emulator.fabric.interconnect import FABRIC_HELP, AccessFault, Initiator
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
+from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.decoding import BusDecoder
 from vfio_user_xe.emulator.pci.function import Function
 
@@ -109,8 +110,8 @@ class Leases:
         self._numbers = itertools.count(1)
         self._revocations = 0
         self._resetting: set[str] = set()
-        self.on_event: Callable[[str, Lease], None] | None = None
-        """Told of every lease that is given ("lease") and taken back ("lease revoked"). For traces."""
+        self.tap = Tap("fabric", FABRIC_HELP)
+        """Told of every lease that is given ("lease") and taken back ("lease revoked")."""
         self.decoder = BusDecoder(card.functions)
         self.decoder.on_change.append(self._check)
         card.fabric.on_revoke.append(self._check)
@@ -141,8 +142,8 @@ class Leases:
             with self._lock:
                 self._leases[lease.number] = lease
             if revocations == self._revocations:
-                if self.on_event is not None:
-                    self.on_event("lease", lease)
+                if self.tap.on:
+                    self.tap(lease.function, "lease", lease.as_dict())
                 return lease
             # Something was taken back meanwhile, perhaps between the look at the memory and the entry.
             self.close(lease)
@@ -245,8 +246,8 @@ class Leases:
                 lease.reason = reason
             lease.told(lease)
             told.append(lease)
-            if self.on_event is not None:
-                self.on_event("lease revoked", lease)
+            if self.tap.on:
+                self.tap(lease.function, "lease revoked", lease.as_dict())
         # Never inside of an access: the holder's copy may need the very client that waits for it.
         if told and self._card.executor.is_current():
             deadline = time.monotonic() + PATIENCE

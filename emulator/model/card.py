@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.fabric.interconnect import Fabric, Initiator, Interconnect, Space
 from vfio_user_xe.emulator.fabric.leases import Leases
 from vfio_user_xe.emulator.fabric.peers import Dial
@@ -30,8 +31,7 @@ from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.options import CardError, Option, check_options, unknown
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError, load_plugin
 from vfio_user_xe.emulator.model.registers import RegisterFile
-from vfio_user_xe.emulator.observe.accesses import trace_fabric, trace_function, trace_registers
-from vfio_user_xe.emulator.observe.links import trace_links
+from vfio_user_xe.emulator.observe.links import link_tap
 from vfio_user_xe.emulator.observe.stalls import StallWatchdog
 from vfio_user_xe.emulator.observe.trace import Tracer
 from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
@@ -179,6 +179,8 @@ class Card:
         self.config = config
         self.name = config.name
         self.executor = executor or Executor(config.name)
+        self.clock: CardClock = self.executor.clock
+        """The time that the device lives by: what registers, schedulers and timeouts of the model count."""
         self.fabric = Fabric()
         self.tracer = Tracer()
         self.faults = Faults()
@@ -247,15 +249,16 @@ class Card:
         """Connect what every card has in common to the functions that the model made."""
         for function in self.functions:
             self._revoke_with_guest_memory(function)
-            trace_function(self.tracer, function)
+            self.tracer.join(function.config.tap)
+            self.tracer.join(function.irq_tap)
             for region in function.regions:
                 handler = region.handler if region else None
                 if isinstance(handler, RegisterFile) and handler not in self.register_files:
                     self.register_files.append(handler)
         for file in self.register_files:
-            trace_registers(self.tracer, file)
-        trace_fabric(self.tracer, self.fabric, self.leases)
-        trace_links(self.tracer, self.fabric)
+            self.tracer.join(file.tap)
+        for tap in (self.fabric.tap, self.leases.tap, link_tap(self.fabric)):
+            self.tracer.join(tap)
 
     def _revoke_with_guest_memory(self, function: Function) -> None:
         """No window may outlive the mapping, the client, or the permission that it was opened by."""

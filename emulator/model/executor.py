@@ -11,10 +11,11 @@ import heapq
 import itertools
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from vfio_user_xe.emulator.model.clock import CardClock
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,10 @@ class Executor:
     does.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: CardClock | None = None) -> None:
+        """Timers run by `clock`; without one, by the host's."""
         self.name = name
+        self.clock = clock or CardClock()
         self._jobs: deque[Job] = deque()
         self._timers: list[tuple[float, int, Job]] = []
         self._order = itertools.count()
@@ -77,7 +80,7 @@ class Executor:
     def call_later(self, seconds: float, job: Job) -> None:
         """Queue `job` after `seconds`."""
         with self._wake:
-            heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), job))
+            heapq.heappush(self._timers, (self.clock.seconds() + seconds, next(self._order), job))
             self._wake.notify()
 
     def run_sync(self, job: Callable[[], Result], timeout: float | None = None) -> Result:
@@ -154,7 +157,7 @@ class Executor:
             self._drop_jobs()
 
     def _expire_timers(self) -> None:
-        now = time.monotonic()
+        now = self.clock.seconds()
         with self._wake:
             while self._timers and self._timers[0][0] <= now:
                 self._jobs.append(heapq.heappop(self._timers)[2])
@@ -165,7 +168,7 @@ class Executor:
             self._sleeping = True
             # A submit between the failed pop and here saw _sleeping unset: look again before waiting.
             if not self._jobs:
-                self._wake.wait(max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None)
+                self._wake.wait(max(0.0, self._timers[0][0] - self.clock.seconds()) if self._timers else None)
             self._sleeping = False
 
     def _drop_jobs(self) -> None:

@@ -19,7 +19,9 @@ import difflib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+
+from vfio_user_xe.emulator.observe.tap import Tap
 
 RW = "rw"
 """Writes replace the bits of `mask`."""
@@ -93,12 +95,6 @@ class Unmodelled:
     """The first value written, or read when it was never written."""
 
 
-class Observer(Protocol):
-    """Told of every dword that is read or written, on the thread of the access."""
-
-    def __call__(self, offset: int, value: int, *, write: bool) -> None: ...
-
-
 class ReadWatch:
     """What the reads of one register returned while it was watched."""
 
@@ -136,6 +132,8 @@ class RegisterFile:
         self.name = name
         self.size = size
         self.kind = kind
+        self.tap = Tap("mmio", "registers read and written, by name")
+        """Told of every dword: accesses of 8 bytes as two of 4, those of 1 or 2 bytes as the dword around them."""
         self.registers: dict[int, Register] = {}
         self.unmodelled: dict[int, Unmodelled] = {}
         self.unmodelled_storage = True
@@ -144,10 +142,8 @@ class RegisterFile:
         self.writes = 0
         self.last_read = -1
         """Offset of the last 32-bit read: with `reads` growing and this standing still, the guest polls it."""
-        self._declared_readers: dict[int, Callable[[], int]] = {}
-        self._declared_writers: dict[int, Callable[[int], None]] = {}
-        self._readers: dict[int, Callable[[], int]] | _ObservedReaders = self._declared_readers
-        self._writers: dict[int, Callable[[int], None]] | _ObservedWriters = self._declared_writers
+        self._readers: dict[int, Callable[[], int]] = {}
+        self._writers: dict[int, Callable[[int], None]] = {}
         self._plain: list[tuple[str, int, int]] = []
         self._lock = threading.Lock()
         self._bytes = memoryview(bytearray(size))
@@ -225,31 +221,29 @@ class RegisterFile:
             self._storage[offset >> 2] = value
         return value
 
-    def observe(self, observer: Observer | None) -> None:
-        """Tell `observer` of every access from now on (None: nobody). While nobody is told, it costs nothing.
-
-        Accesses of 8 bytes are told as two of 4, those of 1 or 2 bytes as the dword around them.
-        """
-        if observer is None:
-            self._readers, self._writers = self._declared_readers, self._declared_writers
-        else:
-            self._readers, self._writers = _ObservedReaders(self, observer), _ObservedWriters(self, observer)
+    def describe(self, offset: int, value: int) -> dict[str, str | int]:
+        """An access in names: the register, its offset, the value, and the fields of it that are not 0."""
+        register = self.registers.get(offset)
+        fields: dict[str, str | int] = {"register": self.name_of(offset), "offset": offset, "value": value}
+        if register is not None and register.fields and offset == register.offset:
+            fields |= {name: part for name, part in register.decode(value).items() if part}
+        return fields
 
     def watch(self, offset: int) -> ReadWatch:
         """Record what reads of the dword at `offset` return, until `unwatch`."""
-        reader = self._declared_readers.get(offset) or (lambda: self._read_unmodelled(offset))
+        reader = self._readers.get(offset) or (lambda: self._read_unmodelled(offset))
         watch = reader if isinstance(reader, ReadWatch) else ReadWatch(reader)
-        self._declared_readers[offset] = watch
+        self._readers[offset] = watch
         return watch
 
     def unwatch(self, offset: int) -> None:
         """End what `watch` began."""
-        reader = self._declared_readers.get(offset)
+        reader = self._readers.get(offset)
         if isinstance(reader, ReadWatch):
             if offset in self.registers:
-                self._declared_readers[offset] = reader._reader
+                self._readers[offset] = reader._reader
             else:
-                del self._declared_readers[offset]
+                del self._readers[offset]
 
     # The access path: called by the transport for every trapped access.
 
@@ -259,7 +253,10 @@ class RegisterFile:
             self.reads += 1
             self.last_read = offset
             reader = self._readers.get(offset)
-            return reader() if reader is not None else self._read_unmodelled(offset)
+            value = reader() if reader is not None else self._read_unmodelled(offset)
+            if self.tap.on:
+                self.tap(self.name, "read", partial(self.describe, offset, value))
+            return value
         if size == 8:
             return self.read(offset, 4) | self.read(offset + 4, 4) << 32
         shift = (offset & 3) * 8
@@ -269,6 +266,9 @@ class RegisterFile:
         """Store an aligned access of 1, 2, 4 or 8 bytes."""
         if size == 4:
             self.writes += 1
+            if self.tap.on:
+                # Before the hook, so that what the write causes comes after it in a trace.
+                self.tap(self.name, "write", partial(self.describe, offset, value))
             writer = self._writers.get(offset)
             if writer is not None:
                 writer(value)
@@ -315,7 +315,7 @@ class RegisterFile:
 
     def _compile(self, register: Register, offset: int) -> None:
         """One closure a direction, so that an access costs a look-up and a call."""
-        readers, writers = self._declared_readers, self._declared_writers
+        readers, writers = self._readers, self._writers
         if self.kind not in register.visible:
             readers[offset] = lambda: 0
             writers[offset] = lambda value: None
@@ -336,43 +336,6 @@ class RegisterFile:
                 hook(value)
 
             writers[offset] = store_then_hook
-
-
-class _ObservedReaders:
-    """Stands in for the dictionary of readers while an observer is there."""
-
-    def __init__(self, file: RegisterFile, observer: Observer) -> None:
-        self._file = file
-        self._observer = observer
-
-    def get(self, offset: int) -> Callable[[], int]:
-        def read() -> int:
-            reader = self._file._declared_readers.get(offset)
-            value = reader() if reader is not None else self._file._read_unmodelled(offset)
-            self._observer(offset, value, write=False)
-            return value
-
-        return read
-
-
-class _ObservedWriters:
-    """Stands in for the dictionary of writers while an observer is there."""
-
-    def __init__(self, file: RegisterFile, observer: Observer) -> None:
-        self._file = file
-        self._observer = observer
-
-    def get(self, offset: int) -> Callable[[int], None]:
-        def write(value: int) -> None:
-            # Before the hook, so that what the write causes comes after it in a trace.
-            self._observer(offset, value, write=True)
-            writer = self._file._declared_writers.get(offset)
-            if writer is not None:
-                writer(value)
-            else:
-                self._file._write_unmodelled(offset, value)
-
-        return write
 
 
 Store = Callable[[int], None]

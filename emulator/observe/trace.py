@@ -1,135 +1,167 @@
 """The trace: what happens in a card, one line an event, by category ("mmio", "irq", what a model adds).
 
-A model asks for its channel once and looks at `enabled` before it emits, so that a trace that is off costs one
-attribute look-up:
+Events come from taps (`vfio_user_xe.emulator.observe.tap`). A block that is made without a card has a tap of its own, which the card
+lets join its tracer; a device model asks the tracer for one:
 
-    self._trace = card.tracer.channel("guc", "messages between driver and GuC")
+    self._tap = card.tracer.tap("guc", "messages between driver and GuC")
     ...
-    if self._trace.enabled:
-        self._trace.emit(function.name, "h2g", {"action": "REGISTER_CONTEXT", "length": 12})
+    if self._tap.on:
+        self._tap(function.name, "h2g", {"action": "REGISTER_CONTEXT", "length": 12})
 
-Emitting only queues; a thread of the tracer renders and writes. Two formats, by the file's name: text (default), and
+A tap only queues; a thread of the tracer renders and writes. Two formats, by the file's name: text (default), and
 JSON lines for "*.jsonl". `docs/tracing.md` describes both.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from time import monotonic as _monotonic
 from typing import IO, Any
 
 from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.observe.tap import Fields, Record, Tap
 
-Fields = Mapping[str, Any]
-_Record = tuple[float, str, str, str, Fields | Callable[[], Fields] | None]
+log = logging.getLogger(__name__)
 
 _WRITE_EVERY = 0.1
-
-
-class Channel:
-    """One category of a card's trace."""
-
-    __slots__ = ("_tracer", "category", "enabled", "help", "on_switch")
-
-    def __init__(self, category: str, help: str, tracer: Tracer) -> None:
-        self.category = category
-        self.help = help
-        self.enabled = False
-        self.on_switch: list[Callable[[bool], None]] = []
-        """Called when the channel is switched on or off: for what hooks itself in only while it is traced."""
-        self._tracer = tracer
-
-    def emit(self, function: str, event: str, fields: Fields | Callable[[], Fields] | None = None) -> None:
-        """Record `event` of `function`. `fields` may be a call, which is made later, on the tracer's thread."""
-        tracer = self._tracer
-        tracer.records.append((tracer.now(), function, self.category, event, fields))
-
-    def switch(self, on: bool) -> None:
-        """Start or stop recording."""
-        if on != self.enabled:
-            self.enabled = on
-            for callback in self.on_switch:
-                callback(on)
+_SAMPLE_EVERY = 0.02
 
 
 class Tracer:
-    """A card's channels, and the file that they are written to while the trace is on."""
+    """The taps of a card, and the trace that they are recorded to while there is one. From any thread."""
 
     def __init__(self) -> None:
-        self._channels: dict[str, Channel] = {}
-        self.records: deque[_Record] = deque()
-        """What is not written yet."""
-        # The function itself, not what `time` answers while a card is recorded: a trace is no part of the device.
-        self.now: Callable[[], float] = _monotonic
-        """The time of an event, in seconds."""
-        self._epoch = self.now()
-        self._file: IO[str] | None = None
-        self._render: Callable[[float, str, str, str, Fields], str] = render_text
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self.now: Callable[[], float] = time.monotonic
+        """The time of an event, in seconds. Not the card's clock: a recording keeps every look at that."""
+        self._taps: dict[str, list[Tap]] = {}
+        self._trace: _Trace | None = None
+        self._lock = threading.RLock()
 
-    def channel(self, category: str, help: str = "") -> Channel:
-        """The channel of `category`, made when it is first asked for."""
-        return self._channels.setdefault(category, Channel(category, help, self))
+    def tap(self, category: str, help: str = "") -> Tap:
+        """The tap of `category`, made when it is first asked for: the same one for all who ask."""
+        with self._lock:
+            if category not in self._taps:
+                self.join(Tap(category, help))
+            return self._taps[category][0]
+
+    def join(self, tap: Tap) -> None:
+        """Record `tap`, which a block was made with, whenever its category is traced."""
+        with self._lock:
+            self._taps.setdefault(tap.category, []).append(tap)
+            if self._trace is not None and tap.category in self._trace.categories:
+                self._trace.add(tap)
 
     def categories(self) -> dict[str, str]:
         """Every category with its help text."""
-        return {name: self._channels[name].help for name in sorted(self._channels)}
+        with self._lock:
+            return {name: self._taps[name][0].help for name in sorted(self._taps)}
 
     @property
     def active(self) -> list[str]:
         """The categories that are being recorded."""
-        return sorted(channel.category for channel in self._channels.values() if channel.enabled)
+        with self._lock:
+            return sorted(name for name, taps in self._taps.items() if any(tap.on for tap in taps))
 
     def start(self, categories: Iterable[str], path: Path | str) -> None:
         """Record `categories` ("all": every one) to the file at `path` ("-": standard error), which is replaced.
 
-        Raises ValueError for a category that is not there, OSError for the file. A trace that runs is ended first.
+        A trace that runs is ended first.
+
+        Raises:
+            ValueError: for a category that is not there; the trace that runs goes on.
+            OSError: for the file; nothing is traced then.
         """
-        wanted = list(categories)
-        for category in wanted:
-            if category != "all" and category not in self._channels:
-                raise ValueError(unknown(category, "trace category", ["all", *sorted(self._channels)]))
-        self.stop()
+        wanted = set(categories)
         with self._lock:
-            self._file = sys.stderr if str(path) == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
-            self._render = render_json if str(path).endswith(".jsonl") else render_text
-            self._epoch = self.now()
-            self._stop.clear()
-            self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
-            self._thread.start()
-        for name, channel in self._channels.items():
-            channel.switch(name in wanted or "all" in wanted)
+            for category in sorted(wanted):
+                if category != "all" and category not in self._taps:
+                    raise ValueError(unknown(category, "trace category", ["all", *sorted(self._taps)]))
+            self.stop()
+            chosen = set(self._taps) if "all" in wanted else wanted
+            self._trace = _Trace(path, chosen, self.now)
+            for category in chosen:
+                for tap in self._taps[category]:
+                    self._trace.add(tap)
+            self._trace.begin()
 
     def stop(self) -> None:
-        """Stop recording, write what is queued, close the file."""
-        for channel in self._channels.values():
-            channel.switch(False)
+        """Stop recording, write what is queued, close the file. Nothing when nothing is traced."""
         with self._lock:
-            if self._thread is None:
-                return
-            self._stop.set()
-            self._thread.join()
-            self._thread = None
-            if self._file is not None and self._file is not sys.stderr:
+            trace, self._trace = self._trace, None
+            if trace is not None:
+                trace.end()
+
+
+class _Trace:
+    """One trace from start to stop. What is told late, by a thread that saw its tap on, is in nobody's way: the queue goes too."""
+
+    def __init__(self, path: Path | str, categories: set[str], now: Callable[[], float]) -> None:
+        self.categories = categories
+        self._path = path
+        self._file: IO[str] = sys.stderr if str(path) == "-" else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
+        self._render = render_json if str(path).endswith(".jsonl") else render_text
+        self._now = now
+        self._epoch = now()
+        self._records: deque[Record] = deque()
+        """What is not written yet."""
+        self._taps: list[Tap] = []
+        self._samplers: list[Callable[[], None]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
+
+    def add(self, tap: Tap) -> None:
+        """Record `tap` from now on."""
+        self._taps.append(tap)
+        tap.switch_on(self._records.append, self._now)
+        if tap.sampler is not None:
+            self._samplers.append(tap.sampler())
+
+    def begin(self) -> None:
+        """Start to write."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Switch the taps off, write what they told until then, close the file."""
+        self._stop.set()
+        self._thread.join()
+        if self._file is not sys.stderr:
+            with contextlib.suppress(OSError):  # what could not be written was logged
                 self._file.close()
-            self._file = None
 
     def _run(self) -> None:
-        while not self._stop.wait(_WRITE_EVERY):
+        try:
+            while not self._stop.wait(_SAMPLE_EVERY if self._samplers else _WRITE_EVERY):
+                self._sample()
+                self._drain()
+            self._sample()
+            self._switch_off()
             self._drain()
-        self._drain()
+        except OSError as exc:
+            self._broken(exc)
+
+    def _broken(self, exc: OSError) -> None:
+        """The trace ends here; the card goes on."""
+        self._switch_off()
+        self._records.clear()
+        log.error("the trace %s is incomplete: %s", self._path, exc.strerror)
+
+    def _switch_off(self) -> None:
+        for tap in self._taps:
+            tap.switch_off()
+
+    def _sample(self) -> None:
+        for sampler in self._samplers:
+            sampler()
 
     def _drain(self) -> None:
-        file = self._file
-        assert file is not None
-        records = self.records
+        file, records = self._file, self._records
         # Counted before: a guest that never pauses must not keep this loop from flushing.
         for _ in range(len(records)):
             moment, function, category, event, fields = records.popleft()

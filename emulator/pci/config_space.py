@@ -10,8 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from vfio_user_xe.emulator.observe.tap import Tap
+
 CONFIG_SIZE = 4096
 EXTENDED_START = 0x100
+
+_SHOWN = 64
+"""Bytes of a block that a trace shows."""
 
 WriteHook = Callable[[int, int], None]
 """`(old, written)`: the register before the write, and the value written (bytes that were not written as before)."""
@@ -55,6 +60,8 @@ class ConfigSpace:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.tap = Tap("config", "configuration space read and written")
+        """Told of every access of a client; not of `peek` and `poke`."""
         self.registers: dict[int, ConfigRegister] = {}
         """By absolute offset of the first byte."""
         self._data = bytearray(CONFIG_SIZE)
@@ -135,7 +142,10 @@ class ConfigSpace:
 
     def read(self, offset: int, size: int) -> int:
         """The value of 1 to 8 bytes."""
-        return int.from_bytes(self._data[offset : offset + size], "little")
+        value = int.from_bytes(self._data[offset : offset + size], "little")
+        if self.tap.on:
+            self.tap(self.name, "read", {"offset": offset, "size": size, "value": value})
+        return value
 
     def read_block(self, offset: int, length: int) -> bytes:
         """Any number of bytes; all 4096 at once come with the disguise on."""
@@ -143,10 +153,16 @@ class ConfigSpace:
         if offset == 0 and length == CONFIG_SIZE:
             for header, capability_id in self._disguised.items():
                 self._put(block, header, 2, capability_id)
+        if self.tap.on:
+            more = "..." if length > _SHOWN else ""
+            shown = {"offset": offset, "size": length, "data": block[:_SHOWN].hex() + more}
+            self.tap(self.name, "read-block", shown)
         return bytes(block)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write 1 to 8 bytes through the masks, then call the watchers of what was touched."""
+        if self.tap.on:
+            self.tap(self.name, "write", {"offset": offset, "size": size, "value": value})
         watches = self._watches
         touched: list[tuple[_Watch, int]] = []
         for byte in range(offset, offset + size):

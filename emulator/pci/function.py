@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.bars import Bar, bar_registers, check_layout
 from vfio_user_xe.emulator.pci.capabilities import Capability, Msi, MsiX, PciExpress, install_all
 from vfio_user_xe.emulator.pci.config_space import CONFIG_SIZE, ConfigRegister, ConfigSpace
@@ -116,6 +117,8 @@ class Function:
         self.on_detached: list[Callable[[], None]] = []
         self.on_unmapped: list[Callable[[int, int], None]] = []
         self.power_state = 0
+        self.irq_tap = Tap("irq", "interrupts signalled")
+        """Told of every vector that the model raises, and whether the client took it."""
         self._was_attached = False
 
         check_layout(name, bars)
@@ -194,7 +197,10 @@ class Function:
 
         False when it was not delivered: with MSI-X it is pending then, and is delivered when the guest unmasks it.
         """
-        return self.interrupt_state.raise_vector(vector)
+        delivered = self.interrupt_state.raise_vector(vector)
+        if self.irq_tap.on:
+            self.irq_tap(self.name, "msi", {"vector": vector, "delivered": delivered})
+        return delivered
 
     def size_bar_register(self, index: int, size: int) -> None:
         """Make the register of BAR `index` answer sizing with `size` bytes."""

@@ -1,40 +1,27 @@
-"""The clock of a recording: what `time` answers while a card is recorded or replayed."""
+"""The clock of a card that is recorded or replayed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-real_ns = time.monotonic_ns
-"""The clock itself, whatever `time` answers."""
+from vfio_user_xe.emulator.model.clock import CardClock
 
 
-@contextmanager
-def replaced_clock(nanoseconds: Callable[[], int | None]) -> Iterator[None]:
-    """Let the functions of `time` that tell intervals answer `nanoseconds()`; where that is None, as usual.
+class RecordingClock(CardClock):
+    """Answers what a recorder or a player says, and the host's time to those whose looks are no part of the recording."""
 
-    In the module itself, because device models ask it directly; it holds for every thread.
-    """
-    names = ("monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns")
-    before = {name: getattr(time, name) for name in names}
+    __slots__ = ()
 
-    def answer(name: str) -> Callable[[], float | int]:
-        real = before[name]
+    def __init__(self, nanoseconds: Callable[[], int | None]) -> None:
+        """`nanoseconds()` is asked at each look, on the thread that looks; None: the host's time."""
 
-        def ask() -> float | int:
-            value = nanoseconds()
-            if value is None:
-                result: float | int = real()
-                return result
-            return value if name.endswith("_ns") else value / 1e9
+        def ns() -> int:
+            told = nanoseconds()
+            return time.monotonic_ns() if told is None else told
 
-        return ask
+        def seconds() -> float:
+            told = nanoseconds()
+            return time.monotonic() if told is None else told / 1e9
 
-    for name in names:
-        setattr(time, name, answer(name))
-    try:
-        yield
-    finally:
-        for name, real in before.items():
-            setattr(time, name, real)
+        super().__init__(ns, seconds)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from typing import Any
 
 from vfio_user_xe.emulator.model.executor import Executor, Job, Result
 from vfio_user_xe.emulator.recording import format as rec
-from vfio_user_xe.emulator.recording.clock import real_ns
 from vfio_user_xe.emulator.recording.outcome import Different
 from vfio_user_xe.emulator.recording.recorder import Recorder
 
@@ -22,7 +20,7 @@ class RecordingExecutor(Executor):
     """An executor whose jobs wait for their turn, and are written down."""
 
     def __init__(self, name: str, recorder: Recorder) -> None:
-        super().__init__(name)
+        super().__init__(name, recorder.clock())
         self._recorder = recorder
 
     def submit(self, job: Job) -> None:
@@ -58,7 +56,7 @@ class RecordingExecutor(Executor):
             call.done.wait(timeout)
 
     def _expire_timers(self) -> None:
-        if not self._timers or self._timers[0][0] > real_ns() / 1e9:
+        if not self._timers or self._timers[0][0] > time.monotonic():
             return
         with self._recorder.turn():
             self._recorder.emit(rec.EXPIRE, 0)
@@ -138,17 +136,6 @@ class ReplayExecutor(Executor):
         finally:
             self._busy = busy
         return True
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """What is submitted meanwhile runs at the end of it, before everything that waits: it is not in the recording."""
-        waiting, self._jobs = self._jobs, deque()
-        try:
-            yield
-            while self.run_next():
-                pass
-        finally:
-            self._jobs = waiting
 
     def next_timer(self) -> float | None:
         """When the next timer is due, in seconds."""

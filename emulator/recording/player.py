@@ -23,7 +23,7 @@ from vfio_user_xe.emulator.pci.ecam import CHALLENGE
 from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, DmaError
 from vfio_user_xe.emulator.recording import format as rec
-from vfio_user_xe.emulator.recording.clock import replaced_clock
+from vfio_user_xe.emulator.recording.clock import RecordingClock
 from vfio_user_xe.emulator.recording.comparison import Comparison
 from vfio_user_xe.emulator.recording.executors import ReplayExecutor
 from vfio_user_xe.emulator.recording.format import Event, Recording, RecordingError
@@ -60,12 +60,11 @@ class _Player:
         self._in_job = 0
         self._looked = False
         """Whether the device looked at the clock."""
-        self._executor = ReplayExecutor("replay")
+        self._executor = ReplayExecutor("replay", RecordingClock(self.clock))
         # What happened when the card was made.
         self._gather()
         config = recording.header.config(str(recording.path))
-        with replaced_clock(self.clock):
-            self._card = Card(config, self._executor)
+        self._card = Card(config, self._executor)
         names = [function.name for function in self._card.served]
         if names != recording.header.functions:
             recorded = ", ".join(recording.header.functions)
@@ -95,16 +94,14 @@ class _Player:
         finally:
             for function in self._card.functions:
                 function.transport = None
-            with self._executor.at_once():
-                self._card.tracer.stop()
+            self._card.tracer.stop()
             self._card.stop()
         self.outcome.failures = self._executor.failures
         return self.outcome
 
     def _trace(self, categories: Iterable[str], path: Path | str) -> None:
         try:
-            with self._executor.at_once():
-                self._card.tracer.start(categories, path)
+            self._card.tracer.start(categories, path)
         except ValueError as exc:
             raise RecordingError(str(exc)) from None
 
@@ -433,7 +430,6 @@ def replay(path: Path, events: Iterable[Event] | None = None, trace: Trace | Non
     recording = Recording(path)
     started = time.monotonic()
     player = _Player(recording, iter(events) if events is not None else recording.events())
-    with replaced_clock(player.clock):
-        outcome = player.run(trace)
+    outcome = player.run(trace)
     outcome.seconds = time.monotonic() - started
     return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 from vfio_user_xe.emulator.model.card import CardConfig
 from vfio_user_xe.emulator.recording import format as rec
-from vfio_user_xe.emulator.recording.clock import real_ns, replaced_clock
+from vfio_user_xe.emulator.recording.clock import RecordingClock
 from vfio_user_xe.emulator.recording.format import RecordingError
 from vfio_user_xe.emulator.recording.memory_watch import MemoryWatch
 
@@ -119,8 +120,8 @@ class Recorder:
 
     def save(self) -> None:
         """Have what was written down so far on disk, about once a second: the process may be killed."""
-        if isinstance(self._file, gzip.GzipFile) and real_ns() >= self._save_at and not self._lost:
-            self._save_at = real_ns() + _SAVE_NS
+        if isinstance(self._file, gzip.GzipFile) and time.monotonic_ns() >= self._save_at and not self._lost:
+            self._save_at = time.monotonic_ns() + _SAVE_NS
             try:
                 self._file.flush()
             except OSError as exc:
@@ -128,18 +129,16 @@ class Recorder:
 
     def now(self) -> int:
         """A look at the clock: nanoseconds, in steps of microseconds."""
-        microseconds = real_ns() // 1000
+        microseconds = time.monotonic_ns() // 1000
         self.emit(rec.CLOCK, 0, x=microseconds - self._last)
         self._last = microseconds
         return microseconds * 1000
 
     # Life.
 
-    @contextmanager
-    def clock(self) -> Iterator[None]:
-        """Make `time` answer through this recorder wherever it is asked in a turn."""
-        with replaced_clock(lambda: self.now() if self.mine else None):
-            yield
+    def clock(self) -> RecordingClock:
+        """The card's clock: every look at it in a turn is an event."""
+        return RecordingClock(lambda: self.now() if self.mine else None)
 
     def begin(self, functions: Sequence[str]) -> None:
         """The card exists now: its header can be written, and what happened until here."""

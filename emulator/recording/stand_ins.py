@@ -6,7 +6,7 @@ are served through stand-ins. So a card that is not recorded pays nothing. What 
 * Accesses and jobs take turns (`Recorder.turn`): there is one order of all that happens.
 * Guest memory is not given out as views, so each read of it is seen. What a client writes into the card's memory, which it
   has mapped, is found before and after each job (`memory_watch`).
-* The clock is an input: what `time.monotonic` and `time.perf_counter` answer in a turn is kept, too.
+* The clock is an input: what the card's clock (`Card.clock`) answers in a turn is kept, too.
 
 Not recorded: the control socket, and the thread that programs VF BARs into the client (the client's part in it is).
 """
@@ -214,24 +214,21 @@ def recorded_card(path: Path, config: CardConfig) -> Iterator[tuple[Card, list[R
     Raises `CardError`, and `RecordingError` when the file cannot be written. It is complete when the context ends.
     """
     recorder = Recorder(path, config)
-    with recorder.clock():
-        try:
+    try:
+        with recorder.turn():
+            executor = RecordingExecutor(config.name, recorder)
+            card = Card(config, executor)
+        starters, card.on_start = card.on_start, []
+
+        def start() -> None:
             with recorder.turn():
-                executor = RecordingExecutor(config.name, recorder)
-                card = Card(config, executor)
-            starters, card.on_start = card.on_start, []
+                recorder.emit(rec.START, 0)
+                for callback in starters:
+                    callback()
 
-            def start() -> None:
-                with recorder.turn():
-                    recorder.emit(rec.START, 0)
-                    for callback in starters:
-                        callback()
-
-            card.on_start.append(start)
-            served = [
-                RecordedFunction(index, function, recorder, executor) for index, function in enumerate(card.served)
-            ]
-            recorder.begin([function.name for function in served])
-            yield card, served
-        finally:
-            recorder.close()
+        card.on_start.append(start)
+        served = [RecordedFunction(index, function, recorder, executor) for index, function in enumerate(card.served)]
+        recorder.begin([function.name for function in served])
+        yield card, served
+    finally:
+        recorder.close()

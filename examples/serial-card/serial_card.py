@@ -67,7 +67,7 @@ class Uart:
         self.loop = loop
         self.interrupt: Callable[[], object] = lambda: None
         self._executor = card.executor
-        self._trace = card.tracer.channel("uart", "registers of the serial port")
+        self._tap = card.tracer.tap("uart", "registers of the serial port")
         self._drop = card.faults.point("serial.drop", "lose a byte on the line")
         self._lock = threading.Lock()
         self._line_in: deque[int] = deque()
@@ -102,16 +102,16 @@ class Uart:
             for index in range(size):
                 value |= self._read(offset + index) << 8 * index
             raised = self._changed()
-        if self._trace.enabled:
-            self._trace.emit("serial", "read", {"register": _name(offset), "value": value})
+        if self._tap.on:
+            self._tap("serial", "read", {"register": _name(offset), "value": value})
         if raised:
             self.interrupt()
         return value
 
     def write(self, offset: int, size: int, value: int) -> None:
         """See `read`."""
-        if self._trace.enabled:
-            self._trace.emit("serial", "write", {"register": _name(offset), "value": value})
+        if self._tap.on:
+            self._tap("serial", "write", {"register": _name(offset), "value": value})
         with self._lock:
             for index in range(size):
                 self._write(offset + index, value >> 8 * index & 0xFF)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from vfio_user_xe.emulator.observe.tap import Record
 
 
 @dataclass(frozen=True)
@@ -282,11 +283,16 @@ def test_no_window_survives_a_revocation_from_another_thread() -> None:
     assert stale == []
 
 
-def test_an_observer_of_the_fabric_sees_every_window() -> None:
+def test_the_tap_of_the_fabric_is_told_of_every_window_that_opens_and_is_revoked() -> None:
     fabric, _ = fabric_with_pages({0: "vf1"})
-    seen: list[tuple[str, str, int, str, bool]] = []
-    fabric.on_open = lambda window, interconnect, write: seen.append(
-        (window.initiator.name, window.space, window.address, interconnect, write)
-    )
-    fabric.write(VF1, Space.DEVICE, 3, b"x")
-    assert seen == [("vf1", Space.DEVICE, 3, "pages", True)]
+    seen: list[Record] = []
+    fabric.tap.switch_on(seen.append, lambda: 2.5)
+    window = fabric.window(VF1, Space.DEVICE, 3, 1, write=True, kind="vram")
+    fabric.revoke()
+    assert not window.valid
+    place = {"space": Space.DEVICE, "address": 3, "length": 1}
+    path = {"kind": "vram", "interconnect": "pages", "owner": "vf1"}
+    assert seen == [
+        (2.5, "vf1", "fabric", "window", {**place, "for": "write", **path}),
+        (2.5, "vf1", "fabric", "revoked", {**place, **path}),
+    ]

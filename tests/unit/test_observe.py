@@ -16,7 +16,6 @@ from vfio_user_xe.emulator.observe.stalls import Stall, StallWatchdog, bit_names
 from vfio_user_xe.emulator.observe.trace import Tracer, parse_trace_argument
 from vfio_user_xe.emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
 from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
-from vfio_user_xe.emulator.pci.transport import CONFIG_REGION
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 
@@ -28,34 +27,34 @@ def lines_of(path: Path) -> list[str]:
 # Trace
 
 
-def test_a_channel_that_is_off_records_nothing(tmp_path: Path) -> None:
+def test_a_tap_that_is_off_records_nothing(tmp_path: Path) -> None:
     tracer = Tracer()
-    guc, irq = tracer.channel("guc"), tracer.channel("irq")
+    guc, irq = tracer.tap("guc"), tracer.tap("irq")
     tracer.start(["irq"], tmp_path / "t")
-    assert (guc.enabled, irq.enabled) == (False, True)
+    assert (guc.on, irq.on) == (False, True)
     assert tracer.active == ["irq"]
-    if guc.enabled:
-        guc.emit("pf", "h2g")
-    irq.emit("pf", "msi", {"vector": 3})
+    if guc.on:
+        guc("pf", "h2g")
+    irq("pf", "msi", {"vector": 3})
     tracer.stop()
     assert lines_of(tmp_path / "t") == ["pf   irq    msi vector=3"]
-    assert not irq.enabled
+    assert not irq.on
 
 
 def test_text_shows_numbers_in_hexadecimal_and_quotes_what_has_spaces(tmp_path: Path) -> None:
     tracer = Tracer()
-    channel = tracer.channel("guc")
+    tap = tracer.tap("guc")
     tracer.start(["all"], tmp_path / "t")
-    channel.emit("vf12", "event", {"small": 9, "large": 10, "flag": True, "word": "plain", "words": "two words"})
+    tap("vf12", "event", {"small": 9, "large": 10, "flag": True, "word": "plain", "words": "two words"})
     tracer.stop()
     assert lines_of(tmp_path / "t") == ['vf12 guc    event small=9 large=0xa flag=True word=plain words="two words"']
 
 
 def test_a_file_called_jsonl_gets_json_lines(tmp_path: Path) -> None:
     tracer = Tracer()
-    channel = tracer.channel("guc")
+    tap = tracer.tap("guc")
     tracer.start(["guc"], tmp_path / "t.jsonl")
-    channel.emit("pf", "h2g", lambda: {"action": 0x1002, "raw": b"\1"})
+    tap("pf", "h2g", lambda: {"action": 0x1002, "raw": b"\1"})
     tracer.stop()
     (line,) = (tmp_path / "t.jsonl").read_text().splitlines()
     record = json.loads(line)
@@ -70,7 +69,7 @@ def test_a_file_called_jsonl_gets_json_lines(tmp_path: Path) -> None:
 
 def test_fields_are_computed_on_the_tracers_thread_and_may_fail(tmp_path: Path) -> None:
     tracer = Tracer()
-    channel = tracer.channel("guc")
+    tap = tracer.tap("guc")
     threads: list[str] = []
 
     def fields() -> dict[str, Any]:
@@ -78,8 +77,8 @@ def test_fields_are_computed_on_the_tracers_thread_and_may_fail(tmp_path: Path) 
         raise ZeroDivisionError
 
     tracer.start(["guc"], tmp_path / "t")
-    channel.emit("pf", "bad", fields)
-    channel.emit("pf", "good")
+    tap("pf", "bad", fields)
+    tap("pf", "good")
     tracer.stop()
     assert threads == ["trace"]
     assert lines_of(tmp_path / "t") == ["pf   guc    bad error=ZeroDivisionError()", "pf   guc    good"]
@@ -87,22 +86,22 @@ def test_fields_are_computed_on_the_tracers_thread_and_may_fail(tmp_path: Path) 
 
 def test_everything_emitted_before_stop_is_written_in_order(tmp_path: Path) -> None:
     tracer = Tracer()
-    channel = tracer.channel("guc")
+    tap = tracer.tap("guc")
     tracer.start(["guc"], tmp_path / "t")
     for number in range(5000):
-        channel.emit("pf", str(number))
+        tap("pf", str(number))
     tracer.stop()
     assert [line.split()[-1] for line in lines_of(tmp_path / "t")] == [str(number) for number in range(5000)]
 
 
 def test_starting_again_replaces_the_file_and_the_categories(tmp_path: Path) -> None:
     tracer = Tracer()
-    guc, irq = tracer.channel("guc"), tracer.channel("irq")
+    guc, irq = tracer.tap("guc"), tracer.tap("irq")
     tracer.start(["guc"], tmp_path / "t")
-    guc.emit("pf", "old")
+    guc("pf", "old")
     tracer.start(["irq"], tmp_path / "t")
-    irq.emit("pf", "new")
-    assert not guc.enabled
+    irq("pf", "new")
+    assert not guc.on
     tracer.stop()
     tracer.stop()
     assert lines_of(tmp_path / "t") == ["pf   irq    new"]
@@ -110,19 +109,19 @@ def test_starting_again_replaces_the_file_and_the_categories(tmp_path: Path) -> 
 
 def test_an_unknown_category_is_answered_with_those_there_are_and_switches_nothing(tmp_path: Path) -> None:
     tracer = Tracer()
-    channel = tracer.channel("guc")
+    tap = tracer.tap("guc")
     with pytest.raises(ValueError, match=r'category "gcu"; did you mean "guc"\? \(allowed: all, guc\)'):
         tracer.start(["guc", "gcu"], tmp_path / "t")
-    assert not channel.enabled
+    assert not tap.on
     assert not (tmp_path / "t").exists()
 
 
 def test_a_file_that_cannot_be_opened_leaves_the_trace_off(tmp_path: Path) -> None:
     tracer = Tracer()
-    channel = tracer.channel("guc")
+    tap = tracer.tap("guc")
     with pytest.raises(FileNotFoundError):
         tracer.start(["guc"], tmp_path / "nowhere" / "t")
-    assert not channel.enabled
+    assert not tap.on
     tracer.stop()
 
 
@@ -171,39 +170,6 @@ def test_register_accesses_are_traced_by_register_and_field_name(card: Card, tmp
         "edu  mmio   read register=BUFFER+0x8 offset=0x40008 value=0",
         "edu  mmio   read register=0x44 offset=0x44 value=0",
     ]
-
-
-def test_interrupts_configuration_and_paths_are_traced(card: Card, tmp_path: Path) -> None:
-    function = card.functions[0]
-    region = function.regions[CONFIG_REGION]
-    assert region is not None
-    config = region.handler
-    assert config is not None
-
-    def act() -> None:
-        config.read(0, 4)
-        config.write(0x0C, 1, 8)
-        function.raise_msi()
-        card.executor.run_sync(lambda: card.fabric.read(function, "system", 0x1000, 4, "dma"))
-
-    assert traced(card, tmp_path / "t", ["config", "irq", "fabric"], act) == [
-        "edu  config read offset=0 size=4 value=0x11e81234",
-        "edu  config write offset=0xc size=1 value=8",
-        "edu  irq    msi vector=0 delivered=True",
-        "edu  fabric window space=system address=0x1000 length=4 for=read kind=dma interconnect=host_dma owner=guest",
-    ]
-
-
-def test_nothing_of_a_trace_is_left_when_it_is_off(card: Card, tmp_path: Path) -> None:
-    function, file = card.functions[0], bar0(card)
-    region = function.regions[CONFIG_REGION]
-    assert region is not None
-    before = (dict(vars(function)), set(vars(region.handler)), file._readers, file._writers, card.fabric.on_open)
-    card.tracer.start(["all"], tmp_path / "t")
-    assert "raise_msi" in vars(function)
-    card.tracer.stop()
-    after = (dict(vars(function)), set(vars(region.handler)), file._readers, file._writers, card.fabric.on_open)
-    assert after == before
 
 
 # Unmodelled registers
@@ -333,7 +299,7 @@ def test_an_idle_guest_does_not_stall() -> None:
     clock.steps(2, lambda: file.read(0x20, 4))
     clock.steps(500, lambda: None)
     assert clock.reported == []
-    assert not any(hasattr(reader, "all_ones") for reader in file._declared_readers.values())
+    assert not any(hasattr(reader, "all_ones") for reader in file._readers.values())
 
 
 def test_a_loop_over_two_registers_is_found() -> None:
@@ -362,7 +328,7 @@ def test_the_thread_watches_and_leaves_nothing_behind() -> None:
     watchdog.stop()
     watchdog.stop()
     assert watchdog.stalls[0].register == "GUC_STATUS"
-    assert not any(hasattr(reader, "all_ones") for reader in file._declared_readers.values())
+    assert not any(hasattr(reader, "all_ones") for reader in file._readers.values())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vfio_user_xe.emulator.model.registers import MASKED, RO, RW, VF, W1C, W1S, Register, RegisterFile
+from vfio_user_xe.emulator.observe.tap import Record
 
 dwords = st.integers(0, 0xFFFFFFFF)
 
@@ -214,31 +215,34 @@ def test_a_model_that_updates_bits_and_a_guest_that_writes_others_lose_nothing()
     assert registers.peek(0) >> 16 == 0
 
 
-def test_an_observer_sees_every_dword_in_order_and_nothing_once_it_is_gone() -> None:
-    seen: list[tuple[str, int, int]] = []
+def test_the_tap_is_told_of_every_dword_in_order_and_of_nothing_once_it_is_off() -> None:
+    seen: list[tuple[str, object, object]] = []
 
-    def observer(offset: int, value: int, *, write: bool) -> None:
-        seen.append(("W" if write else "R", offset, value))
+    def record(told: Record) -> None:
+        _, function, category, event, late = told
+        assert (function, category) == (registers.name, "mmio")
+        fields = late() if callable(late) else late or {}
+        seen.append((event, fields["offset"], fields["value"]))
 
     registers = file_with(Register("R", 0, reset=1), Register("CALC", 4, access=RO, read=lambda: 42))
-    registers.observe(observer)
+    registers.tap.switch_on(record, lambda: 0.0)
     registers.read(0, 8)
     registers.write(0, 4, 5)
     registers.write(0x80, 4, 6)
     registers.read(0x80, 4)
-    registers.observe(None)
+    registers.tap.switch_off()
     registers.read(0, 4)
-    assert seen == [("R", 0, 1), ("R", 4, 42), ("W", 0, 5), ("W", 0x80, 6), ("R", 0x80, 6)]
+    assert seen == [("read", 0, 1), ("read", 4, 42), ("write", 0, 5), ("write", 0x80, 6), ("read", 0x80, 6)]
     assert registers.read(0, 4) == 5
     assert registers.unmodelled[0x80].writes == 1
 
 
-@pytest.mark.parametrize("observed", [False, True])
-def test_a_watch_tells_which_bits_never_changed(observed: bool) -> None:
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_watch_tells_which_bits_never_changed(traced: bool) -> None:
     values = iter([0b0011, 0b0101, 0b1001])
     registers = file_with(Register("STATUS", 0, access=RO, read=lambda: next(values)))
-    if observed:
-        registers.observe(lambda offset, value, *, write: None)
+    if traced:
+        registers.tap.switch_on(lambda told: None, lambda: 0.0)
     watch = registers.watch(0)
     assert registers.watch(0) is watch
     for _ in range(3):

@@ -7,13 +7,13 @@ around it, its index among them and its length, and returns None, or what is to 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines.lrc import MAX_NESTING, Frame, Lrc
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Fault, Page, TranslationFault
 from vfio_user_xe.emulator.fabric.interconnect import LedgerEntry
+from vfio_user_xe.emulator.observe.tap import Tap
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.commands import Tables
@@ -62,6 +62,8 @@ class CommandStreamer:
     def __init__(self, engine: Engine, tables: Tables) -> None:
         self.engine = engine
         self.tables = tables
+        self.tap = Tap("cs", "commands that the engines execute, disassembled")
+        """Looked at for each piece of a ring or batch: a trace begins and ends between two of them."""
         self.base = engine.info.base
         """Of the engine's registers."""
         self.lrc: Lrc
@@ -92,7 +94,7 @@ class CommandStreamer:
         self._set_privilege()
 
     def run(self, deadline: float) -> int:
-        """Execute commands until `deadline` (of `time.perf_counter`), or until something else ends the slice."""
+        """Execute commands until `deadline` (seconds of the card's clock), or until something else ends the slice."""
         self.jumps = self.executed = 0
         try:
             while True:
@@ -175,8 +177,9 @@ class CommandStreamer:
         self.fetched_from = base
         index = first = (address - base) >> 2
         end = min(len(words), (limit - base) >> 2) if limit else len(words)
-        table = self.tables.noop if lrc.noop else self.tables.normal
-        clock = time.perf_counter
+        tables = self.tables.traced if self.tap.on else self.tables
+        table = tables.noop if lrc.noop else tables.normal
+        clock = self.engine.clock.seconds
         action: int | None = None
         length = 0
         try:
@@ -263,12 +266,12 @@ class CommandStreamer:
             if fault is not None:
                 self.fault = fault
                 return FAULTED
-            if time.perf_counter() >= deadline:
+            if self.engine.clock.seconds() >= deadline:
                 return SLICE_OVER
         lrc.bulk = None
         self.set_place(lrc.bulk_end)
         self.executed += 1
-        return SLICE_OVER if time.perf_counter() >= deadline else 0
+        return SLICE_OVER if self.engine.clock.seconds() >= deadline else 0
 
     def _set_privilege(self) -> None:
         stack = self.lrc.stack

@@ -6,7 +6,8 @@ what executes it. `Tables` turns the declarations into what the command streamer
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -402,6 +403,8 @@ class Tables:
     """Dispatch tables by bits 31:22 of a command: `normal`, and `noop` for where predication makes no-ops."""
 
     def __init__(self, commands: Iterable[Command] = COMMANDS) -> None:
+        self.traced = self
+        """What is used while commands are traced."""
         unknown: Entry = (_unknown, 1, 0)
         self.normal: list[Entry] = [unknown] * 1024
         for slot in range(1024):
@@ -428,15 +431,16 @@ class Tables:
         nothing = _nothing if command.predicable else execute
         self.noop[slot] = (nothing, command.length, command.length_mask)
 
-    def traced(self, before: Handler) -> Tables:
-        """The same tables, with `before` called ahead of every command."""
-        copy = Tables(())
-        copy.normal = [(_traced(before, handler), length, mask) for handler, length, mask in self.normal]
-        copy.noop = [(_traced(before, handler), length, mask) for handler, length, mask in self.noop]
-        return copy
+    def with_trace(self, before: Callable[[CommandStreamer, memoryview, int, int], None]) -> Tables:
+        """The same tables, with others for while commands are traced: those call `before` ahead of every command."""
+        plain, traced = copy(self), copy(self)
+        traced.normal = [(_traced(before, handler), length, mask) for handler, length, mask in self.normal]
+        traced.noop = [(_traced(before, handler), length, mask) for handler, length, mask in self.noop]
+        plain.traced = traced.traced = traced
+        return plain
 
 
-def _traced(before: Handler, handler: Handler) -> Handler:
+def _traced(before: Callable[[CommandStreamer, memoryview, int, int], None], handler: Handler) -> Handler:
     def execute(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
         before(streamer, words, index, length)
         return handler(streamer, words, index, length)

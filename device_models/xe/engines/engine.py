@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,14 @@ from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import RING_VALID, Lrc
 from vfio_user_xe.device_models.xe.gt.clock import ticks
 from vfio_user_xe.emulator.model.registers import RO, Register
+from vfio_user_xe.emulator.observe.tap import Tap
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.commands import Tables
     from vfio_user_xe.device_models.xe.engines.context import EngineListener
     from vfio_user_xe.device_models.xe.memory.vram import Vram
     from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
+    from vfio_user_xe.emulator.model.clock import CardClock
     from vfio_user_xe.emulator.model.registers import RegisterFile
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,18 @@ class Engine:
     """One engine. `context` is what it executes now; registers go on showing the last one after it has left."""
 
     def __init__(
-        self, info: EngineInfo, listener: EngineListener, registers: RegisterFile, vram: Vram, tables: Tables
+        self,
+        info: EngineInfo,
+        listener: EngineListener,
+        registers: RegisterFile,
+        vram: Vram,
+        tables: Tables,
+        clock: CardClock,
     ) -> None:
-        """`registers` is the PF's register file: what the driver programs into the engine."""
+        """`registers` is the PF's register file: what the driver programs into the engine. `clock` is the card's."""
         self.info = info
+        self.clock = clock
+        self.tap = Tap("engine", "contexts that engines switch in and out")
         self.registers = registers
         self.vram = vram
         self.context: Context | None = None
@@ -69,8 +78,8 @@ class Engine:
             regs.EXECLIST_STATUS_LO: lambda: int(self.lrc is not None) << 4,
             regs.EXECLIST_STATUS_HI: lambda: ((context := self.context) and context.guc_id) or 0,
             regs.CURRENT_LRCA: lambda: ((lrc := self.lrc) and lrc.pphwsp | 1) or 0,
-            regs.TIMESTAMP: lambda: ticks() & _ALL,
-            regs.TIMESTAMP_UDW: lambda: ticks() >> 32 & _ALL,
+            regs.TIMESTAMP: lambda: ticks(self.clock.ns()) & _ALL,
+            regs.TIMESTAMP_UDW: lambda: ticks(self.clock.ns()) >> 32 & _ALL,
             regs.CTX_TIMESTAMP: lambda: self.context_timestamp() & _ALL,
             regs.CTX_TIMESTAMP_UDW: lambda: self.context_timestamp() >> 32 & _ALL,
         }
@@ -104,11 +113,13 @@ class Engine:
 
     def switch_in(self, context: Context, lrc: Lrc) -> None:
         """Run `lrc` of `context` from here on. Raises `TranslationFault` or `AccessFault` when its image is nowhere."""
+        if self.tap.on:
+            self.tap(context.function.name, "in", {"engine": self.name, "context": context.guc_id})
         lrc.restore()
         lrc.engine = self
         self.context, self.lrc, self._last = context, lrc, lrc
         self._context_timestamp = lrc.timestamp
-        self._since, self._since_ns = ticks(), time.monotonic_ns()
+        self._since, self._since_ns = ticks(self.clock.ns()), self.clock.ns()
         self.streamer.preempt = False
         self.streamer.load(lrc)
 
@@ -118,17 +129,19 @@ class Engine:
         if context is None or lrc is None:
             return
         lrc.timestamp = self.context_timestamp()
-        self._busy[context.function.vfid] += time.monotonic_ns() - self._since_ns
+        self._busy[context.function.vfid] += self.clock.ns() - self._since_ns
         self._context_timestamp = lrc.timestamp
         self.context = self.lrc = None
         lrc.engine = None
         self.streamer.preempt = False
+        if self.tap.on:
+            self.tap(context.function.name, "out", {"engine": self.name, "context": context.guc_id})
         if save:
             lrc.save()
 
     def run_time(self) -> float:
         """Seconds since the context was switched in."""
-        return (time.monotonic_ns() - self._since_ns) / 1e9
+        return (self.clock.ns() - self._since_ns) / 1e9
 
     def busy(self) -> dict[int, int]:
         """Nanoseconds that each function (by VFID) had the engine."""
@@ -136,26 +149,26 @@ class Engine:
         context = self.context
         if context is not None:
             vfid = context.function.vfid
-            busy[vfid] = busy.get(vfid, 0) + time.monotonic_ns() - self._since_ns
+            busy[vfid] = busy.get(vfid, 0) + self.clock.ns() - self._since_ns
         return busy
 
     # For commands.
 
     def timestamp(self) -> int:
         """RING_TIMESTAMP, 64 bits."""
-        return ticks()
+        return ticks(self.clock.ns())
 
     def context_timestamp(self) -> int:
         """CTX_TIMESTAMP, 64 bits: ticks that the context ran, in all its life."""
         if self.lrc is None:
             return self._context_timestamp
-        return self._context_timestamp + ticks() - self._since
+        return self._context_timestamp + ticks(self.clock.ns()) - self._since
 
     def set_context_timestamp(self, upper: bool, value: int) -> None:
         """A command writes one half of CTX_TIMESTAMP."""
         now = self.context_timestamp()
         now = (now & _ALL | value << 32) if upper else (now & ~_ALL | value)
-        self._context_timestamp, self._since = now, ticks()
+        self._context_timestamp, self._since = now, ticks(self.clock.ns())
 
     def user_interrupt(self) -> None:
         """MI_USER_INTERRUPT."""

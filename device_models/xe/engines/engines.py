@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Trace = Callable[[str, str, Callable[[], Mapping[str, Any]]], None]
-"""Gets the function's name, what is executed, and a call that gives its fields: `vfio_user_xe.emulator.observe.Channel.emit`."""
-
 
 class Engines:
     """The engines of one GT and what runs on them.
@@ -35,14 +32,14 @@ class Engines:
         gpu = gt.gpu
         self._gt = gt
         self._fabric = gpu.fabric
-        self.engines = [Engine(info, listener, gpu.pf.registers, gpu.vram, commands.TABLES) for info in gt.infos]
+        clock = gpu.card.clock
+        self.engines = [Engine(info, listener, gpu.pf.registers, gpu.vram, _TABLES, clock) for info in gt.infos]
         siblings = {engine.info.base + offset: read for engine in self.engines for offset, read in engine.live.items()}
         for engine in self.engines:
             engine.siblings = siblings
-        self.scheduler = Scheduler(self.engines, gpu.executor, listener)
-        self._trace: Trace | None = None
-        channel = gpu.card.tracer.channel("cs", "commands that the engines execute, disassembled")
-        channel.on_switch.append(lambda on: setattr(self, "trace", channel.emit if on else None))
+            gpu.card.tracer.join(engine.tap)
+            gpu.card.tracer.join(engine.streamer.tap)
+        self.scheduler = Scheduler(self.engines, gpu.executor, listener, clock)
 
     # Contexts.
 
@@ -144,35 +141,26 @@ class Engines:
         """What each engine does, as plain data."""
         return [engine.inspect() for engine in self.engines]
 
-    @property
-    def trace(self) -> Trace | None:
-        """Told of every command before it is executed; None costs nothing."""
-        return self._trace
 
-    @trace.setter
-    def trace(self, trace: Trace | None) -> None:
-        self._trace = trace
-        tables = commands.TABLES if trace is None else commands.TABLES.traced(_tracer(trace))
-        for engine in self.engines:
-            engine.streamer.tables = tables
+def _trace(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> None:
+    """Tell a command that is about to be executed."""
+    if not streamer.tap.on:
+        return
+    # The dwords now: they may be different when the line is written.
+    command = words[index : index + length].tolist()
+    lrc, engine, context = streamer.lrc, streamer.engine.name, streamer.engine.context
+    place = streamer.place(index)
+    source = "batch" if lrc.stack else "ring"
+
+    def fields() -> Mapping[str, Any]:
+        return {
+            "engine": engine,
+            "context": context.guc_id if context else -1,
+            source: place,
+            **disassembler.fields(command),
+        }
+
+    streamer.tap(lrc.function.pci.name, commands.name_of(command[0]), fields)
 
 
-def _tracer(trace: Trace) -> Callable[[CommandStreamer, memoryview, int, int], None]:
-    def before(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> None:
-        # The dwords now: they may be different when the line is written.
-        command = words[index : index + length].tolist()
-        lrc, engine, context = streamer.lrc, streamer.engine.name, streamer.engine.context
-        place = streamer.place(index)
-        source = "batch" if lrc.stack else "ring"
-
-        def fields() -> Mapping[str, Any]:
-            return {
-                "engine": engine,
-                "context": context.guc_id if context else -1,
-                source: place,
-                **disassembler.fields(command),
-            }
-
-        trace(lrc.function.pci.name, commands.name_of(command[0]), fields)
-
-    return before
+_TABLES = commands.TABLES.with_trace(_trace)

@@ -6,7 +6,6 @@ Where the driver does not use a command, its fields are those of Intel's publish
 from __future__ import annotations
 
 import operator
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -291,7 +290,7 @@ def _watchdog_bites(streamer: CommandStreamer) -> bool:
     if lrc.watchdog is None:
         return False
     threshold = lrc.registers.get(streamer.base + regs.PR_CTR_THRSH, 0)
-    if (time.monotonic() - lrc.watchdog) * _REFERENCE_CLOCK < threshold:
+    if (streamer.engine.clock.seconds() - lrc.watchdog) * _REFERENCE_CLOCK < threshold:
         return False
     streamer.engine.watchdog_reset()
     return True

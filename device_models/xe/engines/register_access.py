@@ -8,7 +8,6 @@ has listed in RING_FORCE_TO_NONPRIV (`regs/xe_engine_regs.h`); what they write e
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def _write_own(streamer: CommandStreamer, offset: int, own: int, value: int) -> 
         value = lrc.registers.get(offset, 0) & ~change | value & change
     lrc.registers[offset] = value
     if own == PR_CTR_CTRL:
-        lrc.watchdog = None if value & CTR_STOP else time.monotonic()
+        lrc.watchdog = None if value & CTR_STOP else streamer.engine.clock.seconds()
     elif own == RING_IMR:
         lrc.interrupt_mask = value
     elif own == INT_STATUS_RPT_PTR:

@@ -10,7 +10,6 @@ MI_ARB_ON_OFF allows it; one that does not get there in its preemption timeout i
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Faul
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.engine import Engine
+    from vfio_user_xe.emulator.model.clock import CardClock
     from vfio_user_xe.emulator.model.executor import Executor
 
 log = logging.getLogger(__name__)
@@ -65,16 +65,18 @@ class _Slot:
         """Seconds until the next look at what it waits for; 0 while it does not wait."""
         self.spinning = 0
         self.preempt_since = self.preempt_ran = 0.0
-        """When it was asked to preempt (`time.monotonic`), and the seconds that it ran since then."""
+        """When it was asked to preempt (seconds of the card's clock), and the seconds that it ran since then."""
         self.function = -1
         self.function_since = 0.0
-        """Whose turn it is by function, and since when (`time.monotonic`)."""
+        """Whose turn it is by function, and since when (seconds of the card's clock)."""
 
 
 class Scheduler:
     """Runs contexts on engines. Everything is called on the executor."""
 
-    def __init__(self, engines: list[Engine], executor: Executor, listener: EngineListener) -> None:
+    def __init__(self, engines: list[Engine], executor: Executor, listener: EngineListener, clock: CardClock) -> None:
+        """`clock` is what quanta and timeouts are measured by."""
+        self._clock = clock
         self.policies: dict[int, FunctionPolicy] = {}
         self._executor = executor
         self._listener = listener
@@ -230,12 +232,12 @@ class Scheduler:
         streamer = engine.streamer
         if not streamer.preempt and self._should_yield(slot):
             streamer.preempt = True
-            slot.preempt_since, slot.preempt_ran = time.monotonic(), 0.0
+            slot.preempt_since, slot.preempt_ran = self._clock.seconds(), 0.0
         self.slices += 1
         in_one_command = streamer.lrc.bulk is not None
-        start = time.perf_counter()
+        start = self._clock.seconds()
         outcome = streamer.run(start + SLICE)
-        elapsed = time.perf_counter() - start
+        elapsed = self._clock.seconds() - start
         if in_one_command or streamer.lrc.bulk is not None:
             # Not a context that ignores preemption: a blit of gigabytes takes longer here than on hardware.
             slot.preempt_since += elapsed
@@ -292,7 +294,7 @@ class Scheduler:
         limits = [context.preempt_us, self.policy(context.function.vfid).preempt(engine)]
         limit = min((limit for limit in limits if limit), default=0)
         # The executor may have been busy with others: it must also have had its chance.
-        if not limit or slot.preempt_ran < _PATIENCE or time.monotonic() - slot.preempt_since < limit / 1e6:
+        if not limit or slot.preempt_ran < _PATIENCE or self._clock.seconds() - slot.preempt_since < limit / 1e6:
             return False
         self._reset_engine(slot, context, f"not preempted in {limit} us")
         return True
@@ -331,7 +333,7 @@ class Scheduler:
             if vfid is None:
                 return False
             if slot.function != vfid:
-                slot.function, slot.function_since = vfid, time.monotonic()
+                slot.function, slot.function_since = vfid, self._clock.seconds()
             context = next(queue.candidates(engine, vfid), None)
             if context is None:
                 # A function of normal priority without work: its turn passes all the same.
@@ -347,7 +349,7 @@ class Scheduler:
 
     def _turn_left(self, slot: _Slot) -> float:
         """Seconds; without a quantum functions take turns by job, and nothing is left after one."""
-        return self.policy(slot.function).quantum(slot.engine) / 1e6 - (time.monotonic() - slot.function_since)
+        return self.policy(slot.function).quantum(slot.engine) / 1e6 - (self._clock.seconds() - slot.function_since)
 
     def _places(self, context: Context, engine: Engine) -> list[tuple[Lrc, Engine]] | None:
         """Free engines for every member, next to each other; None while they are not all free."""
@@ -374,7 +376,7 @@ class Scheduler:
             slot.wait = 0.0
             slot.spinning = 0
             if slot.function != context.function.vfid:
-                slot.function, slot.function_since = context.function.vfid, time.monotonic()
+                slot.function, slot.function_since = context.function.vfid, self._clock.seconds()
             self._wake(slot)
         return True
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from vfio_user_xe.device_models.xe.function import Gt
 from vfio_user_xe.emulator.model.registers import RO, RegisterFile
 
@@ -18,9 +16,9 @@ _CRYSTAL_19_2_MHZ = 1 << 3
 _CTC_SHIFT_3 = 3 << 1
 
 
-def ticks() -> int:
-    """Reference clock ticks since an arbitrary start: what RING_TIMESTAMP and GUC time stamps count."""
-    return time.monotonic_ns() * 192 // 10_000
+def ticks(nanoseconds: int) -> int:
+    """Reference clock ticks at `nanoseconds` of the card's clock: what RING_TIMESTAMP and GuC time stamps count."""
+    return nanoseconds * 192 // 10_000
 
 
 class Clock:

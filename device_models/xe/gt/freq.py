@@ -8,7 +8,6 @@ holds no forcewake, and no engine works.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.function import Gt
@@ -102,7 +101,7 @@ class Frequency:
 
     def update(self) -> None:
         """Look again whether the GT is in RC6; call it when anything that decides it may have changed."""
-        now = time.monotonic_ns()
+        now = self._gt.gpu.card.clock.ns()
         with self._lock:
             if self._rc6_since is not None:
                 self._residency_ns += now - self._rc6_since

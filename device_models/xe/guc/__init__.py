@@ -9,7 +9,6 @@ Handlers return DATA0 (and more dwords) of the success message, or raise `GucErr
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -107,8 +106,8 @@ class Client:
             return
         if guc.lose_g2h.armed and guc.lose_g2h.take() is not None:
             return
-        if guc.trace.enabled:
-            guc.trace.emit(self.name, "g2h", lambda: {"gt": guc.gt.index, "fence": fence, **decode.message(words)})
+        if guc.tap.on:
+            guc.tap(self.name, "g2h", lambda: {"gt": guc.gt.index, "fence": fence, **decode.message(words)})
         try:
             if not self.ctb.send(words, fence):
                 guc.gt.gpu.executor.call_later(_RETRY_SECONDS, self._retry)
@@ -127,7 +126,8 @@ class Client:
         if not self.present or self.state not in (RUNNING, RESFIX) or not self.guc.serving(self):
             return
         self._serving = True
-        start = time.perf_counter()
+        now = self.guc.gt.gpu.card.clock.seconds
+        start = now()
         try:
             self.mailbox.take()
             if self.mailbox.request is not None:
@@ -135,7 +135,7 @@ class Client:
             if self.ctb.enabled:
                 self._serve_ctb(start + _SERVICE_SECONDS)
         finally:
-            self.guc.served(self, time.perf_counter() - start)
+            self.guc.served(self, now() - start)
             self._serving = False
             if self._interrupt_due:
                 self._interrupt_due = False
@@ -154,10 +154,10 @@ class Client:
     def _serve_mailbox(self, request: tuple[int, ...]) -> None:
         message = Message(request)
         answer = self.guc.answer(self, message, by_mmio=True)
-        if self.guc.trace.enabled:
+        if self.guc.tap.on:
             words, gt = message.words, self.guc.gt.index
-            self.guc.trace.emit(self.name, "mmio", lambda: {"gt": gt, **decode.message(words)})
-            self.guc.trace.emit(self.name, "mmio-answer", lambda: {"gt": gt, **decode.message(answer)})
+            self.guc.tap(self.name, "mmio", lambda: {"gt": gt, **decode.message(words)})
+            self.guc.tap(self.name, "mmio-answer", lambda: {"gt": gt, **decode.message(answer)})
         self.mailbox.answer(answer)
 
     def _serve_ctb(self, until: float) -> None:
@@ -168,7 +168,7 @@ class Client:
                     self._serve_message(message)
                 if self.state != RUNNING:
                     break
-                if time.perf_counter() > until:
+                if self.guc.gt.gpu.card.clock.seconds() > until:
                     self._queue()
                     break
         except CtbBroken as broken:
@@ -178,9 +178,9 @@ class Client:
             self.ctb.disable()
 
     def _serve_message(self, message: Message) -> None:
-        if self.guc.trace.enabled:
+        if self.guc.tap.on:
             words, fence, gt = message.words, message.fence, self.guc.gt.index
-            self.guc.trace.emit(self.name, "h2g", lambda: {"gt": gt, "fence": fence, **decode.message(words)})
+            self.guc.tap(self.name, "h2g", lambda: {"gt": gt, "fence": fence, **decode.message(words)})
         answer = self.guc.answer(self, message, by_mmio=False)
         failed = hxg.message_type(answer[0]) == hxg.RESPONSE_FAILURE
         # A fast request is answered when it fails, an event never (abi/guc_messages_abi.h).
@@ -222,7 +222,7 @@ class Guc:
         self.served: Callable[[Client, float], None] = lambda client, seconds: None
         """Told how long a function's requests took."""
         card = gt.gpu.card
-        self.trace = card.tracer.channel("guc", "messages between drivers and the GuC, decoded")
+        self.tap = card.tracer.tap("guc", "messages between drivers and the GuC, decoded")
         self.lose_g2h = card.faults.point("guc.lose_g2h", "drop a message from the GuC to a driver")
         self.fail_request = card.faults.point("guc.fail_request", "refuse a request (arguments: action, error)")
         self.boot = Boot(gt, registers, self._booted)

@@ -59,11 +59,11 @@ class EngineActivity:
         self._ticking = False
         self._idle = 0
         self._last: dict[tuple[int, str, int], tuple[int, int]] = {}
-        gt = guc.gt
+        gt, clock = guc.gt, guc.gt.gpu.card.clock
         registers.add(
             [
-                gt.register("MISC_STATUS_0", MISC_STATUS_0, access=RO, read=lambda: ticks() & 0xFFFFFFFF),
-                gt.register("MISC_STATUS_1", MISC_STATUS_1, access=RO, read=lambda: ticks() >> 32),
+                gt.register("MISC_STATUS_0", MISC_STATUS_0, access=RO, read=lambda: ticks(clock.ns()) & 0xFFFFFFFF),
+                gt.register("MISC_STATUS_1", MISC_STATUS_1, access=RO, read=lambda: ticks(clock.ns()) >> 32),
             ]
         )
         guc.handle(actions.SET_DEVICE_ENGINE_ACTIVITY, self._set_device)

@@ -73,18 +73,18 @@ class PfService(Client):
 
     def event(self, action: int, *payload: int, data0: int = 0) -> None:
         """What the GuC tells the PF: heard after the GuC has done what it is doing."""
-        if self.guc.trace.enabled:
+        if self.guc.tap.on:
             words, gt = (hxg.event(action, data0), *payload), self.guc.gt.index
-            self.guc.trace.emit(self.name, "g2h", lambda: {"gt": gt, "fence": 0, **decode.message(words)})
+            self.guc.tap(self.name, "g2h", lambda: {"gt": gt, "fence": 0, **decode.message(words)})
         self.guc.gt.gpu.executor.submit(partial(self._heard, action, payload))
 
     def request(self, action: int, *payload: int) -> bool:
         """Ask the GuC; whether it did what was asked."""
         words, gt = (action, *payload), self.guc.gt.index
         answer = self.guc.answer(self, Message(words), by_mmio=False)
-        if self.guc.trace.enabled:
-            self.guc.trace.emit(self.name, "h2g", lambda: {"gt": gt, "fence": 0, **decode.message(words)})
-            self.guc.trace.emit(self.name, "g2h", lambda: {"gt": gt, "fence": 0, **decode.message(answer)})
+        if self.guc.tap.on:
+            self.guc.tap(self.name, "h2g", lambda: {"gt": gt, "fence": 0, **decode.message(words)})
+            self.guc.tap(self.name, "g2h", lambda: {"gt": gt, "fence": 0, **decode.message(answer)})
         done = hxg.message_type(answer[0]) == hxg.RESPONSE_SUCCESS
         if not done:
             log.warning("%s: %s was refused: %s", self.guc.gt.name, decode.action_name(action), decode.message(answer))

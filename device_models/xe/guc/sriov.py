@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -139,7 +138,7 @@ class Sriov:
         period = self.policies.get(klv.ADVERSE_SAMPLE_PERIOD, 0)
         if not limit or not period:
             return
-        now = time.monotonic()
+        now = self._guc.gt.gpu.card.clock.seconds()
         since, count = self._events.get((vfid, threshold), (now, 0))
         if (now - since) * 1000 > period:
             since, count = now, 0

@@ -6,7 +6,6 @@ function from 0), checks what hosts ask, and turns what happens on the engines i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -217,13 +216,14 @@ class Submission:
         if function.vfid and not engine.interrupt_mask >> USER_BIT & 1:
             # The enable mask of the interrupt page, which the context has loaded (xe_memirq.c:memirq_set_enable).
             return
-        start = time.perf_counter()
+        now = self._guc.gt.gpu.card.clock.seconds
+        start = now()
         info = next(i for i in self._guc.gt.infos if i.base == engine.info.base)
         self._guc.gt.gpu.interrupts.raise_engine(
             function, info, engine.interrupt_status_pointer, engine.interrupt_source_pointer
         )
         if function.vfid:
-            self._sriov.adverse_time(function.vfid, klv.THRESHOLD_IRQ_STORM, time.perf_counter() - start)
+            self._sriov.adverse_time(function.vfid, klv.THRESHOLD_IRQ_STORM, now() - start)
 
     def page_fault(self, context: Context, engine: Engine, fault: TranslationFault) -> bool:
         """Ask the host to bind what is missing; every VM may be in fault mode, only the host knows.

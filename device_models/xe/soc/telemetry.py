@@ -6,8 +6,7 @@ which grow by an idle card's power, and the PUNIT's GUID, without which every re
 
 from __future__ import annotations
 
-import time
-
+from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
 
 FAN_SPEED = (0x138140, 0x138170, 0x1381A0)
@@ -39,8 +38,10 @@ _ENERGY_UNITS_PER_JOULE = 1 << 14  # xe_hwmon.c: ENERGY_UNIT 0xe
 class Telemetry:
     """Sensors of the card. Temperatures do not follow the work done."""
 
-    def __init__(self, registers: RegisterFile) -> None:
-        self._start = time.monotonic()
+    def __init__(self, registers: RegisterFile, clock: CardClock) -> None:
+        """`clock` is what energy is counted by."""
+        self._clock = clock
+        self._start = clock.seconds()
         channels = [
             Register(
                 f"BMG_VRAM_TEMPERATURE_N({n})",
@@ -70,4 +71,4 @@ class Telemetry:
         )
 
     def _energy(self) -> int:
-        return int((time.monotonic() - self._start) * _IDLE_WATTS * _ENERGY_UNITS_PER_JOULE) & 0xFFFFFFFF
+        return int((self._clock.seconds() - self._start) * _IDLE_WATTS * _ENERGY_UNITS_PER_JOULE) & 0xFFFFFFFF

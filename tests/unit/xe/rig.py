@@ -17,6 +17,7 @@ from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRE
 from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.observe.trace import Tracer
@@ -90,7 +91,7 @@ class Rig:
     def __init__(self, vram: int = VRAM_SIZE) -> None:
         self.fabric = Fabric()
         self.vram = Vram(vram, fabric=self.fabric)
-        self.card = SimpleNamespace(device_memory=self.vram, fabric=self.fabric, tracer=Tracer())
+        self.card = SimpleNamespace(device_memory=self.vram, fabric=self.fabric, tracer=Tracer(), clock=CardClock())
         self.ram = GuestMemory(self.fabric)
         self.fabric.interconnects = [Iov(self.card, {}), self.ram]
         self.functions: dict[int, FakeFunction] = {}

@@ -1,19 +1,14 @@
-"""What `walk` and `activity` tell of a card, and the trace of context switches."""
+"""What `walk` and `activity` tell of a card."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.unit.xe.conftest import Bench
-from vfio_user_xe.device_models.xe import inspect
 from vfio_user_xe.device_models.xe.soc.lmem_cfg import LMEM_CFG, LMEM_EN
 from vfio_user_xe.emulator.control.dispatch import CommandError, Control
-from vfio_user_xe.emulator.observe.trace import Tracer
 
 MIB = 1 << 20
 ROOT, L3, L2, L1, L0 = (n * MIB for n in range(16, 21))
@@ -141,40 +136,3 @@ def test_activity_is_by_engine_and_function(bench: Bench) -> None:
         {"engine": "rcs0", "function": "pf", "busy_ns": 5},
         {"engine": "bcs0", "function": "vf2", "busy_ns": 7},
     ]
-
-
-class FakeEngine:
-    """An engine that only switches."""
-
-    def __init__(self) -> None:
-        self.name = "rcs0"
-        self.context: Any = None
-
-    def switch_in(self, context: Any, lrc: Any) -> None:
-        self.context = context
-
-    def switch_out(self, *, save: bool = True) -> None:
-        self.context = None
-
-
-def test_context_switches_are_traced_while_that_is_on_and_leave_no_hook_behind(tmp_path: Path) -> None:
-    tracer, engine = Tracer(), FakeEngine()
-    context = SimpleNamespace(function=SimpleNamespace(name="vf1"), guc_id=3)
-    channel = tracer.channel("engine", "")
-    gpu = SimpleNamespace(
-        gts=[SimpleNamespace(engines=SimpleNamespace(engines=[engine]))],
-        executor=SimpleNamespace(submit=lambda job: job()),
-    )
-    channel.on_switch.append(lambda on: inspect._trace_switches(gpu, channel, on))  # type: ignore[arg-type]
-    tracer.start(["engine"], tmp_path / "t.jsonl")
-    engine.switch_in(context, None)
-    engine.switch_out()
-    engine.switch_out()
-    tracer.stop()
-    engine.switch_in(context, None)
-    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
-    assert [(r["function"], r["event"], r["fields"]) for r in lines] == [
-        ("vf1", "in", {"engine": "rcs0", "context": 3}),
-        ("vf1", "out", {"engine": "rcs0", "context": 3}),
-    ]
-    assert "switch_in" not in vars(engine)

@@ -27,6 +27,7 @@ from tests.unit.xe.engines.lab import (
 from tests.unit.xe.rig import MIB
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import RENDER
+from vfio_user_xe.emulator.observe.tap import Record
 
 GGTT = 1 << 22
 
@@ -403,7 +404,13 @@ def test_registers_show_what_runs(lab: Lab) -> None:
 
 def test_the_trace_tells_every_command_and_is_off_by_default(lab: Lab) -> None:
     lines: list[tuple[str, str, dict[str, object]]] = []
-    lab.engines.trace = lambda function, event, fields: lines.append((function, event, dict(fields())))
+
+    def record(told: Record) -> None:
+        _, function, _, event, late = told
+        lines.append((function, event, dict(late() if callable(late) else late or {})))
+
+    tap = lab.engine("bcs0").streamer.tap
+    tap.switch_on(record, lambda: 0.0)
     job = lab.execute(*sdi(DATA_VA, 5), 0x7A00_0004, 0, 0, 0, 0, 0)
     assert [(function, event) for function, event, _ in lines] == [
         ("pf", "MI_BATCH_BUFFER_START"),
@@ -414,7 +421,7 @@ def test_the_trace_tells_every_command_and_is_off_by_default(lab: Lab) -> None:
     ]
     fields = lines[1][2]
     assert (fields["engine"], fields["batch"], fields["address"], fields["data"]) == ("bcs0", BATCH_VA, DATA_VA, 5)
-    lab.engines.trace = None
+    tap.switch_off()
     lines.clear()
     job.ring(NOOP, NOOP)
     job.submit()

@@ -6,7 +6,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Iterator
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -556,11 +556,10 @@ def vf_spinner(lab: Lab, vfid: int, guc_id: int) -> Job:
 
 
 @pytest.fixture
-def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+def ticking(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns last for so many looks at the clock, however busy this machine is."""
     looks = itertools.count()
-    clock = SimpleNamespace(monotonic=lambda: next(looks) * 1e-4, perf_counter=time.perf_counter)
-    monkeypatch.setattr(scheduler_module, "time", clock)
+    lab.card.clock.seconds = lambda: next(looks) * 1e-4
     monkeypatch.setattr(scheduler_module, "SLICE", 0.0)
 
 
@@ -1002,13 +1001,36 @@ def test_contexts_of_one_vm_share_translations(lab: Lab) -> None:
     assert job.context.members[0].space is other.context.members[0].space
 
 
-def test_the_tracer_switches_the_trace_of_commands(lab: Lab) -> None:
-    channel = lab.card.tracer.channel("cs")
-    channel.switch(True)
+def test_the_tracer_switches_the_trace_of_commands_and_of_context_switches(lab: Lab, tmp_path: Path) -> None:
+    lab.card.tracer.start(["cs", "engine"], tmp_path / "t")
     job = lab.execute(*sdi(DATA_VA, 1))
-    channel.switch(False)
-    recorded = len(lab.card.tracer.records)
+    lab.card.tracer.stop()
     job.ring(NOOP, NOOP)
     job.submit()
     lab.run()
-    assert recorded == len(lab.card.tracer.records) == 4
+    lines = [line.split()[1:4] for line in (tmp_path / "t").read_text().splitlines()]
+    assert lines == [
+        ["pf", "engine", "in"],
+        ["pf", "cs", "MI_BATCH_BUFFER_START"],
+        ["pf", "cs", "MI_STORE_DATA_IMM"],
+        ["pf", "cs", "MI_BATCH_BUFFER_END"],
+        ["pf", "cs", "MI_NOOP"],
+        ["pf", "engine", "out"],
+    ]
+
+
+def test_a_trace_that_begins_and_ends_in_the_middle_of_a_job_tells_what_is_between(
+    lab: Lab, short_slices: None, tmp_path: Path
+) -> None:
+    job = spinner(lab)
+    job.submit()
+    lab.run(until=lambda: job.data()[0] > 5)
+    lab.card.tracer.start(["cs"], tmp_path / "t")
+    began = job.data()[0]
+    lab.run(until=lambda: job.data()[0] > began + 5)
+    lab.card.tracer.stop()
+    job.set_data(64, 1)
+    lab.run()
+    told = {line.split()[3] for line in (tmp_path / "t").read_text().splitlines()}
+    assert "MI_CONDITIONAL_BATCH_BUFFER_END" in told
+    assert "MI_BATCH_BUFFER_END" not in told

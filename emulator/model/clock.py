@@ -1,0 +1,22 @@
+"""The clock that a card lives by: device models ask it, never module `time`, so that a recording can keep what they saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class CardClock:
+    """Time since an arbitrary start, never going back. From any thread.
+
+    `ns()` are nanoseconds and `seconds()` are seconds of the same clock: the host's monotonic one, unless the card is recorded
+    or replayed (`vfio_user_xe.emulator.recording.clock`). They are attributes so that a look costs no more than one at `time.monotonic`.
+    """
+
+    __slots__ = ("ns", "seconds")
+
+    def __init__(
+        self, ns: Callable[[], int] = time.monotonic_ns, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.ns = ns
+        self.seconds = seconds
