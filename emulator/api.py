@@ -13,7 +13,6 @@ the fixtures of `vfio_user_xe.emulator.testing.pytest_plugin`.
 from __future__ import annotations
 
 from vfio_user_xe.emulator import API_VERSION
-from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.control.dispatch import inline
 from vfio_user_xe.emulator.fabric.interconnect import (
     AccessFault,
@@ -35,6 +34,7 @@ from vfio_user_xe.emulator.model.card import (
     InterconnectConfig,
     Option,
 )
+from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.faults import FaultPoint, Faults
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory, OutOfBounds

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.fabric.interconnect import Fabric, Initiator, Interconnect, Space
 from vfio_user_xe.emulator.fabric.leases import Leases
 from vfio_user_xe.emulator.fabric.peers import Dial
+from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.faults import Faults
 from vfio_user_xe.emulator.model.memory import Memory
@@ -35,6 +35,7 @@ from vfio_user_xe.emulator.observe.links import link_tap
 from vfio_user_xe.emulator.observe.stalls import StallWatchdog
 from vfio_user_xe.emulator.observe.trace import Tracer
 from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.interrupts import MsiXHandler
 
 __all__ = ["Card", "CardConfig", "CardError", "Command", "DeviceMemory", "DeviceModel", "InterconnectConfig", "Option"]
 
@@ -253,6 +254,8 @@ class Card:
             self.tracer.join(function.irq_tap)
             for region in function.regions:
                 handler = region.handler if region else None
+                if isinstance(handler, MsiXHandler):
+                    handler = handler.below
                 if isinstance(handler, RegisterFile) and handler not in self.register_files:
                     self.register_files.append(handler)
         for file in self.register_files:

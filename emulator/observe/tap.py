@@ -23,7 +23,12 @@ Sampler = Callable[[], None]
 
 
 class Tap:
-    """Where events of one category come from. Look at `on`, then call the tap; from any thread."""
+    """Where events of one category come from: look at `on`, then call the tap. From any thread.
+
+    `tap(function, event, fields=None)` records `event` of the function called `function`, with its time; nothing while the tap is
+    off. `fields` are what the event says, by name, or a call that computes them later, on the tracer's thread. It only queues:
+    safe inside an access.
+    """
 
     __slots__ = ("_now", "_record", "category", "help", "on", "sampler")
 
@@ -40,21 +45,19 @@ class Tap:
         self._now: Callable[[], float] = _never
 
     def __call__(self, function: str, event: str, fields: LateFields | None = None) -> None:
-        """Record `event` of the function called `function`; nothing while the tap is off. `fields` may be a call that computes them.
-
-        Only queues: safe inside an access.
-        """
+        """Record `event`; see the class."""
         self._record((self._now(), function, self.category, event, fields))
 
     def switch_on(self, record: Callable[[Record], None], now: Callable[[], float]) -> None:
         """Give every event, with the time `now()`, to `record`. For tracers."""
-        self._record, self._now = record, now
+        self._now = now
+        self._record = record
         self.on = True
 
     def switch_off(self) -> None:
         """Record nothing any more; whoever saw `on` before and calls the tap now loses its event. For tracers."""
         self.on = False
-        self._record, self._now = _drop, _never
+        self._record = _drop
 
 
 def _drop(record: Record) -> None:

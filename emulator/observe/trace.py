@@ -145,11 +145,13 @@ class _Trace:
             self._drain()
         except OSError as exc:
             self._broken(exc)
+        finally:
+            # Whatever ended this thread: nobody would take what is queued.
+            self._switch_off()
+            self._records.clear()
 
     def _broken(self, exc: OSError) -> None:
         """The trace ends here; the card goes on."""
-        self._switch_off()
-        self._records.clear()
         log.error("the trace %s is incomplete: %s", self._path, exc.strerror)
 
     def _switch_off(self) -> None:
@@ -165,11 +167,12 @@ class _Trace:
         # Counted before: a guest that never pauses must not keep this loop from flushing.
         for _ in range(len(records)):
             moment, function, category, event, fields = records.popleft()
+            head = moment - self._epoch, function, category, event
             try:
-                rendered = fields() if callable(fields) else fields or {}
-            except Exception as error:  # the trace must survive a field that cannot be computed
-                rendered = {"error": repr(error)}
-            file.write(self._render(moment - self._epoch, function, category, event, rendered))
+                line = self._render(*head, fields() if callable(fields) else fields or {})
+            except Exception as error:  # the trace must survive a field that cannot be computed or written
+                line = self._render(*head, {"error": repr(error)})
+            file.write(line)
         file.flush()
 
 

@@ -74,7 +74,8 @@ class MsiXHandler:
 
     def __init__(self, interrupts: Interrupts, msix: MsiX, bar: int, below: AccessHandler | None) -> None:
         self._interrupts = interrupts
-        self._below = below
+        self.below = below
+        """What answers the rest of the BAR; None: reads as 0."""
         self._table = range(msix.table_offset, msix.table_offset + msix.table_size) if bar == msix.bar else range(0)
         self._pba = range(msix.pba_offset, msix.pba_offset + msix.pba_size) if bar == msix.pba_bar else range(0)
         # Vector control of every entry is masked from reset (PCIe base spec, 7.7.2.4).
@@ -86,14 +87,14 @@ class MsiXHandler:
             return int.from_bytes(self._entries[start : start + size], "little")
         if offset in self._pba:
             return self._interrupts.pending >> 8 * (offset - self._pba.start) & ((1 << 8 * size) - 1)
-        return self._below.read(offset, size) if self._below is not None else 0
+        return self.below.read(offset, size) if self.below is not None else 0
 
     def write(self, offset: int, size: int, value: int) -> None:
         if offset in self._table:
             start = offset - self._table.start
             self._entries[start : start + size] = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
-        elif offset not in self._pba and self._below is not None:
-            self._below.write(offset, size, value)
+        elif offset not in self._pba and self.below is not None:
+            self.below.write(offset, size, value)
 
 
 def with_msix(name: str, bars: dict[int, Bar], interrupts: Interrupts) -> dict[int, Bar]:

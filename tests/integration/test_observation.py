@@ -138,7 +138,7 @@ def test_a_file_that_is_no_trace_is_refused_by_line_and_a_cut_last_line_is_left_
     assert list(events([])) == []
 
 
-def test_the_channel_link_samples_what_the_ledger_counts(tmp_path: Path) -> None:
+def test_the_category_link_samples_what_the_ledger_counts(tmp_path: Path) -> None:
     card = Card(CardConfig.default("edu"))
     card.start()
     edu = card.functions[0]

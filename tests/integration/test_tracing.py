@@ -271,6 +271,35 @@ def test_a_trace_whose_file_is_full_ends_with_a_log_line_and_the_card_goes_on(
     assert "again" in (tmp_path / "t").read_text()
 
 
+def test_fields_that_cannot_be_written_are_said_to_be_so(tmp_path: Path) -> None:
+    tracer = Tracer()
+    tap = tracer.tap("uart", "serial port")
+    tracer.start(["uart"], tmp_path / "t.jsonl")
+    tap("serial", "bad", {("a", "tuple"): 1})  # type: ignore[dict-item]
+    tap("serial", "good")
+    tracer.stop()
+    (bad, good) = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert (bad["event"], list(bad["fields"]), good["event"]) == ("bad", ["error"], "good")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_sampler_that_fails_ends_the_trace_and_nothing_is_queued_behind_it(tmp_path: Path) -> None:
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise ZeroDivisionError
+
+    tracer = Tracer()
+    tap = tracer.tap("uart", "serial port")
+    tracer.join(Tap("broken", "a sampler", lambda: fail))
+    tracer.start(["all"], tmp_path / "t")
+    assert failed.wait(10)
+    tracer.stop()
+    tap("serial", "late")
+    assert (tap.on, tracer.active, records_held()) == (False, [], 0)
+
+
 # An xe card, over its control socket.
 
 

@@ -15,7 +15,7 @@ from vfio_user_xe.emulator.model.options import format_size, parse_size
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError
 from vfio_user_xe.emulator.model.registers import RegisterFile
 from vfio_user_xe.emulator.pci.bars import Bar
-from vfio_user_xe.emulator.pci.capabilities import Msi
+from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
 from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
@@ -51,6 +51,25 @@ class Toy:
         )
 
 
+class ToyWithMsiX:
+    """A device model whose registers share their BAR with an MSI-X table."""
+
+    API_VERSION = (1, 0)
+    OPTIONS = ()
+
+    def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
+        card.functions.append(
+            Function(
+                "toy",
+                0,
+                executor=card.executor,
+                identity=Identity(0x1234, 1),
+                capabilities=[MsiX(vectors=1, bar=0, table_offset=0x800, pba_offset=0xC00)],
+                bars={0: Bar(0x1000, handler=RegisterFile("beside the table", 0x800))},
+            )
+        )
+
+
 class Delay:
     """An interconnect for these tests."""
 
@@ -71,7 +90,7 @@ class Delay:
 
 @pytest.fixture(autouse=True)
 def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    offered = {(DEVICE_MODEL, "toy"): Toy, (INTERCONNECT, "delay"): Delay}
+    offered = {(DEVICE_MODEL, "toy"): Toy, (DEVICE_MODEL, "msix"): ToyWithMsiX, (INTERCONNECT, "delay"): Delay}
 
     def load(kind: str, name: str) -> Plugin:
         if (kind, name) not in offered:
@@ -271,6 +290,21 @@ def test_a_function_is_found_by_name(card: Card) -> None:
 
 def test_register_files_of_bars_are_found(card: Card) -> None:
     assert [file.name for file in card.register_files] == ["toy"]
+
+
+def test_a_register_file_beside_an_msix_table_is_found_and_traced(tmp_path: Path) -> None:
+    card = Card(CardConfig.default("msix"))
+    assert [file.name for file in card.register_files] == ["beside the table"]
+    region = card.functions[0].regions[0]
+    assert region is not None
+    assert region.handler is not None
+    card.tracer.start(["mmio"], tmp_path / "t")
+    region.handler.read(0x800, 4)
+    region.handler.read(4, 4)
+    card.tracer.stop()
+    (line,) = (tmp_path / "t").read_text().splitlines()
+    assert line.endswith("mmio   read register=0x4 offset=4 value=0")
+    card.stop()
 
 
 def test_windows_on_guest_memory_are_revoked_before_an_unmapping_is_answered(card: Card) -> None:

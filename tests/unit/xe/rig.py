@@ -17,8 +17,8 @@ from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRE
 from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.device_models.xe.memory.vram import Vram
-from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.observe.trace import Tracer
 from vfio_user_xe.plugins.iov import Iov
