@@ -29,7 +29,7 @@ from emulator.vfio_user import wire
 from emulator.vfio_user.client import Client, EventFd, default_capabilities, encode
 from emulator.vfio_user.interrupts import Interrupts
 from tests.bench.load import Load, Loader, bare_python, compiled, connected
-from tests.conformance.served import served
+from tests.support.served import served
 
 BASE = 0x1000_0000
 KIB, MIB = 1 << 10, 1 << 20

@@ -18,7 +18,7 @@ from emulator.vfio_user import wire
 from emulator.vfio_user.client import Client
 from tests.bench.__main__ import KIB, Bench, Row, Sample, figure, loads, microseconds
 from tests.bench.load import Load
-from tests.conformance.served import ServedCard, served
+from tests.support.served import ServedCard, served
 
 OWN, OTHER = "own", "libvfio-user"
 # The library damages the stream of larger writes (docs/conformance.md).

@@ -21,8 +21,9 @@ from statistics import median
 from device_models.xe import ppgtt
 from device_models.xe.ppgtt import PpgttSpace
 from emulator.executor import Executor
-from tests.unit.xe.engines.lab import BATCH_VA, DATA_VA, END, PPHWSP, SEQNO, WA_BB, Job, Lab, sdi, semaphore
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, sdi, semaphore
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, PPHWSP, SEQNO, WA_BB, Job, Lab
+from tests.support.xe.rig import MIB
 
 COPY_SIZE = 64 * MIB
 SOURCE, TARGET, CLEAR, LONG_BATCH = 256 * MIB, 512 * MIB, 1024 * MIB, 128 * MIB

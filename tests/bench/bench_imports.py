@@ -23,8 +23,9 @@ from emulator.card import Card, CardConfig
 from emulator.pci.function import COMMAND
 from emulator.testing import FakeTransport
 from tests.bench.bench_engines import Figure
-from tests.unit.xe.engines.lab import DATA_VA, END, Job, sdi
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, sdi
+from tests.support.xe.engine_lab import DATA_VA, Job
+from tests.support.xe.rig import MIB
 
 SIZE = 64 * MIB
 BLOCK = 2 * MIB

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from emulator.lab import Lab, open_lab
-from tests.guest.lab import program
+from tests.support.guest.lab import program
 
 PF = "0000:01:00.0"
 MIB = 1 << 20

@@ -15,7 +15,8 @@ from statistics import median
 from typing import Any
 
 from emulator.lab import Lab
-from tests.guest.test_xe_sriov import DEBUGFS, DEVICE, accounting, card_call, enable, jobs, start_lab
+from tests.support.guest.xe import DEBUGFS, DEVICE
+from tests.support.guest.xe_sriov import accounting, card_call, enable, jobs, start_lab
 
 
 def timed(lab: Lab, command: str) -> float:

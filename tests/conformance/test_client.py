@@ -13,7 +13,7 @@ from emulator.conformance import device
 from emulator.conformance.driver import Driver
 from emulator.vfio_user import wire
 from emulator.vfio_user.client import Client, Disconnected, EventFd, ProtocolError, RequestError
-from tests.conformance.served import ServedCard, served
+from tests.support.served import ServedCard, served
 
 BASE = 0x1000_0000
 

@@ -10,9 +10,8 @@ import pytest
 from emulator.conformance.case import FAIL, Case
 from emulator.conformance.profile import Profile
 from emulator.conformance.runner import Runner, select_cases
-from tests import libvfio_user
-from tests.conformance.served import served
-from tests.conformance.test_server import PROFILE
+from tests.support import libvfio_user
+from tests.support.served import PROFILE, served
 
 DEFECTS = {
     "stream": (

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from emulator.conformance.case import FAIL, SKIP, Case
 from emulator.conformance.profile import Profile
 from emulator.conformance.runner import Runner, select_cases
-from tests.conformance.served import ServedCard, served
-
-PROFILE = Path(__file__).with_name("our-server.toml")
+from tests.support.served import PROFILE, ServedCard, served
 
 # What our server is known not to do. Any other case must pass, and so must a case that is not there any more.
 SKIPPED = {

@@ -24,25 +24,9 @@ from emulator.conformance.profile import Profile, ProfileError, Scratch
 from emulator.conformance.runner import Runner, ServerGone, load_cases, select_cases
 from emulator.vfio_user import wire
 from emulator.vfio_user.client import Connection, Disconnected, Message, encode
+from tests.support.right_answers import right_answer
 
 Behaviour = Callable[[Message], bytes]
-
-
-def _well(message: Message) -> bytes:
-    """A device with nothing but configuration space, served correctly as far as the cases below look."""
-    body = b""
-    if message.command == wire.VERSION:
-        body = wire.VERSION_BODY.pack(0, 0)
-    elif message.command == wire.DEVICE_GET_INFO and len(message.body) == 16:
-        body = wire.DEVICE_INFO.pack(16, 3, 9, 5)
-    elif message.command == wire.DEVICE_GET_REGION_INFO:
-        index = wire.REGION_INFO.unpack(message.body)[2]
-        body = wire.REGION_INFO.pack(32, 3, index, 0, 256 if index == wire.CONFIG else 0, 0)
-    elif message.command == wire.REGION_READ:
-        body = message.body + bytes(wire.REGION_ACCESS.unpack(message.body)[2])
-    else:
-        return encode(message.command, message_id=message.id, flags=wire.TYPE_REPLY | wire.FLAG_ERROR, error=22)
-    return encode(message.command, body, message_id=message.id, flags=wire.TYPE_REPLY)
 
 
 @contextmanager
@@ -81,12 +65,12 @@ def _verdict(behaviour: Behaviour, identity: str, timeout: float = 10.0) -> Resu
 
 
 def test_right_answer_passes() -> None:
-    assert _verdict(_well, "info.device_info_reply_is_16_bytes").verdict == PASS
+    assert _verdict(right_answer, "info.device_info_reply_is_16_bytes").verdict == PASS
 
 
 def test_wrong_message_id_fails() -> None:
     def behaviour(message: Message) -> bytes:
-        return _well(message) if message.id != 0x1234 else b"\x35" + _well(message)[1:]
+        return right_answer(message) if message.id != 0x1234 else b"\x35" + right_answer(message)[1:]
 
     result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
     assert result.verdict == FAIL
@@ -97,7 +81,7 @@ def test_success_where_an_error_is_due_fails() -> None:
     def behaviour(message: Message) -> bytes:
         if message.command == 0xFFFF:
             return encode(message.command, message_id=message.id, flags=wire.TYPE_REPLY)
-        return _well(message)
+        return right_answer(message)
 
     result = _verdict(behaviour, "framing.command_65535_is_refused")
     assert result.verdict == FAIL
@@ -107,7 +91,7 @@ def test_success_where_an_error_is_due_fails() -> None:
 def test_error_with_payload_fails() -> None:
     def behaviour(message: Message) -> bytes:
         if message.command != 0xFFFF:
-            return _well(message)
+            return right_answer(message)
         flags = wire.TYPE_REPLY | wire.FLAG_ERROR
         return encode(message.command, b"why", message_id=message.id, flags=flags, error=22)
 
@@ -126,7 +110,7 @@ def test_kept_descriptor_fails() -> None:
 
     def behaviour(message: Message) -> bytes:
         kept.extend(message.fds)
-        return _well(message)
+        return right_answer(message)
 
     result = _verdict(behaviour, "descriptors.descriptor_with_region_read_is_closed")
     assert result.verdict == FAIL
@@ -142,7 +126,7 @@ def test_leak_is_noticed_behind_a_passing_case() -> None:
     def behaviour(message: Message) -> bytes:
         if message.id == 0x1234:
             leaked.extend(os.open("/dev/null", os.O_RDONLY) for _ in range(8))
-        return _well(message)
+        return right_answer(message)
 
     result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
     assert result.verdict == FAIL
@@ -158,7 +142,7 @@ def test_server_that_dies_is_noticed_behind_the_case() -> None:
     def behaviour(message: Message) -> bytes:
         nonlocal dead
         dead = dead or message.id == 0x1234
-        return _well(message) if not dead or message.id == 0x1234 else b""
+        return right_answer(message) if not dead or message.id == 0x1234 else b""
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
@@ -169,7 +153,7 @@ def test_server_that_dies_is_noticed_behind_the_case() -> None:
 
 def test_case_that_hangs_is_ended() -> None:
     block = threading.Event()
-    with _server(_well) as path:
+    with _server(right_answer) as path:
         runner = Runner(path, Profile(), timeout=0.2)
 
         def hang(t: object) -> None:
@@ -181,7 +165,7 @@ def test_case_that_hangs_is_ended() -> None:
 
 
 def test_case_that_does_not_apply_is_skipped_with_the_reason() -> None:
-    result = _verdict(_well, "server_dma.device_reads_by_message")
+    result = _verdict(right_answer, "server_dma.device_reads_by_message")
     assert (result.verdict, result.detail) == (SKIP, "needs the conformance device")
 
 
@@ -196,7 +180,7 @@ def test_nobody_listening_is_not_a_result(tmp_path: Path, monkeypatch: pytest.Mo
 MORTAL = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from tests.conformance import test_suite as suite
+from tests.support.right_answers import right_answer
 from emulator.vfio_user.client import Connection, Disconnected
 import socket
 listener = socket.socket(socket.AF_UNIX)
@@ -209,7 +193,7 @@ while True:
             message = connection.receive()
             if message.command == 0xFFFF:
                 os.abort()
-            connection.send(suite._well(message))
+            connection.send(right_answer(message))
     except Disconnected:
         pass
     connection.close()
@@ -254,7 +238,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_rest_is_counted(monkeypatch:
     def behaviour(message: Message) -> bytes:
         nonlocal dead
         dead = dead or message.command == 0xFFFF
-        return b"" if dead else _well(message)
+        return b"" if dead else right_answer(message)
 
     monkeypatch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
     lines: list[str] = []
@@ -360,7 +344,7 @@ def test_junit_has_every_verdict() -> None:
 
 def test_command_prints_and_returns_a_verdict(tmp_path: Path) -> None:
     lines: list[str] = []
-    with _server(_well) as path:
+    with _server(right_answer) as path:
         good = main(path, junit_path=str(tmp_path / "j.xml"), cases=["info.device_is*"], echo=lines.append)
         bad = main(
             path, cases=["regions.configuration_space_is_read*", "io_fds.every*", "pipe*ids_b*"], echo=lines.append
@@ -374,7 +358,7 @@ def test_command_prints_and_returns_a_verdict(tmp_path: Path) -> None:
 
 def test_command_fails_when_a_case_does() -> None:
     lines: list[str] = []
-    with _server(lambda message: _well(message).replace(b"\x09", b"\x01")) as path:
+    with _server(lambda message: right_answer(message).replace(b"\x09", b"\x01")) as path:
         assert main(path, cases=["info.device_is*"], echo=lines.append) == 1
     assert "1 regions: configuration space (index 7) is not among them" in lines[0]
 

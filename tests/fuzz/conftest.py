@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.conformance.served import ServedCard, served
+from tests.support.served import ServedCard, served
 
 # Bounded and repeatable in CI: what is found by chance belongs into a test of its own. FUZZ=long looks for it.
 settings.register_profile(

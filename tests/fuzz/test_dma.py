@@ -16,7 +16,7 @@ from emulator.memory import Memory
 from emulator.vfio_user import wire
 from emulator.vfio_user.client import Client, RequestError
 from emulator.vfio_user.guest_memory import GuestMemory, MapError
-from tests.conformance.served import ServedCard
+from tests.support.served import ServedCard
 
 PAGE = 4096
 PAGES = 24

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from emulator.conformance import device
 from emulator.memory import Memory
 from emulator.vfio_user.client import Client, Message
-from tests.conformance.served import ServedCard
 from tests.fuzz.messages import PAGE, SCRATCH, Sent, conversations, numbered, pieces
+from tests.support.served import ServedCard
 
 
 def _converse(card: ServedCard, conversation: Sequence[Sent], parts: Sequence[tuple[bytes, bool]]) -> list[Message]:

@@ -13,8 +13,8 @@ from emulator.conformance.context import open_descriptors
 from emulator.memory import Memory
 from emulator.vfio_user import wire
 from emulator.vfio_user.client import Client, Connection, Disconnected, encode
-from tests.conformance.served import ServedCard
 from tests.fuzz.messages import PAGE, Sent, conversations, numbered, pieces, strange_messages
+from tests.support.served import ServedCard
 
 VERSION = Sent(encode(wire.VERSION, wire.VERSION_BODY.pack(0, 0) + b'{"capabilities":{"max_msg_fds":8}}\0'))
 

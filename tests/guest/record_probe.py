@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emulator.guest import Environment, locate
 from emulator.recording import Redaction, redact
-from tests.guest.lab import open_lab
+from tests.support.guest.lab import open_lab
 
 KEPT = Path(__file__).parents[1] / "unit/xe/fixtures/probe.xz"
 VFS = "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs"

@@ -8,7 +8,7 @@ import pytest
 
 from emulator.authoring.new import new_package
 from emulator.guest import MissingEnvironment, locate
-from tests.packages import run_tests
+from tests.support.packages import run_tests
 
 pytestmark = pytest.mark.guest
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from emulator.guest import Kernel, MissingEnvironment, locate
-from tests import recipes
+from tests.support import recipes
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 

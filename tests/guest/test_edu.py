@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from emulator.vfio_user.control_client import ControlClient
-from tests.guest.lab import Lab, open_lab, program
+from tests.support.guest.lab import Lab, open_lab, program
 
 pytestmark = pytest.mark.guest
 

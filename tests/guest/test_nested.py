@@ -12,7 +12,7 @@ import pytest
 from emulator.guest import Kernel, locate
 from emulator.guest.initramfs import Contents, initramfs
 from emulator.guest.vmlinux import unpacked
-from tests.guest.lab import Lab, open_lab, program
+from tests.support.guest.lab import Lab, open_lab, program
 
 ENVIRONMENT = "VFIO_USER_XE_NESTED"
 pytestmark = [

@@ -15,8 +15,8 @@ import pytest
 from emulator.control import CommandError
 from emulator.guest import BlockingGuest, CommandFailed, MissingEnvironment, locate
 from emulator.lab import LiveCard
-from tests.guest.lab import open_card, open_guest
-from tests.integration.test_export import VIEWER, pixels
+from tests.support.guest.lab import open_card, open_guest
+from tests.support.viewer import VIEWER, pixels
 
 pytestmark = pytest.mark.guest
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from emulator.guest import MissingEnvironment, locate
-from tests.packages import run_tests
+from tests.support.packages import run_tests
 
 pytestmark = pytest.mark.guest
 

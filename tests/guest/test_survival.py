@@ -14,7 +14,7 @@ import pytest
 from emulator.guest import GuestError, GuestSpec
 from emulator.guest.blocking import BlockingGuest
 from emulator.guest.served import ServedCard
-from tests.guest.lab import open_lab
+from tests.support.guest.lab import open_lab
 
 pytestmark = pytest.mark.guest
 

@@ -11,7 +11,7 @@ import pytest
 from emulator.guest import BlockingGuest
 from emulator.lab import LiveCard
 from emulator.vfio_user.control_client import ControlClient
-from tests.guest.lab import Lab, open_card, open_guest, open_lab, program
+from tests.support.guest.lab import Lab, open_card, open_guest, open_lab, program
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 

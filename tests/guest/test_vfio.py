@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from emulator.vfio_user.control_client import ControlClient
-from tests.guest.lab import Lab, open_lab, program
-from tests.guest.test_sriov import _STUB, PF
+from tests.support.guest.lab import Lab, open_lab, program
+from tests.support.guest.stub import STUB
+from tests.support.guest.xe import PF
 
 pytestmark = pytest.mark.guest
 
@@ -51,7 +52,7 @@ def use(lab: Lab, bdf: str, function: str) -> str:
 
 
 def test_a_vf_works_through_vfio_behind_the_iommu(lab: Lab) -> None:
-    lab.sh(_STUB)
+    lab.sh(STUB)
     lab.sh(
         f"echo 0 > /sys/bus/pci/devices/{PF}/sriov_drivers_autoprobe; echo 2 > /sys/bus/pci/devices/{PF}/sriov_numvfs"
     )

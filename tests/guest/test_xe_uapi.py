@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from emulator.guest import GuestError, MissingEnvironment, locate
-from tests.guest.lab import Lab, open_lab
-from tests.guest.xe_programs import NoCompiler, Outcome, compile_all, files_for, parse_tap, problem_of, programs
+from tests.support.guest.lab import Lab, open_lab
+from tests.support.guest.xe_programs import NoCompiler, Outcome, compile_all, files_for, parse_tap, problem_of, programs
 
 # Far more than any program takes, also on a slow machine; the first test boots the guest.
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from emulator.guest import Kernel
-from tests.guest.lab import Lab, open_lab
+from tests.support.guest.lab import Lab, open_lab
 
 KERNEL, MODULES = "VFIO_USER_XE_MIGRATION_KERNEL", "VFIO_USER_XE_MIGRATION_MODULES"
 

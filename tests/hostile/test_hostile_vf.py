@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from device_models.xe.guc import klv
-from tests.hostile.rig import (
+from tests.support.xe.guc_driver import DOORBELL
+from tests.support.xe.served_rig import (
     BLOCK,
     BUFFERS,
     CANARY,
@@ -25,7 +26,6 @@ from tests.hostile.rig import (
     open_rig,
     store,
 )
-from tests.unit.xe.guc_driver import DOORBELL
 
 START = STARTS[1]
 VICTIM = STARTS[2]

@@ -15,7 +15,7 @@ from emulator import API_VERSION, api
 from emulator.authoring.api_reference import reference
 from emulator.authoring.new import NameRefused, new_package
 from emulator.cli import app
-from tests.packages import install
+from tests.support.packages import install
 
 pytest_plugins = ["pytester"]
 

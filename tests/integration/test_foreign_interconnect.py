@@ -15,7 +15,7 @@ import pytest
 
 from emulator.lab import CONFIG, Client, LiveCard, open_card
 from emulator.pci.function import COMMAND
-from tests.packages import install
+from tests.support.packages import install
 
 BANK, BAR0, BUFFER = 0xFD00_0000, 0, 0x40000
 DMA_SOURCE, DMA_DESTINATION, DMA_COUNT, DMA_COMMAND, START, FROM_BUFFER = 0x80, 0x88, 0x90, 0x98, 1, 2

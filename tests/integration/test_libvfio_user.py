@@ -21,8 +21,8 @@ from emulator.conformance.driver import Driver
 from emulator.vfio_user import wire
 from emulator.vfio_user.client import Client, Disconnected
 from emulator.vfio_user.libvfio_user import library
-from tests import libvfio_user
-from tests.conformance.served import served
+from tests.support import libvfio_user
+from tests.support.served import served
 
 
 def refusal(folder: Path, *arguments: str) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.packages import install
+from tests.support.packages import install
 
 pytest_plugins = ["pytester"]
 

@@ -26,7 +26,7 @@ from emulator.recording import format as rec
 from emulator.recording.format import Event, Recording
 from emulator.vfio_user import wire
 from emulator.vfio_user.client import Client, RequestError
-from tests.conformance.served import served
+from tests.support.served import served
 
 BASE = 0x1000_0000
 SECRET = bytes(range(256)) * 4

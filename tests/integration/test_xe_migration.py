@@ -9,7 +9,19 @@ from collections.abc import Iterator
 import pytest
 
 from device_models.xe.guc import klv
-from tests.hostile.rig import BLOCK, CONTEXT_SIZE, CONTEXTS, QUOTA, RAM, RANGE, STARTS, Rig, Side, open_rig, store
+from tests.support.xe.served_rig import (
+    BLOCK,
+    CONTEXT_SIZE,
+    CONTEXTS,
+    QUOTA,
+    RAM,
+    RANGE,
+    STARTS,
+    Rig,
+    Side,
+    open_rig,
+    store,
+)
 
 SUCCESS = 0xF0000000
 PAUSE, RESUME, FLR_START, FLR_FINISH = 1, 2, 4, 5

@@ -19,7 +19,7 @@ import trio
 from emulator.guest import agent, channel
 from emulator.guest.channel import Channel, Result
 from emulator.guest.errors import ChannelLost, CommandFailed, CommandTimeout
-from tests.unit.guest.samples import runs
+from tests.support.guest.samples import runs
 
 Far: TypeAlias = trio.StapledStream[trio.lowlevel.FdStream, trio.lowlevel.FdStream]
 

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from emulator.guest.cpio import Cpio
-from tests.unit.guest.samples import read_cpio
+from tests.support.guest.samples import read_cpio
 
 
 def test_files_keep_content_and_mode_whatever_their_length() -> None:

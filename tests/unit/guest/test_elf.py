@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from emulator.guest import elf
-from tests.unit.guest.samples import program
+from tests.support.guest.samples import program
 
 
 def test_needed_libraries_and_interpreter_are_read() -> None:

@@ -12,7 +12,7 @@ from emulator.guest.environment import Environment
 from emulator.guest.errors import InitramfsError, KernelError, MissingEnvironment
 from emulator.guest.initramfs import Content, Contents, initramfs
 from emulator.guest.kernel import Kernel
-from tests.unit.guest.samples import RELEASE, environment, module, program, read_cpio
+from tests.support.guest.samples import RELEASE, environment, module, program, read_cpio
 
 
 @pytest.fixture

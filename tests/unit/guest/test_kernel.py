@@ -13,7 +13,7 @@ import pytest
 from emulator.guest import vmlinux
 from emulator.guest.errors import KernelError
 from emulator.guest.kernel import Kernel, decompress
-from tests.unit.guest.samples import RELEASE, bzimage, elf_with_section, environment, module
+from tests.support.guest.samples import RELEASE, bzimage, elf_with_section, environment, module
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from emulator.guest.accelerator import Accelerator
 from emulator.guest.environment import Environment, Qemu
 from emulator.guest.errors import GuestError
 from emulator.guest.qemu import Iommu, Machine, Ports, command_line, kernel_command_line
-from tests.unit.guest.samples import environment
+from tests.support.guest.samples import environment
 
 TCG = Accelerator("tcg", "test")
 KVM = Accelerator("kvm", "test")

@@ -9,7 +9,7 @@ import pytest
 from device_models.xe.address_space import TranslationFault
 from device_models.xe.vram import BLOCK_SIZE
 from emulator.interconnect import AccessFault
-from tests.unit.xe.rig import Rig
+from tests.support.xe.rig import Rig
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from emulator.card import Card, CardConfig, CardError
-from tests.unit.xe.guc_driver import GucDriver
-from tests.unit.xe.test_guc_sriov import PROVISIONED, configure, disable_vfs, enable_vfs
+from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.provisioning import PROVISIONED, configure, disable_vfs, enable_vfs
 
 MIB = 1 << 20
 

@@ -10,7 +10,7 @@ import pytest
 
 from device_models.xe.guc import actions, decode, klv
 from device_models.xe.guc.errors import INVALID_KLV_KEY, MALFORMED_KLV, GucError
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.guc_driver import GucDriver
 
 STATUS = 0xC000
 SUCCESS = 0xF0000000

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.guc_driver import GucDriver
 
 CURRENT, ACTUAL, RESIDENCY = 0xA008, 0xC60, 0x138108
 

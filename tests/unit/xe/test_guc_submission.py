@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from device_models.xe.ggtt import TranslationFault
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.guc_driver import GucDriver
 
 LRC = 0x1311119
 

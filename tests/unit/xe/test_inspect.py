@@ -13,7 +13,7 @@ from device_models.xe import inspect
 from device_models.xe.lmem_cfg import LMEM_CFG, LMEM_EN
 from emulator.control import CommandError, Control
 from emulator.observe.trace import Tracer
-from tests.unit.xe.conftest import Bench
+from tests.support.xe.bench import Bench
 
 MIB = 1 << 20
 ROOT, L3, L2, L1, L0 = (n * MIB for n in range(16, 21))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from device_models.xe.guc.mmio import BUSY
-from tests.unit.xe.guc_driver import DOORBELL, SCRATCH, GucDriver
+from tests.support.xe.guc_driver import DOORBELL, SCRATCH, GucDriver
 
 
 def test_a_request_is_taken_inside_the_access_and_answered_later(driver: GucDriver) -> None:

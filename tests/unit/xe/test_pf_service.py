@@ -12,8 +12,8 @@ from device_models.xe.guc.pf_service import RUNTIME_REGISTERS
 from device_models.xe.pf_provision import ALL_CONTEXTS, ALL_DOORBELLS, GGTT_BOTTOM, GGTT_TOP, Plan, Wanted
 from emulator.card import CardConfig, CardError
 from emulator.pci.function import FLR, RESET
-from tests.unit.xe.conftest import Bench
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.bench import Bench
+from tests.support.xe.guc_driver import GucDriver
 
 SUCCESS = 0xF0000000
 HOST_SUCCESS = 0x70000000

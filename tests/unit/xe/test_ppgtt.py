@@ -10,7 +10,7 @@ from device_models.xe import address_space, ppgtt
 from device_models.xe.address_space import Extent, TranslationFault
 from device_models.xe.vram import BLOCK_SIZE
 from emulator.interconnect import AccessFault, Space
-from tests.unit.xe.rig import MIB, PageTables, Rig
+from tests.support.xe.rig import MIB, PageTables, Rig
 
 POOL = 40 * MIB
 DM = ppgtt.DEVICE_MEMORY

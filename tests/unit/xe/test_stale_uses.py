@@ -10,7 +10,7 @@ import pytest
 
 from device_models.xe.address_space import AddressSpaces
 from device_models.xe.vram import BLOCK_SIZE
-from tests.unit.xe.rig import PageTables, Rig
+from tests.support.xe.rig import PageTables, Rig
 
 VA = 0x4000_0000
 FIRST, SECOND = 10, 11

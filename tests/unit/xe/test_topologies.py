@@ -19,9 +19,9 @@ from emulator.qemu_arguments import (
     needs_iommu,
 )
 from emulator.testing import FakeTransport
-from tests.unit.xe.conftest import Bench
-from tests.unit.xe.guc_driver import GucDriver
-from tests.unit.xe.test_guc_sriov import PROVISIONED, configure, enable_vfs
+from tests.support.xe.bench import Bench
+from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.provisioning import PROVISIONED, configure, enable_vfs
 
 _SRIOV = 0x320
 

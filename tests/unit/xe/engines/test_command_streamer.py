@@ -8,25 +8,9 @@ import pytest
 
 from device_models.xe.address_space import AccessFault, TranslationFault
 from device_models.xe.profile import RENDER
-from tests.unit.xe.engines.lab import (
-    BATCH_VA,
-    DATA_VA,
-    END,
-    GGTT_BATCH,
-    NOOP,
-    PPHWSP,
-    RING,
-    RING_SIZE,
-    SEQNO,
-    USER_INTERRUPT,
-    WA_BB,
-    Lab,
-    gpr,
-    lri,
-    sdi,
-    srm,
-)
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, NOOP, USER_INTERRUPT, gpr, lri, sdi, srm
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, GGTT_BATCH, PPHWSP, RING, RING_SIZE, SEQNO, WA_BB, Lab
+from tests.support.xe.rig import MIB
 
 GGTT = 1 << 22
 

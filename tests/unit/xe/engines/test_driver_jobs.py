@@ -8,8 +8,9 @@ import pytest
 
 from device_models.xe import ppgtt
 from device_models.xe.profile import COPY, RENDER
-from tests.unit.xe.engines.lab import END, GGTT_BATCH, PPHWSP, SEQNO, WA_BB, Job, Lab
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END
+from tests.support.xe.engine_lab import GGTT_BATCH, PPHWSP, SEQNO, WA_BB, Job, Lab
+from tests.support.xe.rig import MIB
 
 FIRST_SEQNO = 0xFFFFFF81
 

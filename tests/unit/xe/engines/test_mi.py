@@ -9,23 +9,8 @@ import pytest
 from device_models.xe.engines import mi_math as alu
 from device_models.xe.profile import COMPUTE, COPY, RENDER
 from emulator.registers import Register
-from tests.unit.xe.engines.lab import (
-    BATCH_VA,
-    DATA_VA,
-    END,
-    NOOP,
-    PPHWSP,
-    SEQNO,
-    Job,
-    Lab,
-    conditional_end,
-    gpr,
-    lri,
-    lrm,
-    sdi,
-    semaphore,
-    srm,
-)
+from tests.support.xe.commands import END, NOOP, conditional_end, gpr, lri, lrm, sdi, semaphore, srm
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, PPHWSP, SEQNO, Job, Lab
 
 GGTT = 1 << 22
 ALL = (1 << 64) - 1

@@ -13,9 +13,9 @@ from emulator.ledger import STALE
 from emulator.options import check_options
 from plugins.fault import Fault
 from plugins.iov import Iov
-from tests.unit.xe.engines.lab import DATA_VA, END, Job, Lab, sdi
-from tests.unit.xe.engines.test_blitter import SOURCE_VA, TARGET_VA, mem_copy
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, mem_copy, sdi
+from tests.support.xe.engine_lab import DATA_VA, Job, Lab
+from tests.support.xe.rig import MIB
 
 BLOCK = 2 * MIB
 SIZE = 32 * MIB

@@ -15,16 +15,11 @@ from device_models.xe.engines import scheduler as scheduler_module
 from device_models.xe.engines.context import Context, TranslationFault
 from device_models.xe.profile import COMPUTE, COPY, RENDER, VIDEO_DECODE
 from emulator.executor import Executor
-from tests.unit.xe.engines.lab import (
+from tests.support.xe.commands import (
     ARB_CHECK,
-    BATCH_VA,
-    DATA_VA,
     END,
     NOOP,
-    SEQNO,
     USER_INTERRUPT,
-    Job,
-    Lab,
     conditional_end,
     gpr,
     lri,
@@ -32,7 +27,8 @@ from tests.unit.xe.engines.lab import (
     semaphore,
     srm,
 )
-from tests.unit.xe.rig import MIB
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, SEQNO, Job, Lab
+from tests.support.xe.rig import MIB
 
 GGTT = 1 << 22
 ARB_OFF, ARB_ON = 0x0400_0000, 0x0400_0001

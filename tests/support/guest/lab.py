@@ -22,11 +22,11 @@ from emulator import lab as labs
 from emulator.guest import MissingEnvironment, locate
 from emulator.guest.programs import NoCompiler, compile_program
 from emulator.lab import Lab, open_card, open_guest
-from tests.guest.xe_programs import shared
+from tests.support.guest.xe_programs import shared
 
 __all__ = ["Lab", "open_card", "open_guest", "open_lab", "program"]
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parents[2] / "guest" / "programs"
 
 
 def program(name: str) -> dict[str, Path]:

@@ -14,7 +14,8 @@ from device_models.xe.address_space import Fault, TranslationFault
 from device_models.xe.engines import Context, Engine, Engines
 from device_models.xe.profile import COPY, main_gt_engines, media_gt_engines
 from emulator.registers import PF, VF, RegisterFile
-from tests.unit.xe.rig import MIB, PageTables, Rig
+from tests.support.xe.commands import END, NOOP
+from tests.support.xe.rig import MIB, PageTables, Rig
 
 REGISTERS_SIZE = 4 * MIB
 RING_SIZE = 0x4000
@@ -130,12 +131,6 @@ class Lab(Rig):
         job.submit()
         self.run()
         return job
-
-
-END = 0x0500_0000
-NOOP = 0
-ARB_CHECK = 0x0280_0000
-USER_INTERRUPT = 0x0100_0000
 
 
 class Job:
@@ -269,41 +264,3 @@ class Job:
     @property
     def tail(self) -> int:
         return self._tail[0]
-
-
-def sdi(address: int, *values: int, flags: int = 0) -> tuple[int, ...]:
-    """MI_STORE_DATA_IMM of dwords."""
-    return 0x1000_0000 | flags | (len(values) + 1), address & 0xFFFFFFFF, address >> 32, *values
-
-
-def lri(*pairs: int, flags: int = 1 << 19) -> tuple[int, ...]:
-    """MI_LOAD_REGISTER_IMM of (register, value) pairs, relative to the engine unless `flags` say otherwise."""
-    return 0x1100_0000 | flags | (len(pairs) - 1), *pairs
-
-
-def srm(register: int, address: int, flags: int = 1 << 19) -> tuple[int, ...]:
-    """MI_STORE_REGISTER_MEM."""
-    return 0x1200_0002 | flags, register, address & 0xFFFFFFFF, address >> 32
-
-
-def lrm(register: int, address: int, flags: int = 1 << 19) -> tuple[int, ...]:
-    """MI_LOAD_REGISTER_MEM."""
-    return 0x1480_0002 | flags, register, address & 0xFFFFFFFF, address >> 32
-
-
-def semaphore(address: int, value: int, compare: int, flags: int = 1 << 15) -> tuple[int, ...]:
-    """MI_SEMAPHORE_WAIT, polling memory."""
-    return 0x0E00_0003 | flags | compare << 12, value, address & 0xFFFFFFFF, address >> 32, 0
-
-
-def conditional_end(address: int, value: int, compare: int, flags: int = 0) -> tuple[int, ...]:
-    """MI_CONDITIONAL_BATCH_BUFFER_END."""
-    return 0x1B20_0002 | flags | compare << 12, value, address & 0xFFFFFFFF, address >> 32
-
-
-GPR = 0x600
-
-
-def gpr(number: int) -> int:
-    """Offset of general-purpose register `number` from the engine's base."""
-    return GPR + 8 * number

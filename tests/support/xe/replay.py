@@ -13,7 +13,7 @@ from pathlib import Path
 from struct import pack
 from typing import Any
 
-from tests.unit.xe.guc_driver import CSS
+from tests.support.xe.guc_driver import CSS
 
 DOORBELLS = {0x1901F0: 0, 0x190304: 1}
 _SCRATCH = (0x190240, 0x190310)

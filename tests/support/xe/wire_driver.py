@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from emulator.lab import CONFIG, LiveCard
-from tests.unit.xe.guc_driver import GucDriver, Message
+from tests.support.xe.guc_driver import GucDriver, Message
 
 MIB = 1 << 20
 BLOCK = 2 * MIB

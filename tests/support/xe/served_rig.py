@@ -1,7 +1,7 @@
 """A served card with a PF and two VFs, each driven by a Python driver over a vfio-user connection of its own.
 
 `attacker` is VF 1, `victim` VF 2; `pf` provisions them as the PF's driver does: LMTT in VRAM, KLVs to the GuC. The GuC's
-host side is the one of the unit tests (`tests.unit.xe.guc_driver`); here everything it does goes over sockets and memory
+host side is the one of the unit tests (`tests.support.xe.guc_driver`); here everything it does goes over sockets and memory
 that is mapped from them.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from device_models.xe.guc import klv
 from emulator.lab import LiveCard, open_card
 from emulator.vfio_user.client import Client
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.guc_driver import GucDriver
 
 MIB = 1 << 20
 BLOCK = 2 * MIB
