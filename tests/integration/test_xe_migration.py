@@ -155,7 +155,7 @@ def mend(rig: Rig, shift: int) -> None:
         address = image + 4 * index
         side.ggtt_space.write(address, struct.pack("<I", driver.peek(address)[0] + shift))
     driver.poke(driver.base, bytes(0x1000))
-    driver.tail = driver.head = 0
+    driver.ct.tail = driver.ct.head = 0
     assert driver.mmio(0x5508 | 9 << 16)[0] == SUCCESS
 
 

@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import getmembers, isfunction, signature
 from typing import Any
+from unittest.mock import create_autospec
 
+from device_models.xe.address_space import AddressSpace
+from device_models.xe.engines import EngineListener, Engines
 from emulator.card import Card, CardConfig
-from emulator.registers import Register
 
 PRESENT_VRAM = 3
 
 
-class NotingEngines:
-    """Engines that run nothing: `calls` is what was asked of them. Preemption is done at once."""
+_ANSWERED = ("registers", "activity", "inspect", "has_work")
 
-    def __init__(self, gt: Any, listener: Any) -> None:
-        self.gt = gt
-        self.listener = listener
-        self.engines: list[Any] = []
-        self.calls: list[tuple[Any, ...]] = []
-        self.busy: dict[tuple[str, int], int] = {}
 
-    def registers(self) -> list[Register]:
-        return []
+def noting_engines(gt: Any, listener: EngineListener) -> Any:
+    """Engines that run nothing, with the methods and signatures of `Engines`. Preemption is done at once.
 
-    def activity(self) -> dict[tuple[str, int], int]:
-        return dict(self.busy)
+    `calls` is what was asked of them, `busy` is what their activity says.
+    """
+    engines = create_autospec(Engines, instance=True)
+    engines.gt, engines.listener, engines.engines = gt, listener, []
+    engines.calls, engines.busy = [], {}
 
-    def inspect(self) -> list[dict[str, Any]]:
-        return []
-
-    def disable(self, context: Any, done: Callable[[], None]) -> None:
-        self.calls.append(("disable", context))
-        done()
-
-    def pause_function(self, vfid: int, done: Callable[[], None]) -> None:
-        self.calls.append(("pause_function", vfid))
-        done()
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
+    def noted(name: str, positions: Sequence[str]) -> Callable[..., None]:
         def note(*arguments: Any, **named: Any) -> None:
-            self.calls.append((name, *arguments, *named.values()))
+            values = dict(zip(positions, arguments, strict=False)) | named
+            done = values.pop("done", None)
+            engines.calls.append((name, *values.values()))
+            if done is not None:
+                done()
 
         return note
+
+    for name, function in getmembers(Engines, isfunction):
+        if not name.startswith("_") and name not in _ANSWERED:
+            getattr(engines, name).side_effect = noted(name, list(signature(function).parameters)[1:])
+    engines.registers.return_value = []
+    engines.inspect.return_value = []
+    engines.has_work.return_value = False
+    engines.activity.side_effect = lambda: dict(engines.busy)
+    return engines
+
+
+class OnExecutor:
+    """A function's GGTT space, touched on the card's executor."""
+
+    def __init__(self, bench: Bench, space: AddressSpace) -> None:
+        self._run, self._space = bench.run, space
+
+    def read(self, address: int, length: int) -> bytes:
+        return bytes(self._run(lambda: self._space.read(address, length)))
+
+    def write(self, address: int, data: bytes) -> None:
+        self._run(lambda: self._space.write(address, data))
 
 
 class Bench:
@@ -67,6 +81,9 @@ class Bench:
 
     def write(self, offset: int, value: int, vfid: int = 0) -> None:
         self.gpu.functions[vfid].registers.write(offset, 4, value)
+
+    def ggtt(self, vfid: int) -> OnExecutor:
+        return OnExecutor(self, self.gpu.functions[vfid].ggtt_space)
 
     def settle(self) -> None:
         """Until the executor has done everything that is queued now."""

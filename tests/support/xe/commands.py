@@ -8,6 +8,10 @@ ARB_CHECK = 0x0280_0000
 USER_INTERRUPT = 0x0100_0000
 
 
+GGTT = 1 << 22
+"""Flag of MI_STORE_DATA_IMM and its like: the address is a GGTT address."""
+
+
 def sdi(address: int, *values: int, flags: int = 0) -> tuple[int, ...]:
     """MI_STORE_DATA_IMM of dwords."""
     return 0x1000_0000 | flags | (len(values) + 1), address & 0xFFFFFFFF, address >> 32, *values
@@ -47,6 +51,7 @@ def gpr(number: int) -> int:
 
 
 SOURCE_VA, TARGET_VA = 0x10_0000_0000, 0x20_0000_0000
+"""Where tests of copies map what they copy."""
 
 
 def address(va: int) -> tuple[int, int]:
@@ -60,8 +65,10 @@ def mem_copy(
     flags: int = 0,
     source: int = SOURCE_VA,
     target: int = TARGET_VA,
+    mocs: int = 0,
 ) -> tuple[int, ...]:
+    """MEM_COPY; bytes unless `flags` say that the width is in units of 256."""
     return (
         0x5680_0008 | flags, width - 1, height - 1, pitches[0] - 1, pitches[1] - 1, *address(source),
-        *address(target), 0,
+        *address(target), mocs,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from device_models.xe.engines import Context, Engine, Engines
 from device_models.xe.profile import COPY, main_gt_engines, media_gt_engines
 from emulator.registers import PF, VF, RegisterFile
 from tests.support.xe.commands import END, NOOP
+from tests.support.xe.contexts import lrc_image
 from tests.support.xe.rig import MIB, PageTables, Rig
 
 REGISTERS_SIZE = 4 * MIB
@@ -176,17 +177,8 @@ class Job:
         return self.ggtt + member * CONTEXT_STRIDE + part
 
     def _image(self, member: int, ppgtt: bool) -> None:
-        # xe_lrc.c:empty_lrc_data and xe_lrc_ctx_init
-        values = {
-            0x03: 0x0009_0009,
-            0x05: 0,
-            0x07: 0,
-            0x09: self.at(RING, member),
-            0x0B: RING_SIZE - 0x1000 | 1,
-            0x2F: 1 + self.lab_id if ppgtt else 0,
-            0x31: self.tables.root >> 32 if ppgtt else 0,
-            0x33: self.tables.root & 0xFFFFFFFF | 0x1B if ppgtt else 0,
-        }
+        asid, root = (1 + self.lab_id, self.tables.root) if ppgtt else (0, 0)
+        values = lrc_image(self.at(RING, member), RING_SIZE, asid=asid, root=root)
         for index, value in values.items():
             self.set_image(index, value, member)
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from emulator.lab import CONFIG, LiveCard, open_card
+from emulator.pci.function import COMMAND
 from emulator.vfio_user.client import Client
-from tests.support.xe.served_rig import COMMAND
+from tests.support.xe.layout import SRIOV
 
-MIB = 1 << 20
 PF_BAR0, PF_BAR2, VF_BAR0, VF_BAR2 = 0xF000000000, 0xF100000000, 0xF300000000, 0xF400000000
-SRIOV, PCIE, FLR = 0x320, 0x70, 1 << 15
+PCIE, FLR = 0x70, 1 << 15
 
 
 class Owner:

@@ -20,8 +20,9 @@ from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
 from emulator.memory import Memory
 from emulator.observe.trace import Tracer
 from plugins.iov import Iov
+from tests.support.xe.layout import MIB
+from tests.support.xe.page_tables import PageTableWriter
 
-MIB = 1 << 20
 VRAM_SIZE = 64 * MIB
 
 
@@ -149,14 +150,13 @@ class Rig:
             ggtt.entries[(ggtt_address + offset) >> 12] = (target + offset) | flags
 
 
-class PageTables:
-    """Builds a PPGTT in VRAM of `function`, as a driver would; tables are allocated from `pool` up (function's view)."""
+class PageTables(PageTableWriter):
+    """Builds a PPGTT in VRAM of `function`; tables are allocated from `pool` up (function's view)."""
 
     def __init__(self, rig: Rig, function: Any, pool: int) -> None:
         self.rig = rig
         self.function = function
-        self._next = itertools.count(pool, 0x1000)
-        self.root = next(self._next)
+        super().__init__(pool)
 
     def space(self, asid: int = 1) -> PpgttSpace:
         return PpgttSpace(self.function, self.root, asid)
@@ -166,16 +166,11 @@ class PageTables:
         assert found is not None
         return found[1].cast("Q")
 
-    def entry(self, va: int, level: int, value: int) -> None:
-        """Store `value` at `level` for `va`, making the tables above."""
-        table = self.root
-        for above in range(4, level, -1):
-            view = self.table(table)
-            index = va >> (12 + 9 * above) & 0x1FF
-            if not view[index] & 1:
-                view[index] = next(self._next) | 3
-            table = view[index] & ppgtt.ADDRESS_MASK
-        self.table(table)[va >> (12 + 9 * level) & 0x1FF] = value
+    def load(self, address: int) -> int:
+        return self.table(address & ~0xFFF)[(address & 0xFFF) >> 3]
+
+    def store(self, address: int, value: int) -> None:
+        self.table(address & ~0xFFF)[(address & 0xFFF) >> 3] = value
 
     def map(self, va: int, target: int, size: int = 0x1000, *, system: bool = False, flags: int = 3) -> None:
         """4 KiB leaves."""
@@ -184,7 +179,7 @@ class PageTables:
 
     def map_64k(self, va: int, targets: Mapping[int, int]) -> None:
         """A compact table: index 0..31 -> target."""
-        leaf = next(self._next)
+        leaf = self.new_table()
         self.entry(va, 1, leaf | 3 | ppgtt.COMPACT_64K)
         for index, target in targets.items():
             self.table(leaf)[index] = target | 3 | ppgtt.DEVICE_MEMORY

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from device_models.xe import battlemage
-from tests.support.xe.bench import Bench, NotingEngines
+from tests.support.xe.bench import Bench, noting_engines
 from tests.support.xe.guc_driver import GucDriver
 
 
 @pytest.fixture
 def make_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
-    monkeypatch.setattr(battlemage, "Engines", NotingEngines)
+    monkeypatch.setattr(battlemage, "Engines", noting_engines)
     benches: list[Bench] = []
 
     def make(**options: Any) -> Bench:
