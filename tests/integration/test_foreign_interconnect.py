@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from emulator.lab import CONFIG, Client, LiveCard, open_card
 from emulator.pci.function import COMMAND
 from tests.support.packages import install
+from tests.support.wait import eventually
 
 BANK, BAR0, BUFFER = 0xFD00_0000, 0, 0x40000
 DMA_SOURCE, DMA_DESTINATION, DMA_COUNT, DMA_COMMAND, START, FROM_BUFFER = 0x80, 0x88, 0x90, 0x98, 1, 2
@@ -112,9 +112,7 @@ def copy(client: Client, source: int, destination: int, count: int, direction: i
         (DMA_COMMAND, 4, START | direction),
     ):
         client.write(BAR0, register, width, value)
-    deadline = time.monotonic() + 10
-    while client.read(BAR0, DMA_COMMAND, 4) & START:
-        assert time.monotonic() < deadline
+    eventually(lambda: not client.read(BAR0, DMA_COMMAND, 4) & START, "the copy is not done")
 
 
 def test_it_is_found_with_its_package_and_version() -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from emulator.vfio_user.client import Client, Disconnected
 from emulator.vfio_user.libvfio_user import library
 from tests.support import libvfio_user
 from tests.support.served import served
+from tests.support.wait import eventually
 
 
 def refusal(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -123,10 +123,7 @@ def test_a_device_is_served_to_one_client_after_the_other_and_nothing_is_left() 
         for _ in range(5):
             with Client(card.socket) as client:
                 use(client)
-        deadline = time.monotonic() + 5
-        while len(list(descriptors.iterdir())) > before and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert len(list(descriptors.iterdir())) <= before
+        eventually(lambda: len(list(descriptors.iterdir())) <= before, "descriptors of clients are left")
 
 
 def test_every_function_of_a_card_has_its_socket() -> None:
@@ -182,7 +179,4 @@ def test_the_serving_process_ends_with_its_supervisor(tmp_path: Path) -> None:
         child = Path(f"/proc/{serving(process.pid)}")
         process.kill()
         process.wait()
-        deadline = time.monotonic() + 10
-        while child.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert not child.exists()
+        eventually(lambda: not child.exists(), "it outlives its supervisor")

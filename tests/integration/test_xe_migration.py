@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from device_models.xe.guc import klv
+from tests.support.wait import eventually
 from tests.support.xe.served_rig import (
     BLOCK,
     CONTEXT_SIZE,
@@ -50,13 +50,6 @@ def dword(side: Side, address: int) -> int:
     return int.from_bytes(side.vram(address, 4), "little")
 
 
-def until(what: str, condition: object) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
 def start_job(rig: Rig) -> int:
     """The VF's context counts at COUNTER until STOP is set, then stores to DONE and interrupts; its LRC descriptor."""
     side, start = rig.attacker, rig.starts[1]
@@ -91,7 +84,7 @@ def start_job(rig: Rig) -> int:
     }
     descriptor = rig.context(1, 3, ring, **image) | 0x100
     rig.submit(1, 3, descriptor)
-    until("the job does not run", lambda: dword(side, DATA + COUNTER) > 100)
+    eventually(lambda: dword(side, DATA + COUNTER) > 100, "the job does not run")
     return descriptor
 
 
@@ -99,10 +92,12 @@ def control(rig: Rig, command: int) -> list[tuple[int, ...]]:
     answer, events = rig.pf.request(0x5506, 1, command)
     assert answer == (SUCCESS,)
     if command == PAUSE:
-        deadline = time.monotonic() + 5
-        while (0x90005106, 1, 3) not in events:
-            assert time.monotonic() < deadline, "the VF does not pause"
-            events += [message for _, message in rig.pf.received()]
+
+        def paused() -> bool:
+            events.extend(message for _, message in rig.pf.received())
+            return (0x90005106, 1, 3) in events
+
+        eventually(paused, "the VF does not pause")
     return events
 
 
@@ -170,11 +165,11 @@ def test_a_vf_with_a_job_in_flight_moves_to_another_card_and_its_job_finishes(ri
     restore(target, saved)
     assert dword(target.attacker, DATA + COUNTER) == counted, "nothing runs before the VF has mended its addresses"
     mend(target, target.starts[1] - source.starts[1])
-    until("the job does not go on", lambda: dword(target.attacker, DATA + COUNTER) > counted + 100)
+    eventually(lambda: dword(target.attacker, DATA + COUNTER) > counted + 100, "the job does not go on")
     assert dword(source.attacker, DATA + COUNTER) == counted, "it runs on one card only"
     target.attacker.vram(DATA + STOP, 4)[:] = struct.pack("<I", 1)
-    until("the job does not finish", lambda: dword(target.attacker, DATA + DONE) == 0xD0E)
-    until("no interrupt", lambda: target.attacker.ram(MEMIRQ_RAM + 0x400 + 15, 1) == b"\xff")
+    eventually(lambda: dword(target.attacker, DATA + DONE) == 0xD0E, "the job does not finish")
+    eventually(lambda: target.attacker.ram(MEMIRQ_RAM + 0x400 + 15, 1) == b"\xff", "no interrupt")
     target.remove(1, 3)
     target.works(1)
     target.works(2)

@@ -7,8 +7,7 @@ import json
 import os
 import socket
 import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from emulator.testing import FakeTransport
 from emulator.vfio_user import export
 from emulator.vfio_user.memory_client import MemoryClient
 from emulator.vfio_user.memory_server import MemoryServer
+from tests.support.wait import eventually
 
 MIB = 1 << 20
 BAR0 = 0xF000000000
@@ -66,13 +66,6 @@ def ask(client: socket.socket, **request: Any) -> tuple[dict[str, Any], list[int
     client.send(json.dumps(request).encode())
     packet, fds, _, _ = socket.recv_fds(client, 65536, 4)
     return json.loads(packet), fds
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 class Deaf:

@@ -15,6 +15,7 @@ from device_models.xe.engines import scheduler as scheduler_module
 from device_models.xe.engines.context import Context, TranslationFault
 from device_models.xe.profile import COMPUTE, COPY, RENDER, VIDEO_DECODE
 from emulator.executor import Executor
+from tests.support.wait import eventually
 from tests.support.xe.commands import (
     ARB_CHECK,
     END,
@@ -901,16 +902,11 @@ def test_on_the_real_executor_a_waiting_engine_costs_little(lab: Lab) -> None:
         waiter.ring(*semaphore(DATA_VA, 1, 4), *sdi(DATA_VA + 4, 1))
         executor.run_sync(waiter.submit, 5)
         executor.run_sync(spin.submit, 5)
-        deadline = time.monotonic() + 10
-        while spin.data()[0] < 100 and time.monotonic() < deadline:
-            time.sleep(0.001)
+        eventually(lambda: spin.data()[0] >= 100, "it does not spin")
         spin.set_data(64, 1)
         waiter.set_data(0, 1)
-        while waiter.data(4) != [1] and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert waiter.data(4) == [1]
-        while lab.engine("ccs0").context is not None and time.monotonic() < deadline:
-            time.sleep(0.001)
+        eventually(lambda: waiter.data(4) == [1], "its semaphore is not seen")
+        eventually(lambda: lab.engine("ccs0").context is None, "the engine does not get idle")
         assert executor.failures == 0
     finally:
         executor.stop()
