@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import getmembers, isfunction, signature
 from typing import Any
-from unittest.mock import create_autospec
+from unittest.mock import NonCallableMock, create_autospec
 
 from device_models.xe.address_space import AddressSpace
-from device_models.xe.engines import EngineListener, Engines
+from device_models.xe.engines import Engine, EngineListener, Engines
+from device_models.xe.engines.commands import TABLES
+from device_models.xe.function import Gt
 from emulator.card import Card, CardConfig
 
 PRESENT_VRAM = 3
@@ -45,6 +47,13 @@ def noting_engines(gt: Any, listener: EngineListener) -> Any:
     engines.has_work.return_value = False
     engines.activity.side_effect = lambda: dict(engines.busy)
     return engines
+
+
+def mock_engine(gt: Gt, name: str = "", **attributes: Any) -> Any:
+    """An engine of `gt`, its first without a name, that runs nothing. It has the attributes of `Engine` and no others."""
+    info = next(info for info in gt.infos if name in ("", info.name))
+    real = Engine(info, create_autospec(EngineListener, instance=True), gt.gpu.pf.registers, gt.gpu.vram, TABLES)
+    return NonCallableMock(spec_set=real, info=info, **attributes)
 
 
 class OnExecutor:

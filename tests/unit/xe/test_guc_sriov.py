@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import pack
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from device_models.xe.guc import klv
 from tests.support.wait import eventually
+from tests.support.xe.bench import mock_engine
 from tests.support.xe.guc_driver import GucDriver
 from tests.support.xe.provisioning import (
     PROVISIONED,
@@ -307,9 +307,7 @@ def test_time_that_a_vfs_requests_take_is_told_as_a_storm(driver: GucDriver, wat
 def test_time_that_a_vfs_interrupts_take_is_told_as_a_storm(driver: GucDriver, watched: GucDriver) -> None:
     configure(driver, 1, {klv.THRESHOLD_IRQ_STORM: 1})
     gt, function = driver.bench.gpu.gts[0], driver.bench.gpu.functions[1]
-    engine = SimpleNamespace(
-        info=gt.infos[0], interrupt_status_pointer=VF_START, interrupt_source_pointer=VF_START, interrupt_mask=1
-    )
+    engine = mock_engine(gt, interrupt_status_pointer=VF_START, interrupt_source_pointer=VF_START, interrupt_mask=1)
     for _ in range(20):
         driver.bench.run(lambda: gt.engines.listener.user_interrupt(function, engine))
     assert driver.events() == [(0x90005104, 1, klv.THRESHOLD_IRQ_STORM)]
@@ -320,9 +318,7 @@ def test_an_interrupt_that_the_vf_has_not_enabled_is_not_reported(driver: GucDri
     status, source = VF_START + 0x20000, VF_START + 0x20400
     reports = []
     for mask in (0xFFFE, 0xFFFF):
-        engine = SimpleNamespace(
-            info=gt.infos[0], interrupt_status_pointer=status, interrupt_source_pointer=source, interrupt_mask=mask
-        )
+        engine = mock_engine(gt, interrupt_status_pointer=status, interrupt_source_pointer=source, interrupt_mask=mask)
         driver.bench.run(lambda engine=engine: gt.engines.listener.user_interrupt(function, engine))
         reports.append((vf.peek(status)[0] & 0xFF, vf.peek(source)[0] & 0xFF))
     assert reports == [(0, 0), (0xFF, 0xFF)]
