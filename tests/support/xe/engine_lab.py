@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from device_models.xe.address_space import Fault, TranslationFault
 from device_models.xe.engines import Context, Engine, Engines
@@ -17,6 +18,9 @@ from emulator.registers import PF, VF, RegisterFile
 from tests.support.xe.commands import END, NOOP
 from tests.support.xe.contexts import lrc_image
 from tests.support.xe.rig import MIB, PageTables, Rig
+
+if TYPE_CHECKING:
+    from device_models.xe.function import XeFunction
 
 REGISTERS_SIZE = 4 * MIB
 RING_SIZE = 0x4000
@@ -167,7 +171,9 @@ class Job:
             self._image(member, ppgtt)
         descriptors = [self.at(PPHWSP, member) | 0x19 | (0x100 if ppgtt else 0) for member in range(members)]
         queue = (self.at(0x2_0000), self.at(0x2_1000), 0x1000) if work_queue else None
-        self.context = Context(self.function, guc_id, engine_class, mask, descriptors, work_queue=queue)
+        self.context = Context(
+            cast("XeFunction", self.function), guc_id, engine_class, mask, descriptors, work_queue=queue
+        )
         for name, value in policy.items():
             setattr(self.context, name, value)
         self.registered = False
@@ -243,10 +249,10 @@ class Job:
         for n, value in enumerate(values):
             view[n] = value & 0xFFFFFFFF
 
-    def bytes(self, offset: int, length: int) -> bytes:
-        return bytes(self._view(self.data_memory + offset, length))
+    def bytes(self, offset: int, length: int) -> builtins.bytes:
+        return builtins.bytes(self._view(self.data_memory + offset, length))
 
-    def set_bytes(self, offset: int, data: bytes) -> None:
+    def set_bytes(self, offset: int, data: builtins.bytes) -> None:
         self._view(self.data_memory + offset, len(data))[:] = data
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 from collections import deque
+from functools import partial
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -90,7 +91,7 @@ class Replay:
             if self.bench.read(SCRATCH[gt]) == 0x4509:
                 driver.enabled()
             for header, words in self._messages_after(index, gt):
-                self.bench.run(lambda h=header, w=words: self._put(driver, h, w))
+                self.bench.run(partial(self._put, driver, header, words))
         if offset & 0xFFFF == _DMA_CTRL and value & 0x10001 == 0x10001:
             base = offset - _DMA_CTRL
             source = self.bench.read(base + _DMA_ADDR_0)

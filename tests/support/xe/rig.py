@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import NonCallableMock
 
 from device_models.xe import ppgtt
 from device_models.xe.address_space import GgttSpace
 from device_models.xe.ggtt import DEVICE_MEMORY, GGTT_PTES_SIZE, PRESENT, VFID_SHIFT, Ggtt
 from device_models.xe.ppgtt import PpgttSpace
 from device_models.xe.vram import Vram
+from emulator.card import Card
 from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
 from emulator.memory import Memory
 from emulator.observe.trace import Tracer
@@ -81,7 +83,7 @@ class FakeFunction:
 
     @property
     def name(self) -> str:
-        return self.pci.name
+        return str(self.pci.name)
 
 
 class Rig:
@@ -90,7 +92,7 @@ class Rig:
     def __init__(self, vram: int = VRAM_SIZE) -> None:
         self.fabric = Fabric()
         self.vram = Vram(vram, fabric=self.fabric)
-        self.card = SimpleNamespace(device_memory=self.vram, fabric=self.fabric, tracer=Tracer())
+        self.card = NonCallableMock(spec=Card, device_memory=self.vram, fabric=self.fabric, tracer=Tracer())
         self.ram = GuestMemory(self.fabric)
         self.fabric.interconnects = [Iov(self.card, {}), self.ram]
         self.functions: dict[int, FakeFunction] = {}
