@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from emulator.card import Card, Option
-from emulator.conformance import device
-from emulator.executor import Executor
-from emulator.memory import PAGE_SIZE, Memory
-from emulator.pci.bars import Bar
-from emulator.pci.capabilities import Msi, MsiX, PciExpress, PowerManagement
-from emulator.pci.function import Function, Identity
-from emulator.pci.transport import MSI, MSIX, DmaError, Region, Transport
-from emulator.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.model.card import Card, Option
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
+from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.function import Function, Identity
+from vfio_user_xe.emulator.pci.transport import MSI, MSIX, DmaError, Region, Transport
 
 _ROM_REGION = 6
 _ROM = b"\x55\xaa" + bytes(PAGE_SIZE - 2)

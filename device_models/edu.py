@@ -10,12 +10,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, Option
-from emulator.interconnect import AccessFault, Space
-from emulator.pci.bars import Bar
-from emulator.pci.capabilities import Msi
-from emulator.pci.function import Function, Identity
-from emulator.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.model.card import Card, Option
+from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Msi
+from vfio_user_xe.emulator.pci.function import Function, Identity
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The engine of vfio-user-xe: everything that is not about one device.
 
 Plug-ins (device models and interconnects) state the `API_VERSION` that they were written for; see
-`emulator.plugin_loading`.
+`vfio_user_xe.emulator.model.plugin_loading`.
 """
 
 API_VERSION = (1, 0)

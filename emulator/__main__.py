@@ -1,5 +1,5 @@
-"""`python -m emulator` is `vfio-user-xe`."""
+"""`python -m vfio_user_xe.emulator` is `vfio-user-xe`."""
 
-from emulator.cli import main
+from vfio_user_xe.emulator.cli.main import main
 
 main()

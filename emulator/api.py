@@ -1,23 +1,20 @@
 """The public API for device models and interconnects: what a plug-in may import, and will find again.
 
-    from emulator.api import Bar, Card, Function, Identity, Msi, Option, Register, RegisterFile
+    from vfio_user_xe.emulator.api import Bar, Card, Function, Identity, Msi, Option, Register, RegisterFile
 
 Everything here keeps its meaning while the first number of `API_VERSION` stays; the second one rises when something is
-added. Other names of `emulator` may change at any time. Tests of plug-ins may also use `emulator.testing` (a client
-without a socket), `emulator.lab` (a served card, a guest that has it), `emulator.recording` (a card's past done again) and
-the fixtures of `emulator.pytest_plugin`.
+added. Other names of `emulator` may change at any time. Tests of plug-ins may also use `vfio_user_xe.emulator.testing.fake_transport` (a client
+without a socket), `vfio_user_xe.emulator.testing.lab` (a served card, a guest that has it), `vfio_user_xe.emulator.recording` (a card's past done again) and
+the fixtures of `vfio_user_xe.emulator.testing.pytest_plugin`.
 
 `docs/api.md` is made from the docstrings: `vfio-user-xe api-reference`.
 """
 
 from __future__ import annotations
 
-from emulator import API_VERSION
-from emulator.card import Card, CardConfig, CardError, Command, DeviceMemory, DeviceModel, InterconnectConfig, Option
-from emulator.control import inline
-from emulator.executor import Executor
-from emulator.faults import FaultPoint, Faults
-from emulator.interconnect import (
+from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.control.dispatch import inline
+from vfio_user_xe.emulator.fabric.interconnect import (
     AccessFault,
     Fabric,
     Initiator,
@@ -27,9 +24,22 @@ from emulator.interconnect import (
     Space,
     Window,
 )
-from emulator.memory import PAGE_SIZE, Memory, OutOfBounds
-from emulator.observe.trace import Channel, Tracer
-from emulator.pci import (
+from vfio_user_xe.emulator.model.card import (
+    Card,
+    CardConfig,
+    CardError,
+    Command,
+    DeviceMemory,
+    DeviceModel,
+    InterconnectConfig,
+    Option,
+)
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.model.faults import FaultPoint, Faults
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory, OutOfBounds
+from vfio_user_xe.emulator.model.registers import MASKED, PF, RO, RW, VF, W1C, W1S, Register, RegisterFile
+from vfio_user_xe.emulator.observe.trace import Channel, Tracer
+from vfio_user_xe.emulator.pci import (
     D3HOT,
     DISABLED,
     FLR,
@@ -51,9 +61,8 @@ from emulator.pci import (
     Sriov,
     VendorSpecific,
 )
-from emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
-from emulator.pci.transport import AccessHandler, DmaError
-from emulator.registers import MASKED, PF, RO, RW, VF, W1C, W1S, Register, RegisterFile
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.transport import AccessHandler, DmaError
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Cards and plug-ins": (

@@ -1,0 +1,1 @@
+"""Interconnects that come with the emulator, one module each; `docs/interconnects.md` describes them."""

@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, Option
-from emulator.interconnect import Window
-from plugins.wrapping import WRAPPER_OPTIONS, WatchedWindow, Wrapper
+from vfio_user_xe.emulator.fabric.interconnect import Window
+from vfio_user_xe.emulator.model.card import Card, Option
+from vfio_user_xe.plugins.wrapping import WRAPPER_OPTIONS, WatchedWindow, Wrapper
 
 
 class Delay(Wrapper):

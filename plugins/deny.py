@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, Option
-from emulator.interconnect import AccessFault, Window
-from plugins.wrapping import WRAPPER_OPTIONS, Wrapper
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Window
+from vfio_user_xe.emulator.model.card import Card, Option
+from vfio_user_xe.plugins.wrapping import WRAPPER_OPTIONS, Wrapper
 
 
 class Deny(Wrapper):

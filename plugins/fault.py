@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, Option
-from emulator.interconnect import AccessFault, Window
-from plugins.wrapping import WRAPPER_OPTIONS, WatchedWindow, Wrapper
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Window
+from vfio_user_xe.emulator.model.card import Card, Option
+from vfio_user_xe.plugins.wrapping import WRAPPER_OPTIONS, WatchedWindow, Wrapper
 
 FAIL, CORRUPT, REVOKE = "fail", "corrupt", "revoke"
 _WRONG_READ, _WRONG_WRITE = 0xA5, 0x5A

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, Option
-from emulator.executor import Executor
-from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
-from emulator.ledger import UNSHARED
-from emulator.memory import PAGE_SIZE
-from emulator.pci.function import COMMAND, COMMAND_MASTER, Function
-from emulator.pci.transport import DmaError, Transport
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
+from vfio_user_xe.emulator.fabric.ledger import UNSHARED
+from vfio_user_xe.emulator.model.card import Card, Option
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.transport import DmaError, Transport
 
 OWNER = "guest"
 """Whose memory it is, in the ledger; that which came without a descriptor may be another device's, and is "unshared"."""

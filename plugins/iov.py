@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, Option
-from emulator.interconnect import Initiator, Space, Window
+from vfio_user_xe.emulator.fabric.interconnect import Initiator, Space, Window
+from vfio_user_xe.emulator.model.card import Card, Option
 
 
 class Iov:

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, Option
-from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
-from emulator.memory import PAGE_SIZE
-from emulator.pci.bars import Bar, read_registers, write_registers
-from emulator.pci.function import COMMAND, COMMAND_MASTER, Function
-from emulator.pci.transport import AccessHandler
-from plugins.peering import NOBODY, PeerMemory, PeerRefused, Reach
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
+from vfio_user_xe.emulator.model.card import Card, Option
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.pci.bars import Bar, read_registers, write_registers
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.transport import AccessHandler
+from vfio_user_xe.plugins.peering import NOBODY, PeerMemory, PeerRefused, Reach
 
 
 class P2p:

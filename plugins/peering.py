@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from emulator.card import Card
-from emulator.interconnect import AccessFault, Initiator, LedgerEntry, Window
-from emulator.leases import PATIENCE
-from emulator.memory import PAGE_SIZE
-from emulator.peers import Grant, Peer, PeerBar, PeerError
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, LedgerEntry, Window
+from vfio_user_xe.emulator.fabric.leases import PATIENCE
+from vfio_user_xe.emulator.fabric.peers import Grant, Peer, PeerBar, PeerError
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class _Broken:
 
 
 class PeerRefused(AccessFault):
-    """The other card does not give it; `code` is that of `emulator.leases.LeaseRefused`."""
+    """The other card does not give it; `code` is that of `vfio_user_xe.emulator.fabric.leases.LeaseRefused`."""
 
     def __init__(self, initiator: Initiator, space: str, address: int, reason: str, code: str) -> None:
         super().__init__(initiator, space, address, reason)

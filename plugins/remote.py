@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, CardError, Option
-from emulator.interconnect import AccessFault, Initiator, Space, Window
-from emulator.memory import PAGE_SIZE
-from plugins.peering import PeerMemory, Reach
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, Space, Window
+from vfio_user_xe.emulator.model.card import Card, CardError, Option
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.plugins.peering import PeerMemory, Reach
 
 
 class Remote:

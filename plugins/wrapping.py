@@ -13,8 +13,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.card import Card, Option, interconnect_config
-from emulator.interconnect import Initiator, Window
+from vfio_user_xe.emulator.fabric.interconnect import Initiator, Window
+from vfio_user_xe.emulator.model.card import Card, Option, interconnect_config
 
 ANY = "*"
 _SEPARATORS = re.compile(";+")

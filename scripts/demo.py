@@ -13,15 +13,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from device_models.xe.scenarios.bench import CPU, MODULES, Bench, programs
-from device_models.xe.scenarios.client import ClientError
-from emulator.control import CommandError
-from emulator.control_cli import verdict_lines
-from emulator.guest import GuestError, GuestSpec, Iommu, Machine, locate
-from emulator.guest.blocking import BlockingGuest
-from emulator.guest.served import ServedCard, ServedCardError, served_card
-from emulator.qemu_arguments import device_arguments
-from emulator.vfio_user.control_client import ControlClient
+from vfio_user_xe.device_models.xe.scenarios.bench import CPU, MODULES, Bench, programs
+from vfio_user_xe.device_models.xe.scenarios.guest_program import ClientError
+from vfio_user_xe.emulator.cli.control import verdict_lines
+from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.guest import GuestError, GuestSpec, Iommu, Machine, locate
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.qemu_arguments import device_arguments
+from vfio_user_xe.emulator.guest.served import ServedCard, ServedCardError, served_card
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 PF = "/sys/bus/pci/devices/0000:01:00.0"
 DEBUGFS = "/sys/kernel/debug/dri/0000:01:00.0"

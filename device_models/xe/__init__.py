@@ -1,5 +1,5 @@
 """The device model "xe": an Intel Arc Battlemage graphics card."""
 
-from device_models.xe.battlemage import Battlemage
+from vfio_user_xe.device_models.xe.card import Battlemage
 
 __all__ = ["Battlemage"]

@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from device_models.xe.address_space import AddressSpace, GgttSpace
-from device_models.xe.profile import GSI_LIMIT, MEDIA_GSI_OFFSET, Profile
-from emulator.registers import Register
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, GgttSpace
+from vfio_user_xe.device_models.xe.profiles.profile import GSI_LIMIT, MEDIA_GSI_OFFSET, Profile
+from vfio_user_xe.emulator.model.registers import Register
 
 if TYPE_CHECKING:
-    from device_models.xe.engines import Engines
-    from device_models.xe.ggtt import Ggtt
-    from device_models.xe.guc import Guc
-    from device_models.xe.interrupts import Interrupts
-    from device_models.xe.vram import Vram
-    from emulator.card import Card
-    from emulator.executor import Executor
-    from emulator.interconnect import Fabric
-    from emulator.pci.function import Function
-    from emulator.registers import RegisterFile
+    from vfio_user_xe.device_models.xe.engines import Engines
+    from vfio_user_xe.device_models.xe.guc import Guc
+    from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
+    from vfio_user_xe.device_models.xe.memory.vram import Vram
+    from vfio_user_xe.device_models.xe.soc.interrupts import Interrupts
+    from vfio_user_xe.emulator.fabric.interconnect import Fabric
+    from vfio_user_xe.emulator.model.card import Card
+    from vfio_user_xe.emulator.model.executor import Executor
+    from vfio_user_xe.emulator.model.registers import RegisterFile
+    from vfio_user_xe.emulator.pci.function import Function
 
 
 @dataclass(slots=True, eq=False)

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from device_models.xe import lmtt, ppgtt
-from device_models.xe.address_space import AddressSpaces, TranslationFault
-from device_models.xe.engines.context import Context
-from device_models.xe.engines.engine import Engine
-from device_models.xe.engines.lrc import Lrc
-from device_models.xe.function import Gpu, XeFunction
-from device_models.xe.ggtt import ADDRESS_MASK, DEVICE_MEMORY, PRESENT, VFID_MASK, VFID_SHIFT
-from device_models.xe.ppgtt import PpgttSpace
-from emulator.card import Card
-from emulator.interconnect import AccessFault, Space
-from emulator.observe.trace import Channel
-from emulator.options import unknown
+from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.function import Gpu, XeFunction
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces, TranslationFault
+from vfio_user_xe.device_models.xe.memory.formats import ggtt, lmtt, ppgtt
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.observe.trace import Channel
 
 _GGTT_WINDOW = 8 << 20
-_LEVEL_SHIFTS = (12, 21, 30, 39, 48)
 _SPACES = ("ggtt", "ppgtt", "device")
 
 Step = dict[str, Any]
@@ -85,7 +83,7 @@ class Inspector:
         if 0 <= page < len(xe.ggtt.entries):
             entry = xe.ggtt.entries[page]
             place = f"{xe.name} BAR0+{_GGTT_WINDOW + 8 * page:#x}"
-            steps.append(_step("GGTT", 0, page, place, entry, _ggtt_meaning(entry)))
+            steps.append(_step("GGTT", 0, page, place, entry, ggtt.meaning(entry)))
         space, target, _ = xe.ggtt.translate(address)
         return space, target
 
@@ -106,14 +104,9 @@ class Inspector:
 
     def _ppgtt(self, space: PpgttSpace, address: int, steps: list[Step]) -> tuple[str | None, int]:
         address &= ppgtt.VA_MASK
-        table, compact = space.root, False
-        for level, entry in space.describe(address):
-            shift = 16 if compact else _LEVEL_SHIFTS[level]
-            index = address >> shift & (0x1F if compact else 0x1FF)
-            place = f"{space.function.pci.name} device {table + 8 * index:#x}"
-            leaf = not level or bool(entry & ppgtt.LARGE and level <= 2)
-            steps.append(_step("PPGTT", level, index, place, entry, _ppgtt_meaning(entry, level, leaf)))
-            table, compact = entry & ADDRESS_MASK, level == 1 and bool(entry & ppgtt.COMPACT_64K)
+        for step in space.describe(address):
+            place = f"{space.function.pci.name} device {step.table + 8 * step.slot:#x}"
+            steps.append(_step("PPGTT", step.level, step.slot, place, step.entry, ppgtt.meaning(step)))
         extent = space.extent(address, 1, False)
         return extent.space, extent.address
 
@@ -129,33 +122,14 @@ class Inspector:
         return _place(Space.DEVICE, dpa, self._gpu.functions[owner].name)
 
     def _lmtt(self, root: int, vfid: int, gdpa: int, steps: list[Step]) -> None:
-        directory = self._entry("LMTT", 2, root, vfid, 8, steps)
-        if not directory & 1:
-            raise lmtt.LmttFault(f"VF {vfid} has no LMTT table")
-        index = gdpa // (lmtt.LEAF_ENTRIES << 21)
-        if index >= lmtt.TABLE_ENTRIES:
-            raise lmtt.LmttFault(f"GDPA {gdpa:#x} is beyond what LMTT can map")
-        table = self._entry("LMTT", 1, (directory & ~0xF) << 12, index, 8, steps)
-        if not table & 1:
-            raise lmtt.LmttFault(f"VF {vfid}: LMTT maps nothing around GDPA {gdpa:#x}")
-        leaf = self._entry("LMTT", 0, (table & ~0xF) << 12, gdpa >> 21 & lmtt.LEAF_ENTRIES - 1, 4, steps)
-        if not leaf & 1:
-            raise lmtt.LmttFault(f"VF {vfid}: LMTT maps nothing at GDPA {gdpa:#x}")
+        for step in lmtt.walk(self._lmtt_entry, root, vfid, gdpa):
+            steps.append(_step("LMTT", step.level, step.slot, f"DPA {step.place:#x}", step.entry, lmtt.meaning(step)))
 
-    def _entry(self, name: str, level: int, table: int, index: int, size: int, steps: list[Step]) -> int:
-        place = table + size * index
-        found = self._gpu.vram.resolve(self._gpu.pf.pci, place, size, False)
+    def _lmtt_entry(self, dpa: int, size: int) -> int:
+        found = self._gpu.vram.resolve(self._gpu.pf.pci, dpa, size, False)
         if found is None:
-            raise lmtt.LmttFault(f"LMTT level {level}: DPA {place:#x} is outside of VRAM")
-        entry = int.from_bytes(found[1], "little")
-        if not entry & 1:
-            meaning = "not valid"
-        elif level:
-            meaning = f"table at DPA {(entry & ~0xF) << 12:#x}"
-        else:
-            meaning = f"2 MiB at DPA {entry >> 5 << 21:#x}"
-        steps.append(_step(name, level, index, f"DPA {place:#x}", entry, meaning))
-        return entry
+            raise lmtt.LmttFault(f"LMTT entry: DPA {dpa:#x} is outside of VRAM")
+        return int.from_bytes(found[1], "little")
 
 
 def _step(table: str, level: int, index: int, place: str, entry: int, meaning: str) -> Step:
@@ -164,29 +138,6 @@ def _step(table: str, level: int, index: int, place: str, entry: int, meaning: s
 
 def _place(space: str | None, address: int, owner: str = "") -> dict[str, Any]:
     return {"space": space or "null", "address": address, "owner": owner}
-
-
-def _ggtt_meaning(entry: int) -> str:
-    if not entry & PRESENT:
-        return "not present"
-    vfid = (entry & VFID_MASK) >> VFID_SHIFT
-    whose = f", of VF {vfid}" if vfid else ""
-    return f"4 KiB in {'VRAM' if entry & DEVICE_MEMORY else 'system memory'} at {entry & ADDRESS_MASK:#x}{whose}"
-
-
-def _ppgtt_meaning(entry: int, level: int, leaf: bool) -> str:
-    if not entry & ppgtt.PRESENT:
-        return "not present"
-    if not leaf:
-        compact = ", of 64 KiB pages" if level == 1 and entry & ppgtt.COMPACT_64K else ""
-        return f"table at {entry & ADDRESS_MASK:#x}{compact}"
-    if entry & ppgtt.NULL:
-        return "null: reads zero, drops writes"
-    size = {0: "page", 1: "2 MiB", 2: "1 GiB"}[level]
-    memory = "VRAM" if entry & ppgtt.DEVICE_MEMORY else "system memory"
-    flags = "" if entry & ppgtt.WRITABLE else ", read-only"
-    flags += ", atomics" if entry & ppgtt.ATOMIC_ENABLE else ""
-    return f"{size} in {memory} at {entry & ADDRESS_MASK & -(1 << _LEVEL_SHIFTS[level]):#x}{flags}"
 
 
 def _trace_switches(gpu: Gpu, channel: Channel, on: bool) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from device_models.xe import pf_provision
-from device_models.xe.memory_map import MIB
-from emulator.card import CardError, Option
-from emulator.executor import Executor
-from emulator.pci.capabilities import Capability
-from emulator.pci.function import FLR, Function, Identity
+from vfio_user_xe.device_models.xe.guc import pf_provision
+from vfio_user_xe.device_models.xe.memory.memory_map import MIB
+from vfio_user_xe.emulator.model.card import CardError, Option
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.pci.capabilities import Capability
+from vfio_user_xe.emulator.pci.function import FLR, Function, Identity
 
 SAME_GUEST = "same-guest"
 """One guest has the PF and all VFs."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator import API_VERSION, api
+from vfio_user_xe.emulator import API_VERSION, api
 
 _SPECIAL = ("__getitem__", "__iter__")
 
@@ -26,11 +26,11 @@ _INTRODUCTION = """\
 
 Made from the docstrings by `vfio-user-xe api-reference`; do not edit. API version {version}.
 
-`emulator.api` is what device models and interconnects may import. It keeps its meaning while the first number of the
+`vfio_user_xe.emulator.api` is what device models and interconnects may import. It keeps its meaning while the first number of the
 API version stays; the second rises when something is added. A plug-in states the version that it was written for as
 `API_VERSION`, and one of another first number, or of a newer second number than the emulator's, is refused when it is
-loaded, by name and with both versions. Tests may use [`emulator.testing`](#emulatortesting-a-client-without-a-socket),
-[`emulator.lab`](#emulatorlab-served-cards-and-guests), [`emulator.recording`](#emulatorrecording-recordings-as-tests)
+loaded, by name and with both versions. Tests may use [`vfio_user_xe.emulator.testing.fake_transport`](#emulatortesting-a-client-without-a-socket),
+[`vfio_user_xe.emulator.testing.lab`](#emulatorlab-served-cards-and-guests), [`vfio_user_xe.emulator.recording`](#emulatorrecording-recordings-as-tests)
 and the [fixtures](#fixtures-of-the-pytest-plug-in). Everything else in `emulator` may change at any time. Tutorials: [a device](writing-a-device.md),
 [an interconnect](writing-an-interconnect.md), [the kit](authoring.md).
 """
@@ -49,18 +49,24 @@ def reference() -> str:
     parts = [_INTRODUCTION.format(version=".".join(map(str, API_VERSION)))]
     for title, names in api.SECTIONS.items():
         parts.append(f"## {title}\n")
-        parts += [_entry("emulator.api", name) for name in names]
-    parts.append("## emulator.testing: a client without a socket\n")
-    parts.append(_entry("emulator.testing", "FakeTransport"))
-    parts.append("## emulator.lab: served cards and guests\n")
-    parts += [_entry("emulator.lab", name) for name in _LAB]
-    parts += [_entry("emulator.vfio_user.client", "Client"), _entry("emulator.guest.blocking", "BlockingGuest")]
-    parts.append("## emulator.recording: recordings as tests\n")
-    parts += [_entry("emulator.recording.player", "replay"), _entry("emulator.recording.format", "RecordingError")]
-    parts += [_entry("emulator.recording.outcome", name) for name in ("Outcome", "Difference")]
+        parts += [_entry("vfio_user_xe.emulator.api", name) for name in names]
+    parts.append("## vfio_user_xe.emulator.testing.fake_transport: a client without a socket\n")
+    parts.append(_entry("vfio_user_xe.emulator.testing.fake_transport", "FakeTransport"))
+    parts.append("## vfio_user_xe.emulator.testing.lab: served cards and guests\n")
+    parts += [_entry("vfio_user_xe.emulator.testing.lab", name) for name in _LAB]
+    parts += [
+        _entry("vfio_user_xe.emulator.vfio_user.client", "Client"),
+        _entry("vfio_user_xe.emulator.guest.blocking", "BlockingGuest"),
+    ]
+    parts.append("## vfio_user_xe.emulator.recording: recordings as tests\n")
+    parts += [
+        _entry("vfio_user_xe.emulator.recording.player", "replay"),
+        _entry("vfio_user_xe.emulator.recording.format", "RecordingError"),
+    ]
+    parts += [_entry("vfio_user_xe.emulator.recording.outcome", name) for name in ("Outcome", "Difference")]
     parts.append("## Fixtures of the pytest plug-in\n")
-    parts += [_entry("emulator.pytest_plugin", name, fixture=True) for name in _FIXTURES]
-    parts += [_entry("emulator.pytest_plugin", name) for name in ("LedgerView", "FaultInjection")]
+    parts += [_entry("vfio_user_xe.emulator.testing.pytest_plugin", name, fixture=True) for name in _FIXTURES]
+    parts += [_entry("vfio_user_xe.emulator.testing.pytest_plugin", name) for name in ("LedgerView", "FaultInjection")]
     return "\n".join(parts)
 
 

@@ -14,7 +14,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from emulator.plugin_loading import DEVICE_MODEL, INTERCONNECT, plugin_names
+from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, plugin_names
 
 KINDS = {"device": DEVICE_MODEL, "interconnect": INTERCONNECT}
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -58,7 +58,7 @@ def _checked(kind: str, name: str) -> dict[str, str]:
 
 
 def _folder(kind: str) -> Traversable:
-    return files("emulator.authoring") / "templates" / kind
+    return files("vfio_user_xe.emulator.authoring") / "templates" / kind
 
 
 def _templates(folder: Traversable, path: str = "") -> dict[str, str]:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emulator.conformance.case import Result
-    from emulator.conformance.profile import Profile
+    from vfio_user_xe.emulator.conformance.profile import Profile
+    from vfio_user_xe.emulator.results import Report, Result
 
 
 def run(
@@ -31,10 +31,10 @@ def run(
     a command that serves, run now and whenever it has ended. Fewer results than cases: the server is gone for good.
     Raises ValueError for a pattern that matches nothing, `runner.ServerGone`, and `started.NotStarted`.
     """
-    # Imported when used: device models import `emulator.conformance.device`, and need no client for it.
-    from emulator.conformance.profile import Profile
-    from emulator.conformance.runner import Runner, select_cases
-    from emulator.conformance.started import StartedServer
+    # Imported when used: device models import `vfio_user_xe.emulator.conformance.device`, and need no client for it.
+    from vfio_user_xe.emulator.conformance.profile import Profile
+    from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
+    from vfio_user_xe.emulator.conformance.started import StartedServer
 
     chosen = select_cases(cases, slow=slow)
     server = StartedServer(start, socket_path) if start else None
@@ -43,6 +43,23 @@ def run(
     finally:
         if server is not None:
             server.close()
+
+
+def report_of(results: Sequence[Result], subject: str) -> Report:
+    """The results of `run` as a report; `subject` is the profile's name."""
+    from vfio_user_xe.emulator.conformance.case import suite_name
+    from vfio_user_xe.emulator.results import Report
+
+    return Report(suite_name(subject), list(results))
+
+
+def summary_of(results: Sequence[Result]) -> str:
+    """How many cases passed, failed and were skipped, in one line."""
+    from vfio_user_xe.emulator.results import Verdict
+    from vfio_user_xe.emulator.results.text import summary
+
+    counted = summary(results, "cases", (Verdict.PASS, Verdict.FAIL, Verdict.SKIP))
+    return f"{counted} in {sum(result.seconds for result in results):.1f} s"
 
 
 def main(
@@ -63,11 +80,11 @@ def main(
     """
     from pathlib import Path
 
-    from emulator.conformance import report
-    from emulator.conformance.case import FAIL
-    from emulator.conformance.profile import Profile, ProfileError
-    from emulator.conformance.runner import ServerGone, select_cases
-    from emulator.conformance.started import NotStarted
+    from vfio_user_xe.emulator.conformance.profile import Profile, ProfileError
+    from vfio_user_xe.emulator.conformance.runner import ServerGone, select_cases
+    from vfio_user_xe.emulator.conformance.started import NotStarted
+    from vfio_user_xe.emulator.results.junit import junit
+    from vfio_user_xe.emulator.results.text import RULE, line
 
     try:
         if list_only:
@@ -82,18 +99,18 @@ def main(
             slow=slow,
             timeout=timeout,
             start=start,
-            progress=lambda result: echo(report.line(result)),
+            progress=lambda result: echo(line(result, RULE)),
         )
         if junit_path:
-            Path(junit_path).write_text(report.junit(results, profile.name), "utf-8")
+            Path(junit_path).write_text(junit(report_of(results, profile.name)), "utf-8")
     except (ProfileError, ServerGone, NotStarted, ValueError) as exc:
         echo(f"error: {exc}")
         return 2
     except OSError as exc:
         echo(f"error: cannot write {junit_path}: {exc.strerror}")
         return 2
-    echo(report.summary(results))
+    echo(summary_of(results))
     left = len(select_cases(cases, slow=slow)) - len(results)
     if left:
         echo(f"the server is gone: {left} cases were not run")
-    return int(any(result.verdict == FAIL for result in results))
+    return int(report_of(results, profile.name).failed)

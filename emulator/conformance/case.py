@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-if TYPE_CHECKING:
-    from emulator.conformance.context import Context
+from vfio_user_xe.emulator import results
 
-PASS, FAIL, SKIP = "pass", "fail", "skip"
+if TYPE_CHECKING:
+    from vfio_user_xe.emulator.conformance.context import Context
 
 
 class Failure(Exception):
@@ -53,15 +53,23 @@ class Case:
         """The rule, in one line."""
         return (self.check.__doc__ or "").strip().splitlines()[0]
 
+    def described(self, subject: str) -> results.Case:
+        """The case as results name it; `subject` is what is tested."""
+        group, _, name = self.id.partition(".")
+        return results.Case(
+            suite=suite_name(subject),
+            group=f"conformance.{group}",
+            name=name,
+            rule=self.summary,
+            source=self.section,
+            label=self.id,
+            tags=("robustness",) if self.silent else (),
+        )
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of a case. `seconds` is how long it took."""
 
-    case: Case
-    verdict: str
-    detail: str
-    seconds: float
+def suite_name(subject: str) -> str:
+    """What reports call the suite when it is run against `subject`."""
+    return f"vfio-user conformance: {subject}"
 
 
 CASES: dict[str, Case] = {}

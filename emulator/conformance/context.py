@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from errno import errorcode
 from typing import Any, NoReturn
 
-from emulator.conformance.case import Failure, Skip
-from emulator.conformance.driver import Driver
-from emulator.conformance.errnos import MALFORMED, Errnos
-from emulator.conformance.profile import Profile, Scratch
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import (
+from vfio_user_xe.emulator.conformance.case import Failure, Skip
+from vfio_user_xe.emulator.conformance.driver import Driver
+from vfio_user_xe.emulator.conformance.errnos import MALFORMED, Errnos
+from vfio_user_xe.emulator.conformance.profile import Profile, Scratch
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import (
     Client,
     Disconnected,
     IrqInfo,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from errno import errorcode
 
-from emulator.conformance import device
-from emulator.conformance.case import Failure
-from emulator.vfio_user.client import Client
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.conformance.case import Failure
+from vfio_user_xe.emulator.vfio_user.client import Client
 
 
 class Driver:

@@ -27,9 +27,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from emulator.conformance import device
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, RequestError
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, RequestError
 
 
 class ProfileError(Exception):

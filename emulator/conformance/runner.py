@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Failure, Result, Skip
-from emulator.conformance.context import RELEASE_TIMEOUT, Context, open_descriptors
-from emulator.conformance.profile import Profile
-from emulator.conformance.started import StartedServer
-from emulator.vfio_user.client import Disconnected, ProtocolError, RequestError
+from vfio_user_xe.emulator.conformance.case import CASES, Case, Failure, Skip
+from vfio_user_xe.emulator.conformance.context import RELEASE_TIMEOUT, Context, open_descriptors
+from vfio_user_xe.emulator.conformance.profile import Profile
+from vfio_user_xe.emulator.conformance.started import StartedServer
+from vfio_user_xe.emulator.results import Result, Verdict
+from vfio_user_xe.emulator.vfio_user.client import Disconnected, ProtocolError, RequestError
 
 CASE_TIMEOUT = 30.0
 _GRACE = 0.05
@@ -29,7 +30,7 @@ class ServerGone(Exception):
 
 def load_cases() -> dict[str, Case]:
     """Every case by id, in the order of the specification."""
-    import emulator.conformance.cases  # noqa: F401 - registers them
+    import vfio_user_xe.emulator.conformance.cases  # noqa: F401 - registers them
 
     return CASES
 
@@ -92,22 +93,23 @@ class Runner:
     def run_one(self, case: Case) -> Result:
         """Run one case."""
         start = time.monotonic()
+        described = case.described(self.profile.name)
         reason = self.profile.skip_reason(case.id)
         if reason is not None:
-            return Result(case, SKIP, reason, 0.0)
+            return Result(described, Verdict.SKIP, reason)
         self._ready()
         if self._server is not None:
             self._server.trouble = ""
             self.profile = replace(self.profile, pid=self._server.pid)
         before = open_descriptors(self.profile.pid)
         verdict, detail = self._judge(case)
-        if verdict != SKIP:
+        if verdict is not Verdict.SKIP:
             harm = self._harm(before)
             if harm:
-                verdict, detail = FAIL, f"{detail}; {harm}" if detail else harm
-        return Result(case, verdict, detail, time.monotonic() - start)
+                verdict, detail = Verdict.FAIL, f"{detail}; {harm}" if detail else harm
+        return Result(described, verdict, detail, time.monotonic() - start)
 
-    def _judge(self, case: Case) -> tuple[str, str]:
+    def _judge(self, case: Case) -> tuple[Verdict, str]:
         context = self._context()
         outcome: list[BaseException | None] = []
 
@@ -126,14 +128,14 @@ class Runner:
         context.close()
         if hung:
             thread.join(self.timeout)
-            return FAIL, f"did not end within {self.timeout:g} s"
+            return Verdict.FAIL, f"did not end within {self.timeout:g} s"
         error = outcome[0]
         if error is None:
-            return PASS, ""
+            return Verdict.PASS, ""
         if isinstance(error, Skip):
-            return SKIP, str(error)
+            return Verdict.SKIP, str(error)
         if isinstance(error, _OF_SERVER):
-            return FAIL, str(error)
+            return Verdict.FAIL, str(error)
         # Not the server's doing: a mistake in the case.
         raise error
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from emulator.guest.accelerator import Accelerator
-from emulator.guest.blocking import BlockingGuest
-from emulator.guest.channel import Result
-from emulator.guest.environment import Environment, Manifest, Qemu, fetch, locate
-from emulator.guest.errors import (
+from vfio_user_xe.emulator.guest.accelerator import Accelerator
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.channel import Result
+from vfio_user_xe.emulator.guest.environment import Environment, Manifest, Qemu, fetch, locate
+from vfio_user_xe.emulator.guest.errors import (
     BootFailed,
     ChannelLost,
     CommandFailed,
@@ -21,9 +21,9 @@ from emulator.guest.errors import (
     QemuFailed,
     QmpError,
 )
-from emulator.guest.guest import Guest, GuestSpec, boot
-from emulator.guest.kernel import Kernel
-from emulator.guest.qemu import Iommu, Machine
+from vfio_user_xe.emulator.guest.guest import Guest, GuestSpec, boot
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.qemu import Iommu, Machine
 
 __all__ = [
     "Accelerator",

@@ -8,12 +8,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from emulator.guest import cache
-from emulator.guest.cpio import Cpio
-from emulator.guest.environment import Environment
-from emulator.guest.errors import GuestError
-from emulator.guest.kernel import Kernel
-from emulator.guest.process import Process, describe_exit
+from vfio_user_xe.emulator.guest import cache
+from vfio_user_xe.emulator.guest.cpio import Cpio
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.process import Process, describe_exit
 
 _PROOF_SECONDS = 20
 _TOKEN = "kvm-runs-guests"

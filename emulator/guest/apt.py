@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.guest.errors import FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
 
 SUITES = ("trixie", "trixie-backports")
 COMPONENTS = ("main", "non-free-firmware")

@@ -17,10 +17,10 @@ from typing import Any, Self, TypeVar
 
 import trio
 
-from emulator.guest.accelerator import Accelerator
-from emulator.guest.channel import Result
-from emulator.guest.errors import GuestError
-from emulator.guest.guest import Guest, GuestSpec, boot
+from vfio_user_xe.emulator.guest.accelerator import Accelerator
+from vfio_user_xe.emulator.guest.channel import Result
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.guest import Guest, GuestSpec, boot
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import trio
 
-from emulator.guest.errors import ChannelClosed, ChannelLost, CommandFailed, CommandTimeout
+from vfio_user_xe.emulator.guest.errors import ChannelClosed, ChannelLost, CommandFailed, CommandTimeout
 
 _GZIP_FROM = 2048
 _PIPE = 1 << 20

@@ -17,9 +17,11 @@ import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from emulator.guest import apt, cache
-from emulator.guest.errors import FetchFailed, MissingEnvironment
-from emulator.guest.progress import Progress, megabytes
+from rich.filesize import decimal
+
+from vfio_user_xe.emulator.guest import apt, cache
+from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.guest.progress import Progress
 
 # Raise when an environment fetched by an older version of this module no longer serves.
 SCHEMA = 2
@@ -216,15 +218,13 @@ def fetch(*, update: bool = False, progress: Progress | None = None) -> Environm
     def waiting() -> None:
         report.step("another process is fetching the guest environment; waiting for it")
 
-    with cache.lock(base / "environment.lock", waiting):
+    with report, cache.lock(base / "environment.lock", waiting):
         if not update and (found := _located()) is not None:
             return found
         try:
             _build(base / "environment", base / "apt", report)
         except OSError as error:
             raise FetchFailed(f"the guest environment could not be stored in {base}: {error}") from error
-        finally:
-            report.end()
     return locate()
 
 
@@ -275,8 +275,7 @@ def _build(target: Path, apt_directory: Path, report: Progress) -> None:
     # Kept until here so that an interrupted fetch goes on where it stopped.
     shutil.rmtree(apt_directory, ignore_errors=True)
     report.step(
-        f"guest environment: kernel {manifest.kernel}, {megabytes(downloaded)} downloaded, "
-        f"{megabytes(size)} in {target}"
+        f"guest environment: kernel {manifest.kernel}, {decimal(downloaded)} downloaded, {decimal(size)} in {target}"
     )
 
 

@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 
 import trio
 
-from emulator.guest import accelerator as accelerators
-from emulator.guest import environment as environments
-from emulator.guest import vmlinux
-from emulator.guest.accelerator import Accelerator
-from emulator.guest.channel import Channel, Result
-from emulator.guest.console import Console
-from emulator.guest.environment import Environment
-from emulator.guest.errors import (
+from vfio_user_xe.emulator.guest import accelerator as accelerators
+from vfio_user_xe.emulator.guest import environment as environments
+from vfio_user_xe.emulator.guest import vmlinux
+from vfio_user_xe.emulator.guest.accelerator import Accelerator
+from vfio_user_xe.emulator.guest.channel import Channel, Result
+from vfio_user_xe.emulator.guest.console import Console
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import (
     BootFailed,
     ChannelClosed,
     ChannelLost,
@@ -39,11 +39,11 @@ from emulator.guest.errors import (
     QemuFailed,
     QmpClosed,
 )
-from emulator.guest.initramfs import Content, Contents, initramfs
-from emulator.guest.kernel import Kernel
-from emulator.guest.process import Process, describe_exit
-from emulator.guest.qemu import Machine, Ports, command_line, kernel_command_line
-from emulator.guest.qmp import Qmp
+from vfio_user_xe.emulator.guest.initramfs import Content, Contents, initramfs
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.process import Process, describe_exit
+from vfio_user_xe.emulator.guest.qemu import Machine, Ports, command_line, kernel_command_line
+from vfio_user_xe.emulator.guest.qmp import Qmp
 
 T = TypeVar("T")
 

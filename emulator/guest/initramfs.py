@@ -18,11 +18,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emulator.guest import agent, cache, elf
-from emulator.guest.cpio import Cpio
-from emulator.guest.environment import LIBRARIES, Environment
-from emulator.guest.errors import InitramfsError
-from emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest import agent, cache, elf
+from vfio_user_xe.emulator.guest.cpio import Cpio
+from vfio_user_xe.emulator.guest.environment import LIBRARIES, Environment
+from vfio_user_xe.emulator.guest.errors import InitramfsError
+from vfio_user_xe.emulator.guest.kernel import Kernel
 
 # Raise when the same request gives another image than it did.
 _LAYOUT = 1

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from emulator.guest.environment import Environment
-from emulator.guest.errors import KernelError
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import KernelError
 
 _MODULE_FILE = re.compile(r"(?P<name>.+)\.ko(?P<compression>|\.xz|\.zst|\.gz)$")
 

@@ -13,11 +13,11 @@ import re
 import shutil
 from pathlib import Path
 
-from emulator.guest import apt, cache
-from emulator.guest.environment import Environment, locate
-from emulator.guest.errors import FetchFailed, KernelError
-from emulator.guest.kernel import Kernel
-from emulator.guest.progress import Progress
+from vfio_user_xe.emulator.guest import apt, cache
+from vfio_user_xe.emulator.guest.environment import Environment, locate
+from vfio_user_xe.emulator.guest.errors import FetchFailed, KernelError
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.progress import Progress
 
 _SERIES = re.compile(r"\d+\.\d+(\.\d+)?")
 # Not the real-time and cloud flavours, which lack drivers.
@@ -56,13 +56,11 @@ def fetch_kernel(series: str, *, progress: Progress | None = None) -> Kernel:
         return found
     report = progress if progress is not None else Progress()
     folder = kernels_dir()
-    with cache.lock(folder / "lock", lambda: report.step("another process is fetching a kernel; waiting for it")):
+    waiting = "another process is fetching a kernel; waiting for it"
+    with report, cache.lock(folder / "lock", lambda: report.step(waiting)):
         if (found := find_kernel(series, environment)) is not None:
             return found
-        try:
-            release = _fetch(series, folder, report)
-        finally:
-            report.end()
+        release = _fetch(series, folder, report)
     return _kernel(release, environment)
 
 

@@ -13,9 +13,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from emulator.guest.cache import building, cache_dir, lock
-from emulator.guest.environment import Environment
-from emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.cache import building, cache_dir, lock
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import GuestError
 
 COMPILER_VARIABLE = "CC"
 FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-static", "-pthread", "-s")

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.guest.accelerator import Accelerator
-from emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.accelerator import Accelerator
+from vfio_user_xe.emulator.guest.environment import Environment
 
 TCG_CPU = "max,vendor=GenuineIntel,phys-bits=46"
 KVM_CPU = "host"

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from emulator.guest.errors import QmpClosed, QmpError
+from vfio_user_xe.emulator.guest.errors import QmpClosed, QmpError
 
 
 class Qmp:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emulator.qemu_arguments import CardDescription
+from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
@@ -87,7 +87,7 @@ def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) ->
         command = [
             sys.executable,
             "-m",
-            "emulator",
+            "vfio_user_xe.emulator",
             "serve",
             "--socket-dir",
             str(sockets),

@@ -16,8 +16,8 @@ import subprocess
 import zlib
 from pathlib import Path
 
-from emulator.guest import cache
-from emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest import cache
+from vfio_user_xe.emulator.guest.kernel import Kernel
 
 _PT_NOTE = 4
 _XEN_ELFNOTE_PHYS32_ENTRY = 18

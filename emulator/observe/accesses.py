@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from emulator.interconnect import Fabric, Window
-from emulator.leases import Lease, Leases
-from emulator.observe.trace import Channel, Tracer
-from emulator.pci.transport import CONFIG_REGION
-from emulator.registers import RegisterFile
+from vfio_user_xe.emulator.fabric.interconnect import Fabric, Window
+from vfio_user_xe.emulator.fabric.leases import Lease, Leases
+from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.observe.trace import Channel, Tracer
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION
 
 if TYPE_CHECKING:
-    from emulator.pci.function import Function
+    from vfio_user_xe.emulator.pci.function import Function
 
 
 def trace_registers(tracer: Tracer, file: RegisterFile) -> None:

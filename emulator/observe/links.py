@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from emulator.interconnect import Fabric, LedgerEntry
-from emulator.observe.trace import Channel, Tracer
+from vfio_user_xe.emulator.fabric.interconnect import Fabric, LedgerEntry
+from vfio_user_xe.emulator.observe.trace import Channel, Tracer
 
 SAMPLE_EVERY = 0.02
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from emulator.options import format_size
+from vfio_user_xe.emulator.model.options import format_size
 
 COLUMNS = 64
 _ROWS = 32

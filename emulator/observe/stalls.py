@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from emulator.registers import ReadWatch, RegisterFile
+from vfio_user_xe.emulator.model.registers import ReadWatch, RegisterFile
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from time import monotonic as _monotonic
 from typing import IO, Any
 
-from emulator.options import unknown
+from vfio_user_xe.emulator.model.options import unknown
 
 Fields = Mapping[str, Any]
 _Record = tuple[float, str, str, str, Fields | Callable[[], Fields] | None]

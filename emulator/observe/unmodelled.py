@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Iterable
 from typing import Any
 
-from emulator.registers import RegisterFile
+from vfio_user_xe.emulator.model.registers import RegisterFile
 
 
 def unmodelled_registers(files: Iterable[RegisterFile]) -> list[dict[str, Any]]:

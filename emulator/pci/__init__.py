@@ -1,7 +1,7 @@
 """PCI functions: configuration space, capabilities, BARs, interrupts, SR-IOV."""
 
-from emulator.pci.bars import Bar
-from emulator.pci.capabilities import (
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import (
     Ari,
     Capability,
     DeviceSerialNumber,
@@ -13,9 +13,9 @@ from emulator.pci.capabilities import (
     ResizableBar,
     VendorSpecific,
 )
-from emulator.pci.config_space import ConfigRegister, ConfigSpace
-from emulator.pci.function import D3HOT, DISABLED, FLR, RESET, Function, Identity
-from emulator.pci.sriov import Sriov
+from vfio_user_xe.emulator.pci.config_space import ConfigRegister, ConfigSpace
+from vfio_user_xe.emulator.pci.function import D3HOT, DISABLED, FLR, RESET, Function, Identity
+from vfio_user_xe.emulator.pci.sriov import Sriov
 
 __all__ = [
     "D3HOT",

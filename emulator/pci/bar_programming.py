@@ -2,7 +2,7 @@
 
 A client such as QEMU knows a VF only as a device whose BAR registers nobody has written: Linux takes VF BARs from
 the PF's SR-IOV capability and never writes a VF's own. So after VF Enable the PF's side writes them, and COMMAND,
-through guest-physical ECAM. Two ways lead there: QEMU's qtest socket (`emulator.vfio_user.qtest`), and DMA of the PF.
+through guest-physical ECAM. Two ways lead there: QEMU's qtest socket (`vfio_user_xe.emulator.vfio_user.qtest`), and DMA of the PF.
 Neither may be waited for inside an access, so it all happens on a thread that lives as long as there is something to
 do. docs/hardware/pci.md tells the whole story.
 """
@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from emulator.pci.ecam import AccessError, EcamDma, Location, PhysicalAccess, Route, challenge, locate
+from vfio_user_xe.emulator.pci.ecam import AccessError, EcamDma, Location, PhysicalAccess, Route, challenge, locate
 
 if TYPE_CHECKING:
-    from emulator.pci.sriov import Sriov
+    from vfio_user_xe.emulator.pci.sriov import Sriov
 
 log = logging.getLogger(__name__)
 

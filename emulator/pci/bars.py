@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from emulator.memory import PAGE_SIZE, Memory
-from emulator.pci.config_space import ConfigRegister
-from emulator.pci.transport import AccessHandler, Region
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
+from vfio_user_xe.emulator.pci.config_space import ConfigRegister
+from vfio_user_xe.emulator.pci.transport import AccessHandler, Region
 
 BAR0_OFFSET = 0x10
 BARS = 6

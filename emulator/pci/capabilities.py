@@ -1,7 +1,7 @@
 """Capabilities of PCI functions, declared as registers. Layouts: PCI Express base specification, chapter 7.
 
 A capability has an id, a size and, optionally, a fixed offset; `install_all` lays them out, links the chains and names
-overlaps. SR-IOV is in `emulator.pci.sriov`.
+overlaps. SR-IOV is in `vfio_user_xe.emulator.pci.sriov`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from emulator.pci.config_space import CONFIG_SIZE, EXTENDED_START, ConfigRegister, ConfigSpace
+from vfio_user_xe.emulator.pci.config_space import CONFIG_SIZE, EXTENDED_START, ConfigRegister, ConfigSpace
 
 if TYPE_CHECKING:
-    from emulator.pci.function import Function
+    from vfio_user_xe.emulator.pci.function import Function
 
 CAPABILITY_POINTER = 0x34
 FIRST_CAPABILITY = 0x40

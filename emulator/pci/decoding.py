@@ -6,9 +6,9 @@ import bisect
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from emulator.pci.bars import BAR0_OFFSET, BARS, Bar
-from emulator.pci.function import COMMAND, COMMAND_MEMORY, Function
-from emulator.pci.sriov import CONTROL
+from vfio_user_xe.emulator.pci.bars import BAR0_OFFSET, BARS, Bar
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MEMORY, Function
+from vfio_user_xe.emulator.pci.sriov import CONTROL
 
 _ADDRESS_MASK = ~0xF
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from emulator.pci.transport import DmaError, Transport
+from vfio_user_xe.emulator.pci.transport import DmaError, Transport
 
 if TYPE_CHECKING:
-    from emulator.pci.function import Function
+    from vfio_user_xe.emulator.pci.function import Function
 
 CHALLENGE = 0xFFC
 """Where a function shows a number that only it knows while it looks for itself; reads as 0 at all other times."""

@@ -1,7 +1,7 @@
 """A PCI function: configuration space, BARs, interrupts, resets. What device models are built on.
 
-A `Function` is what a transport serves (`emulator.pci.transport.Served`) and what makes accesses
-(`emulator.interconnect.Initiator`). A model declares it, hands it handlers for its BARs and appends to its callback
+A `Function` is what a transport serves (`vfio_user_xe.emulator.pci.transport.Served`) and what makes accesses
+(`vfio_user_xe.emulator.fabric.interconnect.Initiator`). A model declares it, hands it handlers for its BARs and appends to its callback
 lists; it never sees a socket.
 
     edu = Function(
@@ -19,13 +19,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from emulator.executor import Executor
-from emulator.pci.bars import Bar, bar_registers, check_layout
-from emulator.pci.capabilities import Capability, Msi, MsiX, PciExpress, install_all
-from emulator.pci.config_space import CONFIG_SIZE, ConfigRegister, ConfigSpace
-from emulator.pci.interrupts import Interrupts, with_msix
-from emulator.pci.sriov import Sriov
-from emulator.pci.transport import CONFIG_REGION, Region, Transport
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.pci.bars import Bar, bar_registers, check_layout
+from vfio_user_xe.emulator.pci.capabilities import Capability, Msi, MsiX, PciExpress, install_all
+from vfio_user_xe.emulator.pci.config_space import CONFIG_SIZE, ConfigRegister, ConfigSpace
+from vfio_user_xe.emulator.pci.interrupts import Interrupts, with_msix
+from vfio_user_xe.emulator.pci.sriov import Sriov
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, Region, Transport
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from emulator.pci.bars import Bar
-from emulator.pci.capabilities import Msi, MsiX
-from emulator.pci.transport import MSI, MSIX, AccessHandler, Transport
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
+from vfio_user_xe.emulator.pci.transport import MSI, MSIX, AccessHandler, Transport
 
 
 class Interrupts:

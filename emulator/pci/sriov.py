@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from emulator.memory import PAGE_SIZE
-from emulator.pci.bar_programming import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, VfBarProgramming, default_routes
-from emulator.pci.bars import BARS, bar_registers
-from emulator.pci.capabilities import Capability
-from emulator.pci.config_space import ConfigRegister
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.pci.bar_programming import (
+    COMMAND,
+    COMMAND_MASTER,
+    COMMAND_MEMORY,
+    VfBarProgramming,
+    default_routes,
+)
+from vfio_user_xe.emulator.pci.bars import BARS, bar_registers
+from vfio_user_xe.emulator.pci.capabilities import Capability
+from vfio_user_xe.emulator.pci.config_space import ConfigRegister
 
 if TYPE_CHECKING:
-    from emulator.pci.function import Function
+    from vfio_user_xe.emulator.pci.function import Function
 
 CONTROL = 0x08
 NUM_VFS = 0x10

@@ -1,7 +1,7 @@
 """The line between functions and transports. What is below it (sockets, or a library) is nobody else's business.
 
 A transport serves one function: it turns requests into calls of `Served`, and gives the function a `Transport` with
-which to reach its guest. Two transports exist: `emulator.vfio_user` and, optionally, libvfio-user.
+which to reach its guest. Two transports exist: `vfio_user_xe.emulator.vfio_user` and, optionally, libvfio-user.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from emulator.memory import Memory
+from vfio_user_xe.emulator.model.memory import Memory
 
 CONFIG_REGION = 7
 INTX, MSI, MSIX = 0, 1, 2
@@ -32,7 +32,7 @@ class BlockReader(AccessHandler, Protocol):
     """A handler that also answers reads of any other size and alignment inside the region, as one.
 
     Without it a transport splits such a read. Configuration space needs it: what QEMU is shown in its one read of all
-    4096 bytes decides which capabilities it passes on (`emulator.pci.config_space`).
+    4096 bytes decides which capabilities it passes on (`vfio_user_xe.emulator.pci.config_space`).
     """
 
     def read_block(self, offset: int, length: int) -> bytes:

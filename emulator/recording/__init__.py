@@ -4,10 +4,10 @@
 any client, and reports the first difference; `redact` takes somebody's bytes out of it.
 """
 
-from emulator.recording.format import RecordingError
-from emulator.recording.outcome import Difference, Outcome
-from emulator.recording.player import replay
-from emulator.recording.redact import Redaction, redact
-from emulator.recording.stand_ins import recorded_card
+from vfio_user_xe.emulator.recording.format import RecordingError
+from vfio_user_xe.emulator.recording.outcome import Difference, Outcome
+from vfio_user_xe.emulator.recording.player import replay
+from vfio_user_xe.emulator.recording.redact import Redaction, redact
+from vfio_user_xe.emulator.recording.stand_ins import recorded_card
 
 __all__ = ["Difference", "Outcome", "RecordingError", "Redaction", "recorded_card", "redact", "replay"]

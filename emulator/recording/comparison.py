@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from emulator.memory import PAGE_SIZE
-from emulator.recording import format as rec
-from emulator.recording.guest import pieces
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.guest import pieces
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from emulator.executor import Executor, Job, Result
-from emulator.recording import format as rec
-from emulator.recording.clock import real_ns
-from emulator.recording.outcome import Different
-from emulator.recording.recorder import Recorder
+from vfio_user_xe.emulator.model.executor import Executor, Job, Result
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.clock import real_ns
+from vfio_user_xe.emulator.recording.outcome import Different
+from vfio_user_xe.emulator.recording.recorder import Recorder
 
 log = logging.getLogger(__name__)
 

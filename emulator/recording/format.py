@@ -17,7 +17,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO, Final, cast
 
-from emulator.card import CardConfig, CardError
+from vfio_user_xe.emulator.model.card import CardConfig, CardError
 
 FORMAT: Final = 1
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from emulator.memory import PAGE_SIZE
-from emulator.pci.transport import Transport
-from emulator.recording import format as rec
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.pci.transport import Transport
+from vfio_user_xe.emulator.recording import format as rec
 
 
 class GuestMemory:

@@ -13,8 +13,8 @@ import mmap
 import os
 from collections.abc import Iterator
 
-from emulator.memory import PAGE_SIZE
-from emulator.pci.transport import Region
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.pci.transport import Region
 
 _CHUNK = 64 * PAGE_SIZE
 _LINE = 64

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from emulator.card import Card
-from emulator.pci.transport import CONFIG_REGION
-from emulator.recording import format as rec
-from emulator.recording.format import Event
-from emulator.registers import RegisterFile
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.format import Event
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,19 +17,19 @@ from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
-from emulator.card import Card
-from emulator.memory import PAGE_SIZE
-from emulator.pci.ecam import CHALLENGE
-from emulator.pci.function import Function
-from emulator.pci.transport import CONFIG_REGION, DmaError
-from emulator.recording import format as rec
-from emulator.recording.clock import replaced_clock
-from emulator.recording.comparison import Comparison
-from emulator.recording.executors import ReplayExecutor
-from emulator.recording.format import Event, Recording, RecordingError
-from emulator.recording.guest import GuestMemory, ReplayTransport
-from emulator.recording.outcome import Difference, Different, Outcome, line, place
-from emulator.vfio_user.region_access import RegionAccess
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.pci.ecam import CHALLENGE
+from vfio_user_xe.emulator.pci.function import Function
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, DmaError
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.clock import replaced_clock
+from vfio_user_xe.emulator.recording.comparison import Comparison
+from vfio_user_xe.emulator.recording.executors import ReplayExecutor
+from vfio_user_xe.emulator.recording.format import Event, Recording, RecordingError
+from vfio_user_xe.emulator.recording.guest import GuestMemory, ReplayTransport
+from vfio_user_xe.emulator.recording.outcome import Difference, Different, Outcome, line, place
+from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
 
 _MOST_JOBS = 10_000
 """Jobs that may run until a value is as it was recorded: those of a spinning engine never end."""

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from emulator.card import CardConfig
-from emulator.recording import format as rec
-from emulator.recording.clock import real_ns, replaced_clock
-from emulator.recording.format import RecordingError
-from emulator.recording.memory_watch import MemoryWatch
+from vfio_user_xe.emulator.model.card import CardConfig
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.clock import real_ns, replaced_clock
+from vfio_user_xe.emulator.recording.format import RecordingError
+from vfio_user_xe.emulator.recording.memory_watch import MemoryWatch
 
 log = logging.getLogger(__name__)
 

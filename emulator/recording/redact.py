@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from emulator.recording import format as rec
-from emulator.recording.format import Event, Recording, RecordingError
-from emulator.recording.player import replay
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.format import Event, Recording, RecordingError
+from vfio_user_xe.emulator.recording.player import replay
 
 _CHUNK = 64
 """Bytes that must be the same to be called the file's."""

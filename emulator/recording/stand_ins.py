@@ -17,13 +17,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from emulator.card import Card, CardConfig
-from emulator.pci.transport import DmaError, Region, Served, Transport
-from emulator.recording import format as rec
-from emulator.recording.executors import RecordingExecutor
-from emulator.recording.memory_watch import MemoryWatch
-from emulator.recording.recorder import Recorder
-from emulator.vfio_user.region_access import RegionAccess
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served, Transport
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.executors import RecordingExecutor
+from vfio_user_xe.emulator.recording.memory_watch import MemoryWatch
+from vfio_user_xe.emulator.recording.recorder import Recorder
+from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
 
 _RESET_SECONDS = 2.0
 _SETTLE_SECONDS = 0.25

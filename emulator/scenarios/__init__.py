@@ -5,29 +5,19 @@ A suite is found by its entry point (group `vfio_user_xe.scenarios`); `docs/dmab
 
 from __future__ import annotations
 
-from emulator.scenarios.scenario import (
-    EXPECTED_FAIL,
-    FAIL,
-    NOT_APPLICABLE,
-    PASS,
+from vfio_user_xe.emulator.scenarios.scenario import (
     Failed,
     KnownDefect,
     NotApplicable,
-    Result,
     Scenario,
     Setup,
     Suite,
 )
 
 __all__ = [
-    "EXPECTED_FAIL",
-    "FAIL",
-    "NOT_APPLICABLE",
-    "PASS",
     "Failed",
     "KnownDefect",
     "NotApplicable",
-    "Result",
     "Scenario",
     "Setup",
     "Suite",

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from vfio_user_xe.emulator.results import Event
+
 SPLAT = re.compile(
     r"WARNING:|BUG:|KASAN:|UBSAN:|Oops|general protection|possible (recursive|circular)|inconsistent lock state"
     r"|refcount_t:|blocked (for more than|on a)|kernel panic|use-after-free|sleeping function called"
@@ -17,20 +19,8 @@ SPLAT = re.compile(
 
 
 @dataclass
-class Event:
-    """Something that happened, `start` and `seconds` relative to the run's beginning; `good` None: no judgement."""
-
-    start: float
-    seconds: float
-    text: str
-    good: bool | None = None
-    depth: int = 0
-    """How many steps it is part of."""
-
-
-@dataclass
 class Run:
-    """What a scenario writes down. Its verdict is what it raises; see `emulator.scenarios.scenario`."""
+    """What a scenario writes down. Its verdict is what it raises; see `vfio_user_xe.emulator.scenarios.scenario`."""
 
     lab: Any
     events: list[Event] = field(default_factory=list)
@@ -39,6 +29,8 @@ class Run:
     shown: list[str] = field(default_factory=list)
     """The facts that explain the verdict: a terminal shows them too."""
     kernel_log: list[str] = field(default_factory=list)
+    records: dict[str, Any] = field(default_factory=dict)
+    """What the card told when the scenario had ended, by command, and the suite's accounts."""
     excused: list[re.Pattern[str]] = field(default_factory=list)
     depth: int = 0
     """How many steps are going on."""
@@ -80,7 +72,7 @@ class Run:
 
     def check(self, condition: object, otherwise: str) -> None:
         """Fail the scenario unless `condition`."""
-        from emulator.scenarios.scenario import Failed
+        from vfio_user_xe.emulator.scenarios.scenario import Failed
 
         if not condition:
             self.note(otherwise, good=False)
@@ -88,14 +80,14 @@ class Run:
 
     def known(self, defect: str, evidence: str) -> None:
         """End the scenario: it met a defect that the suite knows."""
-        from emulator.scenarios.scenario import KnownDefect
+        from vfio_user_xe.emulator.scenarios.scenario import KnownDefect
 
         self.note(f"{defect}: {evidence}", good=False)
         raise KnownDefect(defect, evidence)
 
     def not_applicable(self, reason: str) -> None:
         """End the scenario: there is nothing to be tested here."""
-        from emulator.scenarios.scenario import NotApplicable
+        from vfio_user_xe.emulator.scenarios.scenario import NotApplicable
 
         raise NotApplicable(reason)
 

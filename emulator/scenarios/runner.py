@@ -9,24 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from emulator.control import CommandError
-from emulator.guest import GuestError, Kernel
-from emulator.lab import Lab, open_lab
-from emulator.options import unknown
-from emulator.scenarios.run import Run
-from emulator.scenarios.scenario import (
-    EXPECTED_FAIL,
-    FAIL,
-    NOT_APPLICABLE,
-    PASS,
-    Failed,
-    KnownDefect,
-    NotApplicable,
-    Result,
-    Scenario,
-    Setup,
-    Suite,
-)
+from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.guest import GuestError, Kernel
+from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.results import Result, Verdict
+from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.scenario import Failed, KnownDefect, NotApplicable, Scenario, Setup, Suite
+from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 _OWN_KERNEL_BOOT = 300.0
 """Seconds: a kernel with lockdep and KASAN needs more than a minute without KVM, and more on a busy machine."""
@@ -75,48 +65,53 @@ class Runner:
 
     def _run_one(self, scenario: Scenario) -> Result:
         started = time.monotonic()
+        case = scenario.described(self._suite.name)
         run = None
         try:
             lab = self._ready(scenario.setup)
             run = Run(lab)
             result = self._judge(scenario, run)
         except Exception as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
-            result = Result(scenario, FAIL, f"the scenario could not be run: {_first_line(error)}")
+            result = Result(case, Verdict.FAIL, f"the scenario could not be run: {_first_line(error)}")
             self._close()
         result.seconds = time.monotonic() - started
-        result.run, result.kernel = run, self._release
+        result.properties = {"setup": scenario.setup.name, "kernel": self._release}
+        if run is not None:
+            result.evidence = evidence_of(self._suite, run)
+            result.figures = figures_of(run)
         if run is not None and (run.spoiled or self._lab is None or not self._lab.usable()):
             self._close()
         return result
 
     def _judge(self, scenario: Scenario, run: Run) -> Result:
         lab: Lab = run.lab
+        case = scenario.described(self._suite.name)
         lab.guest.run("dmesg -c > /dev/null", timeout=30)
         lab.card.call("heal")
         lab.card.call("ledger", clear=True)
         before = self._account(run)
         try:
             scenario.run(run, self._prepared)
-            result = Result(scenario, PASS)
+            result = Result(case, Verdict.PASS)
         except NotApplicable as reason:
-            result = Result(scenario, NOT_APPLICABLE, str(reason))
+            result = Result(case, Verdict.NOT_APPLICABLE, str(reason))
         except KnownDefect as known:
             if known.defect in self._suite.defects:
-                result = Result(scenario, EXPECTED_FAIL, known.evidence, known.defect)
+                result = Result(case, Verdict.EXPECTED_FAIL, known.evidence, defect=known.defect)
             else:
-                result = Result(scenario, FAIL, f'names the defect "{known.defect}", which the suite does not list')
+                result = Result(case, Verdict.FAIL, f'names the defect "{known.defect}", which the suite does not list')
         except (Failed, AssertionError) as failed:
-            result = Result(scenario, FAIL, str(failed))
+            result = Result(case, Verdict.FAIL, str(failed))
         except (
             Exception
         ) as error:  # a client's error, a guest's, or the scenario's own mistake: all are to be looked at
-            result = Result(scenario, FAIL, f"{type(error).__name__}: {_first_line(error)}")
-        self._collect(run, result)
+            result = Result(case, Verdict.FAIL, f"{type(error).__name__}: {_first_line(error)}")
+        self._collect(run)
         if self._suite.fatal:
             for line in filter(re.compile(self._suite.fatal).search, run.kernel_log):
                 run.spoil(line)
         after = self._account(run) if before and not run.spoiled else {}
-        result.details["accounts"] = {name: [count, after.get(name)] for name, count in before.items()}
+        run.records["accounts"] = {name: [count, after.get(name)] for name, count in before.items()}
         self._judge_reports(run, result)
         return result
 
@@ -130,20 +125,19 @@ class Runner:
     def _judge_reports(self, run: Run, result: Result) -> None:
         """What the kernel reports of itself fails any run, unless the suite knows the defect that it tells of."""
         known = {name: re.compile(pattern) for name, pattern in self._suite.reports.items()}
-        for report in run.reports() if result.verdict != FAIL else []:
+        for report in run.reports() if result.verdict is not Verdict.FAIL else []:
             text = "\n".join(report)
             defect = next((name for name, pattern in known.items() if pattern.search(text)), None)
             if defect is None:
                 besides = f" (besides {result.defect}: {result.reason})" if result.defect else ""
-                result.verdict, result.defect = FAIL, ""
+                result.verdict, result.defect = Verdict.FAIL, ""
                 result.reason = f"the kernel reported: {report[0]}{besides}"
                 return
-            if result.verdict != EXPECTED_FAIL:
-                result.verdict, result.defect = EXPECTED_FAIL, defect
+            if result.verdict is not Verdict.EXPECTED_FAIL:
+                result.verdict, result.defect = Verdict.EXPECTED_FAIL, defect
                 result.reason = f"the kernel reported: {report[0]}"
 
-    @staticmethod
-    def _collect(run: Run, result: Result) -> None:
+    def _collect(self, run: Run) -> None:
         """What a report shows of every run, as far as it can be had."""
         lab: Lab = run.lab
         try:
@@ -151,11 +145,9 @@ class Runner:
         except GuestError as error:
             run.note(f"the kernel's log cannot be read: {_first_line(error)}")
         try:
-            result.details["ledger"] = lab.card.call("ledger")
-            result.details["verdicts"] = lab.card.call("verdicts")
-            result.details["ownership"] = lab.card.call("ownership")
-            if "vram_map" in {entry["command"] for entry in lab.card.call("help")}:
-                result.details["vram_map"] = lab.card.call("vram_map")
+            offered = {entry["command"] for entry in lab.card.call("help")}
+            for command in ("ledger", "verdicts", "ownership", *offered.intersection(self._suite.records)):
+                run.records[command] = lab.card.call(command)
         except (CommandError, OSError) as error:
             run.note(f"the card does not answer: {error}")
 

@@ -1,4 +1,4 @@
-"""What a scenario is, and what comes of running one."""
+"""What a scenario is, and what a suite of them brings with it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emulator.guest.environment import Environment
-from emulator.scenarios.run import Run
-
-PASS, FAIL, EXPECTED_FAIL, NOT_APPLICABLE = "pass", "fail", "expected-fail", "not-applicable"
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.results import Case, Evidence
+from vfio_user_xe.emulator.results.text import order
+from vfio_user_xe.emulator.scenarios.run import Run
 
 
 class Failed(Exception):
@@ -34,7 +34,7 @@ class NotApplicable(Exception):
 class Setup:
     """A machine that scenarios share: they run in one guest, one after the other, as long as it is healthy.
 
-    `serve` are arguments of `vfio-user-xe serve`, `machine` keyword arguments of `emulator.lab.open_lab`. `prepare(lab)`
+    `serve` are arguments of `vfio-user-xe serve`, `machine` keyword arguments of `vfio_user_xe.emulator.testing.lab.open_lab`. `prepare(lab)`
     is called in the booted guest; what it returns is handed to each scenario. A failure in it fails the scenario.
     """
 
@@ -65,11 +65,21 @@ class Scenario:
     control: bool = False
     groups: tuple[str, ...] = ()
 
+    def described(self, suite: str) -> Case:
+        """The scenario as results name it, in the suite of that name."""
+        return Case(
+            suite=f"scenarios: {suite}",
+            group=f"scenarios.{suite}",
+            name=self.name,
+            title=self.title,
+            rule=self.expected,
+            number=self.number,
+        )
+
     @property
     def order(self) -> tuple[int, str]:
         """To sort by number: controls, whose numbers begin with a letter, come last."""
-        digits = "".join(c for c in self.number if c.isdigit())
-        return int(digits or 0) + (0 if self.number[:1].isdigit() else 1000), self.number
+        return order(self.number)
 
 
 @dataclass(frozen=True)
@@ -86,18 +96,7 @@ class Suite:
     """Regular expressions by defect: what the kernel itself says of it, from the line that begins a report on."""
     fatal: str = ""
     """A pattern of lines in the kernel's log after which a guest is of no use to others; empty: there is none."""
-
-
-@dataclass
-class Result:
-    """What came of one run of a scenario."""
-
-    scenario: Scenario
-    verdict: str
-    reason: str = ""
-    defect: str = ""
-    seconds: float = 0.0
-    run: Run | None = None
-    kernel: str = ""
-    repetition: int = 1
-    details: dict[str, Any] = field(default_factory=dict)
+    records: Sequence[str] = ()
+    """Commands of the card, besides those that every card has, whose answers are kept with each result."""
+    exhibits: Callable[[Mapping[str, Any]], Sequence[Evidence]] = lambda records: ()
+    """What a report shows of `Run.records`, besides the ledger: whatever needs the words of this device."""

@@ -22,10 +22,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from errno import EFAULT, EINVAL, EPERM, errorcode
 from typing import Any
 
-from emulator.memory import Memory
-from emulator.vfio_user import wire
-from emulator.vfio_user.client_connection import Connection, Disconnected, Message, ProtocolError, encode
-from emulator.vfio_user.client_resources import DmaMapping, EventFd, IoFd, IoFds, IrqInfo, Owner, RegionInfo, RegionMap
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client_connection import Connection, Disconnected, Message, ProtocolError, encode
+from vfio_user_xe.emulator.vfio_user.client_resources import (
+    DmaMapping,
+    EventFd,
+    IoFd,
+    IoFds,
+    IrqInfo,
+    Owner,
+    RegionInfo,
+    RegionMap,
+)
 
 __all__ = [
     "Client",

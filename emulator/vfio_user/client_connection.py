@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user import wire
 
 # Linux passes at most SCM_MAX_FD (253) descriptors with one sendmsg (include/net/scm.h).
 MAX_DESCRIPTORS = 253

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from emulator.memory import Memory
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
 
 _COUNTER = struct.Struct("=Q")
 

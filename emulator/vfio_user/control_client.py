@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from emulator.control import CommandError
+from vfio_user_xe.emulator.control.dispatch import CommandError
 
 
 class ControlClient:

@@ -1,4 +1,4 @@
-"""The card's control socket: `control.sock`, JSON lines, mode 0600. What the lines mean is `emulator.control`'s."""
+"""The card's control socket: `control.sock`, JSON lines, mode 0600. What the lines mean is `vfio_user_xe.emulator.control.dispatch`'s."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import trio
 
-from emulator.control import Control
+from vfio_user_xe.emulator.control.dispatch import Control
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from emulator.pci.transport import DmaError
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.pci.transport import DmaError
+from vfio_user_xe.emulator.vfio_user import wire
 
 MAX_CHUNK = 64 * 1024
 MAX_OUTSTANDING = 2

@@ -20,11 +20,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from emulator.dma_buf import make_dma_buf
-from emulator.memory import PAGE_SIZE
-from emulator.peers import Grant, PeerError
-from emulator.vfio_user.memory_client import MemoryClient, dial
-from emulator.vfio_user.memory_server import send_packet
+from vfio_user_xe.emulator.fabric.dma_buf import make_dma_buf
+from vfio_user_xe.emulator.fabric.peers import Grant, PeerError
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.vfio_user.memory_client import MemoryClient, dial
+from vfio_user_xe.emulator.vfio_user.memory_server import send_packet
 
 AS_FAR_AS_IT_GOES = 1 << 46
 

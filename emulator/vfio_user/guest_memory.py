@@ -15,8 +15,8 @@ import threading
 import weakref
 from dataclasses import dataclass
 
-from emulator.memory import PAGE_SIZE
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.vfio_user import wire
 
 ADDRESS_LIMIT = 1 << 64
 

@@ -10,7 +10,7 @@ import select
 import threading
 from collections.abc import Sequence
 
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user import wire
 
 log = logging.getLogger(__name__)
 

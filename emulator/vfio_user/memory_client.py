@@ -1,4 +1,4 @@
-"""The other end of `memory.sock` (`emulator.vfio_user.memory_server`): another card's memory, by lease.
+"""The other end of `memory.sock` (`vfio_user_xe.emulator.vfio_user.memory_server`): another card's memory, by lease.
 
 A thread reads what the other card says; whoever asks waits for its answer.
 """
@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from emulator.peers import Grant, PeerBar, PeerError, PeerListener
-from emulator.vfio_user.memory_server import MAX_PACKET
+from vfio_user_xe.emulator.fabric.peers import Grant, PeerBar, PeerError, PeerListener
+from vfio_user_xe.emulator.vfio_user.memory_server import MAX_PACKET
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def receive_packet(connected: socket.socket) -> tuple[bytes, list[int]]:
 
 
 class MemoryClient:
-    """One connection: an `emulator.peers.Peer`. From any thread; `close` it in the end."""
+    """One connection: an `vfio_user_xe.emulator.fabric.peers.Peer`. From any thread; `close` it in the end."""
 
     def __init__(self, path: Path, listener: PeerListener) -> None:
         """Connect and greet. Raises `PeerError`."""

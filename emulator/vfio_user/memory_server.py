@@ -30,13 +30,13 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from emulator.leases import Lease, LeaseRefused
-from emulator.pci.bars import read_registers, write_registers
-from emulator.pci.function import Function
-from emulator.vfio_user.qtest import peer_process
+from vfio_user_xe.emulator.fabric.leases import Lease, LeaseRefused
+from vfio_user_xe.emulator.pci.bars import read_registers, write_registers
+from vfio_user_xe.emulator.pci.function import Function
+from vfio_user_xe.emulator.vfio_user.qtest import peer_process
 
 if TYPE_CHECKING:
-    from emulator.card import Card
+    from vfio_user_xe.emulator.model.card import Card
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from emulator.pci.ecam import AccessError
+from vfio_user_xe.emulator.pci.ecam import AccessError
 
 log = logging.getLogger(__name__)
 

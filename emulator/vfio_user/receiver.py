@@ -14,7 +14,7 @@ import select
 import socket
 from time import perf_counter
 
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user import wire
 
 # More than a sender may attach, so that too many are seen and answered rather than cut off by the kernel.
 _MAX_RECEIVED_FDS = 64

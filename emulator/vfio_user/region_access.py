@@ -6,8 +6,8 @@ handler's own methods.
 
 from __future__ import annotations
 
-from emulator.memory import OutOfBounds
-from emulator.pci.transport import AccessHandler, Region
+from vfio_user_xe.emulator.model.memory import OutOfBounds
+from vfio_user_xe.emulator.pci.transport import AccessHandler, Region
 
 
 class RegionAccess:

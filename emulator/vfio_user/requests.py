@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import TYPE_CHECKING, Any
 
-from emulator.memory import PAGE_SIZE
-from emulator.vfio_user import wire
-from emulator.vfio_user.dma_messages import DmaMessages
-from emulator.vfio_user.guest_memory import MapError
-from emulator.vfio_user.interrupts import IrqError
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
+from vfio_user_xe.emulator.vfio_user.guest_memory import MapError
+from vfio_user_xe.emulator.vfio_user.interrupts import IrqError
 
 if TYPE_CHECKING:
-    from emulator.vfio_user.session import Session
+    from vfio_user_xe.emulator.vfio_user.session import Session
 
 log = logging.getLogger(__name__)
 

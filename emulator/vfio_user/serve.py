@@ -11,19 +11,19 @@ from typing import Protocol
 
 import trio
 
-from emulator.card import Card
-from emulator.control import Control
-from emulator.pci.transport import Served
-from emulator.qemu_arguments import CARD_FOLDER, DESCRIPTION_FILE, CardDescription
-from emulator.vfio_user.control_server import serve_control
-from emulator.vfio_user.memory_client import dial
-from emulator.vfio_user.memory_server import MemoryServer
-from emulator.vfio_user.qtest import QtestPeer
-from emulator.vfio_user.server import SocketFolder, serve_functions, socket_folder
+from vfio_user_xe.emulator.control.dispatch import Control
+from vfio_user_xe.emulator.guest.qemu_arguments import CARD_FOLDER, DESCRIPTION_FILE, CardDescription
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.pci.transport import Served
+from vfio_user_xe.emulator.vfio_user.control_server import serve_control
+from vfio_user_xe.emulator.vfio_user.memory_client import dial
+from vfio_user_xe.emulator.vfio_user.memory_server import MemoryServer
+from vfio_user_xe.emulator.vfio_user.qtest import QtestPeer
+from vfio_user_xe.emulator.vfio_user.server import SocketFolder, serve_functions, socket_folder
 
 
 class Backend(Protocol):
-    """How functions get behind sockets: `emulator.vfio_user.server.serve_functions`, or another library's."""
+    """How functions get behind sockets: `vfio_user_xe.emulator.vfio_user.server.serve_functions`, or another library's."""
 
     def __call__(
         self,

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import trio
 
-from emulator.pci.transport import Served
-from emulator.vfio_user.session import Session
+from vfio_user_xe.emulator.pci.transport import Served
+from vfio_user_xe.emulator.vfio_user.session import Session
 
 log = logging.getLogger(__name__)
 

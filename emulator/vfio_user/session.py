@@ -17,15 +17,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from struct import Struct
 
-from emulator.pci.transport import DmaError, Region, Served
-from emulator.vfio_user import wire
-from emulator.vfio_user.dirty_pages import DirtyPages
-from emulator.vfio_user.dma_messages import DmaMessages
-from emulator.vfio_user.guest_memory import GuestMemory
-from emulator.vfio_user.interrupts import Interrupts
-from emulator.vfio_user.receiver import Receiver, close_all
-from emulator.vfio_user.region_access import RegionAccess
-from emulator.vfio_user.requests import RequestError, handle
+from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.dirty_pages import DirtyPages
+from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
+from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory
+from vfio_user_xe.emulator.vfio_user.interrupts import Interrupts
+from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
+from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
+from vfio_user_xe.emulator.vfio_user.requests import RequestError, handle
 
 log = logging.getLogger(__name__)
 

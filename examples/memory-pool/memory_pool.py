@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from emulator.api import PAGE_SIZE, AccessFault, Card, CardError, Initiator, Option, Space, Window
+from vfio_user_xe.emulator.api import PAGE_SIZE, AccessFault, Card, CardError, Initiator, Option, Space, Window
 
 
 class MemoryPool:

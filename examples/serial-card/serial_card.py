@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from emulator.api import Bar, Card, Function, Identity, Msi, Option
+from vfio_user_xe.emulator.api import Bar, Card, Function, Identity, Msi, Option
 
 DATA, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCRATCH = range(8)
 NAMES = ("DATA", "IER", "IIR/FCR", "LCR", "MCR", "LSR", "MSR", "SCR")

@@ -22,14 +22,14 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from emulator.conformance import device
-from emulator.conformance.driver import Driver
-from emulator.memory import Memory
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, EventFd, default_capabilities, encode
-from emulator.vfio_user.interrupts import Interrupts
 from tests.bench.load import Load, Loader, bare_python, compiled, connected
 from tests.support.served import served
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.conformance.driver import Driver
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, EventFd, default_capabilities, encode
+from vfio_user_xe.emulator.vfio_user.interrupts import Interrupts
 
 BASE = 0x1000_0000
 KIB, MIB = 1 << 10, 1 << 20

@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from emulator.conformance import device
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client
 from tests.bench.__main__ import KIB, Bench, Row, Sample, figure, loads, microseconds
 from tests.bench.load import Load
 from tests.support.served import ServedCard, served
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client
 
 OWN, OTHER = "own", "libvfio-user"
 # The library damages the stream of larger writes (docs/conformance.md).

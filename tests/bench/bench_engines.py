@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from device_models.xe import ppgtt
-from device_models.xe.ppgtt import PpgttSpace
-from emulator.executor import Executor
 from tests.support.xe.commands import END, sdi, semaphore
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, PPHWSP, SEQNO, WA_BB, Job, Lab
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.emulator.model.executor import Executor
 
 COPY_SIZE = 64 * MIB
 SOURCE, TARGET, CLEAR, LONG_BATCH = 256 * MIB, 512 * MIB, 1024 * MIB, 128 * MIB

@@ -19,13 +19,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from emulator.card import Card, CardConfig
-from emulator.pci.function import COMMAND
-from emulator.testing import FakeTransport
 from tests.bench.bench_engines import Figure
 from tests.support.xe.commands import END, sdi
 from tests.support.xe.engine_lab import DATA_VA, Job
 from tests.support.xe.rig import MIB
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 SIZE = 64 * MIB
 BLOCK = 2 * MIB
@@ -42,7 +42,7 @@ class ImportBench:
 
     def __init__(self) -> None:
         # There is no guest whose firmware could be told where the VF's BARs are: nobody misses them.
-        logging.getLogger("emulator.pci.bar_programming").setLevel(logging.CRITICAL)
+        logging.getLogger("vfio_user_xe.emulator.pci.bar_programming").setLevel(logging.CRITICAL)
         config = CardConfig.default("xe").override(vfs=1, interconnects=["iov", "p2p", "host_dma"])
         self.card = Card(config)
         self.card.start()

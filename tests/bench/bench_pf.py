@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from emulator.lab import Lab, open_lab
 from tests.support.guest.lab import program
+from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 PF = "0000:01:00.0"
 MIB = 1 << 20

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from emulator.lab import Lab
 from tests.support.guest.xe import DEBUGFS, DEVICE
 from tests.support.guest.xe_sriov import accounting, card_call, enable, jobs, start_lab
+from vfio_user_xe.emulator.testing.lab import Lab
 
 
 def timed(lab: Lab, command: str) -> float:

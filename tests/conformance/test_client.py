@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator.conformance import device
-from emulator.conformance.driver import Driver
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, Disconnected, EventFd, ProtocolError, RequestError
 from tests.support.served import ServedCard, served
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.conformance.driver import Driver
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, Disconnected, EventFd, ProtocolError, RequestError
 
 BASE = 0x1000_0000
 

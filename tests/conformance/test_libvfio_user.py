@@ -7,11 +7,12 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from emulator.conformance.case import FAIL, Case
-from emulator.conformance.profile import Profile
-from emulator.conformance.runner import Runner, select_cases
 from tests.support import libvfio_user
 from tests.support.served import PROFILE, served
+from vfio_user_xe.emulator.conformance.case import Case
+from vfio_user_xe.emulator.conformance.profile import Profile
+from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
+from vfio_user_xe.emulator.results import Verdict
 
 DEFECTS = {
     "stream": (
@@ -70,6 +71,6 @@ def runner() -> Iterator[Runner]:
 def test_case(runner: Runner, case: Case) -> None:
     result = runner.run_one(case)
     known = defect(case)
-    if result.verdict == FAIL and known is not None:
-        pytest.xfail(f"libvfio-user: {known}: {result.detail}")
-    assert result.verdict != FAIL, f"{case.section}: {case.summary} -- {result.detail}"
+    if result.verdict is Verdict.FAIL and known is not None:
+        pytest.xfail(f"libvfio-user: {known}: {result.reason}")
+    assert result.verdict is not Verdict.FAIL, f"{case.section}: {case.summary} -- {result.reason}"

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator.conformance.case import FAIL, SKIP, Case
-from emulator.conformance.profile import Profile
-from emulator.conformance.runner import Runner, select_cases
 from tests.support.served import PROFILE, ServedCard, served
+from vfio_user_xe.emulator.conformance.case import Case
+from vfio_user_xe.emulator.conformance.profile import Profile
+from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
+from vfio_user_xe.emulator.results import Verdict
 
 # What our server is known not to do. Any other case must pass, and so must a case that is not there any more.
 SKIPPED = {
@@ -36,8 +37,8 @@ def runner(server: ServedCard) -> Runner:
 @pytest.mark.parametrize("case", select_cases(), ids=lambda case: case.id)
 def test_case(runner: Runner, case: Case) -> None:
     result = runner.run_one(case)
-    assert result.verdict != FAIL, f"{case.section}: {case.summary} -- {result.detail}"
-    if result.verdict == SKIP:
-        assert SKIPPED.get(case.id, "not expected to be skipped") in result.detail
+    assert result.verdict is not Verdict.FAIL, f"{case.section}: {case.summary} -- {result.reason}"
+    if result.verdict is Verdict.SKIP:
+        assert SKIPPED.get(case.id, "not expected to be skipped") in result.reason
     else:
         assert case.id not in SKIPPED

@@ -17,14 +17,16 @@ from xml.etree import ElementTree
 
 import pytest
 
-from emulator.conformance import main, report, run
-from emulator.conformance.case import CASES, FAIL, PASS, SKIP, Case, Result
-from emulator.conformance.profile import Profile, ProfileError, Scratch
-from emulator.conformance.runner import Runner, ServerGone, load_cases, select_cases
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Connection, Disconnected, Message, encode
 from tests.support.right_answers import right_answer
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.conformance import main, report_of, run, summary_of
+from vfio_user_xe.emulator.conformance.case import CASES, Case
+from vfio_user_xe.emulator.conformance.profile import Profile, ProfileError, Scratch
+from vfio_user_xe.emulator.conformance.runner import Runner, ServerGone, load_cases, select_cases
+from vfio_user_xe.emulator.results import Result, Verdict
+from vfio_user_xe.emulator.results.junit import junit
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Connection, Disconnected, Message, encode
 
 Behaviour = Callable[[Message], bytes]
 
@@ -65,7 +67,7 @@ def _verdict(behaviour: Behaviour, identity: str, timeout: float = 10.0) -> Resu
 
 
 def test_right_answer_passes() -> None:
-    assert _verdict(right_answer, "info.device_info_reply_is_16_bytes").verdict == PASS
+    assert _verdict(right_answer, "info.device_info_reply_is_16_bytes").verdict is Verdict.PASS
 
 
 def test_wrong_message_id_fails() -> None:
@@ -73,8 +75,8 @@ def test_wrong_message_id_fails() -> None:
         return right_answer(message) if message.id != 0x1234 else b"\x35" + right_answer(message)[1:]
 
     result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
-    assert result.verdict == FAIL
-    assert "the reply has message id 0x1235, the command had 0x1234" in result.detail
+    assert result.verdict is Verdict.FAIL
+    assert "the reply has message id 0x1235, the command had 0x1234" in result.reason
 
 
 def test_success_where_an_error_is_due_fails() -> None:
@@ -84,8 +86,8 @@ def test_success_where_an_error_is_due_fails() -> None:
         return right_answer(message)
 
     result = _verdict(behaviour, "framing.command_65535_is_refused")
-    assert result.verdict == FAIL
-    assert "command 65535 succeeded, but must be refused with EINVAL or ENOSYS or" in result.detail
+    assert result.verdict is Verdict.FAIL
+    assert "command 65535 succeeded, but must be refused with EINVAL or ENOSYS or" in result.reason
 
 
 def test_error_with_payload_fails() -> None:
@@ -95,13 +97,13 @@ def test_error_with_payload_fails() -> None:
         flags = wire.TYPE_REPLY | wire.FLAG_ERROR
         return encode(message.command, b"why", message_id=message.id, flags=flags, error=22)
 
-    assert "an error reply has 3 bytes of payload" in _verdict(behaviour, "framing.command_65535_is_refused").detail
+    assert "an error reply has 3 bytes of payload" in _verdict(behaviour, "framing.command_65535_is_refused").reason
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("context", "runner"):
-        monkeypatch.setattr(f"emulator.conformance.{module}.RELEASE_TIMEOUT", 0.1)
+        monkeypatch.setattr(f"vfio_user_xe.emulator.conformance.{module}.RELEASE_TIMEOUT", 0.1)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -113,8 +115,8 @@ def test_kept_descriptor_fails() -> None:
         return right_answer(message)
 
     result = _verdict(behaviour, "descriptors.descriptor_with_region_read_is_closed")
-    assert result.verdict == FAIL
-    assert "the server kept a descriptor that it had to close" in result.detail
+    assert result.verdict is Verdict.FAIL
+    assert "the server kept a descriptor that it had to close" in result.reason
     for fd in kept:
         os.close(fd)
 
@@ -129,9 +131,9 @@ def test_leak_is_noticed_behind_a_passing_case() -> None:
         return right_answer(message)
 
     result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
-    assert result.verdict == FAIL
+    assert result.verdict is Verdict.FAIL
     # How many depends on how many connections were seen to end by then; eight are more than those.
-    assert re.fullmatch(r"the server leaks \d+ descriptors", result.detail)
+    assert re.fullmatch(r"the server leaks \d+ descriptors", result.reason)
     for fd in leaked:
         os.close(fd)
 
@@ -145,10 +147,10 @@ def test_server_that_dies_is_noticed_behind_the_case() -> None:
         return right_answer(message) if not dead or message.id == 0x1234 else b""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
+        patch.setattr("vfio_user_xe.emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
         result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
-    assert result.verdict == FAIL
-    assert "afterwards the server does not serve a client" in result.detail
+    assert result.verdict is Verdict.FAIL
+    assert "afterwards the server does not serve a client" in result.reason
 
 
 def test_case_that_hangs_is_ended() -> None:
@@ -161,16 +163,16 @@ def test_case_that_hangs_is_ended() -> None:
             t.client.serve(block.is_set, 60)  # type: ignore[attr-defined]
 
         result = runner.run_one(Case("x.hangs", "none", silent=False, slow=False, check=hang))
-    assert (result.verdict, result.detail) == (FAIL, "did not end within 0.2 s")
+    assert (result.verdict, result.reason) == (Verdict.FAIL, "did not end within 0.2 s")
 
 
 def test_case_that_does_not_apply_is_skipped_with_the_reason() -> None:
     result = _verdict(right_answer, "server_dma.device_reads_by_message")
-    assert (result.verdict, result.detail) == (SKIP, "needs the conformance device")
+    assert (result.verdict, result.reason) == (Verdict.SKIP, "needs the conformance device")
 
 
 def test_nobody_listening_is_not_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr("vfio_user_xe.emulator.conformance.context.CONNECT_TIMEOUT", 0.1)
     with pytest.raises(ServerGone, match="does not serve a new client"):
         run(str(tmp_path / "nothing.sock"))
 
@@ -181,7 +183,7 @@ MORTAL = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
 from tests.support.right_answers import right_answer
-from emulator.vfio_user.client import Connection, Disconnected
+from vfio_user_xe.emulator.vfio_user.client import Connection, Disconnected
 import socket
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[2])
@@ -214,8 +216,8 @@ def test_a_server_that_dies_is_started_again_for_the_next_case(mortal: tuple[str
     path, start = mortal
     cases = ["framing.command_65535_is_refused", "info.device_info_reply_is_16_bytes"]
     died, next_one = run(path, Profile(), cases=cases, start=start)
-    assert (died.verdict, next_one.verdict) == (FAIL, PASS)
-    assert "the server died by SIGABRT" in died.detail
+    assert (died.verdict, next_one.verdict) == (Verdict.FAIL, Verdict.PASS)
+    assert "the server died by SIGABRT" in died.reason
     assert not Path(path).exists()
 
 
@@ -240,7 +242,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_rest_is_counted(monkeypatch:
         dead = dead or message.command == 0xFFFF
         return b"" if dead else right_answer(message)
 
-    monkeypatch.setattr("emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr("vfio_user_xe.emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
     lines: list[str] = []
     with _server(behaviour) as path:
         assert main(path, cases=["framing.command_65535*", "info.*"], echo=lines.append) == 1
@@ -250,7 +252,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_rest_is_counted(monkeypatch:
 
 def test_a_server_that_was_started_does_not_outlive_a_suite_that_is_killed(mortal: tuple[str, str]) -> None:
     path, start = mortal
-    program = [sys.executable, "-m", "emulator", "conformance", "--socket", path, "--start", start]
+    program = [sys.executable, "-m", "vfio_user_xe.emulator", "conformance", "--socket", path, "--start", start]
     with subprocess.Popen([*program, "--case", "info.*"], stdout=subprocess.PIPE) as suite:
         assert suite.stdout is not None
         suite.stdout.readline()
@@ -332,17 +334,20 @@ def test_bad_profile_is_refused_with_the_reason(tmp_path: Path, text: str, messa
 
 
 def test_junit_has_every_verdict() -> None:
-    cases = list(load_cases().values())[:3]
-    results = [
-        Result(case, verdict, detail, 0.5)
-        for case, verdict, detail in zip(cases, (PASS, FAIL, SKIP), ("", "<wrong> & bad", "not here"), strict=True)
-    ]
-    root = ElementTree.fromstring(report.junit(results, "card"))
+    cases = [case.described("card") for case in list(load_cases().values())[:3]]
+    verdicts = (Verdict.PASS, Verdict.FAIL, Verdict.SKIP)
+    reasons = ("", "<wrong> & bad \x1b[31mred\x1b[0m \x00 ]]>", "not here")
+    results = [Result(*made, 0.5) for made in zip(cases, verdicts, reasons, strict=True)]
+    root = ElementTree.fromstring(junit(report_of(results, "card")))
+    assert (root.tag, root.get("name")) == ("testsuite", "vfio-user conformance: card")
     assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("3", "1", "1")
-    failure = root.findall("testcase")[1].find("failure")
+    failed = root.findall("testcase")[1]
+    assert f"{failed.get('classname')}.{failed.get('name')}" == f"conformance.{cases[1].label}"
+    failure = failed.find("failure")
     assert failure is not None
-    assert failure.get("message") == "<wrong> & bad"
-    assert report.summary(results) == "3 cases: 1 passed, 1 failed, 1 skipped in 1.5 s"
+    assert failure.get("message") == "<wrong> & bad red \ufffd ]]>"
+    assert failure.text == f"{cases[1].source}: {cases[1].rule}\n<wrong> & bad red \ufffd ]]>"
+    assert summary_of(results) == "3 cases: 1 passed, 1 failed, 1 skipped in 1.5 s"
 
 
 def test_command_prints_and_returns_a_verdict(tmp_path: Path) -> None:

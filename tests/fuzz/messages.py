@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from emulator.conformance import device
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import encode
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import encode
 
 PAGE = 4096
 SCRATCH = 512

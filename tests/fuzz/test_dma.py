@@ -23,12 +23,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from emulator.conformance.driver import Driver
-from emulator.memory import Memory
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, RequestError
-from emulator.vfio_user.guest_memory import GuestMemory, MapError
 from tests.support.served import ServedCard
+from vfio_user_xe.emulator.conformance.driver import Driver
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, RequestError
+from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory, MapError
 
 PAGE = 4096
 PAGES = 24

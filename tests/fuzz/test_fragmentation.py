@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.conformance import device
-from emulator.memory import Memory
-from emulator.vfio_user.client import Client, Message
 from tests.fuzz.messages import PAGE, SCRATCH, Sent, conversations, numbered, pieces
 from tests.support.served import ServedCard
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user.client import Client, Message
 
 
 def _converse(card: ServedCard, conversation: Sequence[Sent], parts: Sequence[tuple[bytes, bool]]) -> list[Message]:

@@ -9,13 +9,13 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.conformance.context import open_descriptors
-from emulator.memory import Memory
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, Connection, Disconnected, encode
 from tests.fuzz.messages import PAGE, Sent, conversations, numbered, pieces, strange_messages
 from tests.support.served import ServedCard
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.conformance.context import open_descriptors
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, Connection, Disconnected, encode
 
 VERSION = Sent(encode(wire.VERSION, wire.VERSION_BODY.pack(0, 0) + b'{"capabilities":{"max_msg_fds":8}}\0'))
 

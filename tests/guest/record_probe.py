@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from emulator.guest import Environment, locate
-from emulator.recording import Redaction, redact
 from tests.support.guest.lab import open_lab
+from vfio_user_xe.emulator.guest import Environment, locate
+from vfio_user_xe.emulator.recording import Redaction, redact
 
 KEPT = Path(__file__).parents[1] / "unit/xe/fixtures/probe.xz"
 VFS = "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from emulator.authoring.new import new_package
-from emulator.guest import MissingEnvironment, locate
 from tests.support.packages import run_tests
+from vfio_user_xe.emulator.authoring.new import new_package
+from vfio_user_xe.emulator.guest import MissingEnvironment, locate
 
 pytestmark = pytest.mark.guest
 

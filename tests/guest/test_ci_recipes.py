@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from emulator.guest import Kernel, MissingEnvironment, locate
 from tests.support import recipes
+from vfio_user_xe.emulator.guest import Kernel, MissingEnvironment, locate
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import (
+from vfio_user_xe.emulator.guest import (
     BlockingGuest,
     CommandTimeout,
     GuestPanic,

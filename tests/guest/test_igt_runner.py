@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from emulator.guest import MissingEnvironment, locate
-from emulator.guest.igt import IgtRun, run_igt
-from emulator.guest.igt_expectations import Expectations
-from emulator.guest.igt_results import SubtestResult
-from emulator.guest.igt_suite import Suite
+from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.suites.igt.expectations import Expectations
+from vfio_user_xe.emulator.suites.igt.results import SubtestResult
+from vfio_user_xe.emulator.suites.igt.runner import IgtRun, run_igt
+from vfio_user_xe.emulator.suites.igt.suite import Suite
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 

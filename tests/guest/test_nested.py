@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import Kernel, locate
-from emulator.guest.initramfs import Contents, initramfs
-from emulator.guest.vmlinux import unpacked
 from tests.support.guest.lab import Lab, open_lab, program
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.guest import Kernel, locate
+from vfio_user_xe.emulator.guest.initramfs import Contents, initramfs
+from vfio_user_xe.emulator.guest.vmlinux import unpacked
 
 ENVIRONMENT = "VFIO_USER_XE_NESTED"
 pytestmark = [

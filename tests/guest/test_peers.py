@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
-from emulator.control import CommandError
-from emulator.guest import BlockingGuest, CommandFailed, MissingEnvironment, locate
-from emulator.lab import LiveCard
 from tests.support.guest.lab import open_card, open_guest
 from tests.support.viewer import VIEWER, pixels
+from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.guest import BlockingGuest, CommandFailed, MissingEnvironment, locate
+from vfio_user_xe.emulator.testing.lab import LiveCard
 
 pytestmark = pytest.mark.guest
 
@@ -114,7 +114,16 @@ def test_what_the_guest_draws_into_its_vf_is_a_picture_on_the_host(machine: Mach
     colours = [0xFF0000, 0x00FF00, 0x0000FF, 0x123456]
     for number, colour in enumerate(colours):
         machine.put(machine.bar(VF_B, 2) + 0x100000 + 4 * number, colour)
-    command = [sys.executable, "-m", "emulator", "export", "--socket-dir", str(machine.b.folder), "--function", "vf1"]
+    command = [
+        sys.executable,
+        "-m",
+        "vfio_user_xe.emulator",
+        "export",
+        "--socket-dir",
+        str(machine.b.folder),
+        "--function",
+        "vf1",
+    ]
     exporting = subprocess.Popen([*command, "--offset", "1MiB", "--once"], stdout=subprocess.PIPE, text=True)
     try:
         assert exporting.stdout is not None

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import MissingEnvironment, locate
-from emulator.guest.cache import cache_dir
+from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.cache import cache_dir
 
 pytest_plugins = ["pytester"]
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
@@ -17,7 +17,7 @@ CACHE = cache_dir().parent
 
 TESTS = """
 import pytest
-from emulator.lab import GuestError
+from vfio_user_xe.emulator.testing.lab import GuestError
 
 pytestmark = [
     pytest.mark.vfio_user_card("--model", "edu"),

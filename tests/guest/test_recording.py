@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emulator.recording import replay
 from tests.guest.record_probe import record
+from vfio_user_xe.emulator.recording import replay
 
 pytestmark = pytest.mark.guest
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import MissingEnvironment, locate
 from tests.support.packages import run_tests
+from vfio_user_xe.emulator.guest import MissingEnvironment, locate
 
 pytestmark = pytest.mark.guest
 

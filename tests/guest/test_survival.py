@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import GuestError, GuestSpec
-from emulator.guest.blocking import BlockingGuest
-from emulator.guest.served import ServedCard
 from tests.support.guest.lab import open_lab
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.guest import GuestError, GuestSpec
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.served import ServedCard
 
 pytestmark = pytest.mark.guest
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from emulator.guest import BlockingGuest
-from emulator.lab import LiveCard
-from emulator.vfio_user.control_client import ControlClient
 from tests.support.guest.lab import Lab, open_card, open_guest, open_lab, program
+from vfio_user_xe.emulator.guest import BlockingGuest
+from vfio_user_xe.emulator.testing.lab import LiveCard
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 

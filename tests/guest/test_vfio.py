@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator.vfio_user.control_client import ControlClient
 from tests.support.guest.lab import Lab, open_lab, program
 from tests.support.guest.stub import STUB
 from tests.support.guest.xe import PF
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 pytestmark = pytest.mark.guest
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from emulator.guest import MissingEnvironment, locate
-from emulator.guest.packaged_kernels import cached_kernels, find_kernel
-from emulator.vfio_user.control_client import ControlClient
 from tests.support.guest.lab import Lab, open_lab
 from tests.support.guest.xe_programs import NoCompiler, compile_all, files_for, parse_tap, problem_of
+from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.packaged_kernels import cached_kernels, find_kernel
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 ADDRESS = "0000:01:00.0"
 PF = f"/sys/bus/pci/devices/{ADDRESS}"

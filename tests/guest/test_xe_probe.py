@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator.guest import Kernel, locate
 from tests.support.guest.lab import Lab, open_lab, program
 from tests.support.guest.xe import DEBUGFS, DEVICE, PF, check_card, complaints, load, unmodelled
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.guest import Kernel, locate
 
 pytestmark = pytest.mark.guest
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import GuestError, MissingEnvironment, locate
 from tests.support.guest.lab import Lab, open_lab
 from tests.support.guest.xe_programs import NoCompiler, Outcome, compile_all, files_for, parse_tap, problem_of, programs
+from vfio_user_xe.emulator.guest import GuestError, MissingEnvironment, locate
 
 # Far more than any program takes, also on a slow machine; the first test boots the guest.
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]

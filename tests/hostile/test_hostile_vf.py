@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.guc import klv
 from tests.support.wait import eventually
 from tests.support.xe.commands import ARB_CHECK, NOOP
 from tests.support.xe.contexts import PAGE_FAULT, PAGE_FAULT_ANSWER
@@ -28,6 +27,7 @@ from tests.support.xe.served_rig import (
     open_rig,
     store,
 )
+from vfio_user_xe.device_models.xe.guc import klv
 
 START = STARTS[1]
 VICTIM = STARTS[2]

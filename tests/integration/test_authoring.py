@@ -11,16 +11,21 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emulator import API_VERSION, api
-from emulator.authoring.api_reference import reference
-from emulator.authoring.new import NameRefused, new_package
-from emulator.cli import app
 from tests.support.packages import install
+from vfio_user_xe.emulator import API_VERSION, api
+from vfio_user_xe.emulator.authoring.api_reference import reference
+from vfio_user_xe.emulator.authoring.new import NameRefused, new_package
+from vfio_user_xe.emulator.cli.main import app
 
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[2]
-PUBLIC = {"emulator.api", "emulator.lab", "emulator.testing", "emulator.pytest_plugin"}
+PUBLIC = {
+    "vfio_user_xe.emulator.api",
+    "vfio_user_xe.emulator.testing.lab",
+    "vfio_user_xe.emulator.testing.fake_transport",
+    "vfio_user_xe.emulator.testing.pytest_plugin",
+}
 MODEL_LINES = 70
 
 
@@ -42,7 +47,7 @@ def test_a_new_package_is_installable_and_its_tests_pass(
     assert outcome["passed"] >= 4
     assert outcome["deselected"] >= 1
     assert "failed" not in outcome
-    listed = pytester.run(sys.executable, "-m", "emulator", "plugins", "list").stdout.str()
+    listed = pytester.run(sys.executable, "-m", "vfio_user_xe.emulator", "plugins", "list").stdout.str()
     assert "bright-idea 0.1.0" in " ".join(listed.split())
 
 
@@ -127,7 +132,7 @@ def _imports(path: Path) -> set[str]:
     tree = ast.parse(path.read_text("utf-8"))
     modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return {module for module in modules if module.partition(".")[0] in ("emulator", "device_models", "plugins")}
+    return {module for module in modules if module.partition(".")[0] == "vfio_user_xe"}
 
 
 def test_templates_and_examples_use_the_public_api_only(tmp_path: Path) -> None:

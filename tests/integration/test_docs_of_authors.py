@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emulator.cli import app
-from emulator.lab import guest_settings
+from vfio_user_xe.emulator.cli.main import app
+from vfio_user_xe.emulator.testing.lab import guest_settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -21,7 +21,7 @@ PAGES = (
     "conformance.md",
     "backends.md",
 )
-PLUGIN = (ROOT / "emulator" / "pytest_plugin.py").read_text("utf-8")
+PLUGIN = (ROOT / "emulator" / "testing" / "pytest_plugin.py").read_text("utf-8")
 
 
 def page(name: str) -> str:

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from emulator.dma_buf import UDMABUF
-from emulator.lab import CONFIG
 from tests.support.viewer import VIEWER, pixels
 from tests.support.wait import eventually
 from tests.support.xe.remote_owner import FLR, PCIE, Owner, serving
 from tests.support.xe.rig import MIB
+from vfio_user_xe.emulator.fabric.dma_buf import UDMABUF
+from vfio_user_xe.emulator.testing.lab import CONFIG
 
 WIDTH, HEIGHT = 320, 200
 
@@ -60,7 +60,16 @@ class Export:
 
 @contextmanager
 def exporting(owner: Owner, *arguments: str) -> Iterator[Export]:
-    command = [sys.executable, "-m", "emulator", "export", "--socket-dir", str(owner.folder), "--function", "vf1"]
+    command = [
+        sys.executable,
+        "-m",
+        "vfio_user_xe.emulator",
+        "export",
+        "--socket-dir",
+        str(owner.folder),
+        "--function",
+        "vf1",
+    ]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         yield Export(process)

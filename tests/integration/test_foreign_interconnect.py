@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from emulator.lab import CONFIG, Client, LiveCard, open_card
-from emulator.pci.function import COMMAND
 from tests.support.packages import install
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.lab import CONFIG, Client, LiveCard, open_card
 
 BANK, BAR0, BUFFER = 0xFD00_0000, 0, 0x40000
 DMA_SOURCE, DMA_DESTINATION, DMA_COUNT, DMA_COMMAND, START, FROM_BUFFER = 0x80, 0x88, 0x90, 0x98, 1, 2
@@ -40,7 +40,7 @@ py-modules = ["optical_link"]
 MODULE = '''\
 """A bank of memory at the other end of a fibre."""
 
-from emulator.api import AccessFault, Option, Space, Window
+from vfio_user_xe.emulator.api import AccessFault, Option, Space, Window
 
 
 class Optical:
@@ -99,7 +99,7 @@ def card() -> Iterator[LiveCard]:
 
 
 def run(*arguments: str) -> str:
-    command = [sys.executable, "-m", "emulator", *arguments]
+    command = [sys.executable, "-m", "vfio_user_xe.emulator", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
@@ -128,7 +128,7 @@ def test_it_is_chosen_by_name_and_its_options_are_checked_like_ours(tmp_path: Pa
     assert "optical, host_dma" in run("card", str(file))
     file.write_text('model = "edu"\ninterconnects = [{ name = "optical", size = "1KiB" }]\n')
     wrong = subprocess.run(
-        [sys.executable, "-m", "emulator", "card", str(file)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "vfio_user_xe.emulator", "card", str(file)], capture_output=True, text=True, check=False
     )
     assert wrong.returncode == 2
     assert "interconnects[0]" in wrong.stderr

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emulator.cli import app
-from emulator.conformance import device
-from emulator.conformance.driver import Driver
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, Disconnected
-from emulator.vfio_user.libvfio_user import library
 from tests.support import libvfio_user
 from tests.support.served import served
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.cli.main import app
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.conformance.driver import Driver
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, Disconnected
+from vfio_user_xe.emulator.vfio_user.libvfio_user import library
 
 
 def refusal(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -148,7 +148,14 @@ def test_a_recording_through_the_library_replays(tmp_path: Path) -> None:
 @contextmanager
 def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A server with the library, ready, that a test may kill."""
-    program = [sys.executable, "-c", "from emulator.cli import main; main()", "serve", "--model", "conformance"]
+    program = [
+        sys.executable,
+        "-c",
+        "from vfio_user_xe.emulator.cli.main import main; main()",
+        "serve",
+        "--model",
+        "conformance",
+    ]
     process = subprocess.Popen(
         [*program, "--socket-dir", str(folder), *libvfio_user.arguments()],
         stdout=subprocess.PIPE,

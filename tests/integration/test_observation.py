@@ -15,13 +15,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from emulator.card import Card, CardConfig
-from emulator.interconnect import Space
-from emulator.lab import CONFIG, LiveCard, open_card
-from emulator.observe.memory_map import MemoryMap
-from emulator.observe.perfetto import TraceRefused, events, export, records
-from emulator.observe.top import Sample, tables
-from emulator.testing import FakeTransport
+from vfio_user_xe.emulator.fabric.interconnect import Space
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.observe.memory_map import MemoryMap
+from vfio_user_xe.emulator.observe.perfetto import TraceRefused, events, export, records
+from vfio_user_xe.emulator.observe.top import Sample, tables
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
 
 MIB = 1 << 20
 
@@ -199,7 +199,11 @@ def xe() -> Iterator[LiveCard]:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "emulator", *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "vfio_user_xe.emulator", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 

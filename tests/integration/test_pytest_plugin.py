@@ -18,12 +18,12 @@ from tests.support.wait import eventually
 pytest_plugins = ["pytester"]
 
 DEVICE = '''
-from emulator.card import Card
-from emulator.interconnect import AccessFault, Space
-from emulator.pci.bars import Bar
-from emulator.pci.capabilities import Msi
-from emulator.pci.function import Function, Identity
-from emulator.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Msi
+from vfio_user_xe.emulator.pci.function import Function, Identity
+from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
 
 
 class Copier:
@@ -71,7 +71,7 @@ py-modules = ["copier"]
 
 USE = """
 import pytest
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user import wire
 
 pytestmark = pytest.mark.vfio_user_card("--model", "copier")
 
@@ -213,7 +213,7 @@ def test_a_card_of_the_author_s_own_fixture_is_in_the_report_too(repository: pyt
     result = run(
         repository,
         """
-from emulator.lab import open_card
+from vfio_user_xe.emulator.testing.lab import open_card
 
 @pytest.fixture(scope="module")
 def mine():

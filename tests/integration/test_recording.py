@@ -15,18 +15,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from emulator.cli import app
-from emulator.conformance import device
-from emulator.conformance.case import FAIL
-from emulator.conformance.driver import Driver
-from emulator.conformance.profile import Profile
-from emulator.conformance.runner import Runner, select_cases
-from emulator.recording import RecordingError, redact, replay
-from emulator.recording import format as rec
-from emulator.recording.format import Event, Recording
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, RequestError
 from tests.support.served import served
+from vfio_user_xe.emulator.cli.main import app
+from vfio_user_xe.emulator.conformance import device
+from vfio_user_xe.emulator.conformance.driver import Driver
+from vfio_user_xe.emulator.conformance.profile import Profile
+from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
+from vfio_user_xe.emulator.recording import RecordingError, redact, replay
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording.format import Event, Recording
+from vfio_user_xe.emulator.results import Verdict
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, RequestError
 
 BASE = 0x1000_0000
 SECRET = bytes(range(256)) * 4
@@ -89,7 +89,9 @@ def test_a_recorded_card_conforms_and_all_that_was_done_to_it_replays(tmp_path: 
     with served(arguments=["--record", str(path)]) as card:
         runner = Runner(card.socket, Profile.load(Path(__file__).parents[1] / "conformance/our-server.toml"))
         cases = select_cases(["dma.*", "irqs.*", "regions.*", "server_dma.*", "reset.*", "reconnect.*"])
-        failed = [f"{result.case.id}: {result.detail}" for result in runner.run(cases) if result.verdict == FAIL]
+        failed = [
+            f"{result.case.label}: {result.reason}" for result in runner.run(cases) if result.verdict is Verdict.FAIL
+        ]
         assert failed == []
     outcome = replay(path)
     assert outcome.difference is None

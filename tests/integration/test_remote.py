@@ -16,21 +16,21 @@ from typing import Any
 
 import pytest
 
-from device_models.xe import ppgtt
-from emulator.card import Card, CardConfig
-from emulator.interconnect import AccessFault, Space, Window
-from emulator.lab import CONFIG, open_card
-from emulator.options import check_options
-from emulator.pci.function import COMMAND
-from emulator.testing import FakeTransport
-from emulator.vfio_user.memory_client import dial
-from plugins.remote import Remote
 from tests.support.wait import eventually
 from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, mem_copy, sdi
 from tests.support.xe.engine_lab import DATA_VA, Lab
 from tests.support.xe.remote_owner import FLR, PCIE, PF_BAR0, PF_BAR2, VF_BAR2, Owner, serving
 from tests.support.xe.rig import MIB
 from tests.support.xe.served_rig import BLOCKS, LMTT, STARTS, Rig, open_rig, store
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.model.options import check_options
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.emulator.testing.lab import CONFIG, open_card
+from vfio_user_xe.emulator.vfio_user.memory_client import dial
+from vfio_user_xe.plugins.remote import Remote
 
 REMOTE = 1 << 40
 SCRATCH = 0x190240
@@ -318,7 +318,7 @@ def test_a_peer_may_come_later_and_nobody_is_missed_before(tmp_path: Any) -> Non
 def test_the_command_prints_times_and_the_history_of_one_page(owner: Owner) -> None:
     last = (1 << 30) - 4096
     owner.card.call("read", function="vf1", space="device", address=0, length=4)
-    command = [sys.executable, "-m", "emulator", "ledger", "--socket-dir", str(owner.folder)]
+    command = [sys.executable, "-m", "vfio_user_xe.emulator", "ledger", "--socket-dir", str(owner.folder)]
 
     def run(*arguments: str) -> list[str]:
         shown = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=True)

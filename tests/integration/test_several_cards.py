@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from emulator import lab as labs
-from emulator.guest import GuestSpec
+from vfio_user_xe.emulator.guest import GuestSpec
+from vfio_user_xe.emulator.testing import lab as labs
 
 
 def test_cards_of_one_guest_are_behind_ports_of_their_own_and_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from emulator.lab import open_card
+from vfio_user_xe.emulator.testing.lab import open_card
 
 
 def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `vfio-user-xe`."""
-    line = [sys.executable, "-m", "emulator", *map(str, words)]
+    line = [sys.executable, "-m", "vfio_user_xe.emulator", *map(str, words)]
     return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
 

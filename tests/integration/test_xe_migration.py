@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.guc import klv
 from tests.support.wait import eventually
 from tests.support.xe.served_rig import (
     BLOCK,
@@ -22,6 +21,7 @@ from tests.support.xe.served_rig import (
     open_rig,
     store,
 )
+from vfio_user_xe.device_models.xe.guc import klv
 
 SUCCESS = 0xF0000000
 PAUSE, RESUME, FLR_START, FLR_FINISH = 1, 2, 4, 5

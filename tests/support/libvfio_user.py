@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from emulator.vfio_user.libvfio_user import BackendError
-from emulator.vfio_user.libvfio_user.library import named_library
+from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError
+from vfio_user_xe.emulator.vfio_user.libvfio_user.library import named_library
 
 
 def arguments() -> list[str]:

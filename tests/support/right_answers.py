@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Message, encode
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Message, encode
 
 
 def right_answer(message: Message) -> bytes:

@@ -46,7 +46,7 @@ def served(model: str = "conformance", arguments: Sequence[str] = ()) -> Iterato
         command = [
             sys.executable,
             "-c",
-            "from emulator.cli import main; main()",
+            "from vfio_user_xe.emulator.cli.main import main; main()",
             "serve",
             "--model",
             model,

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from emulator.lab import CONFIG, LiveCard, open_card
-from emulator.vfio_user.client import Client
 from tests.support.xe.wire_driver import BAR2, BLOCK, CAT_ERROR, MIB, VA_RESULT, Context, WireDriver
+from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
+from vfio_user_xe.emulator.vfio_user.client import Client
 
 VA_IMPORT = 0x4000_0000
 SCATTERED = {0: 300, 1: 211, 2: 305, 3: 213}

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from emulator import card as card_module
-from emulator.card import Card, CardConfig, CardError, InterconnectConfig, Option
-from emulator.card_file import annotated_card
-from emulator.interconnect import AccessFault, Initiator, Space, Window
-from emulator.options import format_size, parse_size
-from emulator.pci.bars import Bar
-from emulator.pci.capabilities import Msi
-from emulator.pci.function import Function, Identity
-from emulator.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError
-from emulator.registers import RegisterFile
-from emulator.testing import FakeTransport
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, Space, Window
+from vfio_user_xe.emulator.model import card as card_module
+from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError, InterconnectConfig, Option
+from vfio_user_xe.emulator.model.card_file import annotated_card
+from vfio_user_xe.emulator.model.options import format_size, parse_size
+from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError
+from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Msi
+from vfio_user_xe.emulator.pci.function import Function, Identity
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 GIB = 1 << 30
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from emulator.cli import app
+from vfio_user_xe.emulator.cli.main import app
 
 _ROOT = Path(__file__).resolve().parents[2]
 # In code: after a prompt, a path, or at the start of a line or of an inline literal.

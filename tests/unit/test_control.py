@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 import trio
 
-from device_models.edu import DMA_SOURCE, LIVENESS, STATUS, Edu
-from emulator.card import Card, CardConfig
-from emulator.control import CommandError, Control, inline
-from emulator.memory import PAGE_SIZE, Memory
-from emulator.pci.function import COMMAND, COMMAND_MASTER
-from emulator.registers import RO, Register
-from emulator.testing import FakeTransport
-from emulator.vfio_user.control_client import ControlClient
-from emulator.vfio_user.control_server import serve_control
-from emulator.vfio_user.server import socket_folder
+from vfio_user_xe.device_models.edu import DMA_SOURCE, LIVENESS, STATUS, Edu
+from vfio_user_xe.emulator.control.dispatch import CommandError, Control, inline
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
+from vfio_user_xe.emulator.model.registers import RO, Register
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
+from vfio_user_xe.emulator.vfio_user.control_server import serve_control
+from vfio_user_xe.emulator.vfio_user.server import socket_folder
 
 
 @pytest.fixture

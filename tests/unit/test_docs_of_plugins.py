@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from emulator.card import Card, CardConfig, CardError
-from emulator.control import Control
-from emulator.interconnect import AccessFault, Space
-from emulator.pci.function import COMMAND, COMMAND_MASTER
-from emulator.plugin_loading import INTERCONNECT, find_plugins
+from vfio_user_xe.emulator.control.dispatch import Control
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
+from vfio_user_xe.emulator.model.plugin_loading import INTERCONNECT, find_plugins
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

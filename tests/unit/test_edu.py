@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.edu import (
+from vfio_user_xe.device_models.edu import (
     BUFFER,
     COMPUTING,
     DMA_COMMAND,
@@ -29,10 +29,10 @@ from device_models.edu import (
     TO_GUEST,
     Edu,
 )
-from emulator.card import Card, CardConfig
-from emulator.pci.function import COMMAND, COMMAND_MASTER
-from emulator.pci.transport import MSI, AccessHandler
-from emulator.testing import FakeTransport
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.transport import MSI, AccessHandler
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 MSI_CONTROL = 0x40 + 2
 

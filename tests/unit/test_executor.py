@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from emulator.executor import Executor
+from vfio_user_xe.emulator.model.executor import Executor
 
 PATIENCE = 30
 

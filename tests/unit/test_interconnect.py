@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
 
 
 @dataclass(frozen=True)

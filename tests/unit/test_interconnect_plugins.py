@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from emulator.card import Card, CardConfig, InterconnectConfig
-from emulator.interconnect import AccessFault, Initiator, Space, Window
-from emulator.memory import PAGE_SIZE, Memory
-from emulator.pci.bars import Bar
-from emulator.pci.capabilities import Msi
-from emulator.pci.function import COMMAND, COMMAND_MASTER, Function, Identity
-from emulator.testing import FakeTransport
-from plugins.host_dma import HostDma
-from plugins.iov import Iov
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, Space, Window
+from vfio_user_xe.emulator.model.card import Card, CardConfig, InterconnectConfig
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Msi
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function, Identity
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.plugins.host_dma import HostDma
+from vfio_user_xe.plugins.iov import Iov
 
 BLOCK = 2 << 20
 BLOCKS = 8
@@ -70,8 +70,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
                 card.functions.append(function)
             card.device_memory = Vram(card)
 
-    from emulator import card as card_module
-    from emulator.plugin_loading import Plugin
+    from vfio_user_xe.emulator.model import card as card_module
+    from vfio_user_xe.emulator.model.plugin_loading import Plugin
 
     factories: dict[str, Any] = {"toy": Model, "iov": Iov, "host_dma": HostDma}
     monkeypatch.setattr(

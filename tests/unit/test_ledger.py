@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from emulator.control_cli import history_lines, verdict_lines
-from emulator.ledger import KERNEL, STALE, UNSHARED, Ledger
+from vfio_user_xe.emulator.cli.control import history_lines, verdict_lines
+from vfio_user_xe.emulator.fabric.ledger import KERNEL, STALE, UNSHARED, Ledger
 
 FUNCTIONS = ["pf", "vf1", "vf2"]
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from emulator.memory import PAGE_SIZE, Memory, OutOfBounds
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory, OutOfBounds
 
 MIB = 1 << 20
 

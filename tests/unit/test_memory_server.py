@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from emulator.card import Card, CardConfig
-from emulator.dma_buf import make_dma_buf
-from emulator.leases import LeaseRefused
-from emulator.pci.function import COMMAND
-from emulator.testing import FakeTransport
-from emulator.vfio_user import export
-from emulator.vfio_user.memory_client import MemoryClient
-from emulator.vfio_user.memory_server import MemoryServer
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.fabric.dma_buf import make_dma_buf
+from vfio_user_xe.emulator.fabric.leases import LeaseRefused
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.emulator.vfio_user import export
+from vfio_user_xe.emulator.vfio_user.memory_client import MemoryClient
+from vfio_user_xe.emulator.vfio_user.memory_server import MemoryServer
 
 MIB = 1 << 20
 BAR0 = 0xF000000000

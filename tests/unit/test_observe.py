@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from device_models.edu import BUFFER, LIVENESS, STATUS, Edu
-from emulator.card import Card, CardConfig
-from emulator.faults import Faults
-from emulator.observe.stalls import Stall, StallWatchdog, bit_names
-from emulator.observe.trace import Tracer, parse_trace_argument
-from emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
-from emulator.pci.function import COMMAND, COMMAND_MASTER
-from emulator.pci.transport import CONFIG_REGION
-from emulator.registers import RO, Register, RegisterFile
-from emulator.testing import FakeTransport
+from vfio_user_xe.device_models.edu import BUFFER, LIVENESS, STATUS, Edu
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.model.faults import Faults
+from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.observe.stalls import Stall, StallWatchdog, bit_names
+from vfio_user_xe.emulator.observe.trace import Tracer, parse_trace_argument
+from vfio_user_xe.emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 
 def lines_of(path: Path) -> list[str]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from emulator.card import Card, CardConfig
-from emulator.interconnect import AccessFault, Space
-from emulator.pci.function import COMMAND
-from emulator.testing import FakeTransport
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 GIB = 1 << 30
 PF_BAR0, PF_BAR2 = 0xF000000000, 0xF100000000

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from emulator.card import Card, CardConfig
-from emulator.interconnect import AccessFault, Space, Window
-from emulator.memory import Memory
-from emulator.pci.function import COMMAND
-from emulator.peers import Grant, PeerBar, PeerError, PeerListener
-from emulator.testing import FakeTransport
-from plugins import peering
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
+from vfio_user_xe.emulator.fabric.peers import Grant, PeerBar, PeerError, PeerListener
+from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.plugins import peering
 
 REMOTE = 1 << 40
 SIZE = 1 << 20

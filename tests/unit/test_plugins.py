@@ -9,14 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from emulator import API_VERSION
-from emulator.card import Card, CardConfig, CardError
-from emulator.interconnect import AccessFault, Space
-from emulator.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError, find_plugins, load_plugin
+from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
+from vfio_user_xe.emulator.model.plugin_loading import (
+    DEVICE_MODEL,
+    INTERCONNECT,
+    Plugin,
+    PluginError,
+    find_plugins,
+    load_plugin,
+)
 
 MAILBOX = """
-    from emulator.card import Option
-    from emulator.interconnect import AccessFault, Space, Window
+    from vfio_user_xe.emulator.model.card import Option
+    from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
 
 
     class Mailbox:
@@ -87,9 +94,9 @@ def found(kind: str, name: str) -> Plugin:
 
 def test_our_own_plug_ins_are_found_like_everybody_s() -> None:
     for kind, name, module in (
-        (DEVICE_MODEL, "edu", "device_models.edu:Edu"),
-        (INTERCONNECT, "iov", "plugins.iov:Iov"),
-        (INTERCONNECT, "host_dma", "plugins.host_dma:HostDma"),
+        (DEVICE_MODEL, "edu", "vfio_user_xe.device_models.edu:Edu"),
+        (INTERCONNECT, "iov", "vfio_user_xe.plugins.iov:Iov"),
+        (INTERCONNECT, "host_dma", "vfio_user_xe.plugins.host_dma:HostDma"),
     ):
         plugin = found(kind, name)
         assert (plugin.module, plugin.distribution, plugin.error) == (module, "vfio-user-xe", "")
@@ -173,7 +180,7 @@ BROKEN = {
     "options": (
         "broken_plugin:X",
         "class X: API_VERSION = (1, 0); OPTIONS = ['a']",
-        "not a tuple of emulator.card.Option",
+        "not a tuple of vfio_user_xe.emulator.model.card.Option",
     ),
 }
 
@@ -220,9 +227,9 @@ def test_a_device_model_of_another_package_makes_a_card(installed: Path) -> None
     Package(installed, "lamp").offer("device_models", lamp="lamp_plugin:Lamp").module(
         "lamp_plugin",
         """
-        from emulator.pci.bars import Bar
-        from emulator.pci.function import Function, Identity
-        from emulator.registers import Register, RegisterFile
+        from vfio_user_xe.emulator.pci.bars import Bar
+        from vfio_user_xe.emulator.pci.function import Function, Identity
+        from vfio_user_xe.emulator.model.registers import Register, RegisterFile
 
         class Lamp:
             API_VERSION = (1, 0)

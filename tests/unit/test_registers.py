@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emulator.registers import MASKED, RO, RW, VF, W1C, W1S, Register, RegisterFile
+from vfio_user_xe.emulator.model.registers import MASKED, RO, RW, VF, W1C, W1S, Register, RegisterFile
 
 dwords = st.integers(0, 0xFFFFFFFF)
 

@@ -14,13 +14,19 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from emulator.guest.channel import Result as Output
-from emulator.guest.errors import BootFailed
-from emulator.scenarios import EXPECTED_FAIL, FAIL, NOT_APPLICABLE, PASS, Result, Scenario, Setup, Suite, cli, runner
-from emulator.scenarios.output import as_dict, evidence, junit, line, summary, table
-from emulator.scenarios.report import html
-from emulator.scenarios.run import Run
-from emulator.scenarios.runner import Runner, grouped, select
+from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
+from vfio_user_xe.emulator.cli import scenario as cli
+from vfio_user_xe.emulator.guest.channel import Result as Output
+from vfio_user_xe.emulator.guest.errors import BootFailed
+from vfio_user_xe.emulator.results import Report, Result, Verdict
+from vfio_user_xe.emulator.results.html import html
+from vfio_user_xe.emulator.results.json_file import dumps, loads
+from vfio_user_xe.emulator.results.junit import junit
+from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
+from vfio_user_xe.emulator.scenarios import Scenario, Setup, Suite, runner
+from vfio_user_xe.emulator.scenarios.evidence import as_data, evidence_of, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
 
 VRAM_MAP = {"size": 1 << 30, "vfs": {"vf1": [{"gdpa": 0, "dpa": 1 << 29, "size": 2 << 20}]}}
 
@@ -89,7 +95,14 @@ def scenario(number: str, body: Any, where: Setup = FIRST) -> Scenario:
 
 
 def run_all(labs: Labs, *scenarios: Scenario, **options: Any) -> list[Result]:
-    suite = Suite("tried", scenarios, {"known-one": "a defect"}, reports={"known-one": r"(?s)circular.*of_known_one"})
+    suite = Suite(
+        "tried",
+        scenarios,
+        {"known-one": "a defect"},
+        reports={"known-one": r"(?s)circular.*of_known_one"},
+        records=RECORDS,
+        exhibits=exhibits,
+    )
     results = Runner(suite, {}).run(scenarios, **options)
     assert labs.running == 0, "a guest was left"
     return results
@@ -121,11 +134,18 @@ def test_a_scenario_s_verdict_is_what_it_raises(labs: Labs) -> None:
         scenario("5", lambda run, prepared: run.not_applicable("no such thing here")),
         scenario("6", lambda run, prepared: 1 / 0),
     )
-    assert [r.verdict for r in results] == [PASS, FAIL, EXPECTED_FAIL, FAIL, NOT_APPLICABLE, FAIL]
+    assert [r.verdict for r in results] == [
+        Verdict.PASS,
+        Verdict.FAIL,
+        Verdict.EXPECTED_FAIL,
+        Verdict.FAIL,
+        Verdict.NOT_APPLICABLE,
+        Verdict.FAIL,
+    ]
     assert (results[2].defect, results[2].reason) == ("known-one", "seen")
     assert "unheard-of" in results[3].reason
     assert "ZeroDivisionError" in results[5].reason
-    assert all(r.kernel == "7.3.4" for r in results)
+    assert all(r.properties["kernel"] == "7.3.4" for r in results)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +160,7 @@ def test_a_scenario_s_verdict_is_what_it_raises(labs: Labs) -> None:
 )
 def test_a_kernel_that_reports_itself_fails_a_scenario_that_passed(labs: Labs, text: str) -> None:
     (result,) = run_all(labs, scenario("1", logs("[drm] all is well", text)))
-    assert result.verdict == FAIL
+    assert result.verdict is Verdict.FAIL
     assert text in result.reason
 
 
@@ -163,7 +183,13 @@ def test_a_report_of_the_kernel_is_a_known_defect_only_where_the_suite_knows_it(
         scenario("4", known(*misuse)),
         scenario("5", known(*deadlock)),
     )
-    assert [result.verdict for result in results] == [EXPECTED_FAIL, FAIL, FAIL, FAIL, EXPECTED_FAIL]
+    assert [result.verdict for result in results] == [
+        Verdict.EXPECTED_FAIL,
+        Verdict.FAIL,
+        Verdict.FAIL,
+        Verdict.FAIL,
+        Verdict.EXPECTED_FAIL,
+    ]
     assert "slab-use-after-free" in results[2].reason
     assert (
         results[3].reason
@@ -178,7 +204,7 @@ def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:
         run.lab.guest.log.append("INFO: task a blocked for more than 5 seconds")
 
     (result,) = run_all(labs, scenario("1", body))
-    assert result.verdict == PASS
+    assert result.verdict is Verdict.PASS
 
 
 def test_scenarios_of_one_setup_share_a_guest(labs: Labs) -> None:
@@ -206,13 +232,13 @@ def test_a_guest_that_does_not_answer_any_more_is_replaced(labs: Labs) -> None:
     labs.healthy = False
     results = run_all(labs, scenario("1", passes), scenario("2", passes))
     assert len(labs.booted) == 2
-    assert [result.verdict for result in results] == [PASS, PASS]
+    assert [result.verdict for result in results] == [Verdict.PASS, Verdict.PASS]
 
 
 def test_a_guest_that_does_not_boot_fails_its_scenario_and_no_other_setup_s(labs: Labs) -> None:
     labs.fail = True
     results = run_all(labs, scenario("1", passes), scenario("2", passes, SECOND))
-    assert [result.verdict for result in results] == [FAIL, FAIL]
+    assert [result.verdict for result in results] == [Verdict.FAIL, Verdict.FAIL]
     assert "did not boot" in results[0].reason
     assert labs.booted == ["first", "second"]
 
@@ -250,7 +276,7 @@ def results(labs: Labs) -> list[Result]:
 
 
 def test_junit_tells_failures_from_what_is_known_and_what_does_not_apply(results: list[Result]) -> None:
-    root = ElementTree.fromstring(junit(Suite("tried", [], {}), results))
+    root = ElementTree.fromstring(junit(report_of(Suite("tried", [], {}), results)))
     assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("4", "1", "2")
     messages = {case.get("name"): (case.find("skipped"), case.find("failure")) for case in root}
     skipped = messages["scenario-10"][0]
@@ -260,24 +286,31 @@ def test_junit_tells_failures_from_what_is_known_and_what_does_not_apply(results
 
 
 def test_text_is_sorted_by_number_with_controls_last(results: list[Result]) -> None:
-    assert [row.split()[0] for row in table(results).splitlines()] == ["1", "2", "10", "c1"]
-    assert "1 passed, 1 failed, 1 failed as known, 1 not applicable" in summary(results, 1)
+    assert [row.split()[0] for row in verdict_table(results).splitlines()] == ["1", "2", "10", "c1"]
+    assert "1 passed, 1 failed, 1 failed as known, 1 not applicable" in summary_of(results, 1)
     assert "known-one: seen <here>" in line(results[1])
 
 
 def test_everything_can_be_written_as_json(results: list[Result]) -> None:
-    data = json.loads(json.dumps([as_dict(result) for result in results]))
+    data = json.loads(json.dumps([as_data(result) for result in results]))
+    assert list(data[0]) == [
+        *("number", "name", "title", "expected", "setup", "verdict", "defect", "reason", "seconds", "kernel"),
+        *("repetition", "events", "facts", "shown", "kernel_log", "splats"),
+        *("ledger", "verdicts", "ownership", "vram_map", "accounts"),
+    ]
+    assert [result["verdict"] for result in data] == ["pass", "expected-fail", "not-applicable", "fail"]
+    assert data[3]["kernel_log"] == ["\x1b[1mcoloured\x1b[0m", "BUG: <script>alert(1)</script>"]
     assert [(event["text"], event["depth"]) for event in data[0]["events"]] == [("a step", 0), ("inside", 1)]
     assert data[3]["splats"] == ["BUG: <script>alert(1)</script>"]
 
 
 def test_the_page_stands_alone_and_shows_foreign_text_as_text(results: list[Result]) -> None:
-    page = html(Suite("tried", [], {"known-one": "a defect"}), results)
+    page = html(report_of(Suite("tried", [], {"known-one": "a defect"}), results))
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "http" not in page
     assert "vf1: GDPA 0x0 is DPA 0x20000000" in page
-    assert page.count("<details class=run") == 4
+    assert page.count('<details class="run"') == 4
     assert page.count("<details") == page.count("</details>")
 
 
@@ -285,17 +318,80 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
     (result,) = run_all(labs, scenario("1", passes))
     counted = {"reads": 3, "bytes_read": 4096, "writes": 0, "bytes_written": 0, "spans": 1}
     ways = (("iov", "vram"), ("p2p", "system"), ("iov", "stale vram"), ("iov", "kernel vram"))
-    result.details["ledger"] = [
+    run = Run(None)
+    run.records["ledger"] = [
         {"initiator": "pf", "owner": "vf1", "interconnect": link, "kind": kind, **counted} for link, kind in ways
     ]
-    result.details["ownership"] = {
+    run.records["verdicts"] = {
+        "stale": [
+            {
+                "reason": "reset",
+                "initiator": "pf",
+                "owner": "vf1",
+                "interconnect": "iov",
+                "reads": 1,
+                "writes": 2,
+                "after": 0.5,
+            }
+        ]
+    }
+    run.records["ownership"] = {
         "changes": [{"time": 1.5, "address": 1 << 29, "length": 2 << 20, "old": "vf1", "new": "pf"}],
         "resets": [{"owner": "vf1", "began": 2.0, "ended": None, "accesses": []}],
     }
-    page = html(Suite("tried", [], {}), [result])
-    assert [page.count(f"<div class='path {look}'") for look in ("zero-copy", "legacy", "stale")] == [1, 1, 1]
+    suite = Suite("tried", [], {}, exhibits=exhibits)
+    result.evidence = evidence_of(suite, run)
+    page = html(report_of(suite, [result]))
+    assert [page.count(f'<div class="path {look}"') for look in ("zero-copy", "legacy", "stale")] == [1, 1, 1]
+    assert "3 reads (4 KiB)" in page
+    assert "reset: pf to vf1 over iov, 1 reads, 2 writes; over a path that was opened 0.500 s after" in page
     assert "2 MiB from DPA 0x20000000 on: vf1 → pf" in page
     assert "reset of vf1, lasts" in page
+
+
+def test_only_the_suite_s_own_records_are_asked_of_the_card(labs: Labs) -> None:
+    suite = Suite("tried", [scenario("1", passes)], {})
+    (result,) = Runner(suite, {}).run(suite.scenarios)
+    assert "vram_map" not in as_data(result)
+    (result,) = run_all(labs, scenario("1", passes))
+    assert as_data(result)["vram_map"] == VRAM_MAP
+
+
+def test_exhibits_that_fail_are_noted_and_cost_no_verdict(labs: Labs) -> None:
+    def broken(records: Any) -> Any:
+        raise KeyError("vfs")
+
+    suite = Suite("tried", [scenario("1", passes), scenario("2", passes)], {}, exhibits=broken)
+    results = Runner(suite, {}).run(suite.scenarios)
+    assert [result.verdict for result in results] == [Verdict.PASS, Verdict.PASS]
+    assert "the suite&#39;s exhibits failed: KeyError: &#39;vfs&#39;" in html(report_of(suite, results))
+
+
+def test_runs_of_one_kernel_merge_as_repetitions_whatever_was_measured(labs: Labs) -> None:
+    counts = iter(range(1 << 20, 5 << 20, 1 << 20))
+    suite = Suite("tried", [scenario("1", passes)], {}, account=lambda prepared: {"VRAM in use": next(counts)})
+    runs = [report_of(suite, Runner(suite, {}).run(suite.scenarios)) for _ in range(2)]
+    assert runs[0].results[0].figures != runs[1].results[0].figures
+    assert [result.repetition for result in Report.merge("all", runs).results] == [1, 2]
+
+
+def test_a_kernel_s_report_cannot_break_junit_page_or_terminal(labs: Labs) -> None:
+    bad = "BUG: \x1b]0;title\x07\x1b[31mred\x00\x0b\x9b2J\ud800\ufffe ]]> </pre><script>alert('x')</script>"
+    (result,) = run_all(labs, scenario("1", lambda run, prepared: run.kernel_log.append(bad)))
+    assert result.verdict is Verdict.FAIL
+    report = report_of(Suite("tried", [], {}), [result])
+    failure = ElementTree.fromstring(junit(report).encode()).find("testcase/failure")
+    assert failure is not None
+    seen = "BUG: red\ufffd\ufffd\ufffd2J\ufffd\ufffd ]]> </pre><script>alert('x')</script>"
+    assert str(failure.get("message")).endswith(seen)
+    assert seen in str(failure.text)
+    page = html(report)
+    page.encode()
+    assert "<script" not in page
+    assert page.count("</pre>") == page.count("<pre>")
+    assert line(result).isprintable() is False
+    assert {c for c in line(result) if not c.isprintable()} == {"\n"}
+    assert loads(dumps(report)) == report
 
 
 def test_evidence_is_what_a_scenario_shows(labs: Labs) -> None:
@@ -307,13 +403,16 @@ def test_evidence_is_what_a_scenario_shows(labs: Labs) -> None:
     (result,) = run_all(labs, scenario("1", body))
     text = evidence(result)
     assert [part.strip() for part in text.splitlines()] == ["stack:", "task (7)", "inner", "outer", "freed by: nothing"]
-    assert as_dict(result)["shown"] == ["stack", "freed by"]
+    assert as_data(result)["shown"] == ["stack", "freed by"]
 
 
 def test_repetitions_are_one_row_for_each_verdict(labs: Labs) -> None:
     outcomes = iter([True, False, True])
     results = run_all(labs, scenario("1", lambda run, prepared: run.check(next(outcomes), "red")), repeat=3)
-    assert [row.split()[:3] for row in table(results).splitlines()] == [["1", "fail", "title"], ["1", "2x", "pass"]]
+    assert [row.split()[:3] for row in verdict_table(results).splitlines()] == [
+        ["1", "fail", "title"],
+        ["1", "2x", "pass"],
+    ]
 
 
 def test_accounts_are_kept_before_and_after_and_not_of_a_guest_that_is_given_up(labs: Labs) -> None:
@@ -321,12 +420,12 @@ def test_accounts_are_kept_before_and_after_and_not_of_a_guest_that_is_given_up(
     scenarios = [scenario("1", passes), scenario("2", passes), scenario("3", lambda run, prepared: run.spoil("dead"))]
     suite = Suite("tried", scenarios, {}, account=lambda prepared: {"VRAM in use": next(counts)})
     results = Runner(suite, {}).run(scenarios)
-    assert [r.details["accounts"]["VRAM in use"] for r in results] == [
+    assert [as_data(r)["accounts"]["VRAM in use"] for r in results] == [
         [10 << 20, 10 << 20],
         [10 << 20, 11 << 20],
         [12 << 20, None],
     ]
-    page = html(suite, results)
+    page = html(report_of(suite, results))
     assert "10 MiB before, afterwards the same" in page
     assert "10 MiB before, afterwards 11 MiB" in page
     assert "12 MiB before, afterwards the guest was given up" in page
@@ -337,7 +436,7 @@ def test_a_setup_that_fails_costs_its_scenario_only(labs: Labs) -> None:
         raise LookupError("xe gave VF 1 no VRAM")
 
     results = run_all(labs, scenario("1", passes, Setup("broken", (), {"append": "b"}, broken)), scenario("2", passes))
-    assert [result.verdict for result in results] == [FAIL, PASS]
+    assert [result.verdict for result in results] == [Verdict.FAIL, Verdict.PASS]
     assert "xe gave VF 1 no VRAM" in results[0].reason
 
 

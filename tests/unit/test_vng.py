@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from emulator.qemu_arguments import CardDescription, FunctionDescription
-from emulator.vng import qemu_program, vng_arguments
+from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, FunctionDescription
+from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments
 
 CARD = CardDescription(
     "mine",

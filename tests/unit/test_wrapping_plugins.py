@@ -12,14 +12,14 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from emulator.card import Card, CardConfig, CardError
-from emulator.interconnect import AccessFault, Space
-from emulator.pci.function import COMMAND
-from emulator.testing import FakeTransport
-from plugins import delay
-from plugins.delay import Delay
-from plugins.fault import Fault
-from plugins.p2p import P2p
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.plugins import delay
+from vfio_user_xe.plugins.delay import Delay
+from vfio_user_xe.plugins.fault import Fault
+from vfio_user_xe.plugins.p2p import P2p
 
 
 @contextmanager

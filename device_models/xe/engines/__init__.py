@@ -13,9 +13,9 @@ Everything is called, and calls back, on the card's executor.
 
 from __future__ import annotations
 
-from device_models.xe.address_space import Fault
-from device_models.xe.engines.context import Context, EngineListener
-from device_models.xe.engines.engine import Engine
-from device_models.xe.engines.engines import Engines
+from vfio_user_xe.device_models.xe.engines.context import Context, EngineListener
+from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.engines import Engines
+from vfio_user_xe.device_models.xe.memory.address_space import Fault
 
 __all__ = ["Context", "Engine", "EngineListener", "Engines", "Fault"]

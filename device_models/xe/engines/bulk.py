@@ -10,12 +10,18 @@ import ctypes
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from device_models.xe.address_space import AccessFault, AddressSpace, Extent, Fault, TranslationFault
-from emulator.interconnect import Window
+from vfio_user_xe.device_models.xe.memory.address_space import (
+    AccessFault,
+    AddressSpace,
+    Extent,
+    Fault,
+    TranslationFault,
+)
+from vfio_user_xe.emulator.fabric.interconnect import Window
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.command_streamer import Bulk
-    from device_models.xe.vram import Vram
+    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk
+    from vfio_user_xe.device_models.xe.memory.vram import Vram
 
 STEP = 8 << 20
 """Bytes of a step: about a millisecond."""

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from device_models.xe.address_space import AccessFault, AddressSpace, Fault, Page, TranslationFault
-from device_models.xe.engines.lrc import MAX_NESTING, Frame, Lrc
-from emulator.interconnect import LedgerEntry
+from vfio_user_xe.device_models.xe.engines.lrc import MAX_NESTING, Frame, Lrc
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Fault, Page, TranslationFault
+from vfio_user_xe.emulator.fabric.interconnect import LedgerEntry
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.commands import Tables
-    from device_models.xe.engines.engine import Engine
+    from vfio_user_xe.device_models.xe.engines.commands import Tables
+    from vfio_user_xe.device_models.xe.engines.engine import Engine
 
 Handler = Callable[["CommandStreamer", memoryview, int, int], int | None]
 

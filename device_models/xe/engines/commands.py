@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from device_models.xe.engines import blitter, mi, mi_atomic, mi_math, post_sync
-from device_models.xe.engines.command_streamer import JUMPED, Handler
+from vfio_user_xe.device_models.xe.engines import blitter, mi, mi_atomic, mi_math, post_sync
+from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, Handler
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.command_streamer import CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 MI, BLT, GFXPIPE, STATE, BARRIER = 0, 2, 3, 4, 5
 """Bits 31:29 of a command (instructions/xe_instr_defs.h)."""

@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from device_models.xe.address_space import AccessFault, AddressSpace, Extent, TranslationFault
-from device_models.xe.engines import bulk
-from device_models.xe.vram import BLOCK_SIZE
-from emulator.interconnect import Space, Window
+from vfio_user_xe.device_models.xe.engines import bulk
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Extent, TranslationFault
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
+from vfio_user_xe.emulator.fabric.interconnect import Space, Window
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.command_streamer import Bulk
-    from device_models.xe.vram import Vram
+    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk
+    from vfio_user_xe.device_models.xe.memory.vram import Vram
 
 BLOCK = 256
 _PER_BYTE = 2 * BLOCK

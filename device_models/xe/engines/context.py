@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from device_models.xe.address_space import AccessFault, Fault, TranslationFault
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.engine import Engine
-    from device_models.xe.engines.lrc import Lrc
-    from device_models.xe.function import XeFunction
+    from vfio_user_xe.device_models.xe.engines.engine import Engine
+    from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+    from vfio_user_xe.device_models.xe.function import XeFunction
 
 __all__ = ["AccessFault", "Context", "EngineListener", "Fault", "TranslationFault"]
 

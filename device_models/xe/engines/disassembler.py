@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from device_models.xe.engines import commands, mi_atomic, mi_math
+from vfio_user_xe.device_models.xe.engines import commands, mi_atomic, mi_math
 
 
 def fields(words: memoryview | list[int]) -> dict[str, Any]:

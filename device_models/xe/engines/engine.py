@@ -8,19 +8,19 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from device_models.xe.clock import ticks
-from device_models.xe.engines import register_access as regs
-from device_models.xe.engines.command_streamer import CommandStreamer
-from device_models.xe.engines.context import Context
-from device_models.xe.engines.lrc import RING_VALID, Lrc
-from emulator.registers import RO, Register
+from vfio_user_xe.device_models.xe.engines import register_access as regs
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.lrc import RING_VALID, Lrc
+from vfio_user_xe.device_models.xe.gt.clock import ticks
+from vfio_user_xe.emulator.model.registers import RO, Register
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.commands import Tables
-    from device_models.xe.engines.context import EngineListener
-    from device_models.xe.profile import EngineInfo
-    from device_models.xe.vram import Vram
-    from emulator.registers import RegisterFile
+    from vfio_user_xe.device_models.xe.engines.commands import Tables
+    from vfio_user_xe.device_models.xe.engines.context import EngineListener
+    from vfio_user_xe.device_models.xe.memory.vram import Vram
+    from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
+    from vfio_user_xe.emulator.model.registers import RegisterFile
 
 log = logging.getLogger(__name__)
 

@@ -6,21 +6,21 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from device_models.xe.address_space import AddressSpaces
-from device_models.xe.engines import commands, disassembler
-from device_models.xe.engines.context import Context, EngineListener
-from device_models.xe.engines.engine import Engine
-from device_models.xe.engines.scheduler import Scheduler
-from emulator.registers import Register
+from vfio_user_xe.device_models.xe.engines import commands, disassembler
+from vfio_user_xe.device_models.xe.engines.context import Context, EngineListener
+from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.scheduler import Scheduler
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
+from vfio_user_xe.emulator.model.registers import Register
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.command_streamer import CommandStreamer
-    from device_models.xe.function import Gt, XeFunction
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+    from vfio_user_xe.device_models.xe.function import Gt, XeFunction
 
 log = logging.getLogger(__name__)
 
 Trace = Callable[[str, str, Callable[[], Mapping[str, Any]]], None]
-"""Gets the function's name, what is executed, and a call that gives its fields: `emulator.observe.Channel.emit`."""
+"""Gets the function's name, what is executed, and a call that gives its fields: `vfio_user_xe.emulator.observe.Channel.emit`."""
 
 
 class Engines:

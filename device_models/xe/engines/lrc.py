@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from device_models.xe.address_space import AddressSpace, AddressSpaces, Fault
-from device_models.xe.ppgtt import PpgttSpace
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, AddressSpaces, Fault
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.engine import Engine
-    from device_models.xe.function import XeFunction
+    from vfio_user_xe.device_models.xe.engines.engine import Engine
+    from vfio_user_xe.device_models.xe.function import XeFunction
 
 # Dword indices of values in the image (regs/xe_lrc_layout.h).
 CONTEXT_CONTROL = 0x03

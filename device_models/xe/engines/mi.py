@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from device_models.xe.engines import register_access as regs
-from device_models.xe.engines.command_streamer import JUMPED, PREEMPTED, WAIT
+from vfio_user_xe.device_models.xe.engines import register_access as regs
+from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, PREEMPTED, WAIT
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.command_streamer import CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 GLOBAL_GTT = 1 << 22
 _ADDRESS_HIGH = 0xFFFF  # addresses are cut to 48 bits, see ppgtt.VA_BITS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.command_streamer import CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 GLOBAL_GTT = 1 << 22
 INLINE_DATA = 1 << 18

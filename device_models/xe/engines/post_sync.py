@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from device_models.xe.engines import register_access as regs
+from vfio_user_xe.device_models.xe.engines import register_access as regs
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.command_streamer import CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 TLB_INVALIDATE = 1 << 18
 STORE_DATA_INDEX = 1 << 21

@@ -1,8 +1,8 @@
-"""The table of commands in `docs/engines.md`, made from their declarations: `python -m device_models.xe.engines.reference`."""
+"""The table of commands in `docs/engines.md`, made from their declarations: `python -m vfio_user_xe.device_models.xe.engines.reference`."""
 
 from __future__ import annotations
 
-from device_models.xe.engines.commands import COMMANDS, MI, Command
+from vfio_user_xe.device_models.xe.engines.commands import COMMANDS, MI, Command
 
 
 def table() -> str:

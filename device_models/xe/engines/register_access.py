@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.command_streamer import CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 # Offsets from an engine's base (regs/xe_engine_regs.h).
 RING_TAIL = 0x30

@@ -14,16 +14,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from device_models.xe.address_space import AccessFault, Fault, TranslationFault
-from device_models.xe.engines import command_streamer as cs
-from device_models.xe.engines import work_queue
-from device_models.xe.engines.context import Context, EngineListener
-from device_models.xe.engines.lrc import Lrc
-from device_models.xe.engines.run_queue import FunctionPolicy, RunQueue, fits
+from vfio_user_xe.device_models.xe.engines import command_streamer as cs
+from vfio_user_xe.device_models.xe.engines import work_queue
+from vfio_user_xe.device_models.xe.engines.context import Context, EngineListener
+from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.engines.run_queue import FunctionPolicy, RunQueue, fits
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.engine import Engine
-    from emulator.executor import Executor
+    from vfio_user_xe.device_models.xe.engines.engine import Engine
+    from vfio_user_xe.emulator.model.executor import Executor
 
 log = logging.getLogger(__name__)
 

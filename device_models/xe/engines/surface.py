@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from device_models.xe.address_space import AddressSpace
-from device_models.xe.engines.tiling import OWORD, Tiling
-from emulator.interconnect import Window
+from vfio_user_xe.device_models.xe.engines.tiling import OWORD, Tiling
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
+from vfio_user_xe.emulator.fabric.interconnect import Window
 
 
 class Surface:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from device_models.xe.engines.context import Context
+    from vfio_user_xe.device_models.xe.engines.context import Context
 
 NOOP, MULTI_LRC = 4, 5
 STATUS_ACTIVE, STATUS_COMMAND_ERROR = 1, 3

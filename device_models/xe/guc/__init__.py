@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from device_models.xe.address_space import AddressSpace, TranslationFault
-from device_models.xe.function import Gt, XeFunction
-from device_models.xe.guc import actions, decode, hxg
-from device_models.xe.guc.boot import Boot
-from device_models.xe.guc.ctb import Ctb, CtbBroken
-from device_models.xe.guc.errors import (
+from vfio_user_xe.device_models.xe.function import Gt, XeFunction
+from vfio_user_xe.device_models.xe.guc import actions, decode, hxg
+from vfio_user_xe.device_models.xe.guc.boot import Boot
+from vfio_user_xe.device_models.xe.guc.ctb import Ctb, CtbBroken
+from vfio_user_xe.device_models.xe.guc.errors import (
     ERROR_NAMES,
     GENERIC_FAIL,
     INVALID_GGTT_ADDRESS,
@@ -28,10 +27,11 @@ from device_models.xe.guc.errors import (
     UNKNOWN_ACTION,
     GucError,
 )
-from device_models.xe.guc.hxg import EVENT, REQUEST, Message
-from device_models.xe.guc.mmio import Mailbox
-from emulator.interconnect import AccessFault
-from emulator.registers import RegisterFile
+from vfio_user_xe.device_models.xe.guc.hxg import EVENT, REQUEST, Message
+from vfio_user_xe.device_models.xe.guc.mmio import Mailbox
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, TranslationFault
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault
+from vfio_user_xe.emulator.model.registers import RegisterFile
 
 log = logging.getLogger(__name__)
 

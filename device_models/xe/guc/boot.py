@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable
 from struct import Struct
 
-from device_models.xe.address_space import TranslationFault
-from device_models.xe.function import Gt
-from device_models.xe.wopcm import DMA_GUC_WOPCM_OFFSET, GUC_WOPCM_SIZE, LOCKED
-from emulator.interconnect import AccessFault
-from emulator.registers import MASKED, RO, RegisterFile
+from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.gt.wopcm import DMA_GUC_WOPCM_OFFSET, GUC_WOPCM_SIZE, LOCKED
+from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault
+from vfio_user_xe.emulator.model.registers import MASKED, RO, RegisterFile
 
 log = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 from struct import Struct
 
-from device_models.xe.address_space import TranslationFault
-from device_models.xe.engines import Context, Engine
-from device_models.xe.guc import Client, Guc, actions
-from device_models.xe.guc.boot import ADS, LOG_PARAMS
-from device_models.xe.guc.hxg import Message
-from device_models.xe.profile import COMPUTE, COPY, GUC_CLASS, RENDER, VIDEO_DECODE, VIDEO_ENHANCE
-from emulator.interconnect import AccessFault
-from emulator.registers import RegisterFile
+from vfio_user_xe.device_models.xe.engines import Context, Engine
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
+from vfio_user_xe.device_models.xe.guc.boot import ADS, LOG_PARAMS
+from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, GUC_CLASS, RENDER, VIDEO_DECODE, VIDEO_ENHANCE
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault
+from vfio_user_xe.emulator.model.registers import RegisterFile
 
 log = logging.getLogger(__name__)
 

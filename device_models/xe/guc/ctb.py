@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from struct import Struct
 
-from device_models.xe.address_space import AddressSpace
-from device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
 
 STATUS_OVERFLOW = 1
 STATUS_UNDERFLOW = 2

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from device_models.xe.guc import actions, klv
-from device_models.xe.guc.errors import ERROR_NAMES
-from device_models.xe.guc.hxg import (
+from vfio_user_xe.device_models.xe.guc import actions, klv
+from vfio_user_xe.device_models.xe.guc.errors import ERROR_NAMES
+from vfio_user_xe.device_models.xe.guc.hxg import (
     EVENT,
     FAST_REQUEST,
     NO_RESPONSE_BUSY,

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
-from device_models.xe.address_space import TranslationFault
-from device_models.xe.clock import REFERENCE_CLOCK, ticks
-from device_models.xe.guc import Client, Guc, actions
-from device_models.xe.guc.errors import INVALID_PARAMS, GucError
-from device_models.xe.guc.hxg import Message
-from device_models.xe.profile import EngineInfo
-from emulator.interconnect import AccessFault
-from emulator.registers import RO, RegisterFile
+from vfio_user_xe.device_models.xe.gt.clock import REFERENCE_CLOCK, ticks
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
+from vfio_user_xe.device_models.xe.guc.errors import INVALID_PARAMS, GucError
+from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
+from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault
+from vfio_user_xe.emulator.model.registers import RO, RegisterFile
 
 MISC_STATUS_0 = 0xA500
 MISC_STATUS_1 = 0xA504

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from device_models.xe.guc import Client, Guc, actions
-from device_models.xe.guc.errors import INVALID_STATE, GucError
-from device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
+from vfio_user_xe.device_models.xe.guc.errors import INVALID_STATE, GucError
+from vfio_user_xe.device_models.xe.guc.hxg import Message
 
 
 class HucAuthentication:

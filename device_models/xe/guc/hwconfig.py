@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from struct import Struct
 
-from device_models.xe import topology
-from device_models.xe.profile import COMPUTE, Profile
+from vfio_user_xe.device_models.xe.gt import fuses as topology
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, Profile
 
 MAX_SLICES_SUPPORTED = 1
 MAX_DUAL_SUBSLICES_SUPPORTED = 2

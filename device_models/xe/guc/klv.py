@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from device_models.xe.guc.errors import INVALID_KLV_KEY, MALFORMED_KLV, GucError
+from vfio_user_xe.device_models.xe.guc.errors import INVALID_KLV_KEY, MALFORMED_KLV, GucError
 
 MAX_SCHED_GROUPS = 8
 MAX_ENGINE_CLASSES = 16

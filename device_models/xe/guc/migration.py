@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from construct import Bytes, Const, ConstructError, If, Int32ul, Int64ul, PrefixedArray, Struct, this
 
-from device_models.xe.engines import Context
-from device_models.xe.guc import PAUSED, RESFIX, RUNNING, Client, Guc, actions, klv
-from device_models.xe.guc.errors import (
+from vfio_user_xe.device_models.xe.engines import Context
+from vfio_user_xe.device_models.xe.guc import PAUSED, RESFIX, RUNNING, Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.guc.errors import (
     INVALID_BUFFER,
     INVALID_PARAMS,
     INVALID_SIZE,
@@ -24,12 +24,12 @@ from device_models.xe.guc.errors import (
     VF_MIGRATED,
     GucError,
 )
-from device_models.xe.guc.hxg import Message
-from device_models.xe.memirq import SW_INT_0_BIT
+from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.soc.memirq import SW_INT_0_BIT
 
 if TYPE_CHECKING:
-    from device_models.xe.guc.sriov import Sriov
-    from device_models.xe.guc.submission import Submission
+    from vfio_user_xe.device_models.xe.guc.sriov import Sriov
+    from vfio_user_xe.device_models.xe.guc.submission import Submission
 
 SAVE, RESTORE = 0, 1
 MAX_STATE = 8 << 20

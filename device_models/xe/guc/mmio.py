@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from device_models.xe.guc.hxg import NO_RESPONSE_BUSY, ORIGIN_GUC
-from emulator.registers import PF, VF, Register
+from vfio_user_xe.device_models.xe.guc.hxg import NO_RESPONSE_BUSY, ORIGIN_GUC
+from vfio_user_xe.emulator.model.registers import PF, VF, Register
 
 SCRATCH = (0x190240, 0x190310)
 """VF_SW_FLAG(0) of the main GT and MED_VF_SW_FLAG(0) of the media GT."""

@@ -14,16 +14,9 @@ from functools import partial
 from struct import pack
 from typing import Any
 
-from device_models.xe.clock import RPM_CONFIG0
-from device_models.xe.function import Gpu, XeFunction
-from device_models.xe.ggtt import DEVICE_MEMORY, PRESENT
-from device_models.xe.guc import Client, Guc, actions, decode, hxg, klv
-from device_models.xe.guc.boot import HUC_KERNEL_LOAD_INFO
-from device_models.xe.guc.hxg import Message
-from device_models.xe.guc.sriov import EVENT_FLR, EVENT_FLR_DONE, FLR_FINISH, FLR_START
-from device_models.xe.lmem_cfg import LmemConfig
-from device_models.xe.pf_provision import Plan, Quota
-from device_models.xe.topology import (
+from vfio_user_xe.device_models.xe.function import Gpu, XeFunction
+from vfio_user_xe.device_models.xe.gt.clock import RPM_CONFIG0
+from vfio_user_xe.device_models.xe.gt.fuses import (
     COMPUTE_DSS,
     EU_ENABLE,
     FUSE4,
@@ -32,6 +25,13 @@ from device_models.xe.topology import (
     MIRROR_FUSE3,
     VEBOX_VDBOX,
 )
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions, decode, hxg, klv
+from vfio_user_xe.device_models.xe.guc.boot import HUC_KERNEL_LOAD_INFO
+from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.guc.pf_provision import Plan, Quota
+from vfio_user_xe.device_models.xe.guc.sriov import EVENT_FLR, EVENT_FLR_DONE, FLR_FINISH, FLR_START
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRESENT
+from vfio_user_xe.device_models.xe.soc.lmem_cfg import LmemConfig
 
 log = logging.getLogger(__name__)
 

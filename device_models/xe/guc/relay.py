@@ -6,9 +6,15 @@ GUC2VF_RELAY_FROM_PF, within the same GT.
 
 from __future__ import annotations
 
-from device_models.xe.guc import Client, Guc, actions
-from device_models.xe.guc.errors import CTB_FULL, CTB_NOT_REGISTERED, INVALID_PARAMS, INVALID_VFID, GucError
-from device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
+from vfio_user_xe.device_models.xe.guc.errors import (
+    CTB_FULL,
+    CTB_NOT_REGISTERED,
+    INVALID_PARAMS,
+    INVALID_VFID,
+    GucError,
+)
+from vfio_user_xe.device_models.xe.guc.hxg import Message
 
 _MAX_RELAYED = 252
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from device_models.xe.guc import Client, Guc, actions, klv
-from device_models.xe.guc.errors import (
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.guc.errors import (
     INVALID_BUFFER_RANGE,
     INVALID_KLV_KEY,
     INVALID_PARAMS,
@@ -11,7 +11,7 @@ from device_models.xe.guc.errors import (
     MALFORMED_KLV,
     GucError,
 )
-from device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.guc.hxg import Message
 
 _ENABLE = 1
 _PAGE = 4096

@@ -6,10 +6,10 @@ QUERY_TASK_STATE the limits it uses. PARAMETER_SET overrides defaults: the limit
 
 from __future__ import annotations
 
-from device_models.xe.freq import RP0, RPE, RPN, Frequency, to_units
-from device_models.xe.guc import Client, Guc, actions
-from device_models.xe.guc.errors import INVALID_PARAMS, INVALID_STATE, GucError
-from device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.gt.freq import RP0, RPE, RPN, Frequency, to_units
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
+from vfio_user_xe.device_models.xe.guc.errors import INVALID_PARAMS, INVALID_STATE, GucError
+from vfio_user_xe.device_models.xe.guc.hxg import Message
 
 RESET, SHUTDOWN, QUERY_TASK_STATE, PARAMETER_SET, PARAMETER_UNSET = 0, 1, 5, 6, 7
 

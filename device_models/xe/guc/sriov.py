@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from device_models.xe.ggtt_sharing import GgttSharing
-from device_models.xe.guc import FLR, PAUSED, RESFIX, RUNNING, STOPPED, Client, Guc, actions, klv
-from device_models.xe.guc.errors import (
+from vfio_user_xe.device_models.xe.guc import FLR, PAUSED, RESFIX, RUNNING, STOPPED, Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.guc.errors import (
     INVALID_KLV_DATA,
     INVALID_PARAMS,
     INVALID_STATE,
     INVALID_VFID,
     GucError,
 )
-from device_models.xe.guc.hxg import Message
-from device_models.xe.profile import EngineInfo
+from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing
+from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
 
 ALL_CONTEXTS = 65535
 ALL_DOORBELLS = 256

@@ -1,6 +1,6 @@
 """Submission: contexts, their policies, running and stopping them, and what the engines report (`xe_guc_submit.c`).
 
-Contexts are the engines' (`device_models.xe.engines.Context`); this module gives them names (guc_ids, counted by each
+Contexts are the engines' (`vfio_user_xe.device_models.xe.engines.Context`); this module gives them names (guc_ids, counted by each
 function from 0), checks what hosts ask, and turns what happens on the engines into events.
 """
 
@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from device_models.xe.address_space import TranslationFault
-from device_models.xe.engines import Context, Engine
-from device_models.xe.function import XeFunction
-from device_models.xe.guc import Client, Guc, actions, klv
-from device_models.xe.guc.errors import (
+from vfio_user_xe.device_models.xe.engines import Context, Engine
+from vfio_user_xe.device_models.xe.function import XeFunction
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.guc.errors import (
     CONTEXT_ALREADY_REGISTERED,
     CONTEXT_NOT_REGISTERED,
     INVALID_CONTEXT_INDEX,
@@ -22,14 +21,15 @@ from device_models.xe.guc.errors import (
     INVALID_PARAMS,
     GucError,
 )
-from device_models.xe.guc.hxg import Message
-from device_models.xe.memirq import USER_BIT
-from device_models.xe.profile import GUC_CLASS_TO_CLASS
+from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
+from vfio_user_xe.device_models.xe.profiles.profile import GUC_CLASS_TO_CLASS
+from vfio_user_xe.device_models.xe.soc.memirq import USER_BIT
 
 if TYPE_CHECKING:
-    from device_models.xe.engines import Fault
-    from device_models.xe.guc.capture import Capture
-    from device_models.xe.guc.sriov import Sriov
+    from vfio_user_xe.device_models.xe.engines import Fault
+    from vfio_user_xe.device_models.xe.guc.capture import Capture
+    from vfio_user_xe.device_models.xe.guc.sriov import Sriov
 
 _KMD = 1 << 0
 _ENABLE, _DISABLE = 1, 0

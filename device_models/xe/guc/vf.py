@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from device_models.xe.function import Gpu
-from device_models.xe.guc import Client, Guc, actions, klv
-from device_models.xe.guc.errors import (
+from vfio_user_xe.device_models.xe.function import Gpu
+from vfio_user_xe.device_models.xe.guc import Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.guc.errors import (
     INVALID_KLV_KEY,
     UNPROVISIONED_VF,
     UNSUPPORTED_VERSION,
     GucError,
 )
-from device_models.xe.guc.hxg import Message, failure, success
-from device_models.xe.guc.mmio import Mailbox
-from device_models.xe.guc.sriov import Sriov
+from vfio_user_xe.device_models.xe.guc.hxg import Message, failure, success
+from vfio_user_xe.device_models.xe.guc.mmio import Mailbox
+from vfio_user_xe.device_models.xe.guc.sriov import Sriov
 
 _OWN = frozenset({klv.GGTT_START, klv.GGTT_SIZE, klv.LMEM_SIZE, klv.NUM_CONTEXTS, klv.TILE_MASK, klv.NUM_DOORBELLS})
 _ANY = 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from device_models.xe.scenarios import controls, elsewhere, paths, provisioning, resets, revocation
-from device_models.xe.scenarios.bench import programs
-from device_models.xe.scenarios.world import DEFECTS, REPORTS, SCENARIOS, account
-from emulator.scenarios.scenario import Suite
+from vfio_user_xe.device_models.xe.scenarios import controls, elsewhere, paths, provisioning, resets, revocation
+from vfio_user_xe.device_models.xe.scenarios.bench import programs
+from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
+from vfio_user_xe.device_models.xe.scenarios.world import DEFECTS, REPORTS, SCENARIOS, account
+from vfio_user_xe.emulator.scenarios.scenario import Suite
 
 __all__ = ["DMABUF", "controls", "elsewhere", "paths", "provisioning", "resets", "revocation"]
 
@@ -17,5 +18,7 @@ DMABUF = Suite(
     account,
     REPORTS,
     fatal=r"device wedged|kernel panic",
+    records=RECORDS,
+    exhibits=exhibits,
 )
 """VRAM of VFs as dma-bufs in the hands of the PF's driver."""

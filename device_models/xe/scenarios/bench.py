@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from device_models.xe.scenarios.client import GUEST_PATH, PROGRAM, SOURCES, Client, Shell
-from emulator.guest.environment import Environment
-from emulator.guest.programs import compile_program
+from vfio_user_xe.device_models.xe.scenarios.guest_program import GUEST_PATH, PROGRAM, SOURCES, Client, Shell
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.programs import compile_program
 
 PF = "0000:01:00.0"
 MODULES = ("xe", "vfio-pci", "vfio-iommu-type1")

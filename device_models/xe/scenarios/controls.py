@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from device_models.xe.scenarios import world as w
-from device_models.xe.scenarios.client import StepFailed
-from device_models.xe.scenarios.paths import basic_import
-from device_models.xe.scenarios.revocation import does_not_wait
-from device_models.xe.scenarios.world import (
+from vfio_user_xe.device_models.xe.scenarios import world as w
+from vfio_user_xe.device_models.xe.scenarios.guest_program import StepFailed
+from vfio_user_xe.device_models.xe.scenarios.paths import basic_import
+from vfio_user_xe.device_models.xe.scenarios.revocation import does_not_wait
+from vfio_user_xe.device_models.xe.scenarios.world import (
     MIB,
     SOURCE,
     TARGET,
@@ -19,8 +19,8 @@ from device_models.xe.scenarios.world import (
     opened,
     scenario,
 )
-from emulator.scenarios.run import Run
-from emulator.scenarios.scenario import Failed, KnownDefect, Setup
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.scenario import Failed, KnownDefect, Setup
 
 _FAULTY = Setup(
     "root port, AMD, pass-through, faulty link",

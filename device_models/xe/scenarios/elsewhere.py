@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from device_models.xe.scenarios import world as w
-from device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
-from emulator.scenarios.run import Run
+from vfio_user_xe.device_models.xe.scenarios import world as w
+from vfio_user_xe.device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
+from vfio_user_xe.emulator.scenarios.run import Run
 
 
 @scenario("30", "the VF's driver is xe-vfio-pci", "EOPNOTSUPP until that driver offers it")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from device_models.xe.scenarios import world as w
-from device_models.xe.scenarios.client import Client
-from device_models.xe.scenarios.world import (
+from vfio_user_xe.device_models.xe.scenarios import world as w
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Client
+from vfio_user_xe.device_models.xe.scenarios.world import (
     MIB,
     SOURCE,
     TARGET,
@@ -15,7 +15,7 @@ from device_models.xe.scenarios.world import (
     opened,
     scenario,
 )
-from emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.run import Run
 
 SCATTERED = 206 * MIB
 """A quota that no single block of the driver's allocator holds."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from device_models.xe.scenarios import world as w
-from device_models.xe.scenarios.client import Client
-from device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
-from emulator.scenarios.run import Run
+from vfio_user_xe.device_models.xe.scenarios import world as w
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Client
+from vfio_user_xe.device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
+from vfio_user_xe.emulator.scenarios.run import Run
 
 PATIENCE = 30
 """Seconds that a command in the background may take once nothing holds it up any more."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from device_models.xe.scenarios import world as w
-from device_models.xe.scenarios.client import Client
-from device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
-from emulator.scenarios.run import Run
+from vfio_user_xe.device_models.xe.scenarios import world as w
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Client
+from vfio_user_xe.device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
+from vfio_user_xe.emulator.scenarios.run import Run
 
 BOUNDED_MS = 3000
 """How long a revocation may take that waits for nothing but the reset itself (some 130 ms)."""

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from device_models.xe.scenarios.bench import CPU, MODULES, PF, Bench
-from device_models.xe.scenarios.client import Client, Step
-from emulator.guest import GuestError
-from emulator.scenarios.run import Run
-from emulator.scenarios.scenario import Scenario, Setup
+from vfio_user_xe.device_models.xe.scenarios.bench import CPU, MODULES, PF, Bench
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Client, Step
+from vfio_user_xe.emulator.guest import GuestError
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup
 
 MIB = 1 << 20
 BAR2 = 256 * MIB

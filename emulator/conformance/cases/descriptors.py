@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.memory import Memory
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Disconnected, EventFd, encode
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Disconnected, EventFd, encode
 
 DESCRIPTORS = "Socket"
 GONE = "Client Disconnection"

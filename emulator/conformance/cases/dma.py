@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import random
 
-from emulator.conformance import device as numbers
-from emulator.conformance.case import Failure, case
-from emulator.conformance.context import Context
-from emulator.conformance.errnos import (
+from vfio_user_xe.emulator.conformance import device as numbers
+from vfio_user_xe.emulator.conformance.case import Failure, case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.errnos import (
     BAD_DESCRIPTOR,
     EXISTS,
     INVALID,
@@ -20,9 +20,9 @@ from emulator.conformance.errnos import (
     OUT_OF_RANGE,
     TOO_MANY,
 )
-from emulator.memory import Memory
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, encode
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, encode
 
 MAP = "VFIO_USER_DMA_MAP"
 UNMAP = "VFIO_USER_DMA_UNMAP"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.conformance.errnos import INVALID, MALFORMED, NO_FEATURE, OUT_OF_RANGE, TOO_LARGE, WRONG_STATE
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.errnos import (
+    INVALID,
+    MALFORMED,
+    NO_FEATURE,
+    OUT_OF_RANGE,
+    TOO_LARGE,
+    WRONG_STATE,
+)
+from vfio_user_xe.emulator.vfio_user import wire
 
 FEATURE = "VFIO_USER_DEVICE_FEATURE"
 MIGRATION = "VFIO_DEVICE_FEATURE_MIGRATION"

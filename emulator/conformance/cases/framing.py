@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 
-from emulator.conformance.case import case, fail
-from emulator.conformance.context import Context
-from emulator.conformance.errnos import INVALID, MALFORMED, TOO_LARGE, UNKNOWN_COMMAND
-from emulator.memory import Memory
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, Disconnected, ProtocolError, encode
+from vfio_user_xe.emulator.conformance.case import case, fail
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.errnos import INVALID, MALFORMED, TOO_LARGE, UNKNOWN_COMMAND
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, Disconnected, ProtocolError, encode
 
 HEADER = "Header"
 SIZES = "Message sizes"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import mmap
 import os
 
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.conformance.errnos import INVALID, MALFORMED, NO_SUCH_INDEX
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Message, RegionInfo
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.errnos import INVALID, MALFORMED, NO_SUCH_INDEX
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Message, RegionInfo
 
 DEVICE = "VFIO_USER_DEVICE_GET_INFO"
 REGION = "VFIO_USER_DEVICE_GET_REGION_INFO"

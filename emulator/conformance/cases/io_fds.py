@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.conformance.errnos import INVALID, MALFORMED, NO_FEATURE, NO_SUCH_INDEX, UNKNOWN_COMMAND
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.errnos import INVALID, MALFORMED, NO_FEATURE, NO_SUCH_INDEX, UNKNOWN_COMMAND
+from vfio_user_xe.emulator.vfio_user import wire
 
 IO_FDS = "VFIO_USER_DEVICE_GET_REGION_IO_FDS"
 _REFUSED = INVALID | MALFORMED | UNKNOWN_COMMAND

@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.conformance.errnos import BAD_DESCRIPTOR, INVALID, MALFORMED, NO_SUCH_INDEX, OUT_OF_RANGE, TOO_MANY
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import EventFd, Message
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.errnos import (
+    BAD_DESCRIPTOR,
+    INVALID,
+    MALFORMED,
+    NO_SUCH_INDEX,
+    OUT_OF_RANGE,
+    TOO_MANY,
+)
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import EventFd, Message
 
 SET_IRQS = "VFIO_USER_DEVICE_SET_IRQS"
 

@@ -7,11 +7,11 @@ import json
 import socket
 from typing import Any
 
-from emulator.conformance.case import case, fail
-from emulator.conformance.context import Context
-from emulator.conformance.errnos import INVALID, MALFORMED, WRONG_STATE
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, Disconnected, Message, default_capabilities, encode
+from vfio_user_xe.emulator.conformance.case import case, fail
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.errnos import INVALID, MALFORMED, WRONG_STATE
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, Disconnected, Message, default_capabilities, encode
 
 VERSION = "VFIO_USER_VERSION"
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import encode
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import encode
 
 FLAGS = "Header"
 ORDER = "Command Concurrency"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 
-from emulator.conformance import device as numbers
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.memory import Memory
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, Connection, Disconnected, encode
+from vfio_user_xe.emulator.conformance import device as numbers
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, Connection, Disconnected, encode
 
 GONE = "Client Disconnection"
 SOCKET = "Socket"

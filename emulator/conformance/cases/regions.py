@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from emulator.conformance import device as numbers
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.conformance.errnos import INVALID, MALFORMED, NO_SUCH_INDEX, NOT_ALLOWED, OUT_OF_RANGE, TOO_LARGE
-from emulator.conformance.profile import Scratch
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.conformance import device as numbers
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.errnos import (
+    INVALID,
+    MALFORMED,
+    NO_SUCH_INDEX,
+    NOT_ALLOWED,
+    OUT_OF_RANGE,
+    TOO_LARGE,
+)
+from vfio_user_xe.emulator.conformance.profile import Scratch
+from vfio_user_xe.emulator.vfio_user import wire
 
 READ = "VFIO_USER_REGION_READ"
 WRITE = "VFIO_USER_REGION_WRITE"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from emulator.conformance import device as numbers
-from emulator.conformance.case import case
-from emulator.conformance.context import Context
-from emulator.vfio_user import wire
+from vfio_user_xe.emulator.conformance import device as numbers
+from vfio_user_xe.emulator.conformance.case import case
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.vfio_user import wire
 
 RESET = "VFIO_USER_DEVICE_RESET"
 

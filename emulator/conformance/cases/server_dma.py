@@ -8,11 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from emulator.conformance import device as numbers
-from emulator.conformance.case import case, fail
-from emulator.conformance.context import Context
-from emulator.vfio_user import wire
-from emulator.vfio_user.client import Client, DmaMapping, Message, encode
+from vfio_user_xe.emulator.conformance import device as numbers
+from vfio_user_xe.emulator.conformance.case import case, fail
+from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.client import Client, DmaMapping, Message, encode
 
 READ = "VFIO_USER_DMA_READ"
 WRITE = "VFIO_USER_DMA_WRITE"

@@ -2,7 +2,7 @@
 
     vfio-user-xe serve --backend libvfio-user --libvfio-user /usr/lib/libvfio-user.so.0 ...
 
-The functions are the same, and so is everything above `emulator.pci.transport`. The library is loaded through cffi in ABI
+The functions are the same, and so is everything above `vfio_user_xe.emulator.pci.transport`. The library is loaded through cffi in ABI
 mode: `library` declares what is used of it, `self_test` finds out whether the one that was loaded is like that, `context`
 serves one function with it, `process` keeps its crashes from being ours, `serve` puts the pieces together.
 """

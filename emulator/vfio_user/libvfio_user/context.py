@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from emulator.pci.transport import CONFIG_REGION, MSI, MSIX, DmaError, Region, Served
-from emulator.vfio_user.guest_memory import GuestMemory, MapError
-from emulator.vfio_user.libvfio_user import library as lvu
-from emulator.vfio_user.libvfio_user.library import Library
-from emulator.vfio_user.region_access import RegionAccess
-from emulator.vfio_user.wire import DMA_WRITABLE, MAX_DMA_MAPS
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, MSI, MSIX, DmaError, Region, Served
+from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory, MapError
+from vfio_user_xe.emulator.vfio_user.libvfio_user import library as lvu
+from vfio_user_xe.emulator.vfio_user.libvfio_user.library import Library
+from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
+from vfio_user_xe.emulator.vfio_user.wire import DMA_WRITABLE, MAX_DMA_MAPS
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from emulator.vfio_user.libvfio_user import BackendError
+from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError
 
 ENVIRONMENT: Final = "VFIO_USER_XE_LIBVFIO_USER"
 """The variable that names the library, where no option does."""

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from emulator.memory import PAGE_SIZE, Memory
-from emulator.pci.transport import CONFIG_REGION, MSI, AccessHandler, Region, Served, Transport
-from emulator.vfio_user.client import Client
-from emulator.vfio_user.libvfio_user import BackendError
-from emulator.vfio_user.libvfio_user.context import Context
-from emulator.vfio_user.libvfio_user.library import LEVELS, Library
-from emulator.vfio_user.libvfio_user.process import Crash, isolated
+from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, MSI, AccessHandler, Region, Served, Transport
+from vfio_user_xe.emulator.vfio_user.client import Client
+from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError
+from vfio_user_xe.emulator.vfio_user.libvfio_user.context import Context
+from vfio_user_xe.emulator.vfio_user.libvfio_user.library import LEVELS, Library
+from vfio_user_xe.emulator.vfio_user.libvfio_user.process import Crash, isolated
 
 _TRAPPED, _MAPPED = 0, 2
 _BY_MESSAGE, _BY_DESCRIPTOR = 0x10_0000, 0x20_0000

@@ -1,4 +1,4 @@
-"""A card's functions behind libvfio-user: the counterpart of `emulator.vfio_user.server.serve_functions`."""
+"""A card's functions behind libvfio-user: the counterpart of `vfio_user_xe.emulator.vfio_user.server.serve_functions`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import trio
 
-from emulator.pci.transport import Served
-from emulator.qemu_arguments import DESCRIPTION_FILE
-from emulator.vfio_user.libvfio_user import BackendError
-from emulator.vfio_user.libvfio_user.context import Context
-from emulator.vfio_user.libvfio_user.library import Library, named_library
-from emulator.vfio_user.libvfio_user.process import Crash, supervised
-from emulator.vfio_user.libvfio_user.self_test import tested_level
-from emulator.vfio_user.server import SWITCH_INTERVAL, SocketFolder, remove_left_overs
+from vfio_user_xe.emulator.guest.qemu_arguments import DESCRIPTION_FILE
+from vfio_user_xe.emulator.pci.transport import Served
+from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError
+from vfio_user_xe.emulator.vfio_user.libvfio_user.context import Context
+from vfio_user_xe.emulator.vfio_user.libvfio_user.library import Library, named_library
+from vfio_user_xe.emulator.vfio_user.libvfio_user.process import Crash, supervised
+from vfio_user_xe.emulator.vfio_user.libvfio_user.self_test import tested_level
+from vfio_user_xe.emulator.vfio_user.server import SWITCH_INTERVAL, SocketFolder, remove_left_overs
 
 _PATIENCE = 1.0
 """Seconds that the library may need to see that it is over; then it is waiting for a client."""

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from emulator.lab import Lab
-from emulator.pytest_plugin import LedgerView
+from vfio_user_xe.emulator.testing.lab import Lab
+from vfio_user_xe.emulator.testing.pytest_plugin import LedgerView
 
 pytestmark = [
     pytest.mark.vfio_user_card("--vfs", "2", "--set", "vram=2GiB"),

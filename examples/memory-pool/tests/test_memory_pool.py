@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.api import AccessFault, Card, CardConfig, CardError, Space
+from vfio_user_xe.emulator.api import AccessFault, Card, CardConfig, CardError, Space
 
 POOL = 0xFE00_0000
 SIZE = 1 << 20

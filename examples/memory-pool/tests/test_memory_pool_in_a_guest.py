@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.lab import open_lab
+from vfio_user_xe.emulator.testing.lab import open_lab
 
 pytestmark = pytest.mark.guest
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from serial_card import DATA, IER, IIR_FCR, LCR, LSR, MCR, MSR, SCRATCH
 
-from emulator.lab import CONFIG, MSI, Client, LiveCard
-from emulator.pytest_plugin import FaultInjection
+from vfio_user_xe.emulator.testing.lab import CONFIG, MSI, Client, LiveCard
+from vfio_user_xe.emulator.testing.pytest_plugin import FaultInjection
 
 pytestmark = pytest.mark.vfio_user_card("--model", "serial-card")
 

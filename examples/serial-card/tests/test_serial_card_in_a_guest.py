@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from emulator.lab import Lab
+from vfio_user_xe.emulator.testing.lab import Lab
 
 pytestmark = [
     pytest.mark.guest,

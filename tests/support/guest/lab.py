@@ -1,4 +1,4 @@
-"""The labs of our own guest tests: `emulator.lab`, skipped where there is no guest environment.
+"""The labs of our own guest tests: `vfio_user_xe.emulator.testing.lab`, skipped where there is no guest environment.
 
 With the variable VFIO_USER_XE_TEST_BACKEND=libvfio-user, cards are served by that back end (`docs/backends.md`).
 
@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from emulator import lab as labs
-from emulator.guest import MissingEnvironment, locate
-from emulator.guest.programs import NoCompiler, compile_program
-from emulator.lab import Lab, open_card, open_guest
 from tests.support.guest.xe_programs import shared
+from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.programs import NoCompiler, compile_program
+from vfio_user_xe.emulator.testing import lab as labs
+from vfio_user_xe.emulator.testing.lab import Lab, open_card, open_guest
 
 __all__ = ["Lab", "open_card", "open_guest", "open_lab", "program"]
 
@@ -46,7 +46,7 @@ def program(name: str) -> dict[str, Path]:
 
 @contextmanager
 def open_lab(serve: Sequence[str] = (), **settings: Any) -> Iterator[Lab]:
-    """Serve a card with these arguments of `serve`, boot a guest with it, end both; settings of `emulator.lab`."""
+    """Serve a card with these arguments of `serve`, boot a guest with it, end both; settings of `vfio_user_xe.emulator.testing.lab`."""
     try:
         locate()
     except MissingEnvironment as exc:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from emulator.guest.environment import LIBRARIES, LOADER, Environment, Manifest, Qemu
+from vfio_user_xe.emulator.guest.environment import LIBRARIES, LOADER, Environment, Manifest, Qemu
 
 RELEASE = "7.0.0-test"
 

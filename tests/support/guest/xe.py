@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from emulator.vfio_user.control_client import ControlClient
 from tests.support.guest.lab import Lab
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 PF = "0000:01:00.0"
 DEVICE = f"/sys/bus/pci/devices/{PF}"

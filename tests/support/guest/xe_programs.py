@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emulator.guest import Environment
-from emulator.guest.cache import building, cache_dir, lock
-from emulator.guest.programs import FLAGS, NoCompiler, compile_c, compiler, include_flags, source_key
+from vfio_user_xe.emulator.guest import Environment
+from vfio_user_xe.emulator.guest.cache import building, cache_dir, lock
+from vfio_user_xe.emulator.guest.programs import FLAGS, NoCompiler, compile_c, compiler, include_flags, source_key
 
 __all__ = [
     "NoCompiler",

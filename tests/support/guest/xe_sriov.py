@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from emulator.vfio_user.control_client import ControlClient
 from tests.support.guest.lab import Lab, open_lab, program
 from tests.support.guest.xe import DEBUGFS, DEVICE
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 
 def bdf(vfid: int) -> str:

@@ -8,11 +8,11 @@ from inspect import getmembers, isfunction, signature
 from typing import Any
 from unittest.mock import NonCallableMock, create_autospec
 
-from device_models.xe.address_space import AddressSpace
-from device_models.xe.engines import Engine, EngineListener, Engines
-from device_models.xe.engines.commands import TABLES
-from device_models.xe.function import Gt
-from emulator.card import Card, CardConfig
+from vfio_user_xe.device_models.xe.engines import Engine, EngineListener, Engines
+from vfio_user_xe.device_models.xe.engines.commands import TABLES
+from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
+from vfio_user_xe.emulator.model.card import Card, CardConfig
 
 PRESENT_VRAM = 3
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from device_models.xe.address_space import Fault, TranslationFault
-from device_models.xe.engines import Context, Engine, Engines
-from device_models.xe.profile import COPY, main_gt_engines, media_gt_engines
-from emulator.registers import PF, VF, RegisterFile
 from tests.support.xe.commands import END, NOOP
 from tests.support.xe.contexts import lrc_image
 from tests.support.xe.rig import MIB, PageTables, Rig
+from vfio_user_xe.device_models.xe.engines import Context, Engine, Engines
+from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
+from vfio_user_xe.device_models.xe.profiles.profile import COPY, main_gt_engines, media_gt_engines
+from vfio_user_xe.emulator.model.registers import PF, VF, RegisterFile
 
 if TYPE_CHECKING:
-    from device_models.xe.function import XeFunction
+    from vfio_user_xe.device_models.xe.function import XeFunction
 
 REGISTERS_SIZE = 4 * MIB
 RING_SIZE = 0x4000

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from struct import pack
 from typing import Any
 
-from device_models.xe.guc import klv
 from tests.support.xe.guc_driver import GucDriver
+from vfio_user_xe.device_models.xe.guc import klv
 
 SUCCESS = 0xF0000000
 VF_START, VF_SIZE = 0x40000000, 0x10000000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from emulator.lab import CONFIG, LiveCard, open_card
-from emulator.pci.function import COMMAND
-from emulator.vfio_user.client import Client
 from tests.support.xe.layout import SRIOV
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
+from vfio_user_xe.emulator.vfio_user.client import Client
 
 PF_BAR0, PF_BAR2, VF_BAR0, VF_BAR2 = 0xF000000000, 0xF100000000, 0xF300000000, 0xF400000000
 PCIE, FLR = 0x70, 1 << 15

@@ -12,18 +12,19 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import NonCallableMock
 
-from device_models.xe import ppgtt
-from device_models.xe.address_space import GgttSpace
-from device_models.xe.ggtt import DEVICE_MEMORY, GGTT_PTES_SIZE, PRESENT, VFID_SHIFT, Ggtt
-from device_models.xe.ppgtt import PpgttSpace
-from device_models.xe.vram import Vram
-from emulator.card import Card
-from emulator.interconnect import AccessFault, Fabric, Initiator, Space, Window
-from emulator.memory import Memory
-from emulator.observe.trace import Tracer
-from plugins.iov import Iov
 from tests.support.xe.layout import MIB
 from tests.support.xe.page_tables import PageTableWriter
+from vfio_user_xe.device_models.xe.memory.address_space import GgttSpace
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRESENT, PTES_SIZE, VFID_SHIFT
+from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.observe.trace import Tracer
+from vfio_user_xe.plugins.iov import Iov
 
 VRAM_SIZE = 64 * MIB
 
@@ -97,12 +98,12 @@ class Rig:
         self.fabric.interconnects = [Iov(self.card, {}), self.ram]
         self.functions: dict[int, FakeFunction] = {}
         self._next_vram = itertools.count(0x10_0000, 0x10_0000)
-        self._gsm = {0: Memory(GGTT_PTES_SIZE, "gsm")}
+        self._gsm = {0: Memory(PTES_SIZE, "gsm")}
         self.pf = self._function(0)
 
     def vf(self, vfid: int, ggtt: tuple[int, int] | None = None) -> FakeFunction:
         if vfid not in self.functions:
-            self._gsm[vfid] = Memory(GGTT_PTES_SIZE, f"gsm-vf{vfid}")
+            self._gsm[vfid] = Memory(PTES_SIZE, f"gsm-vf{vfid}")
             self._function(vfid)
         function = self.functions[vfid]
         if ggtt is not None:

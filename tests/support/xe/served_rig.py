@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from device_models.xe.guc import klv
-from emulator.lab import CONFIG, LiveCard, open_card
-from emulator.vfio_user.client import Client
 from tests.support.wait import eventually
 from tests.support.xe.commands import GGTT, sdi
 from tests.support.xe.contexts import CAT_ERROR, COPY_CLASS, REMOVE_CONTEXT, SET_MODE, lrc_image, registration
 from tests.support.xe.guc_driver import GucDriver
 from tests.support.xe.layout import BLOCK, GSM, MIB, SRIOV
 from tests.support.xe.provisioning import LMEM_CFG, SUCCESS, configure, lmem_cfg, write_lmtt
+from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
+from vfio_user_xe.emulator.vfio_user.client import Client
 
 RAM = 4 * MIB
 CANARY = 0x5AFEC0DE

@@ -10,7 +10,6 @@ import itertools
 import struct
 from collections.abc import Mapping
 
-from emulator.lab import CONFIG, LiveCard
 from tests.support.wait import eventually
 from tests.support.xe.commands import END, NOOP, mem_copy, sdi
 from tests.support.xe.contexts import CAT_ERROR, COPY_CLASS, SCHEDULE, SET_MODE, lrc_image, registration
@@ -18,6 +17,7 @@ from tests.support.xe.guc_driver import GucDriver, Message
 from tests.support.xe.layout import BLOCK, GSM, MIB, SRIOV
 from tests.support.xe.page_tables import DEVICE_MEMORY, LARGE, PRESENT, PageTableWriter
 from tests.support.xe.provisioning import LMEM_CFG, lmem_cfg, write_lmtt
+from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard
 
 BAR0, BAR2 = 0, 2
 GGTT_BASE, GGTT_SIZE = 0x100_0000, 0x80_0000

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import apt
-from emulator.guest.apt import Mirror, PrivateApt, debian_mirrors
-from emulator.guest.errors import FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.guest import apt
+from vfio_user_xe.emulator.guest.apt import Mirror, PrivateApt, debian_mirrors
+from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 

@@ -16,10 +16,10 @@ from typing import TypeAlias
 import pytest
 import trio
 
-from emulator.guest import agent, channel
-from emulator.guest.channel import Channel, Result
-from emulator.guest.errors import ChannelLost, CommandFailed, CommandTimeout
 from tests.support.guest.samples import runs
+from vfio_user_xe.emulator.guest import agent, channel
+from vfio_user_xe.emulator.guest.channel import Channel, Result
+from vfio_user_xe.emulator.guest.errors import ChannelLost, CommandFailed, CommandTimeout
 
 Far: TypeAlias = trio.StapledStream[trio.lowlevel.FdStream, trio.lowlevel.FdStream]
 

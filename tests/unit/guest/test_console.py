@@ -8,8 +8,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from emulator.guest import console as console_module
-from emulator.guest.console import Console
+from vfio_user_xe.emulator.guest import console as console_module
+from vfio_user_xe.emulator.guest.console import Console
 
 
 def with_console(body: Callable[[Console], Awaitable[None]], log: Path | None = None) -> None:

@@ -4,8 +4,8 @@ import stat
 
 import pytest
 
-from emulator.guest.cpio import Cpio
 from tests.support.guest.samples import read_cpio
+from vfio_user_xe.emulator.guest.cpio import Cpio
 
 
 def test_files_keep_content_and_mode_whatever_their_length() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import elf
 from tests.support.guest.samples import program
+from vfio_user_xe.emulator.guest import elf
 
 
 def test_needed_libraries_and_interpreter_are_read() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import apt, cache, environment
-from emulator.guest.apt import Package
-from emulator.guest.errors import FetchFailed, MissingEnvironment
-from emulator.guest.progress import Progress, Silent
+from vfio_user_xe.emulator.guest import apt, cache, environment
+from vfio_user_xe.emulator.guest.apt import Package
+from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.guest.progress import Progress
+
+
+def quiet() -> Progress:
+    """Progress that nobody sees."""
+    return Progress(io.StringIO())
 
 
 @pytest.fixture
@@ -73,17 +79,17 @@ def test_an_empty_cache_is_explained_with_the_command(cache_home: Path) -> None:
 
 
 def test_a_fetched_environment_is_found_again_without_a_download(cache_home: Path, fake_apt: type[FakeApt]) -> None:
-    fetched = environment.fetch(progress=Silent())
+    fetched = environment.fetch(progress=quiet())
     assert (fetched.manifest.kernel, fetched.manifest.qemu) == ("7.0", "11.1.3")
     assert fetched.manifest.downloaded_bytes == 5 * len(fetched.manifest.packages)
-    assert environment.fetch(progress=Silent()) == fetched == environment.locate()
+    assert environment.fetch(progress=quiet()) == fetched == environment.locate()
     assert fake_apt.downloads == 1
 
 
 def test_an_update_replaces_the_environment_and_leaves_nothing_else(cache_home: Path, fake_apt: type[FakeApt]) -> None:
-    environment.fetch(progress=Silent())
+    environment.fetch(progress=quiet())
     (cache_home / "environment/stale").touch()
-    environment.fetch(update=True, progress=Silent())
+    environment.fetch(update=True, progress=quiet())
     assert not (cache_home / "environment/stale").exists()
     assert {path.name for path in cache_home.iterdir()} == {"environment", "environment.lock"}
 
@@ -96,7 +102,7 @@ def test_a_failed_fetch_leaves_no_environment(
 
     monkeypatch.setattr(FakePackage, "unpack", fail)
     with pytest.raises(FetchFailed):
-        environment.fetch(progress=Silent())
+        environment.fetch(progress=quiet())
     assert not list(cache_home.glob("environment*/"))
     with pytest.raises(MissingEnvironment):
         environment.locate()
@@ -105,10 +111,10 @@ def test_a_failed_fetch_leaves_no_environment(
 def test_a_failed_update_keeps_the_environment(
     cache_home: Path, fake_apt: type[FakeApt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetched = environment.fetch(progress=Silent())
+    fetched = environment.fetch(progress=quiet())
     monkeypatch.setattr(FakePackage, "unpack", lambda package, root: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        environment.fetch(update=True, progress=Silent())
+        environment.fetch(update=True, progress=quiet())
     assert environment.locate() == fetched
 
 
@@ -118,7 +124,7 @@ def test_what_a_killed_fetch_left_is_not_believed_and_removed(cache_home: Path, 
     (partial / "manifest.json").write_text("{}")
     with pytest.raises(MissingEnvironment):
         environment.locate()
-    environment.fetch(progress=Silent())
+    environment.fetch(progress=quiet())
     assert not partial.exists()
 
 
@@ -133,12 +139,12 @@ def test_a_manifest_of_another_version_asks_for_a_fetch(cache_home: Path, text: 
 def test_another_processor_is_refused(cache_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(MissingEnvironment, match="aarch64"):
-        environment.fetch(progress=Silent())
+        environment.fetch(progress=quiet())
 
 
 def test_a_file_that_the_environment_lacks_is_named(cache_home: Path, fake_apt: type[FakeApt]) -> None:
     with pytest.raises(MissingEnvironment, match=r"lacks usr/lib/firmware/xe/none\.bin"):
-        environment.fetch(progress=Silent()).firmware("xe/none.bin")
+        environment.fetch(progress=quiet()).firmware("xe/none.bin")
 
 
 def fake_qemu(path: Path, version: str, devices: str) -> str:
@@ -175,7 +181,7 @@ def test_an_unsuitable_qemu_is_refused_with_the_reason(
 def test_a_named_qemu_that_does_not_serve_is_an_error(
     cache_home: Path, fake_apt: type[FakeApt], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environment.fetch(progress=Silent())
+    environment.fetch(progress=quiet())
     monkeypatch.setenv(environment.QEMU_VARIABLE, "/nowhere/qemu")
     with pytest.raises(MissingEnvironment, match=f"{environment.QEMU_VARIABLE} names /nowhere/qemu"):
         environment.locate()
@@ -186,13 +192,13 @@ def test_qemu_is_not_fetched_where_one_is_installed(
 ) -> None:
     installed = environment.Qemu(("/usr/bin/qemu",), {}, "10.1.0", "/usr/bin/qemu")
     monkeypatch.setattr(environment, "qemu_on_path", lambda: installed)
-    fetched = environment.fetch(progress=Silent())
+    fetched = environment.fetch(progress=quiet())
     assert fetched.qemu == installed
     assert "qemu-system-x86" not in fetched.manifest.packages
     monkeypatch.setattr(environment, "qemu_on_path", lambda: None)
     with pytest.raises(MissingEnvironment, match="gone"):
         environment.locate()
-    assert environment.fetch(progress=Silent()).qemu.origin == "fetched"
+    assert environment.fetch(progress=quiet()).qemu.origin == "fetched"
 
 
 def test_the_cache_is_where_the_xdg_specification_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +214,7 @@ def test_the_cache_is_where_the_xdg_specification_says(tmp_path: Path, monkeypat
 HOLD = """
 import sys, time
 from pathlib import Path
-from emulator.guest import cache
+from vfio_user_xe.emulator.guest import cache
 with cache.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -265,11 +271,36 @@ def test_progress_in_a_log_is_a_few_lines() -> None:
     assert lines[1:] == [f"  QEMU and kernel, 172 MB: {percent} %" for percent in (25, 50, 75, 100)]
 
 
-def test_progress_on_a_terminal_rewrites_one_line() -> None:
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def test_progress_on_a_terminal_leaves_one_line_a_step_and_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    with Progress(terminal) as progress:
+        progress.step("reading [lists]")
+        progress.step("downloading")
+        progress.update(0.5, "172 MB")
+        progress.update(1.0, "172 MB")
+    said = terminal.getvalue()
+    rows = [row for row in re.split(r"[\r\n]+", ESCAPES.sub("", said)) if row.strip()]
+    assert "reading [lists]" in rows
+    assert rows[-1] == "172 MB: 100 %"
+    assert said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l"), "the cursor stays hidden"
+
+
+def test_an_interrupted_step_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     progress = Progress(terminal)
-    progress.step("downloading")
-    progress.update(1.0, "172 MB")
-    progress.end()
-    assert terminal.getvalue().count("\n") == 1
-    assert terminal.getvalue().endswith("172 MB: 100 %\n")
+
+    def interrupted() -> None:
+        with progress:
+            progress.step("waiting")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    said = terminal.getvalue()
+    assert "waiting" in said
+    assert said.rfind("\x1b[?25h") > said.rfind("\x1b[?25l")

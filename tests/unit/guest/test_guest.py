@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from emulator.guest import (
+from tests.support.guest.samples import environment, runs
+from tests.support.wait import eventually
+from vfio_user_xe.emulator.guest import (
     BlockingGuest,
     BootFailed,
     CommandFailed,
@@ -28,9 +30,7 @@ from emulator.guest import (
     QemuFailed,
     boot,
 )
-from emulator.guest.environment import Qemu
-from tests.support.guest.samples import environment, runs
-from tests.support.wait import eventually
+from vfio_user_xe.emulator.guest.environment import Qemu
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 Play = Callable[[str], GuestSpec]
@@ -302,8 +302,8 @@ RUNNER = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
-from emulator.guest import BlockingGuest, GuestSpec
-from emulator.guest.environment import Qemu
+from vfio_user_xe.emulator.guest import BlockingGuest, GuestSpec
+from vfio_user_xe.emulator.guest.environment import Qemu
 from tests.support.guest.samples import environment
 import dataclasses
 qemu = Qemu((sys.executable, "-I", sys.argv[1], "works"), {}, "11.1", "played")

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 import trio
 
-from emulator.guest import igt, igt_bench
-from emulator.guest.channel import Result
-from emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError, GuestPanic
-from emulator.guest.igt import DeviceNotReady, IgtRun, plan, run_igt
-from emulator.guest.igt_expectations import Expectations
-from emulator.guest.igt_results import KernelLog
-from emulator.guest.igt_suite import Group, GuestNeeds, Suite, SuiteError, Wake
-from emulator.qemu_arguments import CardDescription
+from vfio_user_xe.emulator.guest.channel import Result
+from vfio_user_xe.emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError, GuestPanic
+from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
+from vfio_user_xe.emulator.suites.igt import bench as igt_bench
+from vfio_user_xe.emulator.suites.igt import runner as igt
+from vfio_user_xe.emulator.suites.igt.expectations import Expectations
+from vfio_user_xe.emulator.suites.igt.results import KernelLog
+from vfio_user_xe.emulator.suites.igt.runner import DeviceNotReady, IgtRun, plan, run_igt
+from vfio_user_xe.emulator.suites.igt.suite import Group, GuestNeeds, Suite, SuiteError, Wake
 
 SUBTESTS = {"xe_query": ["config", "engines", "pxp"], "xe_vm": ["bind-a", "bind-b", "scratch"], "drm_mm": [""]}
 RULES = KernelLog.compiled(["ERROR"], [], ["wedged"])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from emulator.guest import igt_package
-from emulator.guest.environment import LIBRARIES
-from emulator.guest.igt_package import IgtBuild, IgtNotFound
+from vfio_user_xe.emulator.guest.environment import LIBRARIES
+from vfio_user_xe.emulator.suites.igt import package as igt_package
+from vfio_user_xe.emulator.suites.igt.package import IgtBuild, IgtNotFound
 
 
 def elf(needed: list[str], interpreter: str = "", text: bytes = b"") -> bytes:

@@ -6,12 +6,8 @@ import json
 
 import pytest
 
-from emulator.guest.igt_results import (
-    CRASH,
-    FAIL,
-    PASS,
-    SKIP,
-    WARN,
+from vfio_user_xe.emulator.results import Outcome
+from vfio_user_xe.emulator.suites.igt.results import (
     KernelLog,
     SubtestResult,
     attach_kernel_log,
@@ -57,29 +53,29 @@ Subtest linear: FAIL (0.210s)
 
 def test_a_success_with_exit_code_0_passes_and_keeps_no_output() -> None:
     result = read_result("xe_query", "query-engines", 0, PASSED)
-    assert (result.outcome, result.output, result.name) == (PASS, "", "xe_query@query-engines")
+    assert (result.outcome, result.output, result.name) == (Outcome.PASS, "", "xe_query@query-engines")
 
 
 def test_exit_code_0_without_a_result_line_is_no_pass() -> None:
     result = read_result("xe_query", "query-engines", 0, "IGT-Version: 2.4\n")
-    assert result.outcome == FAIL
+    assert result.outcome == Outcome.FAIL
     assert "no result" in result.reason
 
 
 def test_exit_code_0_with_the_result_of_another_subtest_is_no_pass() -> None:
-    assert read_result("xe_query", "query-config", 0, PASSED).outcome == FAIL
+    assert read_result("xe_query", "query-config", 0, PASSED).outcome == Outcome.FAIL
 
 
 def test_a_skip_tells_the_requirement() -> None:
     result = read_result("xe_query", "query-pxp", 77, SKIPPED)
-    assert result.outcome == SKIP
+    assert result.outcome == Outcome.SKIP
     assert "has_pxp The device has no PXP" in result.reason
     assert "SKIP" not in result.reason
 
 
 def test_a_failure_tells_the_assertion_without_log_prefixes_stack_or_debug_log() -> None:
     result = read_result("xe_exec_store", "store", 98, FAILED)
-    assert result.outcome == FAIL
+    assert result.outcome == Outcome.FAIL
     assert "Failed assertion: data->data == 0xc0ffee error: 0x0 != 0xc0ffee" in result.reason
     assert "Stack" not in result.reason
     assert "DEBUG" in result.output
@@ -92,17 +88,19 @@ def test_dynamic_subtests_are_listed_with_their_results() -> None:
 
 def test_an_unknown_subtest_is_a_failure_that_says_so() -> None:
     result = read_result("xe_query", "nonsense", 79, "Unknown subtest: nonsense\n")
-    assert (result.outcome, result.reason) == (FAIL, "the test says that it has no such subtest")
+    assert (result.outcome, result.reason) == (Outcome.FAIL, "the test says that it has no such subtest")
 
 
 def test_a_signal_is_a_crash() -> None:
     result = read_result("xe_exec_reset", "many", 139, "Starting subtest: many\nReceived signal SIGSEGV.\n")
-    assert (result.outcome, result.reason) == (CRASH, "Received signal SIGSEGV.")
+    assert (result.outcome, result.reason) == (Outcome.CRASH, "Received signal SIGSEGV.")
     assert read_result("xe_exec_reset", "many", 137, "").reason == "killed by signal 9"
 
 
-@pytest.mark.parametrize(("code", "line", "outcome"), [(0, "SUCCESS", PASS), (77, "SKIP", SKIP), (98, "FAIL", FAIL)])
-def test_a_test_without_subtests_is_judged_by_its_only_result(code: int, line: str, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "line", "outcome"), [(0, "SUCCESS", Outcome.PASS), (77, "SKIP", Outcome.SKIP), (98, "FAIL", Outcome.FAIL)]
+)
+def test_a_test_without_subtests_is_judged_by_its_only_result(code: int, line: str, outcome: Outcome) -> None:
     result = read_result("drm_mm", "", code, f"IGT-Version: 2.4\n{line} (0.001s)\n")
     assert (result.outcome, result.name) == (outcome, "drm_mm")
 
@@ -127,23 +125,23 @@ RULES = KernelLog.compiled([r"\*ERROR\*", "WARNING: "], [r"\*ERROR\* harmless"],
 
 
 def test_a_complaint_of_the_kernel_turns_a_pass_into_a_warning_and_keeps_the_log() -> None:
-    result = SubtestResult("t", "s", PASS)
+    result = SubtestResult("t", "s", Outcome.PASS)
     attach_kernel_log(result, "[1.0] [IGT] t: starting\n[1.1] xe: [drm] *ERROR* GT0: lost\n", RULES)
-    assert result.outcome == WARN
+    assert result.outcome == Outcome.WARN
     assert result.reason == "[1.1] xe: [drm] *ERROR* GT0: lost"
     assert "[IGT]" not in result.kernel_log
 
 
 def test_an_allowed_complaint_is_none() -> None:
-    result = SubtestResult("t", "s", PASS)
+    result = SubtestResult("t", "s", Outcome.PASS)
     attach_kernel_log(result, "[1.1] xe: [drm] *ERROR* harmless\n", RULES)
-    assert (result.outcome, result.kernel_log) == (PASS, "")
+    assert (result.outcome, result.kernel_log) == (Outcome.PASS, "")
 
 
 def test_a_failure_stays_a_failure_and_keeps_the_log() -> None:
-    result = SubtestResult("t", "s", FAIL, reason="assertion")
+    result = SubtestResult("t", "s", Outcome.FAIL, reason="assertion")
     attach_kernel_log(result, "[1.1] WARNING: here\n", RULES)
-    assert (result.outcome, result.reason, result.kernel_log) == (FAIL, "assertion", "[1.1] WARNING: here")
+    assert (result.outcome, result.reason, result.kernel_log) == (Outcome.FAIL, "assertion", "[1.1] WARNING: here")
 
 
 def test_a_log_that_says_wedged_is_recognised() -> None:

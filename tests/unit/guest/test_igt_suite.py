@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest.igt_expectations import BETTER, EXPECTED, UNEXPECTED, Expectations
-from emulator.guest.igt_results import SubtestResult
-from emulator.guest.igt_suite import Suite, SuiteError
+from vfio_user_xe.emulator.results import Outcome
+from vfio_user_xe.emulator.suites.igt.expectations import BETTER, EXPECTED, UNEXPECTED, Expectations
+from vfio_user_xe.emulator.suites.igt.results import SubtestResult
+from vfio_user_xe.emulator.suites.igt.suite import Suite, SuiteError
 
 SUITE = """
 [guest]
@@ -104,36 +105,36 @@ def test_a_wrong_suite_is_refused_and_the_place_is_named(tmp_path: Path, change:
 
 def test_what_no_entry_fits_has_to_pass(tmp_path: Path) -> None:
     expectations = Expectations.load(written(tmp_path, EXPECT))
-    assert expectations.judge(SubtestResult("xe_vm", "a", "pass")) == EXPECTED
-    assert expectations.judge(SubtestResult("xe_vm", "a", "skip")) == UNEXPECTED
-    assert expectations.judge(SubtestResult("xe_vm", "a", "warn")) == UNEXPECTED
+    assert expectations.judge(SubtestResult("xe_vm", "a", Outcome.PASS)) == EXPECTED
+    assert expectations.judge(SubtestResult("xe_vm", "a", Outcome.SKIP)) == UNEXPECTED
+    assert expectations.judge(SubtestResult("xe_vm", "a", Outcome.WARN)) == UNEXPECTED
 
 
 def test_an_entry_excuses_its_outcomes_only(tmp_path: Path) -> None:
     expectations = Expectations.load(written(tmp_path, EXPECT))
-    assert expectations.judge(SubtestResult("xe_exec_atomic", "a", "timeout")) == EXPECTED
-    assert expectations.judge(SubtestResult("xe_exec_atomic", "a", "crash")) == UNEXPECTED
-    assert expectations.judge(SubtestResult("xe_exec_atomic", "a", "pass")) == BETTER
+    assert expectations.judge(SubtestResult("xe_exec_atomic", "a", Outcome.TIMEOUT)) == EXPECTED
+    assert expectations.judge(SubtestResult("xe_exec_atomic", "a", Outcome.CRASH)) == UNEXPECTED
+    assert expectations.judge(SubtestResult("xe_exec_atomic", "a", Outcome.PASS)) == BETTER
 
 
 def test_an_entry_can_be_about_some_functions_only(tmp_path: Path) -> None:
     entry = '[[expect]]\ntests = ["xe_gt_freq"]\nresult = "skip"\ncause = "hardware"\nreason = "PF only"\non = "vf*"\n'
     expectations = Expectations.load(written(tmp_path, entry))
-    assert expectations.judge(SubtestResult("xe_gt_freq", "a", "skip", on="vf1")) == EXPECTED
-    assert expectations.judge(SubtestResult("xe_gt_freq", "a", "skip", on="pf")) == UNEXPECTED
+    assert expectations.judge(SubtestResult("xe_gt_freq", "a", Outcome.SKIP, on="vf1")) == EXPECTED
+    assert expectations.judge(SubtestResult("xe_gt_freq", "a", Outcome.SKIP, on="pf")) == UNEXPECTED
 
 
 def test_only_passes_and_what_hardware_does_too_count_as_on_hardware(tmp_path: Path) -> None:
     expectations = Expectations.load(written(tmp_path, EXPECT))
-    assert expectations.as_on_hardware(SubtestResult("xe_query", "query-pxp", "skip"))
-    assert not expectations.as_on_hardware(SubtestResult("xe_query", "query-pxp", "fail"))
-    assert not expectations.as_on_hardware(SubtestResult("xe_exec_atomic", "a", "fail"))
-    assert expectations.as_on_hardware(SubtestResult("xe_exec_atomic", "a", "pass"))
+    assert expectations.as_on_hardware(SubtestResult("xe_query", "query-pxp", Outcome.SKIP))
+    assert not expectations.as_on_hardware(SubtestResult("xe_query", "query-pxp", Outcome.FAIL))
+    assert not expectations.as_on_hardware(SubtestResult("xe_exec_atomic", "a", Outcome.FAIL))
+    assert expectations.as_on_hardware(SubtestResult("xe_exec_atomic", "a", Outcome.PASS))
 
 
 def test_entries_that_decide_nothing_are_found(tmp_path: Path) -> None:
     expectations = Expectations.load(written(tmp_path, EXPECT))
-    unused = expectations.unused([SubtestResult("xe_exec_atomic", "a", "fail")])
+    unused = expectations.unused([SubtestResult("xe_exec_atomic", "a", Outcome.FAIL)])
     assert [entry.tests for entry in unused] == [("xe_query@query-pxp*",)]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest.environment import Environment
-from emulator.guest.errors import InitramfsError, KernelError, MissingEnvironment
-from emulator.guest.initramfs import Content, Contents, initramfs
-from emulator.guest.kernel import Kernel
 from tests.support.guest.samples import RELEASE, environment, module, program, read_cpio
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import InitramfsError, KernelError, MissingEnvironment
+from vfio_user_xe.emulator.guest.initramfs import Content, Contents, initramfs
+from vfio_user_xe.emulator.guest.kernel import Kernel
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import vmlinux
-from emulator.guest.errors import KernelError
-from emulator.guest.kernel import Kernel, decompress
 from tests.support.guest.samples import RELEASE, bzimage, elf_with_section, environment, module
+from vfio_user_xe.emulator.guest import vmlinux
+from vfio_user_xe.emulator.guest.errors import KernelError
+from vfio_user_xe.emulator.guest.kernel import Kernel, decompress
 
 
 @pytest.fixture

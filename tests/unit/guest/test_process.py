@@ -8,9 +8,9 @@ import sys
 import pytest
 import trio
 
-from emulator.guest.process import Process, describe_exit
 from tests.support.guest.samples import runs
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.guest.process import Process, describe_exit
 
 
 def test_output_and_exit_code_are_kept() -> None:
@@ -60,7 +60,7 @@ def test_closing_kills_the_whole_process_group() -> None:
 
 PARENT = """
 import sys, threading, time
-from emulator.guest.process import Process
+from vfio_user_xe.emulator.guest.process import Process
 process = Process(["sleep", "1000"], {})
 print(process.pid, flush=True)
 time.sleep(1000)

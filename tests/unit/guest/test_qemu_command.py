@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from emulator.guest import accelerator as accelerators
-from emulator.guest.accelerator import Accelerator
-from emulator.guest.environment import Environment, Qemu
-from emulator.guest.errors import GuestError
-from emulator.guest.qemu import Iommu, Machine, Ports, command_line, kernel_command_line
 from tests.support.guest.samples import environment
+from vfio_user_xe.emulator.guest import accelerator as accelerators
+from vfio_user_xe.emulator.guest.accelerator import Accelerator
+from vfio_user_xe.emulator.guest.environment import Environment, Qemu
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.qemu import Iommu, Machine, Ports, command_line, kernel_command_line
 
 TCG = Accelerator("tcg", "test")
 KVM = Accelerator("kvm", "test")

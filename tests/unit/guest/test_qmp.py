@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import trio
 
-from emulator.guest.errors import QmpError
-from emulator.guest.qmp import Qmp
+from vfio_user_xe.emulator.guest.errors import QmpError
+from vfio_user_xe.emulator.guest.qmp import Qmp
 
 GREETING: dict[str, Any] = {"QMP": {"version": {}, "capabilities": []}}
 

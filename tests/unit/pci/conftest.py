@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from emulator.executor import Executor
-from emulator.memory import Memory
-from emulator.pci import (
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.pci import (
     Ari,
     Bar,
     DeviceSerialNumber,
@@ -22,8 +22,8 @@ from emulator.pci import (
     PowerManagement,
     Sriov,
 )
-from emulator.pci.ecam import AccessError
-from emulator.pci.transport import DmaError, Transport
+from vfio_user_xe.emulator.pci.ecam import AccessError
+from vfio_user_xe.emulator.pci.transport import DmaError, Transport
 
 VF_BARS = {0: 1 << 24, 2: 1 << 26}
 SRIOV = 0x320

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from emulator.pci import RESET, Function
-from emulator.pci.ecam import CHALLENGE, AccessError, Location, locate
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.pci import RESET, Function
+from vfio_user_xe.emulator.pci.ecam import CHALLENGE, AccessError, Location, locate
 
 VF_BARS = {0: 1 << 24, 2: 1 << 26}
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.memory import Memory
-from emulator.pci.bars import Bar, bar_registers, check_layout
-from emulator.pci.config_space import ConfigSpace
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.pci.bars import Bar, bar_registers, check_layout
+from vfio_user_xe.emulator.pci.config_space import ConfigSpace
 
 
 class Zeros:

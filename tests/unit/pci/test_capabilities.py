@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.executor import Executor
-from emulator.pci import (
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.pci import (
     Ari,
     Bar,
     Capability,
@@ -25,7 +25,7 @@ from emulator.pci import (
     Sriov,
     VendorSpecific,
 )
-from emulator.pci.config_space import ConfigSpace
+from vfio_user_xe.emulator.pci.config_space import ConfigSpace
 
 
 class Zeros:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emulator.pci.config_space import ConfigRegister, ConfigSpace
+from vfio_user_xe.emulator.pci.config_space import ConfigRegister, ConfigSpace
 
 
 @dataclass

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from emulator.executor import Executor
-from emulator.pci import (
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.pci import (
     D3HOT,
     FLR,
     RESET,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from emulator.executor import Executor
-from emulator.pci.capabilities import Msi
-from emulator.pci.function import Function, Identity
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.pci.capabilities import Msi
+from vfio_user_xe.emulator.pci.function import Function, Identity
 
 
 def test_what_follows_the_answer_to_a_reset_finds_the_device_reset() -> None:

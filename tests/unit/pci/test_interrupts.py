@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from emulator.executor import Executor
-from emulator.memory import Memory
-from emulator.pci import Bar, Capability, Function, Identity, Msi, MsiX
-from emulator.pci.transport import MSI, MSIX
+from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.pci import Bar, Capability, Function, Identity, Msi, MsiX
+from vfio_user_xe.emulator.pci.transport import MSI, MSIX
 
 
 class Echo:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from emulator.pci.ecam import AccessError
-from emulator.vfio_user import qtest
-from emulator.vfio_user.qtest import QtestPeer
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.pci.ecam import AccessError
+from vfio_user_xe.emulator.vfio_user import qtest
+from vfio_user_xe.emulator.vfio_user.qtest import QtestPeer
 
 
 class FakeQemu:

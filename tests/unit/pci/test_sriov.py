@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from emulator.pci import DISABLED, FLR, Function, Sriov
+from vfio_user_xe.emulator.pci import DISABLED, FLR, Function, Sriov
 
 VF_BARS = {0: 1 << 24, 2: 1 << 26}
 

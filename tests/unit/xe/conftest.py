@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from device_models.xe import battlemage
 from tests.support.xe.bench import Bench, noting_engines
 from tests.support.xe.guc_driver import GucDriver
+from vfio_user_xe.device_models.xe import card as battlemage
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.address_space import TranslationFault
-from device_models.xe.vram import BLOCK_SIZE
-from emulator.interconnect import AccessFault
 from tests.support.xe.rig import Rig
+from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from emulator.card import Card, CardConfig, CardError
 from tests.support.xe.guc_driver import GucDriver
 from tests.support.xe.provisioning import PROVISIONED, configure, disable_vfs, enable_vfs
+from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 
 MIB = 1 << 20
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from device_models.xe.scenarios import DMABUF
-from device_models.xe.scenarios.revocation import hung_task_report
-from device_models.xe.scenarios.world import REVOCATION_WAITS
-from emulator.scenarios.runner import select
+from vfio_user_xe.device_models.xe.scenarios import DMABUF
+from vfio_user_xe.device_models.xe.scenarios.revocation import hung_task_report
+from vfio_user_xe.device_models.xe.scenarios.world import REVOCATION_WAITS
+from vfio_user_xe.emulator.scenarios.runner import select
 
 PAGE = (Path(__file__).parents[3] / "docs" / "dmabuf-scenarios.md").read_text()
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from device_models.xe.ggtt import GGTT_PTES_SIZE, Ggtt, TranslationFault
-from emulator.interconnect import Space
-from emulator.memory import Memory
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import PTES_SIZE
+from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt, TranslationFault
+from vfio_user_xe.emulator.fabric.interconnect import Space
+from vfio_user_xe.emulator.model.memory import Memory
 
 
 @pytest.fixture(scope="module")
 def memory() -> Memory:
-    return Memory(GGTT_PTES_SIZE, "gsm")
+    return Memory(PTES_SIZE, "gsm")
 
 
 @pytest.fixture
 def pf(memory: Memory) -> Ggtt:
-    memory.discard(0, GGTT_PTES_SIZE)
+    memory.discard(0, PTES_SIZE)
     return Ggtt(0, memory.view)
 
 
 @pytest.fixture
 def vf(memory: Memory) -> Ggtt:
-    memory.discard(0, GGTT_PTES_SIZE)
+    memory.discard(0, PTES_SIZE)
     return Ggtt(2, memory.view)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.ggtt import GGTT_PTES_SIZE, VFID_SHIFT, Ggtt
-from device_models.xe.ggtt_sharing import GgttSharing, TrappedGgtt
+from vfio_user_xe.device_models.xe.memory.formats.ggtt import PTES_SIZE, VFID_SHIFT
+from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
+from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing, TrappedGgtt
 
 MIB = 1 << 20
 START, SIZE = 64 * MIB, 4 * MIB
@@ -23,8 +24,7 @@ class Flushed:
 @pytest.fixture
 def gpu() -> Any:
     functions = [
-        SimpleNamespace(vfid=n, ggtt=Ggtt(n, memoryview(bytearray(GGTT_PTES_SIZE))), ggtt_space=Flushed())
-        for n in range(3)
+        SimpleNamespace(vfid=n, ggtt=Ggtt(n, memoryview(bytearray(PTES_SIZE))), ggtt_space=Flushed()) for n in range(3)
     ]
     return SimpleNamespace(functions=functions, pf=functions[0])
 
@@ -121,7 +121,7 @@ class TestTrappedWindow:
         assert entries(gpu, 1)[FIRST] == 0x5003
         assert window.read(8 * FIRST, 8) == 0x5003
 
-    @pytest.mark.parametrize("page", [0, FIRST - 1, LAST + 1, GGTT_PTES_SIZE // 8 - 1])
+    @pytest.mark.parametrize("page", [0, FIRST - 1, LAST + 1, PTES_SIZE // 8 - 1])
     def test_foreign_entries_read_zero_and_are_not_written(self, gpu: Any, window: TrappedGgtt, page: int) -> None:
         entries(gpu, 0)[page] = 0x7003
         window.write(8 * page, 8, 0x5003)

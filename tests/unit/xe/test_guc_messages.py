@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.guc import actions, decode, klv
-from device_models.xe.guc.errors import INVALID_KLV_KEY, MALFORMED_KLV, GucError
 from tests.support.xe.guc_driver import GucDriver
+from vfio_user_xe.device_models.xe.guc import actions, decode, klv
+from vfio_user_xe.device_models.xe.guc.errors import INVALID_KLV_KEY, MALFORMED_KLV, GucError
 
 STATUS = 0xC000
 SUCCESS = 0xF0000000

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.guc import klv
 from tests.support.xe.guc_driver import GucDriver
 from tests.support.xe.provisioning import (
     PROVISIONED,
@@ -19,6 +18,7 @@ from tests.support.xe.provisioning import (
     enable_vfs,
     failure,
 )
+from vfio_user_xe.device_models.xe.guc import klv
 
 MIB = 1 << 20
 SAVE, RESTORE = 0, 1 << 16

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.guc import klv
 from tests.support.wait import eventually
 from tests.support.xe.bench import mock_engine
 from tests.support.xe.guc_driver import GucDriver
@@ -24,6 +23,7 @@ from tests.support.xe.provisioning import (
     failure,
     klvs,
 )
+from vfio_user_xe.device_models.xe.guc import klv
 
 
 @pytest.fixture

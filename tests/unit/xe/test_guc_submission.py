@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.ggtt import TranslationFault
 from tests.support.xe.bench import mock_engine
 from tests.support.xe.guc_driver import GucDriver
+from vfio_user_xe.device_models.xe.memory.ggtt import TranslationFault
 
 LRC = 0x1311119
 

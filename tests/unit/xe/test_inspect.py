@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from device_models.xe import inspect
-from device_models.xe.lmem_cfg import LMEM_CFG, LMEM_EN
-from emulator.control import CommandError, Control
-from emulator.observe.trace import Tracer
 from tests.support.xe.bench import Bench
+from vfio_user_xe.device_models.xe import inspect
+from vfio_user_xe.device_models.xe.soc.lmem_cfg import LMEM_CFG, LMEM_EN
+from vfio_user_xe.emulator.control.dispatch import CommandError, Control
+from vfio_user_xe.emulator.observe.trace import Tracer
 
 MIB = 1 << 20
 ROOT, L3, L2, L1, L0 = (n * MIB for n in range(16, 21))
@@ -84,7 +84,7 @@ def test_every_level_of_a_ppgtt_is_shown(tables: Bench) -> None:
         ("PPGTT", 3, 0, f"table at {L2:#x}"),
         ("PPGTT", 2, 0, f"table at {L1:#x}"),
         ("PPGTT", 1, 0, f"table at {L0:#x}"),
-        ("PPGTT", 0, 1, "page in system memory at 0x5000, read-only"),
+        ("PPGTT", 0, 1, "4 KiB in system memory at 0x5000, read-only"),
     ]
     assert answer["steps"][4]["at"] == f"pf device {L0 + 8:#x}"
     assert answer["target"] == {"space": "system", "address": 0x5234, "owner": ""}

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from device_models.xe.lmtt import Lmtt, LmttFault
-from device_models.xe.vram import BLOCK_SIZE, Vram
+from vfio_user_xe.device_models.xe.memory.formats.lmtt import LmttFault
+from vfio_user_xe.device_models.xe.memory.lmtt import Lmtt
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
 
 DIRECTORY = 0x10000
 TABLE = 0x20000

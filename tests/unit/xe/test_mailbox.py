@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from device_models.xe.guc.mmio import BUSY
 from tests.support.xe.guc_driver import DOORBELL, SCRATCH, GucDriver
+from vfio_user_xe.device_models.xe.guc.mmio import BUSY
 
 
 def test_a_request_is_taken_inside_the_access_and_answered_later(driver: GucDriver) -> None:

@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.guc import klv
-from device_models.xe.guc.pf_service import RUNTIME_REGISTERS
-from device_models.xe.pf_provision import ALL_CONTEXTS, ALL_DOORBELLS, GGTT_BOTTOM, GGTT_TOP, Plan, Wanted
-from emulator.card import CardConfig, CardError
-from emulator.pci.function import FLR, RESET
 from tests.support.xe.bench import Bench
 from tests.support.xe.guc_driver import GucDriver
+from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.device_models.xe.guc.pf_provision import (
+    ALL_CONTEXTS,
+    ALL_DOORBELLS,
+    GGTT_BOTTOM,
+    GGTT_TOP,
+    Plan,
+    Wanted,
+)
+from vfio_user_xe.device_models.xe.guc.pf_service import RUNTIME_REGISTERS
+from vfio_user_xe.emulator.model.card import CardConfig, CardError
+from vfio_user_xe.emulator.pci.function import FLR, RESET
 
 SUCCESS = 0xF0000000
 HOST_SUCCESS = 0x70000000

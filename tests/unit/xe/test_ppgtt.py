@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe import address_space, ppgtt
-from device_models.xe.address_space import Extent, TranslationFault
-from device_models.xe.vram import BLOCK_SIZE
-from emulator.interconnect import AccessFault, Space
 from tests.support.xe.rig import MIB, PageTables, Rig
+from vfio_user_xe.device_models.xe.memory import address_space
+from vfio_user_xe.device_models.xe.memory.address_space import Extent, TranslationFault
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 
 POOL = 40 * MIB
 DM = ppgtt.DEVICE_MEMORY
@@ -263,10 +264,10 @@ def test_every_access_is_counted(rig: Rig, tables: PageTables) -> None:
 
 def test_describe_shows_the_walk(tables: PageTables) -> None:
     tables.map(0x1000, 0x60_0000)
-    steps = tables.space().describe(0x1000)
-    assert [level for level, _ in steps] == [4, 3, 2, 1, 0]
-    assert steps[-1][1] == 0x60_0000 | 3 | DM
-    assert [level for level, _ in tables.space().describe(GIB)] == [4, 3, 2]
+    steps = list(tables.space().describe(0x1000))
+    assert [step.level for step in steps] == [4, 3, 2, 1, 0]
+    assert steps[-1].entry == 0x60_0000 | 3 | DM
+    assert [step.level for step in tables.space().describe(GIB)] == [4, 3, 2]
 
 
 def test_extents_reach_across_tables(tables: PageTables) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from emulator.card import CardError
-from emulator.recording import format as rec
-from emulator.recording import replay
-from emulator.recording.format import Recording
+from vfio_user_xe.emulator.model.card import CardError
+from vfio_user_xe.emulator.recording import format as rec
+from vfio_user_xe.emulator.recording import replay
+from vfio_user_xe.emulator.recording.format import Recording
 
 PROBE = Path(__file__).parent / "fixtures/probe.xz"
 

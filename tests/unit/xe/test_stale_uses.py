@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.address_space import AddressSpaces
-from device_models.xe.vram import BLOCK_SIZE
 from tests.support.xe.rig import PageTables, Rig
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
 
 VA = 0x4000_0000
 FIRST, SECOND = 10, 11

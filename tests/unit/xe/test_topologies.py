@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from emulator.interconnect import Space
-from emulator.pci.function import COMMAND
-from emulator.qemu_arguments import (
+from tests.support.xe.bench import Bench
+from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.provisioning import PROVISIONED, configure, enable_vfs
+from vfio_user_xe.emulator.fabric.interconnect import Space
+from vfio_user_xe.emulator.guest.qemu_arguments import (
     ROOT_BUS,
     CardDescription,
     cards_arguments,
@@ -18,10 +20,8 @@ from emulator.qemu_arguments import (
     machine_arguments,
     needs_iommu,
 )
-from emulator.testing import FakeTransport
-from tests.support.xe.bench import Bench
-from tests.support.xe.guc_driver import GucDriver
-from tests.support.xe.provisioning import PROVISIONED, configure, enable_vfs
+from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 _SRIOV = 0x320
 

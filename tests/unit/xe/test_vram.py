@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from device_models.xe.vram import BLOCK_SIZE, Vram
-from emulator.interconnect import AccessFault, Fabric, Initiator, Space
-from plugins.iov import Iov
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space
+from vfio_user_xe.plugins.iov import Iov
 
 SIZE = 16 * BLOCK_SIZE
 PF: Initiator = SimpleNamespace(name="pf", index=0)

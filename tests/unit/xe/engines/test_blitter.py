@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from device_models.xe import ppgtt
-from device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
 from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, address, mem_copy
 from tests.support.xe.engine_lab import DATA_VA, Job, Lab
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 
 SOURCE, TARGET = 32 * MIB, 40 * MIB
 SIZE = 2 * MIB

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.address_space import AccessFault, TranslationFault
-from device_models.xe.profile import RENDER
 from tests.support.xe.commands import END, NOOP, USER_INTERRUPT, gpr, lri, sdi, srm
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, GGTT_BATCH, PPHWSP, RING, RING_SIZE, SEQNO, WA_BB, Lab
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
+from vfio_user_xe.device_models.xe.profiles.profile import RENDER
 
 GGTT = 1 << 22
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe import ppgtt
-from device_models.xe.engines import compression
 from tests.support.xe.commands import END
 from tests.support.xe.engine_lab import Job, Lab
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.engines import compression
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 
 PLAIN_VA, PACKED_VA, RAW_VA = 0x10_0000_0000, 0x20_0000_0000, 0x30_0000_0000
 PLAIN, PACKED = 32 * MIB, 40 * MIB

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from device_models.xe.engines import commands, disassembler
-from device_models.xe.engines.commands import COMMANDS, Command, find, length_of, name_of
+from vfio_user_xe.device_models.xe.engines import commands, disassembler
+from vfio_user_xe.device_models.xe.engines.commands import COMMANDS, Command, find, length_of, name_of
 
 STREAMS = Path(__file__).parent / "streams"
 

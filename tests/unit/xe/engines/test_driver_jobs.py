@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe import ppgtt
-from device_models.xe.profile import COPY, RENDER
 from tests.support.xe.commands import END
 from tests.support.xe.engine_lab import GGTT_BATCH, PPHWSP, SEQNO, WA_BB, Job, Lab
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
+from vfio_user_xe.device_models.xe.profiles.profile import COPY, RENDER
 
 FIRST_SEQNO = 0xFFFFFF81
 
@@ -146,7 +146,7 @@ def test_a_migration_through_a_window_whose_entries_it_writes_itself(lab: Lab) -
     for n in range(32):
         job.tables.entry(identity + n * 2 * MIB, 1, n * 2 * MIB | 3 | ppgtt.LARGE | ppgtt.DEVICE_MEMORY)
     job.tables.map(window, 0x3000, system=True)
-    leaf = job.tables.space().describe(window)[-2][1] & ppgtt.ADDRESS_MASK
+    leaf = list(job.tables.space().describe(window))[-1].table
     source = 32 * MIB
     pattern = bytes(range(256)) * 256
     lab.vram.memory.view[source : source + 0x1_0000] = pattern

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from device_models.xe.engines import mi_math as alu
-from device_models.xe.profile import COMPUTE, COPY, RENDER
-from emulator.registers import Register
 from tests.support.xe.commands import END, NOOP, conditional_end, gpr, lri, lrm, sdi, semaphore, srm
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, PPHWSP, SEQNO, Job, Lab
+from vfio_user_xe.device_models.xe.engines import mi_math as alu
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, RENDER
+from vfio_user_xe.emulator.model.registers import Register
 
 GGTT = 1 << 22
 ALL = (1 << 64) - 1
@@ -682,8 +682,8 @@ def test_a_flush_invalidates_translations_that_the_same_job_rewrote(lab: Lab, fl
 
 def _leaf_table(job: Job) -> int:
     """Device address of the page table that maps `DATA_VA`."""
-    steps = job.tables.space().describe(DATA_VA)
-    return steps[-2][1] & ((1 << 52) - 0x1000)
+    steps = list(job.tables.space().describe(DATA_VA))
+    return steps[-1].table
 
 
 @pytest.mark.parametrize("engine_class", [RENDER, COMPUTE, COPY])

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from device_models.xe import ppgtt
-from emulator.faults import Faults
-from emulator.interconnect import LedgerEntry
-from emulator.ledger import STALE
-from emulator.options import check_options
-from plugins.fault import Fault
-from plugins.iov import Iov
 from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, mem_copy, sdi
 from tests.support.xe.engine_lab import DATA_VA, Job, Lab
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
+from vfio_user_xe.emulator.fabric.interconnect import LedgerEntry
+from vfio_user_xe.emulator.fabric.ledger import STALE
+from vfio_user_xe.emulator.model.faults import Faults
+from vfio_user_xe.emulator.model.options import check_options
+from vfio_user_xe.plugins.fault import Fault
+from vfio_user_xe.plugins.iov import Iov
 
 BLOCK = 2 * MIB
 SIZE = 32 * MIB

@@ -11,10 +11,6 @@ from typing import Any
 
 import pytest
 
-from device_models.xe.engines import scheduler as scheduler_module
-from device_models.xe.engines.context import Context, TranslationFault
-from device_models.xe.profile import COMPUTE, COPY, RENDER, VIDEO_DECODE
-from emulator.executor import Executor
 from tests.support.wait import eventually
 from tests.support.xe.commands import (
     ARB_CHECK,
@@ -30,6 +26,10 @@ from tests.support.xe.commands import (
 )
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, SEQNO, Job, Lab
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.engines import scheduler as scheduler_module
+from vfio_user_xe.device_models.xe.engines.context import Context, TranslationFault
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, RENDER, VIDEO_DECODE
+from vfio_user_xe.emulator.model.executor import Executor
 
 GGTT = 1 << 22
 ARB_OFF, ARB_ON = 0x0400_0000, 0x0400_0001

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, spread, tile_64
+from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, spread, tile_64
 
 TILINGS = [TILE_X, TILE_4, tile_64(1), tile_64(4), tile_64(16)]
 

@@ -1,0 +1,1 @@
+"""Blocks of a GT: forcewake, MCR, reset, fuses, MOCS, PAT, frequency, the reference clock."""

@@ -1,0 +1,35 @@
+"""The GT's reference clock (`xe_gt_clock.c`) and the time that timestamps count."""
+
+from __future__ import annotations
+
+import time
+
+from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+
+RPM_CONFIG0 = 0xD00
+CTC_MODE = 0xA26C
+"""Drivers of 6.x ask it where the clock comes from: bit 0 clear is the crystal of RPM_CONFIG0."""
+
+REFERENCE_CLOCK = 19_200_000
+"""Hz: crystal code 1 (19.2 MHz) at shift 3, which is what RPM_CONFIG0 says."""
+
+_CRYSTAL_19_2_MHZ = 1 << 3
+_CTC_SHIFT_3 = 3 << 1
+
+
+def ticks() -> int:
+    """Reference clock ticks since an arbitrary start: what RING_TIMESTAMP and GUC time stamps count."""
+    return time.monotonic_ns() * 192 // 10_000
+
+
+class Clock:
+    """The clock configuration of one GT."""
+
+    def __init__(self, gt: Gt, registers: RegisterFile) -> None:
+        registers.add(
+            [
+                gt.register("RPM_CONFIG0", RPM_CONFIG0, reset=_CRYSTAL_19_2_MHZ | _CTC_SHIFT_3, access=RO),
+                gt.register("CTC_MODE", CTC_MODE, access=RO),
+            ]
+        )

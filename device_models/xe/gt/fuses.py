@@ -1,0 +1,69 @@
+"""Fuses: which parts of the chip are present (`xe_gt_topology.c`, `xe_hw_engine.c:read_media_fuses` and its kin).
+
+On Xe2 a set bit is a part that is there. The numbers are those of a card in the Arc Pro B50's class: 16 Xe cores of
+8 EUs; how its fuses read is not published, the driver shows whatever it finds.
+"""
+
+from __future__ import annotations
+
+from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, VIDEO_DECODE, VIDEO_ENHANCE
+from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+
+XE_CORES = 16
+EUS_PER_XE_CORE = 8
+XE_CORES_PER_SLICE = 4
+L3_NODES = 1
+"""Enabled memory nodes. The base of flat CCS counts in units of nodes (`xe_vram.c:get_flat_ccs_offset`)."""
+
+FUSE4 = 0x9114
+MIRROR_FUSE3 = 0x9118
+MIRROR_FUSE1 = 0x911C
+FUSE2 = 0x9120
+MIRROR_L3BANK_ENABLE = 0x9130
+EU_ENABLE = 0x9134
+GEOMETRY_DSS = (0x913C, 0x9150, 0x9154)
+COMPUTE_DSS = (0x9144, 0x9148, 0x914C)
+VEBOX_VDBOX = 0x9140
+
+_PRODUCTION = 1 << 2  # FUSE2: a production part (xe_device.c:detect_preproduction_hw)
+
+
+def _bits(count: int) -> int:
+    return (1 << count) - 1
+
+
+class Fuses:
+    """The fuse registers of one GT."""
+
+    def __init__(self, gt: Gt, registers: RegisterFile) -> None:
+        engines = gt.infos
+        present = {
+            c: sum(1 for info in engines if info.engine_class == c) for c in (COMPUTE, VIDEO_DECODE, VIDEO_ENHANCE)
+        }
+        cores = _bits(XE_CORES) if gt.index == 0 else 0
+
+        def fuse(name: str, offset: int, value: int) -> Register:
+            return gt.register(name, offset, reset=value, access=RO)
+
+        registers.add(
+            [
+                fuse("XEHP_FUSE4", FUSE4, _bits(present[COMPUTE]) << 16),
+                fuse("MIRROR_FUSE3", MIRROR_FUSE3, _bits(L3_NODES) << 16 | 0xF << 4),
+                fuse("MIRROR_FUSE1", MIRROR_FUSE1, 0),
+                fuse("FUSE2", FUSE2, _PRODUCTION),
+                fuse("MIRROR_L3BANK_ENABLE", MIRROR_L3BANK_ENABLE, 0xF),
+                fuse("XELP_EU_ENABLE", EU_ENABLE, _bits(EUS_PER_XE_CORE) if cores else 0),
+                fuse("XELP_GT_GEOMETRY_DSS_ENABLE", GEOMETRY_DSS[0], cores),
+                fuse("XE2_GT_GEOMETRY_DSS_1", GEOMETRY_DSS[1], 0),
+                fuse("XE2_GT_GEOMETRY_DSS_2", GEOMETRY_DSS[2], 0),
+                fuse("XEHP_GT_COMPUTE_DSS_ENABLE", COMPUTE_DSS[0], cores),
+                fuse("XEHPC_GT_COMPUTE_DSS_ENABLE_EXT", COMPUTE_DSS[1], 0),
+                fuse("XE2_GT_COMPUTE_DSS_2", COMPUTE_DSS[2], 0),
+                fuse(
+                    "GT_VEBOX_VDBOX_DISABLE",
+                    VEBOX_VDBOX,
+                    _bits(present[VIDEO_ENHANCE]) << 16 | _bits(present[VIDEO_DECODE]),
+                ),
+            ]
+        )

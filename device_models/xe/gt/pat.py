@@ -1,0 +1,44 @@
+"""PAT: the table of memory attributes that page-table entries index (`xe_pat.c`).
+
+The emulated caches are always coherent, so the entries are only kept: for reads back (debugfs), and for whether they
+let memory be compressed.
+"""
+
+from __future__ import annotations
+
+from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.emulator.model.registers import RegisterFile
+
+ENTRIES = 32
+PAT_ATS = 0x47FC
+PAT_PTA = 0x4820
+_COMPRESSION = 1 << 9
+"""XE2_COMP_EN."""
+
+
+def entry_offset(index: int) -> int:
+    """Offset of entry `index` (0..31): `xe_pat.c:_PAT_INDEX`, with a hole between 7 and 8."""
+    return 0x4800 + 4 * index if index < 8 else 0x4848 + 4 * (index - 8)
+
+
+class Pat:
+    """The PAT of one GT."""
+
+    def __init__(self, gt: Gt, registers: RegisterFile) -> None:
+        self._gt = gt
+        self._registers = registers
+        registers.add(
+            [
+                *(gt.register(f"PAT_INDEX({index})", entry_offset(index)) for index in range(ENTRIES)),
+                gt.register("PAT_ATS", PAT_ATS),
+                gt.register("PAT_PTA", PAT_PTA),
+            ]
+        )
+
+    def entry(self, index: int) -> int:
+        """The entry that the driver programmed at `index`."""
+        return self._registers.peek(self._gt.offset(entry_offset(index)))
+
+    def compresses(self, index: int) -> bool:
+        """Whether memory mapped with entry `index` may be compressed."""
+        return bool(self.entry(index) & _COMPRESSION)

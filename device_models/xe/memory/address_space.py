@@ -1,0 +1,439 @@
+"""Address spaces: what an engine or the GuC sees memory through. Every one belongs to a function.
+
+An `AddressSpace` translates addresses (GGTT or PPGTT), opens windows through the card's fabric, keeps them by page,
+and gives plain reads and writes by address. All of it runs on the card's executor; only `flush` comes from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from array import array
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt, TranslationFault
+from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, LedgerEntry, Window
+
+if TYPE_CHECKING:
+    from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+
+__all__ = [
+    "AccessFault",
+    "AddressSpace",
+    "AddressSpaces",
+    "Extent",
+    "Fault",
+    "FunctionView",
+    "GgttSpace",
+    "Gpu",
+    "Page",
+    "TranslationFault",
+]
+
+Fault = TranslationFault | AccessFault
+"""What any access may raise: an address that does not translate, or one that no path reaches."""
+
+
+class Gpu(Protocol):
+    """What an address space needs of a card."""
+
+    @property
+    def fabric(self) -> Fabric:
+        """Opens windows."""
+        ...
+
+    @property
+    def vram(self) -> Vram:
+        """Holds the page tables."""
+        ...
+
+
+class FunctionView(Protocol):
+    """What an address space needs of a function; `vfio_user_xe.device_models.xe.function.XeFunction` is one."""
+
+    @property
+    def vfid(self) -> int:
+        """0 for the PF."""
+        ...
+
+    @property
+    def pci(self) -> Initiator:
+        """Who makes the accesses."""
+        ...
+
+    @property
+    def ggtt(self) -> Ggtt:
+        """Its own."""
+        ...
+
+    @property
+    def gpu(self) -> Gpu:
+        """Its card."""
+        ...
+
+
+class Extent(NamedTuple):
+    """Where an address leads: `length` contiguous bytes from `address` of `space` on."""
+
+    space: str | None
+    """One of `vfio_user_xe.emulator.fabric.interconnect.Space`; None for a NULL page, which reads zero and drops writes."""
+    address: int
+    length: int
+    kind: str
+    """The ledger's column for it."""
+    compressed: bool = False
+    """Whether the PAT entry of these pages lets the memory behind them be compressed (cards with flat CCS only)."""
+
+
+class Page(NamedTuple):
+    """What is kept of a page: `words[(address - base) >> 2]` is the dword at `address`."""
+
+    words: memoryview
+    """Dwords; only ever of memory that is mapped here."""
+    base: int
+    entry: LedgerEntry
+    window: Window | None
+    """Held so that the fabric can revoke it; None for a NULL page."""
+    mark: int = 0
+    """Of a `GgttSpace`: the page-table entry that it was opened for."""
+
+
+CHUNK_SHIFT = 21
+CHUNK_SIZE = 1 << CHUNK_SHIFT
+"""A window that is kept spans no more than this, and no more than its page-table entry."""
+
+_MOST_PAGES = 1 << 16
+_MOST_REGIONS = 1 << 12
+"""How much a space keeps before it begins anew."""
+
+_ZEROS = memoryview(bytes(CHUNK_SIZE))
+_NOBODY = LedgerEntry("none", "none", "none", "null")
+
+
+class AddressSpace:
+    """Reads, writes and windows by address. Raises `TranslationFault` or `AccessFault` from every access.
+
+    `readable` and `writable` keep pages by page number (address >> 12); hot code looks there first and asks `page`
+    for what is missing. Addresses for these, and for single values, are already cut to what the space has.
+    """
+
+    name = "address space"
+
+    def __init__(self, function: FunctionView) -> None:
+        self.function = function
+        self.readable: dict[int, Page] = {}
+        self.writable: dict[int, Page] = {}
+        self._readable_chunks: dict[int, Page] = {}
+        self._writable_chunks: dict[int, Page] = {}
+        self._regions: dict[tuple[str, int, bool], Window] = {}
+        self._fabric = function.gpu.fabric
+        self._initiator = function.pci
+        AddressSpaces.of(self._fabric).add(self)
+
+    def extent(self, address: int, length: int, write: bool) -> Extent:
+        """Where the first contiguous bytes of `[address, address + length)` are. Raises `TranslationFault`."""
+        raise NotImplementedError
+
+    def extents(self, address: int, length: int, write: bool) -> Iterator[Extent]:
+        """Where `[address, address + length)` is, piece by contiguous piece. Raises `TranslationFault` at a hole."""
+        while length > 0:
+            extent = self.extent(address, length, write)
+            yield extent
+            address += extent.length
+            length -= extent.length
+
+    def leaf(self, address: int, write: bool) -> tuple[int, int]:
+        """(first address, size) of what the page-table entry of `address` maps. Raises `TranslationFault`."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Forget every translation kept."""
+        self.readable.clear()
+        self.writable.clear()
+        self._readable_chunks.clear()
+        self._writable_chunks.clear()
+
+    def invalidated(self) -> None:
+        """The driver took translations back: forget all that is kept."""
+        self.flush()
+
+    def drop_windows(self) -> None:
+        """Some window was revoked: forget all that is kept."""
+        self._regions.clear()
+        self.flush()
+
+    # Bulk access.
+
+    def window(self, address: int, length: int, write: bool) -> Window:
+        """A window on the first contiguous bytes of `[address, address + length)`."""
+        return self.open(self.extent(address, length, write), write)
+
+    def open(self, extent: Extent, write: bool) -> Window:
+        """A window on the first bytes of `extent`."""
+        if extent.space is None:
+            return _null_window(self._initiator, extent.length, write)
+        return self._fabric.window(
+            self._initiator, extent.space, extent.address, extent.length, write=write, kind=extent.kind
+        )
+
+    def locate(self, extent: Extent, write: bool) -> tuple[Window, int]:
+        """A window that holds the first bytes of `extent`, and where in it they are.
+
+        Small pieces of memory that is scattered share windows on the 2 MiB around them: opening one for each would
+        cost more than copying them.
+        """
+        if extent.space is None or extent.length > CHUNK_SIZE // 2:
+            return self.open(extent, write), 0
+        offset = extent.address & CHUNK_SIZE - 1
+        key = (extent.space, extent.address - offset, write)
+        window = self._regions.get(key)
+        if window is None:
+            try:
+                window = self.open(extent._replace(address=key[1], length=CHUNK_SIZE), write)
+            except AccessFault:
+                return self.open(extent, write), 0
+            if len(self._regions) >= _MOST_REGIONS:
+                self._regions.clear()
+            self._regions[key] = window
+        if offset >= window.length or not window.valid:
+            return self.open(extent, write), 0
+        return window, offset
+
+    def spans(self, address: int, length: int, write: bool) -> Iterator[Window]:
+        """Windows that cover `[address, address + length)` in order, as few as contiguity allows."""
+        while length > 0:
+            window = self.window(address, length, write)
+            yield window
+            address += window.length
+            length -= window.length
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`."""
+        parts = [window.read(0, window.length) for window in self.spans(address, length, write=False)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write(self, address: int, data: bytes | memoryview) -> None:
+        """Store `data` at `address`."""
+        rest = memoryview(data).cast("B")
+        for window in self.spans(address, len(rest), write=True):
+            window.write(0, rest[: window.length])
+            rest = rest[window.length :]
+
+    # Single values, little endian. A value that crosses a page is put together from two.
+
+    def read32(self, address: int) -> int:
+        """The dword at `address`."""
+        page = self.page(address, False) if not address & 3 else None
+        if page is None:
+            return int.from_bytes(self.read(address, 4), "little")
+        entry = page.entry
+        entry.reads += 1
+        entry.bytes_read += 4
+        return page.words[(address - page.base) >> 2]
+
+    def read64(self, address: int) -> int:
+        """The qword at `address`."""
+        page = self.page(address, False) if not address & 7 else None
+        if page is None:
+            return int.from_bytes(self.read(address, 8), "little")
+        entry = page.entry
+        entry.reads += 1
+        entry.bytes_read += 8
+        index = (address - page.base) >> 2
+        return page.words[index] | page.words[index + 1] << 32
+
+    def write32(self, address: int, value: int) -> None:
+        """Store a dword at `address`."""
+        page = self.page(address, True) if not address & 3 else None
+        if page is None:
+            self.write(address, (value & 0xFFFFFFFF).to_bytes(4, "little"))
+            return
+        entry = page.entry
+        entry.writes += 1
+        entry.bytes_written += 4
+        page.words[(address - page.base) >> 2] = value & 0xFFFFFFFF
+
+    def write64(self, address: int, value: int) -> None:
+        """Store a qword at `address`."""
+        page = self.page(address, True) if not address & 7 else None
+        if page is None:
+            self.write(address, (value & (1 << 64) - 1).to_bytes(8, "little"))
+            return
+        entry = page.entry
+        entry.writes += 1
+        entry.bytes_written += 8
+        index = (address - page.base) >> 2
+        page.words[index] = value & 0xFFFFFFFF
+        page.words[index + 1] = value >> 32 & 0xFFFFFFFF
+
+    def page(self, address: int, write: bool) -> Page | None:
+        """What is kept of the page of `address`, opened if need be; None when it is reached by messages only."""
+        kept = self.writable if write else self.readable
+        page = kept.get(address >> 12)
+        if page is not None:
+            return page
+        chunks = self._writable_chunks if write else self._readable_chunks
+        page = chunks.get(address >> CHUNK_SHIFT)
+        if page is None:
+            base, size = self.leaf(address, write)
+            if size > CHUNK_SIZE:
+                base, size = address & -CHUNK_SIZE, CHUNK_SIZE
+            page = self._open(base, size, write)
+            if page is None or address - page.base >= page.words.nbytes:
+                page = self._open(address & -0x1000, 0x1000, write)
+            if page is None:
+                return None
+            if page.words.nbytes == CHUNK_SIZE:
+                chunks[address >> CHUNK_SHIFT] = page
+        if len(kept) >= _MOST_PAGES:
+            kept.clear()
+        kept[address >> 12] = page
+        if page.window is not None and not page.window.valid:
+            # Revoked by another thread after it was opened and before it was kept.
+            self.drop_windows()
+            return self.page(address, write)
+        return page
+
+    def _open(self, base: int, size: int, write: bool) -> Page | None:
+        window = self.window(base, size, write)
+        if window.view is None:
+            return None
+        # Only whole pages are kept: what lies beyond them is opened when it is asked for.
+        whole = len(window.view) & -0x1000
+        return Page(window.view[:whole].cast("I"), base, window.entry, window) if whole else None
+
+
+class GgttSpace(AddressSpace):
+    """A function's GGTT. Entries are looked at on every access: it needs no invalidation.
+
+    (A VF's driver changes entries before it has any way to invalidate them: xe_guc_tlb_inval.c:send_tlb_inval_ggtt.)
+    """
+
+    name = "GGTT"
+
+    def extent(self, address: int, length: int, write: bool) -> Extent:
+        ggtt = self.function.ggtt
+        space, target, kind = ggtt.translate(address, write)
+        count = 0x1000 - (address & 0xFFF)
+        page = address >> 12
+        pages = min(ggtt.end - page, (address + length + 0xFFF >> 12) - page)
+        if pages > 1:
+            run = contiguous(ggtt.entries[page : page + pages], 0x1000)
+            count = run * 0x1000 - (address & 0xFFF)
+        return Extent(space, target, min(length, count), kind)
+
+    def leaf(self, address: int, write: bool) -> tuple[int, int]:
+        return address & -0x1000, 0x1000
+
+    def page(self, address: int, write: bool) -> Page | None:
+        entry = self.function.ggtt.entry(address, write)
+        kept = self.writable if write else self.readable
+        page = kept.get(address >> 12)
+        if page is not None and page.mark == entry:
+            return page
+        page = self._open(address & -0x1000, 0x1000, write)
+        if page is not None:
+            page = kept[address >> 12] = page._replace(mark=entry)
+        return page
+
+
+class AddressSpaces:
+    """The address spaces of one card, to flush what they keep."""
+
+    _by_fabric: weakref.WeakKeyDictionary[Fabric, AddressSpaces] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._spaces: weakref.WeakSet[AddressSpace] = weakref.WeakSet()
+        self._ppgtts: weakref.WeakValueDictionary[tuple[int, int, int], PpgttSpace] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def of(cls, fabric: Fabric) -> AddressSpaces:
+        """Those that open windows through `fabric`; they forget their windows when any is revoked."""
+        found = cls._by_fabric.get(fabric)
+        if found is None:
+            found = cls._by_fabric[fabric] = cls()
+            fabric.on_revoke.append(found.drop_windows)
+        return found
+
+    def add(self, space: AddressSpace) -> None:
+        """Flush `space` too, as long as it lives."""
+        with self._lock:
+            self._spaces.add(space)
+
+    def ppgtt(self, function: FunctionView, root: int, asid: int) -> PpgttSpace:
+        """The PPGTT of `function` with that root descriptor and ASID, shared by all contexts that use it."""
+        from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+
+        key = (function.vfid, asid, root)
+        space = self._ppgtts.get(key)
+        if space is None or space.function is not function:
+            space = self._ppgtts[key] = PpgttSpace(function, root, asid)
+        return space
+
+    def drop_windows(self) -> None:
+        """Forget every translation and window of every space. From any thread."""
+        for space in self.spaces():
+            space.drop_windows()
+
+    def invalidate(self, vfid: int, asid: int | None = None) -> None:
+        """Forget the translations of a function: of one of its PPGTTs, or (`asid` None) of all it has."""
+        for space in self.spaces():
+            if space.function.vfid == vfid and (asid is None or getattr(space, "asid", None) == asid):
+                space.flush() if asid is None else space.invalidated()
+
+    def forget(self, vfid: int) -> None:
+        """A function was reset: what it translated is gone, and an address space it makes anew shares nothing with those."""
+        for space in self.spaces():
+            if space.function.vfid == vfid:
+                space.flush()
+        for key in [key for key in self._ppgtts if key[0] == vfid]:
+            self._ppgtts.pop(key, None)
+
+    def spaces(self) -> list[AddressSpace]:
+        """Those that somebody holds."""
+        with self._lock:
+            return list(self._spaces)
+
+
+def contiguous(entries: memoryview, step: int) -> int:
+    """How many of `entries` from the first on map memory that is contiguous, with the same attributes.
+
+    `step` is how far apart the addresses of contiguous entries are; attributes are the bits that no step touches.
+    """
+    return next(runs(entries, step))[1]
+
+
+def runs(entries: memoryview, step: int) -> Iterator[tuple[int, int]]:
+    """(index of the first, how many) of the stretches of `entries` that are contiguous, one after the other."""
+    count = len(entries)
+    first = entries[0]
+    ones, ramp = _progression(count)
+    if int.from_bytes(entries, "little") == first * ones + step * ramp:
+        yield 0, count
+        return
+    start, expected = 0, first + step
+    for index, entry in enumerate(entries.tolist()):
+        if index and entry != expected:
+            yield start, index - start
+            start = index
+        expected = entry + step
+    yield start, count - start
+
+
+@lru_cache(maxsize=64)
+def _progression(count: int) -> tuple[int, int]:
+    """Entries 1, 1, 1 ... and 0, 1, 2 ... as one big number each: to look at a whole page table in one comparison."""
+    ones = int.from_bytes(array("Q", [1] * count).tobytes(), "little")
+    return ones, int.from_bytes(array("Q", range(count)).tobytes(), "little")
+
+
+def _null_window(initiator: Initiator, length: int, write: bool) -> Window:
+    length = min(length, CHUNK_SIZE)
+    view = memoryview(bytearray(length)) if write else _ZEROS[:length]
+    window = Window(0, length, view, "none", _NOBODY)
+    window.initiator, window.space = initiator, "null"
+    return window

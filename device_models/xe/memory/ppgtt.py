@@ -1,0 +1,259 @@
+"""Per-process GTT: an address space of a function that page tables in its VRAM describe (`xe_pt.c`, `xe_vm.c`).
+
+`formats/ppgtt.py` has the format. Page tables are always in VRAM, as the function addresses it (a DPA of the PF, a GDPA of
+a VF); what leaves map is VRAM or system memory.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Extent, FunctionView, contiguous, runs
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt as fmt
+from vfio_user_xe.device_models.xe.memory.formats.ppgtt import (
+    DEVICE_MEMORY,
+    LARGE,
+    NULL,
+    PRESENT,
+    SHIFTS,
+    VA_BITS,
+    VA_MASK,
+    WRITABLE,
+)
+from vfio_user_xe.device_models.xe.memory.ggtt import TranslationFault
+from vfio_user_xe.device_models.xe.memory.stale import ForeignUses
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
+from vfio_user_xe.emulator.fabric.ledger import KERNEL
+
+VRAM_KIND = "vram"
+SYSTEM_KIND = "system"
+NULL_KIND = "null"
+
+_LONGEST = 16 << 20
+"""Pieces are put together up to about this size."""
+
+Table = tuple[memoryview, int]
+"""Entries of a last table, and how many bits of address each maps."""
+
+
+class PpgttSpace(AddressSpace):
+    """The address space of `function` whose level 4 table is at `root`, known to the TLB as `asid`."""
+
+    def __init__(self, function: FunctionView, root: int, asid: int) -> None:
+        """`root` is the root descriptor of a context image (PDP0): only its address bits count."""
+        super().__init__(function)
+        self._vram = function.gpu.vram
+        self.root = fmt.table_of(root)
+        self.asid = asid
+        self.name = f"PPGTT {self.root:#x}"
+        self._tables: dict[int, Table] = {}
+        """Level 0 tables by address >> 21: what a page walk mostly needs."""
+        self._directories: dict[int, memoryview] = {}
+        """Level 1 tables by address >> 30."""
+        # A space that the last context gave up is gone at once, not when a cycle of references is found.
+        leaves = weakref.WeakMethod(self._vram_leaves)
+        self._uses = (
+            ForeignUses(function.gpu.vram, lambda: found() if (found := leaves()) is not None else ())
+            if not function.vfid and asid
+            else None
+        )
+
+    def flush(self) -> None:
+        """Forget every translation kept."""
+        self._tables.clear()
+        self._directories.clear()
+        super().flush()
+
+    def invalidated(self) -> None:
+        self.flush()
+        if self._uses is not None:
+            self._uses.invalidated()
+
+    def open(self, extent: Extent, write: bool) -> Window:
+        """A window on the first bytes of `extent`, accounted with what the ledger distinguishes.
+
+        A VM without an ASID is the driver's own (`xe_vm.c:xe_vm_create`): it clears and moves memory with it.
+        """
+        if not self.asid:
+            extent = extent._replace(kind=KERNEL + extent.kind)
+        elif self._uses is not None and extent.space == Space.DEVICE:
+            extent = self._uses.marked(extent)
+        return super().open(extent, write)
+
+    def extent(self, address: int, length: int, write: bool) -> Extent:
+        address &= VA_MASK
+        table, index, shift, entry, _ = self._walk(address, write)
+        size = 1 << shift
+        low = address & (size - 1)
+        count = size - low
+        if length > count:
+            last = min(len(table), index + (low + length + size - 1 >> shift))
+            entries = table[index:last]
+            run = contiguous(entries, size) if not entry & NULL else _nulls(entries)
+            count = (run << shift) - low
+        count = min(count, length)
+        if entry & NULL:
+            return Extent(None, 0, min(count, 1 << 21), NULL_KIND)
+        target = fmt.target(entry, shift) | low
+        return self._extent(entry, shift, target, count)
+
+    def _extent(self, entry: int, shift: int, target: int, count: int) -> Extent:
+        if not entry & DEVICE_MEMORY:
+            return Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
+        compressed = self._vram.flat_ccs is not None and self._vram.compressing(fmt.pat_index(entry, shift))
+        return Extent(Space.DEVICE, target, count, VRAM_KIND, compressed)
+
+    def extents(self, address: int, length: int, write: bool) -> Iterator[Extent]:
+        """As of `AddressSpace`, but each page table is looked at once, and pieces may reach across tables."""
+        pieces = self._pieces(address & VA_MASK, length, write)
+        held = None
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration:
+                break
+            except TranslationFault:
+                if held is not None:
+                    yield held
+                raise
+            if held is not None:
+                if (
+                    piece.address == held.address + held.length
+                    and piece.space == held.space
+                    and piece.compressed == held.compressed
+                    and piece.space is not None
+                    and held.length < _LONGEST
+                ):
+                    held = held._replace(length=held.length + piece.length)
+                    continue
+                yield held
+            held = piece
+        if held is not None:
+            yield held
+
+    def _pieces(self, address: int, length: int, write: bool) -> Iterator[Extent]:
+        """The contiguous pieces within each page table."""
+        needed = PRESENT | (WRITABLE if write else 0)
+        while length > 0:
+            table, index, shift, _, _ = self._walk(address, write)
+            size = 1 << shift
+            low = address & (size - 1)
+            last = min(len(table), index + (low + length + size - 1 >> shift))
+            entries = table[index:last]
+            for start, number in runs(entries, size):
+                entry = entries[start]
+                if shift >= SHIFTS[1] and entry & PRESENT and not entry & LARGE:
+                    # A table of smaller pages: to be walked.
+                    break
+                if entry & needed != needed or entry & NULL:
+                    # It faults with all that is to be said, or is a page of zeros.
+                    extent = self.extent(address, length, write)
+                else:
+                    target = fmt.target(entry, shift) | low
+                    count = min((number << shift) - low, length)
+                    extent = self._extent(entry, shift, target, count)
+                yield extent
+                address += extent.length
+                length -= extent.length
+                low = 0
+                if extent.space is None:
+                    break
+
+    def leaf(self, address: int, write: bool) -> tuple[int, int]:
+        address &= VA_MASK
+        _, _, shift, _, _ = self._walk(address, write)
+        return address & -(1 << shift), 1 << shift
+
+    def leaves(self, start: int = 0, end: int = 1 << VA_BITS) -> Iterator[fmt.Leaf]:
+        """What the page tables map in `[start, end)`, in order; tables that cannot be reached map nothing."""
+        return fmt.leaves(self._table_or_none, self.root, start, end)
+
+    def _vram_leaves(self) -> Iterator[tuple[int, int]]:
+        for _, entry, shift in self.leaves():
+            if entry & DEVICE_MEMORY and not entry & NULL:
+                yield fmt.target(entry, shift), 1 << shift
+
+    def describe(self, address: int) -> Iterator[fmt.Step]:
+        """Every step of the walk of `address`, for `inspect` and reports.
+
+        Raises:
+            TranslationFault: a table is outside of VRAM; the steps before were given.
+        """
+        address &= VA_MASK
+        return fmt.walk(lambda table, level: self._entries(table, address, level, False), self.root, address)
+
+    def _walk(self, address: int, write: bool) -> tuple[memoryview, int, int, int, int]:
+        """(table, index, shift, entry, level) of the leaf of `address`. Raises `TranslationFault`."""
+        kept = self._tables.get(address >> 21)
+        if kept is None:
+            kept = self._walk_tables(address, write)
+            if len(kept[0]) == 512 and kept[1] != SHIFTS[0]:
+                # A leaf of 2 MiB or 1 GiB: its table is kept, if at all, as a directory.
+                view, shift = kept
+                level = SHIFTS.index(shift)
+                return self._leaf(view, address >> shift & 0x1FF, shift, address, level, write)
+        view, shift = kept
+        return self._leaf(view, (address & 0x1FFFFF) >> shift, shift, address, 0, write)
+
+    def _walk_tables(self, address: int, write: bool) -> Table:
+        """The table with the leaf of `address`, from the root or the level 1 table that is kept. Raises `TranslationFault`."""
+        directory = self._directories.get(address >> 30)
+
+        def read(table: int, level: int) -> memoryview:
+            if level == 1 and directory is not None:
+                return directory
+            return self._entries(table, address, level, write)
+
+        root, level = (self.root, fmt.ROOT_LEVEL) if directory is None else (0, 1)
+        for step in fmt.walk(read, root, address, level):
+            if step.level == 1:
+                self._directories[address >> 30] = step.entries
+            if step.level and not step.entry & PRESENT:
+                raise self._fault(address, step.level, step.entry, write, "not present")
+        if not step.level:
+            self._tables[address >> 21] = step.entries, step.shift
+        return step.entries, step.shift
+
+    def _leaf(
+        self, view: memoryview, index: int, shift: int, address: int, level: int, write: bool
+    ) -> tuple[memoryview, int, int, int, int]:
+        entry = view[index]
+        if not entry & PRESENT:
+            raise self._fault(address, level, entry, write, "not present")
+        if write and not entry & WRITABLE:
+            raise self._fault(address, level, entry, write, "read-only")
+        return view, index, shift, entry, level
+
+    def _entries(self, table: int, address: int, level: int, write: bool) -> memoryview:
+        """The 512 entries of the table at device address `table`."""
+        try:
+            found = self.function.gpu.vram.resolve(self._initiator, table, 0x1000, False)
+        except AccessFault as fault:
+            raise self._fault(address, level, table, write, f"page table at {table:#x}: {fault.reason}") from fault
+        if found is None or len(found[1]) < 0x1000:
+            raise self._fault(address, level, table, write, f"page table at {table:#x} is outside of VRAM")
+        return found[1].cast("Q")
+
+    def _table_or_none(self, table: int, level: int) -> memoryview | None:
+        try:
+            return self._entries(table, 0, level, False)
+        except TranslationFault:
+            return None
+
+    def _fault(self, address: int, level: int, entry: int, write: bool, reason: str) -> TranslationFault:
+        return TranslationFault(
+            self.function.ggtt.name,
+            self.name,
+            address,
+            level=level,
+            entry=entry,
+            write=write,
+            reason=reason,
+            asid=self.asid,
+        )
+
+
+def _nulls(entries: memoryview) -> int:
+    """How many NULL entries there are from the first on: their address bits mean nothing."""
+    return next((index for index, entry in enumerate(entries) if not entry & NULL), len(entries))

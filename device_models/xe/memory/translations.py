@@ -1,0 +1,68 @@
+"""What PPGTTs map, as ranges: contiguous on both sides, with entries that are the same but for their address.
+
+A range is {"va", "size", "pages" (size of a page), "kind", "address", "writable", "entry" (the first one)}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from vfio_user_xe.device_models.xe.function import Gpu
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
+from vfio_user_xe.device_models.xe.memory.formats.ppgtt import DEVICE_MEMORY, NULL, WRITABLE, Leaf, target
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+
+_SIZES = {12: "4K", 16: "64K", 21: "2M", 30: "1G"}
+
+
+def ppgtt_command(gpu: Gpu) -> Callable[..., list[dict[str, Any]]]:
+    """The control socket's `ppgtt` for this card."""
+
+    def ppgtt(
+        function: str | None = None, asid: int | None = None, start: int = 0, end: int = 1 << 48
+    ) -> list[dict[str, Any]]:
+        """PPGTTs that contexts use now, and what they map in [start, end); the kernel's own has ASID 0."""
+        found = []
+        for space in AddressSpaces.of(gpu.fabric).spaces():
+            if not isinstance(space, PpgttSpace):
+                continue
+            name = space.function.pci.name
+            if function in (None, name) and asid in (None, space.asid):
+                ranges = list(_merged(space.leaves(start, end)))
+                found.append({"function": name, "asid": space.asid, "root": space.root, "ranges": ranges})
+        return sorted(found, key=lambda entry: (str(entry["function"]), entry["asid"], entry["root"]))
+
+    return ppgtt
+
+
+def _merged(leaves: Iterator[Leaf]) -> Iterator[dict[str, Any]]:
+    current: dict[str, Any] | None = None
+    attributes = 0
+    for address, entry, shift in leaves:
+        place = target(entry, shift)
+        flags = entry ^ place
+        if (
+            current is not None
+            and flags == attributes
+            and _SIZES[shift] == current["pages"]
+            and current["va"] + current["size"] == address
+            and (current["address"] + current["size"] == place or entry & NULL)
+        ):
+            current["size"] += 1 << shift
+            continue
+        if current is not None:
+            yield current
+        kind = "null" if entry & NULL else "vram" if entry & DEVICE_MEMORY else "system"
+        attributes = flags
+        current = {
+            "va": address,
+            "size": 1 << shift,
+            "pages": _SIZES[shift],
+            "kind": kind,
+            "address": place,
+            "writable": bool(entry & WRITABLE),
+            "entry": entry,
+        }
+    if current is not None:
+        yield current

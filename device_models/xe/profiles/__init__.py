@@ -1,0 +1,1 @@
+"""What differs between cards and IP versions, as data."""

@@ -1,0 +1,1 @@
+"""Blocks of the device outside of its GTs: PCODE, telemetry, interrupts, identity."""

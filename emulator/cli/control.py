@@ -1,0 +1,181 @@
+"""`vfio-user-xe status, ledger, inspect, ...`: what a running card answers on its control socket."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
+
+SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the served card's sockets.")]
+Json = Annotated[bool, typer.Option("--json", help="The answer as JSON.")]
+
+
+@contextmanager
+def connected(folder: Path) -> Iterator[ControlClient]:
+    """The card served in `folder`; its refusals end the program with a message."""
+    try:
+        with ControlClient(folder / "control.sock") as client:
+            yield client
+    except CommandError as exc:
+        print(f"vfio-user-xe: {exc}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except OSError as exc:
+        print(f"vfio-user-xe: {exc}: is a card served in {folder}?", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def show(value: Any, as_json: bool, columns: list[str] | None = None, title: str = "") -> None:
+    """Print an answer: as a table when it is a list of records, else as JSON."""
+    if as_json or not isinstance(value, list):
+        print(json.dumps(value, indent=2))
+        return
+    if not value:
+        print(f"no {title}" if title else "nothing")
+        return
+    names = columns or list(value[0])
+    table = Table(*names, title=title or None)
+    for record in value:
+        table.add_row(*(f"{record[name]:,}" if isinstance(record[name], int) else str(record[name]) for name in names))
+    # As wide as it takes where nobody looks at a screen: a wrapped table cannot be searched.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def status(socket_dir: SocketDir) -> None:
+    """The card: functions, clients, VFs, what became of the VF BARs."""
+    with connected(socket_dir) as client:
+        show(client.call("status"), as_json=True)
+
+
+LEDGER_COLUMNS = [
+    "initiator", "owner", "interconnect", "kind", "reads", "bytes_read", "writes", "bytes_written", "spans", "first", "last",
+]  # fmt: skip
+
+
+def ledger(
+    socket_dir: SocketDir,
+    as_json: Json = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Set all counters to zero afterwards.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Also who owned which device memory when, and resets.")
+    ] = False,
+    page: Annotated[
+        str | None, typer.Option("--page", metavar="DPA", help="The history of the page at this device address.")
+    ] = None,
+) -> None:
+    """Who reached whose memory, by which interconnect, how often, and what that means (docs/ledger.md)."""
+    with connected(socket_dir) as client:
+        verdicts = client.call("verdicts")
+        owners = client.call("ownership", address=page) if history or page is not None else None
+        entries = client.call("ledger", clear=clear)
+    if as_json:
+        answer = {"entries": entries, **verdicts, **({"ownership": owners} if owners is not None else {})}
+        print(json.dumps(answer, indent=2))
+        return
+    for entry in entries:
+        times = [f"{entry[name]:.3f} s" if entry["spans"] else "-" for name in ("first", "last")]
+        entry["first"], entry["last"] = times
+    show(entries, False, LEDGER_COLUMNS, "accesses")
+    print("\n".join(verdict_lines(verdicts)))
+    if owners is not None:
+        print("\n".join(history_lines(owners) or ["no memory changed its owner, no function was reset"]))
+
+
+def verdict_lines(verdicts: dict[str, Any]) -> list[str]:
+    """What the command `verdicts` tells, in words."""
+    lines = [
+        f"{path['initiator']} reached {path['owner']}'s memory: {path['path']} ({_counts(path)})"
+        for path in verdicts["paths"]
+    ]
+    lines += [
+        f"STALE: {stale['initiator']} to {stale['owner']} over {stale['interconnect']} ({stale['kind']}),"
+        f" {stale['reads']} reads and {stale['writes']} writes: {stale['reason']}"
+        for stale in verdicts["stale"]
+    ]
+    lines += [f"FOREIGN: {path['initiator']} reached {path['owner']}'s memory" for path in verdicts["foreign"]]
+    return lines or ["no function reached another's memory"]
+
+
+def _counts(path: dict[str, Any]) -> str:
+    words = {"zero-copy": "accesses by device address", "legacy": "as a PCI device"}
+    others = {name: f"over {name}" for name in path if name not in (*words, "initiator", "owner", "path")}
+    return ", ".join(f"{path[name]} {text}" for name, text in {**words, **others}.items())
+
+
+def history_lines(owners: dict[str, Any]) -> list[str]:
+    """What the command `ownership` tells, in the order of time."""
+    events = [
+        (c["time"], f"[{c['address']:#x}, {c['address'] + c['length']:#x}) went from {c['old']} to {c['new']}")
+        for c in owners["changes"]
+    ]
+    for reset in owners["resets"]:
+        ended = "lasts" if reset["ended"] is None else f"took {1e3 * (reset['ended'] - reset['began']):.1f} ms"
+        used = sum(access["reads"] + access["writes"] for access in reset["accesses"])
+        events.append((reset["began"], f"reset of {reset['owner']} {ended}; accesses of others meanwhile: {used}"))
+    return [f"{time:12.6f} s  {text}" for time, text in sorted(events)]
+
+
+def inspect(
+    socket_dir: SocketDir,
+    name: Annotated[str, typer.Argument(help="Register name or pattern, such as 'GDRST' or 'FORCEWAKE*'.")] = "*",
+    function: Annotated[str | None, typer.Option(metavar="NAME", help="Of this function only: pf, vf1, ...")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Call the methods of computed registers, as a read would.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Registers by name: values and fields."""
+    with connected(socket_dir) as client:
+        records = client.call("registers", function=function, name=name, live=live)
+        if not as_json:
+            for record in records:
+                record["offset"] = f"{record['offset']:#x}"
+                record["value"] = "-" if record["value"] is None else f"{record['value']:#010x}"
+                record["fields"] = " ".join(f"{key}={value}" for key, value in record["fields"].items())
+        show(records, as_json, ["function", "name", "offset", "value", "fields"])
+
+
+def unmodelled(socket_dir: SocketDir, function: Annotated[str | None, typer.Option(metavar="NAME")] = None) -> None:
+    """Registers that nobody declared and a guest used all the same."""
+    with connected(socket_dir) as client:
+        print(client.call("unmodelled", function=function, format="text"))
+
+
+def control(
+    socket_dir: SocketDir,
+    command: Annotated[str, typer.Argument(help="Command of the control socket; 'help' lists them.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, the value as JSON or text.")] = None,
+) -> None:
+    """Any command of the control socket."""
+    given: dict[str, Any] = {}
+    for argument in arguments or []:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            print(f"vfio-user-xe: {argument}: want KEY=VALUE", file=sys.stderr)
+            raise typer.Exit(2)
+        try:
+            given[key] = int(text, 0) if text[:1].isdigit() else json.loads(text)
+        except ValueError:
+            given[key] = text
+    with connected(socket_dir) as client:
+        show(client.call(command, **given), as_json=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command(epilog="Example: vfio-user-xe status --socket-dir /tmp/card")(status)
+    app.command(epilog="Example: vfio-user-xe ledger --socket-dir /tmp/card --clear")(ledger)
+    app.command(epilog="Example: vfio-user-xe inspect --socket-dir /tmp/card 'VF_SW_FLAG*' --function vf1")(inspect)
+    app.command(epilog="Example: vfio-user-xe unmodelled --socket-dir /tmp/card")(unmodelled)
+    app.command(
+        epilog="Example: vfio-user-xe control --socket-dir /tmp/card read function=pf space=device address=0 length=16"
+    )(control)

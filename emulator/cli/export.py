@@ -1,0 +1,82 @@
+"""`vfio-user-xe export`: memory of a function of a served card, for another program of the host."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from vfio_user_xe.emulator.model.options import parse_size
+from vfio_user_xe.emulator.vfio_user.export import Exporter, ExportError, whole_pages
+
+SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the served card's sockets.")]
+
+
+def export(
+    socket_dir: SocketDir,
+    function: Annotated[str, typer.Option(metavar="NAME", help="Whose memory: pf, vf1, ...")],
+    offset: Annotated[
+        str, typer.Option(metavar="SIZE", help="Where it begins: a device address of the function.")
+    ] = "0",
+    length: Annotated[
+        str, typer.Option(metavar="SIZE", help="How much of it.", show_default="as far as it is in one piece")
+    ] = "0",
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The socket to make.", show_default="DIR/export-NAME.sock"),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End with the first program that had it.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="A memfd that cannot be written to.")] = False,
+    memfd: Annotated[bool, typer.Option("--memfd", help="No dma-buf, even where the host can make one.")] = False,
+) -> None:
+    """Hand the descriptor of a function's memory to every program that connects to a UNIX socket.
+
+    Prints one JSON line with the socket and what is handed out, then serves until the card takes the memory back (exit
+    code 1), SIGTERM or Ctrl-C. docs/export.md tells what programs get.
+    """
+    try:
+        begin = whole_pages(_size(offset, "--offset"), "--offset")
+        count = whole_pages(_size(length, "--length"), "--length")
+    except ExportError as error:
+        _fail(str(error), 2)
+    path = to or socket_dir / f"export-{function}.sock"
+    try:
+        exporter = Exporter(socket_dir, function, begin, count, read_only=read_only, dma_buf=not memfd)
+    except ExportError as error:
+        _fail(str(error), 1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: exporter.stop())
+    try:
+        exporter.listen(path)
+
+        def ready() -> None:
+            print(json.dumps({"ready": True, "socket": str(path), **exporter.description}), flush=True)
+
+        reason = exporter.serve(once, ready)
+    except ExportError as error:
+        _fail(str(error), 1)
+    finally:
+        exporter.close()
+    if reason is not None:
+        _fail(f"the memory was taken back: {reason}", 1)
+
+
+def _size(text: str, what: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ExportError(f"{what}: {error}") from None
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"vfio-user-xe: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command(epilog="Example: vfio-user-xe export --socket-dir /tmp/card --function vf1 --length 8MiB")(export)

@@ -1,0 +1,173 @@
+"""`vfio-user-xe igt ...`: run the user's own build of IGT in a guest, judge what it says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import trio
+import typer
+
+from vfio_user_xe.emulator.guest import environment as environments
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.served import ServedCardError
+from vfio_user_xe.emulator.results.junit import junit
+from vfio_user_xe.emulator.suites.igt.expectations import Expectations
+from vfio_user_xe.emulator.suites.igt.package import IgtBuild
+from vfio_user_xe.emulator.suites.igt.report import read_results, report_of, summary, table
+from vfio_user_xe.emulator.suites.igt.results import subtest_name
+from vfio_user_xe.emulator.suites.igt.runner import IgtRun, plan, run_igt
+from vfio_user_xe.emulator.suites.igt.suite import Suite, SuiteError
+
+# In a checkout of the project; who installed it names files of their own.
+_FILES = Path(__file__).resolve().parents[2] / "tests" / "igt"
+
+app = typer.Typer(
+    help="IGT, the tests of the kernel's graphics drivers, on an emulated card.",
+    epilog="Exit codes: 0 everything is as expected, 1 something is not explained, 2 it could not be run.",
+    no_args_is_help=True,
+)
+
+Igt = Annotated[
+    Path, typer.Option("--igt", metavar="DIR", help="Your build of IGT: installed, or its build directory.")
+]
+SuiteFile = Annotated[Path, typer.Option("--suite", metavar="FILE", help="Groups and guest (TOML).")]
+ExpectationFile = Annotated[Path, typer.Option("--expect", metavar="FILE", help="Expectations (TOML).")]
+Groups = Annotated[list[str] | None, typer.Option("--group", metavar="NAME", help="Only this group; repeatable.")]
+Tests = Annotated[
+    list[str] | None,
+    typer.Option("--test", metavar="GLOB", help="Only these, such as xe_vm or 'xe_vm@bind-*'; repeatable."),
+]
+PerTest = Annotated[
+    int, typer.Option("--per-test", metavar="N", min=0, help="At most N subtests of a test, evenly spread (0: all).")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for results and logs.")]
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"vfio-user-xe: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+@app.command(epilog="Example: vfio-user-xe igt run --igt ~/igt/install --group first --junit igt.xml")
+def run(
+    igt: Igt,
+    groups: Groups = None,
+    tests: Tests = None,
+    output: Output = Path("igt-results"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the results in the output folder, run the rest.")
+    ] = False,
+    per_test: PerTest = 0,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=1, help="For each subtest, instead of the suite's limits.")
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option(metavar="FUNCTION", help="pf or vf1, vf2, ..., instead of the groups'.")
+    ] = None,
+    suite: SuiteFile = _FILES / "suite.toml",
+    expect: ExpectationFile = _FILES / "expectations.toml",
+    card: Annotated[Path | None, typer.Option("--card", metavar="FILE", help="Card file.")] = None,
+    vfs: Annotated[int | None, typer.Option(metavar="N", help="Number of VFs of the card.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the device model; repeatable.")
+    ] = None,
+    kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
+    modules_dir: Annotated[
+        Path | None, typer.Option("--modules", metavar="DIR", help="Its modules (what modules_install made).")
+    ] = None,
+    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
+    accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
+) -> None:
+    """Boot a guest with a card and run IGT subtests in it, each in a process of its own."""
+    arguments = [*(["--card", str(card)] if card else []), *(["--vfs", str(vfs)] if vfs is not None else [])]
+    arguments += [word for setting in settings or [] for word in ("--set", setting)]
+    expectations = Expectations()
+    wanted = (tuple(groups or ()), tuple(tests or ()))
+    try:
+        expectations = Expectations.load(expect)
+        work = IgtRun(
+            igt=igt,
+            suite=Suite.load(suite),
+            expectations=expectations,
+            output=output,
+            groups=wanted[0],
+            tests=wanted[1],
+            on=_function(on),
+            timeout=timeout,
+            per_test=per_test,
+            resume=resume,
+            card=tuple(arguments),
+            kernel=(kernel, modules_dir) if kernel is not None else None,
+            accelerator=accelerator,
+            append=append,
+        )
+        trio.run(run_igt, work, lambda text: print(text, flush=True))
+    except (GuestError, ServedCardError) as exc:
+        _results(output, expectations, junit_file)
+        _fail(str(exc))
+    except (KeyboardInterrupt, BaseExceptionGroup) as exc:
+        if isinstance(exc, BaseExceptionGroup) and exc.subgroup(KeyboardInterrupt) is None:
+            raise
+        _results(output, expectations, junit_file)
+        _fail("interrupted; go on with --resume")
+    raise typer.Exit(_results(output, expectations, junit_file))
+
+
+@app.command("list", epilog="Example: vfio-user-xe igt list --igt ~/igt/install --group first")
+def list_subtests(
+    igt: Igt,
+    groups: Groups = None,
+    tests: Tests = None,
+    per_test: PerTest = 0,
+    suite: SuiteFile = _FILES / "suite.toml",
+    expect: ExpectationFile = _FILES / "expectations.toml",
+) -> None:
+    """List the subtests that would be run, by group, and what is expected of those that need not pass."""
+    try:
+        expectations = Expectations.load(expect)
+        build = IgtBuild(igt, environments.locate())
+        work = IgtRun(
+            igt, Suite.load(suite), expectations, Path(), tuple(groups or ()), tuple(tests or ()), per_test=per_test
+        )
+        for item in plan(work, build.programs, build.subtests):
+            print(f"{item.group.name} on {item.group.on}: {len(item.subtests)} subtests")
+            for pair in item.subtests:
+                entry = expectations.find(subtest_name(*pair), item.group.on)
+                expected = f"  ({'/'.join(entry.results)}, {entry.cause}: {entry.reason})" if entry else ""
+                print(f"  {subtest_name(*pair)}{expected}")
+    except GuestError as exc:
+        _fail(str(exc))
+
+
+@app.command("report", epilog="Example: vfio-user-xe igt report --output igt-results --junit igt.xml")
+def report(
+    output: Output = Path("igt-results"),
+    expect: ExpectationFile = _FILES / "expectations.toml",
+    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
+) -> None:
+    """Judge the results of an earlier run again, as the expectations are now."""
+    try:
+        raise typer.Exit(_results(output, Expectations.load(expect), junit_file))
+    except GuestError as exc:
+        _fail(str(exc))
+
+
+def _function(name: str | None) -> str | None:
+    if name is not None and name != "pf" and not (name.startswith("vf") and name[2:].isdigit() and int(name[2:]) > 0):
+        raise SuiteError(f'--on {name}: is not a function; allowed is "pf" or "vf1", "vf2", ...')
+    return name
+
+
+def _results(output: Path, expectations: Expectations, junit_file: Path | None) -> int:
+    """Print and write the results in `output`; returns the exit code they deserve."""
+    seen = read_results(output / "results.jsonl")
+    judged = report_of(seen, expectations)
+    if seen:
+        print(f"\n{table(judged)}\n")
+    print(summary(seen, judged, expectations))
+    if junit_file is not None:
+        junit_file.write_text(junit(judged), "utf-8")
+    return int(not seen or judged.failed)

@@ -1,0 +1,144 @@
+"""`vfio-user-xe top, walk, vram-map, perfetto`: looking at a card, and at what it traced."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from vfio_user_xe.emulator.cli.control import Json, SocketDir, connected, show
+from vfio_user_xe.emulator.observe.memory_map import MemoryMap
+from vfio_user_xe.emulator.observe.perfetto import TraceRefused, export
+from vfio_user_xe.emulator.observe.top import screen, take
+
+_WIDTH = 160
+
+
+def top(
+    socket_dir: SocketDir,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
+) -> None:
+    """What a card does now: accesses of its functions, time of its engines, traffic of its links.
+
+    On a terminal it is drawn anew until Ctrl-C; elsewhere every look is printed as plain text.
+    """
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    with connected(socket_dir) as client, _interruptible():
+        before = take(client.call)
+        if once or not console.is_terminal:
+            while True:
+                time.sleep(interval)
+                now = take(client.call)
+                console.print(screen(before, now))
+                if once:
+                    return
+                before = now
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                time.sleep(interval)
+                now = take(client.call)
+                live.update(screen(before, now), refresh=True)
+                before = now
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is how it is meant to end, and so is a reader of the output who has seen enough."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    except BrokenPipeError:
+        sys.stderr.close()
+
+
+def walk(
+    socket_dir: SocketDir,
+    address: Annotated[str, typer.Argument(help="Such as 0x1000.")],
+    function: Annotated[str, typer.Option(metavar="NAME", help="As which function: pf, vf1, ...")] = "pf",
+    space: Annotated[str, typer.Option(help="ggtt, ppgtt or device.")] = "ggtt",
+    asid: Annotated[str | None, typer.Option(metavar="N", help="Which PPGTT, by its ASID.")] = None,
+    root: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Which PPGTT, by its root table.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Walk page tables to an address: every level, its entry and what that means, and where it ends."""
+    arguments: dict[str, Any] = {"function": function, "space": space, "address": address}
+    arguments |= {name: value for name, value in (("asid", asid), ("root", root)) if value is not None}
+    with connected(socket_dir) as client:
+        answer = client.call("walk", **arguments)
+    if as_json:
+        show(answer, as_json=True)
+        return
+    table = Table("table", "level", "index", "entry at", "entry", "meaning", box=None)
+    for step in answer["steps"]:
+        table.add_row(
+            step["table"],
+            str(step["level"]),
+            f"{step['index']:#x}",
+            step["at"],
+            f"{step['entry']:#018x}",
+            step["meaning"],
+        )
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(table)
+    if answer["fault"]:
+        print(f"fault: {answer['fault']}")
+        raise typer.Exit(1)
+    target = answer["target"]
+    owner = f", which is {target['owner']}'s" if target["owner"] else ""
+    print(f"-> {target['space']} address {target['address']:#x}{owner}")
+
+
+def vram_map(
+    socket_dir: SocketDir,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also as a picture.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Who has which part of the card's VRAM."""
+    with connected(socket_dir) as client:
+        answer = client.call("vram_map")
+    owners = {name: [(part["dpa"], part["size"]) for part in parts] for name, parts in answer["vfs"].items()}
+    found = MemoryMap(answer["size"], owners)
+    if png is not None:
+        png.write_bytes(found.png())
+    if as_json:
+        show(answer, as_json=True)
+    else:
+        print(found.text(), end="")
+        print(f"source: {answer['source']}")
+
+
+def perfetto(
+    trace: Annotated[Path, typer.Argument(metavar="TRACE.jsonl", help="A trace in JSON lines.")],
+    out: Annotated[Path | None, typer.Argument(metavar="OUT.json", show_default="TRACE.perfetto.json")] = None,
+) -> None:
+    """Turn a trace into one that the Perfetto UI (ui.perfetto.dev) opens: a track a function, GuC, engine, link."""
+    target = out or trace.with_suffix(".perfetto.json")
+    try:
+        with trace.open(encoding="utf-8") as lines:
+            pieces = export(lines, str(trace))
+            with target.open("w", encoding="utf-8") as file:
+                file.writelines(pieces)
+    except (TraceRefused, UnicodeDecodeError, OSError) as error:
+        if isinstance(error, TraceRefused):
+            target.unlink(missing_ok=True)
+        print(f"vfio-user-xe: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(target)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the program."""
+    app.command(epilog="Example: vfio-user-xe top --socket-dir /tmp/card")(top)
+    app.command(epilog="Example: vfio-user-xe walk --socket-dir /tmp/card --function vf1 --space ggtt 0x2000000")(walk)
+    app.command("vram-map", epilog="Example: vfio-user-xe vram-map --socket-dir /tmp/card --png vram.png")(vram_map)
+    app.command(epilog="Example: vfio-user-xe perfetto trace.jsonl")(perfetto)

@@ -1,0 +1,93 @@
+"""`vfio-user-xe replay, redact`: what is done with recordings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vfio_user_xe.emulator.model.card import CardError
+from vfio_user_xe.emulator.observe.trace import parse_trace_argument
+from vfio_user_xe.emulator.recording import RecordingError, redact, replay
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="What 'serve --record' wrote.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(
+        "replay",
+        epilog="Example: vfio-user-xe serve --socket-dir /tmp/card --record bug.gz, use it, then vfio-user-xe replay bug.gz",
+    )(replay_command)
+    app.command("redact", epilog="Example: vfio-user-xe redact bug.gz probe.xz --without bmg_guc_70.bin")(
+        redact_command
+    )
+
+
+def replay_command(
+    file: File,
+    as_json: Annotated[bool, typer.Option("--json", help="The outcome as JSON.")] = False,
+    trace: Annotated[
+        str | None, typer.Option(metavar="CATEGORY,...:FILE", help="Trace these categories (or 'all') to a file.")
+    ] = None,
+) -> None:
+    """Do again what a recorded card did, without any guest; report the first difference (exit code 1)."""
+    with _explained():
+        outcome = replay(file, trace=_trace(trace) if trace else None)
+    if as_json:
+        print(json.dumps(asdict(outcome)))
+    else:
+        rate = outcome.accesses / outcome.seconds if outcome.seconds else 0
+        print(
+            f"{outcome.events} events: {outcome.accesses} accesses, {outcome.jobs} jobs, {outcome.interrupts} interrupts"
+            f" in {outcome.seconds:.2f} s ({rate:.0f} accesses/s)"
+        )
+        if outcome.failures:
+            print(f"{outcome.failures} jobs of the device failed")
+        if outcome.cut_off:
+            print(outcome.cut_off)
+        print(outcome.difference or "no difference")
+    raise typer.Exit(1 if outcome.difference is not None or outcome.cut_off else 0)
+
+
+def redact_command(
+    file: File,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Where the redacted one goes; *.xz is smallest.")],
+    without: Annotated[
+        list[Path], typer.Option("--without", metavar="FILE", help="Whose bytes are taken out; repeatable.")
+    ],
+) -> None:
+    """Take somebody's bytes (firmware) out of a recording, except for those few without which it does not replay."""
+    if file.exists() and target.exists() and file.samefile(target):
+        print(f"vfio-user-xe: redact: {target} is the recording itself: name another file", file=sys.stderr)
+        raise typer.Exit(2)
+    with _explained():
+        done = redact(file, [path.read_bytes() for path in without], target)
+    print(f"{target}: {done.found} bytes were found in it, {done.kept} had to stay ({done.replays} replays)")
+    for event, offset, data in done.kept_at:
+        print(f"  event {event}, offset {offset:#x}: {data.hex(' ')}")
+
+
+def _trace(argument: str) -> tuple[list[str], str]:
+    try:
+        return parse_trace_argument(argument)
+    except ValueError as exc:
+        raise RecordingError(f"--trace {exc}") from None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (RecordingError, CardError) as exc:
+        print(f"vfio-user-xe: {exc}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except OSError as exc:
+        print(f"vfio-user-xe: {exc.filename}: {exc.strerror}", file=sys.stderr)
+        raise typer.Exit(2) from None

@@ -1,0 +1,138 @@
+"""`vfio-user-xe scenario list|run`: drivers put through scenarios in guests, with verdicts."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vfio_user_xe.emulator.guest import GuestError, Kernel, locate
+from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.results import Report, Result
+from vfio_user_xe.emulator.results.html import html
+from vfio_user_xe.emulator.results.junit import junit
+from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
+from vfio_user_xe.emulator.scenarios.evidence import as_data, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
+from vfio_user_xe.emulator.scenarios.scenario import Suite
+
+GROUP = "vfio_user_xe.scenarios"
+DEFAULT_SUITE = "dmabuf"
+
+app = typer.Typer(help="Put a kernel's drivers through scenarios in guests, and judge.", no_args_is_help=True)
+
+SuiteName = Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite of scenarios.")]
+
+
+def load_suite(name: str) -> Suite:
+    """The suite that some installed package offers as `name`. Raises LookupError."""
+    found = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+    if name not in found:
+        raise LookupError(unknown(name, "suite of scenarios", sorted(found)))
+    suite = found[name].load()
+    if not isinstance(suite, Suite):
+        raise LookupError(f'the suite "{name}" ({found[name].value}) is no vfio_user_xe.emulator.scenarios.Suite')  # noqa: TRY004
+    return suite
+
+
+@app.command("list")
+def list_scenarios(
+    suite_name: SuiteName = DEFAULT_SUITE,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    defects: Annotated[bool, typer.Option("--defects", help="The known defects instead.")] = False,
+) -> None:
+    """The scenarios of a suite: number, name, what is done, what a correct kernel does."""
+    suite = _explained(suite_name, [])[0]
+    if defects:
+        print(json.dumps(dict(suite.defects)) if as_json else "\n".join(f"{n}: {t}" for n, t in suite.defects.items()))
+        return
+    if as_json:
+        keys = ("number", "name", "title", "expected", "control", "groups")
+        print(json.dumps([{key: getattr(s, key) for key in keys} | {"setup": s.setup.name} for s in suite.scenarios]))
+        return
+    for scenario in suite.scenarios:
+        groups = f" [{', '.join(scenario.groups)}]" if scenario.groups else ""
+        print(f"{scenario.number:4} {scenario.name:46} {scenario.title}; expected: {scenario.expected}{groups}")
+
+
+@app.command(epilog="Example: vfio-user-xe scenario run reset-with-an-idle-import --kernel bzImage --modules DIR")
+def run(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names, numbers or groups; none: all.")
+    ] = None,
+    suite_name: SuiteName = DEFAULT_SUITE,
+    kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
+    modules: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Its modules (what modules_install made).")
+    ] = None,
+    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
+    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Run each so many times.")] = 1,
+    show_evidence: Annotated[
+        bool, typer.Option("--evidence", help="Print what explains a verdict: stacks, the kernel's reports.")
+    ] = False,
+    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Results as JUnit XML.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Results as one HTML page.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON.")] = None,
+    consoles: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the guests' consoles here.")] = None,
+) -> None:
+    """Run scenarios. Exit code: 0 nothing failed but what is known by name, 1 something did, 2 a wrong argument.
+
+    Interrupted (Ctrl-C), what has come out so far is written all the same; the exit code is then 130.
+    """
+    suite, chosen = _explained(suite_name, names or [])
+    started = time.monotonic()
+    results: list[Result] = []
+    interrupted = False
+
+    def progress(result: Result) -> None:
+        results.append(result)
+        print(line(result), flush=True)
+        if show_evidence and (shown := evidence(result)):
+            print(shown, flush=True)
+
+    try:
+        environment = locate()
+        if consoles is not None:
+            consoles.mkdir(parents=True, exist_ok=True)
+        runner = Runner(
+            suite,
+            suite.files(environment),
+            kernel=Kernel.custom(kernel, modules) if kernel is not None else None,
+            console_folder=consoles,
+            append=append,
+        )
+        runner.run(grouped(chosen), repeat, progress)
+    except KeyboardInterrupt:
+        interrupted = True
+        print("vfio-user-xe: interrupted", file=sys.stderr)
+    except GuestError as error:
+        print(f"vfio-user-xe: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"\n{verdict_table(results)}\n\n{summary_of(results, time.monotonic() - started)}")
+    whole = report_of(suite, results)
+    write(whole, junit_file, report, json_file)
+    raise typer.Exit(130 if interrupted else int(whole.failed))
+
+
+def write(report: Report, junit_file: Path | None, page: Path | None, data: Path | None) -> None:
+    """The files that were asked for."""
+    if junit_file is not None:
+        junit_file.write_text(junit(report), encoding="utf-8")
+    if page is not None:
+        page.write_text(html(report), encoding="utf-8")
+    if data is not None:
+        data.write_text(json.dumps([as_data(result) for result in report.results], indent=1), encoding="utf-8")
+
+
+def _explained(suite_name: str, names: list[str]) -> tuple[Suite, list]:  # type: ignore[type-arg]
+    try:
+        suite = load_suite(suite_name)
+        return suite, select(suite, names)
+    except LookupError as error:
+        print(f"vfio-user-xe: {error.args[0]}", file=sys.stderr)
+        raise typer.Exit(2) from None

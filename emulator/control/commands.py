@@ -1,0 +1,258 @@
+"""The commands that every card answers on its control socket."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from vfio_user_xe.emulator.fabric.interconnect import Space
+from vfio_user_xe.emulator.model.card import Card
+from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.model.registers import Register, RegisterFile
+from vfio_user_xe.emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+
+if TYPE_CHECKING:
+    from vfio_user_xe.emulator.pci.function import Function
+
+MAX_LENGTH = 16 << 20
+"""Bytes that one `read` returns."""
+_PATIENCE = 30.0
+
+
+def core_commands(card: Card) -> dict[str, Callable[..., Any]]:
+    """The commands by name; they wait for the executor themselves where they need it."""
+    commands = _Commands(card)
+    return {name: getattr(commands, name) for name in dir(commands) if not name.startswith("_")}
+
+
+class _Commands:
+    """One method a command."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+
+    def status(self) -> dict[str, Any]:
+        """The card: functions, their clients, VFs, what is switched on."""
+        card = self._card
+        return {
+            "card": card.name,
+            "model": card.config.model,
+            "options": card.config.options,
+            "interconnects": [item.name for item in card.fabric.interconnects],
+            "functions": [_function_status(function) for function in card.functions],
+            "executor": {"failures": card.executor.failures},
+            "trace": card.tracer.active,
+            "stalls": len(card.watchdog.stalls),
+        }
+
+    def ledger(self, clear: bool = False) -> list[dict[str, Any]]:
+        """Accesses by initiator, owner, interconnect and kind; `clear` sets them to zero after that."""
+
+        def take() -> list[dict[str, Any]]:
+            entries = [entry.as_dict() for entry in self._card.fabric.ledger]
+            if clear:
+                self._card.fabric.ledger.clear()
+            return entries
+
+        # Together on the executor, which counts: nothing is lost between the two.
+        return self._card.executor.run_sync(take, _PATIENCE)
+
+    def verdicts(self) -> dict[str, Any]:
+        """What the ledger says: paths between functions, stale and foreign accesses."""
+        names = [function.name for function in self._card.functions]
+        return self._card.executor.run_sync(lambda: self._card.fabric.ledger.verdicts(names), _PATIENCE)
+
+    def ownership(self, address: int | None = None) -> dict[str, Any]:
+        """Changes of who owns which device memory (those of the page at `address`), and resets of functions."""
+        ownership = self._card.fabric.ledger.ownership
+
+        def take() -> dict[str, Any]:
+            return {
+                "now": self._card.fabric.ledger.now(),
+                "changes": ownership.history(address),
+                "resets": ownership.resets_as_list(),
+            }
+
+        return self._card.executor.run_sync(take, _PATIENCE)
+
+    def accesses(self) -> list[dict[str, Any]]:
+        """How often the registers of each register file were read and written."""
+        files = self._card.register_files
+        return [{"name": file.name, "reads": file.reads, "writes": file.writes} for file in files]
+
+    def windows(self) -> list[dict[str, Any]]:
+        """Paths into memory that are open now."""
+        return [
+            {
+                "initiator": window.initiator.name,
+                "space": window.space,
+                "address": window.address,
+                "length": window.length,
+                "owner": window.owner,
+                "interconnect": window.entry.interconnect,
+                "kind": window.entry.kind,
+            }
+            for window in self._card.fabric.open_windows()
+        ]
+
+    def leases(self) -> list[dict[str, Any]]:
+        """Memory of the card that is used outside of its process now."""
+        return [lease.as_dict() for lease in self._card.leases]
+
+    def read(self, function: str, space: str, address: int, length: int) -> str:
+        """Bytes as the function reads them, in hexadecimal; `space` is "device" or "system"."""
+        if not 0 < length <= MAX_LENGTH:
+            raise ValueError(f"length {length} is not between 1 and {MAX_LENGTH}")
+        initiator = self._card.function(function)
+        _check_space(space)
+        fabric = self._card.fabric
+        data = self._card.executor.run_sync(
+            lambda: fabric.read(initiator, space, address, length, "control"), _PATIENCE
+        )
+        return data.hex()
+
+    def write(self, function: str, space: str, address: int, data: str) -> int:
+        """Write bytes (hexadecimal) as the function does; returns how many."""
+        initiator = self._card.function(function)
+        _check_space(space)
+        raw = bytes.fromhex(data)
+        fabric = self._card.fabric
+        self._card.executor.run_sync(lambda: fabric.write(initiator, space, address, raw, "control"), _PATIENCE)
+        return len(raw)
+
+    def interrupt(self, function: str, vector: int = 0) -> bool:
+        """Raise an interrupt vector of a function; whether the client has wired it."""
+        return self._card.function(function).raise_msi(vector)
+
+    def registers(
+        self, function: str | None = None, name: str = "*", offset: int | None = None, live: bool = False
+    ) -> list[dict[str, Any]]:
+        """Registers by name pattern or offset, their values and fields.
+
+        Values are those stored; with `live`, what a read computes is computed, with all that a read does.
+        """
+        found = []
+        for file in self._files(function):
+            for at, register in sorted(file.registers.items()):
+                wanted = at == offset if offset is not None else fnmatch.fnmatch(register.name.lower(), name.lower())
+                if wanted and at == register.offset:
+                    found.append(_register_value(file, register, live))
+        if not found:
+            raise LookupError(f"no register is called {name}" if offset is None else f"no register is at {offset:#x}")
+        return found
+
+    def unmodelled(self, function: str | None = None, format: str = "json") -> Any:
+        """Undeclared registers that were accessed, the most used first; `format` is "json" or "text"."""
+        if format not in ("json", "text"):
+            raise ValueError(unknown(format, "format", ["json", "text"]))
+        files = self._files(function)
+        return unmodelled_report(files) if format == "text" else unmodelled_registers(files)
+
+    def stalls(self) -> list[dict[str, Any]]:
+        """Registers that a guest was seen to poll without end, oldest first."""
+        return [{**stall.as_dict(), "text": str(stall)} for stall in list(self._card.watchdog.stalls)]
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Places where a fault can be injected, and how often each happened in all that was queued before."""
+        return self._card.executor.run_sync(self._card.faults.as_list, _PATIENCE)
+
+    def inject(
+        self, fault: str, after: int = 0, times: int = 1, arguments: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Let a fault happen `times` times (0: always), after `after` chances have passed."""
+        point = self._card.faults[fault]
+        point.arm(after, times, arguments)
+        return point.as_dict()
+
+    def heal(self, fault: str | None = None) -> None:
+        """Take back an injected fault, or all."""
+        if fault is None:
+            self._card.faults.clear()
+        else:
+            self._card.faults[fault].disarm()
+
+    def trace(self) -> dict[str, Any]:
+        """Trace categories: what there is, what is on."""
+        return {"categories": self._card.tracer.categories(), "on": self._card.tracer.active}
+
+    def trace_on(self, categories: list[str], file: str) -> list[str]:
+        """Trace categories (or "all") to a file of the server, replacing it; returns what is on."""
+        self._card.tracer.start(categories, file)
+        return self._card.tracer.active
+
+    def trace_off(self) -> None:
+        """End the trace; its file is complete then."""
+        self._card.tracer.stop()
+
+    def memory(self) -> dict[str, Any]:
+        """Memories that guests map, in bytes: their sizes, and what they cost the host."""
+        memories: dict[str, Memory] = dict(self._card.memories)
+        for function in self._card.functions:
+            for index, region in enumerate(function.regions):
+                if region is not None and region.memory is not None and region.memory not in memories.values():
+                    memories[f"{function.name} BAR{index}"] = region.memory
+        sizes = {
+            name: {"size": memory.size, "resident": memory.resident()}
+            for name, memory in memories.items()
+            if memory.fd >= 0
+        }
+        return {"memories": sizes, "resident": sum(size["resident"] for size in sizes.values())}
+
+    def _files(self, function: str | None) -> list[RegisterFile]:
+        files = self._card.register_files
+        if function is None:
+            return files
+        found = [file for file in files if file.name == function]
+        if not found:
+            raise LookupError(unknown(function, "register file", [file.name for file in files]))
+        return found
+
+
+def _check_space(space: str) -> None:
+    spaces = [Space.DEVICE, Space.SYSTEM]
+    if space not in spaces:
+        raise ValueError(unknown(space, "address space", spaces))
+
+
+def _register_value(file: RegisterFile, register: Register, live: bool) -> dict[str, Any]:
+    if live:
+        value = file.read(register.offset, register.width)
+    else:
+        value = file.peek(register.offset)
+        if register.width == 8:
+            value |= file.peek(register.offset + 4) << 32
+    return {
+        "function": file.name,
+        "name": register.name,
+        "offset": register.offset,
+        "value": value,
+        "fields": register.decode(value),
+        "computed": register.read is not None,
+    }
+
+
+def _function_status(function: Function) -> dict[str, Any]:
+    command = function.config.peek(COMMAND, 2)
+    status: dict[str, Any] = {
+        "name": function.name,
+        "index": function.index,
+        "vf": function.is_vf,
+        "attached": function.transport is not None,
+        "memory_enable": bool(command & COMMAND_MEMORY),
+        "bus_master": bool(command & COMMAND_MASTER),
+        "power_state": function.power_state,
+        "bars": {str(index): bar.size for index, bar in function.bars.items()},
+    }
+    if function.sriov is not None:
+        status["sriov"] = {
+            "total_vfs": function.sriov.total_vfs,
+            "num_vfs": function.sriov.num_vfs,
+            "enabled": function.sriov.enabled,
+            "memory_enabled": function.sriov.memory_enabled,
+            "enabled_vfs": function.sriov.enabled_vfs,
+            "bar_programming": function.sriov.programming.status.as_dict(),
+        }
+    return status

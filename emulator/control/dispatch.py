@@ -1,0 +1,172 @@
+"""The control plane: commands by name, with JSON arguments and results. The socket is `vfio_user_xe.emulator.vfio_user`'s.
+
+A request is one line, `{"id": 1, "command": "ledger", "arguments": {"clear": true}}`; its answer is one line,
+`{"id": 1, "result": ...}` or `{"id": 1, "error": {"message": "...", "allowed": [...]}}`. `docs/control-socket.md`
+lists the commands. Device models add theirs to `card.commands`; those run on the card's executor, where they may look at
+everything that the model does, unless they are marked `inline`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from vfio_user_xe.emulator.control.commands import core_commands
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault
+from vfio_user_xe.emulator.model.card import Card, CardError
+from vfio_user_xe.emulator.model.options import similar
+
+log = logging.getLogger(__name__)
+
+EXECUTOR_PATIENCE = 30.0
+"""Seconds that a command waits for its turn on the executor."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class CommandError(Exception):
+    """A command that cannot be done; `allowed` lists what can be asked for instead."""
+
+    def __init__(self, message: str, allowed: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.allowed = allowed or []
+
+
+def inline(command: Function) -> Function:
+    """Mark a command that runs on the control plane's own thread: it must not touch what the executor changes."""
+
+    @functools.wraps(command)
+    def call(**arguments: Any) -> Any:
+        return command(**arguments)
+
+    call.on_executor = False  # type: ignore[attr-defined]
+    return typing.cast(Function, call)
+
+
+class Control:
+    """The commands of one card."""
+
+    def __init__(self, card: Card) -> None:
+        self._card = card
+        core = {name: inline(command) for name, command in core_commands(card).items()}
+        self._core = {"help": inline(self.help), **core}
+
+    @property
+    def commands(self) -> Mapping[str, Callable[..., Any]]:
+        """Every command by name: the model's and the core's."""
+        return {**self._card.commands, **self._core}
+
+    def help(self, command: str | None = None) -> list[dict[str, str]]:
+        """The commands, or one: name, arguments, and what it does."""
+        wanted = [self._find(command)] if command is not None else sorted(self.commands)
+        return [
+            {
+                "command": name,
+                "arguments": _usage(self.commands[name]),
+                "help": (inspect.getdoc(self.commands[name]) or "").partition("\n")[0],
+            }
+            for name in wanted
+        ]
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Run a command; blocks. Raises `CommandError` for whatever goes wrong."""
+        command = self.commands[self._find(name)]
+        converted = _converted(name, command, arguments)
+        try:
+            if getattr(command, "on_executor", True):
+                return self._card.executor.run_sync(lambda: command(**converted), EXECUTOR_PATIENCE)
+            return command(**converted)
+        except CommandError:
+            raise
+        except (KeyError, LookupError) as error:
+            raise CommandError(f"{name}: {error.args[0] if error.args else error}") from error
+        except (ValueError, AccessFault, CardError, OSError, TimeoutError) as error:
+            raise CommandError(f"{name}: {error}") from error
+        except Exception as error:
+            log.exception("control command %s failed", name)
+            raise CommandError(f"{name}: internal error: {type(error).__name__}: {error}") from error
+
+    def handle(self, line: bytes) -> bytes:
+        """Answer one request line with one line; blocks, never raises."""
+        identity: Any = None
+        try:
+            request = _parse(line)
+            identity = request.get("id")
+            result = self.call(request["command"], request.get("arguments", {}))
+            return json.dumps({"id": identity, "result": result}).encode() + b"\n"
+        except CommandError as error:
+            return (
+                json.dumps({"id": identity, "error": {"message": error.message, "allowed": error.allowed}}).encode()
+                + b"\n"
+            )
+        except (TypeError, ValueError) as error:
+            log.exception("the result of a control command is not JSON")
+            message = f"internal error: the result cannot be sent: {error}"
+            return json.dumps({"id": identity, "error": {"message": message, "allowed": []}}).encode() + b"\n"
+
+    def _find(self, name: str) -> str:
+        if name not in self.commands:
+            raise CommandError(f'there is no command "{name}"{similar(name, self.commands)}', sorted(self.commands))
+        return name
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """A request, its members of the right types."""
+    try:
+        request = json.loads(line)
+    except ValueError as error:
+        raise CommandError(f"the request is not a line of JSON: {error}") from None
+    allowed = ["id", "command", "arguments"]
+    if not isinstance(request, dict) or not isinstance(request.get("command"), str):
+        raise CommandError('the request must be an object with a "command"', allowed)
+    if not isinstance(request.get("arguments", {}), dict):
+        raise CommandError('"arguments" must be an object', allowed)
+    for member in request:
+        if member not in allowed:
+            raise CommandError(f'a request has no member "{member}"', allowed)
+    return request
+
+
+def _usage(command: Callable[..., Any]) -> str:
+    """ "function: str, length: int = 4"."""
+    parameters = inspect.signature(command).parameters.values()
+    return ", ".join(str(parameter).replace("'", "") for parameter in parameters)
+
+
+def _converted(name: str, command: Callable[..., Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """`arguments` as the command's annotations want them: numbers may be written as "0x40"."""
+    parameters = inspect.signature(command).parameters
+    usage = [str(parameter).replace("'", "") for parameter in parameters.values()]
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for given in arguments:
+        if given not in parameters and not open_ended:
+            raise CommandError(f'{name} has no argument "{given}"{similar(given, parameters)}', usage)
+    for needed, parameter in parameters.items():
+        required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if required and needed not in arguments:
+            raise CommandError(f'{name} needs the argument "{needed}"', usage)
+    hints = typing.get_type_hints(inspect.unwrap(command))
+    return {given: _convert(name, given, value, hints.get(given, Any), usage) for given, value in arguments.items()}
+
+
+def _convert(command: str, argument: str, value: Any, hint: Any, usage: list[str]) -> Any:
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = tuple(typing.get_origin(choice) or choice for choice in choices)
+    if Any in plain or (value is None and type(None) in plain):
+        return value
+    if int in plain and isinstance(value, str) and str not in plain:
+        try:
+            return int(value, 0)
+        except ValueError:
+            raise CommandError(f'{command}: {argument}: "{value}" is not a number', usage) from None
+    kinds = tuple(kind for kind in plain if isinstance(kind, type))
+    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
+        raise CommandError(f"{command}: {argument}: {json.dumps(value)} is of the wrong type", usage)
+    return value

@@ -1,0 +1,228 @@
+"""The QEMU arguments that attach a served card to a machine.
+
+Facts (tried with QEMU 11.1.3): VF n sits at the PF's device and function number plus First VF Offset plus (n - 1) times VF Stride;
+a function 0 of a device that has others must say `multifunction`; guest memory must be shared; the CPU must be an Intel
+one with 46 address bits, or firmware puts the 64-bit PCI window where QEMU reserves a hole for AMD's HyperTransport.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vfio_user_xe.emulator.model.card import Card
+
+DESCRIPTION_FILE = "card.json"
+CARD_FOLDER = "card"
+"""With a number behind it: a card's own folder, where a server has several."""
+MESSAGE_TIMEOUT = 20_000
+"""Milliseconds that QEMU waits for an answer; a late one kills the device for good, so rather wait long."""
+DEFAULT_PORT = "vfuport"
+ROOT_BUS = "pcie.0"
+"""The machine's own bus."""
+_ROOT_SLOT = 4
+"""Cards on the root bus come behind this device; QEMU's own are at 0 and 0x1f."""
+_FUNCTIONS_A_DEVICE = 8
+_MIB = 1 << 20
+
+NESTED = "nested"
+"""The topology in which a guest passes VFs on to guests of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionDescription:
+    """One served function: its socket, and where it sits relative to the PF's device number."""
+
+    name: str
+    socket: str
+    devfn: int
+    prefetchable: int
+    """Bytes of 64-bit prefetchable BARs, for the root port's window."""
+    apart: bool = False
+    """Whether it belongs into another guest than the card's first function."""
+
+
+@dataclass(frozen=True, slots=True)
+class CardDescription:
+    """A served card, as the server leaves it in its socket folder for whoever attaches a QEMU."""
+
+    card: str
+    model: str
+    functions: list[FunctionDescription]
+    qtest: str | None = None
+    control: str | None = None
+    topology: str = ""
+    """How the card's functions are spread over guests, for device models that have a choice (docs/topologies.md)."""
+    ready: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, card: Card, sockets: dict[str, str], *, qtest: str | None, control: str | None) -> CardDescription:
+        """Describe a running card whose functions listen at `sockets` (paths by function name)."""
+        sriov = card.functions[0].sriov
+        first = card.served[0]
+        functions = []
+        for function in card.served:
+            devfn = function.index - first.index
+            if function.index and sriov is not None:
+                devfn = sriov.routing_offset(function.index)
+            reserve = sum(bar.size for bar in function.bars.values() if bar.is_64bit and bar.prefetchable)
+            if function.is_vf:
+                # The window of all VF BARs lies in the PF's SR-IOV capability, whatever their type bits.
+                reserve = sum(bar.size for bar in function.bars.values())
+            apart = function.assigned and not first.assigned
+            functions.append(FunctionDescription(function.name, sockets[function.name], devfn, reserve, apart))
+        topology = str(card.config.options.get("topology", ""))
+        return cls(card.name, card.config.model, functions, qtest, control, topology)
+
+    def write(self, folder: Path) -> None:
+        """Leave the description in `folder`, whole or not at all."""
+        temporary = folder / f".{DESCRIPTION_FILE}.new"
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        temporary.replace(folder / DESCRIPTION_FILE)
+
+    @classmethod
+    def read_all(cls, folders: Iterable[Path]) -> list[CardDescription]:
+        """The cards served in `folders`: one of each, or those of a server of several (`serve --cards`), in order.
+
+        Raises FileNotFoundError with what to do.
+        """
+        found = []
+        for folder in folders:
+            parts = sorted(folder.glob(f"{CARD_FOLDER}*/{DESCRIPTION_FILE}"), key=lambda path: _number(path.parent))
+            found += [cls.read(part.parent) for part in parts] or [cls.read(folder)]
+        return found
+
+    @classmethod
+    def read(cls, folder: Path) -> CardDescription:
+        """The description of the card served in `folder`. Raises FileNotFoundError with what to do."""
+        try:
+            data = json.loads((folder / DESCRIPTION_FILE).read_text())
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"no card is served in {folder}: start one with 'vfio-user-xe serve --socket-dir {folder}'"
+            ) from None
+        data["functions"] = [FunctionDescription(**function) for function in data["functions"]]
+        return cls(**data)
+
+
+def device_arguments(
+    card: CardDescription,
+    *,
+    port: str = DEFAULT_PORT,
+    chassis: int = 1,
+    functions: Iterable[str] | None = None,
+    qtest: bool = True,
+) -> list[str]:
+    """Root port, functions and qtest socket, as QEMU arguments.
+
+    `port` and `chassis` must differ between cards of one machine; with `ROOT_BUS` for a port there is none, and the
+    functions are endpoints of the root complex. `functions` picks some by name; the default is all
+    that belong into the guest of the card's first function. Picked VFs without the PF sit at function 0 and those that
+    follow. `qtest` lets the server program the VF BARs in every IOMMU mode.
+    """
+    chosen = [f for f in card.functions if (not f.apart if functions is None else f.name in set(functions))]
+    if chosen and all(function.devfn for function in chosen):
+        # Nobody looks at a device that has no function 0.
+        chosen = [replace(function, devfn=number) for number, function in enumerate(chosen)]
+    window = _power_of_two(sum(function.prefetchable for function in chosen) + _MIB)
+    arguments = ["-device", f"pcie-root-port,id={port},chassis={chassis},slot={chassis},pref64-reserve={window}"]
+    first = 0
+    if port == ROOT_BUS:
+        arguments, first = [], _ROOT_SLOT + chassis
+    alone = len(chosen) == 1
+    devices = {function.devfn // _FUNCTIONS_A_DEVICE for function in chosen}
+    for function in chosen:
+        slot, number = divmod(function.devfn, _FUNCTIONS_A_DEVICE)
+        device: dict[str, Any] = {
+            "driver": "vfio-user-pci",
+            "id": f"{port}-{first}-{function.name}" if first else f"{port}-{function.name}",
+            "bus": port,
+            "addr": f"{first + slot:x}.{number}",
+            "x-msg-timeout": MESSAGE_TIMEOUT,
+            "socket": {"type": "unix", "path": function.socket},
+        }
+        if number == 0 and not alone and slot in devices:
+            device["multifunction"] = True
+        arguments += ["-device", json.dumps(device, separators=(",", ":"))]
+    if qtest and card.qtest and len(card.functions) > 1:
+        arguments += _qtest_arguments(card.qtest)
+    return arguments
+
+
+def _qtest_arguments(socket: str) -> list[str]:
+    return ["-qtest", f"unix:{socket}", "-qtest-log", "none"]
+
+
+def _number(folder: Path) -> int:
+    digits = folder.name.removeprefix(CARD_FOLDER)
+    return int(digits) if digits.isdecimal() else 0
+
+
+def cards_arguments(
+    cards: Sequence[CardDescription],
+    *,
+    port: str = DEFAULT_PORT,
+    chassis: int = 1,
+    functions: Iterable[str] | None = None,
+    qtest: bool = True,
+) -> list[str]:
+    """As `device_arguments`, for all cards of one machine: the second is at `port` + "2" and the next chassis, and so on.
+
+    A machine has one qtest socket. Of cards in several processes the first gets it; the others program their VFs' BARs
+    by DMA of the PF, for which no vIOMMU may be in their way.
+    """
+    arguments: list[str] = []
+    socket = next((card.qtest for card in cards if card.qtest), None)
+    for index, card in enumerate(cards):
+        name = f"{port}{index + 1}" if index and port != ROOT_BUS else port
+        arguments += device_arguments(card, port=name, chassis=chassis + index, functions=functions, qtest=False)
+    if qtest and socket is not None and any(len(card.functions) > 1 for card in cards):
+        arguments += _qtest_arguments(socket)
+    return arguments
+
+
+def needs_iommu(cards: Iterable[CardDescription]) -> bool:
+    """Whether a card's topology asks for a vIOMMU."""
+    return any(card.topology == NESTED for card in cards)
+
+
+def iommu_arguments() -> list[str]:
+    """A vIOMMU that can pass VFs on; it has to come before the devices behind it, and wants intel_iommu=on."""
+    return ["-device", "intel-iommu,intremap=on,caching-mode=on"]
+
+
+def machine_arguments(memory: str = "2G", cpus: int = 1, *, iommu: bool = False) -> list[str]:
+    """The machine a card needs: shared memory, and a CPU model with room for its BARs; `iommu`: ready for a vIOMMU."""
+    return [
+        "-machine",
+        "q35,memory-backend=ram" + (",kernel-irqchip=split" if iommu else ""),
+        "-object",
+        f"memory-backend-memfd,id=ram,size={memory},share=on",
+        "-m",
+        memory,
+        "-smp",
+        str(cpus),
+        "-cpu",
+        "max,vendor=GenuineIntel,phys-bits=46",
+    ]
+
+
+def as_shell(arguments: Sequence[str]) -> str:
+    """Arguments as lines of a shell command."""
+    lines: list[str] = []
+    for argument in arguments:
+        if argument.startswith("-") and not argument.startswith("-_"):
+            lines.append(shlex.quote(argument))
+        else:
+            lines[-1] += " " + shlex.quote(argument)
+    return " \\\n".join(lines)
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(size - 1, 1).bit_length()

@@ -1,0 +1,57 @@
+"""A card file that explains itself, made from the options that plug-ins declare: `vfio-user-xe card --default`."""
+
+from __future__ import annotations
+
+import textwrap
+
+from vfio_user_xe.emulator.model.card import DEFAULT_INTERCONNECTS, DEFAULT_MODEL, CardError
+from vfio_user_xe.emulator.model.options import Option
+from vfio_user_xe.emulator.model.plugin_loading import (
+    DEVICE_MODEL,
+    INTERCONNECT,
+    PluginError,
+    find_plugins,
+    load_plugin,
+)
+
+_WIDTH = 100
+
+
+def annotated_card(model: str = DEFAULT_MODEL) -> str:
+    """The TOML text of a card of `model` with every option at its default and in words. Raises `CardError`."""
+    try:
+        plugin = load_plugin(DEVICE_MODEL, model)
+    except PluginError as error:
+        raise CardError(str(error)) from None
+    names = ", ".join(f'"{name}"' for name in DEFAULT_INTERCONNECTS)
+    lines = [
+        f"# A card of the device model {model}. {plugin.doc}",
+        "# Everything has its default value here: keep the lines that you change.",
+        "",
+        f'model = "{model}"',
+        "# Name of the card, in logs and errors.",
+        f'name = "{model}"',
+        "",
+        "# By which ways accesses of the functions reach memory, in the order in which they are asked.",
+        '# Each is "name", "name:key=value,..." or { name = "...", key = value }.',
+        f"interconnects = [{names}]",
+    ]
+    for other in find_plugins():
+        if other.kind == INTERCONNECT and not other.error:
+            lines += ["", *_wrapped(f"{other.name}: {other.doc}", "# ", "#   ")]
+            for option in other.options:
+                lines += _wrapped(f"{option.name} = {option.show(option.default)}  {_words(option)}", "#   ", "#     ")
+    lines += ["", "[device]"]
+    for option in plugin.options:
+        lines += ["", *_wrapped(_words(option), "# ", "# "), f"{option.name} = {option.show(option.default)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _words(option: Option) -> str:
+    """What it is, and what is allowed."""
+    text = option.help or option.name
+    return f"{text[0].upper()}{text[1:]}. Allowed: {option.allowed()}."
+
+
+def _wrapped(text: str, first: str, later: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=later)

@@ -1,0 +1,135 @@
+"""Finding plug-ins: device models and interconnects that installed packages offer as entry points.
+
+A package names a class in its `pyproject.toml`, and the class states the API version that it was written for:
+
+    [project.entry-points."vfio_user_xe.interconnects"]
+    delay = "my_package:Delay"
+
+    class Delay:
+        "Makes accesses slow."
+        API_VERSION = (1, 0)
+        OPTIONS = (Option("microseconds", "int", 10),)
+
+A plug-in that cannot be loaded is named with its reason and stops nobody who does not ask for it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.model.options import Option, unknown
+
+DEVICE_MODEL = "device model"
+INTERCONNECT = "interconnect"
+GROUPS = {DEVICE_MODEL: "vfio_user_xe.device_models", INTERCONNECT: "vfio_user_xe.interconnects"}
+
+
+class PluginError(Exception):
+    """A plug-in that is not there, or cannot be loaded; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One entry point. `factory` is None when it cannot be loaded, and `error` says why."""
+
+    kind: str
+    name: str
+    module: str
+    distribution: str
+    version: str
+    doc: str = ""
+    options: tuple[Option, ...] = ()
+    api_version: tuple[int, int] | None = None
+    factory: Callable[..., Any] | None = None
+    error: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for `plugins list --json`."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "module": self.module,
+            "distribution": self.distribution,
+            "version": self.version,
+            "doc": self.doc,
+            "options": [
+                {"name": o.name, "kind": o.kind, "default": o.default, "allowed": o.allowed(), "help": o.help}
+                for o in self.options
+            ],
+            "error": self.error,
+        }
+
+
+def find_plugins() -> list[Plugin]:
+    """Every plug-in that is installed, loaded, by kind and name; the broken ones too."""
+    return [
+        _load(kind, entry)
+        for kind, group in GROUPS.items()
+        for entry in sorted(importlib.metadata.entry_points(group=group), key=lambda entry: entry.name)
+    ]
+
+
+def plugin_names(kind: str) -> list[str]:
+    """The names of the plug-ins of `kind`, sorted, without loading any."""
+    return sorted({entry.name for entry in importlib.metadata.entry_points(group=GROUPS[kind])})
+
+
+def load_plugin(kind: str, name: str) -> Plugin:
+    """The plug-in of `kind` called `name`. Raises `PluginError`."""
+    entries = list(importlib.metadata.entry_points(group=GROUPS[kind], name=name))
+    if not entries:
+        raise PluginError(unknown(name, kind, plugin_names(kind)))
+    if len(entries) > 1:
+        owners = ", ".join(sorted(_distribution(entry)[0] for entry in entries))
+        raise PluginError(f'{kind} "{name}" is offered by several packages: {owners}; uninstall all but one')
+    plugin = _load(kind, entries[0])
+    if plugin.error:
+        raise PluginError(f'{kind} "{name}" ({plugin.module}, package {plugin.distribution}): {plugin.error}')
+    return plugin
+
+
+def _load(kind: str, entry: importlib.metadata.EntryPoint) -> Plugin:
+    distribution, version = _distribution(entry)
+
+    def broken(error: str) -> Plugin:
+        return Plugin(kind, entry.name, entry.value, distribution, version, error=error)
+
+    try:
+        factory = entry.load()
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does at import
+        return broken(f"cannot be loaded: {type(error).__name__}: {error}")
+    api_version = getattr(factory, "API_VERSION", None)
+    refusal = _refusal(api_version)
+    if refusal:
+        return broken(refusal)
+    options = getattr(factory, "OPTIONS", ())
+    if not callable(factory):
+        return broken(f"is {type(factory).__name__}, not a class or a function (card, options)")
+    if not isinstance(options, tuple) or not all(isinstance(option, Option) for option in options):
+        return broken("its OPTIONS is not a tuple of vfio_user_xe.emulator.model.card.Option")
+    doc = (inspect.getdoc(factory) or "").partition("\n")[0]
+    return Plugin(kind, entry.name, entry.value, distribution, version, doc, options, api_version, factory)
+
+
+def _refusal(api_version: Any) -> str:
+    """Why a plug-in written for `api_version` cannot run here; empty when it can."""
+    ours = ".".join(map(str, API_VERSION))
+    if api_version is None:
+        return f"states no API version; give it the attribute API_VERSION = {API_VERSION}, this emulator's"
+    if not (isinstance(api_version, tuple) and len(api_version) == 2 and all(isinstance(n, int) for n in api_version)):
+        return f"its API_VERSION is {api_version!r}, not two integers such as {API_VERSION}"
+    if api_version[0] != API_VERSION[0] or api_version[1] > API_VERSION[1]:
+        theirs = ".".join(map(str, api_version))
+        newer = api_version > API_VERSION
+        cure = "update vfio-user-xe" if newer else "look for a newer version of the plug-in"
+        return f"was written for API version {theirs}, this emulator has {ours}; {cure}"
+    return ""
+
+
+def _distribution(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "unknown")

@@ -1,0 +1,140 @@
+"""What a run of a scenario leaves in its result: evidence for people, and the fields of the JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from vfio_user_xe.emulator.fabric.ledger import CONTROL, DEVICE_LINK, KERNEL, STALE
+from vfio_user_xe.emulator.model.options import format_size
+from vfio_user_xe.emulator.results import (
+    Access,
+    Accesses,
+    Evidence,
+    Fact,
+    Log,
+    Report,
+    Result,
+    Role,
+    Table,
+    Timeline,
+    Verdict,
+)
+from vfio_user_xe.emulator.results.text import summary
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.scenario import Suite
+
+_SPLATS = "splats"
+_KERNEL_LOG = "Kernel log"
+_LEDGER_TEXT = ("initiator", "owner", "interconnect", "kind")
+_LEDGER_COUNTS = ("reads", "bytes_read", "writes", "bytes_written", "spans")
+_WAYS = {"zero-copy": "device address", "legacy": "as a PCI device", "stale": "stale translation"}
+
+
+def evidence_of(suite: Suite, run: Run) -> list[Evidence]:
+    """Everything that a run wrote down, in the order in which a report shows it. Exhibits that fail are noted in the run."""
+    records = run.records
+    exhibits: Sequence[Evidence] = ()
+    try:
+        exhibits = suite.exhibits(records)
+    except Exception as error:  # a suite's mistake may not cost the results of the other scenarios
+        run.note(f"the suite's exhibits failed: {type(error).__name__}: {error}", good=False)
+    found: list[Evidence] = [Timeline(run.events)]
+    found += [Fact(name, run.facts[name], Role.SHOWN) for name in run.shown]
+    found.append(_accesses(records))
+    found += exhibits
+    found += [Fact(name, value) for name, value in run.facts.items() if name not in run.shown]
+    if ledger := records.get("ledger"):
+        found.append(_ledger(ledger))
+    if run.kernel_log:
+        found.append(Log(_KERNEL_LOG, "\n".join(run.kernel_log)))
+    found.append(Fact(_SPLATS, list(run.splats()), Role.RAW))
+    found += [Fact(name, value, Role.RAW) for name, value in records.items()]
+    return found
+
+
+def figures_of(run: Run) -> dict[str, str]:
+    """The suite's accounts before and after, in words."""
+    said = {}
+    for name, (before, after) in run.records.get("accounts", {}).items():
+        left = "the guest was given up" if after is None else "the same" if after == before else format_size(after)
+        said[name] = f"{format_size(before)} before, afterwards {left}"
+    return said
+
+
+def report_of(suite: Suite, results: Sequence[Result]) -> Report:
+    """Results of a suite as a report."""
+    made = Report(f"scenarios: {suite.name}", list(results), dict(suite.defects))
+    made.title = f"Scenarios “{suite.name}” on {', '.join(made.kernels) or 'no kernel ran'}"
+    return made
+
+
+def summary_of(results: Sequence[Result], seconds: float) -> str:
+    """How many of what, on which kernels; `seconds` is what the whole run took."""
+    kernels = ", ".join(Report("", list(results)).kernels) or "no kernel ran"
+    verdicts = (Verdict.PASS, Verdict.FAIL, Verdict.EXPECTED_FAIL, Verdict.NOT_APPLICABLE)
+    return f"{summary(results, 'scenarios', verdicts, kernels)}; {seconds:.0f} s"
+
+
+def as_data(result: Result) -> dict[str, Any]:
+    """Everything about a result, as `--json` writes it."""
+    facts = [item for item in result.evidence if isinstance(item, Fact)]
+    raw = {fact.name: fact.value for fact in facts if fact.role is Role.RAW}
+    log = "\n".join(item.text for item in result.evidence if isinstance(item, Log) and item.name == _KERNEL_LOG)
+    return {
+        "number": result.case.number,
+        "name": result.case.name,
+        "title": result.case.title,
+        "expected": result.case.rule,
+        "setup": result.properties.get("setup", ""),
+        "verdict": result.verdict,
+        "defect": result.defect,
+        "reason": result.reason,
+        "seconds": round(result.seconds, 3),
+        "kernel": result.properties.get("kernel", ""),
+        "repetition": result.repetition,
+        "events": [asdict(event) for item in result.evidence if isinstance(item, Timeline) for event in item.events],
+        "facts": {fact.name: fact.value for fact in facts if fact.role is not Role.RAW},
+        "shown": [fact.name for fact in facts if fact.role is Role.SHOWN],
+        "kernel_log": log.split("\n") if log else [],
+        _SPLATS: raw.pop(_SPLATS, []),
+        **raw,
+    }
+
+
+def _accesses(records: Mapping[str, Any]) -> Accesses:
+    """The ways by which functions reached each other's memory."""
+    made = []
+    for entry in records.get("ledger") or ():
+        kind, owner = entry["kind"], entry["owner"]
+        if owner in (entry["initiator"], "guest") or kind.startswith(KERNEL) or kind == CONTROL:
+            continue
+        way = "stale" if kind.startswith(STALE) else "zero-copy" if entry["interconnect"] == DEVICE_LINK else "legacy"
+        count = ", ".join(
+            f"{entry[name]:,} {name} ({format_size(entry[size])})"
+            for name, size in (("reads", "bytes_read"), ("writes", "bytes_written"))
+            if entry[name]
+        )
+        text = f"{_WAYS[way]}: {entry['interconnect']}, {kind} page-table entries"
+        made.append(Access(entry["initiator"], owner, way, text, count))
+    stale = [
+        f"{s['reason']}: {s['initiator']} to {s['owner']} over {s['interconnect']}, {s['reads']} reads, {s['writes']} writes"
+        f"{_after(s)}"
+        for s in (records.get("verdicts") or {}).get("stale", [])
+    ]
+    return Accesses("Paths that accesses between functions took", made, stale)
+
+
+def _after(stale: Mapping[str, Any]) -> str:
+    after = stale.get("after")
+    return f"; over a path that was opened {after:.3f} s after the reset began" if after is not None else ""
+
+
+def _ledger(entries: Iterable[Mapping[str, Any]]) -> Table:
+    counts = [name.replace("_", " ") for name in _LEDGER_COUNTS]
+    rows = [
+        [*(str(entry[name]) for name in _LEDGER_TEXT), *(f"{entry[name]:,}" for name in _LEDGER_COUNTS)]
+        for entry in entries
+    ]
+    return Table("Ledger", [*_LEDGER_TEXT, *counts], rows, counts)

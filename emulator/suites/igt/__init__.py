@@ -1,0 +1,1 @@
+"""IGT, the test suite of the kernel's graphics drivers."""

@@ -1,0 +1,68 @@
+"""What a run of IGT leaves: the lines of JSON from which it is resumed, and the report that they become once judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vfio_user_xe.emulator.results import Report, Result, Verdict
+from vfio_user_xe.emulator.results.text import totals_table, unexpected
+from vfio_user_xe.emulator.suites.igt.expectations import Expectations
+from vfio_user_xe.emulator.suites.igt.results import SubtestResult
+from vfio_user_xe.emulator.suites.igt.suite import SuiteError
+
+
+def append_result(path: Path, result: SubtestResult) -> None:
+    """Add a result to a file of JSON lines."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(result.as_dict()) + "\n")
+
+
+def read_results(path: Path) -> list[SubtestResult]:
+    """The results in a file of JSON lines, the last of each subtest; a last line cut short is ignored.
+
+    Raises `SuiteError` for a file that holds something else.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    found: dict[tuple[str, str], SubtestResult] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            result = SubtestResult.from_dict(json.loads(line))
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise SuiteError(f"{path}:{number}: {error}") from error
+        found[result.name, result.on] = result
+    return list(found.values())
+
+
+def report_of(seen: Iterable[SubtestResult], expectations: Expectations) -> Report:
+    """What was seen, judged, as a report: a suite for each test and function."""
+    by_suite: dict[str, list[Result]] = {}
+    for item in seen:
+        result = expectations.result(item)
+        by_suite.setdefault(result.case.suite, []).append(result)
+    return Report("igt", [result for results in by_suite.values() for result in results], title="IGT")
+
+
+def table(report: Report) -> str:
+    """A Markdown table: a line for each test and function."""
+    return totals_table(report.results, ("on", "test"), "longest subtest")
+
+
+def summary(seen: Sequence[SubtestResult], report: Report, expectations: Expectations) -> str:
+    """What nobody explained, what became better, and the share that is as on real hardware."""
+    if not seen:
+        return "No subtest was run."
+    alike = sum(expectations.as_on_hardware(result) for result in seen)
+    failed = report.counts[Verdict.FAIL]
+    share = (
+        f"{len(seen)} subtests: {alike} ({100 * alike / len(seen):.1f} %) pass or end as on real hardware, "
+        f"{failed} not explained."
+    )
+    told = unexpected(report.results, lambda result: f"{result.case.label} on {result.properties['on']}")
+    return f"{told}\n{share}" if told else share

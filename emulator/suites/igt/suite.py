@@ -1,0 +1,287 @@
+"""Which IGT tests to run and how: a TOML file, which is what knows the device.
+
+    [guest]                       # what the guest needs for the tests
+    driver = "xe"                 # the driver that owns the functions
+    pci_class = "0x030000"        # how the card's functions are recognised in /sys/bus/pci
+    modules = ["vgem"]            # loadable besides the driver
+    firmware = ["xe/bmg_guc_70.bin"]
+    programs = ["rtcwake"]        # of the host, that tests call; one that is not here is left out
+    memory = 2048                 # MiB
+    ready = "ls /sys/bus/pci/devices/$1/drm | grep -q renderD"     # shell: is the bound function $1 usable?
+    append = ""                   # to the kernel's command line
+    setup = "..."                 # shell, once after boot, before the driver is loaded
+    cleanup = "..."               # shell, after each subtest; $PF is the PF's address
+
+    [kernel_log]
+    errors = ['\\*ERROR\\*']      # regular expressions, one a line
+    allowed = []
+    wedged = []
+
+    [timeouts]                    # seconds a subtest, by pattern; the first that matches
+    "xe_exec_reset@*" = 120
+    "*" = 60
+
+    [wake]                        # for a machine that does not wake by itself: when the console says this, ...
+    console = 'suspend entry .s2idle.'
+    after = 3                     # ... so many seconds later ...
+    qmp = "system_powerdown"      # ... this is sent to QEMU,
+    awake = 'suspend exit'        # again and again until the console says this (without it: once)
+
+    [before]                      # shell before a subtest, by pattern; the first that matches
+    "xe_module_load@load" = "modprobe -r xe"
+
+    [after]                       # shell after a subtest and before the cleanup, by pattern; the first that matches
+    "device_reset@reset-bound" = "rmmod xe"
+
+    [[group]]
+    name = "first"
+    tests = ["xe_query", "xe_sysfs_*"]
+    on = "pf"                     # or "vf1": that VF, made and bound before
+    active = false                # true: a pass in which the device did nothing is no pass
+    device = { vram = "1 GiB" }   # options of the card
+    cards = 1                     # so many equal cards; the first is the one under test
+    memory = 4096                 # MiB of the guest, instead of [guest] memory
+    cpu = "EPYC,phys-bits=46"     # QEMU's -cpu
+    ovmf = false                  # true: OVMF instead of SeaBIOS
+
+Several `[[group]]` tables may have one name; each is run in a guest of its own.  Patterns are those of a shell, on
+`test@subtest`; one without `@` means all subtests of the tests that it names.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.suites.igt.results import KernelLog
+
+_MOST_CARDS = 4
+
+
+class SuiteError(GuestError):
+    """A suite or expectation file is wrong; the text names the file, the key and what is allowed."""
+
+
+@dataclass(frozen=True)
+class GuestNeeds:
+    """The `[guest]` table."""
+
+    driver: str
+    pci_class: str
+    modules: tuple[str, ...] = ()
+    firmware: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    memory: int = 2048
+    cpus: int = 1
+    ready: str = "true"
+    append: str = ""
+    setup: str = ""
+    cleanup: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One `[[group]]` table."""
+
+    name: str
+    tests: tuple[str, ...]
+    on: str = "pf"
+    active: bool = False
+    device: Mapping[str, Any] = field(default_factory=dict)
+    cards: int = 1
+    memory: int = 0
+    cpu: str = ""
+    ovmf: bool = False
+
+    @property
+    def vf(self) -> int:
+        """The number of the VF that the tests run on, 0 for the PF."""
+        return int(self.on[2:]) if self.on.startswith("vf") else 0
+
+    def names(self, test: str) -> bool:
+        """Whether `test` (a program's name) belongs to the group."""
+        return any(fnmatchcase(test, pattern) for pattern in self.tests)
+
+
+@dataclass(frozen=True)
+class Wake:
+    """The `[wake]` table."""
+
+    console: str
+    after: float
+    qmp: str
+    awake: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite file, checked."""
+
+    guest: GuestNeeds
+    groups: tuple[Group, ...]
+    kernel_log: KernelLog
+    timeouts: tuple[tuple[str, float], ...] = ()
+    before: tuple[tuple[str, str], ...] = ()
+    after: tuple[tuple[str, str], ...] = ()
+    wake: Wake | None = None
+
+    @staticmethod
+    def load(path: Path) -> Suite:
+        """Read a suite file; raises `SuiteError`."""
+        table = Table.read(path)
+        needs = table.table("guest")
+        guest = GuestNeeds(
+            driver=needs.text("driver"),
+            pci_class=needs.text("pci_class"),
+            modules=needs.texts("modules"),
+            firmware=needs.texts("firmware"),
+            programs=needs.texts("programs"),
+            memory=needs.number("memory", GuestNeeds.memory),
+            cpus=needs.number("cpus", GuestNeeds.cpus),
+            ready=needs.text("ready", GuestNeeds.ready),
+            append=needs.text("append", ""),
+            setup=needs.text("setup", ""),
+            cleanup=needs.text("cleanup", ""),
+        )
+        needs.finish()
+        log = table.table("kernel_log")
+        try:
+            kernel_log = KernelLog.compiled(log.texts("errors"), log.texts("allowed"), log.texts("wedged"))
+        except re.error as error:
+            raise SuiteError(f"{log.place}: {error.pattern!r} is not a regular expression: {error}") from error
+        log.finish()
+        timeouts = []
+        for pattern, seconds in table.table("timeouts").values.items():
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+                raise SuiteError(f'{path}: timeouts."{pattern}" must be a number of seconds above 0')
+            timeouts.append((pattern, float(seconds)))
+        before, after = (
+            tuple((pattern, hooks.text(pattern)) for pattern in hooks.values)
+            for hooks in (table.table("before"), table.table("after"))
+        )
+        wake = None
+        if (waking := table.table("wake")).values:
+            wake = Wake(waking.text("console"), waking.number("after", 3), waking.text("qmp"), waking.text("awake", ""))
+            waking.finish()
+        groups = []
+        for item in table.tables("group"):
+            group = Group(
+                item.text("name"),
+                item.texts("tests"),
+                item.text("on", "pf"),
+                item.flag("active"),
+                item.table("device").values,
+                item.number("cards", 1),
+                item.number("memory", 0),
+                item.text("cpu", ""),
+                item.flag("ovmf"),
+            )
+            item.finish()
+            if not re.fullmatch(r"pf|vf[1-9]\d*", group.on):
+                raise SuiteError(
+                    f'{item.place}.on: "{group.on}" is not a function; allowed is "pf" or "vf1", "vf2", ...'
+                )
+            if not 1 <= group.cards <= _MOST_CARDS:
+                raise SuiteError(f"{item.place}.cards: {group.cards} is not between 1 and {_MOST_CARDS}")
+            groups.append(group)
+        table.finish()
+        return Suite(guest, tuple(groups), kernel_log, tuple(timeouts), before, after, wake)
+
+    def select(self, names: Iterable[str] = ()) -> list[Group]:
+        """The groups of these names, in the file's order (all without names); raises `SuiteError`."""
+        wanted = list(names)
+        known = list(dict.fromkeys(group.name for group in self.groups))
+        for name in wanted:
+            if name not in known:
+                raise SuiteError(f'there is no group "{name}" (allowed: {", ".join(known)})')
+        return [group for group in self.groups if not wanted or group.name in wanted]
+
+    def preparation(self, name: str) -> str:
+        """Shell to run before the subtest `name`."""
+        return next((script for pattern, script in self.before if fits(pattern, name)), "")
+
+    def aftermath(self, name: str) -> str:
+        """Shell to run after the subtest `name`, besides the cleanup of all."""
+        return next((script for pattern, script in self.after if fits(pattern, name)), "")
+
+    def timeout(self, name: str, default: float = 60) -> float:
+        """Seconds that the subtest `name` may take."""
+        return next((seconds for pattern, seconds in self.timeouts if fits(pattern, name)), default)
+
+
+def fits(pattern: str, name: str) -> bool:
+    """Whether a pattern means the subtest `name`; one without `@` means every subtest of a test."""
+    return fnmatchcase(name if "@" in pattern else name.split("@", maxsplit=1)[0], pattern)
+
+
+@dataclass
+class Table:
+    """A TOML table that is read key by key, and complains about keys that nobody asked for."""
+
+    place: str
+    values: dict[str, Any]
+    asked: set[str] = field(default_factory=set)
+
+    @staticmethod
+    def read(path: Path) -> Table:
+        try:
+            return Table(str(path), tomllib.loads(path.read_text("utf-8")))
+        except OSError as error:
+            raise SuiteError(f"{path}: cannot be read: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SuiteError(f"{path}: is not a TOML file: {error}") from error
+
+    def get(self, key: str, kind: type | tuple[type, ...], words: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        value = self.values.get(key, default)
+        if value is None:
+            raise SuiteError(f"{self.place}.{key}: is missing; it must be {words}")
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise SuiteError(f"{self.place}.{key}: {value!r} is not {words}")
+        return value
+
+    def text(self, key: str, default: str | None = None, choices: Sequence[str] = ()) -> str:
+        value: str = self.get(key, str, "a string", default)
+        if choices and value not in choices:
+            raise SuiteError(f'{self.place}.{key}: "{value}" is not allowed (allowed: {", ".join(choices)})')
+        return value
+
+    def texts(self, key: str, choices: Sequence[str] = ()) -> tuple[str, ...]:
+        value = self.get(key, (list, str), "a string or a list of strings", None if choices else [])
+        items = [value] if isinstance(value, str) else value
+        for item in items:
+            if not isinstance(item, str):
+                raise SuiteError(f"{self.place}.{key}: {item!r} is not a string")
+            if choices and item not in choices:
+                raise SuiteError(f'{self.place}.{key}: "{item}" is not allowed (allowed: {", ".join(choices)})')
+        return tuple(items)
+
+    def number(self, key: str, default: int) -> int:
+        value: int = self.get(key, int, "an integer", default)
+        return value
+
+    def flag(self, key: str) -> bool:
+        value: bool = self.get(key, bool, "true or false", False)
+        return value
+
+    def table(self, key: str) -> Table:
+        return Table(f"{self.place}: {key}", self.get(key, dict, "a table", {}))
+
+    def tables(self, key: str) -> list[Table]:
+        found = []
+        for index, item in enumerate(self.get(key, list, f"a list of tables, [[{key}]]", [])):
+            if not isinstance(item, dict):
+                raise SuiteError(f"{self.place}: {key}[{index}] is not a table")
+            found.append(Table(f"{self.place}: {key}[{index}]", item))
+        return found
+
+    def finish(self) -> None:
+        for key in self.values:
+            if key not in self.asked:
+                raise SuiteError(f'{self.place}: there is no key "{key}" (allowed: {", ".join(sorted(self.asked))})')

@@ -1,0 +1,320 @@
+"""A served card and a guest that has it: what tests of drivers and device models work with.
+
+    with open_lab(["--vfs", "2"], modules=["xe"]) as lab:
+        lab.sh("modprobe xe")
+        assert lab.card.call("status")["functions"][0]["attached"]
+
+The pytest plug-in (`vfio_user_xe.emulator.testing.pytest_plugin`) makes fixtures of it; this module needs no pytest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine
+from vfio_user_xe.emulator.guest.initramfs import known_firmware
+from vfio_user_xe.emulator.guest.qemu_arguments import DEFAULT_PORT, ROOT_BUS, cards_arguments, needs_iommu
+from vfio_user_xe.emulator.guest.served import ServedCard, served_card
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION as CONFIG
+from vfio_user_xe.emulator.pci.transport import MSI, MSIX
+from vfio_user_xe.emulator.vfio_user.client import Client
+from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
+
+__all__ = [
+    "CONFIG",
+    "MSI",
+    "MSIX",
+    "BlockingGuest",
+    "Client",
+    "CommandError",
+    "GuestError",
+    "GuestSettings",
+    "Kernel",
+    "Lab",
+    "LiveCard",
+    "open_card",
+    "open_guest",
+    "open_lab",
+]
+
+_TAIL_BYTES = 64 << 10
+
+
+@dataclass(repr=False)
+class LiveCard(ServedCard):
+    """A card that a process of its own serves, with its control socket at hand."""
+
+    arguments: tuple[str, ...] = ()
+    """What `vfio-user-xe serve` was given."""
+    _client: ControlClient | None = field(default=None, init=False, repr=False)
+    _stalls_before: int = field(default=0, init=False, repr=False)
+
+    def call(self, command: str, /, **arguments: Any) -> Any:
+        """A command of the control socket (docs/control-socket.md).
+
+        Raises `CommandError` for what the card refuses, OSError when the server does not answer.
+        """
+        if self._client is None:
+            self._client = ControlClient(self.control)
+        try:
+            return self._client.call(command, **arguments)
+        except OSError:
+            self.disconnect()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<{self.description.model} card {self.description.card!r}, process {self.pid}>"
+
+    def socket(self, function: str | None = None) -> str:
+        """The socket of a function ("pf", "vf1", ...); of the first one without a name. Raises LookupError."""
+        sockets = {known.name: known.socket for known in self.description.functions}
+        if function is None:
+            return next(iter(sockets.values()))
+        if function not in sockets:
+            raise LookupError(f"the card has no function {function!r} (allowed: {', '.join(sockets)})")
+        return sockets[function]
+
+    def client(self, function: str | None = None) -> Client:
+        """A vfio-user client of a function, in a guest's stead; close it. Raises OSError when it has one already."""
+        client = Client(self.socket(function))
+        # A device is reset for a new client, on its executor; a test should not have to know. This waits for its turn.
+        self.call("ledger")
+        return client
+
+    def conformance(self, *cases: str, function: str | None = None, skip: Mapping[str, str] | None = None) -> list[str]:
+        """Run the conformance suite against a function that has no other client; returns what failed, in words.
+
+        `cases` are patterns such as "dma.*" (none: all but the slow ones); `skip` gives reasons by pattern.
+        """
+        from vfio_user_xe.emulator.conformance import run
+        from vfio_user_xe.emulator.conformance.profile import Profile
+        from vfio_user_xe.emulator.results import Verdict
+
+        profile = Profile(self.description.card, self.pid, skip=skip or {})
+        results = run(self.socket(function), profile, cases=cases)
+        return [f"{result.case.label}: {result.reason}" for result in results if result.verdict is Verdict.FAIL]
+
+    def disconnect(self) -> None:
+        """Close the connection to the control socket; the next `call` opens another."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return self.process.poll() is None
+
+    @property
+    def trace_file(self) -> Path:
+        """Where `begin` lets the card trace to."""
+        return self.log.with_name("trace.txt")
+
+    def begin(self, trace: Sequence[str] = ()) -> None:
+        """A test begins: no fault is injected, the trace starts anew.
+
+        `trace` are categories ("all": every one), without those that begin with "-"; none: it is off.
+        """
+        self.call("heal")
+        if trace:
+            known = self.call("trace")["categories"]
+            wanted = [name for name in trace if not name.startswith("-")]
+            wanted = list(known) if "all" in wanted else wanted
+            wanted = [name for name in wanted if f"-{name}" not in trace]
+            self.call("trace_on", categories=wanted, file=str(self.trace_file))
+        self._stalls_before = self.call("status")["stalls"]
+
+    def stalls(self) -> list[dict[str, Any]]:
+        """Registers that a guest was seen to poll for over a second since `begin`."""
+        found: list[dict[str, Any]] = self.call("stalls")
+        return found[self._stalls_before :] if len(found) >= self._stalls_before else found
+
+    def trace_tail(self, lines: int = 40) -> str:
+        """The end of the trace, which is ended by this."""
+        self.call("trace_off")
+        return _tail(self.trace_file, lines)
+
+    def report(self) -> list[tuple[str, str]]:
+        """What explains a failure, as (title, text): stalled registers, the trace's end, the server's log."""
+        sections = [("card: stalled registers", _survives(self._stalled))]
+        sections.append(("card: end of the trace", _survives(lambda: _tail_if_there(self))))
+        sections.append(("card: end of the server's log", _survives(self.log_tail)))
+        return [(title, text) for title, text in sections if text.strip()]
+
+    def _stalled(self) -> str:
+        return "\n".join(
+            f"{stall['function']} polls {stall['register']} ({stall['offset']:#x}): {stall['reads']} reads in"
+            f" {stall['seconds']} s, value {stall['value']:#010x}; never changed: {stall['stuck_at_1']:#010x} set,"
+            f" {stall['stuck_at_0']:#010x} clear {json.dumps(stall['fields']) if stall['fields'] else ''}".rstrip()
+            for stall in self.stalls()
+        )
+
+
+@dataclass(slots=True, repr=False)
+class Lab:
+    """A card and a guest that has it."""
+
+    card: LiveCard
+    guest: BlockingGuest
+    others: list[LiveCard] = field(default_factory=list)
+    """Further cards of the guest, behind root ports of their own."""
+
+    def __repr__(self) -> str:
+        return f"<lab: {self.card!r} in a guest with {self.guest.accelerator.name}>"
+
+    def sh(self, command: str, timeout: float = 60) -> str:
+        """Run a command that must succeed; its output without the last newline. Raises `CommandFailed`."""
+        return self.guest.run(command, timeout=timeout, check=True).stdout.rstrip("\n")
+
+    def usable(self) -> bool:
+        """Whether the server runs and the guest answers."""
+        if not all(card.alive for card in (self.card, *self.others)):
+            return False
+        try:
+            return self.guest.run("true", timeout=20).returncode == 0
+        except GuestError:
+            return False
+
+    def report(self) -> list[tuple[str, str]]:
+        """What explains a failure, as (title, text)."""
+        console = _survives(lambda: self.guest.console_tail(40))
+        return [*([("guest: end of the console", console)] if console.strip() else []), *self.card.report()]
+
+
+@contextlib.contextmanager
+def open_card(serve: Sequence[str] = ()) -> Iterator[LiveCard]:
+    """Serve a card with these arguments of `vfio-user-xe serve`; gone afterwards. Raises `ServedCardError`."""
+    with served_card(serve) as served:
+        card = LiveCard(served.folder, served.process, served.description, served.log, tuple(serve))
+        try:
+            yield card
+        finally:
+            card.disconnect()
+
+
+class GuestSettings(TypedDict, total=False):
+    """What a guest may be told; all of it may be left out."""
+
+    modules: Sequence[str]
+    """Kernel modules that the guest has, with all that they need; `modprobe` loads them."""
+    load: Sequence[str]
+    """Modules that are loaded at boot, in this order, each with its parameters."""
+    firmware: Sequence[str] | None
+    """Firmware files, such as `xe/bmg_guc_70.bin`; None: what drivers among the modules want."""
+    files: Mapping[str, Any] | None
+    """Further files: path in the guest, and a path here or bytes."""
+    memory: int
+    """In MiB; 1024 unless told otherwise."""
+    cpus: int
+    """Processors of the guest."""
+    cpu: str | None
+    """QEMU's `-cpu`, where the usual one does not do."""
+    iommu: bool
+    """A vIOMMU."""
+    ovmf: bool
+    """UEFI firmware instead of SeaBIOS."""
+    append: str
+    """More for the kernel's command line."""
+    kernel: Kernel | None
+    """None: the fetched one."""
+    accelerator: str
+    """`auto`, `kvm` or `tcg`."""
+    boot_timeout: float
+    """In seconds, until the guest's agent answers."""
+    console: Path | None
+    """A file for the guest's console."""
+    qtest: bool
+    """Whether VF BARs are programmed over QEMU's qtest socket."""
+    root_bus: bool
+    """Without a root port."""
+
+
+@contextlib.contextmanager
+def open_lab(
+    serve: Sequence[str] = (), *, others: Sequence[Sequence[str]] = (), **guest: Unpack[GuestSettings]
+) -> Iterator[Lab]:
+    """Serve a card with these arguments of `serve`, boot a guest with it, end both.
+
+    `others` are arguments of `serve` for further cards of the same guest. Raises `ServedCardError` or `GuestError`.
+    """
+    with contextlib.ExitStack() as stack:
+        card, *more = [stack.enter_context(open_card(arguments)) for arguments in (serve, *others)]
+        yield Lab(card, stack.enter_context(open_guest(card, *more, **guest)), more)
+
+
+@contextlib.contextmanager
+def open_guest(
+    *cards: LiveCard, functions: Sequence[str] | None = None, **settings: Unpack[GuestSettings]
+) -> Iterator[BlockingGuest]:
+    """Boot a guest with cards that are served already; end it, and leave the cards.
+
+    `functions` are those that this guest has, by name (a VF of a card with topology "split"); None: what belongs into
+    the guest of the card's first function. A server of several cards (`serve --cards`) brings all of them. Raises `GuestError`,
+    and TypeError for a setting that there is not.
+    """
+    if unknown := sorted(set(settings) - set(GuestSettings.__annotations__)):
+        raise TypeError(f"a guest has no setting {unknown[0]!r} (allowed: {', '.join(GuestSettings.__annotations__)})")
+    modules, load = settings.get("modules", ()), settings.get("load", ())
+    firmware = settings.get("firmware")
+    if firmware is None:
+        firmware = known_firmware([*modules, *load])
+    descriptions = [description for card in cards for description in card.descriptions]
+    port = ROOT_BUS if settings.get("root_bus") else DEFAULT_PORT
+    spec = GuestSpec(
+        machine=Machine(
+            memory=settings.get("memory", 1024),
+            cpus=settings.get("cpus", 1),
+            cpu=settings.get("cpu"),
+            iommu=Iommu() if settings.get("iommu") or needs_iommu(descriptions) else None,
+            ovmf=settings.get("ovmf", False),
+            arguments=cards_arguments(descriptions, functions=functions, qtest=settings.get("qtest", True), port=port),
+        ),
+        modules=tuple(modules),
+        load=tuple(load),
+        firmware=tuple(firmware),
+        files=dict(settings.get("files") or {}),
+        append=settings.get("append", ""),
+        kernel=settings.get("kernel"),
+        accelerator=settings.get("accelerator", "auto"),
+        boot_timeout=settings.get("boot_timeout", 90),
+        console_log=settings.get("console"),
+    )
+    with contextlib.ExitStack() as stack:
+        try:
+            guest = stack.enter_context(BlockingGuest(spec))
+        except GuestError as error:
+            for card in cards:
+                for title, text in card.report():
+                    error.add_note(f"{title}:\n{text}")
+            raise
+        yield guest
+
+
+def guest_settings() -> list[str]:
+    """The keyword arguments of `open_lab`."""
+    return [*GuestSettings.__annotations__, "others"]
+
+
+def _tail_if_there(card: LiveCard) -> str:
+    return card.trace_tail() if card.trace_file.exists() else ""
+
+
+def _tail(path: Path, lines: int) -> str:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _TAIL_BYTES))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+
+
+def _survives(part: Callable[[], str]) -> str:
+    """A part of a report that cannot be had must not cost the others."""
+    try:
+        return part()
+    except (GuestError, CommandError, OSError) as error:
+        return f"(not to be had: {error})"
