@@ -30,7 +30,7 @@ OFFSET = 0x1000
 
 # The programs are those of the guest tests.
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.guest.xe_programs import NoCompiler, compile_all, files_for  # noqa: E402
+from tests.support.guest.xe_programs import NoCompiler, compile_all, files_for  # noqa: E402
 
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 

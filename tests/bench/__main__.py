@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.load import Load, Loader, bare_python, compiled, connected
-from tests.conformance.served import served
+from tests.support.served import served
 from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.conformance.driver import Driver
 from vfio_user_xe.emulator.model.memory import Memory

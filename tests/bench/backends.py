@@ -15,7 +15,7 @@ from statistics import median
 
 from tests.bench.__main__ import KIB, Bench, Row, Sample, figure, loads, microseconds
 from tests.bench.load import Load
-from tests.conformance.served import ServedCard, served
+from tests.support.served import ServedCard, served
 from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client

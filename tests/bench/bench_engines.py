@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.unit.xe.engines.lab import BATCH_VA, DATA_VA, END, PPHWSP, SEQNO, WA_BB, Job, Lab, sdi, semaphore
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, sdi, semaphore
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, PPHWSP, SEQNO, WA_BB, Job, Lab
+from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.emulator.model.executor import Executor

@@ -20,8 +20,9 @@ from statistics import median
 from typing import Any
 
 from tests.bench.bench_engines import Figure
-from tests.unit.xe.engines.lab import DATA_VA, END, Job, sdi
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, sdi
+from tests.support.xe.engine_lab import DATA_VA, Job
+from tests.support.xe.rig import MIB
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.pci.function import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport

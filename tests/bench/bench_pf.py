@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.guest.lab import program
+from tests.support.guest.lab import program
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 PF = "0000:01:00.0"

@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tests.guest.test_xe_sriov import DEBUGFS, DEVICE, accounting, card_call, enable, jobs, start_lab
+from tests.support.guest.xe import DEBUGFS, DEVICE
+from tests.support.guest.xe_sriov import accounting, card_call, enable, jobs, start_lab
 from vfio_user_xe.emulator.testing.lab import Lab
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.served import ServedCard, served
+from tests.support.served import ServedCard, served
 from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.conformance.driver import Driver
 from vfio_user_xe.emulator.vfio_user import wire

@@ -7,9 +7,8 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from tests import libvfio_user
-from tests.conformance.served import served
-from tests.conformance.test_server import PROFILE
+from tests.support import libvfio_user
+from tests.support.served import PROFILE, served
 from vfio_user_xe.emulator.conformance.case import Case
 from vfio_user_xe.emulator.conformance.profile import Profile
 from vfio_user_xe.emulator.conformance.runner import Runner, select_cases

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.conformance.served import ServedCard, served
+from tests.support.served import PROFILE, ServedCard, served
 from vfio_user_xe.emulator.conformance.case import Case
 from vfio_user_xe.emulator.conformance.profile import Profile
 from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
 from vfio_user_xe.emulator.results import Verdict
-
-PROFILE = Path(__file__).with_name("our-server.toml")
 
 # What our server is known not to do. Any other case must pass, and so must a case that is not there any more.
 SKIPPED = {

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.right_answers import right_answer
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.conformance import main, report_of, run, summary_of
 from vfio_user_xe.emulator.conformance.case import CASES, Case
 from vfio_user_xe.emulator.conformance.profile import Profile, ProfileError, Scratch
@@ -28,23 +29,6 @@ from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Connection, Disconnected, Message, encode
 
 Behaviour = Callable[[Message], bytes]
-
-
-def _well(message: Message) -> bytes:
-    """A device with nothing but configuration space, served correctly as far as the cases below look."""
-    body = b""
-    if message.command == wire.VERSION:
-        body = wire.VERSION_BODY.pack(0, 0)
-    elif message.command == wire.DEVICE_GET_INFO and len(message.body) == 16:
-        body = wire.DEVICE_INFO.pack(16, 3, 9, 5)
-    elif message.command == wire.DEVICE_GET_REGION_INFO:
-        index = wire.REGION_INFO.unpack(message.body)[2]
-        body = wire.REGION_INFO.pack(32, 3, index, 0, 256 if index == wire.CONFIG else 0, 0)
-    elif message.command == wire.REGION_READ:
-        body = message.body + bytes(wire.REGION_ACCESS.unpack(message.body)[2])
-    else:
-        return encode(message.command, message_id=message.id, flags=wire.TYPE_REPLY | wire.FLAG_ERROR, error=22)
-    return encode(message.command, body, message_id=message.id, flags=wire.TYPE_REPLY)
 
 
 @contextmanager
@@ -83,12 +67,12 @@ def _verdict(behaviour: Behaviour, identity: str, timeout: float = 10.0) -> Resu
 
 
 def test_right_answer_passes() -> None:
-    assert _verdict(_well, "info.device_info_reply_is_16_bytes").verdict is Verdict.PASS
+    assert _verdict(right_answer, "info.device_info_reply_is_16_bytes").verdict is Verdict.PASS
 
 
 def test_wrong_message_id_fails() -> None:
     def behaviour(message: Message) -> bytes:
-        return _well(message) if message.id != 0x1234 else b"\x35" + _well(message)[1:]
+        return right_answer(message) if message.id != 0x1234 else b"\x35" + right_answer(message)[1:]
 
     result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
     assert result.verdict is Verdict.FAIL
@@ -99,7 +83,7 @@ def test_success_where_an_error_is_due_fails() -> None:
     def behaviour(message: Message) -> bytes:
         if message.command == 0xFFFF:
             return encode(message.command, message_id=message.id, flags=wire.TYPE_REPLY)
-        return _well(message)
+        return right_answer(message)
 
     result = _verdict(behaviour, "framing.command_65535_is_refused")
     assert result.verdict is Verdict.FAIL
@@ -109,7 +93,7 @@ def test_success_where_an_error_is_due_fails() -> None:
 def test_error_with_payload_fails() -> None:
     def behaviour(message: Message) -> bytes:
         if message.command != 0xFFFF:
-            return _well(message)
+            return right_answer(message)
         flags = wire.TYPE_REPLY | wire.FLAG_ERROR
         return encode(message.command, b"why", message_id=message.id, flags=flags, error=22)
 
@@ -128,7 +112,7 @@ def test_kept_descriptor_fails() -> None:
 
     def behaviour(message: Message) -> bytes:
         kept.extend(message.fds)
-        return _well(message)
+        return right_answer(message)
 
     result = _verdict(behaviour, "descriptors.descriptor_with_region_read_is_closed")
     assert result.verdict is Verdict.FAIL
@@ -144,7 +128,7 @@ def test_leak_is_noticed_behind_a_passing_case() -> None:
     def behaviour(message: Message) -> bytes:
         if message.id == 0x1234:
             leaked.extend(os.open("/dev/null", os.O_RDONLY) for _ in range(8))
-        return _well(message)
+        return right_answer(message)
 
     result = _verdict(behaviour, "info.device_info_reply_is_16_bytes")
     assert result.verdict is Verdict.FAIL
@@ -160,7 +144,7 @@ def test_server_that_dies_is_noticed_behind_the_case() -> None:
     def behaviour(message: Message) -> bytes:
         nonlocal dead
         dead = dead or message.id == 0x1234
-        return _well(message) if not dead or message.id == 0x1234 else b""
+        return right_answer(message) if not dead or message.id == 0x1234 else b""
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vfio_user_xe.emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
@@ -171,7 +155,7 @@ def test_server_that_dies_is_noticed_behind_the_case() -> None:
 
 def test_case_that_hangs_is_ended() -> None:
     block = threading.Event()
-    with _server(_well) as path:
+    with _server(right_answer) as path:
         runner = Runner(path, Profile(), timeout=0.2)
 
         def hang(t: object) -> None:
@@ -183,7 +167,7 @@ def test_case_that_hangs_is_ended() -> None:
 
 
 def test_case_that_does_not_apply_is_skipped_with_the_reason() -> None:
-    result = _verdict(_well, "server_dma.device_reads_by_message")
+    result = _verdict(right_answer, "server_dma.device_reads_by_message")
     assert (result.verdict, result.reason) == (Verdict.SKIP, "needs the conformance device")
 
 
@@ -198,7 +182,7 @@ def test_nobody_listening_is_not_a_result(tmp_path: Path, monkeypatch: pytest.Mo
 MORTAL = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from tests.conformance import test_suite as suite
+from tests.support.right_answers import right_answer
 from vfio_user_xe.emulator.vfio_user.client import Connection, Disconnected
 import socket
 listener = socket.socket(socket.AF_UNIX)
@@ -211,7 +195,7 @@ while True:
             message = connection.receive()
             if message.command == 0xFFFF:
                 os.abort()
-            connection.send(suite._well(message))
+            connection.send(right_answer(message))
     except Disconnected:
         pass
     connection.close()
@@ -256,7 +240,7 @@ def test_a_server_that_is_gone_ends_the_run_and_the_rest_is_counted(monkeypatch:
     def behaviour(message: Message) -> bytes:
         nonlocal dead
         dead = dead or message.command == 0xFFFF
-        return b"" if dead else _well(message)
+        return b"" if dead else right_answer(message)
 
     monkeypatch.setattr("vfio_user_xe.emulator.conformance.context.CONNECT_TIMEOUT", 0.2)
     lines: list[str] = []
@@ -274,16 +258,19 @@ def test_a_server_that_was_started_does_not_outlive_a_suite_that_is_killed(morta
         suite.stdout.readline()
         suite.kill()
     # Gone for half a second: one that was being started may not come up any more either.
-    gone, deadline = 0, time.monotonic() + 10
-    while gone < 10:
-        assert time.monotonic() < deadline, "the server is still there"
+    gone = 0
+
+    def stays_away() -> bool:
+        nonlocal gone
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(path)
                 gone = 0
             except (ConnectionRefusedError, FileNotFoundError):
                 gone += 1
-        time.sleep(0.05)
+        return gone == 10
+
+    eventually(stays_away, "the server is still there", interval=0.05)
 
 
 # The list of cases.
@@ -365,7 +352,7 @@ def test_junit_has_every_verdict() -> None:
 
 def test_command_prints_and_returns_a_verdict(tmp_path: Path) -> None:
     lines: list[str] = []
-    with _server(_well) as path:
+    with _server(right_answer) as path:
         good = main(path, junit_path=str(tmp_path / "j.xml"), cases=["info.device_is*"], echo=lines.append)
         bad = main(
             path, cases=["regions.configuration_space_is_read*", "io_fds.every*", "pipe*ids_b*"], echo=lines.append
@@ -379,7 +366,7 @@ def test_command_prints_and_returns_a_verdict(tmp_path: Path) -> None:
 
 def test_command_fails_when_a_case_does() -> None:
     lines: list[str] = []
-    with _server(lambda message: _well(message).replace(b"\x09", b"\x01")) as path:
+    with _server(lambda message: right_answer(message).replace(b"\x09", b"\x01")) as path:
         assert main(path, cases=["info.device_is*"], echo=lines.append) == 1
     assert "1 regions: configuration space (index 7) is not among them" in lines[0]
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture.providers import HypothesisProvider
 
-from tests.conformance.served import ServedCard, served
+from tests.support.served import ServedCard, served
 
 # Bounded and repeatable in CI: what is found by chance belongs into a test of its own. FUZZ=long looks for it.
 settings.register_profile(
@@ -20,6 +21,18 @@ settings.register_profile(
 )
 settings.register_profile("long", parent=settings.get_profile("bounded"), max_examples=3000, derandomize=False)
 settings.load_profile(os.environ.get("FUZZ", "bounded"))
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _draws_depend_on_the_test_alone() -> Iterator[None]:
+    """Hypothesis mixes in constants of whatever local modules are imported, so of whatever else is collected.
+
+    Repeatable runs do without constants: the strategies here name the values that matter.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if settings.default is not None and settings.default.derandomize:
+            patch.setattr(HypothesisProvider, "_maybe_draw_constant", lambda *_, **__: None, raising=False)
+        yield
 
 
 @pytest.fixture(scope="package")

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
-from tests.conformance.served import ServedCard
+from tests.support.served import ServedCard
 from vfio_user_xe.emulator.conformance.driver import Driver
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.vfio_user import wire
@@ -23,11 +35,21 @@ PAGES = 24
 """Of the address space that the model looks at; the file has as many."""
 _pages = st.integers(0, PAGES - 1)
 _lengths = st.integers(1, 6)
+_inside = st.integers(0, 5)
+"""Pages to skip from a range's start, modulo its length."""
 _flags = st.sampled_from([wire.DMA_READABLE, wire.DMA_WRITABLE, wire.DMA_READABLE | wire.DMA_WRITABLE])
 
 
+_bytes = st.just(0) | st.integers(0, PAGE - 1)
+
+
 class DmaModel(RuleBasedStateMachine):
-    """Ranges as a list of (first page, pages, flags, offset in the file or None for a range without a descriptor)."""
+    """Ranges by their first page: (pages, flags, offset in the file or None for a range without a descriptor).
+
+    `mapped` holds ranges (first page, pages) that were mapped; some of them are not any more.
+    """
+
+    mapped: Bundle[tuple[int, int]] = Bundle("mapped")
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,8 +81,10 @@ class DmaModel(RuleBasedStateMachine):
         """The first page of the range that holds a page."""
         return next((first for first, (pages, _, _) in self.ranges.items() if first <= page < first + pages), None)
 
-    @rule(page=_pages, pages=_lengths, flags=_flags, offset=st.none() | st.integers(0, 2 * PAGES + 2))
-    def map(self, page: int, pages: int, flags: int, offset: int | None) -> None:
+    @rule(target=mapped, page=_pages, pages=_lengths, flags=_flags, offset=st.none() | st.integers(0, 2 * PAGES + 2))
+    def map(
+        self, page: int, pages: int, flags: int, offset: int | None
+    ) -> tuple[int, int] | MultipleResults[tuple[int, int]]:
         overlaps = any(self.covering(covered) is not None for covered in range(page, page + pages))
         beyond = offset is not None and offset + pages > 2 * PAGES
         result = self.do_map(page, pages, flags, offset)
@@ -71,6 +95,12 @@ class DmaModel(RuleBasedStateMachine):
         else:
             assert result == 0
             self.ranges[page] = (pages, flags, offset)
+            return page, pages
+        return multiple()
+
+    @rule(was_mapped=consumes(mapped))
+    def unmap_one(self, was_mapped: tuple[int, int]) -> None:
+        self.unmap(*was_mapped)
 
     @rule(page=_pages, pages=st.integers(1, 12))
     def unmap(self, page: int, pages: int) -> None:
@@ -88,10 +118,17 @@ class DmaModel(RuleBasedStateMachine):
             for first in inside:
                 del self.ranges[first]
 
+    # Not before there is something to unmap: half of the steps would find nothing mapped.
+    @precondition(lambda self: len(self.ranges) > 3)
     @rule()
     def unmap_all(self) -> None:
         self.do_unmap_all()
         self.ranges.clear()
+
+    @rule(was_mapped=mapped, skipped=_inside, pages=_lengths, write=st.booleans())
+    def access_mapped(self, was_mapped: tuple[int, int], skipped: int, pages: int, write: bool) -> None:
+        first, length = was_mapped
+        self.access(first + skipped % length, pages, write)
 
     @rule(page=_pages, pages=_lengths, write=st.booleans())
     def access(self, page: int, pages: int, write: bool) -> None:
@@ -103,6 +140,9 @@ class DmaModel(RuleBasedStateMachine):
 
 class GuestMemoryMachine(DmaModel):
     """The table of ranges itself."""
+
+    seen: Counter[str] = Counter()
+    """What `view` met, in all runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,14 +173,27 @@ class GuestMemoryMachine(DmaModel):
     def may_access(self, page: int, pages: int, write: bool) -> bool:
         return self.memory.mapped(page * PAGE, pages * PAGE, write)
 
-    @rule(page=_pages, byte=st.integers(0, PAGE - 1), length=st.integers(1, 4 * PAGE), write=st.booleans())
+    @rule(
+        was_mapped=DmaModel.mapped, skipped=_inside, byte=_bytes, length=st.integers(1, 4 * PAGE), write=st.booleans()
+    )
+    def view_mapped(self, was_mapped: tuple[int, int], skipped: int, byte: int, length: int, write: bool) -> None:
+        first, pages = was_mapped
+        self.view(first + skipped % pages, byte, length, write)
+
+    @rule(page=_pages, byte=_bytes, length=st.integers(1, 4 * PAGE), write=st.booleans())
     def view(self, page: int, byte: int, length: int, write: bool) -> None:
         view = self.memory.view(page * PAGE + byte, length, write)
         first = self.covering(page)
         needed = wire.DMA_WRITABLE if write else wire.DMA_READABLE
-        if first is None or self.ranges[first][2] is None or not self.ranges[first][1] & needed:
+        if first is None:
             assert view is None
+            self.seen["nothing"] += 1
             return
+        if self.ranges[first][2] is None or not self.ranges[first][1] & needed:
+            assert view is None
+            self.seen["no descriptor" if self.ranges[first][2] is None else "not allowed"] += 1
+            return
+        self.seen["memory"] += 1
         pages, _, offset = self.ranges[first]
         assert view is not None
         assert offset is not None
@@ -157,7 +210,10 @@ class GuestMemoryMachine(DmaModel):
 
 
 def test_guest_memory_is_what_was_mapped() -> None:
-    run_state_machine_as_test(GuestMemoryMachine, settings=settings(max_examples=60, stateful_step_count=40))
+    GuestMemoryMachine.seen.clear()
+    run_state_machine_as_test(GuestMemoryMachine, settings=settings(max_examples=100, stateful_step_count=60))
+    seen = GuestMemoryMachine.seen
+    assert min(seen[what] for what in ("nothing", "no descriptor", "not allowed", "memory")) > 20, seen
 
 
 class SocketMachine(DmaModel):
@@ -191,8 +247,9 @@ class SocketMachine(DmaModel):
     def may_access(self, page: int, pages: int, write: bool) -> bool:
         return self.driver.may_access(page * PAGE, pages * PAGE, write=write)
 
-    @rule(page=_pages)
-    def read(self, page: int) -> None:
+    @rule(was_mapped=DmaModel.mapped, skipped=_inside)
+    def read(self, was_mapped: tuple[int, int], skipped: int) -> None:
+        page = was_mapped[0] + skipped % was_mapped[1]
         first = self.covering(page)
         if first is None or self.ranges[first][2] is None or not self.ranges[first][1] & wire.DMA_READABLE:
             return

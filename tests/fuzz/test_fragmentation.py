@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conformance.served import ServedCard
 from tests.fuzz.messages import PAGE, SCRATCH, Sent, conversations, numbered, pieces
+from tests.support.served import ServedCard
 from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.vfio_user.client import Client, Message

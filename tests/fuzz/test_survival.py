@@ -9,8 +9,9 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conformance.served import ServedCard
 from tests.fuzz.messages import PAGE, Sent, conversations, numbered, pieces, strange_messages
+from tests.support.served import ServedCard
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.conformance.context import open_descriptors
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.vfio_user import wire
@@ -23,10 +24,15 @@ def _next_client_is_served(card: ServedCard, descriptors: int | None) -> None:
     with Client(card.socket) as client:
         assert client.device_info()[0] & wire.DEVICE_FLAG_PCI
     assert descriptors is not None
-    deadline = time.monotonic() + 2.0
-    while (now := open_descriptors(card.pid) or 0) > descriptors:
-        assert time.monotonic() < deadline, f"{now} descriptors are open, {descriptors} before"
-        time.sleep(0.002)
+
+    def still_open() -> int:
+        return open_descriptors(card.pid) or 0
+
+    eventually(
+        lambda: still_open() <= descriptors,
+        lambda: f"{still_open()} descriptors are open, {descriptors} before",
+        interval=0.002,
+    )
 
 
 def _idle_descriptors(card: ServedCard) -> int | None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.guest.lab import open_lab
+from tests.support.guest.lab import open_lab
 from vfio_user_xe.emulator.guest import Environment, locate
 from vfio_user_xe.emulator.recording import Redaction, redact
 

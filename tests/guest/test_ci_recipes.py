@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests import recipes
+from tests.support import recipes
 from vfio_user_xe.emulator.guest import Kernel, MissingEnvironment, locate
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]

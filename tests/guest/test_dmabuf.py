@@ -40,6 +40,22 @@ USUAL = (
 TRANSLATING = ("basic-import-translating", "several-ranges-translating")
 FAULTY = ("control-wrong-data", "control-broken-link")
 CHOSEN = (*USUAL, *TRANSLATING, *FAULTY)
+DEFECTS_MET = {
+    "7.3.4": {
+        "reset-with-an-idle-import": "revocation-waits-for-importer",
+        "reset-through-sysfs": "sysfs-reset-does-not-revoke",
+        "several-ranges-translating": "ranges-linked-at-one-iova",
+    },
+}
+"""By kernel release: the scenarios that meet a known defect of that kernel, and which; every other one passes."""
+RACES = {
+    "reset-while-copying": ("clear-outlasts-reset", "reset-lost-while-another-ends"),
+    **dict.fromkeys(
+        ("reset-with-an-idle-import", "reset-with-an-unbound-import", "reset-through-sysfs"),
+        ("reset-lost-while-another-ends",),
+    ),
+}
+"""Defects of every release so far that are races: seldom met, and then an expected failure of the test."""
 
 
 @dataclass
@@ -68,13 +84,19 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return Outcome(done.returncode, done.stdout, results, ElementTree.parse(junit).getroot(), report.read_text())
 
 
+def _unless_it_lost_a_race(result: dict[str, Any]) -> None:
+    if result["defect"] in RACES.get(result["name"], ()):
+        pytest.xfail(f"a race of {result['kernel']} was met: {result['defect']}: {result['reason']}")
+
+
 @pytest.mark.parametrize("name", CHOSEN)
-def test_a_scenario_is_passed_or_meets_a_defect_that_is_known(outcome: Outcome, name: str) -> None:
+def test_a_scenario_has_the_verdict_that_is_known_of_this_kernel(outcome: Outcome, name: str) -> None:
     result = outcome.results[name]
-    assert result["verdict"] in ("pass", "expected-fail"), result["reason"]
-    assert (result["verdict"] == "expected-fail") == bool(result["defect"])
-    if name.startswith("control-"):
-        assert result["verdict"] == "pass", result["reason"]
+    release = result["kernel"].partition("+")[0].partition("-")[0]
+    assert release in DEFECTS_MET, f"verdicts on {release} are not known yet; those of this run: {outcome.said}"
+    known = DEFECTS_MET[release].get(name, "")
+    _unless_it_lost_a_race(result)
+    assert (result["verdict"], result["defect"]) == ("expected-fail" if known else "pass", known), result["reason"]
 
 
 def test_what_the_command_says_agrees_with_what_it_writes(outcome: Outcome) -> None:
@@ -91,10 +113,8 @@ def test_what_the_command_says_agrees_with_what_it_writes(outcome: Outcome) -> N
 
 def test_a_blocked_reset_is_explained_by_where_it_blocks_and_what_frees_it(outcome: Outcome) -> None:
     result = outcome.results["reset-with-an-idle-import"]
+    _unless_it_lost_a_race(result)
     assert "control (import closed first)" in result["shown"]
-    if result["verdict"] == "pass":
-        assert "with an idle import" in result["shown"]
-        return
     assert any("vfio_pci_dma_buf_move" in stack for stack in result["facts"]["stack of the blocked task"].values())
     assert "blocked for more than" in result["facts"]["hung-task report"][0]
     assert result["facts"]["freed by"] == "unbinding after GEM_CLOSE, not by GEM_CLOSE alone"

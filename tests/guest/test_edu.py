@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab, program
+from tests.support.guest.lab import Lab, open_lab, program
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 pytestmark = pytest.mark.guest

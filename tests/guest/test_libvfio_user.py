@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import libvfio_user
-from tests.guest.lab import Lab, open_lab
-from tests.guest.test_xe_probe import DEVICE, check_card, complaints, load, unmodelled
+from tests.support import libvfio_user
+from tests.support.guest.lab import Lab, open_lab
+from tests.support.guest.xe import DEVICE, check_card, complaints, load, unmodelled
 
 pytestmark = pytest.mark.guest
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab, program
+from tests.support.guest.lab import Lab, open_lab, program
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.guest import Kernel, locate
 from vfio_user_xe.emulator.guest.initramfs import Contents, initramfs
 from vfio_user_xe.emulator.guest.vmlinux import unpacked
@@ -82,11 +83,12 @@ def test_a_guest_of_the_guest_works_on_a_vf_that_vfio_passes_on(lab: Lab) -> Non
         f"touch /tmp/inner.log /tmp/qemu.log; ({_QEMU} > /tmp/qemu.log 2>&1; echo ended with $? >> /tmp/qemu.log) > /dev/null 2>&1 3>&- &"
     )
     started = time.monotonic()
-    deadline = started + PATIENCE
-    while "ended with" not in lab.sh("cat /tmp/qemu.log", timeout=120):
-        assert time.monotonic() < deadline, lab.sh("tail -n 40 /tmp/inner.log", timeout=120)
+
+    def ended() -> bool:
         print(f"{time.monotonic() - started:.0f} s: {lab.sh('tail -n 1 /tmp/inner.log', timeout=120)}", flush=True)
-        time.sleep(5)
+        return "ended with" in lab.sh("cat /tmp/qemu.log", timeout=120)
+
+    eventually(ended, lambda: lab.sh("tail -n 40 /tmp/inner.log", timeout=120), seconds=PATIENCE, interval=5)
     said = lab.sh("tail -n 40 /tmp/inner.log; cat /tmp/qemu.log", timeout=120)
     assert "Running in SR-IOV VF mode" in said, said
     assert "0000:00:02.0 ok: 18 jobs" in said, said

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.guest.lab import open_card, open_guest
-from tests.integration.test_export import VIEWER, pixels
+from tests.support.guest.lab import open_card, open_guest
+from tests.support.viewer import VIEWER, pixels
 from vfio_user_xe.emulator.control.dispatch import CommandError
 from vfio_user_xe.emulator.guest import BlockingGuest, CommandFailed, MissingEnvironment, locate
 from vfio_user_xe.emulator.testing.lab import LiveCard

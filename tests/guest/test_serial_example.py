@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages import run_tests
+from tests.support.packages import run_tests
 from vfio_user_xe.emulator.guest import MissingEnvironment, locate
 
 pytestmark = pytest.mark.guest

@@ -8,17 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab
+from tests.support.guest.lab import Lab, open_lab
+from tests.support.guest.stub import STUB
+from tests.support.guest.xe import PF
 
 pytestmark = pytest.mark.guest
 
-PF = "0000:01:00.0"
-_STUB = f"""
-echo pci-pf-stub > /sys/bus/pci/devices/{PF}/driver_override
-modprobe pci-pf-stub
-echo {PF} > /sys/bus/pci/drivers/pci-pf-stub/bind 2>/dev/null
-test "$(readlink -f /sys/bus/pci/devices/{PF}/driver)" = /sys/bus/pci/drivers/pci-pf-stub
-"""
 # Functions for scripts in the guest. VF BARs are found as the kernel lists them; devmem goes to them by address.
 _SHELL = f"""
 pf=/sys/bus/pci/devices/{PF}
@@ -72,7 +67,7 @@ def mark_and_check(lab: Lab, count: int, salt: int) -> None:
 @pytest.fixture(scope="module", params=[7], ids=["7 VFs"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with open_lab(["--vfs", str(request.param)], modules=["pci-pf-stub"]) as lab:
-        lab.sh(_STUB)
+        lab.sh(STUB)
         yield lab
 
 
@@ -128,14 +123,14 @@ class TestSevenVfs:
         enable(lab, 2)
         disable(lab)
         lab.sh(f"echo 1 > /sys/bus/pci/devices/{PF}/remove; echo 1 > /sys/bus/pci/rescan")
-        lab.sh(_STUB)
+        lab.sh(STUB)
         enable(lab, 2)
         mark_and_check(lab, 2, salt=0x700)
 
     def test_vfs_work_after_a_reboot(self, lab: Lab) -> None:
         enable(lab, 7)
         lab.guest.reboot()
-        lab.sh(_STUB)
+        lab.sh(STUB)
         assert lab.sh(f"cat /sys/bus/pci/devices/{PF}/sriov_numvfs") == "0"
         enable(lab, 7)
         mark_and_check(lab, 7, salt=0x800)
@@ -143,7 +138,7 @@ class TestSevenVfs:
 
 def test_24_vfs_on_one_card() -> None:
     with open_lab(["--vfs", "24"], modules=["pci-pf-stub"]) as lab:
-        lab.sh(_STUB)
+        lab.sh(STUB)
         enable(lab, 24)
         mark_and_check(lab, 24, salt=0x9000)
         disable(lab)
@@ -154,13 +149,13 @@ def test_24_vfs_on_one_card() -> None:
 def test_vfs_work_with_ovmf() -> None:
     with open_lab(["--vfs", "2"], modules=["pci-pf-stub"], ovmf=True) as lab:
         assert lab.sh("test -d /sys/firmware/efi && echo efi") == "efi"
-        lab.sh(_STUB)
+        lab.sh(STUB)
         enable(lab, 2)
         mark_and_check(lab, 2, salt=0xB000)
 
 
 def test_without_qtest_the_pf_s_own_dma_programs_the_vf_bars() -> None:
     with open_lab(["--vfs", "2"], modules=["pci-pf-stub"], qtest=False) as lab:
-        lab.sh(_STUB)
+        lab.sh(STUB)
         enable(lab, 2)
         mark_and_check(lab, 2, salt=0xC000)

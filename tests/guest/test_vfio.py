@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab, program
-from tests.guest.test_sriov import _STUB, PF
+from tests.support.guest.lab import Lab, open_lab, program
+from tests.support.guest.stub import STUB
+from tests.support.guest.xe import PF
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 pytestmark = pytest.mark.guest
@@ -33,25 +34,24 @@ def use(lab: Lab, bdf: str, function: str) -> str:
     lab.guest.run(
         f"(vfio-function {bdf} {_SCRATCH:#x} > /tmp/report 2>&1; echo exit $? >> /tmp/report) >/dev/null 2>&1 3>&- &"
     )
-    deadline = time.monotonic() + 30
-    while "ready" not in (report := lab.sh("cat /tmp/report")):
-        assert "exit" not in report, report
-        assert time.monotonic() < deadline, report
-        time.sleep(0.1)
+
+    def report() -> str:
+        return lab.sh("cat /tmp/report")
+
+    eventually(lambda: "ready" in report() or "exit" in report(), report, seconds=30, interval=0.1)
+    assert "exit" not in report(), report()
     with ControlClient(lab.card.control) as control:
         # Over a page boundary, so that two of the IOMMU's mappings are needed.
         read = control.call("read", function=function, space="system", address=_IOVA + 0xF00, length=0x1200)
         assert bytes.fromhex(read) == _PATTERN[0xF00:0x2100]
         control.call("write", function=function, space="system", address=_IOVA + 0x3000, data="00" * 16)
         assert control.call("interrupt", function=function)
-    while "exit" not in (report := lab.sh("cat /tmp/report")):
-        assert time.monotonic() < deadline, report
-        time.sleep(0.1)
-    return report
+    eventually(lambda: "exit" in report(), report, seconds=30, interval=0.1)
+    return report()
 
 
 def test_a_vf_works_through_vfio_behind_the_iommu(lab: Lab) -> None:
-    lab.sh(_STUB)
+    lab.sh(STUB)
     lab.sh(
         f"echo 0 > /sys/bus/pci/devices/{PF}/sriov_drivers_autoprobe; echo 2 > /sys/bus/pci/devices/{PF}/sriov_numvfs"
     )

@@ -2,68 +2,18 @@
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab, program
+from tests.support.guest.lab import Lab, open_lab, program
+from tests.support.guest.xe import DEBUGFS, DEVICE, PF, check_card, complaints, load, unmodelled
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.guest import Kernel, locate
-from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 pytestmark = pytest.mark.guest
 
-PF = "0000:01:00.0"
 KERNEL = "/boot/kernel"
-DEVICE = f"/sys/bus/pci/devices/{PF}"
-DEBUGFS = f"/sys/kernel/debug/dri/{PF}"
-
-ALLOWED = (
-    # A card that takes class 0x030000 is a VGA device; the kernel says that its text console moves off it.
-    r"vgaarb: deactivate vga console",
-    r"vgaarb: (no bridge control possible|VGA device added: .*)",
-    # The PCI core announces a reset through sysfs; the kernel announces that it only pretends to sleep.
-    r": (resetting|reset done)$",
-    r"PM: suspend debug: Waiting for \d+ second",
-)
-"""Lines of level "warning" or worse that a correct probe may log: none of them is the driver's."""
-
-
-def complaints(lab: Lab) -> list[str]:
-    """Lines at level warning or worse, and splats, that mention the driver or the device; the log is read off."""
-    lines = lab.sh("dmesg -r -c || true").splitlines()
-    found = []
-    for line in lines:
-        matched = re.match(r"<(\d+)>(?:\[ *[\d.]+\] )?(.*)", line)
-        level, text = (int(matched[1]) & 7, matched[2]) if matched else (6, line)
-        serious = level <= 4 and re.search(rf"\bxe\b|\[drm\]|{re.escape(PF[:-1])}", text)
-        splat = re.search(r"WARNING:|BUG:|Oops|Call Trace|cut here|\*ERROR\*|-ETIME|timed out", text, re.IGNORECASE)
-        if (serious or splat) and not any(re.search(allowed, text) for allowed in ALLOWED):
-            found.append(text)
-    return found
-
-
-def load(lab: Lab) -> str:
-    """modprobe xe; what it logged."""
-    lab.sh("dmesg -c > /dev/null; dmesg -n 1; modprobe xe", timeout=120)
-    return lab.sh("dmesg")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 40) -> None:
-    """Look ten times a second until `condition` holds. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds} s")
-        time.sleep(0.1)
-
-
-def check_card(lab: Lab) -> None:
-    """Card and render node are there, the GuC runs, nobody complained, nothing unknown was touched."""
-    assert lab.sh("ls /dev/dri").split() == ["card0", "renderD128"]
-    assert "status: RUNNING" in lab.sh(f"cat {DEBUGFS}/gt0/uc/guc_info")
-    assert complaints(lab) == []
 
 
 @pytest.fixture(scope="module")
@@ -233,22 +183,16 @@ def test_every_profile_probes_cleanly(settings: list[str], expected: str) -> Non
         assert unmodelled(lab) == []
 
 
-def unmodelled(lab: Lab) -> list[str]:
-    """Registers that nobody declared and the driver used all the same."""
-    with ControlClient(lab.card.control) as control:
-        return [f"{row['function']} {row['offset']:#x}" for row in control.call("unmodelled")]
-
-
 def test_the_machine_sleeps_and_wakes() -> None:
     # With OVMF: SeaBIOS does not bring this kernel back. Power is off meanwhile, for the card too.
     with open_lab(["--vfs", "0"], modules=["xe"], ovmf=True, append="mem_sleep_default=deep") as lab:
         load(lab)
         lab.sh("dmesg -n 7; (sleep 0.2; echo mem > /sys/power/state; echo $? > /tmp/woken) > /dev/null 2>&1 3>&- &")
-        wait_until(lambda: "SUSPEND" in [event["event"] for event in lab.guest.qmp_events])
+        eventually(lambda: "SUSPEND" in [event["event"] for event in lab.guest.qmp_events], seconds=40, interval=0.1)
         boots = lab.card.call("guc")[0]["boots"]
         lab.guest.qmp("system_wakeup")
         # What is sent to a machine that is not awake yet is lost.
         lab.guest.wait_for_console("PM: suspend exit")
-        wait_until(lambda: lab.guest.run("cat /tmp/woken").stdout == "0\n")
+        eventually(lambda: lab.guest.run("cat /tmp/woken").stdout == "0\n", seconds=40, interval=0.1)
         assert lab.card.call("guc")[0]["boots"] > boots
         check_card(lab)

@@ -7,21 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guest.lab import Lab
-from tests.guest.test_xe_sriov import (
-    DEBUGFS,
-    DEVICE,
-    accounting,
-    bdf,
-    busy,
-    card_call,
-    enable,
-    held,
-    hold,
-    jobs,
-    problems,
-    start_lab,
-)
+from tests.support.guest.lab import Lab
+from tests.support.guest.xe import DEBUGFS, DEVICE
+from tests.support.guest.xe_sriov import accounting, bdf, busy, card_call, enable, held, hold, jobs, problems, start_lab
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab
-from tests.guest.xe_programs import NoCompiler, Outcome, compile_all, files_for, parse_tap, problem_of, programs
+from tests.support.guest.lab import Lab, open_lab
+from tests.support.guest.xe_programs import NoCompiler, Outcome, compile_all, files_for, parse_tap, problem_of, programs
 from vfio_user_xe.emulator.guest import GuestError, MissingEnvironment, locate
 
 # Far more than any program takes, also on a slow machine; the first test boots the guest.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab
+from tests.support.guest.lab import Lab, open_lab
 from vfio_user_xe.emulator.guest import Kernel
 
 KERNEL, MODULES = "VFIO_USER_XE_MIGRATION_KERNEL", "VFIO_USER_XE_MIGRATION_MODULES"

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.hostile.rig import (
-    BLOCK,
-    BUFFERS,
+from tests.support.wait import eventually
+from tests.support.xe.commands import ARB_CHECK, NOOP
+from tests.support.xe.contexts import PAGE_FAULT, PAGE_FAULT_ANSWER
+from tests.support.xe.guc_driver import DOORBELL
+from tests.support.xe.layout import BLOCK, MIB
+from tests.support.xe.provisioning import SUCCESS, failure
+from tests.support.xe.served_rig import (
     CANARY,
     CONTEXT_SIZE,
     CONTEXTS,
     LMTT,
-    MIB,
     QUOTA,
     RAM,
     RANGE,
+    RESULT,
     STARTS,
     Rig,
     open_rig,
     store,
 )
-from tests.unit.xe.guc_driver import DOORBELL
 from vfio_user_xe.device_models.xe.guc import klv
 
 START = STARTS[1]
 VICTIM = STARTS[2]
 SPARE = START + 32 * MIB
 """A page of the attacker's range that it maps as it likes."""
-SUCCESS = 0xF0000000
-
-
-def failure(code: int) -> int:
-    return 0xE0000000 | code
+INVALIDATE = 0x7000
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +73,7 @@ def test_a_ggtt_entry_reaches_no_vram_but_the_vfs_own(rig: Rig, device_address: 
 def test_device_addresses_are_the_vfs_own_even_where_the_victim_has_the_same(rig: Rig) -> None:
     rig.attacker.entries[SPARE >> 12] = QUOTA - 0x1000 | 3
     rig.submit(1, 1, rig.context(1, 1, store(SPARE + 0xFFC, 0xBAD)))
-    deadline = time.monotonic() + 5
-    while rig.attacker.vram(QUOTA - 4, 4) != struct.pack("<I", 0xBAD):
-        assert time.monotonic() < deadline
-        rig.bench.settle()
+    eventually(lambda: rig.attacker.vram(QUOTA - 4, 4) == struct.pack("<I", 0xBAD))
     assert bytes(rig.victim.vram(QUOTA - 4, 4)) == struct.pack("<I", CANARY)
 
 
@@ -103,63 +98,56 @@ def test_a_system_entry_reaches_no_memory_but_that_of_the_vfs_own_guest(rig: Rig
 def test_system_memory_is_that_of_the_vfs_own_client(rig: Rig) -> None:
     rig.attacker.entries[SPARE >> 12] = 0x1000 | 1
     rig.submit(1, 1, rig.context(1, 1, store(SPARE, 0xBAD)))
-    deadline = time.monotonic() + 5
-    while rig.attacker.ram(0x1000, 4) != struct.pack("<I", 0xBAD):
-        assert time.monotonic() < deadline
-        rig.bench.settle()
+    eventually(lambda: rig.attacker.ram(0x1000, 4) == struct.pack("<I", 0xBAD))
     assert [bytes(side.ram(0x1000, 4)) for side in (rig.pf_side, rig.victim)] == [bytes(4)] * 2
 
 
-def test_an_entry_changed_while_a_context_runs_takes_nothing_with_it(rig: Rig) -> None:
-    ring = [word for _ in range(200) for word in store(SPARE, 1)]
-    rig.attacker.entries[SPARE >> 12] = 0x700000 | 3
-    rig.submit(1, 1, rig.context(1, 1, ring))
+def test_an_entry_changed_while_a_context_stores_through_it_ends_the_context(rig: Rig) -> None:
+    own, count = 0x700000, START + RESULT
+    ring = START + CONTEXTS + CONTEXT_SIZE + 0x4000
+    body = [*store(SPARE, 0xBAD), *store(count, 1), ARB_CHECK, NOOP]
+    rig.attacker.entries[SPARE >> 12] = own | 3
+    rig.attacker.vram(own, 4)[:] = bytes(4)
+    rig.attacker.ggtt_space.write(count, bytes(4))
+    rig.submit(1, 1, rig.context(1, 1, [*body, 0x1880_0001, ring, 0, NOOP]))
+    eventually(lambda: rig.attacker.ggtt_space.read(count, 4) != bytes(4), "it does not store yet")
+    assert bytes(rig.attacker.vram(own, 4)) == struct.pack("<I", 0xBAD)
     rig.attacker.entries[SPARE >> 12] = 300 * BLOCK | 3
-    rig.submit(1, 2, rig.context(1, 2, ring))
-    rig.expect_cat_error(1, 2)
+    rig.drivers[1].send(INVALIDATE, 1, 0x303)
+    rig.expect_cat_error(1, 1)
 
 
 # PPGTT.
 
 
-@pytest.mark.parametrize(
-    ("root", "leaf"),
-    [
-        (QUOTA, None),
-        (1 << 46, None),
-        (0x600000, 300 * BLOCK | 0x803),
-        (0x600000, LMTT | 0x803),
-        (0x600000, QUOTA | 0x803),
-        (0x600000, RAM | 3),
-        (0x600000, 1 << 45 | 3),
-    ],
-    ids=[
-        "root-outside",
-        "root-far-outside",
-        "leaf-victim",
-        "leaf-lmtt",
-        "leaf-quota",
-        "leaf-system",
-        "leaf-system-far",
-    ],
-)
-def test_page_tables_reach_nothing_but_the_vfs_own(rig: Rig, root: int, leaf: int | None) -> None:
-    if leaf is not None:
-        for level, target in enumerate((0x601000, 0x602000, 0x603000, 0x604000, leaf)):
-            entry = target | 0x803 if level < 4 else target
-            table = 0x600000 + 0x1000 * level
-            rig.attacker.vram(table, 0x1000)[:] = bytes(0x1000)
-            rig.attacker.vram(table, 8)[:] = struct.pack("<Q", entry)
-    ring = store(0, 0xBAD, ggtt=False)
-    descriptor = rig.context(1, 1, ring, x2f=1, x31=root >> 32, x33=root & 0xFFFFF000 | 0x1B)
+def ppgtt_store(rig: Rig, root: int) -> None:
+    """Submit context 1 of the attacker with page tables at a device address; it stores to its address 0."""
+    descriptor = rig.context(1, 1, store(0, 0xBAD, ggtt=False), x2f=1, x31=root >> 32, x33=root & 0xFFFFF000 | 0x1B)
     rig.submit(1, 1, descriptor | 0x100)
-    found = rig.events(1, 0x6002, seconds=2)
-    faults = [message for message in found if message[0] & 0xFFFF == 0x6002]
-    if faults:
-        # The VF itself is asked to serve the fault; it says that it cannot.
-        rig.drivers[1].send(0x6003, 1 << 1, faults[-1][1] >> 28 << 16 | (faults[-1][2] & 0xFFF) << 20, 0)
-    if not any(message[0] & 0xFFFF == 0x6000 for message in found):
-        rig.expect_cat_error(1, 1)
+
+
+@pytest.mark.parametrize("root", [QUOTA, 1 << 46], ids=["behind-the-quota", "far-behind"])
+def test_page_tables_elsewhere_are_a_fault_that_the_vf_itself_is_asked_to_serve(rig: Rig, root: int) -> None:
+    ppgtt_store(rig, root)
+    fault = next(message for message in rig.events(1, PAGE_FAULT) if message[0] & 0xFFFF == PAGE_FAULT)
+    # It says that it cannot: guc_fwif `xe_guc_pagefault_reply`, unsuccessful.
+    rig.drivers[1].send(PAGE_FAULT_ANSWER, 1 << 1, fault[1] >> 28 << 16 | (fault[2] & 0xFFF) << 20, 0)
+    rig.expect_cat_error(1, 1)
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [300 * BLOCK | 0x803, LMTT | 0x803, QUOTA | 0x803, RAM | 3, 1 << 45 | 3],
+    ids=["the-victims-block", "the-lmtt", "behind-the-quota", "behind-the-guests-memory", "far-behind-it"],
+)
+def test_page_tables_reach_nothing_but_the_vfs_own(rig: Rig, leaf: int) -> None:
+    root = 0x600000
+    for level, target in enumerate((0x601000, 0x602000, 0x603000, 0x604000, leaf)):
+        table = root + 0x1000 * level
+        rig.attacker.vram(table, 0x1000)[:] = bytes(0x1000)
+        rig.attacker.vram(table, 8)[:] = struct.pack("<Q", target | 0x803 if level < 4 else target)
+    ppgtt_store(rig, root)
+    rig.expect_cat_error(1, 1)
 
 
 # Contexts.
@@ -194,11 +182,10 @@ def test_a_registration_of_what_the_vf_has_not_is_refused(rig: Rig, arguments: t
 
 
 def test_guc_ids_name_the_vfs_own_contexts_only(rig: Rig) -> None:
-    value = START + CONTEXTS + 5 * CONTEXT_SIZE
     descriptor = rig.context(2, 5, store(VICTIM + 0x80000, 7))
     rig.drivers[2].send(0x4502, 1, 5, 3, 1, 0, 0, 0, 0, 0, descriptor, 0)
     for request in ((0x4503, 5), (0x1001, 5, 1), (0x1000, 5), (0x100B, 5)):
-        assert rig.drivers[1].request(*request)[0] == (failure(0x100),), hex(value)
+        assert rig.drivers[1].request(*request)[0] == (failure(0x100),)
     rig.remove(2, 5)
 
 
@@ -218,10 +205,8 @@ def test_an_engines_interrupt_report_goes_nowhere_else(rig: Rig, place: int) -> 
     ring = [0x0100_0000, 0, *store(result, 9)]
     image = {"x50": 0, "x55": 0x1108_1003, "x57": place, "x59": place}
     rig.submit(1, 1, rig.context(1, 1, ring, **image))
-    deadline = time.monotonic() + 5
-    while rig.attacker.ggtt_space.read(result, 4) != struct.pack("<I", 9):
-        assert time.monotonic() < deadline, "only the report is lost, not the job"
-        rig.bench.settle()
+    written = struct.pack("<I", 9)
+    eventually(lambda: rig.attacker.ggtt_space.read(result, 4) == written, "only the report is lost, not the job")
     assert (rig.victim.msi.pending(), rig.pf_side.msi.pending()) == before
 
 
@@ -267,15 +252,26 @@ def test_ct_buffers_elsewhere_are_neither_read_nor_written(rig: Rig, places: tup
 
 
 @pytest.mark.parametrize(
-    "descriptor",
-    [(0, 0x400, 0), (0, 0xFFFFFFFF, 0), (0xFFFFFFFF, 4, 0), (0, 3, 0xFFFFFFFF)],
-    ids=["tail-at-the-end", "tail-far-behind", "head", "status"],
+    ("descriptor", "status"),
+    [((0, 0x400, 0), 1), ((0, 0xFFFFFFFF, 0), 1), ((0xFFFFFFFF, 4, 0), 2), ((0, 3, 0xFFFFFFFC), 0xFFFFFFFE)],
+    ids=["tail-at-the-end", "tail-far-behind", "a-message-behind-the-tail", "status-was-set"],
 )
-def test_a_descriptor_that_makes_no_sense_stops_only_its_own_ring(rig: Rig, descriptor: tuple[int, int, int]) -> None:
+def test_a_descriptor_that_makes_no_sense_stops_only_its_own_ring(
+    rig: Rig, descriptor: tuple[int, int, int], status: int
+) -> None:
+    driver = rig.drivers[1]
     rig.attacker.ggtt_space.write(START, struct.pack("<3I", *descriptor))
     rig.attacker.ggtt_space.write(START + 0x1000, struct.pack("<4I", 0x000000FF, 0, 0, 0))
     rig.bench.write(DOORBELL[0], 0, 1)
     rig.bench.settle()
+    assert struct.unpack("<I", rig.attacker.ggtt_space.read(START + 8, 4)) == (status,), "the VF is told why"
+    # What it sends next, well-formed, is not read any more: neither is the head moved nor an answer sent.
+    driver.received()
+    rig.attacker.ggtt_space.write(START, bytes(12))
+    driver.ct.tail = 0
+    driver.send(INVALIDATE, 1, 0)
+    assert rig.attacker.ggtt_space.read(START, 4) == bytes(4)
+    assert driver.received() == []
 
 
 def test_a_flood_of_messages_delays_nobody_for_long(rig: Rig) -> None:
@@ -361,14 +357,19 @@ def test_buffers_elsewhere_are_neither_read_nor_written(rig: Rig, place: int) ->
     assert rig.victim.ggtt_space.read(VICTIM, 0x1000) == before
 
 
-@pytest.mark.parametrize("payload", [(), (1,), (1, *([0] * 250))], ids=["nothing", "no-message", "the-longest"])
-def test_relayed_messages_reach_the_pf_marked_as_the_vfs_or_not_at_all(rig: Rig, payload: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("payload", "arrives"),
+    [((), False), ((1,), False), ((1, 0xF00D), True), ((1, *([7] * 250)), True)],
+    ids=["nothing", "no-message", "a-message", "the-longest"],
+)
+def test_relayed_messages_reach_the_pf_marked_as_the_vfs_or_not_at_all(
+    rig: Rig, payload: tuple[int, ...], arrives: bool
+) -> None:
     rig.pf.received()
     rig.drivers[1].send(0x5103, *payload)
     rig.drivers[1].received()
-    for _, message in rig.pf.received():
-        assert message[0] == 0x90005100
-        assert message[1] == 1
+    relayed = [message for _, message in rig.pf.received()]
+    assert relayed == ([(0x90005100, 1, *payload)] if arrives else [])
 
 
 def test_a_flood_of_relayed_messages_costs_the_pf_none_of_its_own(rig: Rig) -> None:
@@ -397,7 +398,7 @@ def test_registers_that_are_not_a_vfs_are_not_there(rig: Rig, offset: int) -> No
     rig.bench.write(offset, 0xFFFFFFFF, 1)
     rig.bench.settle()
     assert rig.bench.read(offset) == before
-    assert rig.bench.read(offset, 1) in (0, 0xFFFFFFFF)
+    assert rig.bench.read(offset, 1) == 0
 
 
 def test_vram_behind_the_quota_is_memory_of_nobody_else(rig: Rig) -> None:
@@ -407,7 +408,6 @@ def test_vram_behind_the_quota_is_memory_of_nobody_else(rig: Rig) -> None:
     for dpa in (*range(300 * BLOCK, 304 * BLOCK, BLOCK), *range(320 * BLOCK, 324 * BLOCK, BLOCK)):
         data = rig.card.call("read", function="pf", space="device", address=dpa, length=4)
         assert data != b"junk".hex()
-    assert rig.card.call("ledger", clear=True) is not None
 
 
 def test_flr_of_the_attacker_ends_its_work_and_nobody_elses(rig: Rig) -> None:
@@ -422,4 +422,3 @@ def test_flr_of_the_attacker_ends_its_work_and_nobody_elses(rig: Rig) -> None:
     assert rig.pf.request(0x5506, 1, 5)[0] == (SUCCESS,)
     rig.attacker.client.write(7, 4, 2, 6)
     rig.attacker.client.write(7, 0xAE, 2, 0x81)
-    assert BUFFERS == 0

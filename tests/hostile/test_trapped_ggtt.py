@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hostile.rig import BLOCK, RANGE, STARTS, Rig, open_rig, store
+from tests.support.xe.served_rig import BLOCK, RANGE, STARTS, Rig, open_rig, store
 
 START, VICTIM = STARTS[1], STARTS[2]
 SPARE = START + (32 << 20)

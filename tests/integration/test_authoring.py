@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.packages import install
+from tests.support.packages import install
 from vfio_user_xe.emulator import API_VERSION, api
 from vfio_user_xe.emulator.authoring.api_reference import reference
 from vfio_user_xe.emulator.authoring.new import NameRefused, new_package
@@ -48,7 +48,7 @@ def test_a_new_package_is_installable_and_its_tests_pass(
     assert outcome["deselected"] >= 1
     assert "failed" not in outcome
     listed = pytester.run(sys.executable, "-m", "vfio_user_xe.emulator", "plugins", "list").stdout.str()
-    assert "bright-idea    0.1.0" in " ".join(listed.split()) or "bright-idea 0.1.0" in " ".join(listed.split())
+    assert "bright-idea 0.1.0" in " ".join(listed.split())
 
 
 @pytest.mark.parametrize("kind", ["device", "interconnect"])

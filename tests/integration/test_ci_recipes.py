@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests import recipes
+from tests.support import recipes
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages import run_tests
+from tests.support.packages import run_tests
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

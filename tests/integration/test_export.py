@@ -7,10 +7,8 @@ import mmap
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +16,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_remote import FLR, MIB, PCIE, Owner, eventually, serving
+from tests.support.viewer import VIEWER, pixels
+from tests.support.wait import eventually
+from tests.support.xe.remote_owner import FLR, PCIE, Owner, serving
+from tests.support.xe.rig import MIB
 from vfio_user_xe.emulator.fabric.dma_buf import UDMABUF
 from vfio_user_xe.emulator.testing.lab import CONFIG
 
-VIEWER = Path(__file__).parents[2] / "examples" / "framebuffer-viewer" / "viewer.py"
 WIDTH, HEIGHT = 320, 200
 
 
@@ -189,29 +189,6 @@ def view(export: Export, file: Path, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(
         [*command, *arguments], cwd=file.parent, env={}, capture_output=True, text=True, timeout=30, check=False
     )
-
-
-def pixels(file: Path) -> list[list[tuple[int, int, int]]]:
-    """The rows of a PNG of 8-bit red, green and blue without filters (PNG specification, 3rd edition)."""
-    data = file.read_bytes()
-    assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    at, chunks = 8, []
-    while at < len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
-        assert struct.unpack_from(">I", data, at + 8 + length) == (zlib.crc32(kind + body),)
-        chunks.append((kind, body))
-        at += 12 + length
-    assert [kind for kind, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
-    width, height, depth, colour, *_ = struct.unpack(">IIBBBBB", chunks[0][1])
-    assert (depth, colour) == (8, 2)
-    raw = zlib.decompress(chunks[1][1])
-    rows = []
-    for y in range(height):
-        row = raw[y * (3 * width + 1) : (y + 1) * (3 * width + 1)]
-        assert row[0] == 0
-        rows.append([(row[1 + 3 * x], row[2 + 3 * x], row[3 + 3 * x]) for x in range(width)])
-    return rows
 
 
 def test_the_viewer_writes_what_the_guest_drew(owner: Owner, tmp_path: Path) -> None:

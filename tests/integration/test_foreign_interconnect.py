@@ -7,13 +7,13 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.packages import install
+from tests.support.packages import install
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.pci.function import COMMAND
 from vfio_user_xe.emulator.testing.lab import CONFIG, Client, LiveCard, open_card
 
@@ -112,9 +112,7 @@ def copy(client: Client, source: int, destination: int, count: int, direction: i
         (DMA_COMMAND, 4, START | direction),
     ):
         client.write(BAR0, register, width, value)
-    deadline = time.monotonic() + 10
-    while client.read(BAR0, DMA_COMMAND, 4) & START:
-        assert time.monotonic() < deadline
+    eventually(lambda: not client.read(BAR0, DMA_COMMAND, 4) & START, "the copy is not done")
 
 
 def test_it_is_found_with_its_package_and_version() -> None:

@@ -6,13 +6,14 @@ import os
 import re
 import shutil
 import sys
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from tests.packages import install
+from tests.support.guest.samples import runs
+from tests.support.packages import install
+from tests.support.wait import eventually
 
 pytest_plugins = ["pytester"]
 
@@ -350,17 +351,15 @@ def test_hangs(card):
     )
     process = repository.popen([sys.executable, "-m", "pytest"])
     pid_file = repository.path / "pid"
-    deadline = time.monotonic() + 30
-    while not (pid_file.exists() and pid_file.read_text().endswith("\n")):
+
+    def written() -> bool:
         assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        return pid_file.exists() and pid_file.read_text().endswith("\n")
+
+    eventually(written, "the test has not started")
     process.kill()
     process.wait()
     pid, folder = pid_file.read_text().split()
-    server = Path("/proc") / pid
-    while server.exists() and "Z" not in (server / "stat").read_text().split()[2]:
-        assert time.monotonic() < deadline, "the server outlived the tests"
-        time.sleep(0.05)
+    eventually(lambda: not runs(int(pid)), "the server outlived the tests")
     # Its folder is all that a killed process leaves.
     shutil.rmtree(folder)

@@ -9,88 +9,32 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.hostile.rig import BLOCKS, LMTT, STARTS, Rig, open_rig, store
-from tests.unit.xe.engines.lab import DATA_VA, END, Lab, sdi
-from tests.unit.xe.engines.test_blitter import SOURCE_VA, TARGET_VA, mem_copy
+from tests.support.wait import eventually
+from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, mem_copy, sdi
+from tests.support.xe.engine_lab import DATA_VA, Lab
+from tests.support.xe.remote_owner import FLR, PCIE, PF_BAR0, PF_BAR2, VF_BAR2, Owner, serving
+from tests.support.xe.rig import MIB
+from tests.support.xe.served_rig import BLOCKS, LMTT, STARTS, Rig, open_rig, store
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.options import check_options
 from vfio_user_xe.emulator.pci.function import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
-from vfio_user_xe.emulator.testing.lab import CONFIG, Client, LiveCard, open_card
+from vfio_user_xe.emulator.testing.lab import CONFIG, open_card
 from vfio_user_xe.emulator.vfio_user.memory_client import dial
 from vfio_user_xe.plugins.remote import Remote
 
-MIB = 1 << 20
 REMOTE = 1 << 40
-PF_BAR0, PF_BAR2, VF_BAR0, VF_BAR2 = 0xF000000000, 0xF100000000, 0xF300000000, 0xF400000000
-SRIOV, PCIE, FLR = 0x320, 0x70, 1 << 15
 SCRATCH = 0x190240
 FOUR = 4
-
-
-class Owner:
-    """The card `b` in a process of its own, with a driver for its PF and its VF 1."""
-
-    def __init__(self, card: LiveCard, stack: ExitStack) -> None:
-        self.card = card
-        self.folder = card.folder
-        self.pf = self._client("pf", stack)
-        self.vf = self._client("vf1", stack)
-        self.program()
-
-    def program(self) -> None:
-        """As at the beginning: BARs at their addresses, VF 1 there."""
-        for client in (self.pf, self.vf):
-            client.write(CONFIG, COMMAND, 2, 6)
-        self.pf.write(0, 0x48B0, 4, 0)
-        self.disable()
-        for register, address in ((0x10, PF_BAR0), (0x18, PF_BAR2), (SRIOV + 0x24, VF_BAR0), (SRIOV + 0x2C, VF_BAR2)):
-            self.pf.write(CONFIG, register, 4, address & 0xFFFFFFFF)
-            self.pf.write(CONFIG, register + 4, 4, address >> 32)
-        self.enable()
-
-    def _client(self, name: str, stack: ExitStack) -> Client:
-        client = self.card.client(name)
-        stack.callback(client.close)
-        client.write(CONFIG, COMMAND, 2, 6)
-        client.serve_in_background()
-        return client
-
-    def enable(self) -> None:
-        """VF 1 exists, with as much memory as its BAR2 shows."""
-        self.pf.write(CONFIG, SRIOV + 0x10, 2, 1)
-        self.pf.write(CONFIG, SRIOV + 0x08, 2, 9)
-        self.settle()
-
-    def disable(self) -> None:
-        """Its memory is the PF's again."""
-        self.pf.write(CONFIG, SRIOV + 0x08, 2, 0)
-        self.settle()
-
-    def settle(self) -> None:
-        """Until the card has done what it was told."""
-        self.card.call("ledger")
-
-    def memory(self, offset: int, length: int) -> memoryview:
-        """Of VF 1, as its guest has it mapped."""
-        return self.vf.map_region(2).at(offset, length)
-
-
-@contextmanager
-def serving(*serve: str) -> Iterator[Owner]:
-    with ExitStack() as stack:
-        arguments = ["--vfs", "2", "--set", "name=b", "--set", "vram=1GiB", "--set", "vf_bar2=64MiB", *serve]
-        yield Owner(stack.enter_context(open_card(arguments)), stack)
 
 
 @pytest.fixture(scope="module")
@@ -148,13 +92,6 @@ def held(card: Card, address: int = REMOTE, length: int = MIB, space: str = Spac
     window = on(card, lambda: card.fabric.window(card.functions[0], space, address, length, write=True, kind="vram"))
     assert isinstance(window, Window)
     return window
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_memory_of_a_vf_in_another_process_is_read_and_written_in_place(owner: Owner) -> None:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.hostile.rig import BLOCK, CONTEXT_SIZE, CONTEXTS, QUOTA, RAM, RANGE, STARTS, Rig, Side, open_rig, store
+from tests.support.wait import eventually
+from tests.support.xe.served_rig import (
+    BLOCK,
+    CONTEXT_SIZE,
+    CONTEXTS,
+    QUOTA,
+    RAM,
+    RANGE,
+    STARTS,
+    Rig,
+    Side,
+    open_rig,
+    store,
+)
 from vfio_user_xe.device_models.xe.guc import klv
 
 SUCCESS = 0xF0000000
@@ -36,13 +48,6 @@ def rigs() -> Iterator[tuple[Rig, Rig]]:
 
 def dword(side: Side, address: int) -> int:
     return int.from_bytes(side.vram(address, 4), "little")
-
-
-def until(what: str, condition: object) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 def start_job(rig: Rig) -> int:
@@ -79,7 +84,7 @@ def start_job(rig: Rig) -> int:
     }
     descriptor = rig.context(1, 3, ring, **image) | 0x100
     rig.submit(1, 3, descriptor)
-    until("the job does not run", lambda: dword(side, DATA + COUNTER) > 100)
+    eventually(lambda: dword(side, DATA + COUNTER) > 100, "the job does not run")
     return descriptor
 
 
@@ -87,10 +92,12 @@ def control(rig: Rig, command: int) -> list[tuple[int, ...]]:
     answer, events = rig.pf.request(0x5506, 1, command)
     assert answer == (SUCCESS,)
     if command == PAUSE:
-        deadline = time.monotonic() + 5
-        while (0x90005106, 1, 3) not in events:
-            assert time.monotonic() < deadline, "the VF does not pause"
-            events += [message for _, message in rig.pf.received()]
+
+        def paused() -> bool:
+            events.extend(message for _, message in rig.pf.received())
+            return (0x90005106, 1, 3) in events
+
+        eventually(paused, "the VF does not pause")
     return events
 
 
@@ -143,7 +150,7 @@ def mend(rig: Rig, shift: int) -> None:
         address = image + 4 * index
         side.ggtt_space.write(address, struct.pack("<I", driver.peek(address)[0] + shift))
     driver.poke(driver.base, bytes(0x1000))
-    driver.tail = driver.head = 0
+    driver.ct.tail = driver.ct.head = 0
     assert driver.mmio(0x5508 | 9 << 16)[0] == SUCCESS
 
 
@@ -158,11 +165,11 @@ def test_a_vf_with_a_job_in_flight_moves_to_another_card_and_its_job_finishes(ri
     restore(target, saved)
     assert dword(target.attacker, DATA + COUNTER) == counted, "nothing runs before the VF has mended its addresses"
     mend(target, target.starts[1] - source.starts[1])
-    until("the job does not go on", lambda: dword(target.attacker, DATA + COUNTER) > counted + 100)
+    eventually(lambda: dword(target.attacker, DATA + COUNTER) > counted + 100, "the job does not go on")
     assert dword(source.attacker, DATA + COUNTER) == counted, "it runs on one card only"
     target.attacker.vram(DATA + STOP, 4)[:] = struct.pack("<I", 1)
-    until("the job does not finish", lambda: dword(target.attacker, DATA + DONE) == 0xD0E)
-    until("no interrupt", lambda: target.attacker.ram(MEMIRQ_RAM + 0x400 + 15, 1) == b"\xff")
+    eventually(lambda: dword(target.attacker, DATA + DONE) == 0xD0E, "the job does not finish")
+    eventually(lambda: target.attacker.ram(MEMIRQ_RAM + 0x400 + 15, 1) == b"\xff", "no interrupt")
     target.remove(1, 3)
     target.works(1)
     target.works(2)

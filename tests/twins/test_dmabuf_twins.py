@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.twins.wire_driver import BAR2, BLOCK, CAT_ERROR, MIB, VA_RESULT, Context, WireDriver
+from tests.support.xe.wire_driver import BAR2, BLOCK, CAT_ERROR, MIB, VA_RESULT, Context, WireDriver
 from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
 from vfio_user_xe.emulator.vfio_user.client import Client
 
@@ -311,7 +311,7 @@ def test_resets_in_a_loop_while_the_pf_copies_are_seen_each(card: LiveCard, driv
     for turn in range(5):
         context.start_copy(VA_RESULT, VA_IMPORT, 8 * MIB, times=20)
         flr(driver, vf1)
-        context.wait(30)
+        context.wait()
         driver.finish_flr(1)
         assert len(card.call("ownership")["resets"]) == turn + 1
     assert any(access["reason"] == "during the owner's reset" for access in verdicts(card)["stale"])
@@ -353,7 +353,7 @@ def test_a_job_on_memory_whose_user_has_gone_disturbs_nobody(card: LiveCard, dri
     fill(client, 0, 8 * MIB, 1)
     context.start_copy(VA_RESULT, VA_IMPORT, 8 * MIB, times=40)
     client.close()
-    context.wait(30)
+    context.wait()
     again = card.client("vf1")
     try:
         data = fill(again, 0, BLOCK, 8)
@@ -399,7 +399,7 @@ def test_revocation_in_the_middle_of_a_copy_costs_nothing_but_the_job(driver: Wi
     while not context.done and seen < 6:
         driver.provision(1, {1: SCATTERED[1]} if seen % 2 == 0 else SCATTERED)
         seen += 1
-    context.wait(30)
+    context.wait()
     assert seen > 1, "the copy was over before anything was revoked"
     driver.provision(1, SCATTERED)
     data = fill(vf1, 0, 8 * MIB, 9)

@@ -202,6 +202,8 @@ def test_stop_twice_and_from_a_job_is_allowed() -> None:
     executor.submit(executor.stop)
     executor.stop()
     executor.stop()
+    assert executor._thread is not None
+    assert not executor._thread.is_alive()
 
 
 @pytest.mark.parametrize("started", [True, False])

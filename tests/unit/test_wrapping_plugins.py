@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -14,6 +16,7 @@ from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 from vfio_user_xe.emulator.pci.function import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.plugins import delay
 from vfio_user_xe.plugins.delay import Delay
 from vfio_user_xe.plugins.fault import Fault
 from vfio_user_xe.plugins.p2p import P2p
@@ -41,11 +44,13 @@ def read(card: Card, address: int, length: int) -> bytes:
     return card.executor.run_sync(lambda: card.fabric.read(card.functions[0], Space.SYSTEM, address, length, "test"))
 
 
-def test_a_delayed_link_takes_its_latency_and_its_bandwidth() -> None:
+def test_a_delayed_link_takes_its_latency_and_its_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = create_autospec(time.sleep)
+    monkeypatch.setattr(delay, "time", SimpleNamespace(sleep=sleep))
     with card_with("delay:inner=host_dma,latency_us=1000,bandwidth=1MiB") as card:
-        started = time.monotonic()
         write(card, 0, b"x" * 10486)
-        assert time.monotonic() - started >= 0.0105
+        (waited,) = sleep.call_args_list
+        assert waited.args[0] == pytest.approx(0.001 + 10486 / (1 << 20))
         assert read(card, 0, 3) == b"xxx"
         (entry,) = card.fabric.ledger
         assert (entry.interconnect, entry.writes, entry.bytes_written) == ("host_dma", 1, 10486)

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from tests.unit.guest.samples import read_cpio
+from tests.support.guest.samples import read_cpio
 from vfio_user_xe.emulator.guest.cpio import Cpio
 
 

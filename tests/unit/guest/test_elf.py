@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.guest.samples import program
+from tests.support.guest.samples import program
 from vfio_user_xe.emulator.guest import elf
 
 

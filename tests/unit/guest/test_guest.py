@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.unit.guest.samples import environment, eventually, runs
+from tests.support.guest.samples import environment, runs
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.guest import (
     BlockingGuest,
     BootFailed,
@@ -303,7 +304,7 @@ from pathlib import Path
 sys.path[:0] = sys.argv[3:]
 from vfio_user_xe.emulator.guest import BlockingGuest, GuestSpec
 from vfio_user_xe.emulator.guest.environment import Qemu
-from tests.unit.guest.samples import environment
+from tests.support.guest.samples import environment
 import dataclasses
 qemu = Qemu((sys.executable, "-I", sys.argv[1], "works"), {}, "11.1", "played")
 fetched = dataclasses.replace(environment(Path(sys.argv[2])), qemu=qemu)
@@ -323,4 +324,4 @@ def test_qemu_is_gone_when_the_runner_is_killed(tmp_path: Path, how: signal.Sign
         qemu = int(runner.stdout.readline())
         assert runs(qemu)
         runner.send_signal(how)
-    assert eventually(lambda: not runs(qemu))
+    eventually(lambda: not runs(qemu))

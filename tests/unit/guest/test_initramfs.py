@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.guest.samples import RELEASE, environment, module, program, read_cpio
+from tests.support.guest.samples import RELEASE, environment, module, program, read_cpio
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import InitramfsError, KernelError, MissingEnvironment
 from vfio_user_xe.emulator.guest.initramfs import Content, Contents, initramfs

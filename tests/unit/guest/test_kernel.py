@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.guest.samples import RELEASE, bzimage, elf_with_section, environment, module
+from tests.support.guest.samples import RELEASE, bzimage, elf_with_section, environment, module
 from vfio_user_xe.emulator.guest import vmlinux
 from vfio_user_xe.emulator.guest.errors import KernelError
 from vfio_user_xe.emulator.guest.kernel import Kernel, decompress

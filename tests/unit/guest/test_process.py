@@ -8,7 +8,8 @@ import sys
 import pytest
 import trio
 
-from tests.unit.guest.samples import eventually, runs
+from tests.support.guest.samples import runs
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.guest.process import Process, describe_exit
 
 
@@ -50,11 +51,11 @@ def test_it_inherits_only_the_file_descriptors_it_is_given() -> None:
 
 def test_closing_kills_the_whole_process_group() -> None:
     process = Process(["sh", "-c", "sleep 1000 & echo $!; wait"], {})
-    assert eventually(lambda: process.output().endswith("\n"))
+    eventually(lambda: process.output().endswith("\n"))
     child = int(process.output())
     process.close()
     process.close()
-    assert eventually(lambda: not runs(child))
+    eventually(lambda: not runs(child))
 
 
 PARENT = """
@@ -73,7 +74,7 @@ def test_it_dies_with_a_killed_parent(how: signal.Signals) -> None:
         child = int(parent.stdout.readline())
         assert runs(child)
         parent.send_signal(how)
-    assert eventually(lambda: not runs(child))
+    eventually(lambda: not runs(child))
 
 
 def test_ends_are_described_in_words() -> None:

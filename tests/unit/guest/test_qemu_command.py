@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.guest.samples import environment
+from tests.support.guest.samples import environment
 from vfio_user_xe.emulator.guest import accelerator as accelerators
 from vfio_user_xe.emulator.guest.accelerator import Accelerator
 from vfio_user_xe.emulator.guest.environment import Environment, Qemu

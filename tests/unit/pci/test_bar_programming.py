@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.pci import RESET, Function
 from vfio_user_xe.emulator.pci.ecam import CHALLENGE, AccessError, Location, locate
 
@@ -291,9 +292,7 @@ def test_a_vf_whose_user_clears_memory_enable_is_mapped_again(plugged: Any) -> N
     plugged.settle()
     plugged.device(1).write(4, 2, 4)
     assert plugged.device(1).mapped() == {}
-    deadline = time.monotonic() + 10
-    while plugged.device(1).mapped() == {} and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: plugged.device(1).mapped() != {})
     assert plugged.device(1).mapped() == expected(plugged, 1)
     assert plugged.device(1).read(4, 2) == 6
     plugged.settle()

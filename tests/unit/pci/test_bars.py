@@ -76,11 +76,26 @@ def test_impossible_bars_are_refused_saying_why(page: Memory, arguments: dict[st
         bar.region("vf1: BAR0")
 
 
-@pytest.mark.parametrize("bars", [{6: Bar(16)}, {0: Bar(16), 1: Bar(16)}, {5: Bar(16)}])
-def test_bar_numbers_that_cannot_be_are_refused(bars: dict[int, Bar]) -> None:
-    with pytest.raises(ValueError, match="pf: BAR"):
+@pytest.mark.parametrize(
+    ("bars", "message"),
+    [
+        ({6: Bar(16)}, "BAR6 does not exist, allowed are 0 to 5"),
+        ({0: Bar(16), 1: Bar(16)}, "BAR0 is 64-bit and needs BAR1 for its upper half"),
+        ({4: Bar(16), 5: Bar(16, is_64bit=False)}, "BAR4 is 64-bit and needs BAR5"),
+        ({5: Bar(16)}, "BAR5 is 64-bit and needs BAR6"),
+    ],
+)
+def test_bar_numbers_that_cannot_be_are_refused(bars: dict[int, Bar], message: str) -> None:
+    with pytest.raises(ValueError, match=f"pf: {message}"):
         check_layout("pf", bars)
 
 
-def test_two_32_bit_bars_may_follow_each_other() -> None:
-    check_layout("pf", {0: Bar(16, is_64bit=False), 1: Bar(16, is_64bit=False), 5: Bar(16, is_64bit=False)})
+def test_32_bit_bars_follow_each_other_with_a_register_each_up_to_the_last() -> None:
+    bars = {index: Bar(1 << 12 + index, Zeros(), is_64bit=False) for index in (0, 1, 5)}
+    check_layout("pf", bars)
+    config = ConfigSpace("test")
+    for index, bar in bars.items():
+        config.add(bar_registers(index, bar.size, bar.type_bits))
+    for index in bars:
+        config.write(0x10 + 4 * index, 4, 0xFFFFFFFF)
+    assert [config.read(0x10 + 4 * index, 4) for index in range(6)] == [0xFFFFF000, 0xFFFFE000, 0, 0, 0, 0xFFFE0000]

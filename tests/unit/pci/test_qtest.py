@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.pci.ecam import AccessError
 from vfio_user_xe.emulator.vfio_user import qtest
 from vfio_user_xe.emulator.vfio_user.qtest import QtestPeer
@@ -75,20 +75,13 @@ def connect(peer: QtestPeer, new_machine: type) -> Iterator[Callable[..., FakeQe
         before = len(peer.open())
         qemu = FakeQemu(peer.path, machine or new_machine())
         made.append(qemu)
-        until(lambda: len(peer.open()) > before)
+        eventually(lambda: len(peer.open()) > before)
         return qemu
 
     yield make
     for qemu in made:
         if qemu.thread.is_alive():
             qemu.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def test_reads_and_writes_are_done_in_order(peer: QtestPeer, connect: Callable[..., FakeQemu]) -> None:
@@ -119,7 +112,7 @@ def test_nobody_is_there_before_a_qemu_connects_and_after_it_left(
     qemu = connect()
     assert len(peer.open()) == 1
     qemu.close()
-    until(lambda: peer.open() == [])
+    eventually(lambda: peer.open() == [])
 
 
 def test_the_latest_qemu_comes_first(peer: QtestPeer, connect: Callable[..., FakeQemu]) -> None:
@@ -211,7 +204,7 @@ def test_after_closing_nothing_is_left(tmp_path: Path, new_machine: type) -> Non
     peer = QtestPeer(listener)
     peer.start()
     qemu = FakeQemu(peer.path, new_machine())
-    until(lambda: len(peer.open()) == 1)
+    eventually(lambda: len(peer.open()) == 1)
     (connection,) = peer.open()
     peer.close()
     qemu.thread.join(10)

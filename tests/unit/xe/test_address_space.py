@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.xe.rig import Rig
+from tests.support.xe.rig import Rig
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault

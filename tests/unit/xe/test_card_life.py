@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.guc_driver import GucDriver
-from tests.unit.xe.test_guc_sriov import PROVISIONED, configure, disable_vfs, enable_vfs
+from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.provisioning import PROVISIONED, configure, disable_vfs, enable_vfs
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 
 MIB = 1 << 20

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.guc_driver import GucDriver
 from vfio_user_xe.device_models.xe.guc import actions, decode, klv
 from vfio_user_xe.device_models.xe.guc.errors import INVALID_KLV_KEY, MALFORMED_KLV, GucError
 
@@ -121,7 +121,7 @@ def test_messages_wrap_in_both_rings(driver: GucDriver) -> None:
 
 
 def test_g2h_waits_for_room_and_loses_nothing(driver: GucDriver) -> None:
-    count = driver.G2H_SIZE // 4 // 3 + 500
+    count = driver.RING_SIZE // 4 // 3 + 500
     for seqno in range(count):
         driver.send(0x7002, seqno, 0)
     got = []
@@ -136,7 +136,7 @@ def test_g2h_waits_for_room_and_loses_nothing(driver: GucDriver) -> None:
 
 @pytest.mark.parametrize(("tail", "header", "status"), [(0x400, 1, 1), (2, 0x0000_0009, 2)])
 def test_a_broken_h2g_is_flagged_and_no_longer_read(driver: GucDriver, tail: int, header: int, status: int) -> None:
-    driver.poke_dwords(driver.base + 0x1000 + 4 * driver.tail, header)
+    driver.poke_dwords(driver.base + 0x1000 + 4 * driver.ct.tail, header)
     driver.poke_dwords(driver.base + 4, tail)
     driver.bench.write(0x1901F0, 0)
     driver.bench.settle()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.guc_driver import GucDriver
-from tests.unit.xe.test_guc_sriov import (
+from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.provisioning import (
     PROVISIONED,
     SUCCESS,
     VF_SIZE,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.bench import mock_engine
+from tests.support.xe.guc_driver import GucDriver
 
 CURRENT, ACTUAL, RESIDENCY = 0xA008, 0xC60, 0x138108
 
@@ -35,7 +36,8 @@ def set_parameter(driver: GucDriver, parameter: int, value: int) -> None:
 
 def working(driver: GucDriver, busy: bool) -> None:
     context: Any = object() if busy else None
-    driver.bench.gpu.gts[0].engines.engines = [type("Engine", (), {"context": context})]
+    gt = driver.bench.gpu.gts[0]
+    gt.engines.engines = [mock_engine(gt, context=context)]
 
 
 def test_slpc_runs_after_its_reset_and_reports_the_fused_range(slpc: GucDriver) -> None:

@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from struct import pack
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.wait import eventually
+from tests.support.xe.bench import mock_engine
+from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.provisioning import (
+    PROVISIONED,
+    SUCCESS,
+    VF_SIZE,
+    VF_START,
+    configure,
+    control,
+    disable_vfs,
+    enable_vfs,
+    failure,
+    klvs,
+)
 from vfio_user_xe.device_models.xe.guc import klv
-
-SUCCESS = 0xF0000000
-VF_START, VF_SIZE = 0x40000000, 0x10000000
-PROVISIONED = {
-    klv.GGTT_START: VF_START,
-    klv.GGTT_SIZE: VF_SIZE,
-    klv.LMEM_SIZE: 64 << 20,
-    klv.BEGIN_CONTEXT_ID: 0x7FFF,
-    klv.NUM_CONTEXTS: 100,
-    klv.NUM_DOORBELLS: 8,
-}
-
-
-def failure(code: int) -> int:
-    return 0xE0000000 | code
-
-
-def klvs(values: dict[int, int]) -> tuple[int, ...]:
-    return tuple(word for key, value in values.items() for word in klv.pack(key, value))
-
-
-def configure(driver: GucDriver, vfid: int, values: dict[int, int]) -> int:
-    words = klvs(values)
-    driver.poke_dwords(driver.buffer, *words)
-    return driver.request(0x5503, vfid, driver.buffer, 0, len(words))[0][0]
-
-
-def control(driver: GucDriver, vfid: int, command: int) -> tuple[int, list[tuple[int, ...]]]:
-    answer, events = driver.request(0x5506, vfid, command)
-    return answer[0], events
-
-
-def enable_vfs(bench: Any, count: int) -> None:
-    sriov = bench.pf.pci.sriov
-    bench.pf.pci.config.write(sriov.offset + 0x10, 2, count)
-    bench.pf.pci.config.write(sriov.offset + 0x08, 2, 0x09)
-    bench.settle()
-
-
-def disable_vfs(bench: Any) -> None:
-    bench.pf.pci.config.write(bench.pf.pci.sriov.offset + 0x08, 2, 0)
-    bench.settle()
 
 
 @pytest.fixture
@@ -166,9 +136,7 @@ def test_a_functions_quantum_is_its_part_of_all_ticks(driver: GucDriver) -> None
     assert ratios() == [0x8000] * 3, "nobody is limited"
     for vfid, quantum in enumerate((64, 32, 32)):
         configure(driver, vfid, {klv.EXEC_QUANTUM: quantum})
-    deadline = time.monotonic() + 5
-    while ratios() != [0x4000, 0x2000, 0x2000]:
-        assert time.monotonic() < deadline, ratios()
+    eventually(lambda: ratios() == [0x4000, 0x2000, 0x2000], lambda: str(ratios()))
 
 
 def test_a_vf_learns_version_and_configuration(vf: GucDriver) -> None:
@@ -339,9 +307,7 @@ def test_time_that_a_vfs_requests_take_is_told_as_a_storm(driver: GucDriver, wat
 def test_time_that_a_vfs_interrupts_take_is_told_as_a_storm(driver: GucDriver, watched: GucDriver) -> None:
     configure(driver, 1, {klv.THRESHOLD_IRQ_STORM: 1})
     gt, function = driver.bench.gpu.gts[0], driver.bench.gpu.functions[1]
-    engine = SimpleNamespace(
-        info=gt.infos[0], interrupt_status_pointer=VF_START, interrupt_source_pointer=VF_START, interrupt_mask=1
-    )
+    engine = mock_engine(gt, interrupt_status_pointer=VF_START, interrupt_source_pointer=VF_START, interrupt_mask=1)
     for _ in range(20):
         driver.bench.run(lambda: gt.engines.listener.user_interrupt(function, engine))
     assert driver.events() == [(0x90005104, 1, klv.THRESHOLD_IRQ_STORM)]
@@ -352,9 +318,7 @@ def test_an_interrupt_that_the_vf_has_not_enabled_is_not_reported(driver: GucDri
     status, source = VF_START + 0x20000, VF_START + 0x20400
     reports = []
     for mask in (0xFFFE, 0xFFFF):
-        engine = SimpleNamespace(
-            info=gt.infos[0], interrupt_status_pointer=status, interrupt_source_pointer=source, interrupt_mask=mask
-        )
+        engine = mock_engine(gt, interrupt_status_pointer=status, interrupt_source_pointer=source, interrupt_mask=mask)
         driver.bench.run(lambda engine=engine: gt.engines.listener.user_interrupt(function, engine))
         reports.append((vf.peek(status)[0] & 0xFF, vf.peek(source)[0] & 0xFF))
     assert reports == [(0, 0), (0xFF, 0xFF)]

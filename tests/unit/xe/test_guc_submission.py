@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.bench import mock_engine
+from tests.support.xe.guc_driver import GucDriver
 from vfio_user_xe.device_models.xe.memory.ggtt import TranslationFault
 
 LRC = 0x1311119
@@ -27,8 +27,7 @@ def calls(driver: GucDriver, name: str) -> list[Any]:
 
 
 def engine(driver: GucDriver, name: str) -> Any:
-    info = next(info for info in driver.bench.gpu.gts[driver.gt].infos if info.name == name)
-    return SimpleNamespace(info=info, interrupt_status_pointer=0, interrupt_source_pointer=0)
+    return mock_engine(driver.bench.gpu.gts[driver.gt], name, interrupt_status_pointer=0, interrupt_source_pointer=0)
 
 
 def fault(asid: int | None = 7, address: int = 0x12345678000, write: bool = True) -> TranslationFault:

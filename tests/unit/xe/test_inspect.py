@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.conftest import Bench
+from tests.support.xe.bench import Bench
 from vfio_user_xe.device_models.xe.soc.lmem_cfg import LMEM_CFG, LMEM_EN
 from vfio_user_xe.emulator.control.dispatch import CommandError, Control
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.conftest import Bench
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.xe.bench import Bench
+from tests.support.xe.guc_driver import GucDriver
 from vfio_user_xe.device_models.xe.guc import klv
 from vfio_user_xe.device_models.xe.guc.pf_provision import (
     ALL_CONTEXTS,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.xe.rig import MIB, PageTables, Rig
+from tests.support.xe.rig import MIB, PageTables, Rig
 from vfio_user_xe.device_models.xe.memory import address_space
 from vfio_user_xe.device_models.xe.memory.address_space import Extent, TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt

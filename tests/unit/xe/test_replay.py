@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.replay import Replay
+from tests.support.xe.replay import Replay
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.xe.rig import PageTables, Rig
+from tests.support.xe.rig import PageTables, Rig
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.conftest import Bench
-from tests.unit.xe.guc_driver import GucDriver
-from tests.unit.xe.test_guc_sriov import PROVISIONED, configure, enable_vfs
+from tests.support.xe.bench import Bench
+from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.provisioning import PROVISIONED, configure, enable_vfs
 from vfio_user_xe.emulator.fabric.interconnect import Space
 from vfio_user_xe.emulator.guest.qemu_arguments import (
     ROOT_BUS,

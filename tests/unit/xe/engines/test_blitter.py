@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.unit.xe.engines.lab import DATA_VA, END, Job, Lab
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, address, mem_copy
+from tests.support.xe.engine_lab import DATA_VA, Job, Lab
+from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 
-SOURCE_VA, TARGET_VA = 0x10_0000_0000, 0x20_0000_0000
 SOURCE, TARGET = 32 * MIB, 40 * MIB
 SIZE = 2 * MIB
 
@@ -55,24 +55,6 @@ def run(lab: Lab, job: Job, *commands: int) -> None:
     lab.run()
     assert not lab.listener.faults
     assert not lab.engine("bcs0").reports
-
-
-def address(va: int) -> tuple[int, int]:
-    return va & 0xFFFFFFFF, va >> 32
-
-
-def mem_copy(
-    width: int,
-    height: int = 1,
-    pitches: tuple[int, int] = (1, 1),
-    flags: int = 0,
-    source: int = SOURCE_VA,
-    target: int = TARGET_VA,
-) -> tuple[int, ...]:
-    return (
-        0x5680_0008 | flags, width - 1, height - 1, pitches[0] - 1, pitches[1] - 1, *address(source),
-        *address(target), 0,
-    )  # fmt: skip
 
 
 LAYOUTS = ["large", "pages", "scattered"]

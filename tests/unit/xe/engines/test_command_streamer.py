@@ -6,25 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.xe.engines.lab import (
-    BATCH_VA,
-    DATA_VA,
-    END,
-    GGTT_BATCH,
-    NOOP,
-    PPHWSP,
-    RING,
-    RING_SIZE,
-    SEQNO,
-    USER_INTERRUPT,
-    WA_BB,
-    Lab,
-    gpr,
-    lri,
-    sdi,
-    srm,
-)
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, NOOP, USER_INTERRUPT, gpr, lri, sdi, srm
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, GGTT_BATCH, PPHWSP, RING, RING_SIZE, SEQNO, WA_BB, Lab
+from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import RENDER
 from vfio_user_xe.emulator.observe.tap import Record

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.xe.engines.lab import END, Job, Lab
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END
+from tests.support.xe.engine_lab import Job, Lab
+from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.engines import compression
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 

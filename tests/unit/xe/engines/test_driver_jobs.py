@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.xe.engines.lab import END, GGTT_BATCH, PPHWSP, SEQNO, WA_BB, Job, Lab
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END
+from tests.support.xe.engine_lab import GGTT_BATCH, PPHWSP, SEQNO, WA_BB, Job, Lab
+from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, RENDER
 

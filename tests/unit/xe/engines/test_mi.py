@@ -6,23 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.xe.engines.lab import (
-    BATCH_VA,
-    DATA_VA,
-    END,
-    NOOP,
-    PPHWSP,
-    SEQNO,
-    Job,
-    Lab,
-    conditional_end,
-    gpr,
-    lri,
-    lrm,
-    sdi,
-    semaphore,
-    srm,
-)
+from tests.support.xe.commands import END, NOOP, conditional_end, gpr, lri, lrm, sdi, semaphore, srm
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, PPHWSP, SEQNO, Job, Lab
 from vfio_user_xe.device_models.xe.engines import mi_math as alu
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, RENDER
 from vfio_user_xe.emulator.model.registers import Register

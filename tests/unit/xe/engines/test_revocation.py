@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.unit.xe.engines.lab import DATA_VA, END, Job, Lab, sdi
-from tests.unit.xe.engines.test_blitter import SOURCE_VA, TARGET_VA, mem_copy
-from tests.unit.xe.rig import MIB
+from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, mem_copy, sdi
+from tests.support.xe.engine_lab import DATA_VA, Job, Lab
+from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.emulator.fabric.interconnect import LedgerEntry
 from vfio_user_xe.emulator.fabric.ledger import STALE

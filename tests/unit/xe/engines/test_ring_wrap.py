@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.xe.engines.lab import DATA_VA, END, NOOP, RING_SIZE, Lab, sdi
+from tests.support.xe.commands import END, NOOP, sdi
+from tests.support.xe.engine_lab import DATA_VA, RING_SIZE, Lab
 
 
 @pytest.fixture

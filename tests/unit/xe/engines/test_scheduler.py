@@ -11,16 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.xe.engines.lab import (
+from tests.support.wait import eventually
+from tests.support.xe.commands import (
     ARB_CHECK,
-    BATCH_VA,
-    DATA_VA,
     END,
     NOOP,
-    SEQNO,
     USER_INTERRUPT,
-    Job,
-    Lab,
     conditional_end,
     gpr,
     lri,
@@ -28,7 +24,8 @@ from tests.unit.xe.engines.lab import (
     semaphore,
     srm,
 )
-from tests.unit.xe.rig import MIB
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, SEQNO, Job, Lab
+from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.engines import scheduler as scheduler_module
 from vfio_user_xe.device_models.xe.engines.context import Context, TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, RENDER, VIDEO_DECODE
@@ -904,16 +901,11 @@ def test_on_the_real_executor_a_waiting_engine_costs_little(lab: Lab) -> None:
         waiter.ring(*semaphore(DATA_VA, 1, 4), *sdi(DATA_VA + 4, 1))
         executor.run_sync(waiter.submit, 5)
         executor.run_sync(spin.submit, 5)
-        deadline = time.monotonic() + 10
-        while spin.data()[0] < 100 and time.monotonic() < deadline:
-            time.sleep(0.001)
+        eventually(lambda: spin.data()[0] >= 100, "it does not spin")
         spin.set_data(64, 1)
         waiter.set_data(0, 1)
-        while waiter.data(4) != [1] and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert waiter.data(4) == [1]
-        while lab.engine("ccs0").context is not None and time.monotonic() < deadline:
-            time.sleep(0.001)
+        eventually(lambda: waiter.data(4) == [1], "its semaphore is not seen")
+        eventually(lambda: lab.engine("ccs0").context is None, "the engine does not get idle")
         assert executor.failures == 0
     finally:
         executor.stop()

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_TIMEOUT = 30.0
+PROFILE = Path(__file__).parents[1] / "conformance" / "our-server.toml"
+"""What the conformance suite is told of our server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,34 +8,45 @@ from __future__ import annotations
 
 import itertools
 import struct
-import time
-from collections.abc import Callable, Mapping
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Mapping
 
-from tests.unit.xe.guc_driver import GucDriver, Message
+from tests.support.wait import eventually
+from tests.support.xe.commands import END, NOOP, mem_copy, sdi
+from tests.support.xe.contexts import CAT_ERROR, COPY_CLASS, SCHEDULE, SET_MODE, lrc_image, registration
+from tests.support.xe.guc_driver import GucDriver, Message
+from tests.support.xe.layout import BLOCK, GSM, MIB, SRIOV
+from tests.support.xe.page_tables import DEVICE_MEMORY, LARGE, PRESENT, PageTableWriter
+from tests.support.xe.provisioning import LMEM_CFG, lmem_cfg, write_lmtt
 from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard
 
-MIB = 1 << 20
-BLOCK = 2 * MIB
 BAR0, BAR2 = 0, 2
-GSM = 8 * MIB
 GGTT_BASE, GGTT_SIZE = 0x100_0000, 0x80_0000
 GGTT_DPA = 0x100_0000
 """The GGTT range that is used leads to VRAM linearly, from here on."""
 POOL = 0x200_0000
 """VRAM that the PF allocates from."""
 LMTT_ROOT = 0x80_0000
-SRIOV = 0x320
 VF_BAR0, VF_BAR2 = 0x70_0000_0000, 0x80_0000_0000
 VF_BAR0_SIZE = 16 * MIB
 
-PRESENT, LARGE, DM = 3, 1 << 7, 1 << 11
 VA_BATCH, VA_RESULT = 0x10_0000, 0x8000_0000
-NOOP, END = 0, 0x0500_0000
 PPHWSP_PAGES, RING_SIZE = 8, 0x1000
-CAT_ERROR = 0x6000
 FLR_FINISH = 5
+MOCS = 3 << 28 | 3 << 3
+"""Index 3 for both sides of a copy: not cached."""
+
+
+class LinearGgtt:
+    """The range of the GGTT that the driver uses, through its BAR2."""
+
+    def __init__(self, driver: WireDriver) -> None:
+        self._driver = driver
+
+    def read(self, address: int, length: int) -> bytes:
+        return self._driver.peek(address - GGTT_BASE + GGTT_DPA, length)
+
+    def write(self, address: int, data: bytes) -> None:
+        self._driver.poke(address - GGTT_BASE + GGTT_DPA, data)
 
 
 class WireDriver:
@@ -46,17 +57,14 @@ class WireDriver:
         self.client = card.client("pf")
         self.client.serve_in_background()
         self.vram = self.client.map_region(BAR2)
-        self.ggtt = self.client.map_region(BAR0)
+        registers = self.client.map_region(BAR0)
         self.ram = self.client.map_memory(0, 16 * MIB)
         self._pool = itertools.count(POOL, MIB)
         self._ids = itertools.count(1)
         self.client.write(CONFIG, 4, 2, 6)
-        entries = self.ggtt.at(GSM, 8 * MIB).cast("Q")
+        entries = registers.at(GSM, 8 * MIB).cast("Q")
         for page in range(GGTT_SIZE >> 12):
             entries[(GGTT_BASE >> 12) + page] = GGTT_DPA + (page << 12) | PRESENT
-        view = self._space
-        function = SimpleNamespace(ggtt_space=view)
-        self.gpu = SimpleNamespace(functions=[function])
         self.guc = GucDriver(self, base=GGTT_BASE)
         self.guc.boot()
         self.guc.start_ct()
@@ -68,7 +76,7 @@ class WireDriver:
         self.settle()
         self.guc.boot()
         self.guc.start_ct()
-        self.write(0x48B0, 1 << 31 | LMTT_ROOT >> 16)
+        self.write(LMEM_CFG, lmem_cfg(LMTT_ROOT))
         self.guc.request(0x7002, 1, 0x300)
         self.settle()
 
@@ -88,17 +96,11 @@ class WireDriver:
         """Give the client up."""
         self.client.close()
 
-    # What GucDriver wants of a bench.
+    # What GucDriver plays on.
 
-    @property
-    def _space(self) -> Any:
-        def write(address: int, data: bytes) -> None:
-            self.poke(address - GGTT_BASE + GGTT_DPA, data)
-
-        def read(address: int, length: int) -> bytes:
-            return self.peek(address - GGTT_BASE + GGTT_DPA, length)
-
-        return SimpleNamespace(write=write, read=read)
+    def ggtt(self, vfid: int) -> LinearGgtt:
+        assert not vfid, "this driver is the PF's"
+        return LinearGgtt(self)
 
     def write(self, offset: int, value: int, vfid: int = 0) -> None:
         assert not vfid, "this driver is the PF's"
@@ -111,9 +113,6 @@ class WireDriver:
         """Until the card has done what is queued now."""
         for _ in range(3):
             self.card.call("guc")
-
-    def run(self, job: Callable[[], Any]) -> Any:
-        return job()
 
     # Memory.
 
@@ -155,13 +154,8 @@ class WireDriver:
 
     def provision(self, vfid: int, blocks: Mapping[int, int], *, tell: bool = True) -> None:
         """Write LMTT for a VF: GDPA block -> DPA block, as `xe_lmtt.c` does, and say so."""
-        table, leaf = LMTT_ROOT + vfid * 0x4_0000 + 0x1_0000, LMTT_ROOT + vfid * 0x4_0000 + 0x2_0000
-        self.poke(leaf, bytes(0x1_0000))
-        for gdpa, dpa in blocks.items():
-            self.poke(leaf + 4 * gdpa, struct.pack("<I", dpa << 5 | 1))
-        self.poke(table, struct.pack("<Q", leaf >> 12 | 1))
-        self.poke(LMTT_ROOT + 8 * vfid, struct.pack("<Q", table >> 12 | 1))
-        self.write(0x48B0, 1 << 31 | LMTT_ROOT >> 16)
+        write_lmtt(self.poke, LMTT_ROOT, vfid, blocks)
+        self.write(LMEM_CFG, lmem_cfg(LMTT_ROOT))
         if tell:
             self.guc.request(0x7002, 1, 0x300)
         self.settle()
@@ -173,16 +167,17 @@ class WireDriver:
         return Context(self, next(self._ids))
 
 
-class Context:
+class Context(PageTableWriter):
     """A context: ring, batch, PPGTT."""
+
+    table_flags = PRESENT | DEVICE_MEMORY
 
     def __init__(self, driver: WireDriver, guc_id: int) -> None:
         self.driver = driver
         self.guc_id = guc_id
         self.asid = guc_id
         memory = driver.alloc()
-        self._tables = itertools.count(memory + 0x2_0000, 0x1000)
-        self.root = next(self._tables)
+        super().__init__(memory + 0x2_0000)
         self.batch_dpa = memory
         self.seqno = 0
         self._tail = 0
@@ -191,29 +186,23 @@ class Context:
         self.dpa = self.ggtt - GGTT_BASE + GGTT_DPA
         driver.poke(self.dpa, bytes(0x2_0000))
         self.map(VA_BATCH, self.batch_dpa, 0x1_0000)
-        for index, value in {
-            0x03: 0x0009_0009,
-            0x09: self.ggtt + 0x1_0000,
-            0x0B: RING_SIZE - 0x1000 | 1,
-            0x2F: self.asid,
-            0x31: self.root >> 32,
-            0x33: self.root & 0xFFFFFFFF | 0x1B,
-        }.items():
+        image = lrc_image(self.ggtt + 0x1_0000, RING_SIZE, asid=self.asid, root=self.root)
+        for index, value in image.items():
             self._image(index, value)
-        self.driver.guc.send(0x4502, 1, guc_id, 3, 1, 0, 0, 0, 0, 0, self.ggtt | 0x119, 0)
+        self.driver.guc.send(*registration(guc_id, COPY_CLASS, 1, self.ggtt | 0x119))
 
     def _image(self, index: int, value: int) -> None:
         self.driver.poke(self.dpa + 0x1000 + 4 * index, struct.pack("<I", value))
 
     def map(self, va: int, target: int, length: int, *, system: bool = False) -> None:
         """Map with 2 MiB pages where alignment allows it, else 4 KiB; device-memory entries unless `system`."""
-        bits = PRESENT if system else PRESENT | DM
+        bits = PRESENT if system else PRESENT | DEVICE_MEMORY
         while length > 0:
             if not (va | target) % BLOCK and length >= BLOCK:
-                self._entry(va, 1, target | bits | LARGE)
+                self.entry(va, 1, target | bits | LARGE)
                 step = BLOCK
             else:
-                self._entry(va, 0, target | bits)
+                self.entry(va, 0, target | bits)
                 step = 0x1000
             va, target, length = va + step, target + step, length - step
 
@@ -231,19 +220,14 @@ class Context:
     def unmap(self, va: int, length: int) -> None:
         """Clear 2 MiB entries and take the translations back, as a driver does."""
         for offset in range(0, length, BLOCK):
-            self._entry(va + offset, 1, 0)
+            self.entry(va + offset, 1, 0)
         self.driver.guc.request(0x7000, 1, 0x301, self.asid, 0, 0, 0)
 
-    def _entry(self, va: int, level: int, value: int) -> None:
-        table = self.root
-        for above in range(4, level, -1):
-            place = table + 8 * (va >> (12 + 9 * above) & 0x1FF)
-            entry = int.from_bytes(self.driver.peek(place, 8), "little")
-            if not entry & 1:
-                entry = next(self._tables) | PRESENT | DM
-                self.driver.poke(place, entry.to_bytes(8, "little"))
-            table = entry & 0xFFFF_FFFF_F000
-        self.driver.poke(table + 8 * (va >> (12 + 9 * level) & 0x1FF), value.to_bytes(8, "little"))
+    def load(self, address: int) -> int:
+        return int.from_bytes(self.driver.peek(address, 8), "little")
+
+    def store(self, address: int, value: int) -> None:
+        self.driver.poke(address, value.to_bytes(8, "little"))
 
     def start_copy(self, to: int, source: int, length: int, times: int = 1) -> None:
         """MEM_COPY in units of 256 bytes, `times` over, then a store of the next sequence number at the batch's end."""
@@ -251,12 +235,9 @@ class Context:
         for _ in range(times):
             for at in range(0, length, 2 * MIB):
                 count = min(2 * MIB, length - at)
-                commands += (
-                    2 << 29 | 0x5A << 22 | 1 << 19 | 8, count // 256 - 1, 0, 0, 0,
-                    source + at & 0xFFFFFFFF, source + at >> 32, to + at & 0xFFFFFFFF, to + at >> 32, 3 << 28 | 3 << 3,
-                )  # fmt: skip
+                commands += mem_copy(count // 256, flags=1 << 19, source=source + at, target=to + at, mocs=MOCS)
         self.seqno += 1
-        commands += (0x1000_0002, VA_BATCH + 0xFF00, 0, self.seqno, END)
+        commands += (*sdi(VA_BATCH + 0xFF00, self.seqno), END)
         assert 4 * len(commands) < 0xFF00, "the batch is too long"
         self.driver.poke(self.batch_dpa, struct.pack(f"<{len(commands)}I", *commands))
         ring = (0x1880_0101, VA_BATCH, 0, NOOP)
@@ -264,22 +245,23 @@ class Context:
         self._tail += 16
         self._image(0x07, self._tail)
         first = self.seqno == 1
-        self.driver.guc.send(*((0x1001, self.guc_id, 1) if first else (0x1000, self.guc_id)))
+        self.driver.guc.send(*((SET_MODE, self.guc_id, 1) if first else (SCHEDULE, self.guc_id)))
 
     @property
     def done(self) -> bool:
         return int.from_bytes(self.driver.peek(self.batch_dpa + 0xFF00, 4), "little") == self.seqno
 
-    def wait(self, seconds: float = 10) -> list[Message]:
+    def wait(self) -> list[Message]:
         """Until the copy is done, or the context is lost; what the GuC said meanwhile."""
-        deadline = time.monotonic() + seconds
         said: list[Message] = []
-        while not self.done:
-            said += self.driver.guc.received()
-            if any(words[0] & 0xFFFF == CAT_ERROR for _, words in said):
-                break
-            assert time.monotonic() < deadline, "the copy is not done"
-            time.sleep(0.002)
+
+        def over() -> bool:
+            if self.done:
+                return True
+            said.extend(self.driver.guc.received())
+            return any(words[0] & 0xFFFF == CAT_ERROR for _, words in said)
+
+        eventually(over, "the copy is not done", interval=0.002)
         return said
 
     def copy(self, to: int, source: int, length: int) -> list[Message]:

@@ -29,7 +29,7 @@ __all__ = [
     "shared",
 ]
 
-FOLDER = Path(__file__).parent / "programs" / "xe"
+FOLDER = Path(__file__).parents[2] / "guest" / "programs" / "xe"
 _CHECK = re.compile(r"^CHECK\((\w+)", re.MULTILINE)
 _RESULT = re.compile(r"(not )?ok \d+ - (\S+)(?: # SKIP (.*))?$")
 

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import NonCallableMock
 
+from tests.support.xe.layout import MIB
+from tests.support.xe.page_tables import PageTableWriter
 from vfio_user_xe.device_models.xe.memory.address_space import GgttSpace
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRESENT, PTES_SIZE, VFID_SHIFT
@@ -18,12 +21,12 @@ from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.device_models.xe.memory.vram import Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.observe.trace import Tracer
 from vfio_user_xe.plugins.iov import Iov
 
-MIB = 1 << 20
 VRAM_SIZE = 64 * MIB
 
 
@@ -82,7 +85,7 @@ class FakeFunction:
 
     @property
     def name(self) -> str:
-        return self.pci.name
+        return str(self.pci.name)
 
 
 class Rig:
@@ -91,7 +94,9 @@ class Rig:
     def __init__(self, vram: int = VRAM_SIZE) -> None:
         self.fabric = Fabric()
         self.vram = Vram(vram, fabric=self.fabric)
-        self.card = SimpleNamespace(device_memory=self.vram, fabric=self.fabric, tracer=Tracer(), clock=CardClock())
+        self.card = NonCallableMock(
+            spec=Card, device_memory=self.vram, fabric=self.fabric, tracer=Tracer(), clock=CardClock()
+        )
         self.ram = GuestMemory(self.fabric)
         self.fabric.interconnects = [Iov(self.card, {}), self.ram]
         self.functions: dict[int, FakeFunction] = {}
@@ -151,14 +156,13 @@ class Rig:
             ggtt.entries[(ggtt_address + offset) >> 12] = (target + offset) | flags
 
 
-class PageTables:
-    """Builds a PPGTT in VRAM of `function`, as a driver would; tables are allocated from `pool` up (function's view)."""
+class PageTables(PageTableWriter):
+    """Builds a PPGTT in VRAM of `function`; tables are allocated from `pool` up (function's view)."""
 
     def __init__(self, rig: Rig, function: Any, pool: int) -> None:
         self.rig = rig
         self.function = function
-        self._next = itertools.count(pool, 0x1000)
-        self.root = next(self._next)
+        super().__init__(pool)
 
     def space(self, asid: int = 1) -> PpgttSpace:
         return PpgttSpace(self.function, self.root, asid)
@@ -168,16 +172,11 @@ class PageTables:
         assert found is not None
         return found[1].cast("Q")
 
-    def entry(self, va: int, level: int, value: int) -> None:
-        """Store `value` at `level` for `va`, making the tables above."""
-        table = self.root
-        for above in range(4, level, -1):
-            view = self.table(table)
-            index = va >> (12 + 9 * above) & 0x1FF
-            if not view[index] & 1:
-                view[index] = next(self._next) | 3
-            table = view[index] & ppgtt.ADDRESS_MASK
-        self.table(table)[va >> (12 + 9 * level) & 0x1FF] = value
+    def load(self, address: int) -> int:
+        return self.table(address & ~0xFFF)[(address & 0xFFF) >> 3]
+
+    def store(self, address: int, value: int) -> None:
+        self.table(address & ~0xFFF)[(address & 0xFFF) >> 3] = value
 
     def map(self, va: int, target: int, size: int = 0x1000, *, system: bool = False, flags: int = 3) -> None:
         """4 KiB leaves."""
@@ -186,7 +185,7 @@ class PageTables:
 
     def map_64k(self, va: int, targets: Mapping[int, int]) -> None:
         """A compact table: index 0..31 -> target."""
-        leaf = next(self._next)
+        leaf = self.new_table()
         self.entry(va, 1, leaf | 3 | ppgtt.COMPACT_64K)
         for index, target in targets.items():
             self.table(leaf)[index] = target | 3 | ppgtt.DEVICE_MEMORY

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import builtins
 import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from tests.unit.xe.rig import MIB, PageTables, Rig
+from tests.support.xe.commands import END, NOOP
+from tests.support.xe.contexts import lrc_image
+from tests.support.xe.rig import MIB, PageTables, Rig
 from vfio_user_xe.device_models.xe.engines import Context, Engine, Engines
 from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, main_gt_engines, media_gt_engines
 from vfio_user_xe.emulator.model.registers import PF, VF, RegisterFile
+
+if TYPE_CHECKING:
+    from vfio_user_xe.device_models.xe.function import XeFunction
 
 REGISTERS_SIZE = 4 * MIB
 RING_SIZE = 0x4000
@@ -132,12 +138,6 @@ class Lab(Rig):
         return job
 
 
-END = 0x0500_0000
-NOOP = 0
-ARB_CHECK = 0x0280_0000
-USER_INTERRUPT = 0x0100_0000
-
-
 class Job:
     """One context: image, ring, and in the PPGTT a page for batches at `BATCH_VA` and data at `DATA_VA`."""
 
@@ -171,7 +171,9 @@ class Job:
             self._image(member, ppgtt)
         descriptors = [self.at(PPHWSP, member) | 0x19 | (0x100 if ppgtt else 0) for member in range(members)]
         queue = (self.at(0x2_0000), self.at(0x2_1000), 0x1000) if work_queue else None
-        self.context = Context(self.function, guc_id, engine_class, mask, descriptors, work_queue=queue)
+        self.context = Context(
+            cast("XeFunction", self.function), guc_id, engine_class, mask, descriptors, work_queue=queue
+        )
         for name, value in policy.items():
             setattr(self.context, name, value)
         self.registered = False
@@ -181,17 +183,8 @@ class Job:
         return self.ggtt + member * CONTEXT_STRIDE + part
 
     def _image(self, member: int, ppgtt: bool) -> None:
-        # xe_lrc.c:empty_lrc_data and xe_lrc_ctx_init
-        values = {
-            0x03: 0x0009_0009,
-            0x05: 0,
-            0x07: 0,
-            0x09: self.at(RING, member),
-            0x0B: RING_SIZE - 0x1000 | 1,
-            0x2F: 1 + self.lab_id if ppgtt else 0,
-            0x31: self.tables.root >> 32 if ppgtt else 0,
-            0x33: self.tables.root & 0xFFFFFFFF | 0x1B if ppgtt else 0,
-        }
+        asid, root = (1 + self.lab_id, self.tables.root) if ppgtt else (0, 0)
+        values = lrc_image(self.at(RING, member), RING_SIZE, asid=asid, root=root)
         for index, value in values.items():
             self.set_image(index, value, member)
 
@@ -256,10 +249,10 @@ class Job:
         for n, value in enumerate(values):
             view[n] = value & 0xFFFFFFFF
 
-    def bytes(self, offset: int, length: int) -> bytes:
-        return bytes(self._view(self.data_memory + offset, length))
+    def bytes(self, offset: int, length: int) -> builtins.bytes:
+        return builtins.bytes(self._view(self.data_memory + offset, length))
 
-    def set_bytes(self, offset: int, data: bytes) -> None:
+    def set_bytes(self, offset: int, data: builtins.bytes) -> None:
         self._view(self.data_memory + offset, len(data))[:] = data
 
     @property
@@ -269,41 +262,3 @@ class Job:
     @property
     def tail(self) -> int:
         return self._tail[0]
-
-
-def sdi(address: int, *values: int, flags: int = 0) -> tuple[int, ...]:
-    """MI_STORE_DATA_IMM of dwords."""
-    return 0x1000_0000 | flags | (len(values) + 1), address & 0xFFFFFFFF, address >> 32, *values
-
-
-def lri(*pairs: int, flags: int = 1 << 19) -> tuple[int, ...]:
-    """MI_LOAD_REGISTER_IMM of (register, value) pairs, relative to the engine unless `flags` say otherwise."""
-    return 0x1100_0000 | flags | (len(pairs) - 1), *pairs
-
-
-def srm(register: int, address: int, flags: int = 1 << 19) -> tuple[int, ...]:
-    """MI_STORE_REGISTER_MEM."""
-    return 0x1200_0002 | flags, register, address & 0xFFFFFFFF, address >> 32
-
-
-def lrm(register: int, address: int, flags: int = 1 << 19) -> tuple[int, ...]:
-    """MI_LOAD_REGISTER_MEM."""
-    return 0x1480_0002 | flags, register, address & 0xFFFFFFFF, address >> 32
-
-
-def semaphore(address: int, value: int, compare: int, flags: int = 1 << 15) -> tuple[int, ...]:
-    """MI_SEMAPHORE_WAIT, polling memory."""
-    return 0x0E00_0003 | flags | compare << 12, value, address & 0xFFFFFFFF, address >> 32, 0
-
-
-def conditional_end(address: int, value: int, compare: int, flags: int = 0) -> tuple[int, ...]:
-    """MI_CONDITIONAL_BATCH_BUFFER_END."""
-    return 0x1B20_0002 | flags | compare << 12, value, address & 0xFFFFFFFF, address >> 32
-
-
-GPR = 0x600
-
-
-def gpr(number: int) -> int:
-    """Offset of general-purpose register `number` from the engine's base."""
-    return GPR + 8 * number

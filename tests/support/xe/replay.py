@@ -9,58 +9,48 @@ from __future__ import annotations
 
 import gzip
 from collections import deque
+from functools import partial
 from pathlib import Path
 from struct import pack
 from typing import Any
 
-from tests.unit.xe.guc_driver import CSS
+from tests.support.xe.bench import Bench
+from tests.support.xe.guc_driver import CSS, DOORBELL, SCRATCH, CtBuffers
 
-DOORBELLS = {0x1901F0: 0, 0x190304: 1}
-_SCRATCH = (0x190240, 0x190310)
+DOORBELLS = {register: gt for gt, register in enumerate(DOORBELL)}
 _DMA_ADDR_0 = 0xC300
 _DMA_CTRL = 0xC314
 
 
 class Driver:
-    """The driver's side of one GuC's CT buffers."""
+    """The driver's side of one GuC's CT buffers, where the recorded driver put them. On the card's executor."""
 
-    def __init__(self, bench: Any, gt: int) -> None:
-        self.bench = bench
+    def __init__(self, bench: Bench, gt: int) -> None:
         self.client = bench.gpu.gts[gt].guc.clients[0]
-        self.tail = 0
-        self.head = 0
         self.received: deque[tuple[int, tuple[int, ...]]] = deque()
+        self._ends: CtBuffers | None = None
 
     def enabled(self) -> None:
-        self.tail = self.head = 0
+        self._ends = None
 
-    def put(self, header: int, words: tuple[int, ...]) -> None:
-        ring, space = self.client.ctb.h2g, self.client.space
-        message = (header, *words)
-        if self.tail + len(message) > ring.size:
-            ring.write(self.tail, (0,) * (ring.size - self.tail))
-            self.tail = 0
-        ring.write(self.tail, message)
-        self.tail = (self.tail + len(message)) % ring.size
-        space.write32(ring.descriptor + 4, self.tail)
+    @property
+    def ct(self) -> CtBuffers:
+        if self._ends is None:
+            h2g, g2h = self.client.ctb.h2g, self.client.ctb.g2h
+            self._ends = CtBuffers(
+                self.client.space, (h2g.descriptor, h2g.address, h2g.size), (g2h.descriptor, g2h.address, g2h.size)
+            )
+        return self._ends
 
     def collect(self) -> None:
-        if not self.client.ctb.enabled:
-            return
-        ring, space = self.client.ctb.g2h, self.client.space
-        tail = space.read32(ring.descriptor + 4)
-        while self.head != tail:
-            header = ring.read(self.head, 1)[0]
-            length = header & 0xFF
-            self.received.append((header, ring.read((self.head + 1) % ring.size, length)))
-            self.head = (self.head + 1 + length) % ring.size
-        space.write32(ring.descriptor, self.head)
+        if self.client.ctb.enabled:
+            self.received += self.ct.collect()
 
 
 class Replay:
     """One run. `different` lists reads and messages that were not as recorded: (line, what, expected, got)."""
 
-    def __init__(self, bench: Any, recording: Path, ignored_reads: set[int]) -> None:
+    def __init__(self, bench: Bench, recording: Path, ignored_reads: set[int]) -> None:
         self.bench = bench
         self.lines = gzip.decompress(recording.read_bytes()).decode().split("\n")
         self.ignored = ignored_reads
@@ -98,10 +88,10 @@ class Replay:
         if offset in DOORBELLS:
             gt = DOORBELLS[offset]
             driver = self.drivers[gt]
-            if self.bench.read(_SCRATCH[gt]) == 0x4509:
+            if self.bench.read(SCRATCH[gt]) == 0x4509:
                 driver.enabled()
             for header, words in self._messages_after(index, gt):
-                self.bench.run(lambda h=header, w=words: self._put(driver, h, w))
+                self.bench.run(partial(self._put, driver, header, words))
         if offset & 0xFFFF == _DMA_CTRL and value & 0x10001 == 0x10001:
             base = offset - _DMA_CTRL
             source = self.bench.read(base + _DMA_ADDR_0)
@@ -115,7 +105,7 @@ class Replay:
             words = (*words[:-1], len(SELF_CONFIG) // 4)
         if words[0] & 0xFFFF == 0x550E:
             self.bench.pf.ggtt_space.write(words[1], pack("<2I", 0x40010000, 0x40030000))
-        driver.put(header, words)
+        driver.ct.put(header, words)
 
     def _messages_after(self, index: int, gt: int) -> list[tuple[int, tuple[int, ...]]]:
         """The driver's messages that were handled before the next access."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from vfio_user_xe.emulator.guest.environment import LIBRARIES, LOADER, Environment, Manifest, Qemu
@@ -95,14 +93,6 @@ def read_cpio(archive: bytes) -> dict[str, tuple[int, bytes]]:
         assert name not in found, f"{name} twice"
         found[name] = (mode, archive[start : start + size])
         at = (start + size + 3) & ~3
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether a condition comes true within 20 s."""
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
 
 
 def runs(pid: int) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.guest.xe_programs import shared
+from tests.support.guest.xe_programs import shared
 from vfio_user_xe.emulator.guest import MissingEnvironment, locate
 from vfio_user_xe.emulator.guest.programs import NoCompiler, compile_program
 from vfio_user_xe.emulator.testing import lab as labs
@@ -26,7 +26,7 @@ from vfio_user_xe.emulator.testing.lab import Lab, open_card, open_guest
 
 __all__ = ["Lab", "open_card", "open_guest", "open_lab", "program"]
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = Path(__file__).parents[2] / "guest" / "programs"
 
 
 def program(name: str) -> dict[str, Path]:

@@ -1,27 +1,27 @@
 """A served card with a PF and two VFs, each driven by a Python driver over a vfio-user connection of its own.
 
 `attacker` is VF 1, `victim` VF 2; `pf` provisions them as the PF's driver does: LMTT in VRAM, KLVs to the GuC. The GuC's
-host side is the one of the unit tests (`tests.unit.xe.guc_driver`); here everything it does goes over sockets and memory
-that is mapped from them.
+host side is the one of the unit tests (`guc_driver`); here everything it does goes over sockets and memory that is mapped
+from them.
 """
 
 from __future__ import annotations
 
 import struct
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from types import SimpleNamespace
 from typing import Any
 
-from tests.unit.xe.guc_driver import GucDriver
+from tests.support.wait import eventually
+from tests.support.xe.commands import GGTT, sdi
+from tests.support.xe.contexts import CAT_ERROR, COPY_CLASS, REMOVE_CONTEXT, SET_MODE, lrc_image, registration
+from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.layout import BLOCK, GSM, MIB, SRIOV
+from tests.support.xe.provisioning import LMEM_CFG, SUCCESS, configure, lmem_cfg, write_lmtt
 from vfio_user_xe.device_models.xe.guc import klv
-from vfio_user_xe.emulator.testing.lab import LiveCard, open_card
+from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
 from vfio_user_xe.emulator.vfio_user.client import Client
 
-MIB = 1 << 20
-BLOCK = 2 * MIB
-GSM = 8 * MIB
 RAM = 4 * MIB
 CANARY = 0x5AFEC0DE
 LMTT = 0x8000000
@@ -32,14 +32,12 @@ STARTS = {1: 0x4000_0000, 2: 0x5000_0000}
 QUOTA = 16 * MIB
 BLOCKS = {1: [400, 310, 402, 311, 404, 312, 406, 313], 2: [300, 301, 302, 303, 320, 321, 322, 323]}
 """DPA blocks of each VF, by GDPA block: scattered for the attacker, next to the victim's."""
-SRIOV, COMMAND, CONFIG = 0x320, 0x04, 7
+COMMAND = 0x04
 MSI_CAPABILITY = 0xAC
 
 # Where things are in a VF's GGTT, from the start of its range (which leads to GDPA 0 on).
 BUFFERS, CONTEXTS, RESULT = 0x0, 0x10_0000, 0x8_0000
 CONTEXT_SIZE = 0x1_0000
-COPY_CLASS = 3
-END_OF_BATCH = 0x0500_0000
 
 
 class Space:
@@ -101,6 +99,9 @@ class Side:
     def vram(self, address: int, length: int) -> memoryview:
         return self._bar2.at(address, length)
 
+    def poke(self, address: int, data: bytes) -> None:
+        self.vram(address, len(data))[:] = data
+
     def ram(self, address: int, length: int) -> memoryview:
         return self._ram.at(address, length)
 
@@ -133,7 +134,6 @@ class Bench:
 
     def __init__(self, card: LiveCard, sides: dict[int, Side]) -> None:
         self.card = card
-        self.gpu = SimpleNamespace(functions=sides)
         self._sides = sides
 
     def read(self, offset: int, vfid: int = 0) -> int:
@@ -147,8 +147,8 @@ class Bench:
         for _ in range(3):
             self.card.call("ledger")
 
-    def run(self, job: Callable[[], Any]) -> Any:
-        return job()
+    def ggtt(self, vfid: int) -> Space:
+        return self._sides[vfid].ggtt_space
 
 
 class Rig:
@@ -181,11 +181,8 @@ class Rig:
         config.write(CONFIG, SRIOV + 0x10, 2, 2)
         config.write(CONFIG, SRIOV + 0x08, 2, 1)
         for vfid, blocks in self.blocks.items():
-            table, leaf = LMTT + vfid * 0x20000, LMTT + vfid * 0x20000 + 0x10000
-            pf.vram(LMTT + 8 * vfid, 8)[:] = struct.pack("<Q", table >> 12 | 1)
-            pf.vram(table, 8)[:] = struct.pack("<Q", leaf >> 12 | 1)
-            pf.vram(leaf, 4 * len(blocks))[:] = struct.pack(f"<{len(blocks)}I", *(block << 5 | 1 for block in blocks))
-        self.bench.write(0x48B0, 1 << 31 | LMTT >> 16)
+            write_lmtt(pf.poke, LMTT, vfid, dict(enumerate(blocks)))
+        self.bench.write(LMEM_CFG, lmem_cfg(LMTT))
         for vfid in self.blocks:
             self.configure(
                 vfid,
@@ -203,12 +200,9 @@ class Rig:
         self.pf.received()
 
     def configure(self, vfid: int, values: dict[int, int]) -> None:
-        words = [word for key, value in values.items() for word in klv.pack(key, value)]
-        self.pf.poke_dwords(self.pf.buffer, *words)
-        answer, _ = self.pf.request(0x5503, vfid, self.pf.buffer, 0, len(words))
-        assert answer == (0xF0000000 | len(values),)
+        assert configure(self.pf, vfid, values) == SUCCESS | len(values)
 
-    def _start_vf(self, vfid: int) -> GucDriver:
+    def _start_vf(self, vfid: int) -> GucDriver[Bench]:
         side, start = self.sides[vfid], self.starts[vfid]
         side.map_vram(start, 0, 8 * MIB)
         driver = GucDriver(self.bench, vfid=vfid, base=start + BUFFERS)
@@ -216,7 +210,7 @@ class Rig:
         driver.start_ct()
         return driver
 
-    def restart(self, vfid: int) -> GucDriver:
+    def restart(self, vfid: int) -> GucDriver[Bench]:
         """The VF's driver begins anew, with good addresses."""
         self.drivers[vfid] = self._start_vf(vfid)
         return self.drivers[vfid]
@@ -228,7 +222,7 @@ class Rig:
         base = self.starts[vfid] + CONTEXTS + number * CONTEXT_SIZE
         space = self.sides[vfid].ggtt_space
         space.write(base, bytes(CONTEXT_SIZE))
-        values = {0x03: 0x00090009, 0x07: 4 * len(ring), 0x09: base + 0x4000, 0x0B: 0x3000 | 1}
+        values = lrc_image(base + 0x4000, 0x4000, tail=4 * len(ring))
         values |= {int(name[1:], 16): value for name, value in image.items()}
         for index, value in values.items():
             space.write(base + 0x1000 + 4 * index, struct.pack("<I", value))
@@ -238,28 +232,29 @@ class Rig:
     def submit(self, vfid: int, number: int, descriptor: int) -> None:
         """Register and enable context `number` on the copy engine."""
         driver = self.drivers[vfid]
-        driver.send(0x4502, 1, number, COPY_CLASS, 1, 0, 0, 0, 0, 0, descriptor & 0xFFFFFFFF, descriptor >> 32)
-        driver.send(0x1001, number, 1)
+        driver.send(*registration(number, COPY_CLASS, 1, descriptor))
+        driver.send(SET_MODE, number, 1)
 
     def remove(self, vfid: int, number: int) -> None:
-        self.drivers[vfid].send(0x4503, number)
+        self.drivers[vfid].send(REMOVE_CONTEXT, number)
         self.drivers[vfid].received()
 
-    def events(self, vfid: int, wanted: int, seconds: float = 5) -> list[tuple[int, ...]]:
-        """Events of the VF until the wanted action is among them, or the time is over."""
-        deadline = time.monotonic() + seconds
+    def events(self, vfid: int, wanted: int) -> list[tuple[int, ...]]:
+        """Events of the VF until the wanted action is among them. AssertionError when it does not come."""
         found: list[tuple[int, ...]] = []
-        while time.monotonic() < deadline:
+
+        def came() -> bool:
             self.bench.settle()
-            found += [message for _, message in self.drivers[vfid].received()]
-            if any(message[0] & 0xFFFF == wanted for message in found):
-                break
+            found.extend(message for _, message in self.drivers[vfid].received())
+            return any(message[0] & 0xFFFF == wanted for message in found)
+
+        eventually(came, lambda: f"action {wanted:#x} among {found}")
         return found
 
     def expect_cat_error(self, vfid: int, number: int) -> None:
         """The GuC tells that context `number` made an access that leads nowhere."""
-        found = self.events(vfid, 0x6000)
-        assert any(message[0] & 0xFFFF == 0x6000 and message[1] == number for message in found), found
+        found = self.events(vfid, CAT_ERROR)
+        assert any(message[0] & 0xFFFF == CAT_ERROR and message[1] == number for message in found), found
 
     def works(self, vfid: int) -> None:
         """The function's context runs to its end: it stores a value through its GGTT."""
@@ -268,10 +263,7 @@ class Rig:
         space.write(result, bytes(4))
         descriptor = self.context(vfid, number, store(result, value))
         self.submit(vfid, number, descriptor)
-        deadline = time.monotonic() + 5
-        while space.read(result, 4) != struct.pack("<I", value):
-            assert time.monotonic() < deadline, f"the job of VF {vfid} did not run"
-            self.bench.settle()
+        eventually(lambda: space.read(result, 4) == struct.pack("<I", value), f"the job of VF {vfid} did not run")
         self.remove(vfid, number)
 
     def others_are_fine(self) -> None:
@@ -290,7 +282,7 @@ class Rig:
 
 def store(address: int, value: int, *, ggtt: bool = True) -> list[int]:
     """MI_STORE_DATA_IMM of a dword, padded to whole qwords."""
-    return [0x1000_0002 | (1 << 22 if ggtt else 0), address & 0xFFFFFFFF, address >> 32, value]
+    return [*sdi(address, value, flags=GGTT if ggtt else 0)]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-PROJECT = Path(__file__).parents[1] / "examples" / "kernel-ci"
+PROJECT = Path(__file__).parents[2] / "examples" / "kernel-ci"
 GITHUB = PROJECT / ".github" / "workflows" / "xe.yml"
 GITLAB = PROJECT / ".gitlab-ci.yml"
 
