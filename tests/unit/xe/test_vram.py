@@ -133,6 +133,42 @@ def test_windows_on_blocks_that_change_owner_are_revoked(vram: Vram) -> None:
     assert (of_vf1.valid, pf_on_vf1.valid, of_vf2.valid) == (False, False, True)
 
 
+def test_the_pf_reads_scattered_blocks_of_a_vf_in_the_order_of_dpa(vram: Vram) -> None:
+    """The two are neighbours by DPA and both in VF 1's memory, but there the second lies in front of the first."""
+    put(vram, PF, 4 * BLOCK_SIZE, b"four" * (BLOCK_SIZE // 4))
+    put(vram, PF, 5 * BLOCK_SIZE, b"five" * (BLOCK_SIZE // 4))
+    vram.assign(1, {1: 4, 0: 5})
+    assert vram.fabric is not None
+    read = vram.fabric.read(PF, Space.DEVICE, 4 * BLOCK_SIZE, 2 * BLOCK_SIZE)
+    assert read[:BLOCK_SIZE] == b"four" * (BLOCK_SIZE // 4)
+    assert read[BLOCK_SIZE:] == b"five" * (BLOCK_SIZE // 4)
+
+
+def test_the_pf_writes_scattered_blocks_of_a_vf_in_the_order_of_dpa(vram: Vram) -> None:
+    vram.assign(1, {7: 4, 2: 5, 3: 6})
+    assert vram.fabric is not None
+    vram.fabric.write(PF, Space.DEVICE, 5 * BLOCK_SIZE - 4, b"endsgoes")
+    assert bytes(vram.vf_memory(1).view[8 * BLOCK_SIZE - 4 : 8 * BLOCK_SIZE + 4]) == b"ends" + bytes(4)
+    assert bytes(vram.vf_memory(1).view[2 * BLOCK_SIZE : 2 * BLOCK_SIZE + 4]) == b"goes"
+
+
+def test_the_pf_s_own_windows_on_a_block_are_revoked_when_a_vf_gets_it(vram: Vram) -> None:
+    put(vram, PF, 2 * BLOCK_SIZE, b"kept")
+    assert vram.fabric is not None
+    window = vram.fabric.window(PF, Space.DEVICE, 2 * BLOCK_SIZE, 4096, write=True)
+    old = window.view
+    assert old is not None
+    vram.assign(1, {0: 2})
+    assert not window.valid
+    with pytest.raises(AccessFault, match="path to pf was revoked"):
+        window.write(0, b"late")
+    old[:4] = b"late"
+    assert get(vram, VF1, 0, 4) == b"kept"
+    assert get(vram, PF, 2 * BLOCK_SIZE, 4) == b"kept", "it reaches the block where it is now"
+    vram.assign(1, {})
+    assert get(vram, PF, 2 * BLOCK_SIZE, 4) == b"kept", "and what was written too late is gone"
+
+
 def test_a_block_mapped_by_two_vfs_has_one_content(vram: Vram) -> None:
     vram.assign(1, {0: 2})
     vram.assign(2, {5: 2})
@@ -140,6 +176,19 @@ def test_a_block_mapped_by_two_vfs_has_one_content(vram: Vram) -> None:
     assert get(vram, VF1, 0, 6) == b"shared"
     vram.assign(1, {})
     assert get(vram, VF2, 5 * BLOCK_SIZE, 6) == b"shared"
+
+
+def test_a_block_that_a_second_vf_maps_stays_where_it_is(vram: Vram) -> None:
+    """Also when the second has the lower VFID: the first VF's client has the block's bytes mapped."""
+    vram.assign(2, {5: 2})
+    put(vram, VF2, 5 * BLOCK_SIZE, b"shared")
+    assert vram.fabric is not None
+    window = vram.fabric.window(VF2, Space.DEVICE, 5 * BLOCK_SIZE, 4096, write=True)
+    assert vram.assign(1, {0: 2}) == 0
+    assert window.valid
+    assert (vram.owner(2 * BLOCK_SIZE), vram.changes_of(2)) == (2, 1)
+    assert bytes(vram.vf_memory(2).view[5 * BLOCK_SIZE :][:6]) == b"shared"
+    assert get(vram, VF1, 0, 6) == b"shared"
 
 
 def test_blocks_outside_of_vram_are_refused(vram: Vram) -> None:
