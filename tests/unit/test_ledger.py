@@ -75,6 +75,15 @@ def test_only_a_vf_that_reaches_others_is_foreign(ledger: Ledger) -> None:
     assert "FOREIGN: vf1 reached vf2's memory" in verdict_lines(ledger.verdicts(FUNCTIONS))
 
 
+def test_a_vf_on_memory_of_nobody_known_is_not_foreign(ledger: Ledger) -> None:
+    """What came without a descriptor may be the VF's own guest's: it is reported as a path, and accuses nobody."""
+    use(ledger, "vf1", UNSHARED, "host_dma", "system")
+    verdicts = ledger.verdicts(FUNCTIONS)
+    assert verdicts["foreign"] == []
+    assert [(p["initiator"], p["owner"], p["path"]) for p in verdicts["paths"]] == [("vf1", UNSHARED, "legacy")]
+    assert not any("FOREIGN" in line for line in verdict_lines(verdicts))
+
+
 def test_accesses_through_old_translations_are_stale(ledger: Ledger) -> None:
     use(ledger, "pf", "pf", "iov", STALE + "vram", 3)
     (stale,) = ledger.verdicts(FUNCTIONS)["stale"]

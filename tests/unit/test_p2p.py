@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.fabric.ledger import UNSHARED
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.pci.function import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
@@ -81,6 +82,28 @@ def test_a_disabled_vf_s_bar_is_not_decoded_and_its_window_is_taken_back(card: C
     assert not window.valid
     with pytest.raises(AccessFault):
         card.executor.run_sync(lambda: card.fabric.read(pf, Space.SYSTEM, address, 4))
+
+
+def test_a_vf_past_num_vfs_answers_no_peer(card: Card) -> None:
+    pf = card.functions[0]
+    pf.config.write(_SRIOV + 0x08, 2, 0)
+    pf.config.write(_SRIOV + 0x10, 2, 1)
+    pf.config.write(_SRIOV + 0x08, 2, 0x09)
+    card.executor.run_sync(lambda: None)
+    card.executor.run_sync(lambda: card.fabric.read(pf, Space.SYSTEM, VF_BAR2, 4))
+    with pytest.raises(AccessFault, match="no interconnect reaches it"):
+        card.executor.run_sync(lambda: card.fabric.read(pf, Space.SYSTEM, VF_BAR2 + _VF_SIZE, 4))
+
+
+def test_a_vf_s_own_memory_without_a_descriptor_is_foreign_to_nobody(card: Card) -> None:
+    vf = card.functions[1]
+    vf.attached(FakeTransport(shared=0))
+    card.executor.run_sync(lambda: None)
+    vf.config.write(COMMAND, 2, 6)
+    card.executor.run_sync(lambda: card.fabric.write(vf, Space.SYSTEM, 0x1000, b"ram", "system"))
+    verdicts = card.fabric.ledger.verdicts([function.name for function in card.functions])
+    assert [(p["initiator"], p["owner"]) for p in verdicts["paths"]] == [("vf1", UNSHARED)]
+    assert verdicts["foreign"] == []
 
 
 def test_guest_memory_is_left_to_the_next_interconnect(card: Card) -> None:
