@@ -187,6 +187,18 @@ def test_malformed_klvs_are_refused(words: tuple[int, ...], code: int) -> None:
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("key", "most"), [(klv.ENGINE_GROUP_EXEC_QUANTUM, 8), (klv.ENGINE_GROUP_PREEMPT_TIMEOUT, 8), (klv.NUM_CONTEXTS, 1)]
+)
+def test_a_value_is_as_long_as_its_key_allows_and_no_longer(key: int, most: int) -> None:
+    values = tuple(range(1, most + 2))
+    assert klv.parse((key << 16 | most, *values[:most])) == [(key, values[:most])]
+    for length in (0, most + 1):
+        with pytest.raises(GucError, match=klv.name_of(key)) as refused:
+            klv.parse((key << 16 | length, *values[:length]))
+        assert refused.value.code == MALFORMED_KLV
+
+
 def test_every_handled_action_is_declared_and_every_declared_request_handled(driver: GucDriver) -> None:
     assert set(driver.bench.gpu.gts[0].guc.handlers) == set(actions.H2G)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.guc_driver import DOORBELL, SCRATCH, GucDriver
 from tests.support.xe.provisioning import (
     PROVISIONED,
     SUCCESS,
@@ -19,6 +19,7 @@ from tests.support.xe.provisioning import (
     failure,
 )
 from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.device_models.xe.guc.mmio import BUSY, PF_VIEW_STRIDE
 
 MIB = 1 << 20
 SAVE, RESTORE = 0, 1 << 16
@@ -111,6 +112,32 @@ def test_a_migrated_vf_is_refused_until_it_begins_to_mend_its_addresses(source: 
     assert vf.mmio(0x550F | 5 << 16)[0] == SUCCESS
     assert vf.mmio(0x0508, 0x0901 << 16 | 2, 0x1000)[0] == SUCCESS | 1
     assert calls(vf, "adopt") == [], "nothing runs yet"
+
+
+def test_a_mailbox_request_that_was_taken_is_saved_and_answered_where_the_vf_goes_on(source: Any, target: Any) -> None:
+    """The PF's driver moves the scratch registers; what is answered on the old card is lost with it."""
+    request = (0x5509, klv.GGTT_START, 0, 0)
+    pf, vf = source
+
+    def pause_while_it_asks() -> None:
+        pf.send(0x5506, 1, PAUSE)
+        for index, word in enumerate(request):
+            vf.bench.write(SCRATCH[0] + 4 * index, word, 1)
+        vf.bench.write(DOORBELL[0], 0, 1)
+        assert vf.bench.read(SCRATCH[0], 1) == BUSY, "the access that rings has taken it"
+
+    vf.bench.run(pause_while_it_asks)
+    vf.bench.settle()
+    pf.received()
+    scratch = [pf.bench.read(SCRATCH[0] + PF_VIEW_STRIDE + 4 * index) for index in range(4)]
+    assert tuple(scratch) == request
+    state = save(pf)
+    new_pf, new_vf = target
+    assert restore(new_pf, state) == SUCCESS | len(state)
+    for index, word in enumerate(scratch):
+        new_pf.bench.write(SCRATCH[0] + PF_VIEW_STRIDE + 4 * index, word)
+    assert control(new_pf, 1, RESUME)[0] == SUCCESS
+    assert [new_vf.bench.read(SCRATCH[0] + 4 * index, 1) for index in range(2)] == [SUCCESS | 2, ELSEWHERE]
 
 
 def test_contexts_go_on_where_they_are_now_once_the_vf_is_mended(source: Any, target: Any) -> None:

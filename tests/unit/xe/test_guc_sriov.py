@@ -24,6 +24,7 @@ from tests.support.xe.provisioning import (
     klvs,
 )
 from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.emulator.fabric.interconnect import Space
 
 
 @pytest.fixture
@@ -53,6 +54,7 @@ def test_configuration_answers_with_the_number_of_klvs_it_took(driver: GucDriver
         (1, klvs({klv.SCHED_PRIORITY: 3}), 0x50),
         (1, klvs({klv.SCHED_IF_IDLE: 1}), 0x105),
         (1, (0x8A010002, 1), 0x103),
+        (1, (klv.ENGINE_GROUP_EXEC_QUANTUM << 16 | 9, *range(1, 10)), 0x103),
     ],
 )
 def test_wrong_configurations_are_refused(driver: GucDriver, vfid: int, words: tuple[int, ...], code: int) -> None:
@@ -222,6 +224,33 @@ def test_flr_runs_through_its_steps(driver: GucDriver, vf: GucDriver) -> None:
     vf.bench.map_ggtt(VF_START, 1 << 20, 0, vfid=1)
     vf.send(0x7002, 1, 0)
     assert vf.received() == [], "its CT buffers are forgotten"
+
+
+def test_what_others_do_to_a_vf_s_memory_between_its_flr_and_the_pf_s_last_step_is_stale(
+    driver: GucDriver, vf: GucDriver
+) -> None:
+    bench = driver.bench
+    fabric = bench.gpu.fabric
+    (dpa,) = [block << 21 for gdpa, block in bench.gpu.vram.blocks(1).items() if gdpa == 0]
+
+    def read_as_pf() -> None:
+        bench.run(lambda: fabric.read(bench.pf.pci, Space.DEVICE, dpa, 4))
+
+    def stale() -> list[tuple[str, str, int]]:
+        found = fabric.ledger.verdicts(["pf", "vf1", "vf2"])["stale"]
+        return [(access["initiator"], access["owner"], access["reads"]) for access in found]
+
+    read_as_pf()
+    assert stale() == []
+    bench.gpu.functions[1].pci.function_level_reset()
+    bench.settle()
+    read_as_pf()
+    assert stale() == [("pf", "vf1", 1)], "before the PF has begun to clean up"
+    control(driver, 1, 4)
+    read_as_pf()
+    control(driver, 1, 5)
+    read_as_pf()
+    assert stale() == [("pf", "vf1", 2)]
 
 
 def test_flr_clears_the_entries_that_the_pf_cleared(driver: GucDriver, vf: GucDriver) -> None:
