@@ -15,13 +15,15 @@ from unittest.mock import NonCallableMagicMock, create_autospec
 
 import pytest
 
+from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.pci.transport import AccessHandler, Region, Served
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.session import Session
 
 PAGE = 4096
-TIMEOUT = 20.0
+TIMEOUT = 10.0
 """Seconds after which something that a test waits for is missing."""
 READ_WRITE = wire.DMA_READABLE | wire.DMA_WRITABLE
 ALL_CAPABILITIES = {
@@ -205,6 +207,8 @@ def connect() -> Iterator[Connect]:
         thread.start()
         if negotiate:
             assert connection.peer.negotiate().errno == 0
+            # The function is attached after that reply, and before the next.
+            assert connection.peer.refused(wire.DEVICE_GET_INFO, wire.DEVICE_INFO.pack(16, 0, 0, 0)) == ""
         return connection
 
     yield make
@@ -241,3 +245,21 @@ def ram() -> Iterator[Memory]:
         memory.view[page * PAGE] = page + 1
     yield memory
     memory.close()
+
+
+@pytest.fixture
+def card() -> Iterator[Card]:
+    """A card of the teaching device, whose only path to memory is `host_dma`."""
+    card = Card(CardConfig.default("edu"))
+    card.start()
+    yield card
+    card.stop()
+
+
+@pytest.fixture
+def dma_connection(card: Card, connect: Connect) -> Connection:
+    """A session of the device of `card`, which is bus master."""
+    (edu,) = card.functions
+    connection = connect(edu)
+    edu.config.write(COMMAND, 2, COMMAND_MASTER)
+    return connection
