@@ -47,12 +47,13 @@ class Client:
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.sent) >= count, TIMEOUT)
 
-    def serve(self, memory: bytearray) -> None:
+    def serve(self, memory: bytes | bytearray) -> None:
         """Answer from `memory`, which lies at `BASE`."""
 
         def answer(message_id: int, command: int, address: int, count: int, data: bytes) -> None:
             at = address - BASE
             if command == wire.DMA_WRITE:
+                assert isinstance(memory, bytearray)
                 memory[at : at + count] = data
                 self.reply(message_id, command, wire.DMA_ACCESS.pack(address, count))
             else:
@@ -94,8 +95,8 @@ def client() -> Client:
     return Client()
 
 
-def pattern(length: int) -> bytearray:
-    return bytearray((7 * at + at // 251) & 0xFF for at in range(length))
+def pattern(length: int) -> bytes:
+    return bytes((7 * at + at // 251) & 0xFF for at in range(length))
 
 
 @pytest.mark.parametrize("length", [1, MAX_CHUNK, MAX_CHUNK + 1, 5 * MAX_CHUNK + 3])

@@ -163,7 +163,7 @@ def test_descriptors_belong_to_the_message_they_were_sent_with(
     sender.sendall(message(PLAIN, b"first"))
     numbers = files.send(sender, message(MAP, b"second", 2), 3)
     sender.sendall(message(MAP, b"third", 3))
-    got = []
+    got: list[tuple[int, list[int]]] = []
     while len(got) < 3:
         assert receiver.fill()
         while (taken := take(receiver)) is not None:
