@@ -183,6 +183,15 @@ def test_messages_of_one_chunk_have_their_own_descriptors_in_order(
     assert got == sent
 
 
+def test_descriptors_of_a_chunk_go_to_its_message_that_takes_some(
+    receiver: Receiver, sender: socket.socket, files: Files
+) -> None:
+    numbers = files.send(sender, message(PLAIN) + message(MAP, message_id=2) + message(PLAIN, message_id=3))
+    assert receiver.fill()
+    taken = [take(receiver) for _ in range(3)]
+    assert [(got[0], files.names(got[2])) for got in taken if got is not None] == [(1, []), (2, numbers), (3, [])]
+
+
 @pytest.mark.parametrize("cut", [1, wire.HEADER_SIZE - 1, wire.HEADER_SIZE, wire.HEADER_SIZE + 5])
 def test_descriptors_that_came_with_the_first_piece_wait_for_the_rest(
     receiver: Receiver, sender: socket.socket, files: Files, cut: int
@@ -230,10 +239,10 @@ def test_more_descriptors_than_a_message_may_have_are_all_seen(
 
 
 def test_closing_closes_what_no_message_has_taken(receiver: Receiver, sender: socket.socket, files: Files) -> None:
-    (served,) = files.send(sender, message(MAP))
+    (served,) = files.send(sender, message(PLAIN, bytes(CAPACITY - 200)) + message(MAP))
     (partial,) = files.send(sender, message(MAP, b"body")[:-1])
     assert receiver.fill()
-    while receiver.end < 2 * wire.HEADER_SIZE + 3:
+    while receiver.end < CAPACITY - 200 + 3 * wire.HEADER_SIZE + 3:
         assert receiver.fill()
     assert not files.is_closed(served)
     receiver.close()

@@ -181,6 +181,12 @@ def test_an_aligned_access_reaches_the_region_as_one(peer: Peer, storage: Storag
     assert storage.accesses == [("write", 16, count), ("read", 16, count)]
 
 
+def test_an_access_that_is_not_aligned_reaches_the_region_as_several_that_are(peer: Peer, storage: Storage) -> None:
+    assert peer.write(0, 6, b"abcd").errno == 0
+    assert data_of(peer.read(0, 6, 4)) == b"abcd"
+    assert storage.accesses == [("write", 6, 2), ("write", 8, 2), ("read", 6, 2), ("read", 8, 2)]
+
+
 def test_the_last_bytes_of_a_region_are_reached_and_none_behind(peer: Peer) -> None:
     assert peer.write(0, PAGE - 4, b"last").errno == 0
     assert data_of(peer.read(0, PAGE - 4, 4)) == b"last"
