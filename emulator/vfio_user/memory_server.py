@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from vfio_user_xe.emulator.fabric.leases import Lease, LeaseRefused
 from vfio_user_xe.emulator.pci.bars import read_registers, write_registers
 from vfio_user_xe.emulator.pci.function import Function
+from vfio_user_xe.emulator.vfio_user.outbox import Outbox
 from vfio_user_xe.emulator.vfio_user.qtest import peer_process
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ class Connection:
         self._card = server.card
         self._socket = connected
         self.name = f"process {peer_process(connected)}"
+        self._outbox = Outbox(connected, f"memory: {self.name}")
         self._lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
         self.bars: list[tuple[int, int, str, int]] | None = None
@@ -286,19 +288,14 @@ class Connection:
                 lease.released.set()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send a packet. Who does not read its packets is dropped: the card must not wait for it."""
+        """Send a packet. The card does not wait for the client to read: see `vfio_user_xe.emulator.vfio_user.outbox`."""
         with self._lock:
             self._send(message)
 
     def _send(self, message: dict[str, Any], fd: int | None = None) -> None:
-        try:
-            send_packet(self._socket, message, fd)
-        except BlockingIOError:
-            log.warning("memory: a client does not read its messages and is dropped")
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # its end wakes the thread that serves it
-        except OSError:
-            pass  # it is gone, as that thread will see
+        # When the connection has broken or was ended, the thread that serves it sees that too.
+        with suppress(OSError):
+            self._outbox.send([json.dumps(message).encode()], [] if fd is None else [fd])
 
     def _done(self, number: Any) -> None:
         with self._lock:
@@ -308,7 +305,10 @@ class Connection:
 
     def close(self) -> None:
         """End the connection and give its leases back."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         with self._lock:
+            self._outbox.close()
             self._socket.close()
             leases, self._leases = list(self._leases.values()), {}
         for lease in leases:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.vfio_user import wire
-from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
 from vfio_user_xe.emulator.vfio_user.guest_memory import MapError
 from vfio_user_xe.emulator.vfio_user.interrupts import IrqError
 
@@ -99,16 +98,10 @@ def _version(request: Request) -> Answer:
     session = request.session
     limit = int(wanted.get("max_data_xfer_size", wire.DEFAULT_MAX_DATA_XFER))
 
-    def send(pieces: Sequence[bytes | memoryview]) -> None:
-        if twin is not None:
-            twin.sendall(b"".join(pieces))
-        else:
-            session.send(pieces)
-
     def after() -> None:
         if theirs is not None:
             theirs.close()
-        session.negotiation_done(DmaMessages(send, limit), twin)
+        session.negotiation_done(limit, twin)
 
     return Answer([body], fds, after)
 

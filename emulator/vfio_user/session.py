@@ -2,8 +2,8 @@
 
 A plain blocking thread runs `Session.run`. Reads and writes of 1 to 8 bytes are answered right in the loop, with
 precompiled structs and one call into the region's handler; every other command goes to `requests.py`. Replies and
-the executor's own messages share the socket: whoever holds the send lock sends what others queued meanwhile, so the
-reading side never waits for a writer, and a client that stops reading while it writes cannot lock both sides up.
+the executor's own messages share the socket, by `outbox.py`: neither waits for the client to read, so a client that writes
+and does not read cannot block this thread. It gets its replies when it reads, or is disconnected when too many wait for it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import errno
 import logging
 import socket
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from struct import Struct
 
 from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served
@@ -23,6 +22,7 @@ from vfio_user_xe.emulator.vfio_user.dirty_pages import DirtyPages
 from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
 from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory
 from vfio_user_xe.emulator.vfio_user.interrupts import Interrupts
+from vfio_user_xe.emulator.vfio_user.outbox import Outbox
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
 from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
 from vfio_user_xe.emulator.vfio_user.requests import RequestError, handle
@@ -62,11 +62,11 @@ class Session:
         self.interrupts = Interrupts(function.interrupts)
         self.messages: DmaMessages | None = None
         self.twin: socket.socket | None = None
+        self._twin_outbox: Outbox | None = None
         self.negotiated = False
         self._socket = sock
         self._receiver = Receiver(sock, CAPACITY, poll_seconds)
-        self._send_lock = threading.Lock()
-        self._outbox: deque[tuple[Sequence[bytes | memoryview], list[int]]] = deque()
+        self._outbox = Outbox(sock, function.name)
         self._thread: threading.Thread | None = None
         self._twin_thread: threading.Thread | None = None
 
@@ -119,10 +119,12 @@ class Session:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def negotiation_done(self, messages: DmaMessages, twin: socket.socket | None) -> None:
-        """VERSION was answered: from now on the function has a transport."""
-        self.messages = messages
+    def negotiation_done(self, max_data_xfer_size: int, twin: socket.socket | None) -> None:
+        """VERSION was answered: from now on the function has a transport. The size is the client's, in bytes."""
         self.twin = twin
+        if twin is not None:
+            self._twin_outbox = Outbox(twin, f"{self.function.name} (twin socket)")
+        self.messages = DmaMessages((self._twin_outbox or self._outbox).send, max_data_xfer_size)
         self.negotiated = True
         for index, access in enumerate(self.access):
             if access is not None:
@@ -142,15 +144,16 @@ class Session:
         self.interrupts.close()
         self._receiver.close()
         self.stop()
+        self._outbox.close()
         self._socket.close()
         if self.twin is not None:
             with contextlib.suppress(OSError):
                 self.twin.shutdown(socket.SHUT_RDWR)
+            if self._twin_outbox is not None:
+                self._twin_outbox.close()
             if self._twin_thread is not None:
                 self._twin_thread.join()
             self.twin.close()
-        while self._outbox:
-            close_all(self._outbox.popleft()[1])
 
     # The access path.
 
@@ -166,7 +169,7 @@ class Session:
         # A slice for each size of reply, made once.
         replies = [memoryview(reply)[:size] for size in range(len(reply))]
         write_reply = replies[write_layout.size]
-        send = self._small_sender()
+        send = self._outbox.small_sender()
         while fill():
             while (available := receiver.end - (start := receiver.start)) >= access_size:
                 message_id, command, size, flags, _, offset, index, count = unpack_access(view, start)
@@ -225,56 +228,9 @@ class Session:
             return False
         return True
 
-    def _small_sender(self) -> Callable[[memoryview], None]:
-        """What sends a reply from a buffer that is used again at once: a closure, because every access goes through it."""
-        acquire, release, outbox, send = (
-            self._send_lock.acquire,
-            self._send_lock.release,
-            self._outbox,
-            self._socket.sendall,
-        )
-
-        def send_small(reply: memoryview) -> None:
-            sent = False
-            if acquire(False):
-                try:
-                    if not outbox:
-                        send(reply)
-                        sent = True
-                finally:
-                    release()
-            if not sent:
-                outbox.append(([bytes(reply)], []))
-            if outbox:
-                self._drain()
-
-        return send_small
-
     def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
-        """Send one message, or leave it to the thread that is sending. `fds` are sent as copies."""
-        self._outbox.append((pieces, [socket.dup(fd) for fd in fds]))
-        self._drain()
-
-    def _drain(self) -> None:
-        # Whoever fails to get the lock may leave: the holder looks at the outbox again after releasing it.
-        while self._outbox and self._send_lock.acquire(blocking=False):
-            try:
-                while self._outbox:
-                    self._send_now(*self._outbox.popleft())
-            finally:
-                self._send_lock.release()
-
-    def _send_now(self, pieces: Sequence[bytes | memoryview], fds: list[int]) -> None:
-        try:
-            total = sum(len(piece) for piece in pieces)
-            if fds:
-                sent = socket.send_fds(self._socket, [b"".join(pieces)], fds)
-            else:
-                sent = self._socket.sendmsg(pieces)
-            if sent < total:
-                self._socket.sendall(b"".join(pieces)[sent:])
-        finally:
-            close_all(fds)
+        """Send one message, from any thread; `fds` stay the caller's. Raises what `Outbox.send` raises."""
+        self._outbox.send(pieces, fds)
 
     # Everything else.
 

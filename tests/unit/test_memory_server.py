@@ -19,7 +19,7 @@ from vfio_user_xe.emulator.fabric.leases import LeaseRefused
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.pci.function import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
-from vfio_user_xe.emulator.vfio_user import export
+from vfio_user_xe.emulator.vfio_user import export, outbox
 from vfio_user_xe.emulator.vfio_user.memory_client import MemoryClient
 from vfio_user_xe.emulator.vfio_user.memory_server import MemoryServer
 
@@ -131,7 +131,10 @@ def test_a_request_that_cannot_be_done_is_answered_with_the_reason(
     assert fds == []
 
 
-def test_a_client_that_does_not_read_is_dropped_and_the_card_goes_on(card: Card, client: socket.socket) -> None:
+def test_a_client_that_does_not_read_is_dropped_and_the_card_goes_on(
+    card: Card, client: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_KEPT", 64 << 10)
     answer, fds = ask(client, id=1, op="open", function="vf1", address=0, length=MIB)
     assert answer["lease"]
     ownership = card.fabric.ledger.ownership
@@ -262,3 +265,29 @@ def test_leases_and_what_is_revoked_are_traced(card: Card, client: socket.socket
     assert any(" lease revoked " in line and "LMTT gives vf1 nothing there" in line for line in lines)
     assert any(" revoked " in line and "iov" in line and "lease" not in line for line in lines)
     os.close(fds[0])
+
+
+def test_a_client_that_sends_2000_requests_before_it_reads_gets_every_answer(client: socket.socket) -> None:
+    for number in range(2000):
+        client.send(json.dumps({"id": number, "op": "hello"}).encode())
+    answers = [json.loads(client.recv(65536)) for _ in range(2000)]
+    assert [answer["id"] for answer in answers] == list(range(2000))
+
+
+def test_a_client_that_never_reads_is_disconnected_and_the_others_are_served(
+    client: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_KEPT", 64 << 10)
+
+    def send_without_end() -> None:
+        for number in range(60_000):
+            client.send(json.dumps({"id": number, "op": "hello"}).encode())
+
+    with pytest.raises(ConnectionError):
+        send_without_end()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"memory: process {os.getpid()}: disconnected, because it does not read what is sent to it")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        other.settimeout(10)
+        other.connect(str(tmp_path / "memory.sock"))
+        assert ask(other, id=1, op="hello")[0]["id"] == 1

@@ -13,6 +13,7 @@ import logging
 import os
 import select
 import socket
+import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -30,8 +31,11 @@ log = logging.getLogger(__name__)
 
 MAX_CHUNK = 64 * 1024
 """Bytes of a DMA message: a reply must fit into a socket's buffer, because QEMU takes a partial send for a complete one."""
+REPLY_TIMEOUT = 10
+"""Seconds that the library may wait for a client to read a reply: it sends by itself, and blocks when the socket is full."""
 _MREMAP_MAYMOVE = 1
 _SHORT = (1, 2, 4, 8)
+_TIMEVAL = struct.Struct("@ll")
 
 
 class Context:
@@ -215,6 +219,8 @@ class Context:
         if failed:
             log.info("%s: no client: %s", self.function.name, os.strerror(self._ffi.errno))
             return False
+        with socket.socket(fileno=os.dup(self._poll_fd())) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(REPLY_TIMEOUT, 0))
         self._attached = True
         self.function.attached(self)
         return True
@@ -244,7 +250,10 @@ class Context:
                 if served < 0:
                     number = self._ffi.errno
                     if number != errno.ENOTCONN:
-                        log.warning("%s: libvfio-user: %s; hanging up", self.function.name, os.strerror(number))
+                        reason = os.strerror(number)
+                        if number == errno.EAGAIN:
+                            reason = f"the client has not read a reply for {REPLY_TIMEOUT} s"
+                        log.warning("%s: libvfio-user: %s; hanging up", self.function.name, reason)
                         self.hang_up()
                         continue
                     return
