@@ -157,16 +157,56 @@ def _converted(name: str, command: Callable[..., Any], arguments: Mapping[str, A
 
 
 def _convert(command: str, argument: str, value: Any, hint: Any, usage: list[str]) -> Any:
-    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    plain = tuple(typing.get_origin(choice) or choice for choice in choices)
-    if Any in plain or (value is None and type(None) in plain):
-        return value
-    if int in plain and isinstance(value, str) and str not in plain:
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    choices = typing.get_args(hint) if union else (hint,)
+    if int in choices and isinstance(value, str) and str not in choices:
         try:
             return int(value, 0)
         except ValueError:
             raise CommandError(f'{command}: {argument}: "{value}" is not a number', usage) from None
-    kinds = tuple(kind for kind in plain if isinstance(kind, type))
-    if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
-        raise CommandError(f"{command}: {argument}: {json.dumps(value)} is of the wrong type", usage)
+    if not any(_is(value, choice) for choice in choices):
+        wanted = " or ".join(_in_words(choice) for choice in choices if choice is not type(None))
+        given = json.dumps(value)
+        cure = f"; write {json.dumps([value])}" if isinstance(value, str) and list[str] in choices else ""
+        raise CommandError(
+            f"{command}: {argument}: {given} is {_in_words(type(value))}, wanted is {wanted}{cure}", usage
+        )
     return value
+
+
+_WORDS = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
+_MANY = {bool: "booleans", int: "integers", float: "numbers", str: "strings", list: "lists", dict: "objects"}
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value of JSON is what the annotation of a command's argument says."""
+    if hint is Any:
+        return True
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if not isinstance(kind, type):
+        return True  # an annotation of another kind: the command looks at the value itself
+    if isinstance(value, bool):
+        return bool(kind is bool)
+    if kind is float:
+        return isinstance(value, (int, float))
+    if not isinstance(value, kind):
+        return False
+    if isinstance(value, list) and inner:
+        return all(_is(item, inner[0]) for item in value)
+    return not (isinstance(value, dict) and inner) or all(_is(item, inner[1]) for item in value.values())
+
+
+def _in_words(hint: Any) -> str:
+    """An annotation as a person says it: "a list of strings"."""
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    words = _WORDS.get(kind, str(hint))
+    of = _MANY.get(typing.get_origin(inner[-1]) or inner[-1]) if inner else None
+    return f"{words} of {of}" if of else words

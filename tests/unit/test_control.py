@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import stat
 import threading
@@ -19,6 +20,7 @@ from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.model.registers import RO, Register
 from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
+from vfio_user_xe.emulator.vfio_user import control_server
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 from vfio_user_xe.emulator.vfio_user.control_server import serve_control
 from vfio_user_xe.emulator.vfio_user.server import socket_folder
@@ -196,8 +198,14 @@ def test_core_commands_answer_while_the_executor_is_busy(control: Control, card:
         ("stauts", {}, 'no command "stauts"; did you mean "status"'),
         ("read", {}, 'needs the argument "function"'),
         ("ledger", {"claer": True}, 'no argument "claer"; did you mean "clear"'),
-        ("ledger", {"clear": "yes"}, 'ledger: clear: "yes" is of the wrong type'),
-        ("ledger", {"clear": 1}, "ledger: clear: 1 is of the wrong type"),
+        ("ledger", {"clear": "yes"}, 'ledger: clear: "yes" is a string, wanted is a boolean'),
+        ("ledger", {"clear": 1}, "ledger: clear: 1 is an integer, wanted is a boolean"),
+        ("registers", {"offset": True}, "registers: offset: true is a boolean, wanted is an integer"),
+        ("registers", {"name": 4}, "registers: name: 4 is an integer, wanted is a string"),
+        ("registers", {"function": ["edu"]}, 'registers: function: ["edu"] is a list, wanted is a string'),
+        ("inject", {"fault": "x", "arguments": [1]}, "inject: arguments: [1] is a list, wanted is an object"),
+        ("inject", {"fault": "x", "times": None}, "inject: times: null is null, wanted is an integer"),
+        ("trace_on", {"categories": [1], "file": "/tmp/x"}, "[1] is a list, wanted is a list of strings"),
         ("registers", {"offset": "twenty"}, 'offset: "twenty" is not a number'),
         ("registers", {"name": "nothing*"}, "no register is called nothing*"),
         ("registers", {"offset": 0x44}, "no register is at 0x44"),
@@ -205,7 +213,11 @@ def test_core_commands_answer_while_the_executor_is_busy(control: Control, card:
         ("unmodelled", {"format": "xml"}, 'no format "xml"'),
         ("inject", {"fault": "x"}, 'no fault "x"'),
         ("trace_on", {"categories": ["x"], "file": "/tmp/x"}, 'no trace category "x"'),
-        ("trace_on", {"categories": "mmio", "file": "/tmp/x"}, 'categories: "mmio" is of the wrong type'),
+        (
+            "trace_on",
+            {"categories": "mmio", "file": "/tmp/x"},
+            'categories: "mmio" is a string, wanted is a list of strings; write ["mmio"]',
+        ),
         ("read", {"function": "pf", "space": "system", "address": 0, "length": 4}, 'no function "pf"'),
         ("read", {"function": "edu", "space": "io", "address": 0, "length": 4}, 'no address space "io"'),
         ("read", {"function": "edu", "space": "device", "address": 0, "length": 4}, "no interconnect reaches it"),
@@ -335,6 +347,36 @@ def test_requests_in_pieces_and_several_in_one_piece_are_answered_in_order(serve
         answers = [json.loads(lines.readline()) for _ in range(4)]
     assert [reply["id"] for reply in answers] == [1, 2, None, 3]
     assert "error" in answers[2]
+
+
+def test_a_client_that_sends_2000_requests_before_it_reads_gets_every_answer(served: Served) -> None:
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(served.path))
+        raw.settimeout(30)
+        for number in range(2000):
+            raw.sendall(b'{"id": %d, "command": "status"}\n' % number)
+        raw.shutdown(socket.SHUT_WR)
+        lines = list(raw.makefile("rb"))
+    assert [json.loads(line)["id"] for line in lines] == list(range(2000))
+
+
+def test_a_client_that_never_reads_its_answers_is_disconnected(
+    served: Served, card: Card, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(control_server, "MAX_KEPT", 1 << 20)
+    card.commands["much"] = inline(lambda: "x" * 100_000)
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(served.path))
+        raw.settimeout(30)
+        raw.sendall(b'{"id": 1, "command": "much"}\n' * 100)
+        ended = select.poll()
+        ended.register(raw, 0)
+        assert ended.poll(30_000), "the server ends the connection, though nothing is read"
+        assert len(list(raw.makefile("rb"))) < 100
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("control: a client is disconnected, because it does not read its answers: more than 1048576")
+    with ControlClient(served.path) as client:
+        assert client.call("ledger") == []
 
 
 def test_a_client_that_goes_in_the_middle_of_a_request_harms_nobody(served: Served) -> None:

@@ -20,6 +20,11 @@ class Key:
     minimum: int
     maximum: int
 
+    @property
+    def lengths(self) -> str:
+        """What is allowed, in words: "2", "1 to 8"."""
+        return str(self.minimum) if self.minimum == self.maximum else f"{self.minimum} to {self.maximum}"
+
 
 KEYS: dict[int, Key] = {}
 
@@ -128,7 +133,7 @@ def parse(words: Sequence[int], allowed: frozenset[int] | None = None) -> list[t
         if declared is None or (allowed is not None and key not in allowed):
             raise GucError(INVALID_KLV_KEY, name_of(key))
         if not declared.minimum <= length <= declared.maximum:
-            raise GucError(MALFORMED_KLV, f"{declared.name} has {length} dwords, not {declared.minimum}")
+            raise GucError(MALFORMED_KLV, f"{declared.name} has {length} dwords, not {declared.lengths}")
         found.append((key, value))
         position += 1 + length
     return found

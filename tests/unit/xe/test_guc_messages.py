@@ -199,6 +199,21 @@ def test_a_value_is_as_long_as_its_key_allows_and_no_longer(key: int, most: int)
         assert refused.value.code == MALFORMED_KLV
 
 
+@pytest.mark.parametrize(
+    ("key", "length", "said"),
+    [
+        (klv.GGTT_SIZE, 1, "VF_CFG_GGTT_SIZE has 1 dwords, not 2"),
+        (klv.ENGINE_GROUP_EXEC_QUANTUM, 0, "VF_CFG_ENGINE_GROUP_EXEC_QUANTUM has 0 dwords, not 1 to 8"),
+        (klv.ENGINE_GROUP_EXEC_QUANTUM, 9, "VF_CFG_ENGINE_GROUP_EXEC_QUANTUM has 9 dwords, not 1 to 8"),
+        (klv.ENGINE_GROUP_CONFIG, 129, "VGT_POLICY_ENGINE_GROUP_CONFIG has 129 dwords, not 0 to 128"),
+    ],
+)
+def test_a_klv_of_a_wrong_length_is_refused_with_the_lengths_that_are_allowed(key: int, length: int, said: str) -> None:
+    with pytest.raises(GucError) as refused:
+        klv.parse((key << 16 | length, *[0] * length))
+    assert str(refused.value).endswith(said)
+
+
 def test_every_handled_action_is_declared_and_every_declared_request_handled(driver: GucDriver) -> None:
     assert set(driver.bench.gpu.gts[0].guc.handlers) == set(actions.H2G)
 
