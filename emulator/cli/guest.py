@@ -59,7 +59,9 @@ def run(
         list[str] | None,
         typer.Option("--function", metavar="NAME", help="Only these functions of the card; repeatable."),
     ] = None,
-    card: Annotated[Path | None, typer.Option(metavar="FILE", help="Card file for the run's own card.")] = None,
+    card: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A packaged card, or a card file, for the run's own card.")
+    ] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="Device model, without a card file.")] = None,
     vfs: Annotated[int | None, typer.Option(metavar="N", help="Number of VFs.")] = None,
     topology: Annotated[
@@ -129,7 +131,7 @@ def run(
             descriptions = CardDescription.read_all([folder.absolute() for folder in socket_dirs])
             code = trio.run(_run, spec_for(descriptions), line, timeout)
         else:
-            arguments = [*(["--card", str(card)] if card else []), *(["--vfs", str(vfs)] if vfs is not None else [])]
+            arguments = [*(["--card", card] if card else []), *(["--vfs", str(vfs)] if vfs is not None else [])]
             arguments += ["--model", model] if model else []
             arguments += [word for setting in settings or [] for word in ("--set", setting)]
             arguments += ["--topology", topology] if topology else []

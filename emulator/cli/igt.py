@@ -68,7 +68,9 @@ def run(
     ] = None,
     suite: SuiteFile = _FILES / "suite.toml",
     expect: ExpectationFile = _FILES / "expectations.toml",
-    card: Annotated[Path | None, typer.Option("--card", metavar="FILE", help="Card file.")] = None,
+    card: Annotated[
+        str | None, typer.Option("--card", metavar="NAME|FILE", help="A packaged card, or a card file.")
+    ] = None,
     vfs: Annotated[int | None, typer.Option(metavar="N", help="Number of VFs of the card.")] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the device model; repeatable.")
@@ -82,7 +84,7 @@ def run(
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
 ) -> None:
     """Boot a guest with a card and run IGT subtests in it, each in a process of its own."""
-    arguments = [*(["--card", str(card)] if card else []), *(["--vfs", str(vfs)] if vfs is not None else [])]
+    arguments = [*(["--card", card] if card else []), *(["--vfs", str(vfs)] if vfs is not None else [])]
     arguments += [word for setting in settings or [] for word in ("--set", setting)]
     expectations = Expectations()
     wanted = (tuple(groups or ()), tuple(tests or ()))

@@ -44,6 +44,7 @@ from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 from vfio_user_xe.emulator.model.card_file import annotated_card
 from vfio_user_xe.emulator.model.plugin_loading import PluginError, find_plugins
+from vfio_user_xe.emulator.packaged_cards import load_card
 from vfio_user_xe.emulator.pci.transport import Served
 from vfio_user_xe.emulator.recording import RecordingError, recorded_card
 from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError
@@ -77,7 +78,10 @@ SocketDirs = Annotated[
     list[Path],
     typer.Option("--socket-dir", metavar="DIR", help="Folder of a card's sockets; repeatable: cards of one machine."),
 ]
-CardFile = Annotated[Path | None, typer.Option("--card", metavar="FILE", help="Card file (TOML).", show_default="xe")]
+CardFile = Annotated[
+    str | None,
+    typer.Option("--card", metavar="NAME|FILE", help="A packaged card, or a card file (TOML).", show_default="xe"),
+]
 Vfs = Annotated[int | None, typer.Option("--vfs", metavar="N", help="Number of VFs, instead of the card file's.")]
 Topology = Annotated[
     str | None,
@@ -122,7 +126,7 @@ def explained() -> Iterator[None]:
 
 
 def card_config(
-    card: Path | None,
+    card: str | None,
     model: str | None,
     vfs: int | None,
     topology: str | None,
@@ -132,7 +136,7 @@ def card_config(
     """The card that the options describe. Raises `CardError`."""
     if card is not None and model is not None:
         raise CardError("--card and --model exclude each other: the card file names its model")
-    config = CardConfig.load(card) if card is not None else CardConfig.default(model or "xe")
+    config = load_card(card) if card is not None else CardConfig.default(model or "xe")
     return config.override(vfs=vfs, topology=topology, settings=settings or (), interconnects=interconnects or ())
 
 
@@ -355,7 +359,9 @@ register_recording(app)
 
 @app.command("card", epilog="Example: vfio-user-xe card --default > my-card.toml")
 def card_command(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A card file to check.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="NAME|FILE", help="A card file to check, or a packaged card.")
+    ] = None,
     default: Annotated[
         bool, typer.Option("--default", help="Print a card file with every option and its help.")
     ] = False,
@@ -368,8 +374,10 @@ def card_command(
         if file is None:
             print(annotated_card(model), end="")
             return
-        config = CardConfig.load(file)
-    print(f"{file}: a good card: model {config.model}, {', '.join(item.name for item in config.interconnects)}")
+        config = load_card(file)
+    print(
+        f"{config.source}: a good card: model {config.model}, {', '.join(item.name for item in config.interconnects)}"
+    )
 
 
 @app.command(

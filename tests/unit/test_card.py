@@ -14,6 +14,7 @@ from vfio_user_xe.emulator.model.card_file import annotated_card
 from vfio_user_xe.emulator.model.options import format_size, parse_size
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError
 from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.packaged_cards import load_card, packaged_cards
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
 from vfio_user_xe.emulator.pci.function import Function, Identity
@@ -342,6 +343,43 @@ def test_the_annotated_default_card_is_a_card_with_the_defaults() -> None:
 
 def test_the_annotated_card_of_an_unknown_model_is_refused() -> None:
     assert 'no device model "edv"; did you mean "edu"?' in error_of(lambda: annotated_card("edv"))
+
+
+def test_a_packaged_card_is_given_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert load_card("b60").name == "b60"
+    assert set(packaged_cards()) == {path.stem for path in CARDS}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b60").mkdir()
+    assert load_card("b60").source.endswith("cards/b60.toml"), "a folder is no card file"
+    (tmp_path / "b50").write_text('model = "xe"\nname = "mine"\n')
+    assert load_card("b50").name == "mine", "a file that is there is what is meant"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("b61", 'b61: neither a file nor a packaged card; did you mean "b60"?'),
+        ("b60.toml", 'b60.toml: no such file; did you mean "b60"?'),
+        ("./cards/b58.toml", './cards/b58.toml: no such file; did you mean "b580"?'),
+        ("/nowhere/zzz", "/nowhere/zzz: no such file (packaged"),
+    ],
+)
+def test_a_card_that_is_not_there_is_refused_with_the_names_and_the_form_of_a_path(
+    word: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    error = error_of(lambda: load_card(word))
+    assert error.startswith(said)
+    assert f"packaged cards, by name: {', '.join(sorted(path.stem for path in CARDS))};" in error
+    assert "by its path: ./my-card.toml" in error
+
+
+def test_a_card_that_several_packages_have_is_given_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [Path("/a/cards/twice.toml"), Path("/b/cards/twice.toml")]
+    monkeypatch.setattr("vfio_user_xe.emulator.packaged_cards.packaged_cards", lambda: {"twice": both})
+    assert "by its path: /a/cards/twice.toml, /b/cards/twice.toml" in error_of(lambda: load_card("twice"))
 
 
 CARDS = sorted((Path(__file__).parents[2] / "device_models").glob("*/cards/*.toml"))
