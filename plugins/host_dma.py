@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
-from vfio_user_xe.emulator.fabric.ledger import UNSHARED
+from vfio_user_xe.emulator.fabric.ledger import ELSEWHERE, UNSHARED
 from vfio_user_xe.emulator.model.card import Card, Option
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
@@ -18,7 +18,8 @@ from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
 from vfio_user_xe.emulator.pci.transport import DmaError, Transport
 
 OWNER = "guest"
-"""Whose memory it is, in the ledger; that which came without a descriptor may be another device's, and is "unshared"."""
+"""Whose memory it is, in the ledger. What came without a descriptor may be another device's: it is called "card2:vf1" when it
+is the BAR of another card of this process, and "unshared" when nobody here knows whose it is."""
 
 
 class HostDma:
@@ -48,13 +49,22 @@ class HostDma:
         shared = view is not None and len(view) > 0
         if view is not None and shared and self._views:
             return Window(address, len(view), view, OWNER, ledger.entry(initiator.name, OWNER, self.name, kind))
-        owner = OWNER if shared else UNSHARED
+        owner = OWNER if shared else self._beside(initiator, address)
         entry = ledger.entry(initiator.name, owner, self.name, kind)
         # What the client announced as one piece may end anywhere, but not inside of a page.
         for count in (length, min(length, PAGE_SIZE - address % PAGE_SIZE)):
             if transport.mapped(address, count, write):
                 return MessageWindow(address, count, owner, entry, transport, self._card.executor)
         return None
+
+    def _beside(self, initiator: Function, address: int) -> str:
+        """Whose memory without a descriptor is: known where it is the bus address of a BAR of this process's cards."""
+        if not initiator.assigned:
+            for card in self._card.beside:
+                decoded = card.leases.decoder.at(address)
+                if decoded is not None:
+                    return f"{card.name}{ELSEWHERE}{decoded.function.name}"
+        return UNSHARED
 
 
 class MessageWindow(Window):

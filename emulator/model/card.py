@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -208,6 +208,8 @@ class Card:
             self.served += self.functions
         self.leases = Leases(self)
         """What others use of its memory, outside of this process."""
+        self.beside: Sequence[Card] = ()
+        """Other cards of this process: their functions are in the same machine."""
         self.dial: Dial | None = None
         """The way to cards in other processes; there is one once the card is served."""
         self.fabric.interconnects = [

@@ -42,6 +42,8 @@ async def serve_cards(
     poll_seconds: float = 0.0,
 ) -> None:
     """As `serve_card`, for several: each in a folder of its own in `path`, and one qtest socket for all of them."""
+    for card in cards:
+        card.beside = [other for other in cards if other is not card]
     async with socket_folder(path) as folder:
         with ExitStack() as stack:
             qtest = QtestPeer(folder.listen("qtest"))

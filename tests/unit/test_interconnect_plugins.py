@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from vfio_user_xe.emulator.model.card import Card, CardConfig, InterconnectConfi
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function, Identity
+from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, Function, Identity
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.plugins.host_dma import HostDma
 from vfio_user_xe.plugins.iov import Iov
@@ -222,6 +223,26 @@ def test_memory_that_is_not_shared_is_reached_by_messages(card: Card) -> None:
     assert on_executor(card, lambda: card.fabric.read(function, Space.SYSTEM, 0xFFE, 4, "dma")) == b"edge"
     assert client(card, "pf").messages == [("write", 0x1000, 2), ("read", 0x1000, 2)]
     assert sorted(entries(card)) == [("pf", "guest", "host_dma", 2, 2), ("pf", "unshared", "host_dma", 2, 2)]
+
+
+def test_a_bar_of_another_card_of_the_process_is_called_by_its_name(card: Card) -> None:
+    other = Card(replace(card.config, name="card2"))
+    card.beside = [other]
+    bar = 0x4000
+    pf = other.function("pf")
+    pf.config.write(0x10, 4, bar)
+    pf.config.write(COMMAND, 2, COMMAND_MASTER | COMMAND_MEMORY)
+    client(card, "pf").shared = 0
+    function = card.function("pf")
+    for address in (bar, bar + PAGE_SIZE):
+        on_executor(card, lambda address=address: card.fabric.write(function, Space.SYSTEM, address, b"data", "dma"))
+    reached = [("pf", "card2:pf", "host_dma", 0, 4), ("pf", "unshared", "host_dma", 0, 4)]
+    assert sorted(entries(card)) == reached
+    (path,) = [p for p in card.fabric.ledger.verdicts(["pf", "vf1", "vf2"])["paths"] if p["owner"] == "card2:pf"]
+    assert path["path"] == "legacy"
+    pf.config.write(COMMAND, 2, COMMAND_MASTER)  # it decodes no memory any more
+    on_executor(card, lambda: card.fabric.write(function, Space.SYSTEM, bar, b"data", "dma"))
+    assert sorted(entries(card))[1] == ("pf", "unshared", "host_dma", 0, 8)
 
 
 def test_a_range_whose_end_nobody_mapped_is_reached_up_to_there(card: Card) -> None:
