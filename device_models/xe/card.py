@@ -97,7 +97,15 @@ class Battlemage:
 
     API_VERSION: ClassVar[tuple[int, int]] = (1, 0)
     OPTIONS: ClassVar[tuple[Option, ...]] = (
-        Option("vram", "size", 4 * GIB, "size of VRAM", minimum=GIB, maximum=64 * GIB, multiple_of=GIB),
+        Option(
+            "vram",
+            "size",
+            4 * GIB,
+            "size of VRAM; of less than 2 GiB xe gives VFs nothing by itself",
+            minimum=GIB,
+            maximum=64 * GIB,
+            multiple_of=GIB,
+        ),
         Option("bar2", "size", 0, "size of the PF's BAR2, a power of two; 0: all of VRAM", minimum=0),
         Option("vfs", "int", 7, "number of VFs (TotalVFs); 0: no SR-IOV capability", minimum=0, maximum=MAX_VFS),
         Option(
