@@ -114,6 +114,8 @@ static long create(int fd, uint64_t size, bool vram, uint32_t *handle, uint8_t *
 	struct drm_xe_gem_create create = {
 		.size = size,
 		.placement = vram ? 2 : 1,
+		/* Behind the end of a small BAR2 an access of the processor is a SIGBUS. */
+		.flags = vram ? DRM_XE_GEM_CREATE_FLAG_NEEDS_VISIBLE_VRAM : 0,
 		.cpu_caching = vram ? DRM_XE_GEM_CPU_CACHING_WC : DRM_XE_GEM_CPU_CACHING_WB,
 	};
 	long result = call(fd, DRM_IOCTL_XE_GEM_CREATE, &create);

@@ -123,9 +123,13 @@ CHECK(deferred_and_scanout_buffers)
 
 		must(try_gem_create(fd, &arguments));
 		struct bo bo = { .fd = fd, .handle = arguments.handle, .size = arguments.size };
-		volatile uint32_t *words = bo_map(&bo);
-		words[1000] = 7;
-		expect_eq(words[1000], 7);
+		/* Others may lie behind the end of a small BAR2, where an access of the processor is a SIGBUS. */
+		if (flags[i] & DRM_XE_GEM_CREATE_FLAG_NEEDS_VISIBLE_VRAM) {
+			volatile uint32_t *words = bo_map(&bo);
+
+			words[1000] = 7;
+			expect_eq(words[1000], 7);
+		}
 		bo_close(&bo);
 	}
 }

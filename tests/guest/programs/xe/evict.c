@@ -71,7 +71,8 @@ CHECK(evicted_buffers_keep_their_content, .timeout = 120)
 	uint32_t placement = vram(fd);
 	struct drm_xe_mem_region region = memory_region(fd, placement);
 	struct space space = space_on(fd, engine_of(fd, DRM_XE_ENGINE_CLASS_COPY), system_memory(fd), 0);
-	uint64_t total = region.total_size - region.used + OVERCOMMIT;
+	/* The processor reads them all: what competes is the part of VRAM that it sees. */
+	uint64_t total = region.cpu_visible_size - region.cpu_visible_used + OVERCOMMIT;
 	unsigned count = total / BUFFER_SIZE;
 	struct bo *buffers = calloc(count, sizeof(*buffers));
 	struct sysinfo memory;
@@ -80,9 +81,9 @@ CHECK(evicted_buffers_keep_their_content, .timeout = 120)
 	if ((uint64_t)memory.freeram * memory.mem_unit < 3 * OVERCOMMIT)
 		skip("only %llu MiB of system memory are free", (unsigned long long)memory.freeram * memory.mem_unit >> 20);
 	if (count > 250)
-		skip("%llu MiB of VRAM are too many to fill", region.total_size >> 20);
-	note("%u buffers of %llu MiB in %llu MiB of VRAM", count, (unsigned long long)BUFFER_SIZE >> 20,
-	     region.total_size >> 20);
+		skip("%llu MiB of visible VRAM are too many to fill", region.cpu_visible_size >> 20);
+	note("%u buffers of %llu MiB in %llu MiB of visible VRAM", count, (unsigned long long)BUFFER_SIZE >> 20,
+	     region.cpu_visible_size >> 20);
 	uint64_t started = now();
 	for (unsigned i = 0; i < count; i++) {
 		buffers[i] = bo_create(fd, 0, BUFFER_SIZE, placement);
