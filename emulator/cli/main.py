@@ -43,8 +43,8 @@ from vfio_user_xe.emulator.guest.qemu_arguments import (
 from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 from vfio_user_xe.emulator.model.card_file import annotated_card
+from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import PluginError, find_plugins
-from vfio_user_xe.emulator.packaged_cards import load_card
 from vfio_user_xe.emulator.pci.transport import Served
 from vfio_user_xe.emulator.recording import RecordingError, recorded_card
 from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError

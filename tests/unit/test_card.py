@@ -12,9 +12,9 @@ from vfio_user_xe.emulator.model import card as card_module
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError, InterconnectConfig, Option
 from vfio_user_xe.emulator.model.card_file import annotated_card
 from vfio_user_xe.emulator.model.options import format_size, parse_size
+from vfio_user_xe.emulator.model.packaged_cards import load_card, packaged_cards
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError
 from vfio_user_xe.emulator.model.registers import RegisterFile
-from vfio_user_xe.emulator.packaged_cards import load_card, packaged_cards
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
 from vfio_user_xe.emulator.pci.function import Function, Identity
@@ -378,7 +378,7 @@ def test_a_card_that_is_not_there_is_refused_with_the_names_and_the_form_of_a_pa
 
 def test_a_card_that_several_packages_have_is_given_by_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [Path("/a/cards/twice.toml"), Path("/b/cards/twice.toml")]
-    monkeypatch.setattr("vfio_user_xe.emulator.packaged_cards.packaged_cards", lambda: {"twice": both})
+    monkeypatch.setattr("vfio_user_xe.emulator.model.packaged_cards.packaged_cards", lambda: {"twice": both})
     assert "by its path: /a/cards/twice.toml, /b/cards/twice.toml" in error_of(lambda: load_card("twice"))
 
 

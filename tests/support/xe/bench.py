@@ -52,7 +52,8 @@ def noting_engines(gt: Any, listener: EngineListener) -> Any:
 def mock_engine(gt: Gt, name: str = "", **attributes: Any) -> Any:
     """An engine of `gt`, its first without a name, that runs nothing. It has the attributes of `Engine` and no others."""
     info = next(info for info in gt.infos if name in ("", info.name))
-    real = Engine(info, create_autospec(EngineListener, instance=True), gt.gpu.pf.registers, gt.gpu.vram, TABLES)
+    listener = create_autospec(EngineListener, instance=True)
+    real = Engine(info, listener, gt.gpu.pf.registers, gt.gpu.vram, TABLES, gt.gpu.card.clock)
     return NonCallableMock(spec_set=real, info=info, **attributes)
 
 
