@@ -22,6 +22,7 @@ from vfio_user_xe.emulator.fabric.interconnect import (
     Ledger,
     LedgerEntry,
     Space,
+    Way,
     Window,
 )
 from vfio_user_xe.emulator.model.card import (
@@ -115,6 +116,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "Space",
         "Initiator",
         "Interconnect",
+        "Way",
         "Window",
         "Fabric",
         "Ledger",
@@ -187,6 +189,7 @@ __all__ = [
     "Tap",
     "Tracer",
     "VendorSpecific",
+    "Way",
     "Window",
     "inline",
 ]

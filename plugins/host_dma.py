@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, LedgerEntry, Space, Way, Window
 from vfio_user_xe.emulator.fabric.ledger import ELSEWHERE, UNSHARED
 from vfio_user_xe.emulator.model.card import Card, Option
 from vfio_user_xe.emulator.model.executor import Executor
@@ -26,6 +26,7 @@ class HostDma:
     """Memory of the guest, reached by DMA address, zero-copy where the client shares it."""
 
     API_VERSION = (1, 0)
+    way: Way = "legacy"
     OPTIONS: tuple[Option, ...] = (
         Option("views", "bool", True, "use the client's shared memory; false sends a message for every access"),
     )

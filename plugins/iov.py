@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfio_user_xe.emulator.fabric.interconnect import Initiator, Space, Window
+from vfio_user_xe.emulator.fabric.interconnect import Initiator, Space, Way, Window
 from vfio_user_xe.emulator.model.card import Card, Option
 
 
@@ -17,6 +17,7 @@ class Iov:
     """Memory of the card, reached by device address from any of its functions."""
 
     API_VERSION = (1, 0)
+    way: Way = "zero-copy"
     OPTIONS: tuple[Option, ...] = ()
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, LedgerEntry, Space, Window
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, LedgerEntry, Space, Way, Window
 from vfio_user_xe.emulator.model.card import Card, Option
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.pci.bars import Bar, read_registers, write_registers
@@ -26,6 +26,7 @@ class P2p:
     """BARs of functions, reached by bus address."""
 
     API_VERSION = (1, 0)
+    way: Way = "legacy"
     OPTIONS: tuple[Option, ...] = (
         Option("registers", "bool", True, "whether trapped BARs (registers) are reached too, dword by dword"),
         Option("acs_redirect", "bool", False, "leave every peer request to the root complex: nothing is reached here"),

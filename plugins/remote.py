@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, Space, Window
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, Space, Way, Window
 from vfio_user_xe.emulator.model.card import Card, CardError, Option
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.plugins.peering import PeerMemory, Reach
@@ -21,6 +21,7 @@ class Remote:
     """Memory of a function of another card, at an address of this card's functions."""
 
     API_VERSION = (1, 0)
+    way: Way = "other"
     OPTIONS: tuple[Option, ...] = (
         Option("card", "str", "", "socket folder of the server of the other card"),
         Option("function", "str", "vf1", "whose memory: a function of the other card"),

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from vfio_user_xe.emulator.fabric.interconnect import Initiator, Window
+from vfio_user_xe.emulator.fabric.interconnect import Initiator, Way, Window
 from vfio_user_xe.emulator.model.card import Card, Option, interconnect_config
 
 ANY = "*"
@@ -31,6 +31,8 @@ class Wrapper(ABC):
     """An interconnect around another one."""
 
     API_VERSION = (1, 0)
+    way: Way = "other"
+    """Accesses through it count as those of the interconnect that it wraps."""
 
     def __init__(self, name: str, card: Card, options: Mapping[str, Any]) -> None:
         self.name = name

@@ -38,7 +38,6 @@ from vfio_user_xe.device_models.xe.guc.sriov import Sriov as GucSriov
 from vfio_user_xe.device_models.xe.guc.submission import Submission
 from vfio_user_xe.device_models.xe.guc.tlb import TlbInvalidation
 from vfio_user_xe.device_models.xe.guc.vf import AbsentMediaGuc, VfRequests
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import PTES_SIZE
 from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
 from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing
@@ -354,7 +353,7 @@ class Battlemage:
             self._vf_reset(function, reason)
         elif reason in (FLR, RESET):
             self._pf_reset()
-        AddressSpaces.of(self.gpu.fabric).forget(function.vfid)
+        self.gpu.spaces.forget(function.vfid)
 
     def _pf_reset(self) -> None:
         """Everything of the card goes back to power-up; VRAM and GGTT are scrubbed, as firmware does after a reset."""

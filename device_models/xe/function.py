@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, GgttSpace
+from vfio_user_xe.device_models.xe.memory.spaces import AddressSpaces
 from vfio_user_xe.device_models.xe.profiles.profile import GSI_LIMIT, MEDIA_GSI_OFFSET, Profile
 from vfio_user_xe.emulator.model.registers import Register
 
@@ -61,6 +62,7 @@ class Gpu:
         self.executor: Executor = card.executor
         self.fabric: Fabric = card.fabric
         self.vram = vram
+        self.spaces = AddressSpaces()
         self.functions: list[XeFunction] = []
         """By VFID."""
         self.gts: list[Gt] = []

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vfio_user_xe.device_models.xe.function import Gpu, XeFunction
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces, TranslationFault
+from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats import ggtt, lmtt, ppgtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
@@ -85,11 +85,7 @@ class Inspector:
         """Which PPGTT is meant. Raises LookupError with what there is."""
         if root is not None:
             return PpgttSpace(xe, root, asid or 0)
-        known = [
-            space
-            for space in AddressSpaces.of(self._gpu.fabric).spaces()
-            if isinstance(space, PpgttSpace) and space.function is xe
-        ]
+        known = [space for space in self._gpu.spaces.spaces() if isinstance(space, PpgttSpace) and space.function is xe]
         for space in known:
             if space.asid == asid or (asid is None and len(known) == 1):
                 return space

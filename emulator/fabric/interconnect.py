@@ -1,12 +1,11 @@
-"""Interconnects: the ways by which an access of one function reaches memory, and the ledger of every such access.
+"""Interconnects: routes from an initiator to memory, and the fabric that asks them in order.
 
 An engine never touches memory by address. It asks its card's `Fabric` for a `Window` on
 `(initiator, space, address, length)`; the fabric asks the interconnects in the configured order, and the first that
 answers decides the path: whose memory it is, where its bytes are, and when that stops being true (`revoke`).
 
-The window is kept and used many times (it is what a translation cache stores), so the counting is two integer
-additions on the `LedgerEntry` that the window carries, not a call. Only the card's executor opens and uses windows;
-they are revoked from any thread.
+The window is kept and used many times (it is what a translation cache stores). Only the card's executor opens and uses
+windows; they are revoked from any thread.
 """
 
 from __future__ import annotations
@@ -16,109 +15,14 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from vfio_user_xe.emulator.fabric.ledger import Ledger, LedgerEntry
+from vfio_user_xe.emulator.fabric.ledger import Ledger, LedgerEntry, Way
+from vfio_user_xe.emulator.fabric.span import AccessFault, Initiator, Space, Window
 from vfio_user_xe.emulator.observe.tap import Tap
 
-__all__ = ["AccessFault", "Fabric", "Initiator", "Interconnect", "Ledger", "LedgerEntry", "Space", "Window"]
+__all__ = ["AccessFault", "Fabric", "Initiator", "Interconnect", "Ledger", "LedgerEntry", "Space", "Way", "Window"]
 
 FABRIC_HELP = "paths to memory, opened and revoked: who, where, whose, by which interconnect"
 """Of the trace category "fabric"."""
-
-
-class Space:
-    """The address spaces that an access can leave a device in; plain strings, so that a ledger reads well."""
-
-    DEVICE = "device"
-    """Device memory as the initiator addresses it: DPA for a PF, GDPA (before LMTT) for a VF."""
-    SYSTEM = "system"
-    """A DMA address of the initiator (an IOVA): guest RAM, or a BAR that another device decodes."""
-
-
-class Initiator(Protocol):
-    """What a function must tell to take part in accesses; `vfio_user_xe.emulator.pci.Function` does."""
-
-    @property
-    def name(self) -> str:
-        """ "pf", "vf1", ...: unique on its card."""
-        ...
-
-    @property
-    def index(self) -> int:
-        """0 for a PF or a plain device, n for VF n."""
-        ...
-
-
-class AccessFault(Exception):
-    """No interconnect reaches an address, or the path that did was taken away.
-
-    `initiator`, `space` and `address` say which access; `reason` says why, in words a report can print.
-    """
-
-    def __init__(self, initiator: Initiator, space: str, address: int, reason: str) -> None:
-        super().__init__(f"{initiator.name}: {space} address {address:#x}: {reason}")
-        self.initiator = initiator
-        self.space = space
-        self.address = address
-        self.reason = reason
-
-
-class Window:
-    """A contiguous piece of an initiator's address space that one path reaches.
-
-    `address` is where the window starts in the initiator's space, `length` how many bytes it spans (maybe fewer
-    than were asked for, never none). `view` gives the bytes without a copy, or is None where the memory can only be
-    reached by messages: then `read` and `write` work all the same. Before using the view of a window that was kept,
-    look at `valid`: a revoked window must be opened anew, or its access given up with an `AccessFault`.
-    `initiator` and `space` are filled in by the fabric.
-    """
-
-    __slots__ = ("__weakref__", "address", "entry", "initiator", "length", "owner", "space", "valid", "view")
-
-    initiator: Initiator
-    space: str
-
-    def __init__(self, address: int, length: int, view: memoryview | None, owner: str, entry: LedgerEntry) -> None:
-        self.address = address
-        self.length = length
-        self.view = view
-        self.owner = owner
-        self.entry = entry
-        self.valid = True
-
-    def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes at `offset` of the window, counted. Raises `AccessFault` when it was revoked."""
-        self._check(offset, length)
-        data = self._read(offset, length)
-        self.entry.reads += 1
-        self.entry.bytes_read += length
-        return data
-
-    def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Store `data` at `offset` of the window, counted. Raises `AccessFault` when it was revoked."""
-        self._check(offset, len(data))
-        self._write(offset, data)
-        self.entry.writes += 1
-        self.entry.bytes_written += len(data)
-
-    def _read(self, offset: int, length: int) -> bytes:
-        """For windows without a view to override."""
-        if self.view is None:
-            raise TypeError("a window without a view must override _read()")
-        return bytes(self.view[offset : offset + length])
-
-    def _write(self, offset: int, data: bytes | memoryview) -> None:
-        """For windows without a view to override."""
-        if self.view is None:
-            raise TypeError("a window without a view must override _write()")
-        self.view[offset : offset + len(data)] = data
-
-    def _check(self, offset: int, length: int) -> None:
-        if not self.valid:
-            raise AccessFault(
-                self.initiator, self.space, self.address + offset, f"the path to {self.owner} was revoked"
-            )
-        if offset < 0 or length < 0 or offset + length > self.length:
-            raise ValueError(f"[{offset:#x}, +{length:#x}) is outside of a window of {self.length:#x} bytes")
 
 
 class Interconnect(Protocol):
@@ -129,6 +33,8 @@ class Interconnect(Protocol):
     """
 
     name: str
+    way: Way
+    """What its use means to the ledger's verdicts; an interconnect that declares none is "other"."""
 
     def open(
         self, initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str
@@ -138,6 +44,15 @@ class Interconnect(Protocol):
         Raises `AccessFault` when the address is this path's to answer but is refused.
         """
         ...
+
+
+class Epoch:
+    """How often memory of one owner was moved or taken away: who keeps views of it compares `value`."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
 
 
 class Fabric:
@@ -150,11 +65,12 @@ class Fabric:
         self.interconnects: Sequence[Interconnect] = list(interconnects)
         self.ledger = ledger or Ledger()
         self.on_revoke: list[Callable[[], None]] = []
-        """Called after any window was revoked, on the thread that revoked it: translation caches drop what they keep."""
+        """Called after memory was taken away, on the thread that did so."""
         self.tap = Tap("fabric", FABRIC_HELP)
         """Told of every window that is opened or revoked."""
         self._open: dict[tuple[str, str], _OpenWindows] = {}
         self._revocations = 0
+        self._epochs: dict[str, Epoch] = {}
 
     def window(
         self,
@@ -194,7 +110,7 @@ class Fabric:
                     self.tap(initiator.name, "window", _described(window, interconnect.name, write))
                 return window
             # Something was revoked meanwhile, and this window may have been resolved before and registered after.
-            window.valid = False
+            window.revoke()
 
     def names(self) -> str:
         """The interconnects in order, comma separated."""
@@ -223,13 +139,28 @@ class Fabric:
             address += count
             rest = rest[count:]
 
+    def epoch(self, owner: str) -> Epoch:
+        """The epoch of `owner`'s memory: for what is kept of it without a window. From any thread."""
+        found = self._epochs.get(owner)
+        return found if found is not None else self._epochs.setdefault(owner, Epoch())
+
     def revoke(self, match: Callable[[Window], bool] | None = None) -> int:
         """Take back the open windows that `match` picks (all without it); returns how many.
 
-        Called when memory changes its owner, or a function is reset; after the change, so that a window that is being
-        opened at the same time sees it. `match` must not open windows.
+        Called when a function is reset or stops to answer; after the change, so that a window that is being opened at
+        the same time sees it. `match` must not open windows.
         """
         return self._revoke(list(self._open), match)
+
+    def revoke_owners(self, owners: Iterable[str]) -> int:
+        """Take back all windows on memory of `owners`, and begin a new epoch of it; returns how many windows.
+
+        Called when device memory changes its owner or moves; after the change.
+        """
+        names = frozenset(owners)
+        for name in names:
+            self.epoch(name).value += 1
+        return self._revoke(list(self._open), lambda window: window.owner in names, always=True)
 
     def revoke_range(self, initiator: Initiator, space: str, address: int, length: int) -> int:
         """Take back the windows of `initiator` that touch `[address, address + length)` of `space`; returns how many.
@@ -245,7 +176,9 @@ class Fabric:
         """The windows that are valid and that somebody holds."""
         return [window for group in list(self._open.values()) for window in group.snapshot() if window.valid]
 
-    def _revoke(self, groups: list[tuple[str, str]], match: Callable[[Window], bool] | None) -> int:
+    def _revoke(
+        self, groups: list[tuple[str, str]], match: Callable[[Window], bool] | None, *, always: bool = False
+    ) -> int:
         # Before the windows are looked at: see window().
         self._revocations += 1
         revoked = 0
@@ -254,12 +187,12 @@ class Fabric:
                 continue
             for window in self._open[group].snapshot():
                 if window.valid and (match is None or match(window)):
-                    window.valid = False
+                    window.revoke()
                     revoked += 1
                     if self.tap.on:
                         described = _described(window, window.entry.interconnect)
                         self.tap(window.initiator.name, "revoked", described)
-        if revoked:
+        if revoked or always:
             for callback in self.on_revoke:
                 callback()
         return revoked

@@ -1,6 +1,6 @@
 """The ledger: who reached whose memory, by which interconnect and kind of page-table entry, and when.
 
-Counting costs two integer additions an access, on the entry that a window carries. Everything else is noted when windows
+Counting costs an integer addition or two an access, on the entry that a window carries (`fabric/span.py` does it). Everything else is noted when windows
 are opened, when memory changes its owner, and when functions are reset: the `Ownership` of device memory. From both come
 the verdicts that scenarios are about (`Ledger.verdicts`).
 """
@@ -12,12 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-DEVICE_LINK = "iov"
-"""The interconnect whose use is what zero copy means: device memory by device address."""
-LEGACY_LINKS = ("p2p", "host_dma")
-"""Those by which another function's memory is reached as a PCI device reaches any BAR."""
+Way = Literal["zero-copy", "legacy", "other"]
+"""What reaching memory by an interconnect means: "zero-copy" is by device address; "legacy" as a PCI device reaches any
+BAR, by a bus or DMA address; "other" is neither. An interconnect declares it (`Interconnect.way`)."""
+
 UNSHARED = "unshared"
 """Owner of what a client maps for DMA without a descriptor: a BAR of some device, or memory that is not shared."""
 
@@ -36,32 +36,39 @@ HISTORY = 4096
 
 
 class LedgerEntry:
-    """Accesses of one kind: the counters are incremented in place by whoever uses a window."""
+    """Accesses of one kind. Only windows and spans count in it (`fabric/span.py`), on the card's executor."""
 
     __slots__ = (
-        "bytes_read",
-        "bytes_written",
+        "_bytes_read",
+        "_bytes_written",
+        "_reads",
+        "_writes",
         "first",
         "initiator",
         "interconnect",
         "kind",
         "last",
+        "loads32",
         "owner",
-        "reads",
         "since",
         "spans",
-        "writes",
+        "stores32",
+        "way",
     )
 
-    def __init__(self, initiator: str, owner: str, interconnect: str, kind: str) -> None:
+    def __init__(self, initiator: str, owner: str, interconnect: str, kind: str, way: Way = "other") -> None:
         self.initiator = initiator
         self.owner = owner
         self.interconnect = interconnect
         self.kind = kind
-        self.reads = 0
-        self.writes = 0
-        self.bytes_read = 0
-        self.bytes_written = 0
+        self.way = way
+        self.loads32 = 0
+        self.stores32 = 0
+        """Accesses of 4 bytes, apart from the others: most are, and one addition counts both them and their bytes."""
+        self._reads = 0
+        self._writes = 0
+        self._bytes_read = 0
+        self._bytes_written = 0
         self.spans = 0
         """Windows that were opened."""
         self.first = 0.0
@@ -70,6 +77,36 @@ class LedgerEntry:
         windows that were open before the counters were cleared."""
         self.since: float | None = None
         """When the first was that was opened since the owner's latest reset began."""
+
+    @property
+    def reads(self) -> int:
+        """How many reads."""
+        return self._reads + self.loads32
+
+    @property
+    def writes(self) -> int:
+        """How many writes."""
+        return self._writes + self.stores32
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that they read."""
+        return self._bytes_read + 4 * self.loads32
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that they wrote."""
+        return self._bytes_written + 4 * self.stores32
+
+    def count_read(self, length: int) -> None:
+        """A read of `length` bytes."""
+        self._reads += 1
+        self._bytes_read += length
+
+    def count_write(self, length: int) -> None:
+        """A write of `length` bytes."""
+        self._writes += 1
+        self._bytes_written += length
 
     def opened(self, now: float) -> None:
         """A window was opened."""
@@ -82,12 +119,30 @@ class LedgerEntry:
 
     def clear(self) -> None:
         """Set the counters to zero."""
-        self.reads = self.writes = self.bytes_read = self.bytes_written = self.spans = 0
+        self.loads32 = self.stores32 = self._reads = self._writes = self._bytes_read = self._bytes_written = (
+            self.spans
+        ) = 0
         self.first = self.last = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as plain data, for the control socket."""
-        return {name: getattr(self, name) for name in sorted(self.__slots__) if name != "since"}
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+
+_COLUMNS = (
+    "bytes_read",
+    "bytes_written",
+    "first",
+    "initiator",
+    "interconnect",
+    "kind",
+    "last",
+    "owner",
+    "reads",
+    "spans",
+    "way",
+    "writes",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +267,8 @@ class Ledger:
         self._start = clock()
         self._lock = threading.Lock()
         self._entries: dict[tuple[str, str, str, str], LedgerEntry] = {}
+        self.ways: dict[str, Way] = {}
+        """What the interconnects of the card declare, by name; filled as the card makes them."""
         self.ownership = Ownership(self)
 
     def now(self) -> float:
@@ -224,7 +281,7 @@ class Ledger:
         found = self._entries.get(key)
         if found is None:
             with self._lock:
-                found = self._entries.setdefault(key, LedgerEntry(*key))
+                found = self._entries.setdefault(key, LedgerEntry(*key, self.ways.get(interconnect, "other")))
         return found
 
     def entries(self) -> list[LedgerEntry]:
@@ -260,14 +317,8 @@ class Ledger:
             if entry.owner == entry.initiator or _of_driver(entry) or not known:
                 continue
             found = counts.setdefault((entry.initiator, entry.owner), {"zero-copy": 0, "legacy": 0})
-            way = (
-                "zero-copy"
-                if entry.interconnect == DEVICE_LINK
-                else "legacy"
-                if entry.interconnect in LEGACY_LINKS
-                else None
-            )
-            found[way or entry.interconnect] = found.get(way or entry.interconnect, 0) + entry.reads + entry.writes
+            way = entry.interconnect if entry.way == "other" else entry.way
+            found[way] = found.get(way, 0) + entry.reads + entry.writes
         for reset in self.ownership.resets_as_list():
             stale += [{"reason": "during the owner's reset", "owner": reset["owner"], **a} for a in reset["accesses"]]
         paths = [

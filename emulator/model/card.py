@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args
 
-from vfio_user_xe.emulator.fabric.interconnect import Fabric, Initiator, Interconnect, Space
+from vfio_user_xe.emulator.fabric.interconnect import Fabric, Initiator, Interconnect, Space, Way
 from vfio_user_xe.emulator.fabric.leases import Leases
 from vfio_user_xe.emulator.fabric.peers import Dial
 from vfio_user_xe.emulator.model.clock import CardClock
@@ -239,6 +239,10 @@ class Card:
         assert plugin.factory is not None
         with _located(key, self.config.source):
             made: Interconnect = plugin.factory(self, check_options(plugin.options, options))
+            way: Way = getattr(made, "way", "other")
+            if way not in get_args(Way):
+                raise CardError(f"interconnect {name} declares the way {way!r} (allowed: {', '.join(get_args(Way))})")
+        self.fabric.ledger.ways[made.name] = way
         return made
 
     def function(self, name: str) -> Function:

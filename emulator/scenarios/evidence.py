@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from vfio_user_xe.emulator.fabric.ledger import CONTROL, DEVICE_LINK, KERNEL, STALE
+from vfio_user_xe.emulator.fabric.ledger import CONTROL, KERNEL, STALE
 from vfio_user_xe.emulator.model.options import format_size
 from vfio_user_xe.emulator.results import (
     Access,
@@ -110,7 +110,7 @@ def _accesses(records: Mapping[str, Any]) -> Accesses:
         kind, owner = entry["kind"], entry["owner"]
         if owner in (entry["initiator"], "guest") or kind.startswith(KERNEL) or kind == CONTROL:
             continue
-        way = "stale" if kind.startswith(STALE) else "zero-copy" if entry["interconnect"] == DEVICE_LINK else "legacy"
+        way = "stale" if kind.startswith(STALE) else "zero-copy" if entry["way"] == "zero-copy" else "legacy"
         count = ", ".join(
             f"{entry[name]:,} {name} ({format_size(entry[size])})"
             for name, size in (("reads", "bytes_read"), ("writes", "bytes_written"))

@@ -11,13 +11,14 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vfio_user_xe.emulator.api import PAGE_SIZE, AccessFault, Card, CardError, Initiator, Option, Space, Window
+from vfio_user_xe.emulator.api import PAGE_SIZE, AccessFault, Card, CardError, Initiator, Option, Space, Way, Window
 
 
 class MemoryPool:
     """Memory in a file that several cards share."""
 
     API_VERSION = (1, 0)
+    way: Way = "other"
     OPTIONS = (
         Option("file", "str", "", "the file, made when it is not there; the same for every card"),
         Option("size", "size", 1 << 20, "its size", minimum=PAGE_SIZE, multiple_of=PAGE_SIZE),

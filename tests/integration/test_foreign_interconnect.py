@@ -47,6 +47,7 @@ class Optical:
     """Memory at the other end of a fibre, until it is cut."""
 
     API_VERSION = (1, 0)
+    way = "zero-copy"
     OPTIONS = (
         Option("address", "int", 0xFE00_0000, "its DMA address", hexadecimal=True),
         Option("size", "size", 65536, "its size", minimum=4096),

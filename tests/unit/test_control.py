@@ -68,6 +68,7 @@ def test_memory_is_read_and_written_as_a_function_sees_it_and_is_accounted(contr
         "initiator": "edu",
         "owner": "guest",
         "interconnect": "host_dma",
+        "way": "legacy",
         "kind": "control",
         "reads": 1,
         "bytes_read": 6,

@@ -27,13 +27,15 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ledger(clock: Clock) -> Ledger:
-    return Ledger(clock)
+    made = Ledger(clock)
+    made.ways.update(iov="zero-copy", p2p="legacy", host_dma="legacy")
+    return made
 
 
 def use(ledger: Ledger, initiator: str, owner: str, interconnect: str, kind: str = "vram", count: int = 1) -> None:
     entry = ledger.entry(initiator, owner, interconnect, kind)
-    entry.reads += count
-    entry.bytes_read += 64 * count
+    for _ in range(count):
+        entry.count_read(64)
 
 
 def paths(ledger: Ledger) -> list[tuple[str, str, str]]:
@@ -44,6 +46,25 @@ def test_device_addresses_are_the_zero_copy_path_and_bars_the_legacy_path(ledger
     use(ledger, "pf", "vf1", "iov")
     use(ledger, "pf", "vf2", "p2p", "system")
     assert paths(ledger) == [("pf", "vf1", "zero-copy"), ("pf", "vf2", "legacy")]
+
+
+def test_an_interconnect_of_somebody_else_is_judged_by_the_way_that_it_declares(ledger: Ledger) -> None:
+    ledger.ways.update(optical="zero-copy", parallel="legacy")
+    use(ledger, "pf", "vf1", "optical")
+    use(ledger, "vf1", "vf2", "parallel")
+    use(ledger, "pf", "vf2", "pigeon")
+    assert paths(ledger) == [("pf", "vf1", "zero-copy"), ("pf", "vf2", "pigeon"), ("vf1", "vf2", "legacy")]
+
+
+def test_accesses_of_four_bytes_and_others_are_counted_together(ledger: Ledger) -> None:
+    entry = ledger.entry("pf", "vf1", "iov", "vram")
+    entry.loads32 += 2
+    entry.count_read(100)
+    entry.stores32 += 1
+    entry.count_write(10)
+    assert (entry.reads, entry.bytes_read, entry.writes, entry.bytes_written) == (3, 108, 2, 14)
+    entry.clear()
+    assert (entry.reads, entry.bytes_read, entry.writes, entry.bytes_written) == (0, 0, 0, 0)
 
 
 def test_memory_that_came_without_a_descriptor_is_the_legacy_path(ledger: Ledger) -> None:
@@ -152,7 +173,7 @@ def test_an_entry_whose_windows_are_older_than_the_last_clear_has_no_times(ledge
     clock.time += 1
     ledger.entry("pf", "vf1", "iov", "vram").opened(ledger.now())
     ledger.clear()
-    ledger.entry("pf", "vf1", "iov", "vram").reads += 1
+    ledger.entry("pf", "vf1", "iov", "vram").count_read(4)
     (entry,) = ledger
     assert (entry.spans, entry.first, entry.last) == (0, 0, 0)
 

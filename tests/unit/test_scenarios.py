@@ -320,7 +320,15 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
     ways = (("iov", "vram"), ("p2p", "system"), ("iov", "stale vram"), ("iov", "kernel vram"))
     run = Run(None)
     run.records["ledger"] = [
-        {"initiator": "pf", "owner": "vf1", "interconnect": link, "kind": kind, **counted} for link, kind in ways
+        {
+            "initiator": "pf",
+            "owner": "vf1",
+            "interconnect": link,
+            "way": "zero-copy" if link == "iov" else "legacy",
+            "kind": kind,
+            **counted,
+        }
+        for link, kind in ways
     ]
     run.records["verdicts"] = {
         "stale": [
@@ -329,6 +337,7 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
                 "initiator": "pf",
                 "owner": "vf1",
                 "interconnect": "iov",
+                "way": "zero-copy",
                 "reads": 1,
                 "writes": 2,
                 "after": 0.5,

@@ -6,7 +6,6 @@ that it meets instead of raising it, to try that place again when it is resumed.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from vfio_user_xe.device_models.xe.memory.address_space import (
     Fault,
     TranslationFault,
 )
-from vfio_user_xe.emulator.fabric.interconnect import Window
+from vfio_user_xe.emulator.fabric.span import Revoked, Window, move
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
 
 STEP = 8 << 20
 """Bytes of a step: about a millisecond."""
-_LOCKED_STEP = 256 << 10
-"""Bytes copied at a time where the lock is kept (memory that is mapped read-only has no address to give)."""
-_WITHOUT_LOCK = 16 << 10
-"""From this size on letting the lock go is worth its price."""
-
-_memmove = ctypes.memmove
-_memset = ctypes.memset
 
 
 def copy(source: AddressSpace, source_address: int, target: AddressSpace, target_address: int, length: int) -> Bulk:
@@ -45,7 +37,10 @@ def copy(source: AddressSpace, source_address: int, target: AddressSpace, target
             yield fault
             continue
         count = min(length, STEP, reader.left, writer.left)
-        move(reader.window, reader.offset, writer.window, writer.offset, count)
+        try:
+            move(reader.window, reader.offset, writer.window, writer.offset, count)
+        except Revoked:
+            continue  # Between the look and the copy: the cursor opens it anew, or says why not.
         reader.advance(count)
         writer.advance(count)
         length -= count
@@ -53,28 +48,6 @@ def copy(source: AddressSpace, source_address: int, target: AddressSpace, target
         if pending >= STEP:
             pending = 0
             yield None
-
-
-def move(source: Window, source_offset: int, target: Window, target_offset: int, count: int) -> None:
-    """Copy between two windows, counted in both ledger entries."""
-    if source.view is None or target.view is None:
-        target.write(target_offset, source.read(source_offset, count))
-        return
-    entry = source.entry
-    entry.reads += 1
-    entry.bytes_read += count
-    entry = target.entry
-    entry.writes += 1
-    entry.bytes_written += count
-    from_view = source.view[source_offset : source_offset + count]
-    to_view = target.view[target_offset : target_offset + count]
-    if count < _WITHOUT_LOCK:
-        to_view[:] = from_view
-    elif from_view.readonly or to_view.readonly:
-        for start in range(0, count, _LOCKED_STEP):
-            to_view[start : start + _LOCKED_STEP] = from_view[start : start + _LOCKED_STEP]
-    else:
-        _memmove(address_of(to_view), address_of(from_view), count)
 
 
 def fill(target: AddressSpace, address: int, length: int, pattern: bytes, vram: Vram) -> Bulk:
@@ -90,33 +63,18 @@ def fill(target: AddressSpace, address: int, length: int, pattern: bytes, vram: 
             continue
         whole = min(length - done, cursor.left)
         window, offset = cursor.window, cursor.offset
-        if pattern == b"\0" and window.view is not None and vram.zero(window.view[offset : offset + whole]):
-            count = whole
-            window.entry.writes += 1
-            window.entry.bytes_written += count
-        else:
-            count = min(whole, STEP)
-            _fill_window(window, offset, count, pattern, done)
+        try:
+            if pattern == b"\0" and window.zero(offset, whole, vram.zero):
+                count = whole
+            else:
+                count = min(whole, STEP)
+                # A span may begin and end in the middle of the pattern.
+                window.fill(offset, count, pattern, done % len(pattern))
+        except Revoked:
+            continue
         cursor.advance(count)
         done += count
         yield None
-
-
-def address_of(view: memoryview) -> int:
-    """Where the bytes of a writable view are in this process."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))
-
-
-def _fill_window(window: Window, offset: int, count: int, pattern: bytes, done: int) -> None:
-    if len(pattern) == 1 and window.view is not None and not window.view.readonly:
-        window.entry.writes += 1
-        window.entry.bytes_written += count
-        _memset(address_of(window.view[offset : offset + count]), pattern[0], count)
-    else:
-        # A span may begin and end in the middle of the pattern.
-        phase = done % len(pattern)
-        repeated = pattern * (-(-(count + phase) // len(pattern)))
-        window.write(offset, memoryview(repeated)[phase : phase + count])
 
 
 class Cursor:

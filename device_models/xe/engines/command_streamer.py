@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines.lrc import MAX_NESTING, Frame, Lrc
-from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Fault, Page, TranslationFault
-from vfio_user_xe.emulator.fabric.interconnect import LedgerEntry
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Fault, TranslationFault
+from vfio_user_xe.emulator.fabric.span import Revoked, Span
 from vfio_user_xe.emulator.observe.tap import Tap
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ _PASSED = -1
 _STEP = range(64)
 """Commands between looks at the clock."""
 
-_NO_PAGES: dict[int, Page] = {}
-_BY_MESSAGES = LedgerEntry("none", "none", "none", "none")  # the window has counted already
+_NO_SPANS: dict[int, Span] = {}
 
 
 class CommandStreamer:
@@ -69,8 +68,8 @@ class CommandStreamer:
         self.lrc: Lrc
         self.ggtt: AddressSpace
         self.space: AddressSpace
-        self.pages = _NO_PAGES
-        """Writable pages of `space` that need no look at page tables."""
+        self.spans = _NO_SPANS
+        """Writable spans of `space` that need no look at page tables."""
         self.privileged = True
         """Whether commands come from the ring or a GGTT batch: others may use neither GGTT nor most registers."""
         self.fetched_from = 0
@@ -90,7 +89,7 @@ class CommandStreamer:
         self.ggtt = lrc.ggtt
         self.space = lrc.space
         # Entries of the GGTT are looked at on every access, so its pages must not be found without asking it.
-        self.pages = _NO_PAGES if lrc.space is lrc.ggtt else lrc.space.writable
+        self.spans = _NO_SPANS if lrc.space is lrc.ggtt else lrc.space.writable
         self._set_privilege()
 
     def run(self, deadline: float) -> int:
@@ -173,7 +172,7 @@ class CommandStreamer:
             if address == lrc.tail and address == lrc.read_tail():
                 return IDLE
             limit = lrc.tail if lrc.tail > address else lrc.end
-        words, base, entry = self._fetch(space, address, limit)
+        words, base, span = self._fetch(space, address, limit)
         self.fetched_from = base
         index = first = (address - base) >> 2
         end = min(len(words), (limit - base) >> 2) if limit else len(words)
@@ -207,8 +206,8 @@ class CommandStreamer:
             self.header = words[index]
             raise
         finally:
-            entry.reads += 1
-            entry.bytes_read += (index - first) << 2
+            if span is not None:
+                span.fetched(index - first)
             self.executed += index - first
         if action in (JUMPED, _PASSED):
             if action == JUMPED:
@@ -229,15 +228,17 @@ class CommandStreamer:
             return STOPPED
         return WAITING if action == WAIT else SLICE_OVER
 
-    def _fetch(self, space: AddressSpace, address: int, limit: int) -> tuple[memoryview, int, LedgerEntry]:
-        """Dwords around `address`, the address of the first, and the ledger entry to count them in."""
-        page = space.page(address, False)
-        if page is not None:
-            return page.words, page.base, page.entry
+    def _fetch(self, space: AddressSpace, address: int, limit: int) -> tuple[memoryview, int, Span | None]:
+        """Dwords around `address`, the address of the first, and the span to count them in; None: they are counted."""
+        while (span := space.span(address, False)) is not None:
+            try:
+                return span.fetch(), span.base, span
+            except Revoked:
+                continue
         length = 0x1000 - (address & 0xFFF)
         if limit:
             length = min(length, limit - address)
-        return memoryview(space.read(address, length)).cast("I"), address, _BY_MESSAGES
+        return memoryview(space.read(address, length)).cast("I"), address, None
 
     def _straddle(self, space: AddressSpace, address: int, length: int, limit: int, handler: Handler) -> int | None:
         """Execute a command that does not lie in one piece."""

@@ -10,7 +10,6 @@ from vfio_user_xe.device_models.xe.engines import commands, disassembler
 from vfio_user_xe.device_models.xe.engines.context import Context, EngineListener
 from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.scheduler import Scheduler
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
 from vfio_user_xe.emulator.model.registers import Register
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ class Engines:
         """Makes the engines of `gt.infos`; the PF must be there already."""
         gpu = gt.gpu
         self._gt = gt
-        self._fabric = gpu.fabric
         clock = gpu.card.clock
         self.engines = [Engine(info, listener, gpu.pf.registers, gpu.vram, _TABLES, clock) for info in gt.infos]
         siblings = {engine.info.base + offset: read for engine in self.engines for offset, read in engine.live.items()}
@@ -121,7 +119,7 @@ class Engines:
 
     def invalidate(self, function: XeFunction, asid: int | None = None) -> None:
         """TLB invalidation by a function: one address space, or all of the function's."""
-        AddressSpaces.of(self._fabric).invalidate(function.vfid, asid)
+        self._gt.gpu.spaces.invalidate(function.vfid, asid)
 
     # To look at.
 

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, AddressSpaces, Fault
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Fault
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.emulator.fabric.span import Revoked
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.engine import Engine
@@ -211,31 +212,29 @@ class Lrc:
     def _use_ppgtt(self, root: int, asid: int) -> None:
         space = self.space
         if not isinstance(space, PpgttSpace) or space.root != root & ~0xFFF & (1 << 52) - 1 or space.asid != asid:
-            self.space = AddressSpaces.of(self.function.gpu.fabric).ppgtt(self.function, root, asid)
+            self.space = self.function.gpu.spaces.ppgtt(self.function, root, asid)
 
     # The image is one page, so its dwords are mostly at hand.
 
     def _read(self, index: int, count: int) -> list[int]:
-        page = self.ggtt.page(self.image, False)
-        if page is None:
+        span = self.ggtt.span(self.image, False)
+        if span is None:
             return memoryview(self.ggtt.read(self.image + 4 * index, 4 * count)).cast("I").tolist()
-        entry = page.entry
-        entry.reads += 1
-        entry.bytes_read += 4 * count
-        first = ((self.image - page.base) >> 2) + index
-        return page.words[first : first + count].tolist()
+        try:
+            return span.load_words(self.image + 4 * index, count)
+        except Revoked:
+            return self._read(index, count)
 
     def _write(self, index: int, *values: int) -> None:
-        page = self.ggtt.page(self.image, True)
+        span = self.ggtt.span(self.image, True)
         data = array("I", values)
-        if page is None:
+        if span is None:
             self.ggtt.write(self.image + 4 * index, data.tobytes())
             return
-        entry = page.entry
-        entry.writes += 1
-        entry.bytes_written += 4 * len(values)
-        first = ((self.image - page.base) >> 2) + index
-        page.words[first : first + len(values)] = data
+        try:
+            span.store_words(self.image + 4 * index, data)
+        except Revoked:
+            self._write(index, *values)
 
     def _continue(self) -> None:
         """Take away the batch end behind the driver's template (`xe_lrc.c:set_offsets`)."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines import register_access as regs
 from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, PREEMPTED, WAIT
+from vfio_user_xe.emulator.fabric.span import Revoked
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
@@ -50,23 +51,19 @@ def store_data_imm(streamer: CommandStreamer, words: memoryview, index: int, len
         else:
             streamer.ggtt.write(address, words[index + 3 : index + length])
         return None
-    page = streamer.pages.get(address >> 12)
-    if page is None:
-        page = streamer.space.page(address, True)
-    if page is not None:
-        target, base, entry, _, _ = page
-        place = (address - base) >> 2
-        if length == 4:
-            target[place] = words[index + 3]
-            entry.writes += 1
-            entry.bytes_written += 4
-            return None
-        count = length - 3
-        if place + count <= len(target):
-            target[place : place + count] = words[index + 3 : index + length]
-            entry.writes += 1
-            entry.bytes_written += count << 2
-            return None
+    span = streamer.spans.get(address >> 12)
+    if span is None:
+        span = streamer.space.span(address, True)
+    if span is not None:
+        try:
+            if length == 4:
+                span.store32(address, words[index + 3])
+                return None
+            if address + (length - 3 << 2) <= span.end:
+                span.store_words(address, words[index + 3 : index + length])
+                return None
+        except Revoked:
+            pass  # What is kept of the page is out of date: the write opens it anew.
     streamer.space.write(address, words[index + 3 : index + length])
     return None
 

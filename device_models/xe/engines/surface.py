@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.engines.tiling import OWORD, Tiling
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
-from vfio_user_xe.emulator.fabric.interconnect import Window
+from vfio_user_xe.emulator.fabric.span import Revoked, Window
 
 
 class Surface:
@@ -36,8 +36,7 @@ class Surface:
         if self.tiling is None:
             view = self._view(y * self.pitch + x, count)
             return view if view is not None else self.space.read(self.address + y * self.pitch + x, count)
-        tiles, first, staged = self._tiles(self.tiling, y, x, count)
-        self._count(0 if staged else count, 0)
+        tiles, first, _ = self._tiles(self.tiling, y, x, count)
         return _gather(self.tiling, tiles, y, x - first, count)
 
     def write(self, y: int, x: int, data: memoryview | bytes) -> None:
@@ -53,8 +52,6 @@ class Surface:
         _scatter(self.tiling, tiles, y, x - first, data)
         if staged:
             self.space.write(self.address + self._row_of_tiles(self.tiling, y, first), tiles)
-        else:
-            self._count(0, len(data))
 
     def _tiles(self, tiling: Tiling, y: int, x: int, count: int) -> tuple[memoryview, int, bool]:
         """The tiles that hold bytes `[x, x + count)` of row `y`, the byte of a row where they begin, and whether they
@@ -62,7 +59,7 @@ class Surface:
         first = x // tiling.width * tiling.width
         length = -(-(x + count - first) // tiling.width) * tiling.size
         offset = self._row_of_tiles(tiling, y, first)
-        view = self._view(offset, length, count=False)
+        view = self._view(offset, length, count)
         if view is not None:
             return view, first, False
         return memoryview(bytearray(self.space.read(self.address + offset, length))), first, True
@@ -70,35 +67,25 @@ class Surface:
     def _row_of_tiles(self, tiling: Tiling, y: int, first: int) -> int:
         return y // tiling.height * tiling.height * self.pitch + first // tiling.width * tiling.size
 
-    def _view(self, offset: int, length: int, count: bool = True) -> memoryview | None:
-        """`length` bytes from `offset` of the surface on without a copy, if they are contiguous."""
+    def _view(self, offset: int, length: int, count: int | None = None) -> memoryview | None:
+        """`length` bytes from `offset` of the surface on without a copy, if they are contiguous.
+
+        They count as one access of `count` bytes, of all without it.
+        """
         window = self._window
         if window is None or not window.valid or not self._holds(offset, length):
             window = self.space.window(self.address + offset, max(self.size - offset, length), self._writable)
             self._window, self._window_at = window, offset
             if window.length < length:
                 return None
-        if window.view is None:
-            return None
-        if count:
-            self._count(*((0, length) if self._writable else (length, 0)))
-        start = offset - self._window_at
-        return window.view[start : start + length]
+        try:
+            return window.lend(offset - self._window_at, length, write=self._writable, count=count)
+        except Revoked:
+            return self._view(offset, length, count)
 
     def _holds(self, offset: int, length: int) -> bool:
         window = self._window
         return window is not None and self._window_at <= offset and offset + length <= self._window_at + window.length
-
-    def _count(self, read: int, written: int) -> None:
-        if self._window is None:
-            return
-        entry = self._window.entry
-        if read:
-            entry.reads += 1
-            entry.bytes_read += read
-        if written:
-            entry.writes += 1
-            entry.bytes_written += written
 
 
 class StagedSurface(Surface):
@@ -109,7 +96,7 @@ class StagedSurface(Surface):
         self.__dict__.update(surface.__dict__)
         self.data = memoryview(data)
 
-    def _view(self, offset: int, length: int, count: bool = True) -> memoryview | None:
+    def _view(self, offset: int, length: int, count: int | None = None) -> memoryview | None:
         return self.data[offset : offset + length]
 
 

@@ -1,40 +1,44 @@
 """Address spaces: what an engine or the GuC sees memory through. Every one belongs to a function.
 
-An `AddressSpace` translates addresses (GGTT or PPGTT), opens windows through the card's fabric, keeps them by page,
-and gives plain reads and writes by address. All of it runs on the card's executor; only `flush` comes from any thread.
+An `AddressSpace` translates addresses (GGTT or PPGTT), opens windows through the card's fabric, keeps them by page as
+spans, and gives plain reads and writes by address. All of it runs on the card's executor; only `flush` comes from any thread.
 """
 
 from __future__ import annotations
 
-import threading
-import weakref
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt, TranslationFault
 from vfio_user_xe.device_models.xe.memory.vram import Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, LedgerEntry, Window
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.emulator.fabric.span import Revoked, Span
 
 __all__ = [
     "AccessFault",
     "AddressSpace",
-    "AddressSpaces",
     "Extent",
     "Fault",
     "FunctionView",
     "GgttSpace",
     "Gpu",
-    "Page",
+    "Registry",
     "TranslationFault",
 ]
 
 Fault = TranslationFault | AccessFault
 """What any access may raise: an address that does not translate, or one that no path reaches."""
+
+
+class Registry(Protocol):
+    """The list of a card's address spaces; `memory/spaces.py` has it."""
+
+    def add(self, space: AddressSpace, /) -> None:
+        """Invalidate `space` with the others, as long as it lives."""
+        ...
 
 
 class Gpu(Protocol):
@@ -48,6 +52,11 @@ class Gpu(Protocol):
     @property
     def vram(self) -> Vram:
         """Holds the page tables."""
+        ...
+
+    @property
+    def spaces(self) -> Registry:
+        """All address spaces."""
         ...
 
 
@@ -88,23 +97,12 @@ class Extent(NamedTuple):
     """Whether the PAT entry of these pages lets the memory behind them be compressed (cards with flat CCS only)."""
 
 
-class Page(NamedTuple):
-    """What is kept of a page: `words[(address - base) >> 2]` is the dword at `address`."""
-
-    words: memoryview
-    """Dwords; only ever of memory that is mapped here."""
-    base: int
-    entry: LedgerEntry
-    window: Window | None
-    """Held so that the fabric can revoke it; None for a NULL page."""
-    mark: int = 0
-    """Of a `GgttSpace`: the page-table entry that it was opened for."""
-
-
 CHUNK_SHIFT = 21
 CHUNK_SIZE = 1 << CHUNK_SHIFT
 """A window that is kept spans no more than this, and no more than its page-table entry."""
 
+_SMALL = 0x1000
+"""Reads and writes up to this size go through what is kept of pages; larger ones open windows of their own."""
 _MOST_PAGES = 1 << 16
 _MOST_REGIONS = 1 << 12
 """How much a space keeps before it begins anew."""
@@ -113,10 +111,10 @@ _ZEROS = memoryview(bytes(CHUNK_SIZE))
 _NOBODY = LedgerEntry("none", "none", "none", "null")
 
 
-class AddressSpace:
+class AddressSpace(ABC):
     """Reads, writes and windows by address. Raises `TranslationFault` or `AccessFault` from every access.
 
-    `readable` and `writable` keep pages by page number (address >> 12); hot code looks there first and asks `page`
+    `readable` and `writable` keep spans by page number (address >> 12); hot code looks there first and asks `span`
     for what is missing. Addresses for these, and for single values, are already cut to what the space has.
     """
 
@@ -124,18 +122,18 @@ class AddressSpace:
 
     def __init__(self, function: FunctionView) -> None:
         self.function = function
-        self.readable: dict[int, Page] = {}
-        self.writable: dict[int, Page] = {}
-        self._readable_chunks: dict[int, Page] = {}
-        self._writable_chunks: dict[int, Page] = {}
+        self.readable: dict[int, Span] = {}
+        self.writable: dict[int, Span] = {}
+        self._readable_chunks: dict[int, Span] = {}
+        self._writable_chunks: dict[int, Span] = {}
         self._regions: dict[tuple[str, int, bool], Window] = {}
         self._fabric = function.gpu.fabric
         self._initiator = function.pci
-        AddressSpaces.of(self._fabric).add(self)
+        function.gpu.spaces.add(self)
 
+    @abstractmethod
     def extent(self, address: int, length: int, write: bool) -> Extent:
         """Where the first contiguous bytes of `[address, address + length)` are. Raises `TranslationFault`."""
-        raise NotImplementedError
 
     def extents(self, address: int, length: int, write: bool) -> Iterator[Extent]:
         """Where `[address, address + length)` is, piece by contiguous piece. Raises `TranslationFault` at a hole."""
@@ -145,9 +143,9 @@ class AddressSpace:
             address += extent.length
             length -= extent.length
 
+    @abstractmethod
     def leaf(self, address: int, write: bool) -> tuple[int, int]:
         """(first address, size) of what the page-table entry of `address` maps. Raises `TranslationFault`."""
-        raise NotImplementedError
 
     def flush(self) -> None:
         """Forget every translation kept."""
@@ -158,11 +156,6 @@ class AddressSpace:
 
     def invalidated(self) -> None:
         """The driver took translations back: forget all that is kept."""
-        self.flush()
-
-    def drop_windows(self) -> None:
-        """Some window was revoked: forget all that is kept."""
-        self._regions.clear()
         self.flush()
 
     # Bulk access.
@@ -212,12 +205,27 @@ class AddressSpace:
 
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes at `address`."""
+        if length <= _SMALL:
+            span = self.span(address, False)
+            if span is not None and address + length <= span.end:
+                try:
+                    return span.load(address, length)
+                except Revoked:
+                    return self.read(address, length)
         parts = [window.read(0, window.length) for window in self.spans(address, length, write=False)]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         """Store `data` at `address`."""
         rest = memoryview(data).cast("B")
+        if len(rest) <= _SMALL:
+            span = self.span(address, True)
+            if span is not None and address + len(rest) <= span.end:
+                try:
+                    span.store(address, rest)
+                except Revoked:
+                    self.write(address, rest)
+                return
         for window in self.spans(address, len(rest), write=True):
             window.write(0, rest[: window.length])
             rest = rest[window.length :]
@@ -226,84 +234,75 @@ class AddressSpace:
 
     def read32(self, address: int) -> int:
         """The dword at `address`."""
-        page = self.page(address, False) if not address & 3 else None
-        if page is None:
+        span = self.span(address, False) if not address & 3 else None
+        if span is None:
             return int.from_bytes(self.read(address, 4), "little")
-        entry = page.entry
-        entry.reads += 1
-        entry.bytes_read += 4
-        return page.words[(address - page.base) >> 2]
+        try:
+            return span.load32(address)
+        except Revoked:
+            return self.read32(address)
 
     def read64(self, address: int) -> int:
         """The qword at `address`."""
-        page = self.page(address, False) if not address & 7 else None
-        if page is None:
+        span = self.span(address, False) if not address & 7 else None
+        if span is None:
             return int.from_bytes(self.read(address, 8), "little")
-        entry = page.entry
-        entry.reads += 1
-        entry.bytes_read += 8
-        index = (address - page.base) >> 2
-        return page.words[index] | page.words[index + 1] << 32
+        try:
+            return span.load64(address)
+        except Revoked:
+            return self.read64(address)
 
     def write32(self, address: int, value: int) -> None:
         """Store a dword at `address`."""
-        page = self.page(address, True) if not address & 3 else None
-        if page is None:
+        span = self.span(address, True) if not address & 3 else None
+        if span is None:
             self.write(address, (value & 0xFFFFFFFF).to_bytes(4, "little"))
             return
-        entry = page.entry
-        entry.writes += 1
-        entry.bytes_written += 4
-        page.words[(address - page.base) >> 2] = value & 0xFFFFFFFF
+        try:
+            span.store32(address, value & 0xFFFFFFFF)
+        except Revoked:
+            self.write32(address, value)
 
     def write64(self, address: int, value: int) -> None:
         """Store a qword at `address`."""
-        page = self.page(address, True) if not address & 7 else None
-        if page is None:
+        span = self.span(address, True) if not address & 7 else None
+        if span is None:
             self.write(address, (value & (1 << 64) - 1).to_bytes(8, "little"))
             return
-        entry = page.entry
-        entry.writes += 1
-        entry.bytes_written += 8
-        index = (address - page.base) >> 2
-        page.words[index] = value & 0xFFFFFFFF
-        page.words[index + 1] = value >> 32 & 0xFFFFFFFF
+        try:
+            span.store64(address, value & (1 << 64) - 1)
+        except Revoked:
+            self.write64(address, value)
 
-    def page(self, address: int, write: bool) -> Page | None:
+    def span(self, address: int, write: bool) -> Span | None:
         """What is kept of the page of `address`, opened if need be; None when it is reached by messages only."""
         kept = self.writable if write else self.readable
-        page = kept.get(address >> 12)
-        if page is not None:
-            return page
+        span = kept.get(address >> 12)
+        if span is not None and span.window.valid:
+            return span
         chunks = self._writable_chunks if write else self._readable_chunks
-        page = chunks.get(address >> CHUNK_SHIFT)
-        if page is None:
+        span = chunks.get(address >> CHUNK_SHIFT)
+        if span is None or not span.window.valid:
             base, size = self.leaf(address, write)
             if size > CHUNK_SIZE:
                 base, size = address & -CHUNK_SIZE, CHUNK_SIZE
-            page = self._open(base, size, write)
-            if page is None or address - page.base >= page.words.nbytes:
-                page = self._open(address & -0x1000, 0x1000, write)
-            if page is None:
+            span = self._open(base, size, write)
+            if span is None or address >= span.end:
+                span = self._open(address & -0x1000, 0x1000, write)
+            if span is None:
+                kept.pop(address >> 12, None)
                 return None
-            if page.words.nbytes == CHUNK_SIZE:
-                chunks[address >> CHUNK_SHIFT] = page
+            if span.end - span.base == CHUNK_SIZE:
+                chunks[address >> CHUNK_SHIFT] = span
         if len(kept) >= _MOST_PAGES:
             kept.clear()
-        kept[address >> 12] = page
-        if page.window is not None and not page.window.valid:
-            # Revoked by another thread after it was opened and before it was kept.
-            self.drop_windows()
-            return self.page(address, write)
-        return page
+        kept[address >> 12] = span
+        return span
 
-    def _open(self, base: int, size: int, write: bool) -> Page | None:
-        window = self.window(base, size, write)
-        if window.view is None:
-            return None
-        # Only whole pages are kept: what lies beyond them is opened when it is asked for.
-        whole = len(window.view) & -0x1000
-        return Page(window.view[:whole].cast("I"), base, window.entry, window) if whole else None
+    def _open(self, base: int, size: int, write: bool, mark: int = 0) -> Span | None:
+        """Only whole pages are kept: what lies beyond them is opened when it is asked for."""
+        span = Span(self.window(base, size, write), base, mark)
+        return span if span.end > base else None
 
 
 class GgttSpace(AddressSpace):
@@ -328,75 +327,16 @@ class GgttSpace(AddressSpace):
     def leaf(self, address: int, write: bool) -> tuple[int, int]:
         return address & -0x1000, 0x1000
 
-    def page(self, address: int, write: bool) -> Page | None:
+    def span(self, address: int, write: bool) -> Span | None:
         entry = self.function.ggtt.entry(address, write)
         kept = self.writable if write else self.readable
-        page = kept.get(address >> 12)
-        if page is not None and page.mark == entry:
-            return page
-        page = self._open(address & -0x1000, 0x1000, write)
-        if page is not None:
-            page = kept[address >> 12] = page._replace(mark=entry)
-        return page
-
-
-class AddressSpaces:
-    """The address spaces of one card, to flush what they keep."""
-
-    _by_fabric: weakref.WeakKeyDictionary[Fabric, AddressSpaces] = weakref.WeakKeyDictionary()
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._spaces: weakref.WeakSet[AddressSpace] = weakref.WeakSet()
-        self._ppgtts: weakref.WeakValueDictionary[tuple[int, int, int], PpgttSpace] = weakref.WeakValueDictionary()
-
-    @classmethod
-    def of(cls, fabric: Fabric) -> AddressSpaces:
-        """Those that open windows through `fabric`; they forget their windows when any is revoked."""
-        found = cls._by_fabric.get(fabric)
-        if found is None:
-            found = cls._by_fabric[fabric] = cls()
-            fabric.on_revoke.append(found.drop_windows)
-        return found
-
-    def add(self, space: AddressSpace) -> None:
-        """Flush `space` too, as long as it lives."""
-        with self._lock:
-            self._spaces.add(space)
-
-    def ppgtt(self, function: FunctionView, root: int, asid: int) -> PpgttSpace:
-        """The PPGTT of `function` with that root descriptor and ASID, shared by all contexts that use it."""
-        from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
-
-        key = (function.vfid, asid, root)
-        space = self._ppgtts.get(key)
-        if space is None or space.function is not function:
-            space = self._ppgtts[key] = PpgttSpace(function, root, asid)
-        return space
-
-    def drop_windows(self) -> None:
-        """Forget every translation and window of every space. From any thread."""
-        for space in self.spaces():
-            space.drop_windows()
-
-    def invalidate(self, vfid: int, asid: int | None = None) -> None:
-        """Forget the translations of a function: of one of its PPGTTs, or (`asid` None) of all it has."""
-        for space in self.spaces():
-            if space.function.vfid == vfid and (asid is None or getattr(space, "asid", None) == asid):
-                space.flush() if asid is None else space.invalidated()
-
-    def forget(self, vfid: int) -> None:
-        """A function was reset: what it translated is gone, and an address space it makes anew shares nothing with those."""
-        for space in self.spaces():
-            if space.function.vfid == vfid:
-                space.flush()
-        for key in [key for key in self._ppgtts if key[0] == vfid]:
-            self._ppgtts.pop(key, None)
-
-    def spaces(self) -> list[AddressSpace]:
-        """Those that somebody holds."""
-        with self._lock:
-            return list(self._spaces)
+        span = kept.get(address >> 12)
+        if span is not None and span.mark == entry and span.window.valid:
+            return span
+        span = self._open(address & -0x1000, 0x1000, write, entry)
+        if span is not None:
+            kept[address >> 12] = span
+        return span
 
 
 def contiguous(entries: memoryview, step: int) -> int:

@@ -51,6 +51,9 @@ class PpgttSpace(AddressSpace):
         """Level 0 tables by address >> 21: what a page walk mostly needs."""
         self._directories: dict[int, memoryview] = {}
         """Level 1 tables by address >> 30."""
+        self._tables_epoch = self._fabric.epoch(function.pci.name)
+        self._tables_of = self._tables_epoch.value
+        """The epoch of the function's memory that the tables kept are of."""
         # A space that the last context gave up is gone at once, not when a cycle of references is found.
         leaves = weakref.WeakMethod(self._vram_leaves)
         self._uses = (
@@ -61,6 +64,7 @@ class PpgttSpace(AddressSpace):
 
     def flush(self) -> None:
         """Forget every translation kept."""
+        self._tables_of = self._tables_epoch.value
         self._tables.clear()
         self._directories.clear()
         super().flush()
@@ -185,6 +189,9 @@ class PpgttSpace(AddressSpace):
 
     def _walk(self, address: int, write: bool) -> tuple[memoryview, int, int, int, int]:
         """(table, index, shift, entry, level) of the leaf of `address`. Raises `TranslationFault`."""
+        if self._tables_of != self._tables_epoch.value:
+            # Blocks of the function's VRAM moved, and page tables may have been in them.
+            self.flush()
         kept = self._tables.get(address >> 21)
         if kept is None:
             kept = self._walk_tables(address, write)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from vfio_user_xe.device_models.xe.function import Gpu
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import DEVICE_MEMORY, NULL, WRITABLE, Leaf, target
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 
@@ -24,7 +23,7 @@ def ppgtt_command(gpu: Gpu) -> Callable[..., list[dict[str, Any]]]:
     ) -> list[dict[str, Any]]:
         """PPGTTs that contexts use now, and what they map in [start, end); the kernel's own has ASID 0."""
         found = []
-        for space in AddressSpaces.of(gpu.fabric).spaces():
+        for space in gpu.spaces.spaces():
             if not isinstance(space, PpgttSpace):
                 continue
             name = space.function.pci.name

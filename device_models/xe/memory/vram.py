@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 
 from vfio_user_xe.device_models.xe.memory.formats.lmtt import LmttFault
 from vfio_user_xe.device_models.xe.memory.lmtt import Lmtt
-from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space
 from vfio_user_xe.emulator.fabric.leases import Shared
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 
@@ -313,14 +313,7 @@ class Vram:
 
     def _revoke(self, owners: set[str]) -> None:
         if self.fabric is not None:
-
-            def touched(window: Window) -> bool:
-                return window.owner in owners
-
-            if not self.fabric.revoke(touched):
-                # Views of page tables are kept without a window.
-                for callback in self.fabric.on_revoke:
-                    callback()
+            self.fabric.revoke_owners(owners)
 
 
 def _runs(blocks: list[tuple[int, Home]]) -> list[tuple[int, int, Home]]:

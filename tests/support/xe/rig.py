@@ -19,8 +19,9 @@ from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRESENT, PTES_SIZE, VFID_SHIFT
 from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.device_models.xe.memory.spaces import AddressSpaces
 from vfio_user_xe.device_models.xe.memory.vram import Vram
-from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Way, Window
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.memory import Memory
@@ -32,6 +33,8 @@ VRAM_SIZE = 64 * MIB
 
 class GuestMemory:
     """Guest RAM of each function at DMA address 0, `size` bytes; `messages` makes it reachable by messages only."""
+
+    way: Way = "legacy"
 
     def __init__(self, fabric: Fabric, size: int = 16 * MIB) -> None:
         self.name = "host_dma"
@@ -97,8 +100,10 @@ class Rig:
         self.card = NonCallableMock(
             spec=Card, device_memory=self.vram, fabric=self.fabric, tracer=Tracer(), clock=CardClock()
         )
+        self.spaces = AddressSpaces()
         self.ram = GuestMemory(self.fabric)
         self.fabric.interconnects = [Iov(self.card, {}), self.ram]
+        self.fabric.ledger.ways.update(iov=Iov.way, host_dma="legacy")
         self.functions: dict[int, FakeFunction] = {}
         self._next_vram = itertools.count(0x10_0000, 0x10_0000)
         self._gsm = {0: Memory(PTES_SIZE, "gsm")}

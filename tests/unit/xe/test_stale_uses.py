@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.xe.rig import PageTables, Rig
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpaces
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
 
 VA = 0x4000_0000
@@ -72,7 +71,7 @@ def test_a_translation_that_was_taken_back_and_made_anew_is_not_stale(rig: Rig, 
     space.read32(VA)
     for page in range(4):
         tables.entry(VA + 0x1000 * page, 0, 0)
-    AddressSpaces.of(rig.fabric).invalidate(0, 5)
+    rig.spaces.invalidate(0, 5)
     rig.vram.assign(1, {})
     rig.vram.assign(2, {0: FIRST})
     tables.map(VA, FIRST * BLOCK_SIZE, 0x4000)
@@ -84,8 +83,8 @@ def test_a_translation_that_was_taken_back_and_made_anew_is_not_stale(rig: Rig, 
 def test_an_invalidation_that_leaves_the_translation_does_not_hide_it(rig: Rig, tables: PageTables) -> None:
     space = tables.space(asid=5)
     space.read32(VA)
-    AddressSpaces.of(rig.fabric).invalidate(0, 5)
-    AddressSpaces.of(rig.fabric).invalidate(0)
+    rig.spaces.invalidate(0, 5)
+    rig.spaces.invalidate(0)
     rig.vram.assign(1, {})
     rig.fabric.ledger.clear()
     space.read32(VA)
@@ -93,7 +92,7 @@ def test_an_invalidation_that_leaves_the_translation_does_not_hide_it(rig: Rig, 
 
 
 def test_a_function_that_was_reset_translates_anew(rig: Rig, tables: PageTables) -> None:
-    spaces = AddressSpaces.of(rig.fabric)
+    spaces = rig.spaces
     before = spaces.ppgtt(rig.pf, tables.root, 5)
     before.read32(VA)
     spaces.forget(0)
@@ -109,7 +108,7 @@ def test_a_function_that_was_reset_translates_anew(rig: Rig, tables: PageTables)
 def test_a_space_that_nobody_uses_any_more_is_gone_at_once(rig: Rig, tables: PageTables) -> None:
     gc.disable()
     try:
-        space = weakref.ref(AddressSpaces.of(rig.fabric).ppgtt(rig.pf, tables.root, 7))
+        space = weakref.ref(rig.spaces.ppgtt(rig.pf, tables.root, 7))
         assert space() is None
     finally:
         gc.enable()
