@@ -221,7 +221,7 @@ class Bench:
             def walk(va: int = va, count: int = count, step: int = step) -> None:
                 space.flush()
                 for n in range(count):
-                    space.page(va + n * step, True)
+                    space.span(va + n * step, True)
 
             seconds = median(cpu_time(walk) for _ in range(ROUNDS))
             self.add(f"walk and window for a page of {name}", seconds / count * 1e6, "us")
