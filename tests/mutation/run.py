@@ -1,0 +1,97 @@
+"""Run the unit tests that cover a mutant's line against it, in a copy of the checkout."""
+
+from __future__ import annotations
+
+import enum
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cosmic_ray.plugins
+from coverage import CoverageData
+from cosmic_ray.mutating import use_mutation
+
+from tests.mutation.sample import Mutant
+
+TIMEOUT = 180.0
+"""Seconds for the tests of one mutant; a mutant that hangs is killed."""
+
+
+class Verdict(enum.Enum):
+    KILLED = "killed"
+    HANGS = "hangs"
+    SURVIVED = "survived"
+    UNCOVERED = "no test covers it"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    mutant: Mutant
+    verdict: Verdict
+    tests: int
+    change: str
+
+
+class Copy:
+    """A copy of the checkout whose modules are imported instead of the checkout's."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=root, capture_output=True, check=True,
+        ).stdout.decode()  # fmt: skip
+        for name in filter(None, listed.split("\0")):
+            if (root / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(root / name, folder / name)
+        (folder / ".import").mkdir()
+        (folder / ".import" / "vfio_user_xe").symlink_to(folder)
+        self._environment = {**os.environ, "PYTHONPATH": str(folder / ".import"), "PYTHONDONTWRITEBYTECODE": "1"}
+        self._environment.pop("PYTEST_ADDOPTS", None)
+
+    def pytest(self, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+        """Raises subprocess.TimeoutExpired."""
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments]
+        return subprocess.run(
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False, timeout=timeout
+        )
+
+    def coverage(self, modules: tuple[str, ...]) -> dict[tuple[str, int], set[str]]:
+        """(module, line) -> the unit tests that execute it."""
+        sources = [f"--cov={self.folder / Path(module).parent}" for module in sorted(set(modules))]
+        done = self.pytest("-n", "auto", "-m", "not guest", *sources, "--cov-context=test", "--cov-report=", "tests/unit")
+        if done.returncode:
+            raise RuntimeError(f"the unit tests fail without a mutant:\n{done.stdout[-4000:]}")
+        data = CoverageData(str(self.folder / ".coverage"))
+        data.read()
+        found: dict[tuple[str, int], set[str]] = {}
+        for file in data.measured_files():
+            module = str(Path(file).resolve().relative_to(self.folder.resolve()))
+            if module in modules:
+                for line, contexts in data.contexts_by_lineno(file).items():
+                    # A context is "path::test|phase"; the empty one is what imports execute.
+                    tests = {context.partition("|")[0] for context in contexts if context}
+                    found[module, line] = tests
+        return found
+
+    def test(self, mutant: Mutant, tests: set[str]) -> Outcome:
+        """Whether any of `tests` fails with the mutant."""
+        operator = cosmic_ray.plugins.get_operator(mutant.operator)()
+        with use_mutation(self.folder / mutant.module, operator, mutant.occurrence) as (before, after):
+            change = _changed(before, after)
+            chosen = self.folder / ".chosen"
+            chosen.write_text("\n".join(sorted(tests)) + "\n")
+            try:
+                done = self.pytest("-x", "--timeout=60", f"@{chosen}", timeout=TIMEOUT)
+            except subprocess.TimeoutExpired:
+                return Outcome(mutant, Verdict.HANGS, len(tests), change)
+        return Outcome(mutant, Verdict.KILLED if done.returncode else Verdict.SURVIVED, len(tests), change)
+
+
+def _changed(before: str, after: str | None) -> str:
+    lines = zip(before.splitlines(), (after or "").splitlines(), strict=False)
+    return next((f"{old.strip()} -> {new.strip()}" for old, new in lines if old != new), "")
