@@ -308,6 +308,11 @@ class Send(Instruction):
     """What the descriptor says, where it is in the instruction; `messages.decode` gives it at run time otherwise.
     What comes from a0 at `extended_pointer` (`Message.surface`) is not in it."""
 
+    @property
+    def length1_in_extended(self) -> bool:
+        """`length1` comes from bits 10:6 of the extended descriptor in a0 (iga Decoder.cpp: no ExBSO, not ugm)."""
+        return self.extended_pointer is not None and not self.extended_bso and self.sfid is not Sfid.UGM
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sync(Instruction):

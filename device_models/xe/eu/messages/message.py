@@ -183,9 +183,9 @@ class GatewayOp(IntEnum):
     WAIT_FOR_EVENT = 6
     SAVE_BARRIER = 8
     RESTORE_BARRIER = 9
-    EOT_SYSTEM_ROUTINE = 10
-    BROADCAST = 11
-    RETURN_SYSTEM_ROUTINE = 12
+    END_OF_RESTORE = 10
+    RESTORE_STACK = 11
+    SYSTEM_ROUTINE_BARRIER = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +193,7 @@ class GatewayMessage:
     """gtwy. Of a barrier, payload dword 2 has the id in 7:0, type 15:14, producers 23:16, consumers 31:24."""
 
     op: GatewayOp
+    active_threads_only: bool = False
     length0: int = 1
     response_length: int = 0
     surface: Surface = FLAT
@@ -236,6 +237,7 @@ class SamplerOp(IntEnum):
     SAMPLE_PO_L = 0x22
     SAMPLE_PO_C = 0x23
     SAMPLE_PO_D = 0x24
+    SAMPLE_PO_B_C = 0x25
     SAMPLE_PO_L_C = 0x26
     GATHER4_PO = 0x28
     GATHER4_PO_L = 0x2D
@@ -264,6 +266,7 @@ class SamplerMessage:
     half: bool = False
     """The response's channels have 16 bits."""
     half_parameters: bool = False
+    integer_return: bool = False
     sampler: int = 0
     """Index of the sampler state; with a header from its dword 3 on, else from the stage's pointer."""
     surface: Surface = FLAT
