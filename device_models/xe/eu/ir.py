@@ -331,7 +331,7 @@ class Nop(Instruction):
 class Illegal(Instruction):
     """`illegal`, an unknown opcode, or an encoding that means nothing: raises the illegal-opcode exception if executed."""
 
-    reason: str = ""
+    reason: str = "illegal"
     raw: int = 0
     """The instruction's bits."""
 

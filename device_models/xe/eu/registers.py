@@ -2,7 +2,7 @@
 
 Both files share one numbering of bytes, so that an operand is one offset and regions run on across registers. Storage
 always has 256 general registers; threads with 128 simply do not name the others. `ip`, `ce0`, `tm0` and `n0` are kept
-in storage too, and are brought up to date before an instruction reads them (`ir.Instruction.reads_live`).
+in storage too, and are brought up to date before an instruction reads them (`ir.Register.is_live`).
 """
 
 from __future__ import annotations
