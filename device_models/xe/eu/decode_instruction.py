@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from device_models.xe.eu import fields
+from device_models.xe.eu.bounds import check_bounds
 from device_models.xe.eu.data_types import DataType
 from device_models.xe.eu.fields import EncodingError
 from device_models.xe.eu.ir import (
@@ -54,7 +55,9 @@ def decode_instruction(bits: int, address: int, size: int) -> AnyInstruction:
     if opcode is None:
         return _illegal(bits, address, size, f"opcode 0x{bits & 0x7F:02x} does not exist")
     try:
-        return _decode(opcode, bits, address, size)
+        instruction = _decode(opcode, bits, address, size)
+        check_bounds(instruction)
+        return instruction
     except EncodingError as error:
         return _illegal(bits, address, size, str(error))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from device_models.xe.eu import compaction, fields
+from device_models.xe.eu.bounds import check_bounds
 from device_models.xe.eu.data_types import DataType
 from device_models.xe.eu.decode_instruction import BFN_CONDITIONS, PRECISIONS, has_two_distances
 from device_models.xe.eu.fields import EncodingError
@@ -55,6 +56,7 @@ def encode_native(instruction: AnyInstruction) -> int:
     """
     if isinstance(instruction, Illegal):
         return instruction.raw
+    check_bounds(instruction)
     bits = _common(instruction)
     match instruction:
         case Alu():

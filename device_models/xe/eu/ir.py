@@ -14,7 +14,8 @@ lanes, in `ip`. Nothing of an encoding is left but what the disassembler and the
 
 **Storage.** A register operand is an offset into the thread's storage (`registers.py`), GRF first and ARFs behind it.
 Element `k` of a source is at `offset + (k // width * vertical + k % width * horizontal) * size`, of a destination at
-`offset + k * horizontal * size`. Lane `k` of the operand belongs to lane `first_lane + k` of the thread.
+`offset + k * horizontal * size`. Lane `k` of the operand belongs to lane `first_lane + k` of the thread. Direct operands,
+payloads and responses lie inside of their file: an instruction for which they do not is `Illegal` (`bounds.py`).
 
 **Lanes** (execution.md 1.6). A thread has 32 lanes; each has a place (an address, or `ENDED`) and a call depth. The
 thread's own place is that of the deepest lanes, and among these the lowest address; lanes there are active. An

@@ -43,7 +43,7 @@ from device_models.xe.eu.registers import CR0, IP, N0, TM0, Arf
 Lanes = NDArray[np.bool_]
 Clock = Callable[[], int]
 """Ticks of the timestamp counter, for tm0."""
-UNFAIR = 4096
+UNFAIR = 1024
 
 
 class RunState(Enum):
