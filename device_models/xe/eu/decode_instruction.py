@@ -169,6 +169,8 @@ def _math(bits: int, common: dict[str, Any]) -> Alu:
         function = MathFunction(code)
     except ValueError:
         raise EncodingError(f"math function {code} is not used") from None
+    if fields.SOURCE_0.immediate.get(bits) and fields.SOURCE_0.type.get(bits) & 3 == 3:
+        raise EncodingError("math cannot have an immediate of 64 bits")
     macro = function in MATH_MACROS
     slots = (fields.SOURCE_0, fields.SOURCE_1)[: function.sources]
     accumulators: tuple[int, ...] = ()

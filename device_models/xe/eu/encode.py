@@ -126,8 +126,8 @@ def _check_immediate(instruction: Alu, source: Source, index: int, count: int) -
     if isinstance(source, Immediate) and source.type.size == 8:
         if index == 1:
             raise EncodingError(f"{instruction.opcode.mnemonic}: source 1 cannot be an immediate of 64 bits")
-        if instruction.condition is not Condition.NONE:
-            raise EncodingError("an immediate of 64 bits leaves no place for a condition modifier")
+        if instruction.condition is not Condition.NONE or instruction.function is not None:
+            raise EncodingError("an immediate of 64 bits leaves no place for a condition modifier or a math function")
 
 
 def _ternary_destination(destination: Register, byte: int) -> int:

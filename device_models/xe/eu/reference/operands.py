@@ -137,9 +137,9 @@ def predicate(storage: Storage, rows: Rows, instruction: Instruction) -> NDArray
 
 
 def modify_integer(values: Array, source: Source) -> Array:
-    """Applies the modifiers of a source to exact integers."""
+    """Applies the modifiers of a source to exact integers, or to int64 that wrap."""
     if isinstance(source, Register | Indirect):
-        if source.absolute:
+        if source.absolute and source.type.is_signed:
             values = np.abs(values)
         if source.negate:
             values = -values

@@ -155,7 +155,7 @@ def math(draw: Any) -> Alu:
     for index in range(function.sources):
         operand = draw(sources(kinds, second=index == 1, immediate=not macro and function.sources == 1))
         if macro:
-            while not isinstance(operand, Register) or operand.is_null:
+            while not isinstance(operand, Register):
                 operand = draw(sources(kinds, second=index == 1, immediate=False))
             operand = Register(
                 operand.type,
@@ -168,6 +168,8 @@ def math(draw: Any) -> Alu:
                 operand.negate,
                 operand.absolute,
             )
+        if isinstance(operand, Immediate) and operand.type.size == 8:
+            operand = Immediate(DataType.F, operand.bits & 0xFFFF_FFFF)
         operands.append(operand)
     destination = draw(destinations(draw(st.sampled_from(kinds))))
     numbers: tuple[int, ...] = ()
