@@ -52,10 +52,15 @@ class DpasStep:
         return bits.view(np.int32).astype(np.int64) if operand.type.is_signed else bits.astype(np.int64)
 
     def _elements_b(self, storage: Storage, rows: Rows) -> Array:
-        """[threads, depth, column, ops]: a column's dword holds the elements of a step."""
-        operand = self.instruction.sources[1]
-        words = self._rows(storage, rows, operand, self.instruction.depth, 4)
-        return _split(words, operand.type, self.instruction.bits_b, self._ops())
+        """[threads, depth, column, ops]: a column's dword holds the elements of one step, or of more if they are small."""
+        instruction = self.instruction
+        operand, ops = instruction.sources[1], self._ops()
+        bits = _element_bits(operand.type, instruction.bits_b)
+        steps = 32 // (ops * bits)
+        words = self._rows(storage, rows, operand, -(-instruction.depth // steps), 4)
+        elements = _split(words, operand.type, bits).reshape(*words.shape, steps, ops)
+        # [threads, register, column, step in the dword, ops] to [threads, register · step, column, ops]
+        return elements.transpose(0, 1, 3, 2, 4).reshape(len(rows), -1, COLUMNS, ops)[:, : instruction.depth]
 
     def _elements_a(self, storage: Storage, rows: Rows) -> Array:
         """[threads, repeat, depth, ops]: row after row, a step's elements together."""
@@ -96,12 +101,10 @@ def _element_bits(kind: DataType, precision: int) -> int:
     return precision if kind.size == 1 else kind.bits
 
 
-def _split(words: Array, kind: DataType, precision: int, ops: int) -> Array:
-    """[threads, depth, columns] dwords into elements along a new last index."""
-    raw = np.ascontiguousarray(words).view(np.uint8).reshape(*words.shape, 4)
-    flat = raw.reshape(-1, 4)
-    bits = _element_bits(kind, precision)
-    return _unpack(flat, kind, bits, ops).reshape(*words.shape, ops)
+def _split(words: Array, kind: DataType, bits: int) -> Array:
+    """The elements of dwords, along a new last index."""
+    raw = np.ascontiguousarray(words).view(np.uint8).reshape(-1, 4)
+    return _unpack(raw, kind, bits, 32 // bits)
 
 
 def _unpack(raw: Array, kind: DataType, bits: int, count: int) -> Array:

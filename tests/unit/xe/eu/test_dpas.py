@@ -39,9 +39,9 @@ def test_integer_products_of_all_precisions(label_b: str, label_a: str, repeat: 
     a = numbers(label_a, (repeat, DEPTH, ops))
     b = numbers(label_b, (DEPTH, COLUMNS, ops))
     c = RANDOM.integers(-(2**31), 2**31, (repeat, COLUMNS)).astype(np.int32)
-    dwords_b = np.zeros((DEPTH, COLUMNS, 4), np.uint8)
-    packed = pack(b, bits[label_b]).reshape(DEPTH, COLUMNS, -1)
-    dwords_b[:, :, : packed.shape[2]] = packed
+    # A dword holds the elements of as many steps as fit (visa DPAS.md: SRC1_OPERANDS_PER_CHAN).
+    steps = 32 // (ops * bits[label_b])
+    dwords_b = pack(b.reshape(DEPTH // steps, steps, COLUMNS, ops).transpose(0, 2, 1, 3), bits[label_b])
     threads = run(
         f"dpas.8x{repeat} (16|M0)  r40:d  r50:d  r60:{label_b}  r70.0:{label_a}",
         registers={50: c, 60: dwords_b, 70: pack(a, bits[label_a])},
