@@ -155,7 +155,8 @@ def _send(instruction: Send) -> list[str]:
         register_name(register.number, register.arf)
         for register in (instruction.destination, instruction.source0, instruction.source1)
     ]
-    operands[2] += f":{instruction.length1}"
+    if instruction.length1 or not instruction.length1_in_extended:
+        operands[2] += f":{instruction.length1}"
     if instruction.extended_pointer is None:
         operands.append(f"0x{instruction.extended:08X}")
     else:
