@@ -231,3 +231,22 @@ def test_timestamps_ip_and_lanes_are_read_as_they_are() -> None:
 def test_lanes_that_all_leave_without_an_end_message_end_the_thread() -> None:
     interpreter = start(END, dispatch=[0])
     assert interpreter.run(100) is RunState.ENDED
+
+
+def test_scratch_is_addressed_by_the_surface_state_of_r0_5() -> None:
+    port = Port()
+    interpreter = start(
+        """
+        (W) and (1|M0)  r126.0<1>:ud  r0.5<0;1,0>:ud  0xFFFFFC00:ud
+        (W) shr (1|M0)  a0.2<1>:ud    r126.0<0;1,0>:ud  0x4:ud
+        (W) send.ugm (1|M0)  null  r10  r14:1  a0.2+0x88000  0x4200D504
+        """
+        + END,
+        port=port,
+    )
+    interpreter.threads.registers[0, 20:24] = np.frombuffer((0x12345 << 10 | 0x3F).to_bytes(4, "little"), np.uint8)
+    assert interpreter.run(100) is RunState.ENDED
+    request = port.requests[0]
+    assert request.surface == 0x12345 << 6
+    assert isinstance(request.message, LscMessage)
+    assert request.message.offset == 0x18
