@@ -31,17 +31,17 @@ def decode_at(read: Reader, address: int) -> AnyInstruction:
     return decode_instruction(bits, address, size)
 
 
-def decode(read: Reader, *entries: int) -> Program:
-    """All instructions that can be reached from `entries`.
+def decode(read: Reader, *entries: int, known: Program | None = None) -> Program:
+    """All instructions that can be reached from `entries`, and those of `known`.
 
     A branch whose target is in a register adds none (`Program.is_open`); an executor that arrives at an address which is
-    not in the program decodes again with that address as a further entry.
+    not in the program extends it with that address as a further entry.
 
     Raises:
         ProgramTooLong: see `LONGEST`.
     """
-    found: dict[int, AnyInstruction] = {}
-    labels = set(entries)
+    found: dict[int, AnyInstruction] = dict(known.by_address) if known is not None else {}
+    labels = set(entries) | (known.labels if known is not None else set())
     waiting = list(entries)
     while waiting:
         address = waiting.pop()
@@ -60,7 +60,8 @@ def decode(read: Reader, *entries: int) -> Program:
                     break
             address = instruction.next
     ordered = tuple(found[address] for address in sorted(found))
-    return Program(tuple(entries), ordered, frozenset(labels))
+    before = known.entries if known is not None else ()
+    return Program((*before, *entries), ordered, frozenset(labels))
 
 
 def _targets(branch: Branch) -> Iterable[int]:

@@ -9,6 +9,7 @@ from device_models.xe.eu.bounds import check_bounds
 from device_models.xe.eu.data_types import DataType
 from device_models.xe.eu.fields import EncodingError
 from device_models.xe.eu.ir import (
+    ADDRESS_MASK,
     Alu,
     AnyInstruction,
     Branch,
@@ -284,7 +285,7 @@ def branch_target(opcode: Opcode, address: int, jip: int | None, uip: int | None
     distance = {"jip": jip, "uip": uip, "absolute": jip, "register": None}[source]
     if distance is None or leavers is Leavers.NONE:
         return None
-    return distance if source == "absolute" else address + distance + beyond
+    return (distance if source == "absolute" else address + distance + beyond) & ADDRESS_MASK
 
 
 def branch_kind(opcode: Opcode) -> tuple[Leavers, Link]:

@@ -42,6 +42,8 @@ from device_models.xe.eu.opcodes import Condition, MathFunction, Opcode, Predica
 from device_models.xe.eu.registers import ARF_BASE, GRF_BYTES, LIVE, Arf, arf_offset
 
 LANES = 32
+ADDRESS_MASK = 0xFFFF_FFFF
+"""Addresses of instructions have 32 bits (ip); a branch beyond wraps."""
 ENDED = (1 << 62) - 1
 """The place of a lane that is gone, or was never there: higher than any address."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.ir import LANES, Branch, Leavers, Link
+from device_models.xe.eu.ir import ADDRESS_MASK, LANES, Branch, Leavers, Link
 from device_models.xe.eu.opcodes import Opcode
 from device_models.xe.eu.reference.operands import Array, Rows, predicate
 from device_models.xe.eu.reference.threads import Threads, lane_bits
@@ -63,7 +63,7 @@ def _targets(instruction: Branch, threads: Threads, rows: Rows) -> Array:
     word = np.ascontiguousarray(threads.registers[rows, first : first + 4])
     if instruction.link is Link.RETURN or instruction.opcode is Opcode.CALLA:
         return word.view(np.uint32)[:, 0].astype(np.int64)
-    return word.view(np.int32)[:, 0].astype(np.int64) + instruction.address
+    return word.view(np.int32)[:, 0].astype(np.int64) + instruction.address & ADDRESS_MASK
 
 
 def _save_return(instruction: Branch, threads: Threads, rows: Rows, leaving: Lanes) -> None:

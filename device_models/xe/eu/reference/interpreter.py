@@ -62,7 +62,6 @@ class Interpreter:
         self._read = read
         self._port = port
         self._clock = clock
-        self._entries: list[int] = []
         self._program = Program((), ())
         self._steps: dict[int, AluStep | DpasStep] = {}
 
@@ -129,8 +128,7 @@ class Interpreter:
     def _instruction(self, address: int) -> AnyInstruction:
         found = self._program.by_address.get(address)
         if found is None:
-            self._entries.append(address)
-            self._program = decode(self._read, *self._entries)
+            self._program = decode(self._read, address, known=self._program)
             found = self._program.by_address[address]
         return found
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from device_models.xe.eu.reference.interpreter import UNFAIR
-from device_models.xe.eu.reference.threads import Status
+from device_models.xe.eu.reference.interpreter import UNFAIR, RunState
+from device_models.xe.eu.reference.threads import Cause, Status
 from tests.unit.xe.eu.kernel import END, lanes, run, start
 
 IDS = np.arange(16, dtype=np.int32)
@@ -230,3 +230,10 @@ def test_upper_lanes_use_upper_flag_bits_and_their_own_data() -> None:
         registers={1: IDS},
     )
     assert lanes(threads, 2, np.int32, 32).tolist() == [1] * 4 + [0] * 12 + [0] * 4 + [1] * 12
+
+
+def test_a_jump_to_where_no_code_is_raises_an_exception_there() -> None:
+    interpreter = start("(W) mov (1|M0)  r4.0<1>:d  -4096:d\nbrd (16|M0)  r4.0\n" + END)
+    assert interpreter.run(100) is RunState.WAITING
+    assert interpreter.threads.cause[0] == Cause.ILLEGAL
+    assert interpreter.threads.current()[0] == 2**32 + 16 - 4096
