@@ -18,11 +18,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.decode_instruction import branch_kind, branch_target, has_two_distances
-from device_models.xe.eu.encode import encode
-from device_models.xe.eu.fields import EncodingError
-from device_models.xe.eu.ir import (
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.decode_instruction import branch_kind, branch_target, has_two_distances
+from vfio_user_xe.device_models.xe.eu.encode import encode
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError
+from vfio_user_xe.device_models.xe.eu.ir import (
     Alu,
     AnyInstruction,
     Branch,
@@ -35,8 +35,8 @@ from device_models.xe.eu.ir import (
     Send,
     Sync,
 )
-from device_models.xe.eu.messages.decode import decode as decode_message
-from device_models.xe.eu.opcodes import (
+from vfio_user_xe.device_models.xe.eu.messages.decode import decode as decode_message
+from vfio_user_xe.device_models.xe.eu.opcodes import (
     BY_MNEMONIC,
     Condition,
     MathFunction,
@@ -46,7 +46,7 @@ from device_models.xe.eu.opcodes import (
     Shape,
     SyncFunction,
 )
-from device_models.xe.eu.operand_parser import (
+from vfio_user_xe.device_models.xe.eu.operand_parser import (
     parse_destination,
     parse_dpas_operand,
     parse_macro,
@@ -54,7 +54,7 @@ from device_models.xe.eu.operand_parser import (
     parse_source,
     register_number,
 )
-from device_models.xe.eu.swsb import is_swsb, parse_swsb
+from vfio_user_xe.device_models.xe.eu.swsb import is_swsb, parse_swsb
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _LABEL = re.compile(r"^\s*([A-Za-z_]\w*):(?=\s|$)")

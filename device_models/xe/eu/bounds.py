@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from device_models.xe.eu.fields import EncodingError
-from device_models.xe.eu.ir import Alu, AnyInstruction, Branch, Dpas, Register, Send
-from device_models.xe.eu.opcodes import MathFunction
-from device_models.xe.eu.registers import ARF_BASE, GRF_BYTES, GRF_COUNT, STORAGE_BYTES
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError
+from vfio_user_xe.device_models.xe.eu.ir import Alu, AnyInstruction, Branch, Dpas, Register, Send
+from vfio_user_xe.device_models.xe.eu.opcodes import MathFunction
+from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE, GRF_BYTES, GRF_COUNT, STORAGE_BYTES
 
 DPAS_COLUMNS = 16
 

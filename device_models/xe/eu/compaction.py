@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from device_models.xe.eu import fields
-from device_models.xe.eu.fields import EncodingError, Field
-from device_models.xe.eu.opcodes import BY_NUMBER, Shape
+from vfio_user_xe.device_models.xe.eu import fields
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError, Field
+from vfio_user_xe.device_models.xe.eu.opcodes import BY_NUMBER, Shape
 
 
 @dataclass(frozen=True, slots=True)

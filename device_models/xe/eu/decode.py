@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from device_models.xe.eu.compaction import native_bits
-from device_models.xe.eu.decode_instruction import decode_instruction
-from device_models.xe.eu.ir import AnyInstruction, Branch, Illegal, Leavers, Link, Program, Send
+from vfio_user_xe.device_models.xe.eu.compaction import native_bits
+from vfio_user_xe.device_models.xe.eu.decode_instruction import decode_instruction
+from vfio_user_xe.device_models.xe.eu.ir import AnyInstruction, Branch, Illegal, Leavers, Link, Program, Send
 
 Reader = Callable[[int, int], bytes | memoryview]
 """Reads instruction memory: (address from the instruction base, bytes) to that many bytes, or fewer at its end.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from device_models.xe.eu import fields
-from device_models.xe.eu.bounds import check_bounds
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.fields import EncodingError
-from device_models.xe.eu.ir import (
+from vfio_user_xe.device_models.xe.eu import fields
+from vfio_user_xe.device_models.xe.eu.bounds import check_bounds
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError
+from vfio_user_xe.device_models.xe.eu.ir import (
     ADDRESS_MASK,
     Alu,
     AnyInstruction,
@@ -26,8 +26,8 @@ from device_models.xe.eu.ir import (
     Sync,
     Vector,
 )
-from device_models.xe.eu.messages.decode import decode as decode_message
-from device_models.xe.eu.opcodes import (
+from vfio_user_xe.device_models.xe.eu.messages.decode import decode as decode_message
+from vfio_user_xe.device_models.xe.eu.opcodes import (
     BY_NUMBER,
     Condition,
     MathFunction,
@@ -37,7 +37,7 @@ from device_models.xe.eu.opcodes import (
     Shape,
     SyncFunction,
 )
-from device_models.xe.eu.operand_codec import (
+from vfio_user_xe.device_models.xe.eu.operand_codec import (
     check_register,
     data_type,
     decode_destination,

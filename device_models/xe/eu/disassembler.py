@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from device_models.xe.eu.ir import (
+from vfio_user_xe.device_models.xe.eu.ir import (
     Alu,
     AnyInstruction,
     Branch,
@@ -20,9 +20,17 @@ from device_models.xe.eu.ir import (
     Send,
     Sync,
 )
-from device_models.xe.eu.messages.text import describe
-from device_models.xe.eu.opcodes import LOGIC, Condition, MathFunction, Opcode, PredicateMode, Shape, SyncFunction
-from device_models.xe.eu.operand_text import (
+from vfio_user_xe.device_models.xe.eu.messages.text import describe
+from vfio_user_xe.device_models.xe.eu.opcodes import (
+    LOGIC,
+    Condition,
+    MathFunction,
+    Opcode,
+    PredicateMode,
+    Shape,
+    SyncFunction,
+)
+from vfio_user_xe.device_models.xe.eu.operand_text import (
     format_destination,
     format_dpas_operand,
     format_plain,
@@ -30,7 +38,7 @@ from device_models.xe.eu.operand_text import (
     format_ternary_source,
     register_name,
 )
-from device_models.xe.eu.swsb import format_swsb
+from vfio_user_xe.device_models.xe.eu.swsb import format_swsb
 
 _PREDICATE_SUFFIX = {PredicateMode.LANE: "", PredicateMode.ANY: ".any", PredicateMode.ALL: ".all"}
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from device_models.xe.eu import compaction, fields
-from device_models.xe.eu.bounds import check_bounds
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.decode_instruction import BFN_CONDITIONS, PRECISIONS, has_two_distances
-from device_models.xe.eu.fields import EncodingError
-from device_models.xe.eu.ir import (
+from vfio_user_xe.device_models.xe.eu import compaction, fields
+from vfio_user_xe.device_models.xe.eu.bounds import check_bounds
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.decode_instruction import BFN_CONDITIONS, PRECISIONS, has_two_distances
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError
+from vfio_user_xe.device_models.xe.eu.ir import (
     LANES,
     Alu,
     AnyInstruction,
@@ -24,8 +24,16 @@ from device_models.xe.eu.ir import (
     Sync,
     Vector,
 )
-from device_models.xe.eu.opcodes import Condition, MathFunction, Opcode, PredicateMode, Sfid, Shape, SyncFunction
-from device_models.xe.eu.operand_codec import (
+from vfio_user_xe.device_models.xe.eu.opcodes import (
+    Condition,
+    MathFunction,
+    Opcode,
+    PredicateMode,
+    Sfid,
+    Shape,
+    SyncFunction,
+)
+from vfio_user_xe.device_models.xe.eu.operand_codec import (
     check_register,
     encode_destination,
     encode_source,

@@ -36,10 +36,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 
-from device_models.xe.eu.data_types import DataType, Packed
-from device_models.xe.eu.messages.message import Message
-from device_models.xe.eu.opcodes import Condition, MathFunction, Opcode, PredicateMode, Sfid, SyncFunction
-from device_models.xe.eu.registers import ARF_BASE, GRF_BYTES, LIVE, Arf, arf_offset
+from vfio_user_xe.device_models.xe.eu.data_types import DataType, Packed
+from vfio_user_xe.device_models.xe.eu.messages.message import Message
+from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Opcode, PredicateMode, Sfid, SyncFunction
+from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE, GRF_BYTES, LIVE, Arf, arf_offset
 
 LANES = 32
 ADDRESS_MASK = 0xFFFF_FFFF

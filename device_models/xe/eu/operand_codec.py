@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from device_models.xe.eu import fields
-from device_models.xe.eu.data_types import BY_CODE, PACKED_BY_CODE, DataType
-from device_models.xe.eu.fields import EncodingError, Field, SourceSlot, TernarySlot
-from device_models.xe.eu.ir import Destination, Immediate, Indirect, Register, Source, Vector
-from device_models.xe.eu.registers import arf_offset
+from vfio_user_xe.device_models.xe.eu import fields
+from vfio_user_xe.device_models.xe.eu.data_types import BY_CODE, PACKED_BY_CODE, DataType
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError, Field, SourceSlot, TernarySlot
+from vfio_user_xe.device_models.xe.eu.ir import Destination, Immediate, Indirect, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.registers import arf_offset
 
 DISPLACEMENT_BITS = 11
 

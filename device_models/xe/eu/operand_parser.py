@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from device_models.xe.eu import fields
-from device_models.xe.eu.data_types import BY_LABEL, PACKED_BY_LABEL, DataType
-from device_models.xe.eu.fields import EncodingError
-from device_models.xe.eu.ir import Destination, Immediate, Indirect, Register, Source, Vector
-from device_models.xe.eu.operand_text import parse_float
-from device_models.xe.eu.registers import Arf
+from vfio_user_xe.device_models.xe.eu import fields
+from vfio_user_xe.device_models.xe.eu.data_types import BY_LABEL, PACKED_BY_LABEL, DataType
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError
+from vfio_user_xe.device_models.xe.eu.ir import Destination, Immediate, Indirect, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.operand_text import parse_float
+from vfio_user_xe.device_models.xe.eu.registers import Arf
 
 _SUB_BYTE_TYPES = {"u4": (DataType.UB, 4), "s4": (DataType.B, 4), "u2": (DataType.UB, 2), "s2": (DataType.B, 2)}
 

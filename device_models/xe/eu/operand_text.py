@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 
-from device_models.xe.eu import fields
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.ir import Destination, Immediate, Indirect, Register, Source, Vector
-from device_models.xe.eu.registers import Arf
+from vfio_user_xe.device_models.xe.eu import fields
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.ir import Destination, Immediate, Indirect, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.registers import Arf
 
 _NICE_DIGITS = 8
 _SUB_BYTE = {4: ("u4", "s4"), 2: ("u2", "s2")}

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.ir import Send
-from device_models.xe.eu.messages.message import Message
+from vfio_user_xe.device_models.xe.eu.ir import Send
+from vfio_user_xe.device_models.xe.eu.messages.message import Message
 
 
 class Outcome(IntEnum):

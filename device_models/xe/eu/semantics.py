@@ -48,9 +48,9 @@ element; denormals stay; the mode is nearest. Integers wrap to 32 bits. hf and b
 
 from __future__ import annotations
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.ir import Alu
-from device_models.xe.eu.opcodes import Opcode
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.ir import Alu
+from vfio_user_xe.device_models.xe.eu.opcodes import Opcode
 
 ROUNDING_SHIFT = 4
 """cr0.0 5:4: 0 nearest even, 1 up, 2 down, 3 towards zero."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from device_models.xe.eu.fields import EncodingError
-from device_models.xe.eu.opcodes import Opcode, Shape
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError
+from vfio_user_xe.device_models.xe.eu.opcodes import Opcode, Shape
 
 _PIPES = ("", "A", "F", "I", "L", "M")
 _TOKENS = {0x80: ".dst", 0xA0: ".src", 0xC0: ""}

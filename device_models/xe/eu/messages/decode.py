@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from device_models.xe.eu.messages.lsc import decode_lsc
-from device_models.xe.eu.messages.message import (
+from vfio_user_xe.device_models.xe.eu.messages.lsc import decode_lsc
+from vfio_user_xe.device_models.xe.eu.messages.message import (
     FLAT,
     GatewayMessage,
     GatewayOp,
@@ -17,7 +17,7 @@ from device_models.xe.eu.messages.message import (
     Surface,
     SurfaceKind,
 )
-from device_models.xe.eu.opcodes import Sfid
+from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
 
 BINDLESS_INDEX = 0xFC
 """Binding table index of the sampler that stands for a surface state at the offset in a0."""

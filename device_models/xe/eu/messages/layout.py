@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.messages.message import LscMessage, LscOp, Message, RenderTargetMessage, SamplerMessage
+from vfio_user_xe.device_models.xe.eu.messages.message import (
+    LscMessage,
+    LscOp,
+    Message,
+    RenderTargetMessage,
+    SamplerMessage,
+)
 
 REGISTER = 64
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_models.xe.eu.messages.message import (
+from vfio_user_xe.device_models.xe.eu.messages.message import (
     FLAT,
     FenceMessage,
     LscMessage,
@@ -10,7 +10,7 @@ from device_models.xe.eu.messages.message import (
     Surface,
     SurfaceKind,
 )
-from device_models.xe.eu.opcodes import Sfid
+from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
 
 _ADDRESS_BYTES = {1: 2, 2: 4, 3: 8}
 # Data size code: bytes in memory, bytes in a register, upper half.

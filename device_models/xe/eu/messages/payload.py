@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.messages.layout import REGISTER
-from device_models.xe.eu.messages.message import LscMessage
+from vfio_user_xe.device_models.xe.eu.messages.layout import REGISTER
+from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.uint64]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_models.xe.eu.messages.message import (
+from vfio_user_xe.device_models.xe.eu.messages.message import (
     FenceMessage,
     GatewayMessage,
     LscMessage,
@@ -12,7 +12,7 @@ from device_models.xe.eu.messages.message import (
     Surface,
     SurfaceKind,
 )
-from device_models.xe.eu.opcodes import Sfid
+from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
 
 _COMPONENTS = "xyzw"
 

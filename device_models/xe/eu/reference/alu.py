@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu import registers
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.ir import Alu, Register
-from device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
-from device_models.xe.eu.reference import float_ops, integer
-from device_models.xe.eu.reference.floats import (
+from vfio_user_xe.device_models.xe.eu import registers
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Register
+from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
+from vfio_user_xe.device_models.xe.eu.reference import float_ops, integer
+from vfio_user_xe.device_models.xe.eu.reference.floats import (
     WORK,
     Array,
     Rounding,
@@ -22,7 +22,7 @@ from device_models.xe.eu.reference.floats import (
     to_integers,
     to_values,
 )
-from device_models.xe.eu.reference.operands import (
+from vfio_user_xe.device_models.xe.eu.reference.operands import (
     UNSIGNED,
     Rows,
     Storage,
@@ -34,7 +34,7 @@ from device_models.xe.eu.reference.operands import (
     write,
     write_flags,
 )
-from device_models.xe.eu.semantics import (
+from vfio_user_xe.device_models.xe.eu.semantics import (
     CANONICAL_NAN,
     DENORMAL_BITS,
     ROUNDING_SHIFT,

@@ -9,8 +9,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.reference.floats import WORK, Array, Rounding, round_fraction, to_bits, to_values
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.reference.floats import WORK, Array, Rounding, round_fraction, to_bits, to_values
 
 _libm = ctypes.CDLL(ctypes.util.find_library("m") or "libm.so.6")
 _fma = _libm.fma

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.ir import ADDRESS_MASK, LANES, Branch, Leavers, Link
-from device_models.xe.eu.opcodes import Opcode
-from device_models.xe.eu.reference.operands import Array, Rows, predicate
-from device_models.xe.eu.reference.threads import Threads, lane_bits
+from vfio_user_xe.device_models.xe.eu.ir import ADDRESS_MASK, LANES, Branch, Leavers, Link
+from vfio_user_xe.device_models.xe.eu.opcodes import Opcode
+from vfio_user_xe.device_models.xe.eu.reference.operands import Array, Rows, predicate
+from vfio_user_xe.device_models.xe.eu.reference.threads import Threads, lane_bits
 
 Lanes = NDArray[np.bool_]
 

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.ir import ENDED, AnyInstruction, Illegal
-from device_models.xe.eu.reference.operands import Rows
-from device_models.xe.eu.reference.threads import Cause, Status, Threads, lane_bits, lane_matrix
-from device_models.xe.eu.registers import CR0
+from vfio_user_xe.device_models.xe.eu.ir import ENDED, AnyInstruction, Illegal
+from vfio_user_xe.device_models.xe.eu.reference.operands import Rows
+from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads, lane_bits, lane_matrix
+from vfio_user_xe.device_models.xe.eu.registers import CR0
 
 IN_SYSTEM_ROUTINE = 1 << 31
 SUPPRESS_BREAKPOINT = 1 << 15

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
-from device_models.xe.eu.reference import transcendental
-from device_models.xe.eu.reference.arithmetic import add, fused, multiply
-from device_models.xe.eu.reference.floats import WORK, Array, to_values
-from device_models.xe.eu.semantics import CANONICAL_NAN
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
+from vfio_user_xe.device_models.xe.eu.reference import transcendental
+from vfio_user_xe.device_models.xe.eu.reference.arithmetic import add, fused, multiply
+from vfio_user_xe.device_models.xe.eu.reference.floats import WORK, Array, to_values
+from vfio_user_xe.device_models.xe.eu.semantics import CANONICAL_NAN
 
 ARITHMETIC: dict[Opcode, Callable[..., Array]] = {
     Opcode.ADD: lambda kind, rounding, a, b: add(a, b, kind, rounding),

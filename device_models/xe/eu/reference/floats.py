@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.semantics import CANONICAL_NAN
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.semantics import CANONICAL_NAN
 
 Array = NDArray[Any]
 

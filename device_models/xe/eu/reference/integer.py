@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.ir import Alu
-from device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
-from device_models.xe.eu.reference.operands import UNSIGNED, Array
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.ir import Alu
+from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
+from vfio_user_xe.device_models.xe.eu.reference.operands import UNSIGNED, Array
 
 _WRAPPING = frozenset({Opcode.ADD, Opcode.ADD3, Opcode.MUL, Opcode.MAD, Opcode.MOV, Opcode.SHL, Opcode.MACL})
 _BITWISE = frozenset({Opcode.AND, Opcode.OR, Opcode.XOR, Opcode.NOT, Opcode.BFN, Opcode.ROL, Opcode.ROR, Opcode.SHR})

@@ -16,8 +16,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.decode import Reader, decode
-from device_models.xe.eu.ir import (
+from vfio_user_xe.device_models.xe.eu.decode import Reader, decode
+from vfio_user_xe.device_models.xe.eu.ir import (
     ENDED,
     LANES,
     Alu,
@@ -30,15 +30,15 @@ from device_models.xe.eu.ir import (
     Send,
     Sync,
 )
-from device_models.xe.eu.opcodes import SyncFunction
-from device_models.xe.eu.port import MessagePort, Outcome
-from device_models.xe.eu.reference import exceptions, sends
-from device_models.xe.eu.reference.alu import AluStep
-from device_models.xe.eu.reference.control import branch
-from device_models.xe.eu.reference.operands import Rows, predicate
-from device_models.xe.eu.reference.systolic import DpasStep
-from device_models.xe.eu.reference.threads import Cause, Status, Threads, lane_bits
-from device_models.xe.eu.registers import CR0, IP, N0, TM0, Arf
+from vfio_user_xe.device_models.xe.eu.opcodes import SyncFunction
+from vfio_user_xe.device_models.xe.eu.port import MessagePort, Outcome
+from vfio_user_xe.device_models.xe.eu.reference import exceptions, sends
+from vfio_user_xe.device_models.xe.eu.reference.alu import AluStep
+from vfio_user_xe.device_models.xe.eu.reference.control import branch
+from vfio_user_xe.device_models.xe.eu.reference.operands import Rows, predicate
+from vfio_user_xe.device_models.xe.eu.reference.systolic import DpasStep
+from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads, lane_bits
+from vfio_user_xe.device_models.xe.eu.registers import CR0, IP, N0, TM0, Arf
 
 Lanes = NDArray[np.bool_]
 Clock = Callable[[], int]

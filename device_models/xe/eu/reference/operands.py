@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.ir import Destination, Immediate, Indirect, Instruction, Register, Source, Vector
-from device_models.xe.eu.opcodes import Opcode, PredicateMode
-from device_models.xe.eu.registers import A0, ARF_BASE, F0, STORAGE_BYTES
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.ir import Destination, Immediate, Indirect, Instruction, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.opcodes import Opcode, PredicateMode
+from vfio_user_xe.device_models.xe.eu.registers import A0, ARF_BASE, F0, STORAGE_BYTES
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from device_models.xe.eu.disassembler import disassemble
-from device_models.xe.eu.ir import ENDED, LANES, Alu, AnyInstruction, Branch, Dpas, Indirect, Register, Send
-from device_models.xe.eu.operand_text import register_name
-from device_models.xe.eu.reference.interpreter import Interpreter
-from device_models.xe.eu.reference.threads import Cause, Status, Threads
-from device_models.xe.eu.registers import A0, CR0, F0, GRF_BYTES
+from vfio_user_xe.device_models.xe.eu.disassembler import disassemble
+from vfio_user_xe.device_models.xe.eu.ir import (
+    ENDED,
+    LANES,
+    Alu,
+    AnyInstruction,
+    Branch,
+    Dpas,
+    Indirect,
+    Register,
+    Send,
+)
+from vfio_user_xe.device_models.xe.eu.operand_text import register_name
+from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
+from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads
+from vfio_user_xe.device_models.xe.eu.registers import A0, CR0, F0, GRF_BYTES
 
 _WORDS_A_LINE = 8
 

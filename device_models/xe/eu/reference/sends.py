@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.ir import Send
-from device_models.xe.eu.messages.decode import decode
-from device_models.xe.eu.messages.layout import response_bytes
-from device_models.xe.eu.messages.lsc import surface_from_a0
-from device_models.xe.eu.messages.message import Message, SurfaceKind
-from device_models.xe.eu.port import Request
-from device_models.xe.eu.reference.operands import Rows, Storage
-from device_models.xe.eu.registers import A0, ARF_BASE, GRF_BYTES
+from vfio_user_xe.device_models.xe.eu.ir import Send
+from vfio_user_xe.device_models.xe.eu.messages.decode import decode
+from vfio_user_xe.device_models.xe.eu.messages.layout import response_bytes
+from vfio_user_xe.device_models.xe.eu.messages.lsc import surface_from_a0
+from vfio_user_xe.device_models.xe.eu.messages.message import Message, SurfaceKind
+from vfio_user_xe.device_models.xe.eu.port import Request
+from vfio_user_xe.device_models.xe.eu.reference.operands import Rows, Storage
+from vfio_user_xe.device_models.xe.eu.registers import A0, ARF_BASE, GRF_BYTES
 
 
 @dataclass(frozen=True)

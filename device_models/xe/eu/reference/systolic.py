@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.ir import Dpas, Register
-from device_models.xe.eu.reference.floats import Array, to_bits, to_values
-from device_models.xe.eu.reference.operands import UNSIGNED, Rows, Storage, predicate
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.ir import Dpas, Register
+from vfio_user_xe.device_models.xe.eu.reference.floats import Array, to_bits, to_values
+from vfio_user_xe.device_models.xe.eu.reference.operands import UNSIGNED, Rows, Storage, predicate
 
 COLUMNS = 16
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.ir import ENDED, LANES
-from device_models.xe.eu.registers import CE0, CR0, GRF_BYTES, STORAGE_BYTES
+from vfio_user_xe.device_models.xe.eu.ir import ENDED, LANES
+from vfio_user_xe.device_models.xe.eu.registers import CE0, CR0, GRF_BYTES, STORAGE_BYTES
 
 
 class Status(IntEnum):

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from device_models.xe.eu.reference.floats import Array
+from vfio_user_xe.device_models.xe.eu.reference.floats import Array
 
 LN2 = math.log(2.0)
 EXP_TERMS = tuple(1.0 / math.factorial(n) for n in range(14))

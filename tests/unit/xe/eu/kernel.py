@@ -9,10 +9,10 @@ from unittest.mock import create_autospec
 import numpy as np
 from numpy.typing import NDArray
 
-from device_models.xe.eu.assembler import assemble
-from device_models.xe.eu.port import MessagePort, Reply, Request
-from device_models.xe.eu.reference.interpreter import Interpreter, RunState
-from device_models.xe.eu.reference.threads import Threads
+from vfio_user_xe.device_models.xe.eu.assembler import assemble
+from vfio_user_xe.device_models.xe.eu.port import MessagePort, Reply, Request
+from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter, RunState
+from vfio_user_xe.device_models.xe.eu.reference.threads import Threads
 
 KEEP_DENORMALS = 0x4C0
 """cr0.0 as IGC sets it: the three denormal bits."""

@@ -6,11 +6,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from device_models.xe.eu.bounds import check_bounds
-from device_models.xe.eu.data_types import DataType, Packed
-from device_models.xe.eu.decode_instruction import branch_kind, branch_target, has_two_distances
-from device_models.xe.eu.fields import EncodingError
-from device_models.xe.eu.ir import (
+from vfio_user_xe.device_models.xe.eu.bounds import check_bounds
+from vfio_user_xe.device_models.xe.eu.data_types import DataType, Packed
+from vfio_user_xe.device_models.xe.eu.decode_instruction import branch_kind, branch_target, has_two_distances
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError
+from vfio_user_xe.device_models.xe.eu.ir import (
     Alu,
     Branch,
     Dpas,
@@ -24,8 +24,8 @@ from device_models.xe.eu.ir import (
     Sync,
     Vector,
 )
-from device_models.xe.eu.messages.decode import decode as decode_message
-from device_models.xe.eu.opcodes import (
+from vfio_user_xe.device_models.xe.eu.messages.decode import decode as decode_message
+from vfio_user_xe.device_models.xe.eu.opcodes import (
     Condition,
     MathFunction,
     Opcode,

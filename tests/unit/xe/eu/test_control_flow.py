@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from device_models.xe.eu.reference.interpreter import UNFAIR, RunState
-from device_models.xe.eu.reference.threads import Cause, Status
 from tests.unit.xe.eu.kernel import END, lanes, run, start
+from vfio_user_xe.device_models.xe.eu.reference.interpreter import UNFAIR, RunState
+from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status
 
 IDS = np.arange(16, dtype=np.int32)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from device_models.xe.eu.data_types import DataType
-from device_models.xe.eu.reference.floats import to_bits, to_values
 from tests.unit.xe.eu.kernel import lanes, run
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.reference.floats import to_bits, to_values
 
 DEPTH = 8
 COLUMNS = 16

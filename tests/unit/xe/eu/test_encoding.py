@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.xe.eu import compaction
-from device_models.xe.eu.assembler import AssemblyError, assemble, parse_instruction
-from device_models.xe.eu.decode import decode, decode_at
-from device_models.xe.eu.decode_instruction import decode_instruction
-from device_models.xe.eu.disassembler import disassemble, disassemble_program
-from device_models.xe.eu.encode import encode, encode_native
-from device_models.xe.eu.fields import EncodingError
-from device_models.xe.eu.ir import Alu, Illegal, Send
-from device_models.xe.eu.opcodes import Opcode, Shape
 from tests.unit.xe.eu.kernel import END, reader
 from tests.unit.xe.eu.strategies import ADDRESS, instructions
+from vfio_user_xe.device_models.xe.eu import compaction
+from vfio_user_xe.device_models.xe.eu.assembler import AssemblyError, assemble, parse_instruction
+from vfio_user_xe.device_models.xe.eu.decode import decode, decode_at
+from vfio_user_xe.device_models.xe.eu.decode_instruction import decode_instruction
+from vfio_user_xe.device_models.xe.eu.disassembler import disassemble, disassemble_program
+from vfio_user_xe.device_models.xe.eu.encode import encode, encode_native
+from vfio_user_xe.device_models.xe.eu.fields import EncodingError
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Illegal, Send
+from vfio_user_xe.device_models.xe.eu.opcodes import Opcode, Shape
 
 RECORDED = json.loads((Path(__file__).parent / "encodings.json").read_text())
 """Encodings of Intel's assembler library for Xe2, with the text that this project prints for them."""

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from device_models.xe.eu.ir import Illegal
-from device_models.xe.eu.reference.interpreter import RunState
-from device_models.xe.eu.reference.threads import Cause, Status, ThreadStateError
 from tests.unit.xe.eu.kernel import END, lanes, start
+from vfio_user_xe.device_models.xe.eu.ir import Illegal
+from vfio_user_xe.device_models.xe.eu.reference.interpreter import RunState
+from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, ThreadStateError
 
 # The routine lies behind the program: it marks r20, steps AIP over the instruction and leaves by clearing bit 31 of cr0.0.
 PROGRAM = f"""

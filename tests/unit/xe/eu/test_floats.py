@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from device_models.xe.eu.data_types import BY_LABEL, DataType
-from device_models.xe.eu.reference.floats import Rounding, round_fraction, to_bits, to_values
-from device_models.xe.eu.semantics import CANONICAL_NAN
 from tests.unit.xe.eu.kernel import END, KEEP_DENORMALS, lanes, run, start
+from vfio_user_xe.device_models.xe.eu.data_types import BY_LABEL, DataType
+from vfio_user_xe.device_models.xe.eu.reference.floats import Rounding, round_fraction, to_bits, to_values
+from vfio_user_xe.device_models.xe.eu.semantics import CANONICAL_NAN
 
 UNSIGNED: dict[str, Any] = {"bf8": np.uint8, "hf": np.uint16, "bf": np.uint16, "f": np.uint32, "df": np.uint64}
 ROUNDINGS = list(Rounding)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.xe.eu.data_types import BY_LABEL, DataType
 from tests.unit.xe.eu.kernel import lanes, run
+from vfio_user_xe.device_models.xe.eu.data_types import BY_LABEL, DataType
 
 NUMPY = {"ub": "u1", "b": "i1", "uw": "u2", "w": "i2", "ud": "u4", "d": "i4", "uq": "u8", "q": "i8"}
 INTEGERS = list(NUMPY)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.xe.eu.messages.decode import decode
-from device_models.xe.eu.messages.layout import response_bytes
-from device_models.xe.eu.messages.lsc import surface_from_a0
-from device_models.xe.eu.messages.message import (
+from vfio_user_xe.device_models.xe.eu.messages.decode import decode
+from vfio_user_xe.device_models.xe.eu.messages.layout import response_bytes
+from vfio_user_xe.device_models.xe.eu.messages.lsc import surface_from_a0
+from vfio_user_xe.device_models.xe.eu.messages.message import (
     FLAT,
     FenceMessage,
     GatewayMessage,
@@ -25,7 +25,7 @@ from device_models.xe.eu.messages.message import (
     Surface,
     SurfaceKind,
 )
-from device_models.xe.eu.opcodes import Sfid
+from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
 
 
 def lsc(descriptor: int, extended: int = 0, sfid: Sfid = Sfid.UGM, width: int = 32, in_a0: bool = False) -> LscMessage:

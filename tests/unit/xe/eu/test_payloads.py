@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_models.xe.eu.messages.decode import decode
-from device_models.xe.eu.messages.message import LscMessage
-from device_models.xe.eu.messages.payload import (
+from vfio_user_xe.device_models.xe.eu.messages.decode import decode
+from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage
+from vfio_user_xe.device_models.xe.eu.messages.payload import (
     BarrierSignal,
     PayloadError,
     addresses,
@@ -18,7 +18,7 @@ from device_models.xe.eu.messages.payload import (
     data,
     response,
 )
-from device_models.xe.eu.opcodes import Sfid
+from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
 
 
 def lsc(descriptor: int, extended: int = 0, width: int = 16, sfid: Sfid = Sfid.UGM) -> LscMessage:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from device_models.xe.eu.reference.report import describe_thread
 from tests.unit.xe.eu.kernel import END, start
+from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
 
 
 def test_a_report_names_instruction_lanes_and_registers() -> None:

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from device_models.xe.eu.messages.message import GatewayMessage, GatewayOp, LscMessage
-from device_models.xe.eu.port import Outcome, Reply, Request
-from device_models.xe.eu.reference.interpreter import RunState
-from device_models.xe.eu.reference.threads import Cause, Status, Threads, ThreadStateError
 from tests.unit.xe.eu.kernel import END, Port, lanes, start
+from vfio_user_xe.device_models.xe.eu.messages.message import GatewayMessage, GatewayOp, LscMessage
+from vfio_user_xe.device_models.xe.eu.port import Outcome, Reply, Request
+from vfio_user_xe.device_models.xe.eu.reference.interpreter import RunState
+from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads, ThreadStateError
 
 LOAD = "send.ugm (16|M0)  r14  r10  null:0  0x00010000  0x04100580\n"
 STORE = "send.ugm (16|M0)  null  r10  r14:1  0x0  0x04000584\n"
