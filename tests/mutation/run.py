@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cosmic_ray.plugins
-from coverage import CoverageData
 from cosmic_ray.mutating import use_mutation
+from coverage import CoverageData
 
 from tests.mutation.sample import Mutant
 
@@ -57,13 +57,21 @@ class Copy:
         """Raises subprocess.TimeoutExpired."""
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments]
         return subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False, timeout=timeout
+            command,
+            cwd=self.folder,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
         )
 
     def coverage(self, modules: tuple[str, ...]) -> dict[tuple[str, int], set[str]]:
         """(module, line) -> the unit tests that execute it."""
         sources = [f"--cov={self.folder / Path(module).parent}" for module in sorted(set(modules))]
-        done = self.pytest("-n", "auto", "-m", "not guest", *sources, "--cov-context=test", "--cov-report=", "tests/unit")
+        done = self.pytest(
+            "-n", "auto", "-m", "not guest", *sources, "--cov-context=test", "--cov-report=", "tests/unit"
+        )
         if done.returncode:
             raise RuntimeError(f"the unit tests fail without a mutant:\n{done.stdout[-4000:]}")
         data = CoverageData(str(self.folder / ".coverage"))
