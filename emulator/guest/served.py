@@ -23,6 +23,7 @@ from pathlib import Path
 
 from vfio_user_xe.emulator.child_process import launch
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
+from vfio_user_xe.emulator.guest.serve_options import ServeOptions
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
@@ -73,8 +74,8 @@ class ServedCard:
 
 
 @contextlib.contextmanager
-def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) -> Iterator[ServedCard]:
-    """Serve a card with these arguments of `vfio-user-xe serve`; it and its temporary folder are gone afterwards.
+def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | None = None) -> Iterator[ServedCard]:
+    """Serve a card with these options, or arguments, of `vfio-user-xe serve`; it and its temporary folder are gone afterwards.
 
     Raises `ServedCardError`.
     """
@@ -85,6 +86,7 @@ def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) ->
         log = folder / "server.log"
         read_end, write_end = os.pipe()
         stack.callback(os.close, read_end)
+        words = arguments.argv() if isinstance(arguments, ServeOptions) else arguments
         command = [
             sys.executable,
             "-m",
@@ -97,7 +99,7 @@ def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) ->
         ]
         try:
             with log.open("wb") as output:
-                process = launch([*command, *arguments], stdout=output, stderr=output, pass_fds=[write_end])
+                process = launch([*command, *words], stdout=output, stderr=output, pass_fds=[write_end])
         finally:
             os.close(write_end)
         try:
