@@ -22,6 +22,7 @@ from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.serve_options import OWN_BACKEND, ServeOptions
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 from vfio_user_xe.emulator.model.packaged_cards import load_card
+from vfio_user_xe.emulator.observe.trace import parse_trace_argument
 from vfio_user_xe.emulator.pci.transport import Served
 from vfio_user_xe.emulator.recording import recorded_card
 from vfio_user_xe.emulator.vfio_user.libvfio_user.serve import Backend, supervised_card
@@ -68,9 +69,9 @@ def serve_command(
 
     def serve_made(running: list[Card], served: Sequence[Served] | None, library: Backend | None) -> None:
         if serve.trace is not None:
-            categories, _, file = serve.trace.rpartition(":")
+            categories, file = parse_trace_argument(serve.trace)
             tracer = running[0].tracer
-            tracer.start(tracer.categories() if categories == "all" else categories.split(","), file)
+            tracer.start(tracer.categories() if categories == ["all"] else categories, file)
         described: dict[str, CardDescription] = {}
 
         def ready(description: CardDescription) -> None:

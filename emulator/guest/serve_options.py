@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from vfio_user_xe.emulator.observe.trace import parse_trace_argument
+
 OWN_BACKEND, LIBVFIO_USER = "own", "libvfio-user"
 
 
@@ -67,8 +69,11 @@ class ServeOptions:
             return f"--cards {self.cards} is for --backend {OWN_BACKEND}"
         if not own and self.poll_us:
             return f"--poll-us is for --backend {OWN_BACKEND}"
-        if self.trace is not None and not all(self.trace.rpartition(":")[::2]):
-            return f"--trace {self.trace}: want CATEGORY,...:FILE, such as mmio,irq:trace.log"
+        if self.trace is not None:
+            try:
+                parse_trace_argument(self.trace)
+            except ValueError as error:
+                return f"--trace {error}"
         return ""
 
 

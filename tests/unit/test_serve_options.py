@@ -75,8 +75,8 @@ def test_commands_that_make_a_card_of_their_own_take_the_same_options() -> None:
         (["--cards", "2", "--record", "r.gz"], "--cards 2: --record and --trace are for one card"),
         (["--cards", "2", "--backend", "libvfio-user"], "--cards 2 is for --backend own"),
         (["--poll-us", "9", "--backend", "libvfio-user"], "--poll-us is for --backend own"),
-        (["--trace", "mmio"], "--trace mmio: want CATEGORY,...:FILE"),
-        (["--trace", "mmio:"], "--trace mmio:: want CATEGORY,...:FILE"),
+        (["--trace", "mmio"], '--trace "mmio" is not of the form CATEGORY,...:FILE'),
+        (["--trace", "mmio:"], '--trace "mmio:" is not of the form CATEGORY,...:FILE'),
     ],
 )
 @pytest.mark.parametrize("command", [["serve", "--socket-dir", "/nowhere"], ["guest", "run"]])
