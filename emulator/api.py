@@ -39,6 +39,7 @@ from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.faults import FaultPoint, Faults
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory, OutOfBounds
+from vfio_user_xe.emulator.model.model_info import ModelInfo, Topology, TraceProcess
 from vfio_user_xe.emulator.model.registers import MASKED, PF, RO, RW, VF, W1C, W1S, Register, RegisterFile
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.observe.trace import Tracer
@@ -76,7 +77,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "Command",
         "DeviceModel",
         "InterconnectConfig",
+        "ModelInfo",
         "Option",
+        "Topology",
+        "TraceProcess",
         "inline",
     ),
     "PCI functions": (
@@ -175,6 +179,7 @@ __all__ = [
     "Ledger",
     "LedgerEntry",
     "Memory",
+    "ModelInfo",
     "Msi",
     "MsiX",
     "Option",
@@ -187,6 +192,8 @@ __all__ = [
     "Space",
     "Sriov",
     "Tap",
+    "Topology",
+    "TraceProcess",
     "Tracer",
     "VendorSpecific",
     "Way",

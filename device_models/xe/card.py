@@ -38,6 +38,7 @@ from vfio_user_xe.device_models.xe.guc.sriov import Sriov as GucSriov
 from vfio_user_xe.device_models.xe.guc.submission import Submission
 from vfio_user_xe.device_models.xe.guc.tlb import TlbInvalidation
 from vfio_user_xe.device_models.xe.guc.vf import AbsentMediaGuc, VfRequests
+from vfio_user_xe.device_models.xe.info import INFO
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import PTES_SIZE
 from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
 from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing
@@ -71,6 +72,7 @@ from vfio_user_xe.device_models.xe.soc.telemetry import Telemetry
 from vfio_user_xe.device_models.xe.topologies import SPLIT, VF_ONLY
 from vfio_user_xe.emulator.model.card import Card, CardError, Option
 from vfio_user_xe.emulator.model.memory import Memory
+from vfio_user_xe.emulator.model.model_info import ModelInfo
 from vfio_user_xe.emulator.model.registers import PF, VF
 from vfio_user_xe.emulator.pci.capabilities import Ari, Capability, DeviceSerialNumber, Msi, PciExpress, PowerManagement
 from vfio_user_xe.emulator.pci.function import FLR, RESET, Function, Identity
@@ -94,7 +96,8 @@ _PCIE, _MSI, _PM, _DSN, _ARI, _SRIOV = 0x70, 0xAC, 0xD0, 0x100, 0x200, 0x320
 class Battlemage:
     """The device model of the card."""
 
-    API_VERSION: ClassVar[tuple[int, int]] = (1, 0)
+    API_VERSION: ClassVar[tuple[int, int]] = (1, 1)
+    INFO: ClassVar[ModelInfo] = INFO
     OPTIONS: ClassVar[tuple[Option, ...]] = (
         Option(
             "vram",

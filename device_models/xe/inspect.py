@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vfio_user_xe.device_models.xe.function import Gpu, XeFunction
+from vfio_user_xe.device_models.xe.info import GGTT, INFO, PPGTT
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats import ggtt, lmtt, ppgtt
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
@@ -18,7 +19,6 @@ from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.options import unknown
 
 _GGTT_WINDOW = 8 << 20
-_SPACES = ("ggtt", "ppgtt", "device")
 
 Step = dict[str, Any]
 
@@ -46,21 +46,21 @@ class Inspector:
         ]
 
     def walk(
-        self, function: str, address: int, space: str = "ggtt", asid: int | None = None, root: int | None = None
+        self, function: str, address: int, space: str = GGTT, asid: int | None = None, root: int | None = None
     ) -> dict[str, Any]:
         """Page tables from an address ("ggtt", "ppgtt" or "device") to the bytes, level by level."""
         xe = self._function(function)
         steps: list[Step] = []
         target: tuple[str | None, int]
         try:
-            if space == "ggtt":
+            if space == GGTT:
                 target = self._ggtt(xe, address, steps)
-            elif space == "ppgtt":
+            elif space == PPGTT:
                 target = self._ppgtt(self._space(xe, asid, root), address, steps)
             elif space == Space.DEVICE:
                 target = (Space.DEVICE, address)
             else:
-                raise ValueError(unknown(space, "address space", _SPACES))
+                raise ValueError(unknown(space, "address space", INFO.address_spaces))
             where = self._device(xe, target[1], steps) if target[0] == Space.DEVICE else _place(*target)
         except (TranslationFault, AccessFault, lmtt.LmttFault) as fault:
             return {"steps": steps, "target": None, "fault": str(fault)}

@@ -9,6 +9,7 @@ from vfio_user_xe.device_models.xe.guc import pf_provision
 from vfio_user_xe.device_models.xe.memory.memory_map import MIB
 from vfio_user_xe.emulator.model.card import CardError, Option
 from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.model.model_info import Topology
 from vfio_user_xe.emulator.pci.capabilities import Capability
 from vfio_user_xe.emulator.pci.function import FLR, Function, Identity
 
@@ -20,7 +21,12 @@ NESTED = "nested"
 """One guest has the PF and all VFs, and a vIOMMU to pass VFs on to guests of its own."""
 VF_ONLY = "vf-only"
 """No guest has the PF: the card plays its part."""
-TOPOLOGIES = (SAME_GUEST, SPLIT, NESTED, VF_ONLY)
+TOPOLOGIES = {
+    SAME_GUEST: Topology("one guest has the PF and all VFs"),
+    SPLIT: Topology("one guest has the PF and placeholders for the VFs; each VF goes to another guest"),
+    NESTED: Topology("one guest has the PF and all VFs, to pass VFs on to guests of its own", iommu=True),
+    VF_ONLY: Topology("no guest has the PF: the card plays its part"),
+}
 
 _UNASSIGNED_CLASS = 0xFF0000
 """A device that fits in no class: no driver but one that is told to takes it."""
@@ -35,7 +41,7 @@ _PROVISIONING: tuple[Option, ...] = (
     Option("vf_guc", "str", "1.38.1", "vf-only: version of the GuC's interface that VFs find"),
 )
 OPTIONS: tuple[Option, ...] = (
-    Option("topology", "str", SAME_GUEST, "which guest has which functions", choices=TOPOLOGIES),
+    Option("topology", "str", SAME_GUEST, "which guest has which functions", choices=tuple(TOPOLOGIES)),
     *_PROVISIONING,
 )
 

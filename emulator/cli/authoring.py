@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vfio_user_xe.emulator.authoring.new import NameRefused, new_package
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 
 app = typer.Typer(help="Write a package to start from: a device model or an interconnect.", no_args_is_help=True)
 
@@ -32,11 +32,9 @@ def _write(kind: str, name: str, directory: Path) -> None:
     try:
         written = new_package(kind, name, directory)
     except NameRefused as refusal:
-        print(f"vfio-user-xe: new {kind} {refusal}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail(f"new {kind} {refusal}", EXIT_USAGE)
     except OSError as error:
-        print(f"vfio-user-xe: new {kind} {name}: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        fail(f"new {kind} {name}: {error}")
     for path in written:
         print(path)
     target = directory / name

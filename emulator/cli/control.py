@@ -13,11 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.options import Json, SocketDir
 from vfio_user_xe.emulator.control.dispatch import CommandError
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
-
-SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the served card's sockets.")]
-Json = Annotated[bool, typer.Option("--json", help="The answer as JSON.")]
 
 
 @contextmanager
@@ -27,11 +26,9 @@ def connected(folder: Path) -> Iterator[ControlClient]:
         with ControlClient(folder / "control.sock") as client:
             yield client
     except CommandError as exc:
-        print(f"vfio-user-xe: {exc}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        fail(exc)
     except OSError as exc:
-        print(f"vfio-user-xe: {exc}: is a card served in {folder}?", file=sys.stderr)
-        raise typer.Exit(1) from None
+        fail(f"{exc}: is a card served in {folder}?")
 
 
 def show(value: Any, as_json: bool, columns: list[str] | None = None, title: str = "") -> None:
@@ -160,8 +157,7 @@ def control(
     for argument in arguments or []:
         key, equals, text = argument.partition("=")
         if not equals:
-            print(f"vfio-user-xe: {argument}: want KEY=VALUE", file=sys.stderr)
-            raise typer.Exit(2)
+            fail(f"{argument}: want KEY=VALUE", EXIT_USAGE)
         try:
             given[key] = int(text, 0) if text[:1].isdigit() else json.loads(text)
         except ValueError:
@@ -174,7 +170,7 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command(epilog="Example: vfio-user-xe status --socket-dir /tmp/card")(status)
     app.command(epilog="Example: vfio-user-xe ledger --socket-dir /tmp/card --clear")(ledger)
-    app.command(epilog="Example: vfio-user-xe inspect --socket-dir /tmp/card 'VF_SW_FLAG*' --function vf1")(inspect)
+    app.command(epilog="Example: vfio-user-xe inspect --socket-dir /tmp/card 'VF_*' --function vf1")(inspect)
     app.command(epilog="Example: vfio-user-xe unmodelled --socket-dir /tmp/card")(unmodelled)
     app.command(
         epilog="Example: vfio-user-xe control --socket-dir /tmp/card read function=pf space=device address=0 length=16"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.options import SocketDir
 from vfio_user_xe.emulator.model.options import parse_size
 from vfio_user_xe.emulator.vfio_user.export import Exporter, ExportError, whole_pages
-
-SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the served card's sockets.")]
 
 
 def export(
@@ -42,12 +41,12 @@ def export(
         begin = whole_pages(_size(offset, "--offset"), "--offset")
         count = whole_pages(_size(length, "--length"), "--length")
     except ExportError as error:
-        _fail(str(error), 2)
+        fail(error, EXIT_USAGE)
     path = to or socket_dir / f"export-{function}.sock"
     try:
         exporter = Exporter(socket_dir, function, begin, count, read_only=read_only, dma_buf=not memfd)
     except ExportError as error:
-        _fail(str(error), 1)
+        fail(error)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: exporter.stop())
     try:
@@ -58,11 +57,11 @@ def export(
 
         reason = exporter.serve(once, ready)
     except ExportError as error:
-        _fail(str(error), 1)
+        fail(error)
     finally:
         exporter.close()
     if reason is not None:
-        _fail(f"the memory was taken back: {reason}", 1)
+        fail(f"the memory was taken back: {reason}")
 
 
 def _size(text: str, what: str) -> int:
@@ -70,11 +69,6 @@ def _size(text: str, what: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise ExportError(f"{what}: {error}") from None
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    print(f"vfio-user-xe: {message}", file=sys.stderr)
-    raise typer.Exit(code)
 
 
 def register(app: typer.Typer) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import trio
 import typer
 
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.options import Model, serve_options
 from vfio_user_xe.emulator.guest import environment as environments
 from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.serve_options import ServeOptions
 from vfio_user_xe.emulator.guest.served import ServedCardError
+from vfio_user_xe.emulator.model.card import CardError
+from vfio_user_xe.emulator.model.packaged_cards import load_card
+from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError, default_model, load_plugin
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.igt.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
@@ -20,24 +25,33 @@ from vfio_user_xe.emulator.suites.igt.results import subtest_name
 from vfio_user_xe.emulator.suites.igt.runner import IgtRun, plan, run_igt
 from vfio_user_xe.emulator.suites.igt.suite import Suite, SuiteError
 
-# In a checkout of the project; who installed it names files of their own.
-_FILES = Path(__file__).resolve().parents[2] / "tests" / "igt"
-
 app = typer.Typer(
     help="IGT, the tests of the kernel's graphics drivers, on an emulated card.",
     epilog="Exit codes: 0 everything is as expected, 1 something is not explained, 2 it could not be run.",
     no_args_is_help=True,
 )
 
+RUNNER = "igt"
+"""The name under which device models have files for it (`ModelInfo.suites`)."""
+SUITE, EXPECTATIONS = "suite.toml", "expectations.toml"
+
 Igt = Annotated[
     Path, typer.Option("--igt", metavar="DIR", help="Your build of IGT: installed, or its build directory.")
 ]
-SuiteFile = Annotated[Path, typer.Option("--suite", metavar="FILE", help="Groups and guest (TOML).")]
-ExpectationFile = Annotated[Path, typer.Option("--expect", metavar="FILE", help="Expectations (TOML).")]
+SuiteFile = Annotated[
+    Path | None,
+    typer.Option("--suite", metavar="FILE", help="Groups and guest (TOML).", show_default="the device model's"),
+]
+ExpectationFile = Annotated[
+    Path | None,
+    typer.Option("--expect", metavar="FILE", help="Expectations (TOML).", show_default="the device model's"),
+]
 Groups = Annotated[list[str] | None, typer.Option("--group", metavar="NAME", help="Only this group; repeatable.")]
 Tests = Annotated[
     list[str] | None,
-    typer.Option("--test", metavar="GLOB", help="Only these, such as xe_vm or 'xe_vm@bind-*'; repeatable."),
+    typer.Option(
+        "--test", metavar="GLOB", help="Only these, such as core_hotunplug or 'core_hotunplug@unplug-*'; repeatable."
+    ),
 ]
 PerTest = Annotated[
     int, typer.Option("--per-test", metavar="N", min=0, help="At most N subtests of a test, evenly spread (0: all).")
@@ -45,14 +59,11 @@ PerTest = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for results and logs.")]
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"vfio-user-xe: {message}", file=sys.stderr)
-    raise typer.Exit(2)
-
-
-@app.command(epilog="Example: vfio-user-xe igt run --igt ~/igt/install --group first --junit igt.xml")
-def run(
+@app.command("run", epilog="Example: vfio-user-xe igt run --igt ~/igt/install --group first --junit igt.xml")
+@serve_options("card", "model", "vfs", "settings")
+def run_command(
     igt: Igt,
+    serve: ServeOptions,
     groups: Groups = None,
     tests: Tests = None,
     output: Output = Path("igt-results"),
@@ -66,15 +77,8 @@ def run(
     on: Annotated[
         str | None, typer.Option(metavar="FUNCTION", help="pf or vf1, vf2, ..., instead of the groups'.")
     ] = None,
-    suite: SuiteFile = _FILES / "suite.toml",
-    expect: ExpectationFile = _FILES / "expectations.toml",
-    card: Annotated[
-        str | None, typer.Option("--card", metavar="NAME|FILE", help="A packaged card, or a card file.")
-    ] = None,
-    vfs: Annotated[int | None, typer.Option(metavar="N", help="Number of VFs of the card.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the device model; repeatable.")
-    ] = None,
+    suite: SuiteFile = None,
+    expect: ExpectationFile = None,
     kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
     modules_dir: Annotated[
         Path | None, typer.Option("--modules", metavar="DIR", help="Its modules (what modules_install made).")
@@ -84,15 +88,14 @@ def run(
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
 ) -> None:
     """Boot a guest with a card and run IGT subtests in it, each in a process of its own."""
-    arguments = [*(["--card", card] if card else []), *(["--vfs", str(vfs)] if vfs is not None else [])]
-    arguments += [word for setting in settings or [] for word in ("--set", setting)]
     expectations = Expectations()
     wanted = (tuple(groups or ()), tuple(tests or ()))
     try:
-        expectations = Expectations.load(expect)
+        model = load_card(serve.card).model if serve.card is not None else serve.model
+        expectations = Expectations.load(_file(expect, EXPECTATIONS, model))
         work = IgtRun(
             igt=igt,
-            suite=Suite.load(suite),
+            suite=Suite.load(_file(suite, SUITE, model)),
             expectations=expectations,
             output=output,
             groups=wanted[0],
@@ -101,20 +104,20 @@ def run(
             timeout=timeout,
             per_test=per_test,
             resume=resume,
-            card=tuple(arguments),
+            card=tuple(serve.argv()),
             kernel=(kernel, modules_dir) if kernel is not None else None,
             accelerator=accelerator,
             append=append,
         )
         trio.run(run_igt, work, lambda text: print(text, flush=True))
-    except (GuestError, ServedCardError) as exc:
+    except (GuestError, ServedCardError, CardError) as exc:
         _results(output, expectations, junit_file)
-        _fail(str(exc))
+        fail(exc, EXIT_USAGE)
     except (KeyboardInterrupt, BaseExceptionGroup) as exc:
         if isinstance(exc, BaseExceptionGroup) and exc.subgroup(KeyboardInterrupt) is None:
             raise
         _results(output, expectations, junit_file)
-        _fail("interrupted; go on with --resume")
+        fail("interrupted; go on with --resume", EXIT_USAGE)
     raise typer.Exit(_results(output, expectations, junit_file))
 
 
@@ -124,15 +127,22 @@ def list_subtests(
     groups: Groups = None,
     tests: Tests = None,
     per_test: PerTest = 0,
-    suite: SuiteFile = _FILES / "suite.toml",
-    expect: ExpectationFile = _FILES / "expectations.toml",
+    model: Model = None,
+    suite: SuiteFile = None,
+    expect: ExpectationFile = None,
 ) -> None:
     """List the subtests that would be run, by group, and what is expected of those that need not pass."""
     try:
-        expectations = Expectations.load(expect)
+        expectations = Expectations.load(_file(expect, EXPECTATIONS, model))
         build = IgtBuild(igt, environments.locate())
         work = IgtRun(
-            igt, Suite.load(suite), expectations, Path(), tuple(groups or ()), tuple(tests or ()), per_test=per_test
+            igt,
+            Suite.load(_file(suite, SUITE, model)),
+            expectations,
+            Path(),
+            tuple(groups or ()),
+            tuple(tests or ()),
+            per_test=per_test,
         )
         for item in plan(work, build.programs, build.subtests):
             print(f"{item.group.name} on {item.group.on}: {len(item.subtests)} subtests")
@@ -141,20 +151,35 @@ def list_subtests(
                 expected = f"  ({'/'.join(entry.results)}, {entry.cause}: {entry.reason})" if entry else ""
                 print(f"  {subtest_name(*pair)}{expected}")
     except GuestError as exc:
-        _fail(str(exc))
+        fail(exc, EXIT_USAGE)
 
 
 @app.command("report", epilog="Example: vfio-user-xe igt report --output igt-results --junit igt.xml")
 def report(
     output: Output = Path("igt-results"),
-    expect: ExpectationFile = _FILES / "expectations.toml",
+    model: Model = None,
+    expect: ExpectationFile = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
 ) -> None:
     """Judge the results of an earlier run again, as the expectations are now."""
     try:
-        raise typer.Exit(_results(output, Expectations.load(expect), junit_file))
+        raise typer.Exit(_results(output, Expectations.load(_file(expect, EXPECTATIONS, model)), junit_file))
     except GuestError as exc:
-        _fail(str(exc))
+        fail(exc, EXIT_USAGE)
+
+
+def _file(given: Path | None, name: str, model: str | None) -> Path:
+    """The file that the user gives, or else the device model has. Raises `SuiteError`."""
+    if given is not None:
+        return given
+    try:
+        plugin = default_model() if model is None else load_plugin(DEVICE_MODEL, model)
+    except PluginError as error:
+        raise SuiteError(str(error)) from None
+    folder = plugin.info.suites.get(RUNNER)
+    if folder is None:
+        raise SuiteError(f"the device model {plugin.name} has no files for IGT: name them with --suite and --expect")
+    return folder / name
 
 
 def _function(name: str | None) -> str | None:

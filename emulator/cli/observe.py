@@ -14,7 +14,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from vfio_user_xe.emulator.cli.control import Json, SocketDir, connected, show
+from vfio_user_xe.emulator.cli.control import connected, show
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.options import Json, SocketDir
+from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.model.plugin_loading import device_models
 from vfio_user_xe.emulator.observe.memory_map import MemoryMap
 from vfio_user_xe.emulator.observe.perfetto import TraceRefused, export
 from vfio_user_xe.emulator.observe.top import screen, take
@@ -65,16 +69,24 @@ def walk(
     socket_dir: SocketDir,
     address: Annotated[str, typer.Argument(help="Such as 0x1000.")],
     function: Annotated[str, typer.Option(metavar="NAME", help="As which function: pf, vf1, ...")] = "pf",
-    space: Annotated[str, typer.Option(help="ggtt, ppgtt or device.")] = "ggtt",
-    asid: Annotated[str | None, typer.Option(metavar="N", help="Which PPGTT, by its ASID.")] = None,
-    root: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Which PPGTT, by its root table.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Address space.", show_default="the first that 'status' shows"),
+    ] = None,
+    asid: Annotated[str | None, typer.Option(metavar="N", help="Which page tables, by their ASID.")] = None,
+    root: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Which page tables, by their root table.")] = None,
     as_json: Json = False,
 ) -> None:
     """Walk page tables to an address: every level, its entry and what that means, and where it ends."""
-    arguments: dict[str, Any] = {"function": function, "space": space, "address": address}
+    arguments: dict[str, Any] = {"function": function, "address": address}
     arguments |= {name: value for name, value in (("asid", asid), ("root", root)) if value is not None}
     with connected(socket_dir) as client:
-        answer = client.call("walk", **arguments)
+        known = client.call("status")["address_spaces"]
+        if not known:
+            fail("the card's device model has no page tables to walk")
+        if space is not None and space not in known:
+            fail(f"--space {space}: {unknown(space, 'address space', known)}", EXIT_USAGE)
+        answer = client.call("walk", space=space or next(iter(known)), **arguments)
     if as_json:
         show(answer, as_json=True)
         return
@@ -121,24 +133,24 @@ def perfetto(
     trace: Annotated[Path, typer.Argument(metavar="TRACE.jsonl", help="A trace in JSON lines.")],
     out: Annotated[Path | None, typer.Argument(metavar="OUT.json", show_default="TRACE.perfetto.json")] = None,
 ) -> None:
-    """Turn a trace into one that the Perfetto UI (ui.perfetto.dev) opens: a track a function, GuC, engine, link."""
+    """Turn a trace into one that the Perfetto UI (ui.perfetto.dev) opens: a track a function, engine, link."""
     target = out or trace.with_suffix(".perfetto.json")
     try:
         with trace.open(encoding="utf-8") as lines:
-            pieces = export(lines, str(trace))
+            processes = {name: it for model in device_models() for name, it in model.info.trace_processes.items()}
+            pieces = export(lines, str(trace), processes)
             with target.open("w", encoding="utf-8") as file:
                 file.writelines(pieces)
     except (TraceRefused, UnicodeDecodeError, OSError) as error:
         if isinstance(error, TraceRefused):
             target.unlink(missing_ok=True)
-        print(f"vfio-user-xe: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        fail(error)
     print(target)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the program."""
     app.command(epilog="Example: vfio-user-xe top --socket-dir /tmp/card")(top)
-    app.command(epilog="Example: vfio-user-xe walk --socket-dir /tmp/card --function vf1 --space ggtt 0x2000000")(walk)
+    app.command(epilog="Example: vfio-user-xe walk --socket-dir /tmp/card --function vf1 0x2000000")(walk)
     app.command("vram-map", epilog="Example: vfio-user-xe vram-map --socket-dir /tmp/card --png vram.png")(vram_map)
     app.command(epilog="Example: vfio-user-xe perfetto trace.jsonl")(perfetto)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.observe.trace import parse_trace_argument
 from vfio_user_xe.emulator.recording import RecordingError, redact, replay
@@ -25,9 +25,7 @@ def register(app: typer.Typer) -> None:
         "replay",
         epilog="Example: vfio-user-xe serve --socket-dir /tmp/card --record bug.gz, use it, then vfio-user-xe replay bug.gz",
     )(replay_command)
-    app.command("redact", epilog="Example: vfio-user-xe redact bug.gz probe.xz --without bmg_guc_70.bin")(
-        redact_command
-    )
+    app.command("redact", epilog="Example: vfio-user-xe redact bug.gz probe.xz --without firmware.bin")(redact_command)
 
 
 def replay_command(
@@ -65,8 +63,7 @@ def redact_command(
 ) -> None:
     """Take somebody's bytes (firmware) out of a recording, except for those few without which it does not replay."""
     if file.exists() and target.exists() and file.samefile(target):
-        print(f"vfio-user-xe: redact: {target} is the recording itself: name another file", file=sys.stderr)
-        raise typer.Exit(2)
+        fail(f"redact: {target} is the recording itself: name another file", EXIT_USAGE)
     with _explained():
         done = redact(file, [path.read_bytes() for path in without], target)
     print(f"{target}: {done.found} bytes were found in it, {done.kept} had to stay ({done.replays} replays)")
@@ -86,8 +83,6 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except (RecordingError, CardError) as exc:
-        print(f"vfio-user-xe: {exc}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail(exc, EXIT_USAGE)
     except OSError as exc:
-        print(f"vfio-user-xe: {exc.filename}: {exc.strerror}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail(f"{exc.filename}: {exc.strerror}", EXIT_USAGE)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail, say
 from vfio_user_xe.emulator.guest import GuestError, Kernel, locate
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Report, Result
@@ -109,10 +109,9 @@ def run(
         runner.run(grouped(chosen), repeat, progress)
     except KeyboardInterrupt:
         interrupted = True
-        print("vfio-user-xe: interrupted", file=sys.stderr)
+        say("interrupted")
     except GuestError as error:
-        print(f"vfio-user-xe: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        fail(error)
     print(f"\n{verdict_table(results)}\n\n{summary_of(results, time.monotonic() - started)}")
     whole = report_of(suite, results)
     write(whole, junit_file, report, json_file)
@@ -134,5 +133,4 @@ def _explained(suite_name: str, names: list[str]) -> tuple[Suite, list]:  # type
         suite = load_suite(suite_name)
         return suite, select(suite, names)
     except LookupError as error:
-        print(f"vfio-user-xe: {error.args[0]}", file=sys.stderr)
-        raise typer.Exit(2) from None
+        fail(error.args[0], EXIT_USAGE)

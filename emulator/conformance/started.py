@@ -7,20 +7,14 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from vfio_user_xe.emulator.child_process import launch
+
 START_TIMEOUT = 10.0
-# Between fork and the server, in an interpreter of its own: PR_SET_PDEATHSIG (1, prctl(2)), SIGKILL, survives execve.
-_LAUNCHER = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
-"""
 
 
 class NotStarted(Exception):
@@ -74,13 +68,7 @@ class StartedServer:
             time.sleep(0.01)
 
     def _launched(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self._words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        return launch(self._words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def revive(self, grace: float = 0.0) -> None:
         """Start it anew if it has ended, or does within `grace` seconds. Raises `NotStarted`."""

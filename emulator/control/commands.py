@@ -41,6 +41,7 @@ class _Commands:
             "card": card.name,
             "model": card.config.model,
             "options": card.config.options,
+            "address_spaces": dict(card.info.address_spaces),
             "interconnects": [item.name for item in card.fabric.interconnects],
             "functions": [_function_status(function) for function in card.functions],
             "executor": {"failures": card.executor.failures},

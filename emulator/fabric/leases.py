@@ -6,7 +6,7 @@ ends when the memory changes its owner, when its owner or the function is reset,
 and with the process. Whoever has it is told, and the card waits a moment for the answer, so that a copy can end.
 
 A descriptor cannot be taken out of another process's hands. What protects the memory's next owner is that blocks move
-when they change hands (`device_models/xe/memory/vram.py`): who still looks at the old place sees holes.
+when they change hands, which the device model sees to: who still looks at the old place sees holes.
 """
 
 from __future__ import annotations

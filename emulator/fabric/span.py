@@ -22,7 +22,7 @@ class Space:
     """The address spaces that an access can leave a device in; plain strings, so that a ledger reads well."""
 
     DEVICE = "device"
-    """Device memory as the initiator addresses it: DPA for a PF, GDPA (before LMTT) for a VF."""
+    """Device memory as the initiator addresses it: the model decides what the numbers of a PF and of a VF mean."""
     SYSTEM = "system"
     """A DMA address of the initiator (an IOVA): guest RAM, or a BAR that another device decodes."""
 

@@ -23,7 +23,7 @@ from vfio_user_xe.emulator.guest.errors import (
 )
 from vfio_user_xe.emulator.guest.guest import Guest, GuestSpec, boot
 from vfio_user_xe.emulator.guest.kernel import Kernel
-from vfio_user_xe.emulator.guest.qemu import Iommu, Machine
+from vfio_user_xe.emulator.guest.machine import Iommu, Machine
 
 __all__ = [
     "Accelerator",

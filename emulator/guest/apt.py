@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ _DEBIAN_SUITE = re.compile(
     r"(?:bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable|oldoldstable)"
     r"(?:-updates|-backports)?/?$"
 )
+
+_TARGET = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SOURCESENTRY)"
 
 # Dependencies that only matter to an installed system: the host's dpkg unpacks, nothing runs maintainer scripts,
 # and the guest's /init stands in for an init system.
@@ -64,79 +66,53 @@ class Package:
             raise FetchFailed(f"dpkg-deb could not unpack {self.archive.name}: {done.stderr.strip()}")
 
 
-def parse_one_line_sources(text: str) -> list[tuple[str, list[str], list[str], str]]:
-    """Entries `(uri, suites, components, signed_by)` of a sources.list in one-line format."""
-    entries = []
-    for line in text.splitlines():
-        match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s*)?(\S+)\s+(\S+)\s*([^#]*)", line)
-        if match is None:
-            continue
-        options, uri, suite, components = match.groups()
-        signed_by = re.search(r"(?:^|\s)signed-by=(\S+)", options or "", re.IGNORECASE)
-        entries.append((uri, [suite], components.split(), signed_by.group(1) if signed_by else ""))
-    return entries
-
-
-def parse_deb822_sources(text: str) -> list[tuple[str, list[str], list[str], str]]:
-    """Entries `(uri, suites, components, signed_by)` of a `.sources` file, one per URI, without disabled ones."""
-    entries = []
-    for stanza in re.split(r"\n[ \t]*\n", text):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in stanza.splitlines():
-            if line.startswith("#") or not line.strip():
-                continue
-            if line[0] in " \t":
-                fields[name] = f"{fields.get(name, '')}\n{line.strip()}"
-            else:
-                name, _, value = line.partition(":")
-                name = name.strip().lower()
-                fields[name] = value.strip()
-        if fields.get("enabled", "yes").lower() in ("no", "false", "0", "off"):
-            continue
-        if "deb" not in fields.get("types", "").split():
-            continue
-        signed_by = fields.get("signed-by", "").strip()
-        if not signed_by.startswith("/"):  # a fingerprint, or a key in the file itself
-            signed_by = ""
-        suites, components = fields.get("suites", "").split(), fields.get("components", "").split()
-        entries += [(uri, suites, components, signed_by) for uri in fields.get("uris", "").split()]
-    return entries
-
-
-def debian_mirrors(files: Iterable[Path]) -> list[Mirror]:
-    """Debian mirrors named in apt's source files, the likeliest first.
+def debian_mirrors(options: Sequence[str] = ()) -> list[Mirror]:
+    """Debian mirrors that this machine's apt is configured with, the likeliest first; `options` are for apt-get.
 
     A third party's repository may use Debian's suite names too, so an entry signed by Debian's keyring or whose
-    path ends in `/debian` comes before others; a wrong guess fails at the signature, never silently.
+    path ends in `/debian` comes before others; a wrong guess fails at the signature, never silently. Raises
+    `MissingEnvironment` when apt cannot read its own configuration.
     """
+    # Without --no-release-info only those are listed whose package lists this machine has downloaded.
+    command = ["apt-get", *options, "indextargets", "--no-release-info", "--format", _TARGET, "Created-By: Packages"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise MissingEnvironment(
+            f"This machine's apt cannot read its sources:\n{_last_lines(done.stderr)}\n"
+            f"Mend them, or name a Debian mirror in the environment variable {MIRROR_VARIABLE}."
+        )
     ranked: dict[Mirror, int] = {}
-    for path in files:
-        try:
-            text = path.read_text(errors="replace")
-        except OSError:
+    for line in done.stdout.splitlines():
+        uri, suite, component, entry = line.split("\t")
+        if component != "main" or not _DEBIAN_SUITE.match(suite) or urllib.parse.urlsplit(uri).scheme == "cdrom":
             continue
-        parse = parse_deb822_sources if path.suffix == ".sources" else parse_one_line_sources
-        for uri, suites, components, signed_by in parse(text):
-            if "main" not in components or not any(_DEBIAN_SUITE.match(suite) for suite in suites):
-                continue
-            if urllib.parse.urlsplit(uri).scheme == "cdrom":
-                continue
-            rank = 0 if "debian-archive" in signed_by else 1 if uri.rstrip("/").endswith("/debian") else 2
-            # apt does not copy what it finds under file:, but here it has to.
-            ranked.setdefault(Mirror(re.sub("^file:", "copy:", uri), signed_by), rank)
+        uri, signed_by = uri.rstrip("/"), _signed_by(entry)
+        rank = 0 if "debian-archive" in signed_by else 1 if uri.endswith("/debian") else 2
+        # apt does not copy what it finds under file:, but here it has to.
+        ranked.setdefault(Mirror(re.sub("^file:", "copy:", uri), signed_by), rank)
     return sorted(ranked, key=lambda mirror: ranked[mirror])
 
 
-def source_files() -> list[Path]:
-    """The source files of this machine's apt, as its configuration names them."""
-    dump = _query(["apt-config", "shell", "FILE", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"])
-    values = dict(re.findall(r"^(FILE|PARTS)='(.*)'$", dump, re.MULTILINE))
-    files = [Path(values["FILE"])] if values.get("FILE") else []
-    if values.get("PARTS"):
-        parts = Path(values["PARTS"])
-        files += sorted(parts.glob("*.list")) + sorted(parts.glob("*.sources"))
-    return files
+def _signed_by(entry: str) -> str:
+    """The keyring that a source entry names, "" for none: apt does not tell it.
+
+    `entry` is apt's FILE:NUMBER, a line of a one-line file, a stanza of a deb822 file. A fingerprint, or a key in the
+    file itself, is none.
+    """
+    name, _, number = entry.rpartition(":")
+    path = Path(name)
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return ""
+    if path.suffix == ".sources":
+        lines = re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)
+        parts, pattern = [part for part in re.split(r"\n\s*\n", lines) if part.strip()], r"^Signed-By:\s*(/\S+)"
+    else:
+        parts, pattern = text.splitlines(), r"[\[\s]signed-by=(/[^\s\]]+)"
+    index = int(number) - 1
+    found = re.search(pattern, parts[index], re.IGNORECASE | re.MULTILINE) if index < len(parts) else None
+    return found[1] if found else ""
 
 
 class PrivateApt:
@@ -147,7 +123,7 @@ class PrivateApt:
     """
 
     def __init__(self, directory: Path) -> None:
-        for tool in ("apt-get", "apt-config", "dpkg-deb"):
+        for tool in ("apt-get", "apt-cache", "dpkg-deb"):
             if shutil.which(tool) is None:
                 raise MissingEnvironment(
                     f"{tool} is not on this machine, so Debian's packages cannot be fetched here. Run "
@@ -168,7 +144,7 @@ class PrivateApt:
         if named := os.environ.get(MIRROR_VARIABLE):
             found = [Mirror(named)]
         else:
-            found = debian_mirrors(source_files())
+            found = debian_mirrors()
         if not found:
             raise MissingEnvironment(
                 "This machine's apt configuration names no Debian mirror. Name one, with its path, in the environment "

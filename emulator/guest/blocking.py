@@ -1,7 +1,7 @@
 """Guests for code that is not asynchronous, such as pytest: the same methods, each waiting for its result.
 
-    with BlockingGuest(GuestSpec(modules=("xe",))) as guest:
-        assert guest.run("modprobe xe").returncode == 0
+    with BlockingGuest(GuestSpec(modules=("vgem",))) as guest:
+        assert guest.run("modprobe vgem").returncode == 0
 
 trio runs in a thread of the guest's own, which lives exactly as long as the guest does.
 """

@@ -22,6 +22,7 @@ from rich.filesize import decimal
 from vfio_user_xe.emulator.guest import apt, cache
 from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
 from vfio_user_xe.emulator.guest.progress import Progress
+from vfio_user_xe.emulator.model.plugin_loading import device_models
 
 # Raise when an environment fetched by an older version of this module no longer serves.
 SCHEMA = 2
@@ -31,10 +32,9 @@ MINIMUM_QEMU = (10, 1)  # the first release with the vfio-user-pci device
 FETCH_COMMAND = "vfio-user-xe guest fetch"
 
 QEMU_PACKAGES = ("qemu-system-x86", "seabios")
-GUEST_PACKAGES = (
+GUEST_PACKAGES: tuple[str, ...] = (
     "linux-image-amd64",
     "linux-libc-dev",  # the uAPI headers of that kernel, for programs compiled for the guest
-    "firmware-intel-graphics",
     "ovmf",
     "busybox-static",
     "kmod",
@@ -106,7 +106,7 @@ class Environment:
         return found
 
     def firmware(self, name: str) -> Path:
-        """A firmware file as the kernel asks for it, such as `xe/bmg_guc_70.bin`."""
+        """A firmware file as the kernel asks for it, a path below /lib/firmware."""
         return self.path(f"usr/lib/firmware/{name}")
 
     def command(self, program: str, argv0: str = "") -> list[str]:
@@ -237,7 +237,7 @@ def _located() -> Environment | None:
 
 def _build(target: Path, apt_directory: Path, report: Progress) -> None:
     installed = qemu_on_path()
-    packages = list(GUEST_PACKAGES)
+    packages = [*GUEST_PACKAGES, *firmware_packages()]
     if installed is None:
         packages += QEMU_PACKAGES
     else:
@@ -277,6 +277,11 @@ def _build(target: Path, apt_directory: Path, report: Progress) -> None:
     report.step(
         f"guest environment: kernel {manifest.kernel}, {decimal(downloaded)} downloaded, {decimal(size)} in {target}"
     )
+
+
+def firmware_packages() -> list[str]:
+    """Debian packages with the firmware that the installed device models' drivers ask for, sorted."""
+    return sorted({package for model in device_models() for package in model.info.firmware_packages})
 
 
 def _kernel_release(root: Path) -> str:

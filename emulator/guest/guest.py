@@ -1,6 +1,6 @@
 """Boot a guest and work in it.
 
-    async with boot(GuestSpec(modules=("xe",), machine=Machine(arguments=devices))) as guest:
+    async with boot(GuestSpec(modules=("vfio-pci",), machine=Machine(arguments=devices))) as guest:
         result = await guest.run("lspci -nn")
 
 Everything belongs to the `async with` block: when it is left, however it is left, QEMU and its sockets are gone; when
@@ -41,8 +41,9 @@ from vfio_user_xe.emulator.guest.errors import (
 )
 from vfio_user_xe.emulator.guest.initramfs import Content, Contents, initramfs
 from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.machine import Machine
 from vfio_user_xe.emulator.guest.process import Process, describe_exit
-from vfio_user_xe.emulator.guest.qemu import Machine, Ports, command_line, kernel_command_line
+from vfio_user_xe.emulator.guest.qemu import Ports, command_line, kernel_command_line
 from vfio_user_xe.emulator.guest.qmp import Qmp
 
 T = TypeVar("T")

@@ -23,6 +23,8 @@ from vfio_user_xe.emulator.guest.cpio import Cpio
 from vfio_user_xe.emulator.guest.environment import LIBRARIES, Environment
 from vfio_user_xe.emulator.guest.errors import InitramfsError
 from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.model.model_info import firmware_of
+from vfio_user_xe.emulator.model.plugin_loading import device_models
 
 # Raise when the same request gives another image than it did.
 _LAYOUT = 1
@@ -36,13 +38,12 @@ _IN_USE_SECONDS = 3600
 Content = Path | bytes | str
 
 
-_FIRMWARE = {"xe": ("xe/bmg_guc_70.bin", "xe/bmg_huc.bin")}
-"""What modules ask for on our cards; they declare far more, of every device that they know."""
-
-
 def known_firmware(modules: Iterable[str]) -> tuple[str, ...]:
-    """Firmware files for `modules`, each a name with or without parameters; nothing for those that need none."""
-    return tuple(dict.fromkeys(name for module in modules for name in _FIRMWARE.get(module.split()[0], ())))
+    """Firmware files for `modules`, each a name with or without parameters; nothing for those that need none.
+
+    The installed device models say which (`ModelInfo.firmware`): a module declares the files of every device that it knows.
+    """
+    return firmware_of((model.info for model in device_models()), modules)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Contents:
     """What to put into an initramfs besides busybox, the agent, kmod (modprobe) and pciutils (lspci, setpci).
 
     `modules` can be loaded with modprobe in the guest (dependencies are added; "vgem?": if the kernel has it); `load` are loaded by /init as well,
-    in that order, each as modprobe takes it (`xe max_vfs=3`).  `firmware` are files of the guest environment as the
+    in that order, each as modprobe takes it (`vfio_pci disable_idle_d3=1`).  `firmware` are files of the guest environment as the
     kernel asks for them.  `files` maps guest paths to a host file, bytes or text; a program (ELF, or a host file
     that is executable, or a `#!` script) becomes executable, and a dynamic one brings the libraries it needs.
     """

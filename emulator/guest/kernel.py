@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from vfio_user_xe.emulator.guest import elf
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import KernelError
 
@@ -166,27 +167,15 @@ def zstd_command(environment: Environment | None) -> tuple[str, ...]:
 
 
 def modinfo(module: bytes, path: Path) -> dict[str, list[str]]:
-    """The `tag=value` strings of a module's `.modinfo` section (64-bit little-endian ELF)."""
-    if module[:6] != b"\x7fELF\x02\x01":
-        raise KernelError(f"{path} is not a 64-bit little-endian ELF module")
+    """The `tag=value` strings of a module's `.modinfo` section. Raises `KernelError`, which names the file `path`."""
     try:
-        (table,) = struct.unpack_from("<Q", module, 0x28)
-        size, count, names_index = struct.unpack_from("<HHH", module, 0x3A)
-        # Elf64_Shdr: sh_name at 0, sh_offset at 0x18, sh_size at 0x20.
-        headers = [
-            (*struct.unpack_from("<I", module, table + index * size), *struct.unpack_from("<QQ", module, at + 0x18))
-            for index in range(count)
-            for at in (table + index * size,)
-        ]
-        names = headers[names_index][1]
-    except (struct.error, IndexError) as error:
-        raise KernelError(f"{path} is a damaged ELF file") from error
+        strings = elf.section(module, ".modinfo")
+    except ValueError as error:
+        raise KernelError(f"{path} is no kernel module: {error}") from error
     info: dict[str, list[str]] = {}
-    for name, offset, length in headers:
-        if module[names + name : names + name + 9] == b".modinfo\0":
-            for entry in module[offset : offset + length].split(b"\0"):
-                tag, _, value = entry.decode(errors="replace").partition("=")
-                info.setdefault(tag, []).append(value)
+    for entry in strings.split(b"\0"):
+        tag, _, value = entry.decode(errors="replace").partition("=")
+        info.setdefault(tag, []).append(value)
     return info
 
 

@@ -1,4 +1,4 @@
-"""A child process that cannot outlive this one."""
+"""A child process whose output is kept and whose end a trio task can wait for."""
 
 from __future__ import annotations
 
@@ -6,44 +6,22 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 
 import trio
 
-# Runs between fork and the program, in an interpreter of its own: what preexec_fn would do is not safe in a process
-# with threads.  PR_SET_PDEATHSIG (1, prctl(2)) survives execve; a parent that died before it was set is noticed.
-_LAUNCHER = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-try:
-    os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    sys.exit(f"{sys.argv[2]}: {error.strerror}")
-"""
+from vfio_user_xe.emulator.child_process import launch
 
 
 class Process:
-    """A program in a process group of its own, killed by the kernel when the *thread* that started it ends.
-
-    So start it from a thread that lives as long as it is wanted (trio's own, not a worker of `trio.to_thread`).
-    Standard input is empty; standard output and error go to a file that has no name and is read with `output`.
-    """
+    """A program that `launch` starts: it ends with the *thread* that makes this object. Standard output and error go to a file that has no name and is read with `output`."""
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str], pass_fds: Iterable[int] = ()) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed in close)
         try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command],
-                env={**os.environ, **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=subprocess.STDOUT,
-                pass_fds=tuple(pass_fds),
-                process_group=0,
+            self._child = launch(
+                command, stdout=self._output, stderr=subprocess.STDOUT, variables=variables, pass_fds=pass_fds
             )
         except BaseException:
             self._output.close()

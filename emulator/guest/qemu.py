@@ -1,53 +1,13 @@
-"""QEMU's command line for a guest that vfio-user devices are attached to.
-
-Three facts shape it.  Guest memory is a shared memfd, because a vfio-user server maps it.  `-cpu max` alone is an AMD
-processor with 40 address bits: QEMU then reserves the range below 1 TiB where the firmware puts 64-bit BARs, and
-Linux finds no room for VF BARs; `vendor=GenuineIntel,phys-bits=46` cures that.  The vIOMMU has to come before the
-devices behind it.
-"""
+"""QEMU's command line for a guest of ours: the machine, its kernel, and the channels to it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_user_xe.emulator.guest.accelerator import Accelerator
 from vfio_user_xe.emulator.guest.environment import Environment
-
-TCG_CPU = "max,vendor=GenuineIntel,phys-bits=46"
-KVM_CPU = "host"
-
-
-@dataclass(frozen=True)
-class Iommu:
-    """An Intel vIOMMU (`-device intel-iommu`).
-
-    `intremap` adds interrupt remapping; `caching_mode` makes the guest report every new mapping, which vfio-user
-    devices behind it need to learn of it.
-    """
-
-    intremap: bool = True
-    caching_mode: bool = True
-
-    def argument(self) -> str:
-        """The device for QEMU's command line."""
-        return f"intel-iommu,intremap={_switch(self.intremap)},caching-mode={_switch(self.caching_mode)}"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The virtual machine: memory in MiB, number of processors, `-cpu` override, vIOMMU, OVMF instead of SeaBIOS.
-
-    `arguments` are added as they are: the devices.
-    """
-
-    memory: int = 1024
-    cpus: int = 1
-    cpu: str | None = None
-    iommu: Iommu | None = None
-    ovmf: bool = False
-    arguments: Sequence[str] = ()
+from vfio_user_xe.emulator.guest.machine import KVM, Machine
 
 
 @dataclass(frozen=True)
@@ -69,14 +29,9 @@ def command_line(
     ports: Ports,
 ) -> list[str]:
     """The whole command, beginning with the program (see `Environment.qemu`)."""
-    board = "q35,memory-backend=ram"
-    if accelerator.name == "kvm" and machine.iommu is not None and machine.iommu.intremap:
-        board += ",kernel-irqchip=split"
     command = [*environment.qemu.command, "-no-user-config", "-nodefaults", "-display", "none"]
-    command += ["-object", f"memory-backend-memfd,id=ram,size={machine.memory}M,share=on"]
-    command += ["-machine", board, "-m", f"{machine.memory}M", "-smp", str(machine.cpus)]
-    command += ["-accel", "kvm" if accelerator.name == "kvm" else "tcg,thread=multi"]
-    command += ["-cpu", machine.cpu or (KVM_CPU if accelerator.name == "kvm" else TCG_CPU)]
+    command += machine.whole(accelerator.name)
+    command += ["-accel", "kvm" if accelerator.name == KVM else "tcg,thread=multi"]
     if machine.ovmf:
         # snapshot=on: changes of the variables go to a temporary file that QEMU has unlinked.
         code, variables = environment.ovmf_code, environment.ovmf_variables
@@ -87,9 +42,7 @@ def command_line(
     reads, writes = (f"/proc/self/fd/{fd}" for fd in ports.channel)
     command += ["-chardev", f"file,id=channel,path={writes},input-path={reads}", "-serial", "chardev:channel"]
     command += ["-chardev", f"socket,id=qmp,fd={ports.qmp}", "-qmp", "chardev:qmp"]
-    if machine.iommu is not None:
-        command += ["-device", machine.iommu.argument()]
-    return [*command, *machine.arguments]
+    return [*command, *machine.devices()]
 
 
 def kernel_command_line(machine: Machine, extra: str = "") -> str:
@@ -103,10 +56,6 @@ def kernel_command_line(machine: Machine, extra: str = "") -> str:
     if machine.iommu is not None:
         words.append("intel_iommu=on")
     return " ".join([*words, *([extra] if extra else [])])
-
-
-def _switch(value: bool) -> str:
-    return "on" if value else "off"
 
 
 def _escaped(path: Path) -> str:

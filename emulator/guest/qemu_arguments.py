@@ -1,8 +1,7 @@
-"""The QEMU arguments that attach a served card to a machine.
+"""The QEMU arguments that attach a served card to a machine (which is described in `machine.py`).
 
 Facts (tried with QEMU 11.1.3): VF n sits at the PF's device and function number plus First VF Offset plus (n - 1) times VF Stride;
-a function 0 of a device that has others must say `multifunction`; guest memory must be shared; the CPU must be an Intel
-one with 46 address bits, or firmware puts the 64-bit PCI window where QEMU reserves a hole for AMD's HyperTransport.
+a function 0 of a device that has others must say `multifunction`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from vfio_user_xe.emulator.model.model_info import Topology
 
 if TYPE_CHECKING:
     from vfio_user_xe.emulator.model.card import Card
@@ -29,9 +30,6 @@ _ROOT_SLOT = 4
 """Cards on the root bus come behind this device; QEMU's own are at 0 and 0x1f."""
 _FUNCTIONS_A_DEVICE = 8
 _MIB = 1 << 20
-
-NESTED = "nested"
-"""The topology in which a guest passes VFs on to guests of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,8 @@ class CardDescription:
     control: str | None = None
     topology: str = ""
     """How the card's functions are spread over guests, for device models that have a choice (docs/topologies.md)."""
+    iommu: bool = False
+    """Whether that takes a vIOMMU in the guest."""
     ready: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -78,7 +78,8 @@ class CardDescription:
             apart = function.assigned and not first.assigned
             functions.append(FunctionDescription(function.name, sockets[function.name], devfn, reserve, apart))
         topology = str(card.config.options.get("topology", ""))
-        return cls(card.name, card.config.model, functions, qtest, control, topology)
+        iommu = card.info.topologies.get(topology, Topology()).iommu
+        return cls(card.name, card.config.model, functions, qtest, control, topology, iommu)
 
     def write(self, folder: Path) -> None:
         """Leave the description in `folder`, whole or not at all."""
@@ -189,28 +190,7 @@ def cards_arguments(
 
 def needs_iommu(cards: Iterable[CardDescription]) -> bool:
     """Whether a card's topology asks for a vIOMMU."""
-    return any(card.topology == NESTED for card in cards)
-
-
-def iommu_arguments() -> list[str]:
-    """A vIOMMU that can pass VFs on; it has to come before the devices behind it, and wants intel_iommu=on."""
-    return ["-device", "intel-iommu,intremap=on,caching-mode=on"]
-
-
-def machine_arguments(memory: str = "2G", cpus: int = 1, *, iommu: bool = False) -> list[str]:
-    """The machine a card needs: shared memory, and a CPU model with room for its BARs; `iommu`: ready for a vIOMMU."""
-    return [
-        "-machine",
-        "q35,memory-backend=ram" + (",kernel-irqchip=split" if iommu else ""),
-        "-object",
-        f"memory-backend-memfd,id=ram,size={memory},share=on",
-        "-m",
-        memory,
-        "-smp",
-        str(cpus),
-        "-cpu",
-        "max,vendor=GenuineIntel,phys-bits=46",
-    ]
+    return any(card.iommu for card in cards)
 
 
 def as_shell(arguments: Sequence[str]) -> str:

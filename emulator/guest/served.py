@@ -3,7 +3,7 @@
     with served_card(["--vfs", "2"]) as card:
         spec = GuestSpec(machine=Machine(arguments=device_arguments(card.description)))
 
-The child is in a process group of its own and dies with the thread that started it.
+The child ends with the thread that started it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_user_xe.emulator.child_process import launch
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
+from vfio_user_xe.emulator.guest.serve_options import ServeOptions
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
@@ -72,8 +74,8 @@ class ServedCard:
 
 
 @contextlib.contextmanager
-def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) -> Iterator[ServedCard]:
-    """Serve a card with these arguments of `vfio-user-xe serve`; it and its temporary folder are gone afterwards.
+def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | None = None) -> Iterator[ServedCard]:
+    """Serve a card with these options, or arguments, of `vfio-user-xe serve`; it and its temporary folder are gone afterwards.
 
     Raises `ServedCardError`.
     """
@@ -84,6 +86,7 @@ def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) ->
         log = folder / "server.log"
         read_end, write_end = os.pipe()
         stack.callback(os.close, read_end)
+        words = arguments.argv() if isinstance(arguments, ServeOptions) else arguments
         command = [
             sys.executable,
             "-m",
@@ -96,14 +99,7 @@ def served_card(arguments: Sequence[str] = (), *, folder: Path | None = None) ->
         ]
         try:
             with log.open("wb") as output:
-                process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command, *arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(write_end,),
-                    process_group=0,
-                )
+                process = launch([*command, *words], stdout=output, stderr=output, pass_fds=[write_end])
         finally:
             os.close(write_end)
         try:
@@ -129,13 +125,3 @@ def _wait_ready(fd: int, process: subprocess.Popen[bytes], log: Path) -> None:
             raise ServedCardError(f"the server {why}:\n{log.read_text(errors='replace')[-4000:]}")
         line += chunk
     json.loads(line)
-
-
-# PR_SET_PDEATHSIG (1, prctl(2)): the server must not outlive whoever started it.
-_LAUNCHER = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
-os.execv(sys.argv[2], sys.argv[2:])
-"""

@@ -16,10 +16,9 @@ import subprocess
 import zlib
 from pathlib import Path
 
-from vfio_user_xe.emulator.guest import cache
+from vfio_user_xe.emulator.guest import cache, elf
 from vfio_user_xe.emulator.guest.kernel import Kernel
 
-_PT_NOTE = 4
 _XEN_ELFNOTE_PHYS32_ENTRY = 18
 _KEEP = 6
 
@@ -63,19 +62,10 @@ def _payload(image: bytes, zstd: tuple[str, ...]) -> bytes | None:
 
 
 def _has_pvh_entry(image: bytes) -> bool:
-    if image[:6] != b"\x7fELF\x02\x01":
+    try:
+        return any(note == (b"Xen", _XEN_ELFNOTE_PHYS32_ENTRY) for note in elf.notes(image))
+    except ValueError:
         return False
-    (table,) = struct.unpack_from("<Q", image, 0x20)
-    size, count = struct.unpack_from("<HH", image, 0x36)
-    for index in range(count):
-        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", image, table + index * size)
-        end = offset + length
-        while kind == _PT_NOTE and offset + 12 <= end:
-            name_size, value_size, note = struct.unpack_from("<III", image, offset)
-            if note == _XEN_ELFNOTE_PHYS32_ENTRY and image[offset + 12 : offset + 16] == b"Xen\0":
-                return True
-            offset += 12 + (name_size + 3) // 4 * 4 + (value_size + 3) // 4 * 4
-    return False
 
 
 def _prune(directory: Path) -> None:

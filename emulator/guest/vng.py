@@ -12,7 +12,8 @@ import shlex
 from pathlib import Path
 
 from vfio_user_xe.emulator.guest import Environment
-from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, device_arguments, machine_arguments
+from vfio_user_xe.emulator.guest.machine import KVM, TCG, Machine
+from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, device_arguments
 
 WRAPPER = "qemu"
 
@@ -21,7 +22,9 @@ def vng_arguments(
     card: CardDescription, qemu: Path, *, memory: str, kvm: bool, functions: list[str] | None = None
 ) -> list[str]:
     """The words to add to `vng --run KERNEL`. `qemu` is a program; `memory` is written as QEMU and vng both take it."""
-    options = _machine(memory, kvm) + device_arguments(card, functions=functions)
+    machine = Machine(memory, arguments=device_arguments(card, functions=functions))
+    # vng gives -m and -smp itself, and under KVM the host's processor.
+    options = [*machine.board(KVM if kvm else TCG), *([] if kvm else machine.processor(TCG)), *machine.devices()]
     return [
         # It takes KVM to work where /dev/kvm can be opened; `kvm` was tried.
         *([] if kvm else ["--disable-kvm"]),
@@ -33,14 +36,6 @@ def vng_arguments(
         str(qemu),
         f"--qemu-opts={shlex.join(options)}",
     ]
-
-
-def _machine(memory: str, kvm: bool) -> list[str]:
-    """What `machine_arguments` has that vng has not: it gives -m and -smp itself, and under KVM the host's CPU."""
-    words = machine_arguments(memory)
-    pairs = zip(words[::2], words[1::2], strict=True)
-    wanted = ("-machine", "-object") if kvm else ("-machine", "-object", "-cpu")
-    return [word for option, value in pairs if option in wanted for word in (option, value)]
 
 
 def qemu_program(environment: Environment, folder: Path) -> Path:

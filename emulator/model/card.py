@@ -1,7 +1,7 @@
 """A card: its description (a TOML file, options from the command line) and the running thing made of it.
 
-    model = "xe"
-    name = "b580"
+    model = "blinker"
+    name = "desk"
     interconnects = ["iov", { name = "host_dma" }]      # in the order in which they are asked
 
     [device]                                            # options that the device model declares
@@ -29,7 +29,14 @@ from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.faults import Faults
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.options import CardError, Option, check_options, unknown
-from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError, load_plugin
+from vfio_user_xe.emulator.model.plugin_loading import (
+    DEVICE_MODEL,
+    INTERCONNECT,
+    Plugin,
+    PluginError,
+    default_model,
+    load_plugin,
+)
 from vfio_user_xe.emulator.model.registers import RegisterFile
 from vfio_user_xe.emulator.observe.links import link_tap
 from vfio_user_xe.emulator.observe.stalls import StallWatchdog
@@ -39,7 +46,6 @@ from vfio_user_xe.emulator.pci.interrupts import MsiXHandler
 
 __all__ = ["Card", "CardConfig", "CardError", "Command", "DeviceMemory", "DeviceModel", "InterconnectConfig", "Option"]
 
-DEFAULT_MODEL = "xe"
 DEFAULT_INTERCONNECTS = ("iov", "p2p", "host_dma")
 """What a card has whose file names none: its own memory, then what a switch would decode, then its guest's memory."""
 
@@ -98,9 +104,9 @@ class CardConfig:
             raise error.within("", source) from None
 
     @classmethod
-    def default(cls, model: str = DEFAULT_MODEL) -> CardConfig:
-        """A card of `model` with every option at its default. Raises `CardError`."""
-        return _from_table({"model": model}, "defaults")
+    def default(cls, model: str | None = None) -> CardConfig:
+        """A card of `model` (None: of the default model) with every option at its default. Raises `CardError`."""
+        return _from_table({} if model is None else {"model": model}, "defaults")
 
     def override(
         self,
@@ -146,7 +152,7 @@ class DeviceMemory(Protocol):
     """A card's own memory, as the `iov` interconnect asks for it. The device model decides who owns what."""
 
     def resolve(self, initiator: Initiator, address: int, length: int, write: bool) -> tuple[str, memoryview] | None:
-        """Owner's name and the bytes at device address `address` of `initiator` (DPA of a PF, GDPA of a VF).
+        """Owner's name and the bytes at device address `address`, as `initiator` (a PF or a VF) numbers it.
 
         The view is contiguous and holds 1 to `length` bytes. None when the address is not this card's memory;
         `AccessFault` when it is and the initiator may not have it. When ownership changes, the model calls
@@ -158,6 +164,9 @@ class DeviceMemory(Protocol):
 
 class DeviceModel(Protocol):
     """What the entry-point group `vfio_user_xe.device_models` names: a class.
+
+    It may have an attribute `INFO`, a `ModelInfo`: its title, firmware, suites of tests, and what else the engine has to
+    know of it. `OPTIONS` is optional, too.
 
     Its constructor creates the functions and appends them to `card.functions` (the PF first), and may set
     `card.device_memory` and add to `card.commands`, `card.memories`, `card.on_start` and `card.on_stop`.
@@ -202,6 +211,8 @@ class Card:
         """Called when the executor has ended: nothing uses what is closed here."""
         plugin = _plugin(DEVICE_MODEL, config.model)
         assert plugin.factory is not None
+        self.info = plugin.info
+        """What the device model says of itself."""
         with _located("device", config.source):
             self.model: DeviceModel = plugin.factory(self, config.options)
         if not self.served:
@@ -304,12 +315,19 @@ def _plugin(kind: str, name: str, key: str = "") -> Plugin:
         raise CardError(str(error), key) from None
 
 
+def _default_model() -> str:
+    try:
+        return default_model().name
+    except PluginError as error:
+        raise CardError(str(error), "model") from None
+
+
 def _from_table(table: Mapping[str, Any], source: str) -> CardConfig:
     for key in table:
         if key not in _KEYS:
             hint = " (options of the device model belong under [device])" if key in _device_options(table) else ""
             raise CardError(unknown(key, "key", _KEYS) + hint, key)
-    model = table.get("model", DEFAULT_MODEL)
+    model = table["model"] if "model" in table else _default_model()
     if not isinstance(model, str):
         raise CardError("must be a string, the name of a device model", "model")
     plugin = _plugin(DEVICE_MODEL, model, "model")
@@ -331,8 +349,9 @@ def _from_table(table: Mapping[str, Any], source: str) -> CardConfig:
 
 def _device_options(table: Mapping[str, Any]) -> list[str]:
     try:
-        return [option.name for option in load_plugin(DEVICE_MODEL, table.get("model", DEFAULT_MODEL)).options]
-    except (PluginError, TypeError):
+        model = table["model"] if "model" in table else _default_model()
+        return [option.name for option in load_plugin(DEVICE_MODEL, model).options]
+    except (PluginError, CardError, TypeError):
         return []
 
 

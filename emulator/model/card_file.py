@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import textwrap
 
-from vfio_user_xe.emulator.model.card import DEFAULT_INTERCONNECTS, DEFAULT_MODEL, CardError
+from vfio_user_xe.emulator.model.card import DEFAULT_INTERCONNECTS, CardError
 from vfio_user_xe.emulator.model.options import Option
 from vfio_user_xe.emulator.model.plugin_loading import (
     DEVICE_MODEL,
     INTERCONNECT,
     PluginError,
+    default_model,
     find_plugins,
     load_plugin,
 )
@@ -17,12 +18,13 @@ from vfio_user_xe.emulator.model.plugin_loading import (
 _WIDTH = 100
 
 
-def annotated_card(model: str = DEFAULT_MODEL) -> str:
-    """The TOML text of a card of `model` with every option at its default and in words. Raises `CardError`."""
+def annotated_card(model: str | None = None) -> str:
+    """The TOML text of a card of `model` (None: the default model) with every option at its default and in words. Raises `CardError`."""
     try:
-        plugin = load_plugin(DEVICE_MODEL, model)
+        plugin = default_model() if model is None else load_plugin(DEVICE_MODEL, model)
     except PluginError as error:
         raise CardError(str(error)) from None
+    model = plugin.name
     names = ", ".join(f'"{name}"' for name in DEFAULT_INTERCONNECTS)
     lines = [
         f"# A card of the device model {model}. {plugin.doc}",
@@ -36,8 +38,8 @@ def annotated_card(model: str = DEFAULT_MODEL) -> str:
         '# Each is "name", "name:key=value,..." or { name = "...", key = value }.',
         f"interconnects = [{names}]",
     ]
-    for other in find_plugins():
-        if other.kind == INTERCONNECT and not other.error:
+    for other in find_plugins(INTERCONNECT):
+        if not other.error:
             lines += ["", *_wrapped(f"{other.name}: {other.doc}", "# ", "#   ")]
             for option in other.options:
                 lines += _wrapped(f"{option.name} = {option.show(option.default)}  {_words(option)}", "#   ", "#     ")

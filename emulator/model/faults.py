@@ -1,6 +1,6 @@
 """Fault injection: places where a device model can be told to fail, armed over the control socket.
 
-self._lose = card.faults.point("guc.lose_g2h", "drop a G2H message instead of sending it")
+self._lose = card.faults.point("firmware.lose_reply", "drop a message instead of sending it")
 ...
 if self._lose.armed and self._lose.take() is not None:
     return

@@ -18,10 +18,11 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.model.model_info import ModelInfo
 from vfio_user_xe.emulator.model.options import Option, unknown
 
 DEVICE_MODEL = "device model"
@@ -47,6 +48,8 @@ class Plugin:
     api_version: tuple[int, int] | None = None
     factory: Callable[..., Any] | None = None
     error: str = ""
+    info: ModelInfo = field(default_factory=ModelInfo)
+    """What a device model says of itself; of other plug-ins, nothing."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for `plugins list --json`."""
@@ -65,13 +68,27 @@ class Plugin:
         }
 
 
-def find_plugins() -> list[Plugin]:
-    """Every plug-in that is installed, loaded, by kind and name; the broken ones too."""
+def find_plugins(*kinds: str) -> list[Plugin]:
+    """Every plug-in of these kinds (none: of all) that is installed, loaded, by kind and name; the broken ones too."""
     return [
         _load(kind, entry)
-        for kind, group in GROUPS.items()
-        for entry in sorted(importlib.metadata.entry_points(group=group), key=lambda entry: entry.name)
+        for kind in kinds or GROUPS
+        for entry in sorted(importlib.metadata.entry_points(group=GROUPS[kind]), key=lambda entry: entry.name)
     ]
+
+
+def device_models() -> list[Plugin]:
+    """The installed device models that can be loaded, by name."""
+    return [plugin for plugin in find_plugins(DEVICE_MODEL) if not plugin.error]
+
+
+def default_model() -> Plugin:
+    """The device model of a card for which nobody names one. Raises `PluginError` unless exactly one says that it is."""
+    found = [plugin for plugin in device_models() if plugin.info.default]
+    if len(found) == 1:
+        return found[0]
+    said = "no device model is" if not found else f"the device models {', '.join(p.name for p in found)} each say to be"
+    raise PluginError(f"{said} the default: name the model (allowed: {', '.join(plugin_names(DEVICE_MODEL))})")
 
 
 def plugin_names(kind: str) -> list[str]:
@@ -112,8 +129,13 @@ def _load(kind: str, entry: importlib.metadata.EntryPoint) -> Plugin:
         return broken(f"is {type(factory).__name__}, not a class or a function (card, options)")
     if not isinstance(options, tuple) or not all(isinstance(option, Option) for option in options):
         return broken("its OPTIONS is not a tuple of vfio_user_xe.emulator.model.card.Option")
+    info = getattr(factory, "INFO", ModelInfo()) if kind == DEVICE_MODEL else ModelInfo()
+    if not isinstance(info, ModelInfo):
+        return broken("its INFO is not a vfio_user_xe.emulator.api.ModelInfo")
+    if problem := info.problem():
+        return broken(problem)
     doc = (inspect.getdoc(factory) or "").partition("\n")[0]
-    return Plugin(kind, entry.name, entry.value, distribution, version, doc, options, api_version, factory)
+    return Plugin(kind, entry.name, entry.value, distribution, version, doc, options, api_version, factory, info=info)
 
 
 def _refusal(api_version: Any) -> str:

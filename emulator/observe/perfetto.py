@@ -1,7 +1,7 @@
 """Traces for the Perfetto UI (ui.perfetto.dev, or chrome://tracing): JSON trace events from a trace in JSON lines.
 
-Tracks: one a function (registers, configuration space, interrupts, and what else a model traces), one a GuC (or other
-firmware: events of the category "guc", by GT), one an engine (contexts as slices, commands as instants), one a link
+Tracks: one a function (registers, configuration space, interrupts, and what else a model traces), one a unit of what the
+device models declare (`ModelInfo.trace_processes`), one an engine (contexts as slices, commands as instants), one a link
 (windows that were opened) with a counter of its traffic.
 
 The format is Google's "Trace Event Format": `ph` is M for names, i for instants, B and E for slices, C for counters;
@@ -14,8 +14,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-FUNCTIONS, FIRMWARE, ENGINES, LINKS = 1, 2, 3, 4
-_PROCESSES = {FUNCTIONS: "functions", FIRMWARE: "GuC", ENGINES: "engines", LINKS: "links"}
+from vfio_user_xe.emulator.model.model_info import TraceProcess
+
+FUNCTIONS, ENGINES, LINKS = "functions", "engines", "links"
+"""The processes that every trace may have. The UI shows those of the models between functions and engines."""
 _NAMES_OF_EVENTS = ("register", "action", "name")
 """Fields that say what an event is about, the first that is there."""
 
@@ -46,19 +48,22 @@ def records(lines: Iterable[str], source: str) -> Iterator[Record]:
         yield {"time": float(time), "function": function, "category": category, "event": event, "fields": fields}
 
 
-def events(trace: Iterable[Record]) -> Iterator[Event]:
-    """The trace as trace events, names of tracks where they are first needed."""
-    tracks = _Tracks()
+def events(trace: Iterable[Record], processes: Mapping[str, TraceProcess]) -> Iterator[Event]:
+    """The trace as trace events, names of tracks where they are first needed.
+
+    `processes` says by category what the device models' own events belong to.
+    """
+    tracks = _Tracks(processes)
     for record in trace:
         yield from tracks.convert(record)
     yield from tracks.finish()
 
 
-def export(lines: Iterable[str], source: str) -> Iterator[str]:
-    """The JSON text of a whole trace file, piece by piece. Raises `TraceRefused`."""
+def export(lines: Iterable[str], source: str, processes: Mapping[str, TraceProcess]) -> Iterator[str]:
+    """The JSON text of a whole trace file, piece by piece; `processes` as in `events`. Raises `TraceRefused`."""
     yield '{"displayTimeUnit": "ns", "traceEvents": [\n'
     separator = ""
-    for event in events(records(lines, source)):
+    for event in events(records(lines, source), processes):
         yield separator + json.dumps(event)
         separator = ",\n"
     yield "\n]}\n"
@@ -67,8 +72,11 @@ def export(lines: Iterable[str], source: str) -> Iterator[str]:
 class _Tracks:
     """What is on which track, and which slices are open."""
 
-    def __init__(self) -> None:
-        self._threads: dict[tuple[int, str], int] = {}
+    def __init__(self, processes: Mapping[str, TraceProcess]) -> None:
+        self._processes = processes
+        titles = dict.fromkeys([FUNCTIONS, *(process.title for process in processes.values()), ENGINES, LINKS])
+        self._numbers = {title: number for number, title in enumerate(titles, 1)}
+        self._threads: dict[tuple[str, str], int] = {}
         self._running: dict[str, str] = {}
         """The context that each engine has."""
         self._last = 0.0
@@ -81,8 +89,10 @@ class _Tracks:
             yield from self._switch(time, record)
         elif category == "cs" and "engine" in fields:
             yield from self._instant(ENGINES, fields["engine"], time, record)
-        elif category == "guc":
-            yield from self._instant(FIRMWARE, f"gt{fields.get('gt', 0)}", time, record)
+        elif category in self._processes:
+            process = self._processes[category]
+            track = f"{process.unit}{fields.get(process.unit, 0)}"
+            yield from self._instant(process.title, track, time, record)
         elif category == "fabric":
             yield from self._instant(LINKS, _link(record), time, record)
         elif category == "link":
@@ -95,21 +105,22 @@ class _Tracks:
         for engine in list(self._running):
             yield from self._leave(engine, self._last)
 
-    def _track(self, process: int, name: str) -> Iterator[Event]:
+    def _track(self, process: str, name: str) -> Iterator[Event]:
         key = (process, name)
         if key in self._threads:
             return
+        pid = self._numbers[process]
         if not any(known == process for known, _ in self._threads):
-            yield {"ph": "M", "pid": process, "name": "process_name", "args": {"name": _PROCESSES[process]}}
-            yield {"ph": "M", "pid": process, "name": "process_sort_index", "args": {"sort_index": process}}
+            yield {"ph": "M", "pid": pid, "name": "process_name", "args": {"name": process}}
+            yield {"ph": "M", "pid": pid, "name": "process_sort_index", "args": {"sort_index": pid}}
         number = self._threads[key] = len(self._threads) + 1
-        yield {"ph": "M", "pid": process, "tid": number, "name": "thread_name", "args": {"name": name}}
+        yield {"ph": "M", "pid": pid, "tid": number, "name": "thread_name", "args": {"name": name}}
 
-    def _event(self, process: int, track: str, time: float, phase: str, name: str, **more: Any) -> Event:
+    def _event(self, process: str, track: str, time: float, phase: str, name: str, **more: Any) -> Event:
         number = self._threads[process, track]
-        return {"ph": phase, "pid": process, "tid": number, "ts": round(time, 3), "name": name, **more}
+        return {"ph": phase, "pid": self._numbers[process], "tid": number, "ts": round(time, 3), "name": name, **more}
 
-    def _instant(self, process: int, track: str, time: float, record: Record) -> Iterator[Event]:
+    def _instant(self, process: str, track: str, time: float, record: Record) -> Iterator[Event]:
         yield from self._track(process, track)
         fields = {"function": record["function"], **record["fields"]}
         yield self._event(process, track, time, "i", _name(record), s="t", cat=record["category"], args=_shown(fields))

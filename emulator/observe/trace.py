@@ -3,7 +3,7 @@
 Events come from taps (`vfio_user_xe.emulator.observe.tap`). A block that is made without a card has a tap of its own, which the card
 lets join its tracer; a device model asks the tracer for one:
 
-    self._tap = card.tracer.tap("guc", "messages between driver and GuC")
+    self._tap = card.tracer.tap("firmware", "messages between driver and firmware")
     ...
     if self._tap.on:
         self._tap(function.name, "h2g", {"action": "REGISTER_CONTEXT", "length": 12})
@@ -177,7 +177,7 @@ class _Trace:
 
 
 def parse_trace_argument(argument: str) -> tuple[list[str], str]:
-    """Categories and file of "guc,cs,mmio:FILE". Raises ValueError."""
+    """Categories and file of "irq,config,mmio:FILE". Raises ValueError."""
     categories, colon, path = argument.partition(":")
     names = [name.strip() for name in categories.split(",") if name.strip()]
     if not colon or not path or not names:

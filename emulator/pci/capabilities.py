@@ -134,8 +134,7 @@ def _install(function: Function, capability: Capability, following: int) -> None
 class PowerManagement(Capability):
     """PM: D0 and D3hot. PMCSR is at `offset + 4`.
 
-    With `no_soft_reset` (as on Battlemage) the function keeps its state over D3hot; without it, leaving D3hot resets
-    it, and `Function.on_reset` is called with "d3hot".
+    With `no_soft_reset` the function keeps its state over D3hot; without it, leaving D3hot resets it, and `Function.on_reset` is called with "d3hot".
     """
 
     id = 0x01

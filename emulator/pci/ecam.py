@@ -23,7 +23,7 @@ ECAM_BASES = (0xB0000000, 0xE0000000)
 """Of a q35 machine: SeaBIOS and QEMU's reset value, OVMF."""
 _Q35_HOST_BRIDGE = 0x29C08086
 _PCIEXBAR = 0x60
-"""Of the q35 host bridge: where ECAM is, bit 0 enables, bits 2:1 give 256, 128 or 64 buses (Intel 3 Series datasheet)."""
+"""Of the q35 host bridge: where ECAM is, bit 0 enables, bits 2:1 give 256, 128 or 64 buses (3 Series chipset datasheet, PCIEXBAR)."""
 _ABSENT = (0, 0xFFFFFFFF)
 
 

@@ -1,7 +1,7 @@
 """A served card and a guest that has it: what tests of drivers and device models work with.
 
-    with open_lab(["--vfs", "2"], modules=["xe"]) as lab:
-        lab.sh("modprobe xe")
+    with open_lab(["--vfs", "2"], modules=["vfio-pci"]) as lab:
+        lab.sh("modprobe vfio-pci")
         assert lab.card.call("status")["functions"][0]["attached"]
 
 The pytest plug-in (`vfio_user_xe.emulator.testing.pytest_plugin`) makes fixtures of it; this module needs no pytest.
@@ -206,7 +206,7 @@ class GuestSettings(TypedDict, total=False):
     load: Sequence[str]
     """Modules that are loaded at boot, in this order, each with its parameters."""
     firmware: Sequence[str] | None
-    """Firmware files, such as `xe/bmg_guc_70.bin`; None: what drivers among the modules want."""
+    """Firmware files, below /lib/firmware; None: what drivers among the modules want."""
     files: Mapping[str, Any] | None
     """Further files: path in the guest, and a path here or bytes."""
     memory: int

@@ -15,6 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from vfio_user_xe.device_models.xe.info import INFO
 from vfio_user_xe.emulator.fabric.interconnect import Space
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.observe.memory_map import MemoryMap
@@ -30,6 +31,7 @@ def record(time: float, category: str, event: str, function: str = "pf", **field
     return {"time": time, "function": function, "category": category, "event": event, "fields": fields}
 
 
+PROCESSES = INFO.trace_processes
 TRACE = [
     record(0.001, "mmio", "write", register="GDRST", offset=0x941C, value=0x80000001),
     record(0.002, "irq", "msi", function="vf1", vector=0, delivered=True),
@@ -44,7 +46,7 @@ TRACE = [
 
 
 def convert(trace: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    text = "".join(export([json.dumps(entry) + "\n" for entry in trace], "trace.jsonl"))
+    text = "".join(export([json.dumps(entry) + "\n" for entry in trace], "trace.jsonl", PROCESSES))
     found: list[dict[str, Any]] = json.loads(text)["traceEvents"]
     return found
 
@@ -77,7 +79,7 @@ def test_the_export_is_what_the_trace_event_format_wants() -> None:
         "required": ["traceEvents"],
         "additionalProperties": False,
     }
-    document = json.loads("".join(export([json.dumps(entry) + "\n" for entry in TRACE], "trace.jsonl")))
+    document = json.loads("".join(export([json.dumps(entry) + "\n" for entry in TRACE], "trace.jsonl", PROCESSES)))
     jsonschema.validate(document, schema)
     assert {event["ph"] for event in document["traceEvents"]} == set("MiBEC")
 
@@ -135,7 +137,7 @@ def test_a_file_that_is_no_trace_is_refused_by_line_and_a_cut_last_line_is_left_
     with pytest.raises(TraceRefused, match="line 2"):
         list(records([good, "{}\n", good], "t"))
     assert len(list(records([good, '{"time": 0.'], "t"))) == 1
-    assert list(events([])) == []
+    assert list(events([], PROCESSES)) == []
 
 
 def test_the_category_link_samples_what_the_ledger_counts(tmp_path: Path) -> None:

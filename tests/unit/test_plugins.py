@@ -11,12 +11,16 @@ import pytest
 
 from vfio_user_xe.emulator import API_VERSION
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
+from vfio_user_xe.emulator.guest.environment import firmware_packages
+from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
+from vfio_user_xe.emulator.model.model_info import ModelInfo
 from vfio_user_xe.emulator.model.plugin_loading import (
     DEVICE_MODEL,
     INTERCONNECT,
     Plugin,
     PluginError,
+    default_model,
     find_plugins,
     load_plugin,
 )
@@ -247,3 +251,63 @@ def test_a_device_model_of_another_package_makes_a_card(installed: Path) -> None
     card = Card(CardConfig.default("lamp"))
     assert [function.name for function in card.functions] == ["lamp"]
     assert [file.name for file in card.register_files] == ["lamp"]
+
+
+MODEL = """
+    from vfio_user_xe.emulator.api import ModelInfo, Topology
+
+
+    class Model:
+        API_VERSION = (1, 1)
+        INFO = {info}
+"""
+
+
+def test_a_model_that_says_nothing_of_itself_has_defaults(installed: Path) -> None:
+    assert load_plugin(DEVICE_MODEL, "edu").info == ModelInfo()
+
+
+def test_a_second_default_model_makes_the_model_be_named(installed: Path) -> None:
+    assert default_model().name == "xe"
+    assert CardConfig.default().model == "xe"
+    Package(installed, "rival").offer("device_models", rival="rival_plugin:Model").module(
+        "rival_plugin", MODEL.format(info="ModelInfo(default=True)")
+    )
+    with pytest.raises(
+        PluginError, match=r"rival, xe each say to be the default: name the model \(allowed: conformance"
+    ):
+        default_model()
+    with pytest.raises(CardError, match="rival, xe each say to be the default"):
+        CardConfig.default()
+    with pytest.raises(CardError, match=r"x\.toml: model: .*each say to be the default"):
+        CardConfig.parse('name = "nobody-s"', "x.toml")
+    assert CardConfig.default("edu").model == "edu"
+
+
+def test_firmware_of_a_foreign_model_goes_into_guests_that_have_its_module(installed: Path) -> None:
+    info = "ModelInfo(firmware={'blinker': ('blinker/a.bin',), 'xe': ('xe/more.bin',)}, firmware_packages=('fw',))"
+    Package(installed, "blinker").offer("device_models", blinker="blinker_plugin:Model").module(
+        "blinker_plugin", MODEL.format(info=info)
+    )
+    assert known_firmware(["blinker fast=1", "vgem"]) == ("blinker/a.bin",)
+    assert set(known_firmware(["xe"])) == {"xe/bmg_guc_70.bin", "xe/bmg_huc.bin", "xe/more.bin"}
+    assert firmware_packages() == ["firmware-intel-graphics", "fw"]
+
+
+@pytest.mark.parametrize(
+    ("info", "reason"),
+    [
+        ("{}", r"its INFO is not a vfio_user_xe\.emulator\.api\.ModelInfo"),
+        ("ModelInfo(title=3)", r"its INFO\.title is not of the type str"),
+        ("ModelInfo(firmware={'blinker': 'blinker.bin'})", r"its INFO\.firmware is not of the type Mapping\["),
+        ("ModelInfo(firmware_packages='fw')", r"its INFO\.firmware_packages is not of the type tuple\["),
+        ("ModelInfo(topologies={'nested': True})", r"its INFO\.topologies is not of the type Mapping\[str, Topology\]"),
+        ("ModelInfo(suites={'igt': 'folder'})", r"its INFO\.suites is not of the type Mapping\[str, Path\]"),
+    ],
+)
+def test_information_of_the_wrong_type_is_named(installed: Path, info: str, reason: str) -> None:
+    Package(installed, "wrong").offer("device_models", wrong="wrong_plugin:Model").module(
+        "wrong_plugin", MODEL.format(info=info)
+    )
+    with pytest.raises(PluginError, match=reason):
+        load_plugin(DEVICE_MODEL, "wrong")

@@ -19,7 +19,7 @@ from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError
 from vfio_user_xe.emulator.guest.guest import Guest, GuestSpec, boot
 from vfio_user_xe.emulator.guest.kernel import Kernel
-from vfio_user_xe.emulator.guest.qemu import Machine
+from vfio_user_xe.emulator.guest.machine import Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import device_arguments
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
 from vfio_user_xe.emulator.results import Outcome

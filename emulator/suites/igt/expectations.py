@@ -1,7 +1,7 @@
 """What is expected of IGT's subtests on this device: a TOML file, a list of
 
     [[expect]]
-    tests = ["xe_query@query-cs-cycles"]
+    tests = ["core_hotunplug@unplug-rescan"]
     result = "fail"               # or a list of outcomes that are all right
     cause = "guest"               # hardware: real hardware does the same; device: a gap of ours; guest: the machine
     reason = "..."

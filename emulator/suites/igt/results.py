@@ -167,6 +167,6 @@ def _reason(outcome: Outcome, text: str) -> str:
     reason = match[0]
     if end := _END_OF_REASON.search(reason):
         reason = reason[: end.start()]
-    # "(xe_query:212) CRITICAL: " begins every line of IGT's log.
+    # "(core_hotunplug:212) CRITICAL: " begins every line of IGT's log.
     lines = [re.sub(r"^\([\w.-]+:\d+\) [\w/-]*\s?[A-Z]+: ", "", line).strip() for line in reason.splitlines()]
     return " ".join(line for line in lines if line)[:_KEPT_REASON]

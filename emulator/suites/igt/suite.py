@@ -1,10 +1,10 @@
 """Which IGT tests to run and how: a TOML file, which is what knows the device.
 
     [guest]                       # what the guest needs for the tests
-    driver = "xe"                 # the driver that owns the functions
+    driver = "vgem"               # the driver that owns the functions
     pci_class = "0x030000"        # how the card's functions are recognised in /sys/bus/pci
-    modules = ["vgem"]            # loadable besides the driver
-    firmware = ["xe/bmg_guc_70.bin"]
+    modules = ["vkms"]            # loadable besides the driver
+    firmware = ["maker/card.bin"] # below /lib/firmware
     programs = ["rtcwake"]        # of the host, that tests call; one that is not here is left out
     memory = 2048                 # MiB
     ready = "ls /sys/bus/pci/devices/$1/drm | grep -q renderD"     # shell: is the bound function $1 usable?
@@ -18,7 +18,7 @@
     wedged = []
 
     [timeouts]                    # seconds a subtest, by pattern; the first that matches
-    "xe_exec_reset@*" = 120
+    "core_hotunplug@*" = 120
     "*" = 60
 
     [wake]                        # for a machine that does not wake by itself: when the console says this, ...
@@ -28,14 +28,14 @@
     awake = 'suspend exit'        # again and again until the console says this (without it: once)
 
     [before]                      # shell before a subtest, by pattern; the first that matches
-    "xe_module_load@load" = "modprobe -r xe"
+    "core_auth@*" = "modprobe -r vkms"
 
     [after]                       # shell after a subtest and before the cleanup, by pattern; the first that matches
-    "device_reset@reset-bound" = "rmmod xe"
+    "device_reset@reset-bound" = "rmmod vgem"
 
     [[group]]
     name = "first"
-    tests = ["xe_query", "xe_sysfs_*"]
+    tests = ["core_getversion", "sysfs_*"]
     on = "pf"                     # or "vf1": that VF, made and bound before
     active = false                # true: a pass in which the device did nothing is no pass
     device = { vram = "1 GiB" }   # options of the card

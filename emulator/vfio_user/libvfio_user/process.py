@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import os
 import signal
@@ -12,7 +11,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import NoReturn
 
-_PR_SET_PDEATHSIG = 1
+from vfio_user_xe.emulator.child_process import end_with_parent
+
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -36,7 +36,7 @@ def isolated(work: Callable[[], str], *, silent: bool = False) -> str:
         if silent:
             faulthandler.disable()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        _end_with_parent(signal.SIGKILL)
+        end_with_parent(signal.SIGKILL)
         _leave(lambda: _write_all(writer, work().encode()))
     os.close(writer)
     with open(reader, "rb") as result:
@@ -55,7 +55,7 @@ def supervised(work: Callable[[], int], fds: Sequence[int] = ()) -> int:
     if child == 0:
         # Out of the group that a terminal signals as a whole: what is passed on must not come twice.
         os.setpgid(0, 0)
-        _end_with_parent(signal.SIGTERM)
+        end_with_parent(signal.SIGTERM)
         _leave(work)
     for fd in fds:
         os.close(fd)
@@ -89,10 +89,6 @@ def _wait(child: int) -> int:
     if os.WIFSIGNALED(status):
         raise Crash(os.WTERMSIG(status))
     return os.waitstatus_to_exitcode(status)
-
-
-def _end_with_parent(number: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def _write_all(fd: int, data: bytes) -> None:

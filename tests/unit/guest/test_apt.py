@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,22 @@ from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
-def sources(tmp_path: Path, name: str, text: str) -> Path:
-    path = tmp_path / name
-    path.write_text(text)
-    return path
+needs_apt = pytest.mark.skipif(shutil.which("apt-get") is None, reason="this machine has no apt")
 
 
+def mirrors(folder: Path, **files: str) -> list[Mirror]:
+    """What apt finds in source files of these names ("__" stands for the dot) and contents."""
+    parts = folder / "sources"
+    parts.mkdir()
+    for name, text in files.items():
+        (parts / name.replace("__", ".")).write_text(text)
+    return debian_mirrors(["-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={parts}"])
+
+
+@needs_apt
 def test_a_deb822_file_names_the_mirror_and_its_keyring(tmp_path: Path) -> None:
     text = f"""# a comment
+
 Types: deb deb-src
 URIs: http://mirror.example/debian
 # another
@@ -27,23 +36,23 @@ Suites: bookworm bookworm-updates
 Components: main contrib
 Signed-By: {KEYRING}
 """
-    assert debian_mirrors([sources(tmp_path, "debian.sources", text)]) == [
-        Mirror("http://mirror.example/debian", KEYRING)
-    ]
+    assert mirrors(tmp_path, debian__sources=text) == [Mirror("http://mirror.example/debian", KEYRING)]
 
 
+@needs_apt
 def test_a_one_line_file_names_the_mirror_with_and_without_options(tmp_path: Path) -> None:
     text = """deb-src http://source.example/debian trixie main
 # deb http://commented.example/debian trixie main
 deb [arch=amd64 signed-by=/keys/a.gpg] https://one.example/debian trixie main non-free-firmware # why
 deb   http://two.example/debian/ stable main
 """
-    assert debian_mirrors([sources(tmp_path, "sources.list", text)]) == [
+    assert mirrors(tmp_path, a__list=text) == [
         Mirror("https://one.example/debian", "/keys/a.gpg"),
-        Mirror("http://two.example/debian/"),
+        Mirror("http://two.example/debian"),
     ]
 
 
+@needs_apt
 def test_disabled_security_and_foreign_entries_are_no_mirrors(tmp_path: Path) -> None:
     deb822 = """Enabled: no
 Types: deb
@@ -64,22 +73,24 @@ Components: main
     lines = """deb http://security.example/debian-security trixie-security main
 deb http://ubuntu.example/ubuntu noble main
 deb http://docker.example/linux/debian trixie stable
+deb http://flat.example/debian trixie/
 deb cdrom:[Debian]/ trixie main
 """
-    files = [sources(tmp_path, "a.sources", deb822), sources(tmp_path, "b.list", lines)]
-    assert debian_mirrors([*files, tmp_path / "absent.list"]) == []
+    assert mirrors(tmp_path, a__sources=deb822, b__list=lines) == []
 
 
+@needs_apt
 def test_debians_own_entries_come_before_third_parties_with_the_same_suites(tmp_path: Path) -> None:
     text = f"""deb https://vendor.example trixie main
 deb https://plain.example/debian trixie main
 deb [signed-by={KEYRING}] https://signed.example/mirror trixie main
 """
-    found = [mirror.uri for mirror in debian_mirrors([sources(tmp_path, "sources.list", text)])]
+    found = [mirror.uri for mirror in mirrors(tmp_path, a__list=text)]
     assert found == ["https://signed.example/mirror", "https://plain.example/debian", "https://vendor.example"]
 
 
-def test_several_uris_and_an_inline_key_are_understood(tmp_path: Path) -> None:
+@needs_apt
+def test_several_uris_and_an_inline_key_are_understood_and_keyrings_of_later_stanzas_are_theirs(tmp_path: Path) -> None:
     text = """Types: deb
 URIs: http://a.example/debian
  file:/srv/debian
@@ -89,9 +100,32 @@ Signed-By:
  -----BEGIN PGP PUBLIC KEY BLOCK-----
  .
  abc
+
+# off
+Enabled: no
+Types: deb
+URIs: http://off.example/debian
+Suites: trixie
+Components: main
+Signed-By: /keys/off.gpg
+
+Types: deb
+URIs: http://b.example/debian
+Suites: trixie
+Components: main
+Signed-By: /keys/b.gpg
 """
-    found = debian_mirrors([sources(tmp_path, "a.sources", text)])
-    assert found == [Mirror("http://a.example/debian"), Mirror("copy:/srv/debian")]
+    assert mirrors(tmp_path, a__sources=text) == [
+        Mirror("http://a.example/debian"),
+        Mirror("copy:/srv/debian"),
+        Mirror("http://b.example/debian", "/keys/b.gpg"),
+    ]
+
+
+@needs_apt
+def test_sources_that_apt_cannot_read_are_told_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(MissingEnvironment, match=r"Malformed entry 1 in list file .*a\.list.*\n(.*\n)*.*DEBIAN_MIRROR"):
+        mirrors(tmp_path, a__list="deb http://a.example/debian trixie\n")
 
 
 @pytest.fixture
@@ -99,7 +133,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH whose apt-get is a script; it logs its arguments."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("apt-get", "apt-config", "dpkg-deb"):
+    for name in ("apt-get", "apt-cache", "dpkg-deb"):
         script = folder / name
         script.write_text("#!/bin/sh\nexit 1\n")
         script.chmod(0o755)
@@ -120,7 +154,7 @@ def test_a_host_without_apt_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, 
 
 def test_without_a_mirror_the_variable_is_named(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(apt.MIRROR_VARIABLE)
-    install(tools, "apt-config", f"echo \"FILE='{tmp_path}/none'\"; echo \"PARTS='{tmp_path}/none.d/'\"")
+    install(tools, "apt-get", "exit 0")
     with pytest.raises(MissingEnvironment, match=apt.MIRROR_VARIABLE):
         PrivateApt(tmp_path / "apt").update()
 
@@ -141,10 +175,9 @@ def test_apt_works_in_its_own_directory_and_checks_signatures(tools: Path, tmp_p
 
 def test_the_next_mirror_is_tried_when_one_fails(tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(apt.MIRROR_VARIABLE)
-    text = "deb http://bad.example/debian trixie main\ndeb http://good.example/debian trixie main\n"
-    (tmp_path / "sources.list").write_text(text)
-    install(tools, "apt-config", f"echo \"FILE='{tmp_path}/sources.list'\"")
-    install(tools, "apt-get", f"grep -q good.example {tmp_path}/apt/sources.list || {{ echo 'E: refused'; exit 100; }}")
+    targets = "".join(f"http://{name}.example/debian/\\ttrixie\\tmain\\t/none:1\\n" for name in ("bad", "good"))
+    refuse = f"grep -q good.example {tmp_path}/apt/sources.list || {{ echo 'E: refused'; exit 100; }}"
+    install(tools, "apt-get", f"case $1 in indextargets) printf '{targets}';; *) {refuse};; esac")
     assert PrivateApt(tmp_path / "apt").update().uri == "http://good.example/debian"
 
 

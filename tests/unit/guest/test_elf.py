@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,20 @@ def test_a_missing_library_is_named_with_who_needs_it(tmp_path: Path) -> None:
 def test_a_cut_off_file_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="ELF"):
         elf.dynamic(program(["liba.so"])[:length])
+
+
+def test_of_a_real_program_the_contents_of_a_section_and_the_notes_are_read() -> None:
+    data = Path("/proc/self/exe").resolve().read_bytes()
+    assert elf.section(data, ".interp").rstrip(b"\0").decode() == elf.dynamic(data).interpreter
+    assert elf.section(data, ".there-is-none") == b""
+    assert b"GNU" in {owner for owner, _ in elf.notes(data)}
+
+
+@pytest.mark.parametrize(
+    "read", [elf.segments, lambda data: elf.section(data, ".interp"), lambda d: list(elf.notes(d))]
+)
+def test_tables_that_lie_outside_of_the_file_are_an_error(read: Callable[[bytes], object]) -> None:
+    data = Path("/proc/self/exe").resolve().read_bytes()
+    assert read(data)
+    with pytest.raises(ValueError, match="damaged ELF file"):
+        read(data[:0x20] + struct.pack("<QQ", len(data), len(data)) + data[0x30:])

@@ -158,6 +158,6 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def test_the_projects_own_files_are_right() -> None:
-    suite = Suite.load(REPOSITORY / "tests/igt/suite.toml")
-    Expectations.load(REPOSITORY / "tests/igt/expectations.toml")
+    suite = Suite.load(REPOSITORY / "device_models/xe/suites/igt/suite.toml")
+    Expectations.load(REPOSITORY / "device_models/xe/suites/igt/expectations.toml")
     assert {group.name for group in suite.groups} == {"first", "second", "third", "more", "sriov"}

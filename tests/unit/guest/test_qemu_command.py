@@ -11,7 +11,8 @@ from vfio_user_xe.emulator.guest import accelerator as accelerators
 from vfio_user_xe.emulator.guest.accelerator import Accelerator
 from vfio_user_xe.emulator.guest.environment import Environment, Qemu
 from vfio_user_xe.emulator.guest.errors import GuestError
-from vfio_user_xe.emulator.guest.qemu import Iommu, Machine, Ports, command_line, kernel_command_line
+from vfio_user_xe.emulator.guest.machine import Iommu, Machine
+from vfio_user_xe.emulator.guest.qemu import Ports, command_line, kernel_command_line
 
 TCG = Accelerator("tcg", "test")
 KVM = Accelerator("kvm", "test")

@@ -1,0 +1,27 @@
+"""What the engine has to know of the model besides how to run it: its title, firmware, address spaces, suites of tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vfio_user_xe.device_models.xe.topologies import TOPOLOGIES
+from vfio_user_xe.emulator.model.model_info import ModelInfo, TraceProcess
+
+GGTT, PPGTT, DEVICE = "ggtt", "ppgtt", "device"
+
+INFO = ModelInfo(
+    title="an Intel Arc Battlemage GPU with SR-IOV",
+    default=True,
+    # What the driver asks for on this card (xe_uc_fw.c:XE_GUC_FIRMWARE_DEFS, XE_HUC_FIRMWARE_DEFS); it declares far more
+    # files, of every device that it knows.
+    firmware={"xe": ("xe/bmg_guc_70.bin", "xe/bmg_huc.bin")},
+    firmware_packages=("firmware-intel-graphics",),
+    address_spaces={
+        GGTT: "the function's global GTT",
+        PPGTT: "a VM's page tables, named by ASID or by root table",
+        DEVICE: "device addresses: DPA of the PF, GDPA (before LMTT) of a VF",
+    },
+    topologies=TOPOLOGIES,
+    trace_processes={"guc": TraceProcess("GuC", "gt")},
+    suites={"igt": Path(__file__).parent / "suites" / "igt"},
+)

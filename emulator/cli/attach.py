@@ -1,0 +1,69 @@
+"""`vfio-user-xe qemu-args, vng-args`: what attaches served cards to a machine that the user starts."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Annotated
+
+import typer
+
+from vfio_user_xe.emulator.cli.errors import explained
+from vfio_user_xe.emulator.cli.options import Functions, SocketDir, SocketDirs, check_functions
+from vfio_user_xe.emulator.guest import locate
+from vfio_user_xe.emulator.guest.accelerator import choose
+from vfio_user_xe.emulator.guest.machine import KVM, Iommu, Machine
+from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, as_shell, cards_arguments, needs_iommu
+from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments
+
+
+def qemu_args(
+    socket_dirs: SocketDirs,
+    machine: Annotated[bool, typer.Option("--machine", help="Also the machine, its shared memory and CPU.")] = False,
+    memory: Annotated[str, typer.Option(help="Guest memory, with --machine.")] = "2G",
+    cpus: Annotated[int, typer.Option(min=1, help="Processors, with --machine.")] = 1,
+    functions: Functions = None,
+    port: Annotated[str, typer.Option(help="Id of the root port; must differ between cards.")] = "vfuport",
+    chassis: Annotated[int, typer.Option(min=1, max=255, help="Chassis number; must differ between cards.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of shell words.")] = False,
+) -> None:
+    """Print the QEMU arguments that attach served cards."""
+    with explained():
+        cards = CardDescription.read_all([folder.absolute() for folder in socket_dirs])
+    check_functions(cards, functions)
+    described = Machine(
+        memory,
+        cpus,
+        iommu=Iommu() if needs_iommu(cards) else None,
+        arguments=cards_arguments(cards, port=port, chassis=chassis, functions=functions),
+    )
+    # The user's own command line says by what it is run.
+    arguments = [*(described.whole(None) if machine else []), *described.devices()]
+    print(json.dumps(arguments) if as_json else as_shell(arguments))
+
+
+def vng_args(
+    socket_dir: SocketDir,
+    memory: Annotated[str, typer.Option(help="Guest memory.")] = "2G",
+    functions: Functions = None,
+) -> None:
+    """Print the arguments with which virtme-ng boots a kernel tree with a served card, quoted for eval."""
+    with explained():
+        environment = locate()
+        description = CardDescription.read(socket_dir.absolute())
+        qemu = qemu_program(environment, socket_dir.absolute())
+        kvm = choose(environment, "auto").name == KVM
+    check_functions([description], functions)
+    print(shlex.join(vng_arguments(description, qemu, memory=memory, kvm=kvm, functions=functions)))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    app.command(
+        "qemu-args",
+        epilog="Example: qemu-system-x86_64 $(vfio-user-xe qemu-args --socket-dir /tmp/card --machine) ...",
+    )(qemu_args)
+    app.command(
+        "vng-args",
+        epilog='Example: eval "vng --run arch/x86/boot/bzImage $(vfio-user-xe vng-args --socket-dir /tmp/card) -- lspci"',
+    )(vng_args)

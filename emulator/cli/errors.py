@@ -1,0 +1,51 @@
+"""How a command ends that cannot do its work: a message on standard error and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import typer
+
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.served import ServedCardError
+from vfio_user_xe.emulator.model.options import CardError
+from vfio_user_xe.emulator.model.plugin_loading import PluginError
+from vfio_user_xe.emulator.recording import RecordingError
+from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError
+from vfio_user_xe.emulator.vfio_user.server import ServerError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
+    """Say on standard error what went wrong, and leave with this exit code."""
+    say(message)
+    raise typer.Exit(code) from None
+
+
+def say(message: object) -> None:
+    """A message on standard error that names the program."""
+    print(f"vfio-user-xe: {message}", file=sys.stderr)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors that explain themselves into a message and an exit code."""
+    try:
+        yield
+    except (CardError, PluginError, RecordingError) as exc:
+        fail(exc, EXIT_USAGE)
+    except (ServerError, BackendError, GuestError, ServedCardError, FileNotFoundError) as exc:
+        fail(exc)
+    except BaseExceptionGroup as group:
+        # What ended one of trio's tasks; the nurseries around it wrap it.
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        if isinstance(first, (ServerError, BackendError, OSError)):
+            fail(first)
+        raise

@@ -1,0 +1,126 @@
+"""The options that groups of commands share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
+from vfio_user_xe.emulator.guest.serve_options import ServeOptions
+from vfio_user_xe.emulator.vfio_user.libvfio_user.library import ENVIRONMENT
+
+SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the served card's sockets.")]
+Json = Annotated[bool, typer.Option("--json", help="The answer as JSON.")]
+Functions = Annotated[
+    list[str] | None,
+    typer.Option("--function", metavar="NAME", help="Only these functions, for a guest of their own; repeatable."),
+]
+SocketDirs = Annotated[
+    list[Path],
+    typer.Option("--socket-dir", metavar="DIR", help="Folder of a card's sockets; repeatable: cards of one machine."),
+]
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help="Device model, without a card file.", show_default="the default model"
+    ),
+]
+
+_SERVE: dict[str, Any] = {
+    "card": Annotated[
+        str | None,
+        typer.Option("--card", metavar="NAME|FILE", help="A packaged card, or a card file (TOML)."),
+    ],
+    "model": Model,
+    "vfs": Annotated[int | None, typer.Option("--vfs", metavar="N", help="Number of VFs, instead of the card file's.")],
+    "topology": Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which guest has which functions (docs/topologies.md)."),
+    ],
+    "cards": Annotated[
+        int, typer.Option(metavar="N", min=1, max=8, help="So many such cards, in folders card1, card2, ... of DIR.")
+    ],
+    "settings": Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the device model; repeatable.")
+    ],
+    "interconnects": Annotated[
+        list[str] | None,
+        typer.Option("--interconnect", metavar="NAME[:KEY=VALUE,...]", help="Interconnects in order; repeatable."),
+    ],
+    "trace": Annotated[
+        str | None, typer.Option(metavar="CATEGORY,...:FILE", help="Trace these categories (or 'all') to a file.")
+    ],
+    "poll_us": Annotated[
+        int, typer.Option(metavar="N", min=0, max=1000, help="Microseconds to poll for an access before sleeping.")
+    ],
+    "record": Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep all that happens, for 'vfio-user-xe replay FILE'.")
+    ],
+    "backend": Annotated[
+        str, typer.Option(metavar="NAME", help="Who speaks to the clients: 'own', or 'libvfio-user'.")
+    ],
+    "libvfio_user": Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="The library for --backend libvfio-user.", show_default=f"${ENVIRONMENT}"),
+    ],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="Log connections and refused requests.")],
+}
+"""The command line's options of `ServeOptions`, by field."""
+
+
+def serve_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a served card (those of these names; none: all) in place of its parameter `serve`.
+
+    The command gets a `ServeOptions`. It ends with exit code 2 when they do not go together.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        defaults = {item.name: item.default for item in fields(ServeOptions)}
+        wanted = names or tuple(defaults)
+        expanded = [_parameter(name, defaults[name]) for name in wanted]
+        own = inspect.signature(command, eval_str=True)
+        parameters = [
+            each
+            for parameter in own.parameters.values()
+            for each in (
+                expanded if parameter.name == "serve" else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+            )
+        ]
+
+        def run(**given: Any) -> None:
+            values = {name: given.pop(name) for name in wanted}
+            chosen: dict[str, Any] = {
+                name: tuple(value or ()) if defaults[name] == () else value for name, value in values.items()
+            }
+            options = ServeOptions(**chosen)
+            if problem := options.problem():
+                fail(problem, EXIT_USAGE)
+            command(serve=options, **given)
+
+        run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+        run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(name: str, default: Any) -> inspect.Parameter:
+    assert default is not MISSING
+    shown = None if default == () else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=shown, annotation=_SERVE[name])
+
+
+def check_functions(cards: Iterable[CardDescription], functions: Sequence[str] | None) -> None:
+    """Leave with a message if `--function` names one that the cards have not."""
+    known = sorted({function.name for description in cards for function in description.functions})
+    for name in functions or []:
+        if name not in known:
+            fail(f"--function {name}: the card has {', '.join(known)}", EXIT_USAGE)
