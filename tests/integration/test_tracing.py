@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.twins.wire_driver import MIB, Context, WireDriver
+from tests.support.xe.wire_driver import MIB, Context, WireDriver
 from vfio_user_xe.device_models import edu
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.observe.tap import Tap
