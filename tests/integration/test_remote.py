@@ -158,14 +158,15 @@ def test_after_a_revocation_the_memory_is_asked_for_anew(owner: Owner) -> None:
     with importing(remote(owner)) as card:
         held(card).write(0, b"secret")
         window = held(card)
+        view = window.view
+        assert view is not None
         owner.disable()
         assert not window.valid
         with pytest.raises(AccessFault, match="was revoked"):
             read(card, REMOTE, 4)
         with pytest.raises(AccessFault, match="LMTT gives vf1 nothing there"):
             read(card, REMOTE, 4)
-        assert window.view is not None
-        assert not any(window.view), "who still looks at the old place sees that the block has moved"
+        assert not any(view), "who still looks at the old place sees that the block has moved"
         owner.enable()
         assert len(read(card, REMOTE, 6)) == 6
 
