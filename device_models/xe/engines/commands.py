@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines import blitter, mi, mi_atomic, mi_math, post_sync
-from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, Handler
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, CommandStreamer, Entry, Handler
 
 MI, BLT, GFXPIPE, STATE, BARRIER = 0, 2, 3, 4, 5
 """Bits 31:29 of a command (instructions/xe_instr_defs.h)."""
@@ -60,7 +56,6 @@ class Command:
 
 
 _ADDRESS = 63
-_SINGLE = {"length": 1, "length_mask": 0}
 
 
 def _mi(
@@ -393,10 +388,6 @@ def name_of(header: int) -> str:
     if kind == GFXPIPE:
         return f"GFXPIPE_{header >> 16:04X}"
     return f"UNKNOWN_{header:08X}"
-
-
-Entry = tuple[Handler, int, int]
-"""What executes a command, its length or 0, and the bits that say its length less two."""
 
 
 class Tables:

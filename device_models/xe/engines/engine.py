@@ -5,23 +5,19 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vfio_user_xe.device_models.xe.engines import register_access as regs
-from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer, Tables
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import RING_VALID, Lrc
+from vfio_user_xe.device_models.xe.engines.types import EngineListener
 from vfio_user_xe.device_models.xe.gt.clock import ticks
-from vfio_user_xe.emulator.model.registers import RO, Register
+from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
+from vfio_user_xe.emulator.model.clock import CardClock
+from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
 from vfio_user_xe.emulator.observe.tap import Tap
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.commands import Tables
-    from vfio_user_xe.device_models.xe.engines.context import EngineListener
-    from vfio_user_xe.device_models.xe.memory.vram import Vram
-    from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
-    from vfio_user_xe.emulator.model.clock import CardClock
-    from vfio_user_xe.emulator.model.registers import RegisterFile
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +112,7 @@ class Engine:
         if self.tap.on:
             self.tap(context.function.name, "in", {"engine": self.name, "context": context.guc_id})
         lrc.restore()
-        lrc.engine = self
+        lrc.loaded = True
         self.context, self.lrc, self._last = context, lrc, lrc
         self._context_timestamp = lrc.timestamp
         self._since, self._since_ns = ticks(self.clock.ns()), self.clock.ns()
@@ -132,7 +128,7 @@ class Engine:
         self._busy[context.function.vfid] += self.clock.ns() - self._since_ns
         self._context_timestamp = lrc.timestamp
         self.context = self.lrc = None
-        lrc.engine = None
+        lrc.loaded = False
         self.streamer.preempt = False
         if self.tap.on:
             self.tap(context.function.name, "out", {"engine": self.name, "context": context.guc_id})

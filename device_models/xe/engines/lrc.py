@@ -14,15 +14,11 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Fault
+from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.emulator.fabric.span import Revoked
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.engine import Engine
-    from vfio_user_xe.device_models.xe.function import XeFunction
 
 # Dword indices of values in the image (regs/xe_lrc_layout.h).
 CONTEXT_CONTROL = 0x03
@@ -70,7 +66,6 @@ _MAX_REGISTERS = 48
 _MAGIC = 0x31434C58
 _LOADS = struct.Struct(f"<{1 + 2 * _MAX_REGISTERS + 1}I")
 _STATE = struct.Struct(f"<4I{2 * MAX_NESTING}Q32I")
-_STATE_INDEX = _LOADS_INDEX + _LOADS.size // 4
 _FLAG_PPGTT = 1
 _FLAG_ARBITRATION, _FLAG_NOOP = 1, 2
 
@@ -98,8 +93,8 @@ class Lrc:
         self.ggtt = function.ggtt_space
         self.space: AddressSpace = self.ggtt
         """What addresses without the GGTT flag are in: the PPGTT, or the GGTT of a context without one."""
-        self.engine: Engine | None = None
-        """Where it is now."""
+        self.loaded = False
+        """Whether an engine has it."""
         self.start = self.end = self.head = self.tail = 0
         """The ring: all GGTT addresses, `head` and `tail` absolute too."""
         self.stack: list[Frame] = []

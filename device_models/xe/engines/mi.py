@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines import register_access as regs
-from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, PREEMPTED, WAIT
+from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, PREEMPTED, WAIT, CommandStreamer
+from vfio_user_xe.device_models.xe.gt.clock import REFERENCE_CLOCK
 from vfio_user_xe.emulator.fabric.span import Revoked
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 GLOBAL_GTT = 1 << 22
 _ADDRESS_HIGH = 0xFFFF  # addresses are cut to 48 bits, see ppgtt.VA_BITS
@@ -30,7 +27,6 @@ _COMPARE: tuple[Callable[[int, int], bool], ...] = (
 """Compare operations of semaphores and conditional ends: memory OP immediate."""
 
 _ALWAYS_NOOP = 0xF
-_REFERENCE_CLOCK = 19_200_000
 
 
 def noop(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
@@ -287,7 +283,7 @@ def _watchdog_bites(streamer: CommandStreamer) -> bool:
     if lrc.watchdog is None:
         return False
     threshold = lrc.registers.get(streamer.base + regs.PR_CTR_THRSH, 0)
-    if (streamer.engine.clock.seconds() - lrc.watchdog) * _REFERENCE_CLOCK < threshold:
+    if (streamer.engine.clock.seconds() - lrc.watchdog) * REFERENCE_CLOCK < threshold:
         return False
     streamer.engine.watchdog_reset()
     return True

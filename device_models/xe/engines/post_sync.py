@@ -5,12 +5,8 @@ There are no caches to flush here, so what is left of a flush is the invalidatio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vfio_user_xe.device_models.xe.engines import register_access as regs
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 TLB_INVALIDATE = 1 << 18
 STORE_DATA_INDEX = 1 << 21

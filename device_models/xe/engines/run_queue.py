@@ -11,12 +11,9 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines.context import NORMAL, Context
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.engine import Engine
 
 _LEVELS = NORMAL + 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.emulator.model.registers import RO, RegisterFile
 
 RPM_CONFIG0 = 0xD00

@@ -6,15 +6,13 @@ On Xe2 a set bit is a part that is there. The numbers are those of a card in the
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, VIDEO_DECODE, VIDEO_ENHANCE
+from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, L3_NODES, VIDEO_DECODE, VIDEO_ENHANCE
 from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
 
 XE_CORES = 16
 EUS_PER_XE_CORE = 8
 XE_CORES_PER_SLICE = 4
-L3_NODES = 1
-"""Enabled memory nodes. The base of flat CCS counts in units of nodes (`xe_vram.c:get_flat_ccs_offset`)."""
 
 FUSE4 = 0x9114
 MIRROR_FUSE3 = 0x9118

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.emulator.model.registers import RO, RegisterFile
 
 GDRST = 0x941C

@@ -8,7 +8,7 @@ is held a second reader gets 0.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.emulator.model.registers import RO, RegisterFile
 
 STEER_SEMAPHORE = 0xFD0

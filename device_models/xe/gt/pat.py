@@ -6,7 +6,7 @@ let memory be compressed.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.emulator.model.registers import RegisterFile
 
 ENTRIES = 32

@@ -6,7 +6,7 @@ declared so that traces and reports name them.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.emulator.model.registers import RO, RegisterFile
 
 _MAIN = {

@@ -6,7 +6,7 @@ their value until a full GT reset.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
 
 GUC_WOPCM_SIZE = 0xC050

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from struct import Struct
 
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.gt.wopcm import DMA_GUC_WOPCM_OFFSET, GUC_WOPCM_SIZE, LOCKED
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
@@ -50,7 +50,6 @@ _CSS_MODULE_TYPE = 6
 # GUC_CTL_* (xe_guc_fwif.h): which of the 14 boot parameters is what.
 LOG_PARAMS, WA_FLAGS, FEATURES, DEBUG, ADS, DEVICE_ID = range(6)
 _PARAMETERS = 14
-_ENABLE_SLPC = 1 << 2
 
 
 class Boot:
@@ -98,11 +97,6 @@ class Boot:
         if not 0 <= index < _PARAMETERS:
             raise IndexError(f"boot parameter {index}")
         return self._peek(SOFT_SCRATCH + 4 * (1 + index))
-
-    @property
-    def slpc_enabled(self) -> bool:
-        """Whether the driver wants the firmware to manage frequencies."""
-        return bool(self.parameter(FEATURES) & _ENABLE_SLPC)
 
     def reset_registers(self) -> None:
         """GDRST, inside the access: the micro-controller is in reset."""

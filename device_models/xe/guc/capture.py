@@ -10,9 +10,12 @@ from __future__ import annotations
 import logging
 from struct import Struct
 
-from vfio_user_xe.device_models.xe.engines import Context, Engine
-from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
+from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.types import EngineView
+from vfio_user_xe.device_models.xe.guc import actions
 from vfio_user_xe.device_models.xe.guc.boot import ADS, LOG_PARAMS
+from vfio_user_xe.device_models.xe.guc.guc import Guc
+from vfio_user_xe.device_models.xe.guc.host import Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, GUC_CLASS, RENDER, VIDEO_DECODE, VIDEO_ENHANCE
@@ -50,7 +53,7 @@ class Capture:
         guc.handle(actions.LOG_FLUSH_COMPLETE, self._flushed)
         guc.handle(actions.FORCE_LOG_FLUSH, self._flushed)
 
-    def context(self, context: Context, engine: Engine) -> None:
+    def context(self, context: Context, engine: EngineView) -> None:
         """Capture `engine`, which is about to be reset because of `context`. Does nothing without a log buffer."""
         place = self._place()
         ads = self._guc.boot.parameter(ADS) >> 1 << 12
@@ -66,7 +69,7 @@ class Capture:
             self.count += 1
             self._guc.pf.event(actions.STATE_CAPTURE_NOTIFICATION, 0)
 
-    def _flushed(self, client: Client, message: Message) -> int:
+    def _flushed(self, host: Host, message: Message) -> int:
         return 0
 
     def _place(self) -> tuple[int, int, int] | None:
@@ -81,7 +84,7 @@ class Capture:
         base = parameters & 0xFFFFF000
         return base, base + 4096 + events + crash, ((parameters >> 10 & 3) + 1) * capture_unit
 
-    def _group(self, context: Context, engine: Engine, ads: int) -> bytes:
+    def _group(self, context: Context, engine: EngineView, ads: int) -> bytes:
         info = engine.info
         vfid = context.function.vfid
         owner = 1 if vfid else 0

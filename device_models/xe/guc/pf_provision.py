@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from struct import pack
 
 from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.device_models.xe.guc.limits import ALL_CONTEXTS, ALL_DOORBELLS, GGTT_TOP
 from vfio_user_xe.device_models.xe.memory.formats import lmtt as lmtt_format
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import PRESENT, VFID_SHIFT
 from vfio_user_xe.device_models.xe.memory.memory_map import GIB, MIB, MemoryMap
@@ -18,12 +19,8 @@ from vfio_user_xe.device_models.xe.profiles.profile import Profile
 from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.model.memory import Memory
 
-GGTT_TOP = 0xFEE00000
-"""regs/xe_guc_regs.h:GUC_GGTT_TOP."""
 GGTT_BOTTOM = 16 * MIB
 """The lowest GGTT address that a VF gets; below are WOPCM's and the card's own pages."""
-ALL_CONTEXTS, ALL_DOORBELLS = 65535, 256
-"""xe_guc_fwif.h:GUC_ID_MAX, GUC_NUM_DOORBELLS."""
 
 _TABLE = lmtt_format.TABLE_SIZE
 _BLOCK = 2 * MIB

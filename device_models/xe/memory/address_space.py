@@ -20,11 +20,11 @@ from vfio_user_xe.emulator.fabric.span import Revoked, Span
 __all__ = [
     "AccessFault",
     "AddressSpace",
+    "DeviceView",
     "Extent",
     "Fault",
     "FunctionView",
     "GgttSpace",
-    "Gpu",
     "Registry",
     "TranslationFault",
 ]
@@ -41,8 +41,8 @@ class Registry(Protocol):
         ...
 
 
-class Gpu(Protocol):
-    """What an address space needs of a card."""
+class DeviceView(Protocol):
+    """What an address space needs of a card; `memory/function.py:Device` is one."""
 
     @property
     def fabric(self) -> Fabric:
@@ -61,7 +61,7 @@ class Gpu(Protocol):
 
 
 class FunctionView(Protocol):
-    """What an address space needs of a function; `vfio_user_xe.device_models.xe.function.XeFunction` is one."""
+    """What an address space needs of a function; `vfio_user_xe.device_models.xe.memory.function.XeFunction` is one."""
 
     @property
     def vfid(self) -> int:
@@ -79,7 +79,7 @@ class FunctionView(Protocol):
         ...
 
     @property
-    def gpu(self) -> Gpu:
+    def gpu(self) -> DeviceView:
         """Its card."""
         ...
 

@@ -8,8 +8,8 @@ when that changes, or when the VF's range does.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gpu
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import GGTT_SIZE, PTES_SIZE, VFID_MASK, VFID_SHIFT
+from vfio_user_xe.device_models.xe.memory.function import Device
 
 _PTE_SIZE = 8
 
@@ -17,7 +17,7 @@ _PTE_SIZE = 8
 class GgttSharing:
     """The ranges of all VFs of a card. Used on the executor."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Device) -> None:
         self._gpu = gpu
         self._shown: set[int] = set()
 
@@ -92,7 +92,7 @@ class TrappedGgtt:
     `vfio_user_xe.emulator.pci.transport.AccessHandler`, for offsets in the window.
     """
 
-    def __init__(self, gpu: Gpu, vfid: int, sharing: GgttSharing) -> None:
+    def __init__(self, gpu: Device, vfid: int, sharing: GgttSharing) -> None:
         self._gpu = gpu
         self._vfid = vfid
         self._sharing = sharing

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vfio_user_xe.device_models.xe.gt.fuses import L3_NODES
+from vfio_user_xe.device_models.xe.profiles.profile import L3_NODES
 from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
 
 GIB = 1 << 30

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import threading
 
-from vfio_user_xe.device_models.xe.function import Gpu, Gt, XeFunction
+from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.device_models.xe.memory.function import Device, XeFunction
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, OTHER, RENDER, EngineInfo
 from vfio_user_xe.device_models.xe.soc.memirq import Memirq
 from vfio_user_xe.emulator.model.registers import RO, W1C, Register, RegisterFile
@@ -101,7 +102,7 @@ def _identity(engine_class: int, instance: int, bits: int) -> int:
 class Interrupts:
     """The card's interrupt logic. `raise_*` may be called from any thread (the VF's only on the executor)."""
 
-    def __init__(self, gpu: Gpu, registers: RegisterFile) -> None:
+    def __init__(self, gpu: Device, registers: RegisterFile) -> None:
         """`registers` is the PF's file."""
         self._gpu = gpu
         self._registers = registers

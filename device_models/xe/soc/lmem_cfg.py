@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from vfio_user_xe.device_models.xe.function import Gpu
+from vfio_user_xe.device_models.xe.memory.function import Device
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SHIFT, BLOCK_SIZE
 from vfio_user_xe.device_models.xe.profiles.profile import MEDIA_GSI_OFFSET
 from vfio_user_xe.emulator.model.registers import Register, RegisterFile
@@ -25,7 +25,7 @@ _RESERVED_TOP = 128 << 20
 class LmemConfig:
     """Follows LMTT for all VFs. Everything but the register write runs on the executor."""
 
-    def __init__(self, gpu: Gpu, registers: RegisterFile) -> None:
+    def __init__(self, gpu: Device, registers: RegisterFile) -> None:
         self._gpu = gpu
         self._registers = registers
         self._static: dict[int, int] = {}

@@ -8,9 +8,11 @@ from inspect import getmembers, isfunction, signature
 from typing import Any
 from unittest.mock import NonCallableMock, create_autospec
 
-from vfio_user_xe.device_models.xe.engines import Engine, EngineListener, Engines
 from vfio_user_xe.device_models.xe.engines.commands import TABLES
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.engines import Engines
+from vfio_user_xe.device_models.xe.engines.types import EngineListener
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 

@@ -129,7 +129,7 @@ def test_enabling_vfs_that_are_elsewhere_programs_no_bars(make_bench: Callable[.
     bench = make_bench(vfs=1, topology="split")
     enable_vfs(bench, 1)
     assert bench.pf.pci.sriov.programming.wait(1).state == "idle"
-    assert bench.gpu.gts[0].guc.clients[1].present
+    assert bench.gpu.gts[0].guc.hosts[1].present
 
 
 def split_driver(bench: Bench) -> GucDriver:

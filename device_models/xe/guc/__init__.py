@@ -1,0 +1,1 @@
+"""The GuC: what its firmware does, for one GT and all functions."""
