@@ -65,7 +65,7 @@ from vfio_user_xe.emulator.pci import (
     Sriov,
     VendorSpecific,
 )
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.pci.transport import AccessHandler, DmaError
 
 SECTIONS: dict[str, tuple[str, ...]] = {

@@ -14,7 +14,8 @@ from vfio_user_xe.emulator.fabric.ledger import ELSEWHERE, UNSHARED
 from vfio_user_xe.emulator.model.card import Card, Option
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.transport import DmaError, Transport
 
 OWNER = "guest"

@@ -17,7 +17,8 @@ from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, Le
 from vfio_user_xe.emulator.model.card import Card, Option
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.pci.bars import Bar, read_registers, write_registers
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.transport import AccessHandler
 from vfio_user_xe.plugins.peering import NOBODY, PeerMemory, PeerRefused, Reach
 

@@ -20,7 +20,7 @@ from vfio_user_xe.emulator.cli.observe import register as register_observation
 from vfio_user_xe.emulator.cli.recording import register as register_recording
 from vfio_user_xe.emulator.cli.scenario import app as scenario_app
 from vfio_user_xe.emulator.cli.serve import register as register_serve
-from vfio_user_xe.emulator.conformance import main as run_conformance
+from vfio_user_xe.emulator.conformance.suite import main as run_conformance
 from vfio_user_xe.emulator.guest.doctor import examine
 from vfio_user_xe.emulator.model.card_file import annotated_card
 from vfio_user_xe.emulator.model.packaged_cards import load_card

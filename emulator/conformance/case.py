@@ -14,28 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
 
 from vfio_user_xe.emulator import results
+from vfio_user_xe.emulator.conformance.context import Context
 
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.conformance.context import Context
-
-
-class Failure(Exception):
-    """The server does not behave as the case wants; the text says what it did and what was wanted."""
-
-
-class Skip(Exception):
-    """The case does not apply to this server; the text says why."""
-
-
-def fail(text: str) -> NoReturn:
-    """Raise `Failure`."""
-    raise Failure(text)
-
-
-Check = Callable[["Context"], None]
+Check = Callable[[Context], None]
 
 
 @dataclass(frozen=True, slots=True)

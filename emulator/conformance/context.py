@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from errno import errorcode
 from typing import Any, NoReturn
 
-from vfio_user_xe.emulator.conformance.case import Failure, Skip
 from vfio_user_xe.emulator.conformance.driver import Driver
 from vfio_user_xe.emulator.conformance.errnos import MALFORMED, Errnos
+from vfio_user_xe.emulator.conformance.outcomes import Failure, Skip
 from vfio_user_xe.emulator.conformance.profile import Profile, Scratch
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import errorcode
 
 from vfio_user_xe.emulator.conformance import device
-from vfio_user_xe.emulator.conformance.case import Failure
+from vfio_user_xe.emulator.conformance.outcomes import Failure
 from vfio_user_xe.emulator.vfio_user.client import Client
 
 

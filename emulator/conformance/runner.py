@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from vfio_user_xe.emulator.conformance.case import CASES, Case, Failure, Skip
+from vfio_user_xe.emulator.conformance.case import CASES, Case
 from vfio_user_xe.emulator.conformance.context import RELEASE_TIMEOUT, Context, open_descriptors
+from vfio_user_xe.emulator.conformance.outcomes import Failure, Skip
 from vfio_user_xe.emulator.conformance.profile import Profile
 from vfio_user_xe.emulator.conformance.started import StartedServer
 from vfio_user_xe.emulator.results import Result, Verdict

@@ -12,7 +12,7 @@ from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.model.registers import Register, RegisterFile
 from vfio_user_xe.emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 
 if TYPE_CHECKING:
     from vfio_user_xe.emulator.pci.function import Function

@@ -16,16 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from vfio_user_xe.emulator.fabric.interconnect import FABRIC_HELP, AccessFault, Initiator
+from vfio_user_xe.emulator.fabric.interconnect import FABRIC_HELP, AccessFault, Fabric, Initiator
+from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.decoding import BusDecoder
 from vfio_user_xe.emulator.pci.function import Function
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.model.card import Card
 
 PATIENCE = 0.25
 """Seconds that a card waits for the holders of what it takes back; one that is hung does not hold it up for longer."""
@@ -100,10 +98,43 @@ class Lease:
         return {name: getattr(self, name) for name in names}
 
 
+class LeasingCard(Protocol):
+    """What leases need of a card."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def fabric(self) -> Fabric:
+        """Tells what is revoked."""
+        ...
+
+    @property
+    def executor(self) -> Executor:
+        """Waits for holders only on it."""
+        ...
+
+    @property
+    def functions(self) -> list[Function]:
+        """Whose memory and BARs are leased."""
+        ...
+
+    @property
+    def device_memory(self) -> object | None:
+        """The card's own memory; leased when it is a `SharedDeviceMemory`."""
+        ...
+
+    def function(self, name: str, /) -> Function:
+        """The function of that name. Raises KeyError."""
+        ...
+
+
 class Leases:
     """The leases of one card. From any thread."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: LeasingCard) -> None:
         self._card = card
         self._lock = threading.Lock()
         self._leases: dict[int, Lease] = {}

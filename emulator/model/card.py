@@ -41,7 +41,8 @@ from vfio_user_xe.emulator.model.registers import RegisterFile
 from vfio_user_xe.emulator.observe.links import link_tap
 from vfio_user_xe.emulator.observe.stalls import StallWatchdog
 from vfio_user_xe.emulator.observe.trace import Tracer
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.interrupts import MsiXHandler
 
 __all__ = ["Card", "CardConfig", "CardError", "Command", "DeviceMemory", "DeviceModel", "InterconnectConfig", "Option"]

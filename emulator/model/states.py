@@ -1,64 +1,111 @@
-"""States with a table of the transitions that are allowed.
+"""States with a table of allowed transitions: an error names the state that is, and the one that was wanted.
 
-    class Door(Enum):
-        OPEN = "open"
-        CLOSED = "closed"
+    class Power(Enum):
+        OFF = "off"
+        ON = "on"
 
-    DOOR = Transitions({Door.OPEN: {Door.CLOSED}, Door.CLOSED: {Door.OPEN}})
+    POWER = Transitions(Power, {Power.OFF: {Power.ON}, Power.ON: {Power.OFF}})
+    power = POWER.start("pf", Power.OFF)
+    power.to(Power.ON)
+    power.require(Power.ON)
 
-    self.state = DOOR.move("the front door", self.state, Door.CLOSED)
-
-An owner keeps the state in an attribute of its own, which anybody may read; it changes through the table only.
+A `Machine` has no lock: its owner serialises transitions, as it does for the data that belongs to the state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Generic, TypeVar
 
 S = TypeVar("S", bound=Enum)
 
 
-class StateError(RuntimeError):
-    """A transition, or a call, that the present state does not allow. The text names the state, and those that would do."""
+class StateError(Exception):
+    """A transition that the table does not have, or a call in a state in which it is not allowed.
+
+    `subject` is what has the state, `state` the state it is in, `wanted` the states that would have been right: for a
+    refused transition its target alone.
+    """
+
+    def __init__(self, subject: str, state: Enum, wanted: tuple[Enum, ...], message: str) -> None:
+        super().__init__(f"{subject}: {message}")
+        self.subject = subject
+        self.state = state
+        self.wanted = wanted
 
 
 class Transitions(Generic[S]):
-    """Which states may follow each state. To stay in a state is a transition too, and has to be in the table."""
+    """Which state may follow which. A state may always be set again; that is no transition."""
 
-    def __init__(self, allowed: Mapping[S, Collection[S]]) -> None:
-        """Raises ValueError when a state that may be reached has no entry of its own."""
-        self._allowed = {state: frozenset(following) for state, following in allowed.items()}
-        missing = {following for reached in self._allowed.values() for following in reached} - set(self._allowed)
-        if missing:
-            raise ValueError(f"no entry for {_names(missing)}")
-
-    def allows(self, state: S, new: S) -> bool:
-        """Whether `new` may follow `state`."""
-        return new in self._allowed[state]
-
-    def move(self, whose: str, state: S, new: S) -> S:
-        """`new`, the state of `whose` from now on. From any thread; the caller keeps two from moving at once.
+    def __init__(self, states: type[S], table: Mapping[S, Iterable[S]]) -> None:
+        """`table` has a row for each of `states`: the states that may follow, none for a final state.
 
         Raises:
-            StateError: `new` may not follow `state`.
+            ValueError: A state has no row.
         """
-        if new not in self._allowed[state]:
-            before = {other for other, following in self._allowed.items() if new in following}
-            raise StateError(f"{whose} is {state.value}: it becomes {new.value} only when it is {_names(before)}")
-        return new
+        missing = [state.name for state in states if state not in table]
+        if missing:
+            raise ValueError(f"{states.__name__}: no row for {', '.join(missing)}")
+        self._table = {state: frozenset(table[state]) for state in states}
+
+    def allowed(self, state: S) -> frozenset[S]:
+        """The states that may follow `state`. From any thread."""
+        return self._table[state]
+
+    def check(self, subject: str, state: S, target: S) -> None:
+        """Whether `subject` may go from `state` to `target`. From any thread.
+
+        Raises:
+            StateError: It may not; the message says both states, and what may follow.
+        """
+        if target is state or target in self._table[state]:
+            return
+        following = ", ".join(sorted(_name(one) for one in self._table[state])) or "nothing"
+        message = f"cannot go from {_name(state)} to {_name(target)}; allowed: {following}"
+        raise StateError(subject, state, (target,), message)
+
+    def start(self, subject: str, state: S) -> Machine[S]:
+        """Something that is in `state` now; `subject` names it in errors. From any thread."""
+        return Machine(self, subject, state)
 
 
-def require(whose: str, call: str, state: S, *allowed: S) -> None:
-    """Check that `call` may be made now. From any thread.
+class Machine(Generic[S]):
+    """The state of one thing."""
 
-    Raises:
-        StateError: `state` is none of `allowed`.
-    """
-    if state not in allowed:
-        raise StateError(f"{whose} is {state.value}: {call} needs it to be {_names(allowed)}")
+    __slots__ = ("_state", "_subject", "_transitions")
+
+    def __init__(self, transitions: Transitions[S], subject: str, state: S) -> None:
+        self._transitions = transitions
+        self._subject = subject
+        self._state = state
+
+    @property
+    def state(self) -> S:
+        """The state that it is in."""
+        return self._state
+
+    def to(self, target: S) -> S:
+        """Go to `target`; returns the state before. Its owner serialises calls.
+
+        Raises:
+            StateError: The table does not allow it; the state stays.
+        """
+        before = self._state
+        self._transitions.check(self._subject, before, target)
+        self._state = target
+        return before
+
+    def require(self, *states: S) -> None:
+        """Go on only in one of `states`. Its owner serialises calls.
+
+        Raises:
+            StateError: It is in another state.
+        """
+        if self._state not in states:
+            wanted = " or ".join(_name(state) for state in states)
+            raise StateError(self._subject, self._state, states, f"is {_name(self._state)}, not {wanted}")
 
 
-def _names(states: Collection[Enum]) -> str:
-    return " or ".join(sorted(str(state.value) for state in states)) or "in no state at all"
+def _name(state: Enum) -> str:
+    return state.name.lower().replace("_", " ")

@@ -12,20 +12,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.pci.ecam import AccessError, EcamDma, Location, PhysicalAccess, Route, challenge, locate
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.pci.sriov import Sriov
+from vfio_user_xe.emulator.pci.types import FunctionView
 
 log = logging.getLogger(__name__)
 
-COMMAND = 0x04
-COMMAND_MEMORY = 0x2
-COMMAND_MASTER = 0x4
 BAR0 = 0x10
 _BATCH = 8
 """VFs written at once: the guest's CPUs stand still meanwhile, and nobody looks whether the guest changed its mind."""
@@ -80,13 +76,50 @@ class _Target:
     """VFIDs that decode in the client and shall not."""
 
 
+class Vfs(Protocol):
+    """The VFs of a PF, as its SR-IOV capability has them."""
+
+    @property
+    def pf(self) -> FunctionView:
+        """Their PF."""
+        ...
+
+    @property
+    def functions(self) -> Mapping[int, FunctionView]:
+        """The VFs' functions by VFID."""
+        ...
+
+    @property
+    def vf_bars(self) -> Mapping[int, int]:
+        """The size of one VF's BAR, by number."""
+        ...
+
+    @property
+    def memory_enabled(self) -> bool:
+        """Whether VFs decode memory."""
+        ...
+
+    @property
+    def enabled_vfs(self) -> list[int]:
+        """VFIDs that exist now."""
+        ...
+
+    def bar_address(self, bar: int, vfid: int) -> int:
+        """Where the guest put BAR `bar` of VF `vfid`."""
+        ...
+
+    def routing_offset(self, vfid: int) -> int:
+        """How far the routing id of VF `vfid` lies behind its PF's."""
+        ...
+
+
 class VfBarProgramming:
     """Keeps the client's idea of the VF BARs equal to the guest's.
 
     `routes` are tried in order; DMA is the last. `update`, `forget` and `repair` are cheap and safe inside an access.
     """
 
-    def __init__(self, sriov: Sriov) -> None:
+    def __init__(self, sriov: Vfs) -> None:
         self.routes: list[Route] = []
         self._sriov = sriov
         self._lock = threading.Condition()
@@ -294,6 +327,6 @@ class VfBarProgramming:
             raise _Superseded
 
 
-def default_routes(sriov: Sriov) -> list[Route]:
+def default_routes(sriov: Vfs) -> list[Route]:
     """What every PF has: its own DMA."""
     return [EcamDma(sriov.pf)]

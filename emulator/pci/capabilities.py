@@ -7,12 +7,10 @@ overlaps. SR-IOV is in `vfio_user_xe.emulator.pci.sriov`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from vfio_user_xe.emulator.pci.config_space import CONFIG_SIZE, EXTENDED_START, ConfigRegister, ConfigSpace
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.pci.function import Function
+from vfio_user_xe.emulator.pci.types import FunctionView
 
 CAPABILITY_POINTER = 0x34
 FIRST_CAPABILITY = 0x40
@@ -41,7 +39,7 @@ class Capability:
         self.requested_offset = offset
         self.offset = 0
         """Where it is; set when the function is built."""
-        self.function: Function | None = None
+        self.function: FunctionView | None = None
 
     @property
     def size(self) -> int:
@@ -52,7 +50,7 @@ class Capability:
         """The registers after the header, offsets from the header's first byte."""
         raise NotImplementedError
 
-    def bind(self, function: Function, offset: int) -> None:
+    def bind(self, function: FunctionView, offset: int) -> None:
         """Told once, before its registers are declared: whose it is and where."""
         self.function = function
         self.offset = offset
@@ -63,7 +61,7 @@ class Capability:
         return self.function.config.peek(self.offset + offset, size)
 
 
-def install_all(function: Function, capabilities: Sequence[Capability]) -> None:
+def install_all(function: FunctionView, capabilities: Sequence[Capability]) -> None:
     """Place `capabilities` in the configuration space of `function` and link them.
 
     Raises ValueError for overlaps, for what does not fit, and for a hidden capability at 0x100, where QEMU shows the
@@ -117,7 +115,7 @@ def _place(config: ConfigSpace, chain: Sequence[Capability], start: int) -> None
         capability.offset = offset
 
 
-def _install(function: Function, capability: Capability, following: int) -> None:
+def _install(function: FunctionView, capability: Capability, following: int) -> None:
     config = function.config
     capability.bind(function, capability.offset)
     if capability.extended:
@@ -426,7 +424,7 @@ class ResizableBar(Capability):
         self.sizes = tuple(sorted(sizes))
         self.on_resize = on_resize
 
-    def bind(self, function: Function, offset: int) -> None:
+    def bind(self, function: FunctionView, offset: int) -> None:
         super().bind(function, offset)
         bar = function.bars.get(self.bar)
         if bar is None or bar.size not in self.sizes:

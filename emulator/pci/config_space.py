@@ -12,6 +12,12 @@ from dataclasses import dataclass
 
 from vfio_user_xe.emulator.observe.tap import Tap
 
+COMMAND = 0x04
+"""Offset of the command register."""
+COMMAND_MEMORY = 0x2
+"""Its bit for memory BARs."""
+COMMAND_MASTER = 0x4
+"""Its bit for DMA and message signalled interrupts."""
 CONFIG_SIZE = 4096
 EXTENDED_START = 0x100
 

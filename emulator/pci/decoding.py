@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from vfio_user_xe.emulator.pci.bars import BAR0_OFFSET, BARS, Bar
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MEMORY, Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.sriov import CONTROL
 
 _ADDRESS_MASK = ~0xF

@@ -23,19 +23,20 @@ from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.bars import Bar, bar_registers, check_layout
 from vfio_user_xe.emulator.pci.capabilities import Capability, Msi, MsiX, PciExpress, install_all
-from vfio_user_xe.emulator.pci.config_space import CONFIG_SIZE, ConfigRegister, ConfigSpace
+from vfio_user_xe.emulator.pci.config_space import (
+    COMMAND,
+    COMMAND_MASTER,
+    COMMAND_MEMORY,
+    CONFIG_SIZE,
+    ConfigRegister,
+    ConfigSpace,
+)
 from vfio_user_xe.emulator.pci.interrupts import Interrupts, with_msix
 from vfio_user_xe.emulator.pci.sriov import Sriov
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, Region, Transport
 
 log = logging.getLogger(__name__)
 
-COMMAND = 0x04
-"""Offset of the command register in configuration space."""
-COMMAND_MEMORY = 0x2
-"""Its bit for memory BARs."""
-COMMAND_MASTER = 0x4
-"""Its bit for DMA and message signalled interrupts."""
 REGIONS = 9
 _SETTLE_SECONDS = 0.25
 _RESET_SECONDS = 2.0
@@ -107,8 +108,8 @@ class Function:
         self.is_vf = is_vf
         self.assigned = assigned
         self.sriov = sriov
-        self.physical: Sriov | None = None
-        """VFs: the capability of the PF that they were attached to."""
+        self.client_reset: Callable[[], None] | None = None
+        """VFs: what the PF's SR-IOV capability does inside the reset by which a client resets the VF."""
         self.transport: Transport | None = None
         """While a client is attached."""
         self.on_reset: list[Callable[[str], None]] = []
@@ -282,8 +283,8 @@ class Function:
             self.executor.submit(callback)
 
     def reset(self) -> None:
-        if self.physical is not None:
-            self.physical.programming.forget_vf(self.index)
+        if self.client_reset is not None:
+            self.client_reset()
         self._reset_registers(keep_sticky=False)
         if self.sriov is not None:
             self.sriov.reset(machine=True)

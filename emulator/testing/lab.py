@@ -92,8 +92,8 @@ class LiveCard(ServedCard):
 
         `cases` are patterns such as "dma.*" (none: all but the slow ones); `skip` gives reasons by pattern.
         """
-        from vfio_user_xe.emulator.conformance import run
         from vfio_user_xe.emulator.conformance.profile import Profile
+        from vfio_user_xe.emulator.conformance.suite import run
         from vfio_user_xe.emulator.results import Verdict
 
         profile = Profile(self.description.card, self.pid, skip=skip or {})

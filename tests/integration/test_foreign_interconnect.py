@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.packages import install
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.lab import CONFIG, Client, LiveCard, open_card
 
 BANK, BAR0, BUFFER = 0xFD00_0000, 0, 0x40000

@@ -26,7 +26,7 @@ from vfio_user_xe.device_models import edu
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.observe.trace import Tracer
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client

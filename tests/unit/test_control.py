@@ -18,7 +18,7 @@ from vfio_user_xe.emulator.control.dispatch import CommandError, Control, inline
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.model.registers import RO, Register
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.emulator.vfio_user import control_server
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient

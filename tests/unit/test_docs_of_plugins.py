@@ -14,7 +14,7 @@ from vfio_user_xe.emulator.control.dispatch import Control
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 from vfio_user_xe.emulator.model.plugin_loading import INTERCONNECT, find_plugins
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -14,7 +14,8 @@ from vfio_user_xe.emulator.model.card import Card, CardConfig, InterconnectConfi
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, Function, Identity
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.plugins.host_dma import HostDma
 from vfio_user_xe.plugins.iov import Iov

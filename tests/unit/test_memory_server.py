@@ -17,7 +17,7 @@ from tests.support.wait import eventually
 from vfio_user_xe.emulator.fabric.dma_buf import make_dma_buf
 from vfio_user_xe.emulator.fabric.leases import LeaseRefused
 from vfio_user_xe.emulator.model.card import Card, CardConfig
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.emulator.vfio_user import export, outbox
 from vfio_user_xe.emulator.vfio_user.memory_client import MemoryClient

@@ -15,7 +15,7 @@ from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
 from vfio_user_xe.emulator.observe.stalls import Stall, StallWatchdog, bit_names
 from vfio_user_xe.emulator.observe.trace import Tracer, parse_trace_argument
 from vfio_user_xe.emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 

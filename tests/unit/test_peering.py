@@ -12,7 +12,7 @@ from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
 from vfio_user_xe.emulator.fabric.peers import Grant, PeerBar, PeerError, PeerListener
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 REMOTE = 1 << 40

@@ -9,7 +9,7 @@ from enum import Enum
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
-from vfio_user_xe.emulator.model.states import Transitions, require
+from vfio_user_xe.emulator.model.states import Machine, Transitions
 
 KMD_HIGH, HIGH, KMD_NORMAL, NORMAL = range(4)
 """Priorities, the most urgent first (xe_guc_exec_queue_types.h, GUC_CLIENT_PRIORITY_*)."""
@@ -29,13 +29,14 @@ class ContextState(Enum):
 NEW, DISABLED, ENABLED, FAILED, REMOVED = ContextState
 
 TRANSITIONS = Transitions(
+    ContextState,
     {
         NEW: {DISABLED},
         DISABLED: {ENABLED, FAILED, REMOVED},
         ENABLED: {DISABLED, FAILED, REMOVED},
         FAILED: {REMOVED},
         REMOVED: {DISABLED},
-    }
+    },
 )
 
 
@@ -62,14 +63,22 @@ class Context:
     kernel: bool = False
     saved_as: ContextState = DISABLED
     """Of a context that was saved elsewhere (`Engines.adopt`): what it was there, DISABLED, ENABLED or FAILED."""
-    state: ContextState = field(default=NEW, init=False)
     waiting: TranslationFault | None = field(default=None, init=False)
     """The page fault whose answer it waits for."""
 
     # The scheduler's.
     members: list[Lrc] = field(default_factory=list, init=False, repr=False)
     queued: bool = field(default=False, init=False, repr=False)
+    states: Machine[ContextState] = field(init=False, repr=False)
     _disabling: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.states = TRANSITIONS.start(self.name, NEW)
+
+    @property
+    def state(self) -> ContextState:
+        """What it is to the engines now."""
+        return self.states.state
 
     @property
     def name(self) -> str:
@@ -80,22 +89,6 @@ class Context:
     def resident(self) -> bool:
         """Whether any of it is on an engine."""
         return any(lrc.loaded for lrc in self.members)
-
-    def become(self, state: ContextState) -> None:
-        """Go to another state.
-
-        Raises:
-            StateError: it may not follow the present one.
-        """
-        self.state = TRANSITIONS.move(self.name, self.state, state)
-
-    def needs(self, call: str, *states: ContextState) -> None:
-        """Check that `call` may be made now.
-
-        Raises:
-            StateError: the context is in none of `states`.
-        """
-        require(self.name, call, self.state, *states)
 
     def when_disabled(self, done: Callable[[], None]) -> None:
         """Call `done` once nothing of it is on an engine."""

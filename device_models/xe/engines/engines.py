@@ -17,7 +17,7 @@ from typing import Any
 
 from vfio_user_xe.device_models.xe.engines import commands, disassembler, work_queue
 from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
-from vfio_user_xe.device_models.xe.engines.context import DISABLED, ENABLED, FAILED, REMOVED, Context
+from vfio_user_xe.device_models.xe.engines.context import DISABLED, ENABLED, FAILED, NEW, REMOVED, Context
 from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 from vfio_user_xe.device_models.xe.engines.scheduler import Scheduler
@@ -62,7 +62,8 @@ class Engines:
         """
         if not self.scheduler.slots.has_class(context.engine_class):
             raise ValueError(f"{context.name}: there is no engine of class {context.engine_class}")
-        context.become(DISABLED)
+        context.states.require(NEW, REMOVED)
+        context.states.to(DISABLED)
         context.members = [Lrc(context.function, descriptor) for descriptor in context.lrcs]
         context.waiting = None
         self.contexts.add(context)
@@ -76,7 +77,7 @@ class Engines:
         for lrc in context.members:
             lrc.adopted = True
         if context.saved_as is FAILED:
-            context.become(FAILED)
+            context.states.to(FAILED)
 
     def remove(self, context: Context) -> None:
         """Forget `context`; off the engine at once if it is on one.
@@ -84,7 +85,8 @@ class Engines:
         Raises:
             StateError: it is not registered.
         """
-        context.become(REMOVED)
+        context.states.require(DISABLED, ENABLED, FAILED)
+        context.states.to(REMOVED)
         self._forget(context)
         context.finish_disabling()
 
@@ -94,9 +96,9 @@ class Engines:
         One that has failed does not run again. Raises:
             StateError: it is not registered.
         """
-        context.needs("enable", DISABLED, ENABLED, FAILED)
+        context.states.require(DISABLED, ENABLED, FAILED)
         if context.state is DISABLED:
-            context.become(ENABLED)
+            context.states.to(ENABLED)
         self.kick(context)
 
     def kick(self, context: Context) -> None:
@@ -123,9 +125,9 @@ class Engines:
         Raises:
             StateError: it is not registered.
         """
-        context.needs("disable", DISABLED, ENABLED, FAILED)
+        context.states.require(DISABLED, ENABLED, FAILED)
         if context.state is ENABLED:
-            context.become(DISABLED)
+            context.states.to(DISABLED)
         self.scheduler.turns.remove(context)
         context.when_disabled(done)
         self.scheduler.slots.wake_holding(context)
@@ -189,7 +191,7 @@ class Engines:
 
     def _lose(self, context: Context) -> None:
         """Who waits for it to be disabled was reset too."""
-        context.become(REMOVED)
+        context.states.to(REMOVED)
         context.forget_disabling()
         self._forget(context)
 

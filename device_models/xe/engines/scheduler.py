@@ -250,7 +250,7 @@ class Scheduler:
         self._gone(context)
 
     def _throw_off(self, context: Context) -> None:
-        context.become(FAILED)
+        context.states.to(FAILED)
         context.waiting = None
         self.turns.remove(context)
         self.slots.take_off(context, save=True)

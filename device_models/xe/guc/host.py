@@ -22,7 +22,7 @@ from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.soc.interrupts import Interrupts
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
 from vfio_user_xe.emulator.model.faults import FaultPoint
-from vfio_user_xe.emulator.model.states import StateError, Transitions, require
+from vfio_user_xe.emulator.model.states import Machine, StateError, Transitions
 from vfio_user_xe.emulator.observe.tap import Tap
 
 log = logging.getLogger(__name__)
@@ -47,13 +47,14 @@ class HostState(Enum):
 RUNNING, RESFIX, PAUSED, STOPPED, FLR = HostState
 
 TRANSITIONS = Transitions(
+    HostState,
     {
-        RUNNING: {RUNNING, PAUSED, STOPPED, FLR},
-        RESFIX: {RUNNING, RESFIX, PAUSED, STOPPED, FLR},
-        PAUSED: {RUNNING, RESFIX, PAUSED, STOPPED, FLR},
-        STOPPED: {STOPPED, FLR},
-        FLR: {RUNNING, STOPPED, FLR},
-    }
+        RUNNING: {PAUSED, STOPPED, FLR},
+        RESFIX: {RUNNING, PAUSED, STOPPED, FLR},
+        PAUSED: {RUNNING, RESFIX, STOPPED, FLR},
+        STOPPED: {FLR},
+        FLR: {RUNNING, STOPPED},
+    },
 )
 """`xe_gt_sriov_pf_control.c`: what was stopped goes on only by a reset."""
 _SERVED = (RUNNING, RESFIX)
@@ -86,7 +87,7 @@ class Host:
         self.vfid = function.vfid
         self.mailbox = Mailbox(guc.gt.index, self._doorbell)
         self.ctb = Ctb(function.ggtt_space)
-        self.state: HostState = RUNNING
+        self._states = self._running()
         self.present = function.vfid == 0
         """Whether the function exists: VFs do while they are enabled."""
         self.opt_ins: set[int] = set()
@@ -115,6 +116,11 @@ class Host:
         """Whether the host has room for an event of `dwords` that another host causes."""
         return self.ctb.takes_unasked(dwords)
 
+    @property
+    def state(self) -> HostState:
+        """What the PF made of it."""
+        return self._states.state
+
     def becomes(self, state: HostState) -> None:
         """Go to another state. On the executor.
 
@@ -122,24 +128,27 @@ class Host:
             GucError: INVALID_STATE, when it may not follow the present one.
         """
         try:
-            self.state = TRANSITIONS.move(self.name, self.state, state)
+            self._states.to(state)
         except StateError as error:
             raise GucError(INVALID_STATE, str(error)) from error
 
-    def needs(self, call: str, *states: HostState) -> None:
-        """Check that `call` may be made now.
+    def needs(self, *states: HostState) -> None:
+        """Go on only in one of `states`. On the executor.
 
         Raises:
-            GucError: INVALID_STATE, when the function is in none of `states`.
+            GucError: INVALID_STATE, in another state.
         """
         try:
-            require(self.name, call, self.state, *states)
+            self._states.require(*states)
         except StateError as error:
             raise GucError(INVALID_STATE, str(error)) from error
 
     def power_up(self) -> None:
         """The GuC was reset: whatever the PF had made of the function, it runs. On the executor."""
-        self.state = RUNNING
+        self._states = self._running()
+
+    def _running(self) -> Machine[HostState]:
+        return TRANSITIONS.start(self.name, RUNNING)
 
     def reset(self) -> None:
         """Forget everything that the host told (VF_RESET, GuC reset)."""

@@ -110,7 +110,7 @@ class Migration:
             raise GucError(INVALID_PARAMS, f"operation {message.data0}")
         if message.data0 == SAVE and not address and not size:
             return len(self._saved(target)) // 4
-        target.needs("SAVE_RESTORE_VF", PAUSED)
+        target.needs(PAUSED)
         if not 0 < size <= MAX_STATE // 4:
             raise GucError(INVALID_SIZE, f"{size} dwords")
         if message.data0 == RESTORE:

@@ -295,7 +295,7 @@ class Sriov:
             self._guc.pf.event(actions.VF_STATE_NOTIFY, target.vfid, EVENT_PAUSE_DONE)
 
     def _resume(self, target: Host) -> None:
-        target.needs("RESUME", PAUSED, RUNNING, RESFIX)
+        target.needs(PAUSED, RUNNING, RESFIX)
         if self._sharing is not None:
             self._sharing.take(target.vfid)
         if self.on_resume is None or not self.on_resume(target):
@@ -305,7 +305,7 @@ class Sriov:
 
     def _finish_flr(self, target: Host) -> None:
         # Running: the GuC was reset in between, and there is nothing left to finish.
-        target.needs("FLR_FINISH", FLR, RUNNING)
+        target.needs(FLR, RUNNING)
         if self._sharing is not None:
             self._sharing.take(target.vfid)
         target.mailbox.clear()

@@ -9,7 +9,7 @@ import os
 import random
 
 from vfio_user_xe.emulator.conformance import device as numbers
-from vfio_user_xe.emulator.conformance.case import Failure, case
+from vfio_user_xe.emulator.conformance.case import case
 from vfio_user_xe.emulator.conformance.context import Context
 from vfio_user_xe.emulator.conformance.errnos import (
     BAD_DESCRIPTOR,
@@ -20,6 +20,7 @@ from vfio_user_xe.emulator.conformance.errnos import (
     OUT_OF_RANGE,
     TOO_MANY,
 )
+from vfio_user_xe.emulator.conformance.outcomes import Failure
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client, encode

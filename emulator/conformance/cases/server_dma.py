@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable
 
 from vfio_user_xe.emulator.conformance import device as numbers
-from vfio_user_xe.emulator.conformance.case import case, fail
+from vfio_user_xe.emulator.conformance.case import case
 from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.outcomes import fail
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client, DmaMapping, Message, encode
 

@@ -17,7 +17,7 @@ import pytest
 
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.pci.transport import AccessHandler, Region, Served
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.session import Session

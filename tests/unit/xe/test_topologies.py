@@ -18,7 +18,7 @@ from vfio_user_xe.emulator.guest.qemu_arguments import (
     cards_arguments,
     needs_iommu,
 )
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 _SRIOV = 0x320
