@@ -13,15 +13,13 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.guest_memory import MapError
 from vfio_user_xe.emulator.vfio_user.interrupts import IrqError
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.vfio_user.session import Session
+from vfio_user_xe.emulator.vfio_user.session_view import SessionView
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ class Answer:
 class Request:
     """One command's body and descriptors."""
 
-    session: Session
+    session: SessionView
     body: memoryview
     fds: list[int] = field(default_factory=list)
 
@@ -58,7 +56,7 @@ class Request:
         return layout.unpack_from(self.body)
 
 
-def handle(session: Session, command: int, body: memoryview, fds: list[int]) -> Answer:
+def handle(session: SessionView, command: int, body: memoryview, fds: list[int]) -> Answer:
     """Carry out one command. Raises `RequestError`."""
     handler = _HANDLERS.get(command)
     if handler is None:
@@ -165,7 +163,7 @@ def _dma_unmap(request: Request) -> Answer:
     return Answer(pieces)
 
 
-def _dirty_bitmap(session: Session, address: int, size: int, page_size: int, bitmap_size: int) -> bytes:
+def _dirty_bitmap(session: SessionView, address: int, size: int, page_size: int, bitmap_size: int) -> bytes:
     if page_size < PAGE_SIZE or page_size & (page_size - 1):
         raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
     pages = -(-size // page_size)
@@ -365,7 +363,7 @@ def _device_feature(request: Request) -> Answer:
     return Answer([wire.DEVICE_FEATURE_BODY.pack(total, flags), bytes(data[: _LOGGING_REPORT.size]), bitmap])
 
 
-def _start_logging(session: Session, data: memoryview) -> bytes:
+def _start_logging(session: SessionView, data: memoryview) -> bytes:
     if len(data) < _LOGGING_HEAD.size:
         raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want at least {_LOGGING_HEAD.size}")
     page_size, count, _ = _LOGGING_HEAD.unpack_from(data)
@@ -381,7 +379,7 @@ def _start_logging(session: Session, data: memoryview) -> bytes:
     return _LOGGING_HEAD.pack(page_size, count, 0) + bytes(ranges)
 
 
-def _reported(session: Session, address: int, length: int, page_size: int) -> bytes:
+def _reported(session: SessionView, address: int, length: int, page_size: int) -> bytes:
     if page_size < PAGE_SIZE or page_size & (page_size - 1):
         raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
     if length == 0 or length // page_size > 8 * wire.DEFAULT_MAX_DATA_XFER:

@@ -186,7 +186,7 @@ class Host:
         if self._serving:
             self._interrupt_due = True
         else:
-            guc.interrupts.raise_guc(self.function, guc.gt)
+            guc.interrupts.raise_guc(self.function, guc.gt.index)
 
     def serve(self) -> None:
         """Answer what is in the mailbox and in H2G. On the executor."""
@@ -207,7 +207,7 @@ class Host:
             self._serving = False
             if self._interrupt_due:
                 self._interrupt_due = False
-                self.guc.interrupts.raise_guc(self.function, self.guc.gt)
+                self.guc.interrupts.raise_guc(self.function, self.guc.gt.index)
 
     def _doorbell(self) -> None:
         if self.present and self.state in _SERVED and self.guc.serving(self):
@@ -263,6 +263,6 @@ class Host:
         except (TranslationFault, AccessFault):
             self.ctb.disable()
             return
-        self.guc.interrupts.raise_guc(self.function, self.guc.gt)
+        self.guc.interrupts.raise_guc(self.function, self.guc.gt.index)
         if not done:
             self.guc.gt.gpu.executor.call_later(_RETRY_SECONDS, self._retry)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 
-from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.memory.function import Device, XeFunction
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, OTHER, RENDER, EngineInfo
 from vfio_user_xe.device_models.xe.soc.memirq import Memirq
@@ -143,14 +142,14 @@ class Interrupts:
         if self._registers.peek(offset) >> shift & USER_INTERRUPT:
             self._raise(info.interrupt, _identity(info.engine_class, info.instance, USER_INTERRUPT))
 
-    def raise_guc(self, function: XeFunction, gt: Gt) -> None:
-        """The GuC of `gt` has written messages for `function`."""
+    def raise_guc(self, function: XeFunction, gt: int) -> None:
+        """The GuC of GT number `gt` has written messages for `function`."""
         if function.vfid:
-            self.memirq(function).raise_guc(gt.index)
+            self.memirq(function).raise_guc(gt)
             return
         # Both GuCs share the enable bit (xe_guc.c:guc_enable_irq): GUC2HOST in the upper half.
         if self._registers.peek(GUC_SG_ENABLE) >> 16 & GUC2HOST:
-            self._raise(GUC_SOURCES[gt.index], _identity(OTHER, _GUC_INSTANCES[gt.index], GUC2HOST))
+            self._raise(GUC_SOURCES[gt], _identity(OTHER, _GUC_INSTANCES[gt], GUC2HOST))
 
     def _raise(self, source: int, identity: int) -> None:
         with self._lock:
