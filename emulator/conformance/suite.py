@@ -8,11 +8,15 @@ The suite speaks to a socket and knows nothing of the server behind it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.conformance.profile import Profile
-    from vfio_user_xe.emulator.results import Report, Result
+from vfio_user_xe.emulator.conformance.case import suite_name
+from vfio_user_xe.emulator.conformance.profile import Profile, ProfileError
+from vfio_user_xe.emulator.conformance.runner import Runner, ServerGone, select_cases
+from vfio_user_xe.emulator.conformance.started import NotStarted, StartedServer
+from vfio_user_xe.emulator.results import Report, Result, Verdict
+from vfio_user_xe.emulator.results.junit import junit
+from vfio_user_xe.emulator.results.text import RULE, line, summary
 
 
 def run(
@@ -31,10 +35,6 @@ def run(
     a command that serves, run now and whenever it has ended. Fewer results than cases: the server is gone for good.
     Raises ValueError for a pattern that matches nothing, `runner.ServerGone`, and `started.NotStarted`.
     """
-    # Imported when used: device models import `vfio_user_xe.emulator.conformance.device`, and need no client for it.
-    from vfio_user_xe.emulator.conformance.profile import Profile
-    from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
-    from vfio_user_xe.emulator.conformance.started import StartedServer
 
     chosen = select_cases(cases, slow=slow)
     server = StartedServer(start, socket_path) if start else None
@@ -47,16 +47,12 @@ def run(
 
 def report_of(results: Sequence[Result], subject: str) -> Report:
     """The results of `run` as a report; `subject` is the profile's name."""
-    from vfio_user_xe.emulator.conformance.case import suite_name
-    from vfio_user_xe.emulator.results import Report
 
     return Report(suite_name(subject), list(results))
 
 
 def summary_of(results: Sequence[Result]) -> str:
     """How many cases passed, failed and were skipped, in one line."""
-    from vfio_user_xe.emulator.results import Verdict
-    from vfio_user_xe.emulator.results.text import summary
 
     counted = summary(results, "cases", (Verdict.PASS, Verdict.FAIL, Verdict.SKIP))
     return f"{counted} in {sum(result.seconds for result in results):.1f} s"
@@ -78,13 +74,6 @@ def main(
 
     0: every case passed or was skipped. 1: at least one failed. 2: nothing could be run (`echo` says why).
     """
-    from pathlib import Path
-
-    from vfio_user_xe.emulator.conformance.profile import Profile, ProfileError
-    from vfio_user_xe.emulator.conformance.runner import ServerGone, select_cases
-    from vfio_user_xe.emulator.conformance.started import NotStarted
-    from vfio_user_xe.emulator.results.junit import junit
-    from vfio_user_xe.emulator.results.text import RULE, line
 
     try:
         if list_only:
