@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.memory.vram import Vram
     from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
     from vfio_user_xe.emulator.model.clock import CardClock
-    from vfio_user_xe.emulator.model.registers import RegisterFile
+    from vfio_user_xe.emulator.model.register_file import RegisterFile
 
 log = logging.getLogger(__name__)
 

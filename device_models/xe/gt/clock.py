@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO
 
 RPM_CONFIG0 = 0xD00
 CTC_MODE = 0xA26C

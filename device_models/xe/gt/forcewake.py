@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import MASKED, RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import MASKED, RO, Register, flag
 
 # (name, control, acknowledge): regs/xe_gt_regs.h
 _GT_DOMAIN = ("GT", 0xA188, 0xDFC)
@@ -59,5 +60,5 @@ class Forcewake:
 
         return [
             gt.register(f"FORCEWAKE_{name}", control, access=MASKED, write=written),
-            gt.register(f"FORCEWAKE_ACK_{name}", acknowledge, access=RO, fields={"ACK": (0, 0)}),
+            gt.register(f"FORCEWAKE_ACK_{name}", acknowledge, access=RO, fields=[flag(0, "ACK")]),
         ]

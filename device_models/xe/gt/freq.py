@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO
 
 RP0 = 156
 """2600 MHz: the highest frequency, as the Arc Pro B50 is specified to boost to."""

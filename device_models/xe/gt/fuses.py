@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gt
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, VIDEO_DECODE, VIDEO_ENHANCE
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register
 
 XE_CORES = 16
 EUS_PER_XE_CORE = 8

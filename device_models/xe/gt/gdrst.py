@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO
 
 GDRST = 0x941C
 GRDOM_FULL = 1 << 0

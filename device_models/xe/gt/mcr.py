@@ -9,7 +9,8 @@ is held a second reader gets 0.
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO
 
 STEER_SEMAPHORE = 0xFD0
 MCR_SELECTOR = 0xFD4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 
 ENTRIES = 64
 GLOBAL_MOCS = 0x4000

@@ -7,7 +7,7 @@ let memory be compressed.
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 
 ENTRIES = 32
 PAT_ATS = 0x47FC

@@ -7,7 +7,8 @@ declared so that traces and reports name them.
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO
 
 _MAIN = {
     "STATELESS_COMPRESSION_CTRL": 0x4148,

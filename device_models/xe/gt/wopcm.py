@@ -7,7 +7,8 @@ their value until a full GT reset.
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register, flag
 
 GUC_WOPCM_SIZE = 0xC050
 DMA_GUC_WOPCM_OFFSET = 0xC340
@@ -39,4 +40,4 @@ class Wopcm:
             if not registers.peek(where) & LOCKED:
                 registers.poke(where, value | LOCKED)
 
-        return gt.register(name, offset, access=RO, write=written, fields={"LOCKED": (0, 0)})
+        return gt.register(name, offset, access=RO, write=written, fields=[flag(0, "LOCKED")])

@@ -30,7 +30,7 @@ from vfio_user_xe.device_models.xe.guc.hxg import EVENT, REQUEST, Message
 from vfio_user_xe.device_models.xe.guc.mmio import Mailbox
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, TranslationFault
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 
 log = logging.getLogger(__name__)
 

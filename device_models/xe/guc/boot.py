@@ -16,7 +16,8 @@ from vfio_user_xe.device_models.xe.function import Gt
 from vfio_user_xe.device_models.xe.gt.wopcm import DMA_GUC_WOPCM_OFFSET, GUC_WOPCM_SIZE, LOCKED
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
-from vfio_user_xe.emulator.model.registers import MASKED, RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import MASKED, RO, flag
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Boot:
                 gt.register("GUC_HEADER_INFO", 0xC014, access=RO),
                 gt.register("GUC_SHIM_CONTROL", 0xC064),
                 *(gt.register(f"SOFT_SCRATCH({n})", SOFT_SCRATCH + 4 * n) for n in range(SOFT_SCRATCH_COUNT)),
-                gt.register("HUC_KERNEL_LOAD_INFO", HUC_KERNEL_LOAD_INFO, access=RO, fields={"SUCCESSFUL": (0, 0)}),
+                gt.register("HUC_KERNEL_LOAD_INFO", HUC_KERNEL_LOAD_INFO, access=RO, fields=[flag(0, "SUCCESSFUL")]),
                 *(gt.register(f"UOS_RSA_SCRATCH({n})", UOS_RSA_SCRATCH + 4 * n) for n in range(64)),
                 gt.register("DMA_ADDR_0_LOW", DMA_ADDR_0),
                 gt.register("DMA_ADDR_0_HIGH", DMA_ADDR_0 + 4),

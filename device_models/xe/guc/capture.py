@@ -17,7 +17,7 @@ from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, GUC_CLASS, RENDER, VIDEO_DECODE, VIDEO_ENHANCE
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from vfio_user_xe.device_models.xe.function import XeFunction
 from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
 from vfio_user_xe.device_models.xe.guc.errors import INVALID_PARAMS, GucError
 from vfio_user_xe.device_models.xe.guc.hxg import Message
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO
 
 INV_DESC0 = 0xCF7C
 INV_DESC1 = 0xCF80

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.gt.fuses import L3_NODES
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register, flag
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -64,7 +65,7 @@ class MemoryMap:
                     FLAT_CCS_LOWER,
                     reset=(ccs & 0xFFFFFFC0) | bool(ccs),
                     access=RO,
-                    fields={"ENABLE": (0, 0)},
+                    fields=[flag(0, "ENABLE")],
                 ),
                 Register("XE2_FLAT_CCS_BASE_RANGE_UPPER", FLAT_CCS_UPPER, reset=ccs >> 32, access=RO),
             ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.profiles.profile import MEDIA_GSI_OFFSET, Profile
-from vfio_user_xe.emulator.model.registers import PF, RO, VF, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import PF, RO, VF, Register, flag
 from vfio_user_xe.emulator.pci.config_space import ConfigRegister
 
 GMD_ID = 0xD8C
@@ -57,7 +58,7 @@ def declare_identity(registers: RegisterFile, profile: Profile) -> None:
             # Version 0: no display (intel_display_device.c:probe_gmdid_display).
             Register("GMD_ID_DISPLAY", GMD_ID_DISPLAY, access=RO),
             Register("GU_CNTL_PROTECTED", GU_CNTL_PROTECTED, reset=_DRIVERINT_FLR_DIS, access=RO),
-            Register("GU_CNTL", GU_CNTL, reset=_LMEM_INIT, access=RO, fields={"LMEM_INIT": (7, 7)}),
+            Register("GU_CNTL", GU_CNTL, reset=_LMEM_INIT, access=RO, fields=[flag(7, "LMEM_INIT")]),
             Register("GU_DEBUG", GU_DEBUG, access=RO),
             # Access to the flash is locked, as on a card that has left the factory (xe_nvm.c).
             Register("HECI_FWSTS2(HECI2)", HECI2 + 0xC48, reset=_NVM_ACCESS_MODE, access=RO),

@@ -16,7 +16,8 @@ import threading
 from vfio_user_xe.device_models.xe.function import Gpu, Gt, XeFunction
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, OTHER, RENDER, EngineInfo
 from vfio_user_xe.device_models.xe.soc.memirq import Memirq
-from vfio_user_xe.emulator.model.registers import RO, W1C, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, W1C, Register, flag
 
 DG1_MSTR_TILE_INTR = 0x190008
 GFX_MSTR_IRQ = 0x190010
@@ -167,7 +168,7 @@ class Interrupts:
                 access=RO,
                 read=self._read_master,
                 write=self._write_master,
-                fields={"MSTR_IRQ": (31, 31), "TILE0": (0, 0)},
+                fields=[flag(31, "MSTR_IRQ"), flag(0, "TILE0")],
             ),
             Register("GFX_MSTR_IRQ", GFX_MSTR_IRQ, access=RO, read=self._read_gfx_master),
         ]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register
 
 MAILBOX = 0x138124
 DATA0 = 0x138128

@@ -7,7 +7,8 @@ which grow by an idle card's power, and the PUNIT's GUID, without which every re
 from __future__ import annotations
 
 from vfio_user_xe.emulator.model.clock import CardClock
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register
 
 FAN_SPEED = (0x138140, 0x138170, 0x1381A0)
 VRAM_CHANNEL_TEMPERATURE = 0x138260
