@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from vfio_user_xe.device_models.xe import inspect, topologies
-from vfio_user_xe.device_models.xe.engines import Engines, hw_engine
+from vfio_user_xe.device_models.xe.engines import Engines
 from vfio_user_xe.device_models.xe.function import Gpu, Gt, XeFunction
 from vfio_user_xe.device_models.xe.gt import reg_sr
 from vfio_user_xe.device_models.xe.gt.clock import Clock
@@ -303,10 +303,10 @@ class Battlemage:
         Mocs(gt, registers)
         gt.guc = guc = Guc(gt, registers)
         sriov = GucSriov(guc, None if gt.index else self.sharing)
-        capture = Capture(guc, registers)
+        capture = Capture(guc)
         submission = Submission(guc, sriov, capture)
         gt.engines = Engines(gt, submission)
-        self._add_engine_registers(gt)
+        registers.add(gt.engines.registers())
         reg_sr.declare(gt, registers)
         frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
         Slpc(guc, frequency)
@@ -326,13 +326,6 @@ class Battlemage:
             guc.add_client(function, PfService if plays_pf else Client)
         Gdrst(gt, registers, lambda domains: self._reset_now(guc, wopcm, domains), lambda d: self._reset_later(gt, d))
         return [forcewake, steering, frequency]
-
-    def _add_engine_registers(self, gt: Gt) -> None:
-        live = gt.engines.registers()
-        taken = {offset for register in live for offset in range(register.offset, register.offset + register.width, 4)}
-        self._pf_registers.add(live)
-        for info in gt.infos:
-            self._pf_registers.add(hw_engine.registers_of(info, taken))
 
     # Resets.
 

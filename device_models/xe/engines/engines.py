@@ -128,7 +128,7 @@ class Engines:
         return self.scheduler.has_work()
 
     def registers(self) -> list[Register]:
-        """Live engine registers for the PF's register file, at absolute offsets."""
+        """The engines' registers for the PF's register file, at absolute offsets."""
         return [register for engine in self.engines for register in engine.declared_registers()]
 
     def activity(self) -> dict[tuple[str, int], int]:
