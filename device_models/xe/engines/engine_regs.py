@@ -141,8 +141,8 @@ _declare(
     0xD4,
     MASKED,
     flag(7, "CS_PRIORITY_MEM_READ"),
-    not_modelled(14, "PPHWSP_CSB_AND_TIMESTAMP_REPORT_DIS"),
-    not_modelled(15, "GHWSP_CSB_REPORT_DIS"),
+    flag(14, "PPHWSP_CSB_AND_TIMESTAMP_REPORT_DIS"),
+    flag(15, "GHWSP_CSB_REPORT_DIS"),
     context=True,
 )
 _declare("CS_DEBUG_MODE2", 0xD8, MASKED, flag(6, "INSTRUCTION_STATE_CACHE_INVALIDATE"), context=True)
