@@ -50,6 +50,7 @@ from vfio_user_xe.emulator.model.registers import (
     W1C,
     W1S,
     Field,
+    FieldKind,
     Register,
     field,
     flag,
@@ -129,6 +130,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "Registers": (
         "Register",
         "Field",
+        "FieldKind",
         "flag",
         "field",
         "not_modelled",
@@ -202,6 +204,7 @@ __all__ = [
     "FaultPoint",
     "Faults",
     "Field",
+    "FieldKind",
     "Function",
     "Identity",
     "Initiator",

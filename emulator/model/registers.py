@@ -163,7 +163,7 @@ class Register:
         return {one.name: name for one in self.fields if (name := one.values.get(one.of(value))) is not None}
 
     def written(self, value: int) -> dict[str, str | int]:
-        """The same for `value` as written: of a MASKED register the fields that the write selects, whether 0 or not."""
+        """As `shown`, for `value` as a write brings it: of a MASKED register the fields that it selects, whether 0 or not."""
         if self.access != MASKED:
             return self.shown(value)
         change = value >> 16 & 0xFFFF
