@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vfio_user_xe.device_models.xe.engines import hw_engine
 from vfio_user_xe.device_models.xe.engines.engines import Engines
 from vfio_user_xe.device_models.xe.gt import reg_sr
 from vfio_user_xe.device_models.xe.gt.clock import Clock
@@ -50,7 +49,7 @@ from vfio_user_xe.device_models.xe.soc.pcode import Pcode
 from vfio_user_xe.device_models.xe.soc.telemetry import Telemetry
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.pci.function import FLR, RESET, Function
 
 
@@ -135,10 +134,10 @@ class Gpu(Device):
         Mocs(gt, registers)
         gt.guc = guc = Guc(gt, registers, self.interrupts)
         gt.sriov = sriov = GucSriov(guc, None if gt.index else self.sharing)
-        capture = Capture(guc, registers)
+        capture = Capture(guc)
         submission = Submission(guc, sriov, capture)
         gt.engines = guc.engines = Engines(gt, submission)
-        self._add_engine_registers(gt)
+        registers.add(gt.engines.registers())
         reg_sr.declare(gt, registers)
         frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
         Slpc(guc, frequency)
@@ -156,13 +155,6 @@ class Gpu(Device):
             guc.add_host(function, Host if function.vfid else pf_kind)
         Gdrst(gt, registers, lambda domains: self._reset_now(guc, wopcm, domains), lambda d: self._reset_later(gt, d))
         self._blocks += [forcewake, steering, frequency]
-
-    def _add_engine_registers(self, gt: CompleteGt) -> None:
-        live = gt.engines.registers()
-        taken = {offset for register in live for offset in range(register.offset, register.offset + register.width, 4)}
-        self.pf.registers.add(live)
-        for info in gt.infos:
-            self.pf.registers.add(hw_engine.registers_of(info, taken))
 
     # Resets.
 

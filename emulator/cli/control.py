@@ -137,12 +137,13 @@ def inspect(
             for record in records:
                 record["offset"] = f"{record['offset']:#x}"
                 record["value"] = "-" if record["value"] is None else f"{record['value']:#010x}"
-                record["fields"] = " ".join(f"{key}={value}" for key, value in record["fields"].items())
+                fields = record["fields"] | record["meanings"]
+                record["fields"] = " ".join(f"{key}={value}" for key, value in fields.items())
         show(records, as_json, ["function", "name", "offset", "value", "fields"])
 
 
 def unmodelled(socket_dir: SocketDir, function: Annotated[str | None, typer.Option(metavar="NAME")] = None) -> None:
-    """Registers that nobody declared and a guest used all the same."""
+    """Registers that nobody declared and a guest used all the same, and bits that it set though they are reserved or not modelled."""
     with connected(socket_dir) as client:
         print(client.call("unmodelled", function=function, format="text"))
 

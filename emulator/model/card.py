@@ -37,7 +37,7 @@ from vfio_user_xe.emulator.model.plugin_loading import (
     default_model,
     load_plugin,
 )
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.observe.links import link_tap
 from vfio_user_xe.emulator.observe.stalls import StallWatchdog
 from vfio_user_xe.emulator.observe.trace import Tracer

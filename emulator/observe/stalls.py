@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vfio_user_xe.emulator.model.registers import ReadWatch, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.register_use import ReadWatch
 
 log = logging.getLogger(__name__)
 

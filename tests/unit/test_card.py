@@ -14,7 +14,7 @@ from vfio_user_xe.emulator.model.card_file import annotated_card
 from vfio_user_xe.emulator.model.options import format_size, parse_size
 from vfio_user_xe.emulator.model.packaged_cards import load_card, packaged_cards
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
 from vfio_user_xe.emulator.pci.function import Function, Identity

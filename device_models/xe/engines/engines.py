@@ -15,9 +15,16 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vfio_user_xe.device_models.xe.engines import commands, disassembler, work_queue
+from vfio_user_xe.device_models.xe.engines import commands, disassembler, register_access, work_queue
 from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
-from vfio_user_xe.device_models.xe.engines.context import DISABLED, ENABLED, FAILED, NEW, REMOVED, Context
+from vfio_user_xe.device_models.xe.engines.context import (
+    DISABLED,
+    ENABLED,
+    FAILED,
+    NEW,
+    REMOVED,
+    Context,
+)
 from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 from vfio_user_xe.device_models.xe.engines.scheduler import Scheduler
@@ -210,7 +217,7 @@ class Engines:
         return any(context.queued or context.resident for context in self.contexts)
 
     def registers(self) -> list[Register]:
-        """Live engine registers for the PF's register file, at absolute offsets."""
+        """The engines' registers for the PF's register file, at absolute offsets."""
         return [register for engine in self.engines for register in engine.declared_registers()]
 
     def activity(self) -> dict[tuple[str, int], int]:
@@ -238,9 +245,28 @@ def _trace(streamer: CommandStreamer, words: memoryview, index: int, length: int
             "context": context.guc_id if context else -1,
             source: place,
             **disassembler.fields(command),
+            **_registers(streamer, command),
         }
 
     streamer.tap(lrc.function.pci.name, commands.name_of(command[0]), fields)
+
+
+def _registers(streamer: CommandStreamer, words: list[int]) -> dict[str, str]:
+    """The registers that a command reaches, by name."""
+    registers, header = streamer.engine.registers, words[0]
+
+    def name(dword: int, relative: int, remapped: int) -> str:
+        return registers.name_of(register_access.address(streamer, dword, header & relative, header & remapped))
+
+    which = commands.name_of(header)
+    if which == "MI_LOAD_REGISTER_IMM":
+        pairs = zip(words[1::2], words[2::2], strict=False)
+        return {"registers": " ".join(f"{name(dword, 1 << 19, 1 << 17)}={value:#x}" for dword, value in pairs)}
+    if which in ("MI_LOAD_REGISTER_MEM", "MI_STORE_REGISTER_MEM"):
+        return {"register": name(words[1], 1 << 19, 1 << 17)}
+    if which == "MI_LOAD_REGISTER_REG":
+        return {"source": name(words[1], 1 << 18, 1 << 16), "destination": name(words[2], 1 << 19, 1 << 17)}
+    return {}
 
 
 _TABLES = commands.TABLES.with_trace(_trace)

@@ -11,7 +11,7 @@ from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.vram import Vram
 from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
 from vfio_user_xe.emulator.model.clock import CardClock
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 
 
 class EngineView(Protocol):

@@ -16,7 +16,8 @@ from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.gt.wopcm import DMA_GUC_WOPCM_OFFSET, GUC_WOPCM_SIZE, LOCKED
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
-from vfio_user_xe.emulator.model.registers import MASKED, RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import MASKED, RO, field, flag, not_modelled
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,29 @@ _JUMP_PASSED = 0x76 << 1
 _RSA_FAILED = 0x50 << 1
 _WOPCM_FAILED = 0x74 << 1
 READY = _AUTH_GOOD | _MIA_RUNNING | _UKERNEL_READY | _JUMP_PASSED
+
+# regs/xe_guc_regs.h, abi/guc_errors_abi.h
+_STATUS = (
+    flag(0, "MIA_IN_RESET"),
+    field(1, 7, "BOOTROM", {0x50: "RSA_FAILED", 0x74: "WOPCM_FAILED", 0x76: "JUMP_PASSED"}),
+    field(8, 15, "UKERNEL", {0xF0: "READY"}),
+    field(16, 18, "MIA", {1: "CORE_STATE", 2: "HALT_REQUESTED", 4: "ISR_ENTRY"}),
+    field(30, 31, "AUTH_STATUS", {1: "BAD", 2: "GOOD"}),
+)
+_SHIM_CONTROL = (
+    flag(0, "DISABLE_SRAM_INIT_TO_ZEROES"),
+    flag(1, "ENABLE_READ_CACHE_LOGIC"),
+    flag(2, "ENABLE_MIA_CACHING"),
+    flag(4, "MSGCH_ENABLE"),
+    flag(9, "ENABLE_READ_CACHE_FOR_SRAM_DATA"),
+    flag(10, "ENABLE_READ_CACHE_FOR_WOPCM_DATA"),
+    flag(15, "ENABLE_MIA_CLOCK_GATING"),
+    flag(21, "SHIM_WC_ENABLE"),
+    field(24, 25, "MOCS_INDEX", {1: "UC"}),
+)
+_DMA_HIGH = (field(0, 15, "ADDRESS"), field(16, 20, "ADDR_SPACE", {7: "WOPCM", 8: "GTT"}))
+_DMA_CTRL = (flag(0, "START_DMA"), flag(4, "UOS_MOVE"), flag(9, "HUC_UKERNEL"))
+_PM_MASK = (not_modelled(9, "ARAT_EXPIRED_INTRMSK"), not_modelled(31, "DISABLE_REDIRECT_TO_GUC"))
 
 _CSS_HEADER = Struct("<16I2I11I3I")
 """`abi/uc_fw_abi.h:struct uc_css_header`: dword 1 header size, 6 total size, 16 version, 17 submission version."""
@@ -69,28 +93,28 @@ class Boot:
         self.boots = 0
         registers.add(
             [
-                gt.register("GUC_STATUS", GUC_STATUS, reset=MIA_IN_RESET, access=RO),
+                gt.register("GUC_STATUS", GUC_STATUS, reset=MIA_IN_RESET, access=RO, fields=_STATUS),
                 gt.register("BOOT_HASH_CHK", 0xC010, access=RO),
                 gt.register("GUC_HEADER_INFO", 0xC014, access=RO),
-                gt.register("GUC_SHIM_CONTROL", 0xC064),
+                gt.register("GUC_SHIM_CONTROL", 0xC064, fields=_SHIM_CONTROL),
                 *(gt.register(f"SOFT_SCRATCH({n})", SOFT_SCRATCH + 4 * n) for n in range(SOFT_SCRATCH_COUNT)),
-                gt.register("HUC_KERNEL_LOAD_INFO", HUC_KERNEL_LOAD_INFO, access=RO, fields={"SUCCESSFUL": (0, 0)}),
+                gt.register("HUC_KERNEL_LOAD_INFO", HUC_KERNEL_LOAD_INFO, access=RO, fields=[flag(0, "SUCCESSFUL")]),
                 *(gt.register(f"UOS_RSA_SCRATCH({n})", UOS_RSA_SCRATCH + 4 * n) for n in range(64)),
                 gt.register("DMA_ADDR_0_LOW", DMA_ADDR_0),
-                gt.register("DMA_ADDR_0_HIGH", DMA_ADDR_0 + 4),
+                gt.register("DMA_ADDR_0_HIGH", DMA_ADDR_0 + 4, fields=_DMA_HIGH),
                 gt.register("DMA_ADDR_1_LOW", DMA_ADDR_1),
-                gt.register("DMA_ADDR_1_HIGH", DMA_ADDR_1 + 4),
+                gt.register("DMA_ADDR_1_HIGH", DMA_ADDR_1 + 4, fields=_DMA_HIGH),
                 gt.register("DMA_COPY_SIZE", DMA_COPY_SIZE),
-                gt.register("DMA_CTRL", DMA_CTRL, access=MASKED, write=self._dma_control_written),
+                gt.register("DMA_CTRL", DMA_CTRL, access=MASKED, write=self._dma_control_written, fields=_DMA_CTRL),
                 gt.register("GUC_SRAM_STATUS", 0xC398, access=RO),
                 gt.register("GUC_MAX_IDLE_COUNT", 0xC3E4),
                 gt.register("GUC_INTR_CHICKEN", 0xC50C),
-                gt.register("PMINTRMSK", 0xA168),
+                gt.register("PMINTRMSK", 0xA168, fields=_PM_MASK),
             ]
         )
         if gt.index == 0:
             # Above the registers that each GT has a copy of: doorbells for both.
-            registers.add([gt.register("GT_PM_CONFIG", 0x13816C)])
+            registers.add([gt.register("GT_PM_CONFIG", 0x13816C, fields=[flag(0, "GT_DOORBELL_ENABLE")])])
 
     def parameter(self, index: int) -> int:
         """Boot parameter `index` (LOG_PARAMS...), as the driver left it in SOFT_SCRATCH(1 + index)."""

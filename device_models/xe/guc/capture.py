@@ -11,6 +11,7 @@ import logging
 from struct import Struct
 
 from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.register_access import captured
 from vfio_user_xe.device_models.xe.engines.types import EngineView
 from vfio_user_xe.device_models.xe.guc import actions
 from vfio_user_xe.device_models.xe.guc.boot import ADS, LOG_PARAMS
@@ -20,7 +21,6 @@ from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, GUC_CLASS, RENDER, VIDEO_DECODE, VIDEO_ENHANCE
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
-from vfio_user_xe.emulator.model.registers import RegisterFile
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,8 @@ _MAX_REGISTERS = 1023
 class Capture:
     """Writes capture groups into the PF's log buffer."""
 
-    def __init__(self, guc: Guc, registers: RegisterFile) -> None:
+    def __init__(self, guc: Guc) -> None:
         self._guc = guc
-        self._registers = registers
         self.count = 0
         guc.handle(actions.LOG_FLUSH_COMPLETE, self._flushed)
         guc.handle(actions.FORCE_LOG_FLUSH, self._flushed)
@@ -92,13 +91,15 @@ class Capture:
         guc_class = GUC_CLASS[info.engine_class]
         lrca = context.lrcs[0] & 0xFFFFF000
         captures = [
-            self._capture(ads + _LIST_GLOBAL + 4 * owner, 0, (vfid, GLOBAL, _ALL, _ALL)),
+            self._capture(engine, ads + _LIST_GLOBAL + 4 * owner, 0, (vfid, GLOBAL, _ALL, _ALL)),
             self._capture(
+                engine,
                 ads + _LIST_CLASS + 4 * (owner * _CLASSES + capture_class),
                 0,
                 (vfid, ENGINE_CLASS | guc_class << 4, _ALL, _ALL),
             ),
             self._capture(
+                engine,
                 ads + _LIST_INSTANCE + 4 * (owner * _CLASSES + capture_class),
                 info.base,
                 (vfid, ENGINE_INSTANCE | guc_class << 4 | info.instance << 8, lrca, context.guc_id),
@@ -106,7 +107,7 @@ class Capture:
         ]
         return _GROUP_HEADER.pack(vfid, len(captures)) + b"".join(captures)
 
-    def _capture(self, pointer: int, base: int, header: tuple[int, int, int, int]) -> bytes:
+    def _capture(self, engine: EngineView, pointer: int, base: int, header: tuple[int, int, int, int]) -> bytes:
         """One capture: header and registers of the list whose address is at GGTT address `pointer`."""
         space = self._guc.pf.space
         address = space.read32(pointer)
@@ -115,14 +116,8 @@ class Capture:
         for index in range(count):
             entry = space.read(address + 4 + _REGISTER.size * index, _REGISTER.size)
             offset, _, flags, mask = _REGISTER.unpack(entry)
-            registers.append(_REGISTER.pack(offset, self._value(base + offset), flags, mask))
+            registers.append(_REGISTER.pack(offset, captured(engine, base + offset), flags, mask))
         return _CAPTURE_HEADER.pack(*header, count) + b"".join(registers)
-
-    def _value(self, offset: int) -> int:
-        if not 0 <= offset < self._registers.size:
-            return 0
-        register = self._registers.registers.get(offset)
-        return register.read() if register is not None and register.read else self._registers.peek(offset)
 
     def _append(self, place: tuple[int, int, int], group: bytes) -> bool:
         """Add `group` to the ring; False when it does not fit before what the host has not read."""

@@ -22,7 +22,8 @@ from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO
 
 MISC_STATUS_0 = 0xA500
 MISC_STATUS_1 = 0xA504

@@ -31,7 +31,7 @@ from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.soc.interrupts import Interrupts
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from vfio_user_xe.device_models.xe.guc.guc import Guc
 from vfio_user_xe.device_models.xe.guc.host import Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, flag
 
 INV_DESC0 = 0xCF7C
 INV_DESC1 = 0xCF80
@@ -35,9 +36,13 @@ class TlbInvalidation:
         gt = guc.gt
         registers.add(
             [
-                gt.register("PVC_GUC_TLB_INV_DESC0", INV_DESC0, access=RO, write=self._desc0_written),
-                gt.register("PVC_GUC_TLB_INV_DESC1", INV_DESC1),
-                gt.register("GUC_TLB_INV_CR", INV_CR, access=RO, write=self._desc0_written),
+                gt.register(
+                    "PVC_GUC_TLB_INV_DESC0", INV_DESC0, access=RO, write=self._desc0_written, fields=[flag(0, "VALID")]
+                ),
+                gt.register("PVC_GUC_TLB_INV_DESC1", INV_DESC1, fields=[flag(6, "INVALIDATE")]),
+                gt.register(
+                    "GUC_TLB_INV_CR", INV_CR, access=RO, write=self._desc0_written, fields=[flag(0, "INVALIDATE")]
+                ),
             ]
         )
         guc.handle(actions.TLB_INVALIDATION, self._invalidate)

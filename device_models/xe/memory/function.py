@@ -16,7 +16,7 @@ from vfio_user_xe.device_models.xe.profiles.profile import Profile
 from vfio_user_xe.emulator.fabric.interconnect import Fabric
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.executor import Executor
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.pci.function import Function
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from vfio_user_xe.device_models.xe.memory.function import Device
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SHIFT, BLOCK_SIZE
 from vfio_user_xe.device_models.xe.profiles.profile import MEDIA_GSI_OFFSET
-from vfio_user_xe.emulator.model.registers import Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import Register, field, flag
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class LmemConfig:
             self._gpu.executor.submit(self.update)
 
         name = f"GT{index}.XE2_LMEM_CFG" if index else "XE2_LMEM_CFG"
-        return Register(name, _offset(index), write=written, fields={"LMEM_EN": (31, 31)})
+        return Register(name, _offset(index), write=written, fields=[field(0, 30, "LMTT_DIR_PTR"), flag(31, "LMEM_EN")])
 
 
 def _offset(gt: int) -> int:

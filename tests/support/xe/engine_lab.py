@@ -20,7 +20,8 @@ from vfio_user_xe.device_models.xe.engines.engines import Engines
 from vfio_user_xe.device_models.xe.engines.types import EngineView
 from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, main_gt_engines, media_gt_engines
-from vfio_user_xe.emulator.model.registers import PF, VF, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import PF, VF
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.memory.function import XeFunction
