@@ -8,8 +8,7 @@ has listed in RING_FORCE_TO_NONPRIV (`regs/xe_engine_regs.h`); what they write e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 from vfio_user_xe.device_models.xe.engines.engine_regs import (
     CS_GPR,
     ENGINE_REGISTERS,
@@ -24,10 +23,7 @@ from vfio_user_xe.device_models.xe.engines.engine_regs import (
     RING_INT_STATUS_RPT_PTR,
     USER_OFFSETS,
 )
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
-    from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.types import EngineView
 
 CTR_STOP = 1
 
@@ -108,7 +104,7 @@ def write(streamer: CommandStreamer, offset: int, value: int) -> None:
         streamer.engine.report(f"an unprivileged batch writes {offset:#x}: dropped")
 
 
-def captured(engine: Engine, offset: int) -> int:
+def captured(engine: EngineView, offset: int) -> int:
     """The register at the absolute `offset` for error capture: of the context that `engine` runs if it is part of one, else the PF's.
 
     Reads nothing that a read would change: what a read computes is computed for the engine's own registers only. On the executor.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.vram import Vram
@@ -45,6 +46,11 @@ class EngineView(Protocol):
     @property
     def context(self) -> Context | None:
         """What it executes."""
+        ...
+
+    @property
+    def lrc(self) -> Lrc | None:
+        """Which member of it."""
         ...
 
     @property
