@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from struct import Struct
 
 from vfio_user_xe.device_models.xe.function import Gt
 from vfio_user_xe.device_models.xe.gt.wopcm import DMA_GUC_WOPCM_OFFSET, GUC_WOPCM_SIZE, LOCKED
+from vfio_user_xe.device_models.xe.guc.formats.firmware import CSS_HEADER, FirmwareHeader, Version, parse_header
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
 from vfio_user_xe.emulator.model.registers import MASKED, RO, RegisterFile
@@ -42,10 +42,6 @@ _JUMP_PASSED = 0x76 << 1
 _RSA_FAILED = 0x50 << 1
 _WOPCM_FAILED = 0x74 << 1
 READY = _AUTH_GOOD | _MIA_RUNNING | _UKERNEL_READY | _JUMP_PASSED
-
-_CSS_HEADER = Struct("<16I2I11I3I")
-"""`abi/uc_fw_abi.h:struct uc_css_header`: dword 1 header size, 6 total size, 16 version, 17 submission version."""
-_CSS_MODULE_TYPE = 6
 
 # GUC_CTL_* (xe_guc_fwif.h): which of the 14 boot parameters is what.
 LOG_PARAMS, WA_FLAGS, FEATURES, DEBUG, ADS, DEVICE_ID = range(6)
@@ -115,7 +111,7 @@ class Boot:
         self.running = False
         self.huc_loaded = False
 
-    def run_without_driver(self, version: tuple[int, int, int], interface: tuple[int, int, int]) -> None:
+    def run_without_driver(self, version: Version, interface: Version) -> None:
         """The firmware runs, and so does the HuC's, though no driver has loaded any. On the executor."""
         self.huc_loaded = self._gt.index > 0
         self.authenticate_huc()
@@ -144,33 +140,32 @@ class Boot:
             self._boot(header if complete else None)
         self._poke(DMA_CTRL, control & ~START_DMA)
 
-    def _boot(self, header: tuple[int, ...] | None) -> None:
+    def _boot(self, header: FirmwareHeader | None) -> None:
         if not (self._peek(GUC_WOPCM_SIZE) & LOCKED and self._peek(DMA_GUC_WOPCM_OFFSET) & LOCKED):
             self._poke(GUC_STATUS, _AUTH_BAD | _WOPCM_FAILED)
             return
         if header is None:
             self._poke(GUC_STATUS, _AUTH_BAD | _RSA_FAILED)
             return
-        self._run(_version(header[16]), _version(header[17]))
+        self._run(header.version, header.submission_version)
 
-    def _run(self, version: tuple[int, int, int], interface: tuple[int, int, int]) -> None:
+    def _run(self, version: Version, interface: Version) -> None:
         self.version, self.submission_version = version, interface
         self.running = True
         self.boots += 1
         self._poke(GUC_STATUS, READY)
         self._started()
 
-    def _header(self, address: int) -> tuple[int, ...] | None:
+    def _header(self, address: int) -> FirmwareHeader | None:
         """The CSS header at GGTT `address`, when there is one."""
         try:
-            data = self._gt.gpu.pf.ggtt_space.read(address, _CSS_HEADER.size)
+            data = self._gt.gpu.pf.ggtt_space.read(address, CSS_HEADER.sizeof())
         except (TranslationFault, AccessFault) as fault:
             log.warning("%s: firmware DMA: %s", self._gt.name, fault)
             return None
-        header: tuple[int, ...] = _CSS_HEADER.unpack(data)
-        if header[0] != _CSS_MODULE_TYPE or not 0 < header[1] < header[6]:
+        header = parse_header(data)
+        if header is None:
             log.warning("%s: no firmware header at GGTT address %#x", self._gt.name, address)
-            return None
         return header
 
     def _readable(self, address: int, length: int) -> bool:
@@ -189,7 +184,3 @@ class Boot:
 
     def _poke(self, offset: int, value: int) -> None:
         self._registers.poke(self._gt.offset(offset), value)
-
-
-def _version(packed: int) -> tuple[int, int, int]:
-    return packed >> 16 & 0xFF, packed >> 8 & 0xFF, packed & 0xFF
