@@ -25,6 +25,7 @@ from vfio_user_xe.device_models.xe.gt.pat import Pat
 from vfio_user_xe.device_models.xe.gt.wopcm import Wopcm
 from vfio_user_xe.device_models.xe.guc import Client, Guc
 from vfio_user_xe.device_models.xe.guc.capture import Capture
+from vfio_user_xe.device_models.xe.guc.dump import dump
 from vfio_user_xe.device_models.xe.guc.engine_activity import EngineActivity
 from vfio_user_xe.device_models.xe.guc.firmware import HucAuthentication
 from vfio_user_xe.device_models.xe.guc.hwconfig import table as hwconfig_table
@@ -155,6 +156,7 @@ class Battlemage:
         card.commands["vram_map"] = self.lmem.describe
         card.commands["ppgtt"] = ppgtt_command(gpu)
         card.commands["guc"] = lambda: [gt.guc.inspect() for gt in gpu.gts]
+        card.commands["guc_memory"] = lambda: [dump(gt.guc) for gt in gpu.gts]
         card.commands["engines"] = lambda: [engine for gt in gpu.gts for engine in gt.engines.inspect()]
         inspect.register(card, gpu, lambda: self.lmem.root)
         card.on_stop.append(self._close)

@@ -62,6 +62,8 @@ class Boot:
         """Of the firmware: 70.x.y."""
         self.submission_version = (0, 0, 0)
         """Of its interface, which VFs negotiate: 1.x.y."""
+        self.header = b""
+        """Of the firmware's blob, as the driver loaded it; empty where none was."""
         self.huc_loaded = False
         self.boots = 0
         registers.add(
@@ -110,6 +112,7 @@ class Boot:
         """The rest of a reset, on the executor."""
         self.running = False
         self.huc_loaded = False
+        self.header = b""
 
     def run_without_driver(self, version: Version, interface: Version) -> None:
         """The firmware runs, and so does the HuC's, though no driver has loaded any. On the executor."""
@@ -132,21 +135,22 @@ class Boot:
         control = self._peek(DMA_CTRL)
         address = self._peek(DMA_ADDR_0) | (self._peek(DMA_ADDR_0 + 4) & 0xFFFF) << 32
         length = self._peek(DMA_COPY_SIZE)
-        header = self._header(address)
+        data, header = self._header(address)
         complete = header is not None and self._readable(address, length)
         if control & HUC_UKERNEL:
             self.huc_loaded = complete
         elif control & UOS_MOVE:
-            self._boot(header if complete else None)
+            self._boot(data, header if complete else None)
         self._poke(DMA_CTRL, control & ~START_DMA)
 
-    def _boot(self, header: FirmwareHeader | None) -> None:
+    def _boot(self, data: bytes, header: FirmwareHeader | None) -> None:
         if not (self._peek(GUC_WOPCM_SIZE) & LOCKED and self._peek(DMA_GUC_WOPCM_OFFSET) & LOCKED):
             self._poke(GUC_STATUS, _AUTH_BAD | _WOPCM_FAILED)
             return
         if header is None:
             self._poke(GUC_STATUS, _AUTH_BAD | _RSA_FAILED)
             return
+        self.header = data
         self._run(header.version, header.submission_version)
 
     def _run(self, version: Version, interface: Version) -> None:
@@ -156,17 +160,17 @@ class Boot:
         self._poke(GUC_STATUS, READY)
         self._started()
 
-    def _header(self, address: int) -> FirmwareHeader | None:
-        """The CSS header at GGTT `address`, when there is one."""
+    def _header(self, address: int) -> tuple[bytes, FirmwareHeader | None]:
+        """The CSS header at GGTT `address`, when there is one, and its bytes."""
         try:
             data = self._gt.gpu.pf.ggtt_space.read(address, CSS_HEADER.sizeof())
         except (TranslationFault, AccessFault) as fault:
             log.warning("%s: firmware DMA: %s", self._gt.name, fault)
-            return None
+            return b"", None
         header = parse_header(data)
         if header is None:
             log.warning("%s: no firmware header at GGTT address %#x", self._gt.name, address)
-        return header
+        return data, header
 
     def _readable(self, address: int, length: int) -> bool:
         """Whether all of the blob translates."""
