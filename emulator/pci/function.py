@@ -70,8 +70,8 @@ class Function:
     * `on_reset(reason)`: the function was reset; `reason` is one of `RESET`, `FLR`, `D3HOT`, `DISABLED`.
     * `on_power(old, new)`: it went from power state `old` to `new` (0 is D0, 3 is D3hot).
     * `on_attached()`, `on_detached()`: a client came; it is gone.
-    * `on_unmapped(address, length)`: guest memory goes away when the callbacks return, so these run on the
-      **transport's thread**: drop views, and never wait for the executor, which may be waiting for this client.
+    * `on_unmapped(address, length)`: guest memory goes away when the callbacks return, or writes to it are to be logged
+      from now on; so these run on the **transport's thread**: drop views, and never wait for the executor, which may be waiting for this client.
     """
 
     def __init__(
@@ -295,7 +295,7 @@ class Function:
         if self.executor.running and not self.executor.is_current():
             done.wait(_RESET_SECONDS)
 
-    def unmapped(self, address: int, length: int) -> None:
+    def drop_windows(self, address: int, length: int) -> None:
         for callback in self.on_unmapped:
             callback(address, length)
         # The client may reuse the memory once it is answered, so a copy that is under way must end first. Not for ever:

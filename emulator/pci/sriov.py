@@ -15,6 +15,7 @@ from vfio_user_xe.emulator.pci.bar_programming import (
     COMMAND,
     COMMAND_MASTER,
     COMMAND_MEMORY,
+    BarState,
     VfBarProgramming,
     default_routes,
 )
@@ -196,7 +197,7 @@ class Sriov(Capability):
 
     def _command_written(self, old: int, written: int) -> None:
         # What DMA could not do while the PF was no bus master is done now.
-        if written & ~old & COMMAND_MASTER and self.programming.status.state == "failed":
+        if written & ~old & COMMAND_MASTER and self.programming.status.state is BarState.FAILED:
             self.programming.update()
 
     def _num_vfs_written(self, old: int, written: int) -> None:

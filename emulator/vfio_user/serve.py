@@ -80,7 +80,7 @@ async def serve_card(
                 qtest.start()
             for programming in programmed:
                 assert qtest is not None
-                programming.routes.insert(0, qtest)
+                programming.prefer(qtest)
             memory = MemoryServer(card, folder.listen("memory", SOCK_SEQPACKET))
             card.dial = dial
             stack.callback(card.stop)

@@ -26,6 +26,7 @@ from vfio_user_xe.emulator.vfio_user.outbox import Outbox
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
 from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
 from vfio_user_xe.emulator.vfio_user.requests import RequestError, handle
+from vfio_user_xe.emulator.vfio_user.session_state import SESSION, SessionState
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class Session:
         self.messages: DmaMessages | None = None
         self.twin: socket.socket | None = None
         self._twin_outbox: Outbox | None = None
-        self.negotiated = False
+        self.state = SESSION.start(f"{function.name}'s session", SessionState.NEGOTIATING)
+        """Only the session's thread changes it."""
         self._socket = sock
         self._receiver = Receiver(sock, CAPACITY, poll_seconds)
         self._outbox = Outbox(sock, function.name)
@@ -120,12 +122,18 @@ class Session:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def negotiation_done(self, max_data_xfer_size: int, twin: socket.socket | None) -> None:
-        """VERSION was answered: from now on the function has a transport. The size is the client's, in bytes."""
+        """VERSION was answered: from now on the function has a transport. The size is the client's, in bytes.
+
+        On the session's thread.
+
+        Raises:
+            StateError: It was answered before, or the session has ended.
+        """
         self.twin = twin
         if twin is not None:
             self._twin_outbox = Outbox(twin, f"{self.function.name} (twin socket)")
         self.messages = DmaMessages((self._twin_outbox or self._outbox).send, max_data_xfer_size)
-        self.negotiated = True
+        self.state.to(SessionState.RUNNING)
         for index, access in enumerate(self.access):
             if access is not None:
                 self._read_limits[index] = access.size if access.region.readable else 0
@@ -138,7 +146,7 @@ class Session:
     def _end(self) -> None:
         if self.messages is not None:
             self.messages.close()
-        if self.negotiated:
+        if self.state.to(SessionState.ENDED) is SessionState.RUNNING:
             self.function.detached()
         self.memory.unmap_all()
         self.interrupts.close()
