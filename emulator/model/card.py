@@ -193,6 +193,10 @@ class Card:
         """The time that the device lives by: what registers, schedulers and timeouts of the model count."""
         self.fabric = Fabric()
         self.tracer = Tracer()
+        self.client_tap = self.tracer.tap(
+            "client", "what clients ask of functions and get, but single accesses: messages, decoded"
+        )
+        """For the transport, which a card does not know."""
         self.faults = Faults()
         self.functions: list[Function] = []
         """The PF (or the plain device) first, then VF 1 ... VF n."""

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import trio
 
+from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.transport import Served
 from vfio_user_xe.emulator.vfio_user.session import Session
 
@@ -110,8 +111,10 @@ def remove_left_overs(path: Path, *, made: bool) -> None:
             path.rmdir()
 
 
-async def serve_function(function: Served, listener: socket.socket, poll_seconds: float = 0.0) -> None:
-    """Serve clients of one function, one after the other, until cancelled."""
+async def serve_function(
+    function: Served, listener: socket.socket, poll_seconds: float = 0.0, tap: Tap | None = None
+) -> None:
+    """Serve clients of one function, one after the other, until cancelled; `tap` is told of their messages."""
     async_listener = trio.socket.from_stdlib_socket(listener)
     limiter = trio.CapacityLimiter(1)
     try:
@@ -123,7 +126,7 @@ async def serve_function(function: Served, listener: socket.socket, poll_seconds
                 log.warning("%s: cannot accept a client: %s", function.name, exc)
                 await trio.sleep(0.1)
                 continue
-            session = Session(function, _blocking(connection), poll_seconds)
+            session = Session(function, _blocking(connection), poll_seconds, tap)
             await _serve_client(session, limiter)
     finally:
         async_listener.close()
@@ -159,11 +162,12 @@ async def serve_functions(
     folder: SocketFolder,
     ready: Callable[[dict[str, str]], None] | None = None,
     poll_seconds: float = 0.0,
+    tap: Tap | None = None,
 ) -> None:
     """Serve every function of a card on `<name>.sock` in `folder`, until cancelled.
 
     `ready` is called with the sockets' paths by function name when clients may connect. `poll_seconds` is how long an
-    access thread polls for the next message before it sleeps: worth it only where cores are to spare.
+    access thread polls for the next message before it sleeps: worth it only where cores are to spare. `tap` is told of clients' messages.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     listeners: list[tuple[Served, socket.socket]] = []
@@ -176,6 +180,6 @@ async def serve_functions(
         raise
     async with trio.open_nursery() as nursery:
         for function, listener in listeners:
-            nursery.start_soon(serve_function, function, listener, poll_seconds)
+            nursery.start_soon(serve_function, function, listener, poll_seconds, tap)
         if ready is not None:
             ready({function.name: str(folder.socket_path(function.name)) for function in functions})

@@ -1,7 +1,7 @@
 """The vfio-user wire format: numbers and layouts of the vfio-user specification, version 0.1.
 
 Everything is little endian. Structs are precompiled because the access path uses them; nothing here allocates or
-decides.
+decides. `formats.py` describes the same messages by field name, for traces.
 """
 
 from __future__ import annotations
