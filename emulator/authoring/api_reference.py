@@ -45,30 +45,56 @@ class _Found:
     module: str
 
 
+_FAKE = "vfio_user_xe.emulator.testing.fake_transport"
+_LAB_MODULE = "vfio_user_xe.emulator.testing.lab"
+_RECORDING = "vfio_user_xe.emulator.recording"
+_PLUGIN = "vfio_user_xe.emulator.testing.pytest_plugin"
+
+
+def _page() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The sections: title, and the (module, name) of what they describe."""
+    for title, names in api.SECTIONS.items():
+        yield title, [("vfio_user_xe.emulator.api", name) for name in names]
+    yield f"{_FAKE}: a client without a socket", [(_FAKE, "FakeTransport")]
+    lab = [(_LAB_MODULE, name) for name in _LAB]
+    client = ("vfio_user_xe.emulator.vfio_user.client", "Client")
+    yield (
+        f"{_LAB_MODULE}: served cards and guests",
+        [*lab, client, ("vfio_user_xe.emulator.guest.blocking", "BlockingGuest")],
+    )
+    yield (
+        f"{_RECORDING}: recordings as tests",
+        [
+            (f"{_RECORDING}.player", "replay"),
+            (f"{_RECORDING}.format", "RecordingError"),
+            *((f"{_RECORDING}.outcome", name) for name in ("Outcome", "Difference")),
+        ],
+    )
+    yield "Fixtures of the pytest plug-in", [(_PLUGIN, name) for name in (*_FIXTURES, "LedgerView", "FaultInjection")]
+
+
 def reference() -> str:
     """The whole page."""
     parts = [_INTRODUCTION.format(version=".".join(map(str, API_VERSION)))]
-    for title, names in api.SECTIONS.items():
+    for title, entries in _page():
         parts.append(f"## {title}\n")
-        parts += [_entry("vfio_user_xe.emulator.api", name) for name in names]
-    parts.append("## vfio_user_xe.emulator.testing.fake_transport: a client without a socket\n")
-    parts.append(_entry("vfio_user_xe.emulator.testing.fake_transport", "FakeTransport"))
-    parts.append("## vfio_user_xe.emulator.testing.lab: served cards and guests\n")
-    parts += [_entry("vfio_user_xe.emulator.testing.lab", name) for name in _LAB]
-    parts += [
-        _entry("vfio_user_xe.emulator.vfio_user.client", "Client"),
-        _entry("vfio_user_xe.emulator.guest.blocking", "BlockingGuest"),
-    ]
-    parts.append("## vfio_user_xe.emulator.recording: recordings as tests\n")
-    parts += [
-        _entry("vfio_user_xe.emulator.recording.player", "replay"),
-        _entry("vfio_user_xe.emulator.recording.format", "RecordingError"),
-    ]
-    parts += [_entry("vfio_user_xe.emulator.recording.outcome", name) for name in ("Outcome", "Difference")]
-    parts.append("## Fixtures of the pytest plug-in\n")
-    parts += [_entry("vfio_user_xe.emulator.testing.pytest_plugin", name, fixture=True) for name in _FIXTURES]
-    parts += [_entry("vfio_user_xe.emulator.testing.pytest_plugin", name) for name in ("LedgerView", "FaultInjection")]
+        parts += [_entry(module, name, fixture=module == _PLUGIN and name in _FIXTURES) for module, name in entries]
     return "\n".join(parts)
+
+
+def published() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function and method of the page, constructors included, by name, with its definition."""
+    for _, entries in _page():
+        for module, name in entries:
+            found = _locate(module, name)
+            if isinstance(found.node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield name, found.node
+            elif isinstance(found.node, ast.ClassDef):
+                for written in (found.node, *_parts(found.node, found.module)):
+                    for member in written.body:
+                        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
+                            if member.name == "__init__" or _public_method(member):
+                                yield f"{name}.{member.name}", member
 
 
 def _entry(module: str, name: str, *, fixture: bool = False) -> str:

@@ -93,8 +93,12 @@ class Function:
         `index` is the VFID: 0 for a PF or a plain device, n for VF n. `assigned` is for a VF that a guest has without
         its PF: it looks like a device of its own then, as hypervisors make a VF look that they pass on.
         `bus_master_at_reset` says what COMMAND bit 2 reads after a reset; by default 1 for a PF, so that firmware and
-        kernels switch the client's DMA on early (VF BARs may be programmed by DMA), 0 for others. Raises ValueError
-        naming what does not fit.
+        kernels switch the client's DMA on early (VF BARs may be programmed by DMA), 0 for others.
+
+        Raises:
+            ValueError: Capabilities, BARs or kind do not fit each other; the message names what.
+
+        While the card is made, before it starts.
         """
         if is_vf and sriov is not None:
             raise ValueError(f"{name}: a VF cannot have an SR-IOV capability")

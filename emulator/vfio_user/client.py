@@ -101,6 +101,14 @@ class Client(Regions, Irqs, Dma, Features):
         """Send VERSION (without JSON if `capabilities` is None) and take over what the server answers.
 
         The twin socket is set up here if the server opened one.
+
+        Raises:
+            RequestError: The server refuses.
+            ProtocolError: Its answer is malformed.
+            Disconnected: The server is gone.
+            TimeoutError: No answer came in time.
+
+        From any thread.
         """
         body = wire.VERSION_BODY.pack(*version)
         if capabilities is not None:

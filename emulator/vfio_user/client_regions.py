@@ -36,7 +36,14 @@ class Regions(Requests):
         return info
 
     def map_region(self, index: int) -> RegionMap:
-        """Map the areas of a region. Raises ValueError when nothing of it can be mapped. Closed with the client."""
+        """Map the areas of a region. Closed with the client.
+
+        Raises:
+            ValueError: Nothing of it can be mapped.
+            RequestError: The server refuses.
+
+        From any thread.
+        """
         mapped = self.region_info(index).map()
         self._owned.append(mapped)
         return mapped
@@ -65,7 +72,16 @@ class Regions(Requests):
         return found
 
     def region_read(self, region: int, offset: int, count: int) -> bytes:
-        """`count` bytes of a region, by as many messages as the server's limit asks for."""
+        """`count` bytes of a region, by as many messages as the server's limit asks for.
+
+        Raises:
+            RequestError: The server refuses.
+            ProtocolError: It returned another number of bytes.
+            Disconnected: The server is gone.
+            TimeoutError: No answer came in time.
+
+        From any thread.
+        """
         limit = self.max_data_xfer_size
         parts = []
         while True:

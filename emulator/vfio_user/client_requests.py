@@ -103,7 +103,13 @@ class Requests(Owner):
     def wait(self, message_id: int, timeout: float | None = None) -> Message:
         """The reply to a command that was sent; replies may be waited for in any order. The caller owns its `fds`.
 
-        Raises `RequestError` when it carries the error flag.
+        Raises:
+            RequestError: The reply carries the error flag.
+            ProtocolError: What came is no message.
+            Disconnected: The server is gone.
+            TimeoutError: It did not come within `timeout` seconds.
+
+        From any thread.
         """
         limit = self.timeout if timeout is None else timeout
         self._receive_until(lambda: message_id in self._replies, limit, f"reply {message_id:#x}")
@@ -117,13 +123,27 @@ class Requests(Owner):
     def request(
         self, command: int, body: bytes = b"", fds: Sequence[int] = (), timeout: float | None = None
     ) -> Message:
-        """Send a command and wait for its reply. Raises `RequestError`."""
+        """Send a command and wait for its reply.
+
+        Raises:
+            RequestError: The server refuses.
+            Disconnected: The server is gone.
+            TimeoutError: No answer came in time.
+
+        From any thread.
+        """
         return self.wait(self.send(command, body, fds), timeout)
 
     def serve(self, until: Callable[[], bool], timeout: float | None = None, what: str = "what is waited for") -> None:
-        """Answer the server's commands until `until()` is true. Raises TimeoutError; `what` names it there.
+        """Answer the server's commands until `until()` is true.
 
         `until` is asked after every command and every few milliseconds, and may use the client itself.
+
+        Raises:
+            TimeoutError: It did not become true within `timeout` seconds.
+            Disconnected: The server is gone.
+
+        From any thread.
         """
         limit = self.timeout if timeout is None else timeout
         deadline = time.monotonic() + limit
