@@ -12,6 +12,7 @@ from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.model.registers import Register, RegisterFile
 from vfio_user_xe.emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
+from vfio_user_xe.emulator.pci import capability_dump
 from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class _Commands:
             "trace": card.tracer.active,
             "stalls": len(card.watchdog.stalls),
         }
+
+    def capabilities(self, function: str) -> list[dict[str, Any]]:
+        """The PCI capabilities of a function as its configuration space has them now: where, id, registers by name."""
+        return capability_dump.dump(self._card.function(function))
 
     def ledger(self, clear: bool = False) -> list[dict[str, Any]]:
         """Accesses by initiator, owner, interconnect and kind; `clear` sets them to zero after that."""
