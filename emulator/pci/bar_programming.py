@@ -140,7 +140,13 @@ class VfBarProgramming:
             return replace(self._status)
 
     def wait(self, timeout: float | None = None) -> Status:
-        """The status when nothing is under way any more; never inside an access. Raises TimeoutError."""
+        """The status when nothing is under way any more; never inside an access.
+
+        Raises:
+            TimeoutError: Programming goes on after `timeout` seconds.
+
+        From any thread but inside an access: it waits.
+        """
         with self._lock:
             if not self._lock.wait_for(lambda: self._thread is None, timeout):
                 raise TimeoutError(f"VF BARs are still being programmed after {timeout} s")

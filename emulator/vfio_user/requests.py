@@ -54,14 +54,26 @@ class Request:
     fds: list[int] = field(default_factory=list)
 
     def fixed(self, layout: Struct) -> tuple[Any, ...]:
-        """The fixed part, which must be there."""
+        """The fixed part, which must be there.
+
+        Raises:
+            RequestError: The body is shorter.
+
+        On the access thread of the function.
+        """
         if len(self.body) < layout.size:
             raise RequestError(errno.EINVAL, f"body of {len(self.body)} bytes, want at least {layout.size}")
         return layout.unpack_from(self.body)
 
 
 def handle(session: Session, command: int, body: memoryview, fds: list[int]) -> Answer:
-    """Carry out one command. Raises `RequestError`."""
+    """Carry out one command.
+
+    Raises:
+        RequestError: The command is refused; `errno` is what the client is told.
+
+    On the access thread of the function.
+    """
     handler = _HANDLERS.get(command)
     if handler is None:
         raise RequestError(errno.ENOTSUP, f"unknown command {command}")

@@ -42,14 +42,26 @@ class SocketFolder:
     path: Path
 
     def socket_path(self, name: str) -> Path:
-        """Where the socket called `name` is. Raises `ServerError` when the path is longer than sockets allow."""
+        """Where the socket called `name` is.
+
+        Raises:
+            ServerError: The path is longer than sockets allow.
+
+        From any thread.
+        """
         path = self.path / f"{name}.sock"
         if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
             raise ServerError(f"{path} is longer than {_MAX_SOCKET_PATH} bytes: choose a shorter --socket-dir")
         return path
 
     def cleared_path(self, name: str) -> Path:
-        """Where the socket called `name` will be, after what a dead server left there. Raises `ServerError`."""
+        """Where the socket called `name` will be, after what a dead server left there.
+
+        Raises:
+            ServerError: Something else than a socket is there.
+
+        From any thread.
+        """
         path = self.socket_path(name)
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -58,7 +70,13 @@ class SocketFolder:
         return path
 
     def listen(self, name: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        """A listening UNIX socket of mode 0600, replacing what a dead server left. Raises `ServerError`."""
+        """A listening UNIX socket of mode 0600, replacing what a dead server left.
+
+        Raises:
+            ServerError: The socket cannot be made.
+
+        From any thread.
+        """
         path = self.cleared_path(name)
         listener = socket.socket(socket.AF_UNIX, kind)
         try:
@@ -73,7 +91,13 @@ class SocketFolder:
 
 @asynccontextmanager
 async def socket_folder(path: Path) -> AsyncIterator[SocketFolder]:
-    """Make (mode 0700) and own the folder at `path`; its sockets are removed in the end. Raises `ServerError`."""
+    """Make (mode 0700) and own the folder at `path`; its sockets are removed in the end.
+
+    Raises:
+        ServerError: The folder is another server's or another user's, or cannot be used.
+
+    In the trio thread.
+    """
     made = False
     try:
         try:
