@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from vfio_user_xe.device_models.xe import inspect, topologies
 from vfio_user_xe.device_models.xe.gpu import Gpu
+from vfio_user_xe.device_models.xe.guc.dump import dump
 from vfio_user_xe.device_models.xe.guc.pf_provision import Plan
 from vfio_user_xe.device_models.xe.guc.pf_service import PfPart
 from vfio_user_xe.device_models.xe.info import INFO
@@ -121,6 +122,7 @@ class Battlemage:
         card.commands["vram_map"] = gpu.lmem.describe
         card.commands["ppgtt"] = ppgtt_command(gpu)
         card.commands["guc"] = lambda: [gt.guc.inspect() for gt in gpu.gts]
+        card.commands["guc_memory"] = lambda: [dump(gt.guc) for gt in gpu.gts]
         card.commands["engines"] = lambda: [engine for gt in gpu.gts for engine in gt.engines.inspect()]
         inspect.register(card, gpu, lambda: gpu.lmem.root)
         card.on_stop.append(gpu.close)

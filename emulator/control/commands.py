@@ -13,6 +13,7 @@ from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import Register
 from vfio_user_xe.emulator.observe.unmodelled import unmodelled_bits, unmodelled_registers, unmodelled_report
+from vfio_user_xe.emulator.pci import capability_dump
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class _Commands:
             "trace": card.tracer.active,
             "stalls": len(card.watchdog.stalls),
         }
+
+    def capabilities(self, function: str) -> list[dict[str, Any]]:
+        """The PCI capabilities of a function as its configuration space has them now: where, id, registers by name."""
+        return capability_dump.dump(self._card.function(function))
 
     def ledger(self, clear: bool = False) -> list[dict[str, Any]]:
         """Accesses by initiator, owner, interconnect and kind; `clear` sets them to zero after that."""

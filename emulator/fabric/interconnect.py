@@ -85,7 +85,12 @@ class Fabric:
         """A window on the first bytes of `[address, address + length)` in `space` of `initiator`.
 
         `kind` says what led here (a PTE kind such as "vram" or "system"); it is a column of the ledger.
-        Raises `AccessFault` when no interconnect reaches the address.
+
+        Raises:
+            AccessFault: No interconnect reaches the address, or the one that does refuses.
+            ValueError: `length` is not positive, or an interconnect opened an empty window.
+
+        On the executor.
         """
         if length <= 0:
             raise ValueError(f"a window of {length} bytes")

@@ -118,7 +118,12 @@ class Window:
     def lend(self, offset: int, length: int, *, write: bool, count: int | None = None) -> memoryview | None:
         """`length` bytes in place, counted as one access of `count` bytes (all without it); None where there is no view.
 
-        To be used at once: it outlives a revocation. Raises `Revoked`.
+        To be used at once: it outlives a revocation.
+
+        Raises:
+            Revoked: The window was taken back.
+
+        On the executor.
         """
         view = self.view
         if view is None:

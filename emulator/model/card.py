@@ -78,7 +78,13 @@ class CardConfig:
 
     @classmethod
     def load(cls, path: Path | str) -> CardConfig:
-        """The card that the TOML file at `path` describes. Raises `CardError`."""
+        """The card that the TOML file at `path` describes.
+
+        Raises:
+            CardError: The file cannot be read, or does not describe a card.
+
+        From any thread.
+        """
         source = str(path)
         try:
             text = Path(path).read_text("utf-8")
@@ -89,7 +95,13 @@ class CardConfig:
 
     @classmethod
     def parse(cls, text: str, source: str) -> CardConfig:
-        """The card that the TOML `text` describes; errors name `source`. Raises `CardError`."""
+        """The card that the TOML `text` describes; errors name `source`.
+
+        Raises:
+            CardError: The text is not TOML, or does not describe a card.
+
+        From any thread.
+        """
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -98,7 +110,13 @@ class CardConfig:
 
     @classmethod
     def of(cls, table: Mapping[str, Any], source: str) -> CardConfig:
-        """The card that a card file's table describes; errors name `source`. Raises `CardError`."""
+        """The card that a card file's table describes; errors name `source`.
+
+        Raises:
+            CardError: A key or a value is none that a card file may have; the message names it.
+
+        From any thread.
+        """
         try:
             return _from_table(table, source)
         except CardError as error:
@@ -117,10 +135,15 @@ class CardConfig:
         settings: Iterable[str] = (),
         interconnects: Iterable[str] = (),
     ) -> CardConfig:
-        """This card with what a command line says instead. Raises `CardError`, which names the argument.
+        """This card with what a command line says instead.
 
         `vfs` and `topology` are the device model's options of these names. `settings` are "key=value", where key is an option of the device model, or "name". `interconnects`, when there
         are any, replace the card's: "name" or "name:key=value,...".
+
+        Raises:
+            CardError: An argument is not of its form, or names no option; the message names it.
+
+        From any thread.
         """
         options, name = dict(self.options), self.name
         declared = {option.name: option for option in _plugin(DEVICE_MODEL, self.model).options}
@@ -194,6 +217,10 @@ class Card:
         """The time that the device lives by: what registers, schedulers and timeouts of the model count."""
         self.fabric = Fabric()
         self.tracer = Tracer()
+        self.client_tap = self.tracer.tap(
+            "client", "what clients ask of functions and get, but single accesses: messages, decoded"
+        )
+        """For the transport, which a card does not know."""
         self.faults = Faults()
         self.functions: list[Function] = []
         """The PF (or the plain device) first, then VF 1 ... VF n."""
@@ -246,7 +273,13 @@ class Card:
         self.tracer.stop()
 
     def make_interconnect(self, name: str, options: Mapping[str, Any], key: str = "") -> Interconnect:
-        """The interconnect `name` for this card. Raises `CardError`. For interconnects that wrap others, too."""
+        """The interconnect `name` for this card. For interconnects that wrap others, too.
+
+        Raises:
+            CardError: No such interconnect is installed, an option is wrong, or the way that it declares is none.
+
+        While the card is made, before it starts.
+        """
         plugin = _plugin(INTERCONNECT, name)
         assert plugin.factory is not None
         with _located(key, self.config.source):
@@ -258,7 +291,13 @@ class Card:
         return made
 
     def function(self, name: str) -> Function:
-        """The function called `name` ("pf", "vf1"). Raises KeyError, which lists the names there are."""
+        """The function called `name` ("pf", "vf1").
+
+        Raises:
+            KeyError: There is none; the message lists the names there are.
+
+        From any thread.
+        """
         for function in self.functions:
             if function.name == name:
                 return function

@@ -50,7 +50,13 @@ class Executor:
         """Jobs that raised: each was logged with its traceback, and the thread went on."""
 
     def start(self) -> None:
-        """Start the thread. Raises RuntimeError when it was started before."""
+        """Start the thread.
+
+        Raises:
+            RuntimeError: It was started before.
+
+        From any thread.
+        """
         if self._thread is not None or self._stopped:
             raise RuntimeError(f"executor {self.name!r} was started before")
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -86,8 +92,13 @@ class Executor:
     def run_sync(self, job: Callable[[], Result], timeout: float | None = None) -> Result:
         """Run `job` on the executor and return what it returns (or raise what it raises).
 
-        For the control plane and tests, never from an access. On the executor itself it is just a call. Raises
-        TimeoutError, and RuntimeError when the executor has stopped.
+        For the control plane and tests, never from an access. On the executor itself it is just a call.
+
+        Raises:
+            TimeoutError: The job was not done within `timeout` seconds.
+            RuntimeError: The executor has stopped.
+
+        From any thread but inside an access.
         """
         if self.is_current():
             return job()

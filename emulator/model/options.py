@@ -69,7 +69,13 @@ class Option:
             raise ValueError(f"option {self.name}: its default {error.message}") from None
 
     def check(self, value: Any) -> Any:
-        """`value` (as TOML gives it) as the model gets it: sizes in bytes. Raises `CardError`."""
+        """`value` (as TOML gives it) as the model gets it: sizes in bytes.
+
+        Raises:
+            CardError: `value` is of another type, or none that the option allows.
+
+        From any thread.
+        """
         typed = self._typed(value)
         if not self._allowed(typed):
             raise CardError(f"{_show(value)} is not allowed; allowed is {self.allowed()}", self.name)

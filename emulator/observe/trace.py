@@ -77,6 +77,8 @@ class Tracer:
         Raises:
             ValueError: for a category that is not there; the trace that runs goes on.
             OSError: for the file; nothing is traced then.
+
+        From any thread.
         """
         wanted = set(categories)
         with self._lock:

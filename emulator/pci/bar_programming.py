@@ -14,8 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Protocol
 
+from vfio_user_xe.emulator.model.states import Transitions
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.pci.ecam import AccessError, EcamDma, Location, PhysicalAccess, Route, challenge, locate
 from vfio_user_xe.emulator.pci.types import FunctionView
@@ -35,12 +37,34 @@ class _Superseded(Exception):
     """The guest has changed its mind meanwhile."""
 
 
+class BarState(StrEnum):
+    """How far programming is."""
+
+    IDLE = "idle"
+    """No VF decodes memory."""
+    BUSY = "busy"
+    DONE = "done"
+    """The client knows the BARs of every enabled VF."""
+    FAILED = "failed"
+
+
+STATES = Transitions(
+    BarState,
+    {
+        BarState.IDLE: {BarState.BUSY},
+        BarState.BUSY: {BarState.IDLE, BarState.DONE, BarState.FAILED},
+        BarState.DONE: {BarState.BUSY, BarState.IDLE},
+        BarState.FAILED: {BarState.BUSY, BarState.IDLE},
+    },
+)
+"""From `DONE` and `FAILED` to `IDLE` the client resets or goes away; a new result needs a new run."""
+
+
 @dataclass(slots=True)
 class Status:
     """What became of the VF BARs: for the control socket and for tests."""
 
-    state: str = "idle"
-    """`idle` (no VF decodes memory), `busy`, `done` (the client knows the BARs of every enabled VF), `failed`."""
+    state: BarState = BarState.IDLE
     vfs: int = 0
     """VFs whose BARs the client knows."""
     missing: list[int] = field(default_factory=list)
@@ -62,7 +86,7 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return {**asdict(self), "state": self.state.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +145,7 @@ class VfBarProgramming:
 
     def __init__(self, sriov: Vfs) -> None:
         self.routes: list[Route] = []
+        """In the order in which they are tried; `prefer` puts one first."""
         self._sriov = sriov
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -129,8 +154,13 @@ class VfBarProgramming:
         self._changed_at = 0.0
         self._programmed: set[int] = set()
         self._hint: Location | None = None
+        self._state = STATES.start("VF BARs", BarState.IDLE)
         self._status = Status()
         self._suspended = False
+
+    def prefer(self, route: Route) -> None:
+        """Try `route` before the others from the next run on. Before the card starts."""
+        self.routes.insert(0, route)
 
     def suspend(self) -> None:
         """Do nothing from now on: there is no client to program."""
@@ -143,7 +173,13 @@ class VfBarProgramming:
             return replace(self._status)
 
     def wait(self, timeout: float | None = None) -> Status:
-        """The status when nothing is under way any more; never inside an access. Raises TimeoutError."""
+        """The status when nothing is under way any more; never inside an access.
+
+        Raises:
+            TimeoutError: Programming goes on after `timeout` seconds.
+
+        From any thread but inside an access: it waits.
+        """
         with self._lock:
             if not self._lock.wait_for(lambda: self._thread is None, timeout):
                 raise TimeoutError(f"VF BARs are still being programmed after {timeout} s")
@@ -154,7 +190,7 @@ class VfBarProgramming:
         with self._lock:
             self._generation += 1
             self._changed_at = time.monotonic()
-            self._status.state = "busy"
+            self._become(BarState.BUSY)
             self._lock.notify_all()
             self._start()
 
@@ -179,10 +215,18 @@ class VfBarProgramming:
             self._generation += 1
             self._programmed.clear()
             self._hint = None
-            self._status = Status(runs=self._status.runs, repairs=self._status.repairs)
+            self._replace(Status(runs=self._status.runs, repairs=self._status.repairs))
             self._lock.notify_all()
             if self._thread is None:
                 self._finished = self._generation
+
+    def _become(self, state: BarState) -> None:
+        self._state.to(state)
+        self._status.state = state
+
+    def _replace(self, status: Status) -> None:
+        self._state.to(status.state)
+        self._status = status
 
     def _start(self) -> None:
         if self._thread is None and not self._suspended:
@@ -200,6 +244,8 @@ class VfBarProgramming:
                     self._lock.notify_all()
                     return
                 target = self._target()
+                if target.bars or target.stale:
+                    self._become(BarState.BUSY)
             result: Status | None
             try:
                 result = self._apply(target)
@@ -207,18 +253,18 @@ class VfBarProgramming:
                 continue
             except Exception as exc:
                 log.exception("%s: programming the VF BARs failed", self._sriov.pf.name)
-                result = Status("failed", error=f"internal error: {exc!r}")
+                result = Status(BarState.FAILED, error=f"internal error: {exc!r}")
             with self._lock:
                 if target.generation != self._generation:
                     continue
                 self._finished = target.generation
                 if result is None:
-                    self._status = Status(runs=self._status.runs, repairs=self._status.repairs)
+                    self._replace(Status(runs=self._status.runs, repairs=self._status.repairs))
                     continue
                 result.runs = self._status.runs + 1
                 result.repairs = self._status.repairs
                 result.milliseconds = (time.monotonic() - self._changed_at) * 1000
-                self._status = result
+                self._replace(result)
             if result.error:
                 log.log(logging.ERROR if target.bars else logging.WARNING, "%s: %s", self._sriov.pf.name, result.error)
 
@@ -250,7 +296,7 @@ class VfBarProgramming:
         what = "VF BARs are not programmed, so VF memory reads as 0" if target.bars else "VF BARs are still mapped"
         cures = "; or ".join(route.cure for route in self.routes)
         error = f"{what}. Tried {'; '.join(tried) or 'nothing'}. Cure: {cures or 'give the PF a route'}."
-        return Status("failed", missing=sorted(target.bars), error=error, tried=tried)
+        return Status(BarState.FAILED, missing=sorted(target.bars), error=error, tried=tried)
 
     def _through(self, access: PhysicalAccess, target: _Target, tried: list[str]) -> Status:
         location = locate(access, self._sriov.pf, self._hint)
@@ -286,11 +332,13 @@ class VfBarProgramming:
             self._programmed.update(present)
         write(present, command)
         self._verify(access, location, target, present)
-        status = Status("done" if target.bars else "idle", vfs=len(present), method=access.name, tried=tried)
+        status = Status(
+            BarState.DONE if target.bars else BarState.IDLE, vfs=len(present), method=access.name, tried=tried
+        )
         status.pf, status.ecam = location.bdf(), location.ecam
         status.missing = [vfid for vfid in target.bars if vfid not in present]
         if status.missing:
-            status.state, status.error = "failed", self._explain_missing(location, status.missing)
+            status.state, status.error = BarState.FAILED, self._explain_missing(location, status.missing)
         return status
 
     def _present(self, access: PhysicalAccess, location: Location, target: _Target) -> list[int]:

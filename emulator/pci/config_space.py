@@ -94,7 +94,13 @@ class ConfigSpace:
                 self.watch(offset, register.size, register.write)
 
     def claim(self, offset: int, length: int, owner: str) -> None:
-        """Take `[offset, offset + length)` for `owner`. Raises ValueError naming whoever has it already."""
+        """Take `[offset, offset + length)` for `owner`.
+
+        Raises:
+            ValueError: Somebody has a byte of it already, whom the message names, or it is outside of configuration space.
+
+        While the card is made, before it starts.
+        """
         if offset < 0 or length <= 0 or offset + length > CONFIG_SIZE:
             raise ValueError(
                 f"{self.name}: {owner} at [{offset:#x}, {offset + length:#x}) is outside of [0x0, {CONFIG_SIZE:#x})"

@@ -131,7 +131,13 @@ def challenge(functions: Sequence[FunctionView]) -> Iterator[list[int]]:
 def locate(
     access: PhysicalAccess, function: FunctionView, hint: Location | None = None, bases: Sequence[int] = ECAM_BASES
 ) -> Location:
-    """Find `function` through `access`, at `hint` or by walking the guest's buses. Raises `AccessError`."""
+    """Find `function` through `access`, at `hint` or by walking the guest's buses.
+
+    Raises:
+        AccessError: The function is on no bus of the guest, or the access fails.
+
+    From any thread but inside an access: it waits.
+    """
     with challenge([function]) as (number,):
         if hint is not None and access.read([hint.address(CHALLENGE)]) == [number]:
             return hint

@@ -71,8 +71,8 @@ class Function:
     * `on_reset(reason)`: the function was reset; `reason` is one of `RESET`, `FLR`, `D3HOT`, `DISABLED`.
     * `on_power(old, new)`: it went from power state `old` to `new` (0 is D0, 3 is D3hot).
     * `on_attached()`, `on_detached()`: a client came; it is gone.
-    * `on_unmapped(address, length)`: guest memory goes away when the callbacks return, so these run on the
-      **transport's thread**: drop views, and never wait for the executor, which may be waiting for this client.
+    * `on_unmapped(address, length)`: guest memory goes away when the callbacks return, or writes to it are to be logged
+      from now on; so these run on the **transport's thread**: drop views, and never wait for the executor, which may be waiting for this client.
     """
 
     def __init__(
@@ -94,8 +94,12 @@ class Function:
         `index` is the VFID: 0 for a PF or a plain device, n for VF n. `assigned` is for a VF that a guest has without
         its PF: it looks like a device of its own then, as hypervisors make a VF look that they pass on.
         `bus_master_at_reset` says what COMMAND bit 2 reads after a reset; by default 1 for a PF, so that firmware and
-        kernels switch the client's DMA on early (VF BARs may be programmed by DMA), 0 for others. Raises ValueError
-        naming what does not fit.
+        kernels switch the client's DMA on early (VF BARs may be programmed by DMA), 0 for others.
+
+        Raises:
+            ValueError: Capabilities, BARs or kind do not fit each other; the message names what.
+
+        While the card is made, before it starts.
         """
         if is_vf and sriov is not None:
             raise ValueError(f"{name}: a VF cannot have an SR-IOV capability")
@@ -296,7 +300,7 @@ class Function:
         if self.executor.running and not self.executor.is_current():
             done.wait(_RESET_SECONDS)
 
-    def unmapped(self, address: int, length: int) -> None:
+    def drop_windows(self, address: int, length: int) -> None:
         for callback in self.on_unmapped:
             callback(address, length)
         # The client may reuse the memory once it is answered, so a copy that is under way must end first. Not for ever:

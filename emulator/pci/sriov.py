@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
-from vfio_user_xe.emulator.pci.bar_programming import VfBarProgramming, default_routes
+from vfio_user_xe.emulator.pci.bar_programming import BarState, VfBarProgramming, default_routes
 from vfio_user_xe.emulator.pci.bars import BARS, bar_registers
 from vfio_user_xe.emulator.pci.capabilities import Capability
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, ConfigRegister
@@ -54,9 +54,14 @@ class Sriov(Capability):
         offset: int | None = None,
         programs_bars: bool = True,
     ) -> None:
-        """`vf_bars` maps a BAR number (0, 2, 4) to the size of one VF's. Raises ValueError naming what is wrong.
+        """`vf_bars` maps a BAR number (0, 2, 4) to the size of one VF's.
 
         `programs_bars` false is for VFs that are not in the PF's guest: there is nothing to program there.
+
+        Raises:
+            ValueError: Too many VFs or none, VFs beyond the bus of the PF, or a VF BAR that may not be; the message says which.
+
+        While the card is made, before it starts.
         """
         super().__init__(offset)
         if not 1 <= total_vfs <= 255:
@@ -116,7 +121,13 @@ class Sriov(Capability):
         return list(range(1, self._enabled_vfs + 1))
 
     def attach(self, function: FunctionView) -> None:
-        """Make `function` the VF of its `index`. Raises ValueError when it cannot be one of this PF's VFs."""
+        """Make `function` the VF of its `index`.
+
+        Raises:
+            ValueError: Its index is none of a VF or is taken, or its BARs are not those of the VFs.
+
+        While the card is made, before it starts.
+        """
         vfid = function.index
         if not function.is_vf or not 1 <= vfid <= self.total_vfs:
             raise ValueError(f"{function.name}: index {vfid} is not a VF of 1 to {self.total_vfs}")
@@ -188,7 +199,7 @@ class Sriov(Capability):
 
     def _command_written(self, old: int, written: int) -> None:
         # What DMA could not do while the PF was no bus master is done now.
-        if written & ~old & COMMAND_MASTER and self.programming.status.state == "failed":
+        if written & ~old & COMMAND_MASTER and self.programming.status.state is BarState.FAILED:
             self.programming.update()
 
     def _num_vfs_written(self, old: int, written: int) -> None:

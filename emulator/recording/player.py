@@ -270,7 +270,7 @@ class _Player:
 
     def _unmapped(self, event: Event) -> None:
         length = event.y if event.y != rec.ALL else 1 << 64
-        self._function(event).unmapped(rec.unsigned(event.x), length)
+        self._function(event).drop_windows(rec.unsigned(event.x), length)
 
     def _start(self, event: Event) -> None:
         for callback in self._starters:

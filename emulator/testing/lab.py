@@ -72,7 +72,13 @@ class LiveCard(ServedCard):
         return f"<{self.description.model} card {self.description.card!r}, process {self.pid}>"
 
     def socket(self, function: str | None = None) -> str:
-        """The socket of a function ("pf", "vf1", ...); of the first one without a name. Raises LookupError."""
+        """The socket of a function ("pf", "vf1", ...); of the first one without a name.
+
+        Raises:
+            LookupError: The card has no such function.
+
+        From any thread.
+        """
         sockets = {known.name: known.socket for known in self.description.functions}
         if function is None:
             return next(iter(sockets.values()))
@@ -255,8 +261,13 @@ def open_guest(
     """Boot a guest with cards that are served already; end it, and leave the cards.
 
     `functions` are those that this guest has, by name (a VF of a card with topology "split"); None: what belongs into
-    the guest of the card's first function. A server of several cards (`serve --cards`) brings all of them. Raises `GuestError`,
-    and TypeError for a setting that there is not.
+    the guest of the card's first function. A server of several cards (`serve --cards`) brings all of them.
+
+    Raises:
+        GuestError: The guest does not boot, or does not answer.
+        TypeError: There is no such setting.
+
+    From any thread.
     """
     if unknown := sorted(set(settings) - set(GuestSettings.__annotations__)):
         raise TypeError(f"a guest has no setting {unknown[0]!r} (allowed: {', '.join(GuestSettings.__annotations__)})")

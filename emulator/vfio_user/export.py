@@ -41,7 +41,12 @@ class Exporter:
     ) -> None:
         """Take a lease on `[address, +length)` of `function`'s device addresses; length 0: as far as it is in one piece.
 
-        With `dma_buf` it is made a dma-buf where the host can. Raises `ExportError`.
+        With `dma_buf` it is made a dma-buf where the host can.
+
+        Raises:
+            ExportError: The memory is not there, or cannot be exported.
+
+        From any thread.
         """
         self.reason: str | None = None
         """Why it was taken back."""
@@ -94,7 +99,13 @@ class Exporter:
         return os.dup(grant.fd), "memfd", grant.offset
 
     def listen(self, path: Path) -> None:
-        """Make the socket. Raises `ExportError`."""
+        """Make the socket.
+
+        Raises:
+            ExportError: The socket cannot be made.
+
+        From any thread.
+        """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             _remove_dead(path)
@@ -192,7 +203,13 @@ class Exporter:
 
 
 def whole_pages(value: int, what: str) -> int:
-    """`value` bytes. Raises `ExportError` unless they are whole pages."""
+    """`value`, in bytes, which must be whole pages.
+
+    Raises:
+        ExportError: They are not whole pages.
+
+    From any thread.
+    """
     if value % PAGE_SIZE:
         raise ExportError(f"{what} {value:#x} is not a multiple of {PAGE_SIZE:#x}")
     return value

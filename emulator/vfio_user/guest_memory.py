@@ -71,7 +71,13 @@ class GuestMemory:
             return list(self._ranges)
 
     def map(self, address: int, size: int, flags: int, fd: int | None, offset: int) -> None:
-        """Add `[address, address + size)`. `fd` stays the caller's. Raises `MapError`."""
+        """Add `[address, address + size)`. `fd` stays the caller's.
+
+        Raises:
+            MapError: EINVAL for a range or flags that may not be, EEXIST or ENOSPC where there is no place for it.
+
+        On the access thread of the function.
+        """
         if flags & ~(wire.DMA_READABLE | wire.DMA_WRITABLE):
             raise MapError(errno.EINVAL, f"flags {flags:#x}: only readable (1) and writeable (2) are defined")
         if size == 0 or address + size > ADDRESS_LIMIT:
@@ -113,7 +119,12 @@ class GuestMemory:
     def unmap(self, address: int, size: int) -> int:
         """Remove the mappings that make up `[address, address + size)`; returns how many bytes that were.
 
-        The range may span several mappings, but none may be cut: ENOENT when nothing is mapped there, EINVAL for a cut.
+        The range may span several mappings, but none may be cut.
+
+        Raises:
+            MapError: ENOENT when nothing is mapped there, EINVAL for a cut.
+
+        On the access thread of the function.
         """
         if size == 0 or address + size > ADDRESS_LIMIT:
             raise MapError(errno.EINVAL, f"size {size:#x} at {address:#x} is empty or wraps around")

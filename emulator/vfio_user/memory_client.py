@@ -45,7 +45,13 @@ class MemoryClient:
     """One connection: an `vfio_user_xe.emulator.fabric.peers.Peer`. From any thread; `close` it in the end."""
 
     def __init__(self, path: Path, listener: PeerListener) -> None:
-        """Connect and greet. Raises `PeerError`."""
+        """Connect and greet.
+
+        Raises:
+            PeerError: No card is served there, or it refuses.
+
+        From any thread.
+        """
         self.path = path
         self.alive = True
         self.card = ""

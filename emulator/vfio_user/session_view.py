@@ -6,12 +6,14 @@ import socket
 from collections.abc import Sequence
 from typing import Protocol
 
+from vfio_user_xe.emulator.model.states import Machine
 from vfio_user_xe.emulator.pci.transport import Region, Served
 from vfio_user_xe.emulator.vfio_user.dirty_pages import DirtyPages
 from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
 from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory
 from vfio_user_xe.emulator.vfio_user.interrupts import Interrupts
 from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
+from vfio_user_xe.emulator.vfio_user.session_state import SessionState
 
 
 class SessionView(Protocol):
@@ -53,8 +55,8 @@ class SessionView(Protocol):
         ...
 
     @property
-    def negotiated(self) -> bool:
-        """Whether VERSION was answered."""
+    def state(self) -> Machine[SessionState]:
+        """Where the connection is."""
         ...
 
     def negotiation_done(self, max_data_xfer_size: int, twin: socket.socket | None, /) -> None:

@@ -321,7 +321,7 @@ def test_windows_on_guest_memory_are_revoked_before_an_unmapping_is_answered(car
     function.attached(FakeTransport())
     inside = card.fabric.window(function, Space.SYSTEM, 0x1000, 0x1000, write=True)
     outside = card.fabric.window(function, Space.SYSTEM, 0x3000, 0x1000, write=True)
-    function.unmapped(0x1FFF, 1)
+    function.drop_windows(0x1FFF, 1)
     assert (inside.valid, outside.valid) == (False, True)
     with pytest.raises(AccessFault, match="revoked"):
         inside.write(0, b"late")

@@ -207,7 +207,7 @@ def test_a_lease_outlives_what_does_not_concern_it(card: Card) -> None:
     pf = card.leases.open(card.functions[0], 0, MIB, lambda lease: None)
     card.fabric.revoke()
     card.functions[0].config.write(COMMAND, 2, 4)
-    card.functions[0].unmapped(0, 1 << 20)
+    card.functions[0].drop_windows(0, 1 << 20)
     assert (lease.reason, pf.reason) == (None, None)
     assert {one.number for one in card.leases} == {lease.number, pf.number}
 

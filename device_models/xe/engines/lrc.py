@@ -64,6 +64,7 @@ DESCRIPTOR_PPGTT = 1 << 8
 MAX_NESTING = 8
 _MAX_REGISTERS = 48
 _MAGIC = 0x31434C58
+# Precompiled, not construct: packed whenever a context leaves an engine.
 _LOADS = struct.Struct(f"<{1 + 2 * _MAX_REGISTERS + 1}I")
 _STATE = struct.Struct(f"<4I{2 * MAX_NESTING}Q32I")
 _FLAG_PPGTT = 1

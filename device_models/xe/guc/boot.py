@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from struct import Struct
 
 from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.gt.wopcm import DMA_GUC_WOPCM_OFFSET, GUC_WOPCM_SIZE, LOCKED
+from vfio_user_xe.device_models.xe.guc.formats.firmware import CSS_HEADER, FirmwareHeader, Version, parse_header
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
 from vfio_user_xe.emulator.model.register_file import RegisterFile
@@ -67,10 +67,6 @@ _DMA_HIGH = (field(0, 15, "ADDRESS"), field(16, 20, "ADDR_SPACE", {7: "WOPCM", 8
 _DMA_CTRL = (flag(0, "START_DMA"), flag(4, "UOS_MOVE"), flag(9, "HUC_UKERNEL"))
 _PM_MASK = (not_modelled(9, "ARAT_EXPIRED_INTRMSK"), not_modelled(31, "DISABLE_REDIRECT_TO_GUC"))
 
-_CSS_HEADER = Struct("<16I2I11I3I")
-"""`abi/uc_fw_abi.h:struct uc_css_header`: dword 1 header size, 6 total size, 16 version, 17 submission version."""
-_CSS_MODULE_TYPE = 6
-
 # GUC_CTL_* (xe_guc_fwif.h): which of the 14 boot parameters is what.
 LOG_PARAMS, WA_FLAGS, FEATURES, DEBUG, ADS, DEVICE_ID = range(6)
 _PARAMETERS = 14
@@ -89,6 +85,8 @@ class Boot:
         """Of the firmware: 70.x.y."""
         self.submission_version = (0, 0, 0)
         """Of its interface, which VFs negotiate: 1.x.y."""
+        self.header = b""
+        """Of the firmware's blob, as the driver loaded it; empty where none was."""
         self.huc_loaded = False
         self.boots = 0
         registers.add(
@@ -132,8 +130,9 @@ class Boot:
         """The rest of a reset, on the executor."""
         self.running = False
         self.huc_loaded = False
+        self.header = b""
 
-    def run_without_driver(self, version: tuple[int, int, int], interface: tuple[int, int, int]) -> None:
+    def run_without_driver(self, version: Version, interface: Version) -> None:
         """The firmware runs, and so does the HuC's, though no driver has loaded any. On the executor."""
         self.huc_loaded = self._gt.index > 0
         self.authenticate_huc()
@@ -154,42 +153,42 @@ class Boot:
         control = self._peek(DMA_CTRL)
         address = self._peek(DMA_ADDR_0) | (self._peek(DMA_ADDR_0 + 4) & 0xFFFF) << 32
         length = self._peek(DMA_COPY_SIZE)
-        header = self._header(address)
+        data, header = self._header(address)
         complete = header is not None and self._readable(address, length)
         if control & HUC_UKERNEL:
             self.huc_loaded = complete
         elif control & UOS_MOVE:
-            self._boot(header if complete else None)
+            self._boot(data, header if complete else None)
         self._poke(DMA_CTRL, control & ~START_DMA)
 
-    def _boot(self, header: tuple[int, ...] | None) -> None:
+    def _boot(self, data: bytes, header: FirmwareHeader | None) -> None:
         if not (self._peek(GUC_WOPCM_SIZE) & LOCKED and self._peek(DMA_GUC_WOPCM_OFFSET) & LOCKED):
             self._poke(GUC_STATUS, _AUTH_BAD | _WOPCM_FAILED)
             return
         if header is None:
             self._poke(GUC_STATUS, _AUTH_BAD | _RSA_FAILED)
             return
-        self._run(_version(header[16]), _version(header[17]))
+        self.header = data
+        self._run(header.version, header.submission_version)
 
-    def _run(self, version: tuple[int, int, int], interface: tuple[int, int, int]) -> None:
+    def _run(self, version: Version, interface: Version) -> None:
         self.version, self.submission_version = version, interface
         self.running = True
         self.boots += 1
         self._poke(GUC_STATUS, READY)
         self._started()
 
-    def _header(self, address: int) -> tuple[int, ...] | None:
-        """The CSS header at GGTT `address`, when there is one."""
+    def _header(self, address: int) -> tuple[bytes, FirmwareHeader | None]:
+        """The CSS header at GGTT `address`, when there is one, and its bytes."""
         try:
-            data = self._gt.gpu.pf.ggtt_space.read(address, _CSS_HEADER.size)
+            data = self._gt.gpu.pf.ggtt_space.read(address, CSS_HEADER.sizeof())
         except (TranslationFault, AccessFault) as fault:
             log.warning("%s: firmware DMA: %s", self._gt.name, fault)
-            return None
-        header: tuple[int, ...] = _CSS_HEADER.unpack(data)
-        if header[0] != _CSS_MODULE_TYPE or not 0 < header[1] < header[6]:
+            return b"", None
+        header = parse_header(data)
+        if header is None:
             log.warning("%s: no firmware header at GGTT address %#x", self._gt.name, address)
-            return None
-        return header
+        return data, header
 
     def _readable(self, address: int, length: int) -> bool:
         """Whether all of the blob translates."""
@@ -207,7 +206,3 @@ class Boot:
 
     def _poke(self, offset: int, value: int) -> None:
         self._registers.poke(self._gt.offset(offset), value)
-
-
-def _version(packed: int) -> tuple[int, int, int]:
-    return packed >> 16 & 0xFF, packed >> 8 & 0xFF, packed & 0xFF

@@ -28,6 +28,7 @@ from vfio_user_xe.emulator.model.registers import RO
 MISC_STATUS_0 = 0xA500
 MISC_STATUS_1 = 0xA504
 
+# Precompiled, not construct: up to a record for each engine and function is written every 5 ms while engines compute.
 _METADATA = Struct("<4I")
 _RECORD = Struct("<HHIQ")
 _INSTANCES = 32

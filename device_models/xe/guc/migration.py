@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from construct import Bytes, Const, ConstructError, If, Int32ul, Int64ul, PrefixedArray, Struct, this
+from construct import ConstructError
 
 from vfio_user_xe.device_models.xe.engines.context import DISABLED, ENABLED, FAILED, NEW, Context
 from vfio_user_xe.device_models.xe.guc import actions, klv
@@ -24,6 +24,7 @@ from vfio_user_xe.device_models.xe.guc.errors import (
     VF_MIGRATED,
     GucError,
 )
+from vfio_user_xe.device_models.xe.guc.formats.migration import STATE
 from vfio_user_xe.device_models.xe.guc.guc import Guc
 from vfio_user_xe.device_models.xe.guc.host import PAUSED, RESFIX, RUNNING, Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
@@ -34,38 +35,6 @@ from vfio_user_xe.device_models.xe.soc.memirq import SW_INT_0_BIT
 SAVE, RESTORE = 0, 1
 MAX_STATE = 8 << 20
 """Bytes (`xe_gt_sriov_pf_migration.c:XE_GT_SRIOV_PF_MIGRATION_GUC_DATA_MAX_SIZE`)."""
-
-_RING = Struct("address" / Int64ul, "descriptor" / Int64ul, "dwords" / Int32ul)
-_CONTEXT = Struct(
-    "guc_id" / Int32ul,
-    "engine_class" / Int32ul,
-    "logical_mask" / Int32ul,
-    "quantum_us" / Int32ul,
-    "preempt_us" / Int32ul,
-    "priority" / Int32ul,
-    "kernel" / Int32ul,
-    "enabled" / Int32ul,
-    "failed" / Int32ul,
-    "parallel" / Int32ul,
-    "work_queue" / If(this.parallel, Struct("descriptor" / Int64ul, "address" / Int64ul, "size" / Int32ul)),
-    "lrcs" / PrefixedArray(Int32ul, Int64ul),
-)
-_STATE = Struct(
-    Const(b"vfioxeVF"),
-    "version" / Const(1, Int32ul),
-    "gt" / Int32ul,
-    "ggtt_start" / Int64ul,
-    "ggtt_size" / Int64ul,
-    "h2g" / _RING,
-    "g2h" / _RING,
-    "ctb_enabled" / Int32ul,
-    "memirq_status" / Int64ul,
-    "memirq_source" / Int64ul,
-    "opt_ins" / PrefixedArray(Int32ul, Int32ul),
-    "contexts" / PrefixedArray(Int32ul, _CONTEXT),
-    "end" / Bytes(0),
-)
-"""All that is saved. Addresses are GGTT addresses of the VF where it was saved; what contexts and rings hold is memory."""
 
 
 @dataclass(slots=True)
@@ -125,7 +94,7 @@ class Migration:
     def _saved(self, target: Host) -> bytes:
         config, ctb = self._sriov.config(target.vfid), target.ctb
         status, source = self._guc.interrupts.memirq(target.function).addresses(self._guc.gt.index)
-        data: bytes = _STATE.build(
+        data: bytes = STATE.build(
             {
                 "gt": self._guc.gt.index,
                 "ggtt_start": config.get(klv.GGTT_START),
@@ -151,7 +120,7 @@ class Migration:
 
     def _restore(self, target: Host, data: memoryview) -> None:
         try:
-            state = _STATE.parse(data)
+            state = STATE.parse(data)
         except (ConstructError, OverflowError, MemoryError) as error:
             raise GucError(INVALID_BUFFER, f"no state of a VF: {error}") from error
         config = self._sriov.config(target.vfid)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from vfio_user_xe.device_models.xe.gt.freq import RP0, RPE, RPN, Frequency, to_units
 from vfio_user_xe.device_models.xe.guc import actions
 from vfio_user_xe.device_models.xe.guc.errors import INVALID_PARAMS, INVALID_STATE, GucError
+from vfio_user_xe.device_models.xe.guc.formats.slpc import HEADER, OVERRIDES, SHARED_DATA, TASK_STATE
 from vfio_user_xe.device_models.xe.guc.guc import Guc
 from vfio_user_xe.device_models.xe.guc.host import Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.emulator.model.layout import offset_of
 
 RESET, SHUTDOWN, QUERY_TASK_STATE, PARAMETER_SET, PARAMETER_UNSET = 0, 1, 5, 6, 7
 
 NOT_RUNNING, RUNNING = 0, 3
-_GLOBAL_STATE = 4
-_TASK_STATE = 128
-_OVERRIDE_BITS = 192
-_OVERRIDE_VALUES = 224
-_GTPERF_TASK_ENABLED = 1 << 0
+_GLOBAL_STATE = offset_of(SHARED_DATA, "header") + offset_of(HEADER, "global_state")
+_TASK_STATE = offset_of(SHARED_DATA, "task_state")
+_OVERRIDES = offset_of(SHARED_DATA, "overrides")
 MAX_PARAMETER = 32
 
 MINIMUM, MAXIMUM, IGNORE_EFFICIENT = 6, 7, 28
@@ -74,9 +74,10 @@ class Slpc:
         self._shared = shared
         space = host.space
         self.parameters.clear()
+        overrides = OVERRIDES.parse(space.read(shared + _OVERRIDES, OVERRIDES.sizeof()))
         for index in range(MAX_PARAMETER):
-            if space.read32(shared + _OVERRIDE_BITS + 4 * (index // 32)) >> (index % 32) & 1:
-                self.parameters[index] = space.read32(shared + _OVERRIDE_VALUES + 4 * index)
+            if overrides.set[index // 32] >> (index % 32) & 1:
+                self.parameters[index] = overrides["values"][index]
         self._apply()
         self.running = True
         self._report(host)
@@ -104,6 +105,11 @@ class Slpc:
         self._frequency.set_limits(min(max(minimum, RPN), RP0), min(max(maximum, RPN), RP0))
 
     def _report(self, host: Host) -> None:
-        limits = self._frequency.maximum | self._frequency.minimum << 8
-        host.space.write32(self._shared + _TASK_STATE, _GTPERF_TASK_ENABLED)
-        host.space.write32(self._shared + _TASK_STATE + 4, limits | limits << 16)
+        low, high = self._frequency.minimum, self._frequency.maximum
+        state = TASK_STATE.build(
+            {
+                "status": {"gtperf_task_enabled": 1},
+                "frequency": {"max_unslice": high, "min_unslice": low, "max_slice": high, "min_slice": low},
+            }
+        )
+        host.space.write(self._shared + _TASK_STATE, state)

@@ -188,5 +188,5 @@ class _Probe(Served):
     def wired(self, index: int, start: int, count: int) -> None:
         pass
 
-    def unmapped(self, address: int, length: int) -> None:
+    def drop_windows(self, address: int, length: int) -> None:
         self.lost.append((address, length))
