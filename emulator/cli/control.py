@@ -43,7 +43,7 @@ def show(value: Any, as_json: bool, columns: list[str] | None = None, title: str
     table = Table(*names, title=title or None)
     for record in value:
         table.add_row(*(f"{record[name]:,}" if isinstance(record[name], int) else str(record[name]) for name in names))
-    # As wide as it takes where nobody looks at a screen: a wrapped table cannot be searched.
+    # Without a terminal, as wide as needed: a wrapped table cannot be searched.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
@@ -142,7 +142,7 @@ def inspect(
 
 
 def unmodelled(socket_dir: SocketDir, function: Annotated[str | None, typer.Option(metavar="NAME")] = None) -> None:
-    """Registers that nobody declared and a guest used all the same."""
+    """Registers that a guest used and that the device model does not declare."""
     with connected(socket_dir) as client:
         print(client.call("unmodelled", function=function, format="text"))
 

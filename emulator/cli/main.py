@@ -28,7 +28,7 @@ from vfio_user_xe.emulator.model.plugin_loading import PluginError, default_mode
 
 
 class _Program(TyperGroup):
-    """The program's help names what is emulated; the device model is asked only when somebody reads it."""
+    """The program's help names what is emulated; the device model is asked only when the help is printed."""
 
     @property
     def help(self) -> str:
@@ -112,7 +112,7 @@ def card_command(
     epilog="Example: vfio-user-xe conformance --socket /tmp/card/pf.sock --profile profile.toml --junit out.xml"
 )
 def conformance(
-    socket: Annotated[str, typer.Option(metavar="PATH", help="Socket of the server; nobody else may use it.")],
+    socket: Annotated[str, typer.Option(metavar="PATH", help="Socket of the server; it must have no other client.")],
     profile: Annotated[
         str | None, typer.Option(metavar="FILE", help="What the device has that is to be tested.")
     ] = None,

@@ -61,7 +61,7 @@ def redact_command(
         list[Path], typer.Option("--without", metavar="FILE", help="Whose bytes are taken out; repeatable.")
     ],
 ) -> None:
-    """Take somebody's bytes (firmware) out of a recording, except for those few without which it does not replay."""
+    """Remove bytes of others (firmware) from a recording, except for the few without which it does not replay."""
     if file.exists() and target.exists() and file.samefile(target):
         fail(f"redact: {target} is the recording itself: name another file", EXIT_USAGE)
     with _explained():

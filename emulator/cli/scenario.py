@@ -119,7 +119,7 @@ def run(
 
 
 def write(report: Report, junit_file: Path | None, page: Path | None, data: Path | None) -> None:
-    """The files that were asked for."""
+    """Write the files that the options name."""
     if junit_file is not None:
         junit_file.write_text(junit(report), encoding="utf-8")
     if page is not None:

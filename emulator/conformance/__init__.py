@@ -28,7 +28,7 @@ def run(
     """Run cases against the server at `socket_path`, which must have no other client.
 
     `cases` are patterns of ids ("dma.*"), all without; `slow` adds the slow ones; `timeout` is seconds a case; `start` is
-    a command that serves, run now and whenever it has ended. Fewer results than cases: the server is gone for good.
+    a command that serves, run now and whenever it has ended. Fewer results than cases mean that the server has ended and could not be started again.
     Raises ValueError for a pattern that matches nothing, `runner.ServerGone`, and `started.NotStarted`.
     """
     # Imported when used: device models import `vfio_user_xe.emulator.conformance.device`, and need no client for it.

@@ -40,7 +40,7 @@ Check = Callable[["Context"], None]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. `silent` says that the specification states no rule here: a robust server is asked for."""
+    """One case. `silent` says that the specification states no rule here, and the case tests robustness."""
 
     id: str
     section: str

@@ -31,7 +31,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CommandError(Exception):
-    """A command that cannot be done; `allowed` lists what can be asked for instead."""
+    """A command that cannot be carried out; `allowed` lists the names that are allowed."""
 
     def __init__(self, message: str, allowed: list[str] | None = None) -> None:
         super().__init__(message)

@@ -173,7 +173,7 @@ class Fabric:
         )
 
     def open_windows(self) -> list[Window]:
-        """The windows that are valid and that somebody holds."""
+        """The windows that are valid and in use."""
         return [window for group in list(self._open.values()) for window in group.snapshot() if window.valid]
 
     def _revoke(
@@ -217,7 +217,7 @@ def _described(window: Window, interconnect: str, write: bool | None = None) -> 
 
 
 class _OpenWindows:
-    """The windows of one initiator into one space, held weakly: those that nobody else holds need no revoking."""
+    """The windows of one initiator into one space, held weakly: a window that is not in use needs no revoking."""
 
     __slots__ = ("_lock", "_references", "_sweep_at")
 

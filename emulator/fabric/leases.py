@@ -1,4 +1,4 @@
-"""Leases: memory of a card that somebody outside of its process uses, until it is taken back.
+"""Leases: memory of a card that another process uses, until it is revoked.
 
 Another card's server (`plugins/remote.py`, `p2p` with peers) or another program (`vfio-user-xe export`) asks for a piece
 of a function's device memory, or of a BAR, and gets the memory's file descriptor and where in it the piece is. The lease
@@ -66,7 +66,7 @@ class LeaseRefused(Exception):
 
 
 class Lease:
-    """A piece of memory in somebody's hands: `[address, address + length)` of `function`'s, or of its BAR `bar`."""
+    """A piece of memory that another process uses: `[address, address + length)` of `function`'s, or of its BAR `bar`."""
 
     def __init__(
         self,

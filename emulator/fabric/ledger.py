@@ -186,7 +186,7 @@ class Ownership:
             self.changes.append(Change(self._ledger.now(), address, length, old, new))
 
     def reset_began(self, owner: str) -> None:
-        """Function `owner` is being reset; until `reset_ended` nobody should use its memory. May be told twice."""
+        """Function `owner` is being reset; until `reset_ended` no other function should use its memory. May be called twice."""
         if owner not in self._before:
             self.resets.append(Reset(owner, self._ledger.now()))
             self._before[owner] = {}
@@ -276,7 +276,7 @@ class Ledger:
         return self._clock() - self._start
 
     def entry(self, initiator: str, owner: str, interconnect: str, kind: str) -> LedgerEntry:
-        """The one entry of that kind, made when it is first asked for."""
+        """The one entry of that kind, made at its first use."""
         key = (initiator, owner, interconnect, kind)
         found = self._entries.get(key)
         if found is None:

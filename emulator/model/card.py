@@ -149,7 +149,7 @@ class CardConfig:
 
 
 class DeviceMemory(Protocol):
-    """A card's own memory, as the `iov` interconnect asks for it. The device model decides who owns what."""
+    """The interface to a card's own memory that the `iov` interconnect uses. The device model decides who owns what."""
 
     def resolve(self, initiator: Initiator, address: int, length: int, write: bool) -> tuple[str, memoryview] | None:
         """Owner's name and the bytes at device address `address`, as `initiator` (a PF or a VF) numbers it.

@@ -86,7 +86,7 @@ class Register:
 
 @dataclass(slots=True)
 class Unmodelled:
-    """What happened at an offset that nobody declared."""
+    """Accesses to an offset that no block declares."""
 
     offset: int
     reads: int = 0

@@ -1,4 +1,4 @@
-"""A tap: where a block tells the trace what it does. A block has its taps from when it is made, whether anybody traces or not.
+"""A tap: where a block tells the trace what it does. A block has its taps from its construction on, with or without a trace.
 
     self.tap = Tap("uart", "registers of the serial port")
     ...
@@ -55,7 +55,7 @@ class Tap:
         self.on = True
 
     def switch_off(self) -> None:
-        """Record nothing any more; whoever saw `on` before and calls the tap now loses its event. For tracers."""
+        """Record nothing any more. A block that read `on` before and calls the tap now loses its event. For tracers."""
         self.on = False
         self._record = _drop
 

@@ -1,4 +1,4 @@
-"""The burn-down of a device under construction: which registers a driver used that nobody declared."""
+"""Registers that a driver used and that no block declares: the to-do list of a device under construction."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Programming the VF BARs into the client, which a guest's kernel never does by itself.
 
-A client such as QEMU knows a VF only as a device whose BAR registers nobody has written: Linux takes VF BARs from
+A client such as QEMU knows a VF only as a device whose BAR registers were never written: Linux takes VF BARs from
 the PF's SR-IOV capability and never writes a VF's own. So after VF Enable the PF's side writes them, and COMMAND,
 through guest-physical ECAM. Two ways lead there: QEMU's qtest socket (`vfio_user_xe.emulator.vfio_user.qtest`), and DMA of the PF.
 Neither may be waited for inside an access, so it all happens on a thread that lives as long as there is something to
@@ -28,7 +28,7 @@ COMMAND_MEMORY = 0x2
 COMMAND_MASTER = 0x4
 BAR0 = 0x10
 _BATCH = 8
-"""VFs written at once: the guest's CPUs stand still meanwhile, and nobody looks whether the guest changed its mind."""
+"""VFs written at once: the guest's CPUs are stopped meanwhile, and new writes of the guest are not noticed."""
 
 _PATIENCE = 0.1
 
@@ -110,7 +110,7 @@ class VfBarProgramming:
             return replace(self._status)
 
     def wait(self, timeout: float | None = None) -> Status:
-        """The status when nothing is under way any more; never inside an access. Raises TimeoutError."""
+        """Wait until nothing is in flight, and return the status; never inside an access. Raises TimeoutError."""
         with self._lock:
             if not self._lock.wait_for(lambda: self._thread is None, timeout):
                 raise TimeoutError(f"VF BARs are still being programmed after {timeout} s")

@@ -88,7 +88,7 @@ class ConfigSpace:
                 self.watch(offset, register.size, register.write)
 
     def claim(self, offset: int, length: int, owner: str) -> None:
-        """Take `[offset, offset + length)` for `owner`. Raises ValueError naming whoever has it already."""
+        """Take `[offset, offset + length)` for `owner`. Raises ValueError, which names the present owner."""
         if offset < 0 or length <= 0 or offset + length > CONFIG_SIZE:
             raise ValueError(
                 f"{self.name}: {owner} at [{offset:#x}, {offset + length:#x}) is outside of [0x0, {CONFIG_SIZE:#x})"
@@ -124,13 +124,13 @@ class ConfigSpace:
         return int.from_bytes(self._data[offset : offset + size], "little")
 
     def poke(self, offset: int, size: int, value: int) -> None:
-        """Store a value whatever the masks say, and call nobody: how a model changes what is read."""
+        """Store a value without regard to the masks, and call no callbacks: a model changes what is read."""
         self._put(self._data, offset, size, value)
 
     def reset(self, *, keep_sticky: bool = False) -> None:
         """Everything to its reset value; with `keep_sticky` (a function level reset) all but the sticky bits.
 
-        Callbacks are not called. Locked registers (`set_writable`) stay locked: whoever locked them unlocks.
+        Callbacks are not called. Locked registers (`set_writable`) stay locked until their owner unlocks them.
         """
         if keep_sticky:
             data, reset, sticky = self._data, self._reset, self._sticky

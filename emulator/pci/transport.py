@@ -1,4 +1,4 @@
-"""The line between functions and transports. What is below it (sockets, or a library) is nobody else's business.
+"""The line between functions and transports. What is below it (sockets, or a library) is hidden from all other packages.
 
 A transport serves one function: it turns requests into calls of `Served`, and gives the function a `Transport` with
 which to reach its guest. Two transports exist: `vfio_user_xe.emulator.vfio_user` and, optionally, libvfio-user.
@@ -59,7 +59,7 @@ class Region:
 
 
 class Served(Protocol):
-    """What a transport needs of a function: seven methods' worth."""
+    """The interface that a transport requires of a function."""
 
     name: str
 

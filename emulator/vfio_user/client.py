@@ -56,7 +56,7 @@ __all__ = [
 
 READ_WRITE = wire.DMA_READABLE | wire.DMA_WRITABLE
 LARGEST_REPLY = 1 << 24
-"""Bytes: how large a region info reply is asked for when the server says it needs more."""
+"""Bytes: the largest region info reply that is requested when the server says that it needs more."""
 
 
 class RequestError(Exception):
@@ -328,7 +328,7 @@ class Client(Owner):
         return found
 
     def region_read(self, region: int, offset: int, count: int) -> bytes:
-        """`count` bytes of a region, by as many messages as the server's limit asks for."""
+        """`count` bytes of a region, by as many messages as the server's limit requires."""
         limit = self.max_data_xfer_size
         parts = []
         while True:
@@ -345,7 +345,7 @@ class Client(Owner):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def region_write(self, region: int, offset: int, data: bytes | memoryview, *, posted: bool = False) -> None:
-        """Write to a region. `posted` asks for no reply, so an error is not seen either."""
+        """Write to a region. `posted` requests no reply, so errors are not seen either."""
         limit = self.max_data_xfer_size
         rest = memoryview(data)
         while True:
@@ -631,7 +631,7 @@ class Client(Owner):
             self._receive_one(left)
 
     def _receive_one(self, timeout: float) -> bool:
-        """Receive one message and deal with it; whoever calls has set `_receiving`."""
+        """Receive one message and handle it; the caller has set `_receiving`."""
         message = None
         try:
             message = self.connection.receive(timeout)

@@ -21,7 +21,7 @@ class ControlClient:
     """
 
     def __init__(self, path: Path | str, timeout: float = 60.0) -> None:
-        """Connect. Raises OSError when nobody listens at `path`; `timeout` (seconds) is for every answer."""
+        """Connect. Raises OSError when no server listens at `path`; `timeout` (seconds) is for every answer."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:

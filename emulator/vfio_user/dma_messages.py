@@ -66,7 +66,7 @@ class DmaMessages:
         self._run(wire.DMA_WRITE, address, len(view), request, lambda position, count, body: None)
 
     def reply(self, message_id: int, command: int, flags: int, error: int, body: memoryview) -> None:
-        """A reply has arrived. One that nobody waits for (any more) is dropped."""
+        """A reply has arrived. A reply without a request that waits is dropped."""
         with self._condition:
             if self._waiting.get(message_id) != command:
                 return
@@ -78,13 +78,13 @@ class DmaMessages:
             self._condition.notify_all()
 
     def abort(self) -> None:
-        """Give up what is under way (the device is being reset): whoever waits is told so."""
+        """Abort the requests in flight, because the device is being reset: their callers get an error."""
         with self._condition:
             self._aborts += 1
             self._condition.notify_all()
 
     def close(self) -> None:
-        """The client is gone: whoever waits is told so."""
+        """The client has disconnected: callers that wait get an error."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()

@@ -120,7 +120,7 @@ COMMANDS: tuple[Command, ...] = (
     _mi("MI_DISPLAY_FLIP", 0x14, mi.noop),
     _mi("MI_SET_CONTEXT", 0x18, mi.noop),
     _mi("MI_MATH", 0x1A, mi_math.execute),
-    _mi("MI_SEMAPHORE_SIGNAL", 0x1B, mi.noop, note="whoever waits looks at memory by itself"),
+    _mi("MI_SEMAPHORE_SIGNAL", 0x1B, mi.noop, note="a semaphore that waits reads memory"),
     _mi(
         "MI_SEMAPHORE_WAIT",
         0x1C,
@@ -465,7 +465,7 @@ def _skipped(streamer: CommandStreamer, words: memoryview, index: int, length: i
         return JUMPED
     command = _BY_HEADER.get((0xFFFF0000, header & 0xFFFF0000))
     if command is not None and command.work:
-        streamer.engine.report(f"{command.name} asks for execution units, which are not emulated: skipped")
+        streamer.engine.report(f"{command.name} needs execution units, which are not emulated: skipped")
     return None
 
 

@@ -76,7 +76,7 @@ class EngineListener(Protocol):
         ...
 
     def memory_fault(self, context: Context, engine: Engine, fault: Fault) -> None:
-        """A fatal fault (CAT error). The context is off the engine and will not run again until it is removed."""
+        """A fatal fault (CAT error). The context was taken from its engine and never runs again."""
         ...
 
     def context_reset(self, context: Context, engine: Engine, reason: str) -> None:

@@ -49,7 +49,7 @@ class Engines:
         self.scheduler.register(context)
 
     def adopt(self, context: Context) -> None:
-        """Take `context` that was saved elsewhere: it goes on where its image says, even in the middle of a batch.
+        """Register a context that was saved elsewhere: it continues where its image says, even in the middle of a batch.
 
         For a VF that was migrated here with its memory.
         """
@@ -58,7 +58,7 @@ class Engines:
             lrc.adopted = True
 
     def remove(self, context: Context) -> None:
-        """Forget `context`; off the engine at once if it is on one."""
+        """Forget `context`; if it is on an engine, it leaves the engine at once."""
         self.scheduler.remove(context)
 
     def enable(self, context: Context) -> None:
@@ -100,7 +100,7 @@ class Engines:
         self.scheduler.groups_changed()
 
     def pause_function(self, vfid: int, done: Callable[[], None]) -> None:
-        """Take every context of a function off the engines; then `done()`."""
+        """Preempt every context of a function, then call `done()`."""
         self.scheduler.pause(vfid, done)
 
     def resume_function(self, vfid: int) -> None:

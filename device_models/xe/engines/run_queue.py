@@ -88,7 +88,7 @@ class RunQueue:
             self._turn.append(vfid)
 
     def turn(self, engine: Engine, holder: int, before: int) -> int | None:
-        """The VFID whose turn on `engine` it is, None when nobody wants it.
+        """The VFID whose turn on `engine` it is, None when no function has work for it.
 
         `holder` has it until now and keeps it while its turn lasts (-1: the turn is over); `before` is who had it last.
         What is named may have no work: then its turn passes with the engine doing nothing.

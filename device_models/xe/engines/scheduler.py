@@ -169,7 +169,7 @@ class Scheduler:
             self._wake(slot)
 
     def pause(self, vfid: int, done: Callable[[], None]) -> None:
-        """Take the function off the engines, then `done()`."""
+        """Preempt all contexts of the function, then call `done()`."""
         self.policy(vfid).paused = True
         self._pausing.setdefault(vfid, []).append(done)
         for context in list(self.contexts):
@@ -319,7 +319,7 @@ class Scheduler:
         return bool(policy.quantum(engine)) and self._turn_left(slot) <= 0 and queue.others(engine, vfid)
 
     def _dispatch(self, slot: _Slot) -> bool:
-        """Give the engine to whoever should have it next; whether it has got something to do."""
+        """Give the engine to the context that is next; returns whether it has work."""
         engine = slot.engine
         if engine.group is None:
             return False
@@ -336,7 +336,7 @@ class Scheduler:
                 slot.function, slot.function_since = vfid, self._clock.seconds()
             context = next(queue.candidates(engine, vfid), None)
             if context is None:
-                # A function of normal priority without work: its turn passes all the same.
+                # A function of normal priority without work: its turn passes with the engine idle.
                 self._wake_later(slot, max(self._turn_left(slot), _FIRST_WAIT))
                 return False
             places = self._places(context, engine)

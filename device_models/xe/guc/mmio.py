@@ -58,7 +58,7 @@ class Mailbox:
             self.dwords[0] = BUSY
 
     def give_back(self) -> None:
-        """Leave a request that was taken where it was found: somebody may save it, or it is served later."""
+        """Put a request that was taken back into the registers, so that it can be saved or served later."""
         if self.request is not None and self.dwords[0] == BUSY:
             self.dwords[:] = self.request
         self.request = None

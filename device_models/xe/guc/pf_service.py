@@ -60,7 +60,7 @@ class PfService(Client):
         self.adverse_events: list[tuple[int, int]] = []
         """(VFID, threshold's key) of those that the GuC reported."""
         self.on_flr_done: Callable[[int, int], None]
-        """Told the GT and the VFID when its GuC has let go of a VF that is reset."""
+        """Called with the GT and the VFID when its GuC has finished the reset of a VF."""
 
     @property
     def listening(self) -> bool:
@@ -202,7 +202,7 @@ class PfPart:
         return [gt.guc.pf for gt in self._gpu.gts if isinstance(gt.guc.pf, PfService)]
 
     def _flr_is_done(self, gt: int, vfid: int) -> None:
-        """The GuC of `gt` has let go of a VF. When all have, clean up and let the VF run again."""
+        """The GuC of `gt` has finished the reset of a VF. When all GuCs have, clean up and let the VF run again."""
         done = self._flr_done.setdefault(vfid, set())
         done.add(gt)
         if len(done) < len(self._gpu.gts):

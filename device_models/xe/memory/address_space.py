@@ -300,7 +300,7 @@ class AddressSpace(ABC):
         return span
 
     def _open(self, base: int, size: int, write: bool, mark: int = 0) -> Span | None:
-        """Only whole pages are kept: what lies beyond them is opened when it is asked for."""
+        """Only whole pages are kept. Memory beyond them is opened for each access."""
         span = Span(self.window(base, size, write), base, mark)
         return span if span.end > base else None
 

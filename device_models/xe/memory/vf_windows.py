@@ -61,7 +61,7 @@ def trapped_vram_bar(size: int, gpu: Gpu, vfid: int) -> Bar:
 
 
 class _Vf:
-    """A VF as VRAM asks for it."""
+    """The properties of a VF that VRAM uses."""
 
     def __init__(self, vfid: int) -> None:
         self.index = vfid

@@ -137,7 +137,7 @@ class Vram:
                 return True
         return False
 
-    # Who has what.
+    # Block ownership.
 
     def blocks(self, vfid: int) -> dict[int, int]:
         """What VF `vfid` has now: GDPA block -> DPA block."""

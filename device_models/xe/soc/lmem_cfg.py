@@ -1,6 +1,6 @@
 """LMEM_CFG: where LMTT is (`xe_lmtt.c:lmtt_setup_dir_ptr`), and VFs' memory on cards whose PF has no driver for it.
 
-The PF's driver writes the directory's address with bit 31 set, on every GT. While nobody did, VFs that are enabled get
+The PF's driver writes the directory's address with bit 31 set, on every GT. While it has not, VFs that are enabled get
 memory from the card itself, as much as their BAR2 shows: then any PF driver (such as pci-pf-stub) will do.
 """
 

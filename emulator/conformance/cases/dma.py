@@ -593,7 +593,7 @@ def access_over_a_mapped_and_a_message_range_works(t: Context) -> None:
 
 @case(MAP)
 def device_does_not_reach_what_is_not_mapped(t: Context) -> None:
-    """Addresses that were not announced are out of reach, and no message asks for them."""
+    """Addresses that were not announced cannot be reached, and the server sends no message for them."""
     device = t.device()
     t.client.map_memory(BASE, PAGE)
     asked = t.record_commands(t.client)
@@ -627,7 +627,7 @@ def device_does_not_read_writable_memory(t: Context) -> None:
 
 @case(UNMAP)
 def device_does_not_reach_unmapped_memory(t: Context) -> None:
-    """When the reply to DMA_UNMAP has come, the device has let go of the memory."""
+    """When the reply to DMA_UNMAP has arrived, the device does not use the memory any more."""
     device = t.device()
     mapping = t.client.map_memory(BASE, PAGE)
     device.read_memory(BASE, 4)
