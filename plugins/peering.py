@@ -176,7 +176,7 @@ class PeerMemory:
         self._mapped.append(mapped)
         # From here on a revocation finds it; what came before is seen in the grant.
         if not grant.valid:
-            raise PeerError("the memory was taken back as it was given")
+            raise PeerError("the memory was revoked while the lease was given")
         return mapped
 
     def _open(self, reach: Reach, start: int, end: int) -> Grant:

@@ -69,7 +69,7 @@ def ledger(
         str | None, typer.Option("--page", metavar="DPA", help="The history of the page at this device address.")
     ] = None,
 ) -> None:
-    """Who reached whose memory, by which interconnect, how often, and what that means (docs/ledger.md)."""
+    """Print which function reached whose memory, by which interconnect, how often, and the verdicts (docs/ledger.md)."""
     with connected(socket_dir) as client:
         verdicts = client.call("verdicts")
         owners = client.call("ownership", address=page) if history or page is not None else None

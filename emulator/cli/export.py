@@ -61,7 +61,7 @@ def export(
     finally:
         exporter.close()
     if reason is not None:
-        fail(f"the memory was taken back: {reason}")
+        fail(f"the memory was revoked: {reason}")
 
 
 def _size(text: str, what: str) -> int:

@@ -31,7 +31,7 @@ def top(
     interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
 ) -> None:
-    """What a card does now: accesses of its functions, time of its engines, traffic of its links.
+    """Show what a card does now: accesses of its functions, time of its engines, traffic of its links.
 
     On a terminal it is drawn anew until Ctrl-C; elsewhere every look is printed as plain text.
     """
@@ -115,7 +115,7 @@ def vram_map(
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also as a picture.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Who has which part of the card's VRAM."""
+    """Show which function owns which part of the card's VRAM."""
     with connected(socket_dir) as client:
         answer = client.call("vram_map")
     owners = {name: [(part["dpa"], part["size"]) for part in parts] for name, parts in answer["vfs"].items()}

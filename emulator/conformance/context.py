@@ -1,4 +1,4 @@
-"""What a case works with: connections to the server under test, and the questions it asks again and again."""
+"""The context of a case: connections to the server under test, and the checks that many cases need."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Interconnect(Protocol):
 
     name: str
     way: Way
-    """What its use means to the ledger's verdicts; an interconnect that declares none is "other"."""
+    """The meaning of its use for the ledger's verdicts; an interconnect that declares none is "other"."""
 
     def open(
         self, initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str

@@ -89,7 +89,7 @@ class Lease:
         self.offset = shared.offset
         self.stamp = shared.stamp
         self.reason: str | None = None
-        """Why it was taken back; None while it holds."""
+        """The reason of its revocation; None while it is valid."""
         self.released = threading.Event()
         """Set by the holder's side when it uses the memory no more."""
         self.told = told
@@ -111,7 +111,7 @@ class Leases:
         self._revocations = 0
         self._resetting: set[str] = set()
         self.tap = Tap("fabric", FABRIC_HELP)
-        """Told of every lease that is given ("lease") and taken back ("lease revoked")."""
+        """Called for every lease that is given ("lease") and revoked ("lease revoked")."""
         self.decoder = BusDecoder(card.functions)
         self.decoder.on_change.append(self._check)
         card.fabric.on_revoke.append(self._check)
@@ -199,7 +199,7 @@ class Leases:
     # Taking back.
 
     def _check(self) -> None:
-        """Something was revoked or moved: take back what is not where it was."""
+        """Memory was revoked or moved: revoke the leases whose memory is not where it was."""
         with self._lock:
             self._revocations += 1
             leases = [lease for lease in self._leases.values() if lease.reason is None]

@@ -71,7 +71,7 @@ class PeerListener(Protocol):
     """Who has a peer is told, on a thread of the peer's."""
 
     def revoked(self, grant: Grant, reason: str) -> None:
-        """`grant` was taken back. When this returns nothing must use it any more: the other card may be waiting."""
+        """`grant` was revoked. When this returns nothing may use it any more: the other card may be waiting."""
         ...
 
     def noted(self, event: dict[str, Any]) -> None:

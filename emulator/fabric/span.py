@@ -28,7 +28,7 @@ class Space:
 
 
 class Initiator(Protocol):
-    """What a function must tell to take part in accesses; `vfio_user_xe.emulator.pci.Function` does."""
+    """The interface that a function needs to make accesses; `vfio_user_xe.emulator.pci.Function` has it."""
 
     @property
     def name(self) -> str:

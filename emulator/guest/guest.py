@@ -56,7 +56,7 @@ _INIT_RUNS = "init: the guest's /init is running"
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """What to boot.
+    """The settings of a guest to boot.
 
     `modules`, `load`, `firmware`, `files`: see `initramfs.Contents`.  `kernel` None is the fetched one; `append` goes
     to the kernel's command line.  `accelerator`: auto, kvm or tcg.  `boot_timeout` in seconds from QEMU's start until

@@ -96,7 +96,7 @@ class Unmodelled:
 
 
 class ReadWatch:
-    """What the reads of one register returned while it was watched."""
+    """The values that reads of one register returned while it was watched."""
 
     __slots__ = ("_reader", "all_ones", "all_zeros", "last", "reads")
 

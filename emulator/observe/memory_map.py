@@ -1,4 +1,4 @@
-"""Who has which part of a card's memory, as text and as a picture: what the command `vram_map` tells."""
+"""The owners of a card's memory, as text and as a picture, from the command `vram_map`."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Fields = Mapping[str, Any]
-"""What an event says, by name. Values should be numbers, text or booleans."""
+"""The fields of an event, by name. Values should be numbers, text or booleans."""
 LateFields = Fields | Callable[[], Fields]
 """Fields, or a call that computes them later, on the tracer's thread."""
 Record = tuple[float, str, str, str, LateFields | None]

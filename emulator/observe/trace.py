@@ -110,7 +110,7 @@ class _Trace:
         self._now = now
         self._epoch = now()
         self._records: deque[Record] = deque()
-        """What is not written yet."""
+        """Records that are not written yet."""
         self._taps: list[Tap] = []
         self._samplers: list[Callable[[], None]] = []
         self._stop = threading.Event()

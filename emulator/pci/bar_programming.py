@@ -41,7 +41,7 @@ class _Superseded(Exception):
 
 @dataclass(slots=True)
 class Status:
-    """What became of the VF BARs: for the control socket and for tests."""
+    """The outcome of the programming of VF BARs, for the control socket and for tests."""
 
     state: str = "idle"
     """`idle` (no VF decodes memory), `busy`, `done` (the client knows the BARs of every enabled VF), `failed`."""
@@ -60,7 +60,7 @@ class Status:
     repairs: int = 0
     """Times a VF's memory decoding was switched on again after its user had switched it off."""
     error: str = ""
-    """What failed and how to cure it."""
+    """The failure and its remedy."""
     tried: list[str] = field(default_factory=list)
     """Per access that did not do: why."""
 
@@ -71,7 +71,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What the client shall know, as it was when a run began."""
+    """The values that the client is to have, as they were when a run began."""
 
     generation: int
     bars: dict[int, dict[int, int]]
@@ -105,7 +105,7 @@ class VfBarProgramming:
 
     @property
     def status(self) -> Status:
-        """What became of the last update: a copy."""
+        """The outcome of the last update: a copy."""
         with self._lock:
             return replace(self._status)
 

@@ -69,7 +69,7 @@ class Function:
 
     * `on_reset(reason)`: the function was reset; `reason` is one of `RESET`, `FLR`, `D3HOT`, `DISABLED`.
     * `on_power(old, new)`: it went from power state `old` to `new` (0 is D0, 3 is D3hot).
-    * `on_attached()`, `on_detached()`: a client came; it is gone.
+    * `on_attached()`, `on_detached()`: a client has connected; it has disconnected.
     * `on_unmapped(address, length)`: guest memory goes away when the callbacks return, so these run on the
       **transport's thread**: drop views, and never wait for the executor, which may be waiting for this client.
     """

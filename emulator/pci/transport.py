@@ -78,7 +78,7 @@ class Served(Protocol):
         ...
 
     def detached(self) -> None:
-        """The client is gone, and with it every mapping and interrupt."""
+        """The client has disconnected. All its mappings and interrupts are removed."""
         ...
 
     def reset(self) -> None:

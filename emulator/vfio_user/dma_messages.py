@@ -133,7 +133,7 @@ class DmaMessages:
         except OSError as exc:
             with self._condition:
                 self._waiting.pop(message_id, None)
-            raise DmaError(f"the client is gone: {exc}", errno.ENOTCONN) from exc
+            raise DmaError(f"the client has disconnected: {exc}", errno.ENOTCONN) from exc
         return message_id
 
     def _wait(self, message_id: int, name: str, address: int, aborts: int) -> tuple[int, bytes]:
@@ -143,7 +143,7 @@ class DmaMessages:
                 if self._aborts != aborts:
                     raise DmaError(f"{name} at {address:#x}: given up, the device was reset", errno.ECANCELED)
                 if self._closed:
-                    raise DmaError(f"{name} at {address:#x}: the client is gone", errno.ENOTCONN)
+                    raise DmaError(f"{name} at {address:#x}: the client has disconnected", errno.ENOTCONN)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise DmaError(f"{name} at {address:#x}: no answer within {TIMEOUT:g} s", errno.ETIMEDOUT)

@@ -44,7 +44,7 @@ class Exporter:
         With `dma_buf` it is made a dma-buf where the host can. Raises `ExportError`.
         """
         self.reason: str | None = None
-        """Why it was taken back."""
+        """The reason of the revocation."""
         self._stopped = False
         self._lock = threading.Lock()
         self._programs: list[socket.socket] = []

@@ -44,7 +44,7 @@ class Command:
 
     `length` is its number of dwords, or 0: then it is two more than the bits of `length_mask` say. With `predicable`
     off it is executed even where MI_SET_PREDICATE makes commands no-ops. Without `execute` it is skipped; `work` says
-    that something the device cannot do was asked for.
+    that a driver requested something that the device cannot do.
     """
 
     name: str
@@ -396,7 +396,7 @@ def name_of(header: int) -> str:
 
 
 Entry = tuple[Handler, int, int]
-"""What executes a command, its length or 0, and the bits that say its length less two."""
+"""The handler of a command, its length or 0, and the bits that hold its length less two."""
 
 
 class Tables:
@@ -404,7 +404,7 @@ class Tables:
 
     def __init__(self, commands: Iterable[Command] = COMMANDS) -> None:
         self.traced = self
-        """What is used while commands are traced."""
+        """The table that is used while commands are traced."""
         unknown: Entry = (_unknown, 1, 0)
         self.normal: list[Entry] = [unknown] * 1024
         for slot in range(1024):

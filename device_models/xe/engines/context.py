@@ -21,7 +21,7 @@ KMD_HIGH, HIGH, KMD_NORMAL, NORMAL = range(4)
 
 @dataclass(eq=False)
 class Context:
-    """What the GuC knows as a guc_id: one logical ring context, or several that run as one (parallel)."""
+    """A context, which the GuC knows by its guc_id: one logical ring context, or several that run as one (parallel)."""
 
     function: XeFunction
     guc_id: int

@@ -51,7 +51,7 @@ class Engine:
         self.context: Context | None = None
         self.lrc: Lrc | None = None
         self.reports: Counter[str] = Counter()
-        """What was met that is not emulated or makes no sense, and how often."""
+        """Commands that are not emulated or invalid, and how often they were met."""
         self.resets = 0
         self.group: int | None = 0
         """The scheduling group whose quanta and timeouts count here; None: it is in none, and runs nothing."""
@@ -224,7 +224,7 @@ class Engine:
         self.streamer.preempt = False
 
     def inspect(self) -> dict[str, Any]:
-        """What it does, as plain data."""
+        """The engine's state, as plain data."""
         context, lrc = self.context, self._last
         return {
             "name": self.name,

@@ -136,7 +136,7 @@ class Engines:
         return {(e.name, vfid): time for e in self.engines for vfid, time in e.busy().items()}
 
     def inspect(self) -> list[dict[str, Any]]:
-        """What each engine does, as plain data."""
+        """The state of each engine, as plain data."""
         return [engine.inspect() for engine in self.engines]
 
 

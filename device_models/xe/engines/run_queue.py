@@ -1,4 +1,4 @@
-"""Who is next: contexts that want an engine of one class, by function, priority, and the order in which they came.
+"""The run queue: contexts that wait for an engine of one class, by function, priority, and order of arrival.
 
 Functions take turns, each for its execution quantum; their priority decides what an idle one's turn is worth
 (`abi/guc_klvs_abi.h:GUC_KLV_VF_CFG_SCHED_PRIORITY`): nothing (low), its whole quantum, in which the engine does nothing

@@ -43,7 +43,7 @@ _SPINNING_SLICES = 5
 
 
 class _Slot:
-    """What the scheduler knows of an engine."""
+    """The scheduler's state of one engine."""
 
     __slots__ = (
         "engine",
@@ -529,7 +529,7 @@ class Scheduler:
         self._executor.call_later(seconds, run)
 
     def _any_engine(self, context: Context) -> Engine:
-        """Where it is, or might have been: for reports."""
+        """The last known instruction pointer of the context, for error reports."""
         engines = [engine for engine in self._slots if engine.info.engine_class == context.engine_class]
         return next(
             (e for e in engines if e.context is context), next((e for e in engines if fits(context, e)), engines[0])

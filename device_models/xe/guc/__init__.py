@@ -45,7 +45,7 @@ Reply = int | tuple[int, ...]
 
 
 class Client:
-    """What the GuC of one GT knows of one function."""
+    """The state of one function in the GuC of one GT."""
 
     def __init__(self, guc: Guc, function: XeFunction) -> None:
         self.guc = guc
@@ -78,9 +78,9 @@ class Client:
         """Whether events reach the host: its CT buffer is enabled."""
         return self.ctb.enabled
 
-    def takes_unasked(self, dwords: int) -> bool:
+    def can_queue_g2h(self, dwords: int) -> bool:
         """Whether the host has room for an event of `dwords` that another host causes."""
-        return self.ctb.takes_unasked(dwords)
+        return self.ctb.can_queue_g2h(dwords)
 
     def reset(self) -> None:
         """Forget everything that the host told (VF_RESET, GuC reset)."""

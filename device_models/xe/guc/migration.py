@@ -146,7 +146,7 @@ class Migration:
         return data
 
     def _contexts(self, target: Client) -> list[Context]:
-        """What the VF has registered; saved again before it was fixed up, what was restored."""
+        """The registrations of the VF. If it is saved again before it was fixed up, these are the restored ones."""
         restored = self._restored.get(target.vfid)
         return restored.contexts if restored is not None else self._submission.contexts(target.vfid)
 

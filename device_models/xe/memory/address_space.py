@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Fault = TranslationFault | AccessFault
-"""What any access may raise: an address that does not translate, or one that no path reaches."""
+"""The errors of any access: an address that does not translate, or one that no path reaches."""
 
 
 class Registry(Protocol):
@@ -42,7 +42,7 @@ class Registry(Protocol):
 
 
 class Gpu(Protocol):
-    """What an address space needs of a card."""
+    """The interface that an address space requires of a card."""
 
     @property
     def fabric(self) -> Fabric:
@@ -61,7 +61,7 @@ class Gpu(Protocol):
 
 
 class FunctionView(Protocol):
-    """What an address space needs of a function; `vfio_user_xe.device_models.xe.function.XeFunction` is one."""
+    """The interface that an address space requires of a function; `XeFunction` has it."""
 
     @property
     def vfid(self) -> int:
@@ -70,7 +70,7 @@ class FunctionView(Protocol):
 
     @property
     def pci(self) -> Initiator:
-        """Who makes the accesses."""
+        """The initiator of the accesses."""
         ...
 
     @property
@@ -275,7 +275,7 @@ class AddressSpace(ABC):
             self.write64(address, value)
 
     def span(self, address: int, write: bool) -> Span | None:
-        """What is kept of the page of `address`, opened if need be; None when it is reached by messages only."""
+        """The span that is kept of the page of `address`, opened if needed. None when it is reached by messages only."""
         kept = self.writable if write else self.readable
         span = kept.get(address >> 12)
         if span is not None and span.window.valid:

@@ -1,4 +1,4 @@
-"""Who has which part of the GGTT (`xe_ggtt.c:xe_ggtt_assign`): the PF's window shows all of it, a VF's its own range.
+"""The functions' parts of the GGTT (`xe_ggtt.c:xe_ggtt_assign`): the PF's window shows all of it, a VF's its own range.
 
 On hardware the entries are one array, each marked with the VFID of its owner, and a VF sees those marked with its own.
 Here a VF's window is memory of its own, which its guest has mapped, so entries live with whoever may change them: a

@@ -23,7 +23,7 @@ WINDOW_MODES = (MAPPED, TRAPPED)
 
 
 class Nothing:
-    """What answers where a BAR is larger than the memory behind it."""
+    """The handler of the part of a BAR that has no memory behind it."""
 
     def read(self, offset: int, size: int) -> int:
         """All ones."""

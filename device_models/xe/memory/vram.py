@@ -140,7 +140,7 @@ class Vram:
     # Block ownership.
 
     def blocks(self, vfid: int) -> dict[int, int]:
-        """What VF `vfid` has now: GDPA block -> DPA block."""
+        """The blocks that VF `vfid` has now: GDPA block -> DPA block."""
         return dict(self._blocks.get(vfid, {}))
 
     def assign(self, vfid: int, blocks: Mapping[int, int]) -> int:

@@ -214,7 +214,7 @@ def enormous_range_without_a_descriptor_does_no_harm(t: Context) -> None:
 
 @case(MAP)
 def refused_map_leaves_nothing(t: Context) -> None:
-    """What was refused is not mapped."""
+    """A range that was refused is not mapped."""
     t.client.dma_map(BASE, PAGE)
     t.refused(t.client, wire.DMA_MAP, _map(BASE - PAGE, 3 * PAGE), EXISTS)
     for address in (BASE - PAGE, BASE + PAGE):
@@ -343,7 +343,7 @@ def as_many_ranges_as_were_agreed_are_mapped(t: Context) -> None:
 
 @case(UNMAP)
 def unmapped_range_is_gone(t: Context) -> None:
-    """What was unmapped can be mapped again."""
+    """A range that was unmapped can be mapped again."""
     for _ in range(3):
         t.client.dma_map(BASE, 4 * PAGE, fd=_memory(t, 4 * PAGE).fd)
         t.client.dma_unmap(BASE, 4 * PAGE)

@@ -406,7 +406,7 @@ def client_that_dies_owing_a_reply_is_replaced(t: Context) -> None:
 
 @case("Client Disconnection")
 def dma_of_one_client_does_not_reach_the_next(t: Context) -> None:
-    """What the device wanted of a client that is gone is not asked of its successor."""
+    """A request to a client that has disconnected is not sent to the next client."""
     device = t.device()
     _memory(t.client)
     held: list[Message] = []
@@ -419,7 +419,7 @@ def dma_of_one_client_does_not_reach_the_next(t: Context) -> None:
 
 @case("VFIO_USER_DEVICE_SET_IRQS")
 def interrupt_after_dma_finds_the_data_in_place(t: Context) -> None:
-    """What was written before an interrupt is there when the interrupt comes."""
+    """Data that were written before an interrupt are in memory when the interrupt arrives."""
     device = t.device()
     irq = t.vectors(t.client, 1)
     (event,) = t.client.enable_irqs(irq.index, 1)
@@ -486,7 +486,7 @@ def closed_twin_socket_leaves_the_session(t: Context) -> None:
 
 @case(TWIN, silent=True)
 def rubbish_on_the_twin_socket_does_no_harm(t: Context) -> None:
-    """What does not belong there is dropped, or costs the connection; the server goes on serving."""
+    """An unexpected message is dropped, or ends the connection; the server goes on serving."""
     client = _twin(t)
     assert client.twin is not None
     client.twin.send(encode(wire.DEVICE_GET_INFO, wire.DEVICE_INFO.pack(16, 0, 0, 0), message_id=3))
