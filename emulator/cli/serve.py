@@ -44,7 +44,8 @@ def serve_command(
     socket_dir: SocketDir,
     serve: ServeOptions,
     ready_fd: Annotated[
-        int | None, typer.Option(metavar="FD", help="Write the ready line to this descriptor, instead of standard output.")
+        int | None,
+        typer.Option(metavar="FD", help="Write the ready line to this descriptor, instead of standard output."),
     ] = None,
 ) -> None:
     """Serve a card: [bold]pf.sock[/], [bold]vf1.sock[/] ... in a folder, until SIGTERM or Ctrl-C.

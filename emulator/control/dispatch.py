@@ -76,7 +76,11 @@ class Control:
         ]
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Run a command; blocks. Raises `CommandError` for whatever goes wrong."""
+        """Run a command; blocks.
+
+        Raises:
+            CommandError: the command is unknown, or it failed.
+        """
         command = self.commands[self._find(name)]
         converted = _converted(name, command, arguments)
         try:

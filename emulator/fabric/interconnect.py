@@ -41,7 +41,8 @@ class Interconnect(Protocol):
     ) -> Window | None:
         """A window that starts at `address`, or None when this path does not reach it (the next one is asked).
 
-        Raises `AccessFault` when the address is this path's to answer but is refused.
+        Raises:
+            AccessFault: the address is this path's to answer but is refused.
         """
         ...
 
@@ -85,7 +86,9 @@ class Fabric:
         """A window on the first bytes of `[address, address + length)` in `space` of `initiator`.
 
         `kind` says what led here (a PTE kind such as "vram" or "system"); it is a column of the ledger.
-        Raises `AccessFault` when no interconnect reaches the address.
+
+        Raises:
+            AccessFault: no interconnect reaches the address.
         """
         if length <= 0:
             raise ValueError(f"a window of {length} bytes")

@@ -190,7 +190,7 @@ class Span:
     __slots__ = ("base", "end", "entry", "mark", "window")
 
     def __init__(self, window: Window, base: int, mark: int = 0) -> None:
-        """`mark` is the space's own: what it opened the span for. Raises ValueError when `Span.possible` says no."""
+        """`mark` is the space's own: what it opened the span for. A window without a view gives an empty span."""
         view = window.view
         whole = len(view) & -_PAGE if view is not None else 0
         if view is not None and not window.words:

@@ -204,7 +204,10 @@ def fetch(*, update: bool = False, progress: Progress | None = None) -> Environm
 
     Needs apt but not root; without a network it still succeeds when everything is there.  With `update` the newest
     packages are fetched even then.  Safe to call from several processes at once, and to kill at any time.
-    Raises `MissingEnvironment` when this host has no apt or is not x86-64, `FetchFailed` when a download fails.
+
+    Raises:
+        MissingEnvironment: this host has no apt or is not x86-64.
+        FetchFailed: a download failed.
     """
     report = progress if progress is not None else Progress()
     if not update and (found := _located()) is not None:

@@ -50,7 +50,11 @@ class Executor:
         """Jobs that raised: each was logged with its traceback, and the thread went on."""
 
     def start(self) -> None:
-        """Start the thread. Raises RuntimeError when it was started before."""
+        """Start the thread.
+
+        Raises:
+            RuntimeError: the executor was started before.
+        """
         if self._thread is not None or self._stopped:
             raise RuntimeError(f"executor {self.name!r} was started before")
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)

@@ -83,7 +83,11 @@ def device_models() -> list[Plugin]:
 
 
 def default_model() -> Plugin:
-    """The device model of a card that names none. Raises `PluginError` unless exactly one says that it is."""
+    """The device model of a card that names none.
+
+    Raises:
+        PluginError: none of the installed models is the default, or several are.
+    """
     found = [plugin for plugin in device_models() if plugin.info.default]
     if len(found) == 1:
         return found[0]

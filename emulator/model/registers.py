@@ -150,7 +150,11 @@ class RegisterFile:
         self._storage = self._bytes.cast("I")
 
     def add(self, registers: Iterable[Register]) -> None:
-        """Declare `registers`. Raises ValueError for one outside the file or at an offset that is taken."""
+        """Declare `registers`.
+
+        Raises:
+            ValueError: a register is outside the file, or at an offset that is taken.
+        """
         for register in registers:
             if register.offset < 0 or register.offset + register.width > self.size:
                 raise ValueError(f"{self.name}: register {register.name} at {register.offset:#x} is outside the file")
@@ -165,7 +169,8 @@ class RegisterFile:
     def add_storage(self, name: str, offset: int, length: int) -> memoryview:
         """Declare `[offset, offset + length)` (multiples of 4) as plain storage, not worth reporting; returns it.
 
-        Raises ValueError when it is outside the file.
+        Raises:
+            ValueError: the offset is outside the file.
         """
         if offset < 0 or length <= 0 or offset + length > self.size or offset % 4 or length % 4:
             raise ValueError(

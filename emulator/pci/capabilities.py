@@ -66,8 +66,9 @@ class Capability:
 def install_all(function: Function, capabilities: Sequence[Capability]) -> None:
     """Place `capabilities` in the configuration space of `function` and link them.
 
-    Raises ValueError for overlaps, for what does not fit, and for a hidden capability at 0x100, where QEMU shows the
-    guest its own copy of the whole header.
+    Raises:
+        ValueError: for overlaps, for registers that do not fit, and for a hidden capability at 0x100, where QEMU shows the
+            guest its own copy of the whole header.
     """
     for extended in (False, True):
         chain = [capability for capability in capabilities if capability.extended == extended]

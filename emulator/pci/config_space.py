@@ -74,7 +74,11 @@ class ConfigSpace:
         self._disguised: dict[int, int] = {}
 
     def add(self, registers: Iterable[ConfigRegister], base: int = 0, owner: str = "header") -> None:
-        """Declare `registers` at `base`. Raises ValueError for one outside the space or at bytes that are taken."""
+        """Declare `registers` at `base`.
+
+        Raises:
+            ValueError: a register is outside the space, or at bytes that are taken.
+        """
         for register in registers:
             offset = base + register.offset
             self.claim(offset, register.size, f"{owner} {register.name}")

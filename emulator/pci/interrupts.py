@@ -34,7 +34,11 @@ class Interrupts:
         return self._pending
 
     def raise_vector(self, vector: int) -> bool:
-        """Signal `vector`; False when the client does not take it now. Raises ValueError for one that does not exist."""
+        """Signal `vector`; False when the client does not take it now.
+
+        Raises:
+            ValueError: the vector does not exist.
+        """
         if not 0 <= vector < max(self.counts):
             raise ValueError(f"interrupt vector {vector}: the function has {max(self.counts)}")
         if self.msix is not None:

@@ -124,7 +124,11 @@ class Sriov(Capability):
         return list(range(1, self._enabled_vfs + 1))
 
     def attach(self, function: Function) -> None:
-        """Make `function` the VF of its `index`. Raises ValueError when it cannot be one of this PF's VFs."""
+        """Make `function` the VF of its `index`.
+
+        Raises:
+            ValueError: the function cannot be one of this PF's VFs.
+        """
         vfid = function.index
         if not function.is_vf or not 1 <= vfid <= self.total_vfs:
             raise ValueError(f"{function.name}: index {vfid} is not a VF of 1 to {self.total_vfs}")

@@ -108,7 +108,10 @@ class LedgerView:
     def rows(self, **match: str) -> list[dict[str, Any]]:
         """The rows whose columns (initiator, owner, interconnect, kind) are as `match` says.
 
-        Numbers are reads, writes, bytes_read and bytes_written. Raises ValueError for a column that is not there.
+        Numbers are reads, writes, bytes_read and bytes_written.
+
+        Raises:
+            ValueError: there is no such column.
         """
         allowed = ("initiator", "owner", "interconnect", "kind")
         for column in match:

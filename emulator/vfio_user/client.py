@@ -227,7 +227,8 @@ class Client(Owner):
     def wait(self, message_id: int, timeout: float | None = None) -> Message:
         """The reply to a command that was sent; replies may be waited for in any order. The caller owns its `fds`.
 
-        Raises `RequestError` when it carries the error flag.
+        Raises:
+            RequestError: the reply carries the error flag.
         """
         limit = self.timeout if timeout is None else timeout
         self._receive_until(lambda: message_id in self._replies, limit, f"reply {message_id:#x}")

@@ -99,7 +99,11 @@ class Connection:
 
     @classmethod
     def connect(cls, path: str | os.PathLike[str], timeout: float = 5.0) -> Connection:
-        """Connect to the server's socket. Raises `Disconnected` when no server listens there."""
+        """Connect to the server's socket.
+
+        Raises:
+            Disconnected: no server listens at the socket.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             sock.settimeout(timeout)

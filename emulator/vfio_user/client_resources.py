@@ -113,7 +113,12 @@ class RegionInfo(Owner):
         return bool(self.flags & wire.REGION_FLAG_MMAP)
 
     def map(self) -> RegionMap:
-        """Map every mappable area. Raises ValueError when there is none, or OSError."""
+        """Map every mappable area.
+
+        Raises:
+            ValueError: the region has no mappable area.
+            OSError: an area cannot be mapped.
+        """
         if self.fd < 0:
             raise ValueError(f"region {self.index} came without a descriptor: it cannot be mapped")
         access = (mmap.PROT_READ if self.readable else 0) | (mmap.PROT_WRITE if self.writable else 0)

@@ -21,7 +21,11 @@ class ControlClient:
     """
 
     def __init__(self, path: Path | str, timeout: float = 60.0) -> None:
-        """Connect. Raises OSError when no server listens at `path`; `timeout` (seconds) is for every answer."""
+        """Connect; `timeout` (seconds) is for every answer.
+
+        Raises:
+            OSError: no server listens at `path`.
+        """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:
@@ -35,7 +39,10 @@ class ControlClient:
     def call(self, command: str, /, **arguments: Any) -> Any:
         """Run a command and return its result.
 
-        Raises `CommandError` for what the card refuses, ConnectionError when the server went away, TimeoutError.
+        Raises:
+            CommandError: the card refused the command.
+            ConnectionError: the server has ended.
+            TimeoutError: the server did not answer in time.
         """
         number = next(self._numbers)
         request = {"id": number, "command": command, "arguments": arguments}

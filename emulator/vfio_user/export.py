@@ -192,7 +192,11 @@ class Exporter:
 
 
 def whole_pages(value: int, what: str) -> int:
-    """`value` bytes. Raises `ExportError` unless they are whole pages."""
+    """`value` bytes.
+
+    Raises:
+        ExportError: the range is not one of whole pages.
+    """
     if value % PAGE_SIZE:
         raise ExportError(f"{what} {value:#x} is not a multiple of {PAGE_SIZE:#x}")
     return value

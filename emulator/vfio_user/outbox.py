@@ -85,7 +85,9 @@ class Outbox:
     def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
         """Send one message, or keep what the socket does not take of it; `fds` go with it and stay the caller's.
 
-        Raises `Backlog` when too much is kept, and OSError when the connection is broken or closed.
+        Raises:
+            Backlog: too many bytes are kept.
+            OSError: the connection is broken or closed.
         """
         total = sum(len(piece) for piece in pieces)
         with self._lock:

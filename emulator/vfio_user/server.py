@@ -41,7 +41,11 @@ class SocketFolder:
     path: Path
 
     def socket_path(self, name: str) -> Path:
-        """Where the socket called `name` is. Raises `ServerError` when the path is longer than sockets allow."""
+        """Where the socket called `name` is.
+
+        Raises:
+            ServerError: the path is longer than sockets allow.
+        """
         path = self.path / f"{name}.sock"
         if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
             raise ServerError(f"{path} is longer than {_MAX_SOCKET_PATH} bytes: choose a shorter --socket-dir")

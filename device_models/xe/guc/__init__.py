@@ -88,7 +88,11 @@ class Client:
         self.opt_ins.clear()
 
     def read_dwords(self, address: int, count: int) -> tuple[int, ...]:
-        """`count` dwords at a GGTT address. Raises GucError when it leads nowhere."""
+        """`count` dwords at a GGTT address.
+
+        Raises:
+            GucError: the address leads nowhere.
+        """
         try:
             data = self.space.read(address, 4 * count)
         except (TranslationFault, AccessFault) as fault:
@@ -239,7 +243,11 @@ class Guc:
         return client
 
     def handle(self, action: int, handler: Handler) -> None:
-        """Have `handler` answer `action`. Raises ValueError when it is not declared or taken."""
+        """Have `handler` answer `action`.
+
+        Raises:
+            ValueError: the action is not declared, or has a handler already.
+        """
         if action not in actions.H2G or action in self.handlers:
             raise ValueError(f"GuC action {decode.action_name(action)} is not declared, or handled already")
         self.handlers[action] = handler

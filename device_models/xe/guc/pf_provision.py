@@ -93,7 +93,11 @@ class Plan:
 
     @classmethod
     def of(cls, profile: Profile, wanted: Wanted) -> Plan:
-        """Divide the card among its VFs. Raises `CardError` when they do not fit."""
+        """Divide the card among its VFs.
+
+        Raises:
+            CardError: the shares do not fit.
+        """
         count = profile.total_vfs
         usable = MemoryMap.of(profile.vram, profile.flat_ccs).usable
         leaves = -(-usable // (lmtt_format.LEAF_ENTRIES * _BLOCK))

@@ -28,8 +28,10 @@ class GgttSharing:
     def provision(self, vfid: int, start: int, size: int) -> None:
         """VF `vfid` has `[start, start + size)` from now on, and nothing else. The same again changes nothing.
 
-        What it has no longer is the PF's to clear; what is new holds what the PF left there. Raises ValueError for a
-        range that is not of whole pages inside of the GGTT.
+        What it has no longer is the PF's to clear; what is new holds what the PF left there.
+
+        Raises:
+            ValueError: the range is not one of whole pages inside of the GGTT.
         """
         ggtt = self._gpu.functions[vfid].ggtt
         old, new = range(ggtt.first, ggtt.end), range(start >> 12, (start + size) >> 12)
