@@ -116,7 +116,7 @@ class RegionInfo(Owner):
         """Map every mappable area.
 
         Raises:
-            ValueError: the region has no mappable area.
+            ValueError: the region came without a descriptor.
             OSError: an area cannot be mapped.
         """
         if self.fd < 0:
