@@ -41,7 +41,7 @@ class Conformance:
 
 @dataclass(slots=True)
 class WriteLog:
-    """What was written to trapped memory."""
+    """The writes to trapped memory."""
 
     writes: int = 0
     last_offset: int = 0

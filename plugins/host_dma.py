@@ -20,7 +20,7 @@ from vfio_user_xe.emulator.pci.transport import DmaError, Transport
 
 OWNER = "guest"
 """Whose memory it is, in the ledger. What came without a descriptor may be another device's: it is called "card2:vf1" when it
-is the BAR of another card of this process, and "unshared" when nobody here knows whose it is."""
+is the BAR of another card of this process, and "unshared" when its owner is not known."""
 
 
 class HostDma:

@@ -105,7 +105,7 @@ class P2p:
             try:
                 found = memory.resolve(owner, offset, length, write)
             except AccessFault:
-                # The owner has nothing there. A read of a BAR has an answer all the same, as the owner's CPU gets it.
+                # The owner has nothing there. A read of a BAR is still answered, as it is for the owner's CPU.
                 count = min(length, PAGE_SIZE - offset % PAGE_SIZE)
                 return _Unanswered(address, count, ledger.entry(initiator.name, NOBODY, self.name, kind))
             if found is not None:

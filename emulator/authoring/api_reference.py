@@ -29,8 +29,8 @@ Made from the docstrings by `vfio-user-xe api-reference`; do not edit. API versi
 `vfio_user_xe.emulator.api` is what device models and interconnects may import. It keeps its meaning while the first number of the
 API version stays; the second rises when something is added. A plug-in states the version that it was written for as
 `API_VERSION`, and one of another first number, or of a newer second number than the emulator's, is refused when it is
-loaded, by name and with both versions. Tests may use [`vfio_user_xe.emulator.testing.fake_transport`](#emulatortesting-a-client-without-a-socket),
-[`vfio_user_xe.emulator.testing.lab`](#emulatorlab-served-cards-and-guests), [`vfio_user_xe.emulator.recording`](#emulatorrecording-recordings-as-tests)
+loaded, by name and with both versions. Tests may use [`vfio_user_xe.emulator.testing.fake_transport`](#vfio_user_xeemulatortestingfake_transport-a-client-without-a-socket),
+[`vfio_user_xe.emulator.testing.lab`](#vfio_user_xeemulatortestinglab-served-cards-and-guests), [`vfio_user_xe.emulator.recording`](#vfio_user_xeemulatorrecording-recordings-as-tests)
 and the [fixtures](#fixtures-of-the-pytest-plug-in). Everything else in `emulator` may change at any time. Tutorials: [a device](writing-a-device.md),
 [an interconnect](writing-an-interconnect.md), [the kit](authoring.md).
 """

@@ -1,4 +1,4 @@
-"""What a conformance case is, and the list of all of them.
+"""Conformance cases, and the list of all of them.
 
 A case is a function of one `Context`. Its name states the behaviour, its docstring the rule, and the decorator the
 section of the vfio-user specification that the rule is in:
@@ -23,7 +23,7 @@ Check = Callable[[Context], None]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. `silent` says that the specification states no rule here: a robust server is asked for."""
+    """One case. `silent` says that the specification states no rule here, and the case tests robustness."""
 
     id: str
     section: str
@@ -51,7 +51,7 @@ class Case:
 
 
 def suite_name(subject: str) -> str:
-    """What reports call the suite when it is run against `subject`."""
+    """The suite's name in reports, when it is run against `subject`."""
     return f"vfio-user conformance: {subject}"
 
 

@@ -66,7 +66,7 @@ class Runner:
         self.profile = profile
         self.timeout = timeout
         self.gone = False
-        """Whether the server does not serve anybody any more."""
+        """Whether the server has stopped to serve clients."""
         self._server = server
         context = self._context()
         try:
@@ -80,7 +80,7 @@ class Runner:
         self._look()
 
     def run(self, cases: Iterable[Case], progress: Callable[[Result], None] | None = None) -> list[Result]:
-        """Run `cases`; `progress` is called with each result. Ends early when the server is gone for good (`gone`)."""
+        """Run `cases`; `progress` is called with each result. Ends early when the server has ended and cannot be started again (`gone`)."""
         results = []
         for case in cases:
             result = self.run_one(case)

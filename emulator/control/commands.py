@@ -68,7 +68,7 @@ class _Commands:
         return self._card.executor.run_sync(take, _PATIENCE)
 
     def verdicts(self) -> dict[str, Any]:
-        """What the ledger says: paths between functions, stale and foreign accesses."""
+        """The ledger's verdicts: paths between functions, stale and foreign accesses."""
         names = [function.name for function in self._card.functions]
         return self._card.executor.run_sync(lambda: self._card.fabric.ledger.verdicts(names), _PATIENCE)
 

@@ -1,4 +1,4 @@
-"""Leases: memory of a card that somebody outside of its process uses, until it is taken back.
+"""Leases: memory of a card that another process uses, until it is revoked.
 
 Another card's server (`plugins/remote.py`, `p2p` with peers) or another program (`vfio-user-xe export`) asks for a piece
 of a function's device memory, or of a BAR, and gets the memory's file descriptor and where in it the piece is. The lease
@@ -64,7 +64,7 @@ class LeaseRefused(Exception):
 
 
 class Lease:
-    """A piece of memory in somebody's hands: `[address, address + length)` of `function`'s, or of its BAR `bar`."""
+    """A piece of memory that another process uses: `[address, address + length)` of `function`'s, or of its BAR `bar`."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Lease:
         self.offset = shared.offset
         self.stamp = shared.stamp
         self.reason: str | None = None
-        """Why it was taken back; None while it holds."""
+        """The reason of its revocation; None while it is valid."""
         self.released = threading.Event()
         """Set by the holder's side when it uses the memory no more."""
         self.told = told
@@ -142,7 +142,7 @@ class Leases:
         self._revocations = 0
         self._resetting: set[str] = set()
         self.tap = Tap("fabric", FABRIC_HELP)
-        """Told of every lease that is given ("lease") and taken back ("lease revoked")."""
+        """Called for every lease that is given ("lease") and revoked ("lease revoked")."""
         self.decoder = BusDecoder(card.functions)
         self.decoder.on_change.append(self._check)
         card.fabric.on_revoke.append(self._check)
@@ -230,7 +230,7 @@ class Leases:
     # Taking back.
 
     def _check(self) -> None:
-        """Something was revoked or moved: take back what is not where it was."""
+        """Memory was revoked or moved: revoke the leases whose memory is not where it was."""
         with self._lock:
             self._revocations += 1
             leases = [lease for lease in self._leases.values() if lease.reason is None]

@@ -48,7 +48,7 @@ from vfio_user_xe.emulator.pci.interrupts import MsiXHandler
 __all__ = ["Card", "CardConfig", "CardError", "Command", "DeviceMemory", "DeviceModel", "InterconnectConfig", "Option"]
 
 DEFAULT_INTERCONNECTS = ("iov", "p2p", "host_dma")
-"""What a card has whose file names none: its own memory, then what a switch would decode, then its guest's memory."""
+"""The interconnects of a card whose file names none: its own memory, then what a switch would decode, then its guest's memory."""
 
 Command = Callable[..., Any]
 """A command of the control socket: JSON arguments by keyword, a JSON-able result."""
@@ -173,7 +173,7 @@ class CardConfig:
 
 
 class DeviceMemory(Protocol):
-    """A card's own memory, as the `iov` interconnect asks for it. The device model decides who owns what."""
+    """The interface to a card's own memory that the `iov` interconnect uses. The device model decides who owns what."""
 
     def resolve(self, initiator: Initiator, address: int, length: int, write: bool) -> tuple[str, memoryview] | None:
         """Owner's name and the bytes at device address `address`, as `initiator` (a PF or a VF) numbers it.
@@ -225,7 +225,7 @@ class Card:
         self.functions: list[Function] = []
         """The PF (or the plain device) first, then VF 1 ... VF n."""
         self.served: list[Function] = []
-        """What clients can attach; all `functions` unless the device model says otherwise."""
+        """The functions that clients can attach; all `functions` unless the device model says otherwise."""
         self.device_memory: DeviceMemory | None = None
         self.memories: dict[str, Memory] = {}
         """Memories that the device model owns, by name; those of its BARs are found without being named here."""
@@ -233,7 +233,7 @@ class Card:
         """Register files, for traces and reports; those that handle a BAR are found without being named here."""
         self.watchdog = StallWatchdog(self.register_files)
         self.commands: dict[str, Command] = {}
-        """What the device model answers on the control socket beside the core's commands."""
+        """Commands of the device model on the control socket, besides those of every card."""
         self.on_start: list[Callable[[], None]] = []
         self.on_stop: list[Callable[[], None]] = []
         """Called when the executor has ended: nothing uses what is closed here."""
@@ -246,7 +246,7 @@ class Card:
         if not self.served:
             self.served += self.functions
         self.leases = Leases(self)
-        """What others use of its memory, outside of this process."""
+        """Memory of the card that other processes use."""
         self.beside: Sequence[Card] = ()
         """Other cards of this process: their functions are in the same machine."""
         self.dial: Dial | None = None

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 class Executor:
     """A thread with a queue and timers. `submit` and `call_later` may be called from any thread.
 
-    It lives once: `start`, then `stop`. What is submitted before `start` runs then; what is submitted after `stop` never
+    For single use: `start` once, then `stop` once. What is submitted before `start` runs then; what is submitted after `stop` never
     does.
     """
 
@@ -117,7 +117,7 @@ class Executor:
     def settle(self, timeout: float) -> bool:
         """Wait until the job that is running now has ended; False when it has not within `timeout` seconds.
 
-        For whoever takes memory away: a job opens windows anew, so one that starts later cannot hold old ones in use.
+        For revocations: a job opens windows again, so one that starts later does not use old ones.
         """
         if not self._busy or self.is_current():
             return True
@@ -195,7 +195,7 @@ class Executor:
 
 
 class _Call(Generic[Result]):
-    """A job that somebody waits for."""
+    """A job whose result another thread waits for."""
 
     def __init__(self, job: Callable[[], Result]) -> None:
         self._job = job

@@ -76,7 +76,7 @@ class Faults:
         self._points: dict[str, FaultPoint] = {}
 
     def point(self, name: str, help: str) -> FaultPoint:
-        """The point `name`, made when it is first asked for."""
+        """The point `name`, made at its first use."""
         return self._points.setdefault(name, FaultPoint(name, help))
 
     def __getitem__(self, name: str) -> FaultPoint:

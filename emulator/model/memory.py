@@ -48,7 +48,7 @@ class Memory:
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, size)
-            # Whoever gets the descriptor must not be able to cut it under this process, which would kill it by SIGBUS.
+            # A process that gets the descriptor must not truncate the file, which would kill this one by SIGBUS.
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._map = mmap.mmap(self.fd, size)
         except BaseException:

@@ -23,7 +23,7 @@ _NOTATIONS = {
 
 
 class CardError(Exception):
-    """What is wrong with a card's description: where it stands (`source`, `key`), and what is allowed there.
+    """An error in a card's description: its place (`source`, `key`), and what is allowed there.
 
     A plug-in raises it as `CardError("must be at least ...", key="vram")`, with the option's name as key.
     """
@@ -96,7 +96,7 @@ class Option:
         return self.check(value)
 
     def allowed(self) -> str:
-        """What is allowed, in words: "an integer from 0 to 63"."""
+        """The allowed values in words: "an integer from 0 to 63"."""
         if self.choices is not None:
             return "one of " + ", ".join(self.show(self._typed(choice)) for choice in self.choices)
         words = _NOTATIONS[self.kind]

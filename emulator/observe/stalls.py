@@ -36,7 +36,7 @@ class Stall:
     seconds: float
     reads: int
     value: int
-    """What the last read returned."""
+    """The value of the last read."""
     stuck_at_0: int
     """Bits that were 0 in every read."""
     stuck_at_1: int

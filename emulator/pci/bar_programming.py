@@ -1,6 +1,6 @@
 """Programming the VF BARs into the client, which a guest's kernel never does by itself.
 
-A client such as QEMU knows a VF only as a device whose BAR registers nobody has written: Linux takes VF BARs from
+A client such as QEMU knows a VF only as a device whose BAR registers were never written: Linux takes VF BARs from
 the PF's SR-IOV capability and never writes a VF's own. So after VF Enable the PF's side writes them, and COMMAND,
 through guest-physical ECAM. Two ways lead there: QEMU's qtest socket (`vfio_user_xe.emulator.vfio_user.qtest`), and DMA of the PF.
 Neither may be waited for inside an access, so it all happens on a thread that lives as long as there is something to
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 BAR0 = 0x10
 _BATCH = 8
-"""VFs written at once: the guest's CPUs stand still meanwhile, and nobody looks whether the guest changed its mind."""
+"""VFs written at once: the guest's CPUs are stopped meanwhile, and new writes of the guest are not noticed."""
 
 _PATIENCE = 0.1
 
@@ -62,7 +62,7 @@ STATES = Transitions(
 
 @dataclass(slots=True)
 class Status:
-    """What became of the VF BARs: for the control socket and for tests."""
+    """The outcome of the programming of VF BARs, for the control socket and for tests."""
 
     state: BarState = BarState.IDLE
     vfs: int = 0
@@ -80,7 +80,7 @@ class Status:
     repairs: int = 0
     """Times a VF's memory decoding was switched on again after its user had switched it off."""
     error: str = ""
-    """What failed and how to cure it."""
+    """The failure and its remedy."""
     tried: list[str] = field(default_factory=list)
     """Per access that did not do: why."""
 
@@ -91,7 +91,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What the client shall know, as it was when a run began."""
+    """The values that the client is to have, as they were when a run began."""
 
     generation: int
     bars: dict[int, dict[int, int]]
@@ -168,7 +168,7 @@ class VfBarProgramming:
 
     @property
     def status(self) -> Status:
-        """What became of the last update: a copy."""
+        """The outcome of the last update: a copy."""
         with self._lock:
             return replace(self._status)
 

@@ -80,7 +80,11 @@ class ConfigSpace:
         self._disguised: dict[int, int] = {}
 
     def add(self, registers: Iterable[ConfigRegister], base: int = 0, owner: str = "header") -> None:
-        """Declare `registers` at `base`. Raises ValueError for one outside the space or at bytes that are taken."""
+        """Declare `registers` at `base`.
+
+        Raises:
+            ValueError: a register is outside the space, or at bytes that are taken.
+        """
         for register in registers:
             offset = base + register.offset
             self.claim(offset, register.size, f"{owner} {register.name}")
@@ -136,13 +140,13 @@ class ConfigSpace:
         return int.from_bytes(self._data[offset : offset + size], "little")
 
     def poke(self, offset: int, size: int, value: int) -> None:
-        """Store a value whatever the masks say, and call nobody: how a model changes what is read."""
+        """Store a value without regard to the masks, and call no callbacks: a model changes what is read."""
         self._put(self._data, offset, size, value)
 
     def reset(self, *, keep_sticky: bool = False) -> None:
         """Everything to its reset value; with `keep_sticky` (a function level reset) all but the sticky bits.
 
-        Callbacks are not called. Locked registers (`set_writable`) stay locked: whoever locked them unlocks.
+        Callbacks are not called. Locked registers (`set_writable`) stay locked until their owner unlocks them.
         """
         if keep_sticky:
             data, reset, sticky = self._data, self._reset, self._sticky

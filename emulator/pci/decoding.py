@@ -48,7 +48,7 @@ class BusDecoder:
         """By address. Do not change it."""
         changes, known = self._known
         if changes != self._changes:
-            # What changes meanwhile makes this out of date by its number, whoever stores it.
+            # A change in between makes this result out of date by its number, on every thread that stores it.
             changes = self._changes
             known = sorted(self._look(), key=lambda decoded: decoded.base)
             self._known = changes, known

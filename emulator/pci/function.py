@@ -303,7 +303,7 @@ class Function:
     def drop_windows(self, address: int, length: int) -> None:
         for callback in self.on_unmapped:
             callback(address, length)
-        # The client may reuse the memory once it is answered, so a copy that is under way must end first. Not for ever:
+        # The client may reuse the memory once it is answered, so a copy in flight must end first. Not for ever:
         # the job may itself wait for this client to answer a DMA message, which it cannot before this request's reply.
         self.executor.settle(_SETTLE_SECONDS)
 

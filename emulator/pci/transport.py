@@ -1,4 +1,4 @@
-"""The line between functions and transports. What is below it (sockets, or a library) is nobody else's business.
+"""The line between functions and transports. What is below it (sockets, or a library) is hidden from all other packages.
 
 A transport serves one function: it turns requests into calls of `Served`, and gives the function a `Transport` with
 which to reach its guest. Two transports exist: `vfio_user_xe.emulator.vfio_user` and, optionally, libvfio-user.
@@ -78,7 +78,7 @@ class Served(Protocol):
         ...
 
     def detached(self) -> None:
-        """The client is gone, and with it every mapping and interrupt."""
+        """The client has disconnected. All its mappings and interrupts are removed."""
         ...
 
     def reset(self) -> None:

@@ -58,7 +58,9 @@ class LiveCard(ServedCard):
     def call(self, command: str, /, **arguments: Any) -> Any:
         """A command of the control socket (docs/control-socket.md).
 
-        Raises `CommandError` for what the card refuses, OSError when the server does not answer.
+        Raises:
+            CommandError: the card refused the command.
+            OSError: the server does not answer.
         """
         if self._client is None:
             self._client = ControlClient(self.control)
@@ -87,7 +89,11 @@ class LiveCard(ServedCard):
         return sockets[function]
 
     def client(self, function: str | None = None) -> Client:
-        """A vfio-user client of a function, in a guest's stead; close it. Raises OSError when it has one already."""
+        """A vfio-user client of a function, in a guest's stead; close it.
+
+        Raises:
+            OSError: the function has a client already.
+        """
         client = Client(self.socket(function))
         # A device is reset for a new client, on its executor; a test should not have to know. This waits for its turn.
         self.call("ledger")

@@ -38,7 +38,7 @@ class ProtocolError(Exception):
 
 @dataclass(slots=True)
 class Message:
-    """One message as received. Whoever receives it owns `fds`."""
+    """One message as received. The receiver owns `fds`."""
 
     id: int
     command: int

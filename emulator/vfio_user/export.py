@@ -1,4 +1,4 @@
-"""A function's memory for other programs of the host: its descriptor, handed to whoever connects to a UNIX socket.
+"""A function's memory for other programs of the host: its descriptor is given to every program that connects to a UNIX socket.
 
 The socket is SOCK_SEQPACKET. A program that connects gets one packet, a JSON object, with a file descriptor:
 
@@ -49,7 +49,7 @@ class Exporter:
         From any thread.
         """
         self.reason: str | None = None
-        """Why it was taken back."""
+        """The reason of the revocation."""
         self._stopped = False
         self._lock = threading.Lock()
         self._programs: list[socket.socket] = []
@@ -216,7 +216,7 @@ def whole_pages(value: int, what: str) -> int:
 
 
 def _remove_dead(path: Path) -> None:
-    """A socket that nobody listens at any more is in nobody's way."""
+    """Remove a socket at which no server listens any more."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:

@@ -96,7 +96,7 @@ class GuestMemory:
             self._insert(index, Range(address, address + size, flags, view))
 
     def add(self, address: int, size: int, flags: int, view: memoryview | None) -> None:
-        """Add a range that somebody else has checked and, where there is a `view`, mapped. Raises `MapError`."""
+        """Add a range that the caller has checked and, where there is a `view`, mapped. Raises `MapError`."""
         with self._lock:
             self._insert(self._place(address, size), Range(address, address + size, flags, view))
 
@@ -186,7 +186,7 @@ class GuestMemory:
             raise MapError(errno.EINVAL, f"offset {offset:#x} into the file is not a multiple of {PAGE_SIZE}")
         length = status.st_size
         if length == 0:
-            # A device file tells no size; map what was asked for.
+            # A device file has no size; map the requested range.
             length = offset + size
         if offset + size > length:
             raise MapError(errno.EINVAL, f"[{offset:#x}, +{size:#x}) is beyond the file's end at {length:#x}")

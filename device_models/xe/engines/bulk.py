@@ -86,7 +86,7 @@ class Cursor:
         self._write = write
         self._extents: Iterator[Extent] | None = None
         self._rest: Extent | None = None
-        """What of the current extent is not in the window."""
+        """The part of the current extent that is not in the window."""
         self.window: Window
         self.offset = 0
         self.left = 0

@@ -145,7 +145,7 @@ class CommandStreamer:
             self.lrc.head = address
 
     def start_batch(self, address: int, ppgtt: bool, return_to: int, nested: bool) -> None:
-        """Go on in the batch at `address`; from a ring, or `nested`, `return_to` is where it goes on afterwards.
+        """Continue in the batch at `address`; from a ring, or `nested`, `return_to` is where execution continues afterwards.
 
         What an unprivileged batch starts is unprivileged too, whatever address space it names: only the ring and GGTT
         batches have privileges to give.

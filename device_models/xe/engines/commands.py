@@ -40,7 +40,7 @@ class Command:
 
     `length` is its number of dwords, or 0: then it is two more than the bits of `length_mask` say. With `predicable`
     off it is executed even where MI_SET_PREDICATE makes commands no-ops. Without `execute` it is skipped; `work` says
-    that something the device cannot do was asked for.
+    that a driver requested something that the device cannot do.
     """
 
     name: str
@@ -115,7 +115,7 @@ COMMANDS: tuple[Command, ...] = (
     _mi("MI_DISPLAY_FLIP", 0x14, mi.noop),
     _mi("MI_SET_CONTEXT", 0x18, mi.noop),
     _mi("MI_MATH", 0x1A, mi_math.execute),
-    _mi("MI_SEMAPHORE_SIGNAL", 0x1B, mi.noop, note="whoever waits looks at memory by itself"),
+    _mi("MI_SEMAPHORE_SIGNAL", 0x1B, mi.noop, note="a semaphore that waits reads memory"),
     _mi(
         "MI_SEMAPHORE_WAIT",
         0x1C,
@@ -395,7 +395,7 @@ class Tables:
 
     def __init__(self, commands: Iterable[Command] = COMMANDS) -> None:
         self.traced = self
-        """What is used while commands are traced."""
+        """The table that is used while commands are traced."""
         unknown: Entry = (_unknown, 1, 0)
         self.normal: list[Entry] = [unknown] * 1024
         for slot in range(1024):
@@ -456,7 +456,7 @@ def _skipped(streamer: CommandStreamer, words: memoryview, index: int, length: i
         return JUMPED
     command = _BY_HEADER.get((0xFFFF0000, header & 0xFFFF0000))
     if command is not None and command.work:
-        streamer.engine.report(f"{command.name} asks for execution units, which are not emulated: skipped")
+        streamer.engine.report(f"{command.name} needs execution units, which are not emulated: skipped")
     return None
 
 

@@ -42,7 +42,7 @@ TRANSITIONS = Transitions(
 
 @dataclass(eq=False)
 class Context:
-    """What the GuC knows as a guc_id: one logical ring context, or several that run as one (parallel)."""
+    """A context, which the GuC knows by its guc_id: one logical ring context, or several that run as one (parallel)."""
 
     function: XeFunction
     guc_id: int

@@ -48,7 +48,7 @@ class Engine:
         self.context: Context | None = None
         self.lrc: Lrc | None = None
         self.reports: Counter[str] = Counter()
-        """What was met that is not emulated or makes no sense, and how often."""
+        """Commands that are not emulated or invalid, and how often they were met."""
         self.resets = 0
         self.group: int | None = 0
         """The scheduling group whose quanta and timeouts count here; None: it is in none, and runs nothing."""
@@ -121,7 +121,7 @@ class Engine:
         self.streamer.load(lrc)
 
     def switch_out(self, *, save: bool = True) -> None:
-        """Be idle. Raises `TranslationFault` or `AccessFault` when the image cannot be saved; idle all the same."""
+        """Save the context and be idle. Raises `TranslationFault` or `AccessFault` when the image cannot be saved; the engine is idle then too."""
         context, lrc = self.context, self.lrc
         if context is None or lrc is None:
             return
@@ -173,7 +173,7 @@ class Engine:
             self._listener.user_interrupt(self.context.function, self)
 
     def watchdog_reset(self) -> None:
-        """PR_CTR ran out: the engine is reset, its context goes on."""
+        """PR_CTR expired: the engine is reset, and its context continues."""
         self.resets += 1
         if self.lrc is not None:
             self.lrc.watchdog = None
@@ -188,7 +188,7 @@ class Engine:
             whose = self.context.name if self.context else "no context"
             log.warning("%s (%s): %s", self.name, whose, what)
 
-    # Registers. They are read by accesses, on other threads, while the executor goes on: each looks at what it needs once.
+    # Registers. Accesses read them on other threads while the executor works, so each reads a value that can change only once.
 
     def declared_registers(self) -> list[Register]:
         """The engine's registers, for the PF's register file."""
@@ -206,7 +206,7 @@ class Engine:
         self.streamer.preempt = False
 
     def inspect(self) -> dict[str, Any]:
-        """What it does, as plain data."""
+        """The engine's state, as plain data."""
         context, lrc = self.context, self._last
         return {
             "name": self.name,

@@ -175,7 +175,7 @@ class Engines:
         self.scheduler.slots.wake_all()
 
     def pause_function(self, vfid: int, done: Callable[[], None]) -> None:
-        """Take every context of a function off the engines; then `done()`."""
+        """Preempt every context of a function, then call `done()`."""
         self.scheduler.pause(vfid, done)
 
     def resume_function(self, vfid: int) -> None:
@@ -225,7 +225,7 @@ class Engines:
         return {(e.name, vfid): time for e in self.engines for vfid, time in e.busy().items()}
 
     def inspect(self) -> list[dict[str, Any]]:
-        """What each engine does, as plain data."""
+        """The state of each engine, as plain data."""
         return [engine.inspect() for engine in self.engines]
 
 

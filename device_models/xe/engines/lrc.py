@@ -4,7 +4,7 @@ The image begins one page behind the PPHWSP (`xe_lrc.c:xe_lrc_regs_offset`). Its
 and values at fixed places (`regs/xe_lrc_layout.h`, `xe_lrc.c:xe2_rcs_offsets`); values are read and written by index,
 the register loads that they look like are not executed. At dword 0x100 follow the other registers that the context
 has written, as loads up to a batch end: that is where the driver looks for what its first job has programmed
-(`xe_lrc.c:xe_lrc_lookup_default_reg_value`). What else hardware keeps of an engine is its own affair; here it is a
+(`xe_lrc.c:xe_lrc_lookup_default_reg_value`). The rest of an engine's state has no published format; here it is a
 record (`_STATE`) behind them, so that a context moves with its memory when a VF is migrated.
 """
 
@@ -110,7 +110,7 @@ class Lrc:
         self.noop = False
         """Whether it makes commands no-ops now."""
         self.bulk: Iterator[Fault | None] | None = None
-        """What is left of a command that works in steps; `bulk_end` is where the next command is."""
+        """The rest of a command that works in steps; `bulk_end` is where the next command is."""
         self.bulk_end = 0
         self.interrupt_mask = ALL_ENABLED
         self.interrupt_status_pointer = self.interrupt_source_pointer = 0

@@ -138,7 +138,7 @@ def load_register_reg(streamer: CommandStreamer, words: memoryview, index: int, 
 def batch_buffer_start(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """MI_BATCH_BUFFER_START: bit 8 PPGTT, bit 15 predicated, bit 18 address from R0, bit 22 one level deeper.
 
-    Without bit 22 a batch goes on in the other and never comes back.
+    Without bit 22 execution continues in the other batch and does not return.
     """
     header = words[index]
     if header & 1 << 15 and _predicated_off(streamer):
@@ -164,7 +164,7 @@ def batch_buffer_end(streamer: CommandStreamer, words: memoryview, index: int, l
 
 
 def conditional_batch_buffer_end(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
-    """MI_CONDITIONAL_BATCH_BUFFER_END: goes on while memory OP immediate; else the batch ends.
+    """MI_CONDITIONAL_BATCH_BUFFER_END: continues while memory OP immediate is true; else the batch ends.
 
     All levels end, with bit 18 only the current one. Bit 19 compares under a mask: the dword behind the one in memory.
     """
@@ -193,7 +193,7 @@ def conditional_batch_buffer_end(streamer: CommandStreamer, words: memoryview, i
 def semaphore_wait(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """MI_SEMAPHORE_WAIT: until memory (bit 16: a register) OP immediate. A preemption point while it is not.
 
-    Signal mode (bit 15 clear) looks at memory all the same, now and then.
+    Signal mode (bit 15 clear) polls memory too.
     """
     header = words[index]
     if header & 1 << 16:

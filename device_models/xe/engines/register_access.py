@@ -33,7 +33,7 @@ _CTX_TIMESTAMP, _CTX_TIMESTAMP_UDW = RING_CTX_TIMESTAMP.offsets
 _USER_STATE = ((0x5000, 0x5400), (0x7000, 0x7800), (0xE000, 0xE800))
 """Registers of the 3D pipeline that user space programs (stream output, caches, pixel shading): context state."""
 _RENDER_STATE = ((0x5000, 0x5600), (0x6000, 0x6660), (0x7000, 0x7100), (0x7300, 0x7400), (0x83A0, 0x8400))
-"""What the render engine keeps per context: the driver has the first job write it (`xe_gt.c:emit_wa_job`)."""
+"""Registers that the render engine keeps per context: the driver has the first job write it (`xe_gt.c:emit_wa_job`)."""
 _RENDER_UNMASKED = frozenset({0x6210, 0x6604})
 """FF_MODE and FF_MODE2: the driver's other registers of those ranges are masked (`regs/xe_gt_regs.h`)."""
 

@@ -77,7 +77,7 @@ class Frequency:
         self._registers = registers
         self._host_awake = host_awake
         self.working: Callable[[], bool] = lambda: False
-        """Whether an engine of this GT has work; set by whoever schedules."""
+        """Whether an engine of this GT has work; the scheduler sets it."""
         self.minimum = RPN
         self.maximum = RP0
         self._rc6_allowed = False
@@ -135,7 +135,7 @@ class Frequency:
             self._rc6_since = now if self.in_rc6 else None
 
     def _target(self) -> int:
-        """What SLPC asks for: as fast as allowed while there is work, as slow as allowed while there is none."""
+        """The frequency that SLPC requests: the highest allowed one while there is work, else the lowest."""
         return max(self.minimum, self.maximum) if self.working() else self.minimum
 
     def _residency(self) -> int:

@@ -149,7 +149,7 @@ class Boot:
             self._gt.gpu.executor.submit(self._transfer)
 
     def _transfer(self) -> None:
-        """The DMA that DMA_CTRL started. Only GGTT to WOPCM is asked for (`xe_uc_fw.c:uc_fw_xfer`)."""
+        """The DMA that DMA_CTRL started. Drivers only request GGTT to WOPCM (`xe_uc_fw.c:uc_fw_xfer`)."""
         control = self._peek(DMA_CTRL)
         address = self._peek(DMA_ADDR_0) | (self._peek(DMA_ADDR_0 + 4) & 0xFFFF) << 32
         length = self._peek(DMA_COPY_SIZE)

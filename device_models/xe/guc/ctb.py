@@ -143,7 +143,7 @@ class Ctb:
             self._backlog.popleft()
         return self.flush()
 
-    def takes_unasked(self, dwords: int) -> bool:
+    def can_queue_g2h(self, dwords: int) -> bool:
         """Whether a message that the host did not ask for may be sent: half of G2H stays free for answers."""
         if self._backlog:
             return False

@@ -124,7 +124,7 @@ class EngineActivity:
             try:
                 changed = self._write(buffers, activity) or changed
             except (TranslationFault, AccessFault):
-                # The host took its memory away: nobody reads there any more.
+                # The host has unmapped the buffer: it does not read there any more.
                 buffers.functions = 0
         return changed
 

@@ -112,9 +112,9 @@ class Host:
         """Whether events reach the host: its CT buffer is enabled."""
         return self.ctb.enabled
 
-    def takes_unasked(self, dwords: int) -> bool:
+    def can_queue_g2h(self, dwords: int) -> bool:
         """Whether the host has room for an event of `dwords` that another host causes."""
-        return self.ctb.takes_unasked(dwords)
+        return self.ctb.can_queue_g2h(dwords)
 
     @property
     def state(self) -> HostState:

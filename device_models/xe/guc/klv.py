@@ -22,7 +22,7 @@ class Key:
 
     @property
     def lengths(self) -> str:
-        """What is allowed, in words: "2", "1 to 8"."""
+        """The allowed lengths in words: "2", "1 to 8"."""
         return str(self.minimum) if self.minimum == self.maximum else f"{self.minimum} to {self.maximum}"
 
 

@@ -40,12 +40,12 @@ log = logging.getLogger(__name__)
 ABI = (1, 0)
 """The only version of the interface between VF and PF (`abi/guc_relay_actions_abi.h`)."""
 FIRMWARE = (70, 72, 1)
-"""What the GuC says that it runs, where no driver loads anything."""
+"""The firmware version that the GuC reports when no driver loads firmware."""
 RUNTIME_REGISTERS = (
     *(RPM_CONFIG0, FUSE4, MIRROR_FUSE3, MIRROR_FUSE1, EU_ENABLE, GEOMETRY_DSS[0], VEBOX_VDBOX),
     *(*COMPUTE_DSS, *GEOMETRY_DSS[1:], HUC_KERNEL_LOAD_INFO),
 )
-"""What VFs are told of the card, in this order (`xe_gt_sriov_pf_service.c:ver_2000_runtime_regs`)."""
+"""The registers that VFs may query, in this order (`xe_gt_sriov_pf_service.c:ver_2000_runtime_regs`)."""
 _BUFFER = 8 << 20
 """GGTT address of the page for KLVs, below what VFs have."""
 _UNDISCLOSED = 0
@@ -62,19 +62,19 @@ class PfService(Host):
         self.adverse_events: list[tuple[int, int]] = []
         """(VFID, threshold's key) of those that the GuC reported."""
         self.on_flr_done: Callable[[int, int], None]
-        """Told the GT and the VFID when its GuC has let go of a VF that is reset."""
+        """Called with the GT and the VFID when its GuC has finished the reset of a VF."""
 
     @property
     def listening(self) -> bool:
         """Always."""
         return True
 
-    def takes_unasked(self, dwords: int) -> bool:
+    def can_queue_g2h(self, dwords: int) -> bool:
         """Always: it reads at once."""
         return True
 
     def event(self, action: int, *payload: int, data0: int = 0) -> None:
-        """What the GuC tells the PF: heard after the GuC has done what it is doing."""
+        """A message of the GuC to the PF. It is handled after the GuC has finished its present work."""
         if self.guc.tap.on:
             words, gt = (hxg.event(action, data0), *payload), self.guc.gt.index
             self.guc.tap(self.name, "g2h", lambda: {"gt": gt, "fence": 0, **decode.message(words)})
@@ -190,7 +190,7 @@ class PfPart:
             service.on_flr_done = self._flr_is_done
 
     def describe(self) -> list[dict[str, Any]]:
-        """What each VF has: for the control socket."""
+        """The provisioning of each VF, for the control socket."""
         agreed = self._services()[0].negotiated
         return [
             {
@@ -208,7 +208,7 @@ class PfPart:
         return [guc.pf for guc in self._gucs if isinstance(guc.pf, PfService)]
 
     def _flr_is_done(self, gt: int, vfid: int) -> None:
-        """The GuC of `gt` has let go of a VF. When all have, clean up and let the VF run again."""
+        """The GuC of `gt` has finished the reset of a VF. When all GuCs have, clean up and let the VF run again."""
         done = self._flr_done.setdefault(vfid, set())
         done.add(gt)
         if len(done) < len(self._gucs):

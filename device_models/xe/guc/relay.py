@@ -35,7 +35,7 @@ class Relay:
         pf = self._guc.pf
         if not pf.listening:
             raise GucError(CTB_NOT_REGISTERED, "the PF has no CT buffer")
-        if not pf.takes_unasked(len(relayed) + 4):
+        if not pf.can_queue_g2h(len(relayed) + 4):
             # A VF that floods the PF's ring must not cost it answers to others.
             raise GucError(CTB_FULL, "the PF has not read what was relayed before")
         pf.event(actions.RELAY_FROM_VF, host.vfid, relay_id, *relayed)

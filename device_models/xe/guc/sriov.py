@@ -1,4 +1,4 @@
-"""What the PF tells the GuC about functions: their configuration, policies, and control of VFs.
+"""The PF's requests to the GuC about functions: their configuration, policies, and control of VFs.
 
 `xe_gt_sriov_pf_config.c` (UPDATE_VF_CFG), `xe_gt_sriov_pf_policy.c` (UPDATE_VGT_POLICY), `xe_gt_sriov_pf_control.c`
 (VF_CONTROL and the events that answer it).
@@ -43,7 +43,7 @@ _EITHER = (
 
 @dataclass(slots=True)
 class FunctionConfig:
-    """What the PF configured for a function, as numbers by KLV key. Absent is unprovisioned."""
+    """The PF's configuration of a function, as numbers by KLV key. A missing key is not provisioned."""
 
     values: dict[int, int] = field(default_factory=dict)
 

@@ -32,7 +32,7 @@ from vfio_user_xe.device_models.xe.soc.memirq import USER_BIT
 _KMD = 1 << 0
 _ENABLE, _DISABLE = 1, 0
 CAT_ERROR_TYPE_UNKNOWN = 0xDEADBEEF
-"""What a host that opted in to types gets; the hardware's own numbers are not published."""
+"""The type of a CAT error for hosts that opted in to types. The hardware's own numbers are not published."""
 
 _POLICIES = frozenset(
     {

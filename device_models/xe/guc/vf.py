@@ -1,4 +1,4 @@
-"""What a VF asks before it has a CT buffer: the interface's version, and its own configuration (`xe_gt_sriov_vf.c`)."""
+"""Requests of a VF before it has a CT buffer: the interface's version, and its own configuration (`xe_gt_sriov_vf.c`)."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Fault = TranslationFault | AccessFault
-"""What any access may raise: an address that does not translate, or one that no path reaches."""
+"""The errors of any access: an address that does not translate, or one that no path reaches."""
 
 
 class Registry(Protocol):
@@ -70,7 +70,7 @@ class FunctionView(Protocol):
 
     @property
     def pci(self) -> Initiator:
-        """Who makes the accesses."""
+        """The initiator of the accesses."""
         ...
 
     @property
@@ -275,7 +275,7 @@ class AddressSpace(ABC):
             self.write64(address, value)
 
     def span(self, address: int, write: bool) -> Span | None:
-        """What is kept of the page of `address`, opened if need be; None when it is reached by messages only."""
+        """The span that is kept of the page of `address`, opened if needed. None when it is reached by messages only."""
         kept = self.writable if write else self.readable
         span = kept.get(address >> 12)
         if span is not None and span.window.valid:
@@ -300,7 +300,7 @@ class AddressSpace(ABC):
         return span
 
     def _open(self, base: int, size: int, write: bool, mark: int = 0) -> Span | None:
-        """Only whole pages are kept: what lies beyond them is opened when it is asked for."""
+        """Only whole pages are kept. Memory beyond them is opened for each access."""
         span = Span(self.window(base, size, write), base, mark)
         return span if span.end > base else None
 

@@ -1,4 +1,4 @@
-"""What PPGTTs map, as ranges: contiguous on both sides, with entries that are the same but for their address.
+"""The mappings of PPGTTs as ranges: contiguous on both sides, with entries that differ only in their address.
 
 A range is {"va", "size", "pages" (size of a page), "kind", "address", "writable", "entry" (the first one)}.
 """

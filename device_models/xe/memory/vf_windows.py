@@ -23,7 +23,7 @@ WINDOW_MODES = (MAPPED, TRAPPED)
 
 
 class Nothing:
-    """What answers where a BAR is larger than the memory behind it."""
+    """The handler of the part of a BAR that has no memory behind it."""
 
     def read(self, offset: int, size: int) -> int:
         """All ones."""
@@ -61,7 +61,7 @@ def trapped_vram_bar(size: int, gpu: Device, vfid: int) -> Bar:
 
 
 class _Vf:
-    """A VF as VRAM asks for it."""
+    """The properties of a VF that VRAM uses."""
 
     def __init__(self, vfid: int) -> None:
         self.index = vfid

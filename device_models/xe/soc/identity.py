@@ -1,4 +1,4 @@
-"""Who the device is: IP versions, the VF capability bit, and the few system-agent registers the driver looks at."""
+"""The device's identity: IP versions, the VF capability bit, and the few system-agent registers that the driver reads."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """LMEM_CFG: where LMTT is (`xe_lmtt.c:lmtt_setup_dir_ptr`), and VFs' memory on cards whose PF has no driver for it.
 
-The PF's driver writes the directory's address with bit 31 set, on every GT. While nobody did, VFs that are enabled get
+The PF's driver writes the directory's address with bit 31 set, on every GT. While it has not, VFs that are enabled get
 memory from the card itself, as much as their BAR2 shows: then any PF driver (such as pci-pf-stub) will do.
 """
 
@@ -39,7 +39,7 @@ class LmemConfig:
         return (value & ~LMEM_EN) << _UNIT_SHIFT if value & LMEM_EN else None
 
     def enable(self, root: int) -> None:
-        """What a driver writes to LMEM_CFG, on every GT: LMTT's directory is at DPA `root` (a multiple of 64 KiB)."""
+        """The driver's write to LMEM_CFG, on every GT: LMTT's directory is at DPA `root` (a multiple of 64 KiB)."""
         for index in range(len(self._gpu.profile.engines)):
             self._registers.poke(_offset(index), LMEM_EN | root >> _UNIT_SHIFT)
         self.update()
@@ -79,7 +79,7 @@ class LmemConfig:
                 self._gpu.vram.provision(vfid, 0)
 
     def describe(self) -> dict[str, Any]:
-        """Who has which VRAM: for the control socket."""
+        """The owners of VRAM, for the control socket."""
         vfs = {}
         for vfid in self._vfids():
             blocks = self._gpu.vram.blocks(vfid)

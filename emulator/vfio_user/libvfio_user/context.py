@@ -304,7 +304,7 @@ class Context:
         return (int(ffi.errno) or errno.EIO) if failed else 0
 
     def _give_up(self, error: int) -> None:
-        """Whoever waits for a DMA message is told why there will be none."""
+        """Callers that wait for a DMA message get the reason why there will be none."""
         while True:
             try:
                 transfer = self._queue.popleft()
