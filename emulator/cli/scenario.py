@@ -18,8 +18,9 @@ from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
 from vfio_user_xe.emulator.scenarios.evidence import as_data, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
-from vfio_user_xe.emulator.scenarios.scenario import Suite
+from vfio_user_xe.emulator.scenarios.scenario import Scenario, Suite
 
 GROUP = "vfio_user_xe.scenarios"
 DEFAULT_SUITE = "dmabuf"
@@ -29,8 +30,8 @@ app = typer.Typer(help="Put a kernel's drivers through scenarios in guests, and 
 SuiteName = Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite of scenarios.")]
 
 
-def load_suite(name: str) -> Suite:
-    """The suite that some installed package offers as `name`. Raises LookupError."""
+def load_suite(name: str) -> Suite[Machine]:
+    """The suite that some installed package offers as `name`; its machine is known to it alone. Raises LookupError."""
     found = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
     if name not in found:
         raise LookupError(unknown(name, "suite of scenarios", sorted(found)))
@@ -128,7 +129,7 @@ def write(report: Report, junit_file: Path | None, page: Path | None, data: Path
         data.write_text(json.dumps([as_data(result) for result in report.results], indent=1), encoding="utf-8")
 
 
-def _explained(suite_name: str, names: list[str]) -> tuple[Suite, list]:  # type: ignore[type-arg]
+def _explained(suite_name: str, names: list[str]) -> tuple[Suite[Machine], list[Scenario[Machine]]]:
     try:
         suite = load_suite(suite_name)
         return suite, select(suite, names)

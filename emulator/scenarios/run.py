@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NoReturn, TypeAlias, TypeVar
 
 from vfio_user_xe.emulator.results import Event
+from vfio_user_xe.emulator.results.evidence import Json
+from vfio_user_xe.emulator.scenarios.machine import Shell
+from vfio_user_xe.emulator.scenarios.records import Records
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
+
+Plain: TypeAlias = "str | int | float | bool | Sequence[Plain] | Mapping[str, Plain] | None"
+"""Data that JSON can carry."""
+PlainT = TypeVar("PlainT", bound=Plain)
 
 SPLAT = re.compile(
     r"WARNING:|BUG:|KASAN:|UBSAN:|Oops|general protection|possible (recursive|circular)|inconsistent lock state"
@@ -20,21 +28,21 @@ SPLAT = re.compile(
 
 @dataclass
 class Run:
-    """What a scenario writes down. Its verdict is what it raises; see `vfio_user_xe.emulator.scenarios.scenario`."""
+    """What a scenario writes down. Its verdict is what it raises; see `vfio_user_xe.emulator.scenarios.verdict`."""
 
-    lab: Any
+    shell: Shell
     events: list[Event] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Dumps and figures by name, plain data: page tables, LMTT, accounting, stacks."""
+    facts: dict[str, Json] = field(default_factory=dict)
+    """Dumps and figures by name, plain data: page tables, accounting, stacks."""
     shown: list[str] = field(default_factory=list)
     """The facts that explain the verdict: a terminal shows them too."""
     kernel_log: list[str] = field(default_factory=list)
-    records: dict[str, Any] = field(default_factory=dict)
-    """What the card told when the scenario had ended, by command, and the suite's accounts."""
+    records: Records = field(default_factory=Records)
+    """What the card told when the scenario had ended, and the suite's accounts."""
     excused: list[re.Pattern[str]] = field(default_factory=list)
     depth: int = 0
     """How many steps are going on."""
-    spoiled: str = ""
+    given_up: str = ""
     """Why the guest is of no use afterwards; empty: it is."""
     _began: float = field(default_factory=time.monotonic)
 
@@ -59,12 +67,12 @@ class Run:
         now = time.monotonic() - self._began - ago
         self.events.append(Event(max(0.0, now - seconds), seconds, text, good, self.depth))
 
-    def fact(self, name: str, value: Any) -> Any:
-        """Keep what was found; returns it."""
-        self.facts[name] = value
+    def fact(self, name: str, value: PlainT) -> PlainT:
+        """Keep what was found, as it is now; returns it."""
+        self.facts[name] = _copied(value)
         return value
 
-    def evidence(self, name: str, value: Any) -> Any:
+    def evidence(self, name: str, value: PlainT) -> PlainT:
         """A fact that explains the verdict; returns it."""
         if name not in self.shown:
             self.shown.append(name)
@@ -72,32 +80,26 @@ class Run:
 
     def check(self, condition: object, otherwise: str) -> None:
         """Fail the scenario unless `condition`."""
-        from vfio_user_xe.emulator.scenarios.scenario import Failed
-
         if not condition:
             self.note(otherwise, good=False)
             raise Failed(otherwise)
 
-    def known(self, defect: str, evidence: str) -> None:
+    def known(self, defect: str, evidence: str) -> NoReturn:
         """End the scenario: it met a defect that the suite knows."""
-        from vfio_user_xe.emulator.scenarios.scenario import KnownDefect
-
         self.note(f"{defect}: {evidence}", good=False)
         raise KnownDefect(defect, evidence)
 
-    def not_applicable(self, reason: str) -> None:
+    def not_applicable(self, reason: str) -> NoReturn:
         """End the scenario: there is nothing to be tested here."""
-        from vfio_user_xe.emulator.scenarios.scenario import NotApplicable
-
         raise NotApplicable(reason)
 
     def excuse(self, pattern: str) -> None:
         """Lines of the kernel's log that match are no reason to fail."""
         self.excused.append(re.compile(pattern))
 
-    def spoil(self, why: str) -> None:
+    def give_up(self, why: str) -> None:
         """The guest cannot be used any more: it is ended from outside."""
-        self.spoiled = self.spoiled or why
+        self.given_up = self.given_up or why
 
     def splats(self) -> list[str]:
         """Lines of the log in which the kernel reports itself, but those that are excused."""
@@ -115,6 +117,14 @@ class Run:
 
     def read_kernel_log(self) -> list[str]:
         """What the kernel logged since the last call; kept."""
-        lines: list[str] = self.lab.guest.run("dmesg -c", timeout=30).stdout.splitlines()
+        lines: list[str] = self.shell.run("dmesg -c", timeout=30).stdout.splitlines()
         self.kernel_log += lines
         return lines
+
+
+def _copied(value: Plain) -> Json:
+    if isinstance(value, str) or value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _copied(part) for key, part in value.items()}
+    return [_copied(part) for part in value]

@@ -1,4 +1,4 @@
-"""Runs scenarios: a guest for each setup, a new one whenever a scenario has spoiled it."""
+"""Runs scenarios: a guest for each setup, a new one whenever a scenario has given it up."""
 
 from __future__ import annotations
 
@@ -6,28 +6,41 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 from vfio_user_xe.emulator.control.dispatch import CommandError
 from vfio_user_xe.emulator.guest import GuestError, Kernel
+from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Result, Verdict
 from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.scenario import Failed, KnownDefect, NotApplicable, Scenario, Setup, Suite
+from vfio_user_xe.emulator.scenarios.scenario import MachineT, Scenario, Setup, Suite
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 _OWN_KERNEL_BOOT = 300.0
 """Seconds: a kernel with lockdep and KASAN needs more than a minute without KVM, and more on a busy machine."""
 
 
-class Runner:
+@dataclass(frozen=True)
+class _Ready(Generic[MachineT]):
+    """A guest that has booted, and what its setup made of it."""
+
+    setup: Setup[MachineT]
+    lab: Lab
+    machine: MachineT
+    release: str
+
+
+class Runner(Generic[MachineT]):
     """Runs scenarios of one suite on one kernel."""
 
     def __init__(
         self,
-        suite: Suite,
+        suite: Suite[MachineT],
         files: Mapping[str, Path],
         *,
         kernel: Kernel | None = None,
@@ -41,13 +54,10 @@ class Runner:
         self._append = append
         self._boots = 0
         self._stack = ExitStack()
-        self._setup: Setup | None = None
-        self._lab: Lab | None = None
-        self._prepared: Any = None
-        self._release = ""
+        self._running: _Ready[MachineT] | None = None
 
     def run(
-        self, scenarios: Iterable[Scenario], repeat: int = 1, progress: Callable[[Result], None] | None = None
+        self, scenarios: Iterable[Scenario[MachineT]], repeat: int = 1, progress: Callable[[Result], None] | None = None
     ) -> list[Result]:
         """Run each `repeat` times, those that share a setup one after the other."""
         results = []
@@ -63,35 +73,36 @@ class Runner:
             self._close()
         return results
 
-    def _run_one(self, scenario: Scenario) -> Result:
+    def _run_one(self, scenario: Scenario[MachineT]) -> Result:
         started = time.monotonic()
         case = scenario.described(self._suite.name)
+        properties = {"setup": scenario.setup.name, "kernel": ""}
         run = None
         try:
-            lab = self._ready(scenario.setup)
-            run = Run(lab)
-            result = self._judge(scenario, run)
+            ready = self._ready(scenario.setup)
+            properties["kernel"] = ready.release
+            run = Run(ready.lab.guest)
+            result = self._judge(scenario, run, ready)
         except Exception as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
             result = Result(case, Verdict.FAIL, f"the scenario could not be run: {_first_line(error)}")
             self._close()
         result.seconds = time.monotonic() - started
-        result.properties = {"setup": scenario.setup.name, "kernel": self._release}
+        result.properties = properties
         if run is not None:
             result.evidence = evidence_of(self._suite, run)
             result.figures = figures_of(run)
-        if run is not None and (run.spoiled or self._lab is None or not self._lab.usable()):
-            self._close()
+            if run.given_up or self._running is None or not self._running.lab.usable():
+                self._close()
         return result
 
-    def _judge(self, scenario: Scenario, run: Run) -> Result:
-        lab: Lab = run.lab
+    def _judge(self, scenario: Scenario[MachineT], run: Run, ready: _Ready[MachineT]) -> Result:
         case = scenario.described(self._suite.name)
-        lab.guest.run("dmesg -c > /dev/null", timeout=30)
-        lab.card.call("heal")
-        lab.card.call("ledger", clear=True)
-        before = self._account(run)
+        ready.lab.guest.run("dmesg -c > /dev/null", timeout=30)
+        ready.lab.card.call("heal")
+        ready.lab.card.call("ledger", clear=True)
+        before = self._account(run, ready)
         try:
-            scenario.run(run, self._prepared)
+            scenario.run(run, ready.machine)
             result = Result(case, Verdict.PASS)
         except NotApplicable as reason:
             result = Result(case, Verdict.NOT_APPLICABLE, str(reason))
@@ -104,20 +115,20 @@ class Runner:
             result = Result(case, Verdict.FAIL, str(failed))
         except (
             Exception
-        ) as error:  # a client's error, a guest's, or the scenario's own mistake: all are to be looked at
+        ) as error:  # a program's error, a guest's, or the scenario's own mistake: all are to be looked at
             result = Result(case, Verdict.FAIL, f"{type(error).__name__}: {_first_line(error)}")
-        self._collect(run)
+        self._collect(run, ready.lab)
         if self._suite.fatal:
             for line in filter(re.compile(self._suite.fatal).search, run.kernel_log):
-                run.spoil(line)
-        after = self._account(run) if before and not run.spoiled else {}
-        run.records["accounts"] = {name: [count, after.get(name)] for name, count in before.items()}
+                run.give_up(line)
+        after = self._account(run, ready) if before and not run.given_up else {}
+        run.records.accounts = {name: (count, after.get(name)) for name, count in before.items()}
         self._judge_reports(run, result)
         return result
 
-    def _account(self, run: Run) -> Mapping[str, int]:
+    def _account(self, run: Run, ready: _Ready[MachineT]) -> Mapping[str, int]:
         try:
-            return self._suite.account(self._prepared)
+            return self._suite.account(ready.machine)
         except (GuestError, OSError, ValueError) as error:
             run.note(f"accounts cannot be read: {_first_line(error)}")
             return {}
@@ -137,58 +148,62 @@ class Runner:
                 result.verdict, result.defect = Verdict.EXPECTED_FAIL, defect
                 result.reason = f"the kernel reported: {report[0]}"
 
-    def _collect(self, run: Run) -> None:
+    def _collect(self, run: Run, lab: Lab) -> None:
         """What a report shows of every run, as far as it can be had."""
-        lab: Lab = run.lab
         try:
             run.read_kernel_log()
         except GuestError as error:
             run.note(f"the kernel's log cannot be read: {_first_line(error)}")
         try:
+            records = run.records
+            records.ledger = lab.card.call("ledger")
+            records.verdicts = lab.card.call("verdicts")
+            records.ownership = lab.card.call("ownership")
             offered = {entry["command"] for entry in lab.card.call("help")}
-            for command in ("ledger", "verdicts", "ownership", *offered.intersection(self._suite.records)):
-                run.records[command] = lab.card.call(command)
+            for command in offered.intersection(self._suite.records):
+                records.of_suite[command] = lab.card.call(command)
         except (CommandError, OSError) as error:
             run.note(f"the card does not answer: {error}")
 
-    def _ready(self, setup: Setup) -> Lab:
-        if self._lab is not None and self._setup == setup:
-            return self._lab
+    def _ready(self, setup: Setup[MachineT]) -> _Ready[MachineT]:
+        if self._running is not None and self._running.setup == setup:
+            return self._running
         self._close()
-        machine = dict(setup.machine)
-        machine["append"] = " ".join(filter(None, [machine.get("append", ""), self._append]))
-        machine["files"] = {**self._files, **machine.get("files", {})}
+        lab = self._stack.enter_context(open_lab(setup.serve, others=setup.others, **self._settings(setup)))
+        self._running = _Ready(setup, lab, setup.prepare(lab), lab.sh("uname -r"))
+        return self._running
+
+    def _settings(self, setup: Setup[MachineT]) -> GuestSettings:
+        settings = setup.guest.copy()
+        settings["append"] = " ".join(filter(None, [settings.get("append", ""), self._append]))
+        settings["files"] = {**self._files, **(settings.get("files") or {})}
         if self._kernel is not None:
-            machine["kernel"] = self._kernel
-            machine.setdefault("boot_timeout", _OWN_KERNEL_BOOT)
+            settings["kernel"] = self._kernel
+            settings.setdefault("boot_timeout", _OWN_KERNEL_BOOT)
         if self._console_folder is not None:
             self._boots += 1
-            machine["console"] = self._console_folder / f"console-{self._boots}-{setup.name}.txt"
-        self._lab = self._stack.enter_context(open_lab(setup.serve, **machine))
-        self._setup = setup
-        self._release = self._lab.sh("uname -r")
-        self._prepared = setup.prepare(self._lab)
-        return self._lab
+            settings["console"] = self._console_folder / f"console-{self._boots}-{setup.name}.txt"
+        return settings
 
     def _close(self) -> None:
         """End the guest from outside: it may be beyond doing so itself."""
         self._stack.close()
-        self._stack, self._lab, self._setup, self._prepared = ExitStack(), None, None, None
+        self._stack, self._running = ExitStack(), None
 
 
-def grouped(scenarios: Iterable[Scenario]) -> list[Scenario]:
+def grouped(scenarios: Iterable[Scenario[MachineT]]) -> list[Scenario[MachineT]]:
     """Scenarios in their order, but those of one setup together."""
     chosen = list(scenarios)
     setups = list(dict.fromkeys(scenario.setup.name for scenario in chosen))
     return sorted(chosen, key=lambda scenario: setups.index(scenario.setup.name))
 
 
-def select(suite: Suite, names: Iterable[str]) -> list[Scenario]:
+def select(suite: Suite[MachineT], names: Iterable[str]) -> list[Scenario[MachineT]]:
     """Scenarios by name, number ("17" is all of 17's variants) or group; all without names. Raises LookupError."""
     wanted = list(names)
     if not wanted:
         return list(suite.scenarios)
-    chosen: dict[str, Scenario] = {}
+    chosen: dict[str, Scenario[MachineT]] = {}
     for name in wanted:
         found = [
             s

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from vfio_user_xe.device_models.xe.scenarios import DMABUF
+from vfio_user_xe.device_models.xe.scenarios.defects import REVOCATION_WAITS
 from vfio_user_xe.device_models.xe.scenarios.revocation import hung_task_report
-from vfio_user_xe.device_models.xe.scenarios.world import REVOCATION_WAITS
 from vfio_user_xe.emulator.scenarios.runner import select
 
 PAGE = (Path(__file__).parents[3] / "docs" / "dmabuf-scenarios.md").read_text()

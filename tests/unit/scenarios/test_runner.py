@@ -25,6 +25,8 @@ from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
 from vfio_user_xe.emulator.scenarios import Scenario, Setup, Suite, runner
 from vfio_user_xe.emulator.scenarios.evidence import as_data, evidence_of, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.machine import Machine, Shell
+from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
 
@@ -32,6 +34,8 @@ VRAM_MAP = {"size": 1 << 30, "vfs": {"vf1": [{"gdpa": 0, "dpa": 1 << 29, "size":
 
 
 class Guest:
+    """Stands for `BlockingGuest`: a shell, and the log of its kernel."""
+
     def __init__(self) -> None:
         self.log: list[str] = []
 
@@ -48,6 +52,7 @@ class Card:
             "help": [{"command": "vram_map"}],
             "vram_map": VRAM_MAP,
             "ledger": [],
+            "ownership": {"changes": [], "resets": []},
             "verdicts": {"paths": [], "stale": [], "foreign": []},
         }.get(command)
 
@@ -68,7 +73,7 @@ class Labs:
             raise BootFailed("the guest did not boot")
         self.running += 1
         lab = SimpleNamespace(
-            guest=Guest(), card=Card(), sh=lambda command: "7.3.4", usable=lambda: self.healthy, serve=serve
+            guest=Guest(), card=Card(), others=[], sh=lambda command: "7.3.4", usable=lambda: self.healthy, serve=serve
         )
         try:
             yield lab
@@ -83,18 +88,28 @@ def labs(monkeypatch: pytest.MonkeyPatch) -> Labs:
     return labs
 
 
-def setup(name: str) -> Setup:
-    return Setup(name, (), {"append": name}, lambda lab: name)
+class Tried(Machine):
+    """The machine of a setup, which says whose it is."""
+
+    shell: Guest
+
+    def __init__(self, shell: Shell, card: Any, others: Any, setup: str = "") -> None:
+        super().__init__(shell, card, others)
+        self.setup = setup
+
+
+def setup(name: str) -> Setup[Tried]:
+    return Setup(name, (), {"append": name}, lambda booted: Tried(booted.guest, booted.card, booted.others, name))
 
 
 FIRST, SECOND = setup("first"), setup("second")
 
 
-def scenario(number: str, body: Any, where: Setup = FIRST) -> Scenario:
+def scenario(number: str, body: Any, where: Setup[Tried] = FIRST) -> Scenario[Tried]:
     return Scenario(number, f"scenario-{number}", f"title of {number}", "it works", where, body)
 
 
-def run_all(labs: Labs, *scenarios: Scenario, **options: Any) -> list[Result]:
+def run_all(labs: Labs, *scenarios: Scenario[Tried], **options: Any) -> list[Result]:
     suite = Suite(
         "tried",
         scenarios,
@@ -108,18 +123,18 @@ def run_all(labs: Labs, *scenarios: Scenario, **options: Any) -> list[Result]:
     return results
 
 
-def passes(run: Run, prepared: Any) -> None:
+def passes(run: Run, machine: Tried) -> None:
     with run.step("a step"):
         run.note("inside", good=True)
 
 
-def fails(run: Run, prepared: Any) -> None:
+def fails(run: Run, machine: Tried) -> None:
     run.check([], "one is not two")
 
 
 def logs(*lines: str) -> Any:
-    def body(run: Run, prepared: Any) -> None:
-        run.lab.guest.log += lines
+    def body(run: Run, machine: Tried) -> None:
+        machine.shell.log += lines
 
     return body
 
@@ -129,10 +144,10 @@ def test_a_scenario_s_verdict_is_what_it_raises(labs: Labs) -> None:
         labs,
         scenario("1", passes),
         scenario("2", fails),
-        scenario("3", lambda run, prepared: run.known("known-one", "seen")),
-        scenario("4", lambda run, prepared: run.known("unheard-of", "seen")),
-        scenario("5", lambda run, prepared: run.not_applicable("no such thing here")),
-        scenario("6", lambda run, prepared: 1 / 0),
+        scenario("3", lambda run, machine: run.known("known-one", "seen")),
+        scenario("4", lambda run, machine: run.known("unheard-of", "seen")),
+        scenario("5", lambda run, machine: run.not_applicable("no such thing here")),
+        scenario("6", lambda run, machine: 1 / 0),
     )
     assert [r.verdict for r in results] == [
         Verdict.PASS,
@@ -169,8 +184,8 @@ def test_a_report_of_the_kernel_is_a_known_defect_only_where_the_suite_knows_it(
     misuse = ("BUG: KASAN: slab-use-after-free in of_unknown",)
 
     def known(*lines: str) -> Any:
-        def body(run: Run, prepared: Any) -> None:
-            logs(*lines)(run, prepared)
+        def body(run: Run, machine: Tried) -> None:
+            logs(*lines)(run, machine)
             run.known("known-one", "seen")
 
         return body
@@ -199,9 +214,9 @@ def test_a_report_of_the_kernel_is_a_known_defect_only_where_the_suite_knows_it(
 
 
 def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:
-    def body(run: Run, prepared: Any) -> None:
+    def body(run: Run, machine: Tried) -> None:
         run.excuse("blocked for more")
-        run.lab.guest.log.append("INFO: task a blocked for more than 5 seconds")
+        machine.shell.log.append("INFO: task a blocked for more than 5 seconds")
 
     (result,) = run_all(labs, scenario("1", body))
     assert result.verdict is Verdict.PASS
@@ -209,15 +224,15 @@ def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:
 
 def test_scenarios_of_one_setup_share_a_guest(labs: Labs) -> None:
     seen: list[str] = []
-    body = lambda run, prepared: seen.append(prepared)  # noqa: E731
+    body = lambda run, machine: seen.append(machine.setup)  # noqa: E731
     run_all(labs, scenario("1", body), scenario("2", body, SECOND), scenario("3", body))
     assert labs.booted == ["first", "second"]
     assert seen == ["first", "first", "second"]
 
 
-def test_a_spoiled_guest_is_replaced(labs: Labs) -> None:
+def test_a_guest_that_was_given_up_is_replaced(labs: Labs) -> None:
     run_all(
-        labs, scenario("1", lambda run, prepared: run.spoil("dead task")), scenario("2", passes), scenario("3", passes)
+        labs, scenario("1", lambda run, machine: run.give_up("dead task")), scenario("2", passes), scenario("3", passes)
     )
     assert labs.booted == ["first", "first"]
 
@@ -269,8 +284,8 @@ def results(labs: Labs) -> list[Result]:
     return run_all(
         labs,
         scenario("2", passes),
-        scenario("10", lambda run, prepared: run.known("known-one", "seen <here>")),
-        scenario("c1", lambda run, prepared: run.not_applicable("nothing")),
+        scenario("10", lambda run, machine: run.known("known-one", "seen <here>")),
+        scenario("c1", lambda run, machine: run.not_applicable("nothing")),
         scenario("1", logs("\x1b[1mcoloured\x1b[0m", "BUG: <script>alert(1)</script>")),
     )
 
@@ -318,8 +333,8 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
     (result,) = run_all(labs, scenario("1", passes))
     counted = {"reads": 3, "bytes_read": 4096, "writes": 0, "bytes_written": 0, "spans": 1}
     ways = (("iov", "vram"), ("p2p", "system"), ("iov", "stale vram"), ("iov", "kernel vram"))
-    run = Run(None)
-    run.records["ledger"] = [
+    run = Run(Guest())
+    run.records.ledger = [
         {
             "initiator": "pf",
             "owner": "vf1",
@@ -330,7 +345,7 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
         }
         for link, kind in ways
     ]
-    run.records["verdicts"] = {
+    run.records.verdicts = {
         "stale": [
             {
                 "reason": "reset",
@@ -344,7 +359,7 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
             }
         ]
     }
-    run.records["ownership"] = {
+    run.records.ownership = {
         "changes": [{"time": 1.5, "address": 1 << 29, "length": 2 << 20, "old": "vf1", "new": "pf"}],
         "resets": [{"owner": "vf1", "began": 2.0, "ended": None, "accesses": []}],
     }
@@ -367,7 +382,7 @@ def test_only_the_suite_s_own_records_are_asked_of_the_card(labs: Labs) -> None:
 
 
 def test_exhibits_that_fail_are_noted_and_cost_no_verdict(labs: Labs) -> None:
-    def broken(records: Any) -> Any:
+    def broken(records: Records) -> Any:
         raise KeyError("vfs")
 
     suite = Suite("tried", [scenario("1", passes), scenario("2", passes)], {}, exhibits=broken)
@@ -378,7 +393,7 @@ def test_exhibits_that_fail_are_noted_and_cost_no_verdict(labs: Labs) -> None:
 
 def test_runs_of_one_kernel_merge_as_repetitions_whatever_was_measured(labs: Labs) -> None:
     counts = iter(range(1 << 20, 5 << 20, 1 << 20))
-    suite = Suite("tried", [scenario("1", passes)], {}, account=lambda prepared: {"VRAM in use": next(counts)})
+    suite = Suite("tried", [scenario("1", passes)], {}, account=lambda machine: {"VRAM in use": next(counts)})
     runs = [report_of(suite, Runner(suite, {}).run(suite.scenarios)) for _ in range(2)]
     assert runs[0].results[0].figures != runs[1].results[0].figures
     assert [result.repetition for result in Report.merge("all", runs).results] == [1, 2]
@@ -386,7 +401,7 @@ def test_runs_of_one_kernel_merge_as_repetitions_whatever_was_measured(labs: Lab
 
 def test_a_kernel_s_report_cannot_break_junit_page_or_terminal(labs: Labs) -> None:
     bad = "BUG: \x1b]0;title\x07\x1b[31mred\x00\x0b\x9b2J\ud800\ufffe ]]> </pre><script>alert('x')</script>"
-    (result,) = run_all(labs, scenario("1", lambda run, prepared: run.kernel_log.append(bad)))
+    (result,) = run_all(labs, scenario("1", lambda run, machine: run.kernel_log.append(bad)))
     assert result.verdict is Verdict.FAIL
     report = report_of(Suite("tried", [], {}), [result])
     failure = ElementTree.fromstring(junit(report).encode()).find("testcase/failure")
@@ -404,7 +419,7 @@ def test_a_kernel_s_report_cannot_break_junit_page_or_terminal(labs: Labs) -> No
 
 
 def test_evidence_is_what_a_scenario_shows(labs: Labs) -> None:
-    def body(run: Run, prepared: Any) -> None:
+    def body(run: Run, machine: Tried) -> None:
         run.fact("hidden", "not shown")
         run.evidence("stack", {"task (7)": "inner\nouter"})
         run.evidence("freed by", "nothing")
@@ -417,7 +432,7 @@ def test_evidence_is_what_a_scenario_shows(labs: Labs) -> None:
 
 def test_repetitions_are_one_row_for_each_verdict(labs: Labs) -> None:
     outcomes = iter([True, False, True])
-    results = run_all(labs, scenario("1", lambda run, prepared: run.check(next(outcomes), "red")), repeat=3)
+    results = run_all(labs, scenario("1", lambda run, machine: run.check(next(outcomes), "red")), repeat=3)
     assert [row.split()[:3] for row in verdict_table(results).splitlines()] == [
         ["1", "fail", "title"],
         ["1", "2x", "pass"],
@@ -426,8 +441,8 @@ def test_repetitions_are_one_row_for_each_verdict(labs: Labs) -> None:
 
 def test_accounts_are_kept_before_and_after_and_not_of_a_guest_that_is_given_up(labs: Labs) -> None:
     counts = iter([10 << 20, 10 << 20, 10 << 20, 11 << 20, 12 << 20])
-    scenarios = [scenario("1", passes), scenario("2", passes), scenario("3", lambda run, prepared: run.spoil("dead"))]
-    suite = Suite("tried", scenarios, {}, account=lambda prepared: {"VRAM in use": next(counts)})
+    scenarios = [scenario("1", passes), scenario("2", passes), scenario("3", lambda run, machine: run.give_up("dead"))]
+    suite = Suite("tried", scenarios, {}, account=lambda machine: {"VRAM in use": next(counts)})
     results = Runner(suite, {}).run(scenarios)
     assert [as_data(r)["accounts"]["VRAM in use"] for r in results] == [
         [10 << 20, 10 << 20],
@@ -452,7 +467,7 @@ def test_a_setup_that_fails_costs_its_scenario_only(labs: Labs) -> None:
 def test_what_came_out_before_an_interrupt_is_written(
     labs: Labs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def interrupt(run: Run, prepared: Any) -> None:
+    def interrupt(run: Run, machine: Tried) -> None:
         raise KeyboardInterrupt
 
     suite = Suite("tried", [scenario("1", passes), scenario("2", interrupt), scenario("3", passes)], {})
