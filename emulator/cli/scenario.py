@@ -103,7 +103,8 @@ def run(
         runner = Runner(
             suite,
             suite.files(environment),
-            kernel=Kernel.custom(kernel, modules) if kernel is not None else None,
+            kernel=Kernel.custom(kernel, modules) if kernel is not None else Kernel.packaged(environment),
+            own_kernel=kernel is not None,
             console_folder=consoles,
             append=append,
         )

@@ -14,7 +14,7 @@ class GuestSettings(TypedDict, total=False):
     """What a guest may be told; all of it may be left out."""
 
     modules: Sequence[str]
-    """Kernel modules that the guest has, with all that they need; `modprobe` loads them."""
+    """Kernel modules that the guest has, with all that they need; `modprobe` loads them. "vgem?": if the kernel has it."""
     load: Sequence[str]
     """Modules that are loaded at boot, in this order, each with its parameters."""
     firmware: Sequence[str] | None

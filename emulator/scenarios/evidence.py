@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import cast
 
 from vfio_user_xe.emulator.fabric.ledger import CONTROL, KERNEL, STALE
+from vfio_user_xe.emulator.kernel_reports import Line
+from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.model.options import format_size
 from vfio_user_xe.emulator.results import (
     Access,
@@ -23,11 +25,12 @@ from vfio_user_xe.emulator.results import (
 )
 from vfio_user_xe.emulator.results.evidence import Json
 from vfio_user_xe.emulator.results.text import summary
+from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement
 from vfio_user_xe.emulator.scenarios.records import LedgerRow, Records, StaleAccess
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.scenario import MachineT, Suite
+from vfio_user_xe.emulator.scenarios.scenario import SETUP, MachineT, Suite
 
-_SPLATS = "splats"
+_REPORTS, _UNEXCUSED = "kernel_reports", "unexcused_reports"
 _KERNEL_LOG = "Kernel log"
 _LEDGER_TEXT = ["initiator", "owner", "interconnect", "kind"]
 _LEDGER_COUNTS = ["reads", "bytes read", "writes", "bytes written", "spans"]
@@ -50,12 +53,29 @@ def evidence_of(suite: Suite[MachineT], run: Run) -> list[Evidence]:
     if records.ledger:
         found.append(_ledger(records.ledger))
     if run.kernel_log:
-        found.append(Log(_KERNEL_LOG, "\n".join(run.kernel_log)))
-    found.append(Fact(_SPLATS, list(run.splats()), Role.RAW))
+        found.append(log_evidence(run.kernel_log))
     raw = {"ledger": records.ledger, "verdicts": records.verdicts, "ownership": records.ownership}
     found += [Fact(name, cast("Json", value), Role.RAW) for name, value in raw.items()]
     found += [Fact(name, value, Role.RAW) for name, value in records.of_suite.items()]
     found.append(Fact("accounts", {name: list(counts) for name, counts in records.accounts.items()}, Role.RAW))
+    return found
+
+
+def log_evidence(lines: Iterable[Line]) -> Log:
+    """A kernel's log."""
+    return Log(_KERNEL_LOG, "\n".join(str(line) for line in lines))
+
+
+def kernel_evidence(findings: Findings, judgement: Judgement, states: Mapping[str, State]) -> list[Evidence]:
+    """What was found of the kernel itself: its reports, excuses that were not needed, which reporters were at work."""
+    found: list[Evidence] = [Fact("kernel's reporters", {name: str(state) for name, state in states.items()})]
+    if findings.silenced:
+        found.append(Fact("reporters that were silenced", dict(findings.silenced), Role.SHOWN))
+    if judgement.unneeded:
+        found.append(Fact("excuses that were not needed", [str(excuse) for excuse in judgement.unneeded]))
+    all_reports = [{"kind": str(r.kind), "place": r.place, "text": r.text} for r in findings.reports]
+    found.append(Fact(_REPORTS, cast("Json", all_reports), Role.RAW))
+    found.append(Fact(_UNEXCUSED, [str(report) for report in judgement.guilty], Role.RAW))
     return found
 
 
@@ -76,10 +96,14 @@ def report_of(suite: Suite[MachineT], results: Sequence[Result]) -> Report:
 
 
 def summary_of(results: Sequence[Result], seconds: float) -> str:
-    """How many of what, on which kernels; `seconds` is what the whole run took."""
+    """How many of what, on which kernels; `seconds` is what the whole run took. Set-ups are counted apart."""
+    scenarios = [result for result in results if result.case.number != SETUP]
+    setups = [result for result in results if result.case.number == SETUP]
     kernels = ", ".join(Report("", list(results)).kernels) or "no kernel ran"
     verdicts = (Verdict.PASS, Verdict.FAIL, Verdict.EXPECTED_FAIL, Verdict.NOT_APPLICABLE)
-    return f"{summary(results, 'scenarios', verdicts, kernels)}; {seconds:.0f} s"
+    passed = sum(result.verdict is Verdict.PASS for result in setups)
+    counted = summary(scenarios, "scenarios", verdicts, kernels)
+    return f"{counted}; {passed} of {len(setups)} set-ups passed; {seconds:.0f} s"
 
 
 def as_data(result: Result) -> dict[str, Json]:
@@ -103,7 +127,8 @@ def as_data(result: Result) -> dict[str, Json]:
         "facts": {fact.name: fact.value for fact in facts if fact.role is not Role.RAW},
         "shown": [fact.name for fact in facts if fact.role is Role.SHOWN],
         "kernel_log": list(log.split("\n")) if log else [],
-        _SPLATS: raw.pop(_SPLATS, []),
+        _REPORTS: raw.pop(_REPORTS, []),
+        _UNEXCUSED: raw.pop(_UNEXCUSED, []),
         **raw,
     }
 

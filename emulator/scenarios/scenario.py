@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,16 @@ from typing import Generic, TypeAlias, TypeVar
 
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.results import Case, Evidence
 from vfio_user_xe.emulator.results.text import order
+from vfio_user_xe.emulator.scenarios.excuses import Excuse
 from vfio_user_xe.emulator.scenarios.machine import Booted, Machine
 from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
+
+SETUP = "up"
+"""The number of set-ups among the results."""
 
 MachineT = TypeVar("MachineT", bound=Machine)
 Body: TypeAlias = Callable[[Run, MachineT], None]
@@ -32,6 +38,24 @@ class Setup(Generic[MachineT]):
     guest: GuestSettings
     prepare: Callable[[Booted], MachineT]
     others: tuple[tuple[str, ...], ...] = ()
+    excuses: tuple[Excuse, ...] = ()
+    """Reports of the kernel that booting and preparing may cause."""
+
+    @property
+    def slug(self) -> str:
+        """Its name as part of another."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    def described(self, suite: str) -> Case:
+        """The set-up as results name it: its log, from the boot on, is judged like a scenario's."""
+        return Case(
+            suite=f"scenarios: {suite}",
+            group=f"scenarios.{suite}",
+            name=f"setup-{self.slug}",
+            title=f"set-up: {self.name}",
+            rule="boots and is prepared; the kernel reports nothing of itself",
+            number=SETUP,
+        )
 
 
 @dataclass(frozen=True)
@@ -51,6 +75,10 @@ class Scenario(Generic[MachineT]):
     run: Body[MachineT]
     control: bool = False
     groups: tuple[str, ...] = ()
+    must_report: Kind | None = None
+    """The scenario makes the kernel report itself: it passes only if it was judged red for a report of this kind."""
+    must_fail_with: str = ""
+    """The scenario provokes a failure of another sort: it passes only if it was judged red, with this in the reason."""
 
     def described(self, suite: str) -> Case:
         """The scenario as results name it, in the suite of that name."""

@@ -19,6 +19,7 @@ from vfio_user_xe.device_models.xe.scenarios.steps import (
     opened,
     scenario,
 )
+from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Setup
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect
@@ -58,7 +59,8 @@ def control_wrong_data(run: Run, machine: XeMachine) -> None:
 
 @scenario("c2", "control: a link that fails costs the job, not the card", "turns red", _FAULTY, control=True)
 def control_broken_link(run: Run, machine: XeMachine) -> None:
-    run.excuse(r"CAT error|Engine reset|Timedout job|coredump")
+    for message in ("CAT error", "Engine reset", "Timedout job", "coredump"):
+        run.excuse(Kind.GPU_HANG, "the link fails while a job runs, once", message=message, count=2)
     machine.card.call("inject", fault="interconnect.fault", times=1, arguments={"mode": "fail"})
     _turns_red(run, "copy g", lambda: basic_import(run, machine))
     machine.card.call("heal")
@@ -87,17 +89,19 @@ def control_process_that_stays(run: Run, machine: XeMachine) -> None:
 
 @scenario("c5", "control: a kernel that reports itself", "turns red", control=True)
 def control_kernel_report(run: Run, machine: XeMachine) -> None:
-    for text in (
-        "WARNING: CPU: 0 PID: 1 at drivers/gpu/drm/xe/xe_bo.c:1 control",
-        "BUG: KASAN: slab-use-after-free in control",
-        "INFO: task control:1 blocked for more than 5 seconds.",
-        "refcount_t: underflow; use-after-free. control",
-        "WARNING: possible circular locking dependency detected control",
-    ):
+    made = {
+        Kind.WARNING: "WARNING: CPU: 0 PID: 1 at drivers/gpu/drm/xe/xe_bo.c:1 control",
+        Kind.KASAN: "BUG: KASAN: slab-use-after-free in control",
+        Kind.HUNG_TASK: "INFO: task control:1 blocked for more than 5 seconds.",
+        Kind.REFCOUNT: "refcount_t: underflow; use-after-free. control",
+        Kind.LOCKDEP: "WARNING: possible circular locking dependency detected control",
+    }
+    for kind, text in made.items():
         machine.sh(f"echo '{text}' > /dev/kmsg")
+        run.excuse(kind, "made by this control", message=text)
     run.read_kernel_log()
-    run.check(len(run.splats()) == 5, f"of five reports these were seen: {run.splats()}")
-    run.excuse(r"control|blocked for more")
+    seen = {report.kind: report.headline for report in run.reports()}
+    run.check(seen == made, f"of five reports these were seen: {seen}")
 
 
 @scenario("c6", "control: accesses during the owner's reset", "turns red", setups.SLOW_CLEAR, control=True)

@@ -90,7 +90,7 @@ def pf_unbound(run: Run, machine: XeMachine) -> None:
     "ends once the VFIO user is gone; the importer's jobs fail, nothing is used after it is freed",
 )
 def pf_unbound_with_a_foreign_import(run: Run, machine: XeMachine) -> None:
-    run.excuse(r"blocked (for more than|on a)")
+    s.may_hang(run)
     run.give_up("the PF's driver is unbound")
     with opened(run, machine) as owner, s.program(run, machine) as other:
         s.import_from(run, machine, owner, other)
@@ -157,7 +157,7 @@ def quota_changed(run: Run, machine: XeMachine) -> None:
     "the buffer is mapped anew or refused; old device addresses are not used",
 )
 def memory_taken_away(run: Run, machine: XeMachine) -> None:
-    run.excuse(r"blocked (for more than|on a)")
+    s.may_hang(run)
     try:
         with opened(run, machine) as made:
             import_and_use(run, machine, made)
@@ -232,7 +232,6 @@ def _secret(machine: XeMachine, made: Program, gdpa: int, size: int, seed: int) 
 
 @scenario("26", "GT reset of the PF while it copies", "the mapping is correct afterwards")
 def gt_reset(run: Run, machine: XeMachine) -> None:
-    run.excuse(r"reset")
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 200")
@@ -246,7 +245,6 @@ def gt_reset(run: Run, machine: XeMachine) -> None:
 
 @scenario("26b", "GT reset of the PF with an idle import", "LMTT is as before; the mapping is correct afterwards")
 def gt_reset_with_an_idle_import(run: Run, machine: XeMachine) -> None:
-    run.excuse(r"reset")
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         blocks = machine.card.lmtt(1)
@@ -271,7 +269,6 @@ def suspend(run: Run, machine: XeMachine) -> None:
     tested = machine.run("grep -q devices /sys/power/pm_test && grep -q mem /sys/power/state")
     if tested.returncode:
         run.not_applicable("this kernel has no /sys/power/pm_test")
-    run.excuse(r"suspend debug")
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         blocks = machine.card.lmtt(1)

@@ -6,13 +6,17 @@ its control first, the same with the import closed, and when it blocks says wher
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import time
+from collections.abc import Callable, Sequence
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.machine import HUNG_SECONDS, MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, opened, scenario
+from vfio_user_xe.emulator.kernel_reports import Kind, Line, reports
+from vfio_user_xe.emulator.kernel_reports.lines import texts
 from vfio_user_xe.emulator.scenarios.run import Run
 
 BOUNDED_MS = 3000
@@ -21,7 +25,6 @@ COMMAND = 4
 LOW_POWER_ENTRY, LOW_POWER_EXIT = 0x20003, 0x20005
 """VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_..."""
 HANG = "hang"
-WAITS = r"blocked (for more than|on a)"
 
 
 def _close_import(made: Program) -> None:
@@ -48,7 +51,7 @@ def does_not_wait(
     `command` may be made from the client; `use` makes the import; `dead` says that the buffer cannot be used any more
     afterwards; `unbind_first` is the order in which it is tried what frees a task that blocks.
     """
-    run.excuse(WAITS)
+    s.may_hang(run)
     with opened(run, machine, options=options) as made, run.step("control: the import is closed first"):
         use(run, machine, made)
         _close_import(made)
@@ -99,22 +102,29 @@ def show_blocked(run: Run, machine: XeMachine, where: str = "vfio_pci_dma_buf_mo
     with run.step("the blocked task's stack, and the kernel's own report"):
         stacks = run.evidence("stack of the blocked task", s.blocked_tasks(machine))
         if stacks:
-            seconds = 2 * HUNG_SECONDS + 2
-            script = "dmesg | grep -q 'blocked for more' && break; sleep 0.2"
-            machine.run(f"for i in $(seq {5 * seconds}); do {script}; done; sleep 0.3", timeout=60)
-        run.evidence("hung-task report", hung_task_report(run.read_kernel_log()))
+            wait_for_hung_task_report(run)
+        run.evidence("hung-task report", hung_task_report(run.kernel_log))
         run.note("; ".join(stacks) or "no task sleeps uninterruptibly")
     run.check(any(where in stack for stack in stacks.values()), f"blocked elsewhere: {stacks}")
 
 
-def hung_task_report(log: list[str]) -> list[str]:
-    """The first report of the kernel's watchdog in its log, without time stamps, registers, and what it is not sure of."""
-    lines = [line.partition("] ")[2] for line in log]
-    begin = next((at for at, line in enumerate(lines) if "blocked for more" in line), None)
-    if begin is None:
+def wait_for_hung_task_report(run: Run) -> None:
+    """Wait until the kernel's watchdog had the time to report the task twice over."""
+    deadline = time.monotonic() + 2 * HUNG_SECONDS + 2
+    while time.monotonic() < deadline:
+        run.read_kernel_log()
+        if hung_task_report(run.kernel_log):
+            return
+        time.sleep(0.3)
+
+
+def hung_task_report(log: Sequence[Line]) -> list[str]:
+    """The first report of the kernel's watchdog in its log, without registers, and what it is not sure of."""
+    report = next((report for report in reports(log) if report.kind is Kind.HUNG_TASK), None)
+    if report is None:
         return []
-    end = next((at for at, line in enumerate(lines) if at > begin and ("RIP:" in line or "</TASK>" in line)), begin + 1)
-    return [line for line in lines[begin:end] if not line.lstrip().startswith("? ")]
+    lines = list(itertools.takewhile(lambda line: "RIP:" not in line and "</TASK>" not in line, texts(report.lines)))
+    return [line for line in lines if not line.lstrip().startswith("? ")]
 
 
 @scenario("17", "VFIO_DEVICE_RESET with an idle import", "returns as soon as the reset is done", group=HANG)
@@ -166,7 +176,7 @@ def reset_with_an_unbound_import(run: Run, machine: XeMachine) -> None:
 
 @scenario("17e", "a job frees a blocked reset", "not needed: it does not block", group=HANG)
 def a_job_frees_a_blocked_reset(run: Run, machine: XeMachine) -> None:
-    run.excuse(WAITS)
+    s.may_hang(run)
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         made.step("spawn job reset v")
@@ -188,7 +198,8 @@ def a_job_frees_a_blocked_reset(run: Run, machine: XeMachine) -> None:
     group=HANG,
 )
 def second_reset(run: Run, machine: XeMachine) -> None:
-    run.excuse(WAITS)
+    s.may_hang(run)
+    run.excuse(Kind.HUNG_TASK, "the second reset waits for the first", place="vfio_pci_core_ioctl", count=8)
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         made.do("spawn first reset v", "sleep 100", "spawn second reset v")
@@ -236,7 +247,7 @@ def close_with_an_idle_import(run: Run, machine: XeMachine) -> None:
 
 @scenario("21b", "an import that is used after its device was closed", "ENODEV, for good")
 def used_after_close(run: Run, machine: XeMachine) -> None:
-    run.excuse(WAITS)
+    s.may_hang(run)
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         made.do("spawn job close v", "sleep 300")
@@ -251,7 +262,7 @@ def used_after_close(run: Run, machine: XeMachine) -> None:
 
 def _dies(run: Run, machine: XeMachine, *, gpu_first: bool, how: str) -> None:
     """A process that has the VF, the dma-buf and the render node must be able to end with an import alive."""
-    run.excuse(WAITS)
+    s.may_hang(run)
     order = "render node before the VFIO device" if gpu_first else "VFIO device before the render node"
     for control in (True, False):
         with opened(run, machine, gpu_first=gpu_first) as made:
@@ -296,7 +307,7 @@ def exits_render_node_first(run: Run, machine: XeMachine) -> None:
     group=HANG,
 )
 def exporter_killed(run: Run, machine: XeMachine) -> None:
-    run.excuse(WAITS)
+    s.may_hang(run)
     with opened(run, machine) as owner:
         with s.program(run, machine) as other:
             s.import_from(run, machine, owner, other)

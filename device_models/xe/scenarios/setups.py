@@ -7,11 +7,14 @@ from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.scenarios.scenario import Setup
 
+_KUNIT_SUITES = ("*dma*buf*kunit*", "*dma*buf*test*", "*kunit*dma*buf*", "*test*dma*buf*")
+"""Modules with KUnit suites for dma-bufs, whatever a kernel calls them."""
+
 
 def guest(append: str = "iommu=pt", cpu: str | None = CPU, *, root_bus: bool = False) -> GuestSettings:
     """What each of these guests has."""
     return {
-        "modules": (*MODULES, "vgem?", "xe-vfio-pci?"),
+        "modules": (*MODULES, "vgem?", "xe-vfio-pci?", "kunit?", *_KUNIT_SUITES),
         "memory": 1536,
         "cpu": cpu,
         "iommu": True,

@@ -10,6 +10,7 @@ from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
+from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup
 
@@ -56,6 +57,16 @@ def program(run: Run, machine: XeMachine) -> Iterator[Program]:
 def note(run: Run, step: Step) -> None:
     """Write a program's step down."""
     run.note(str(step), step.seconds, step.ok, step.ago)
+
+
+def may_hang(run: Run) -> None:
+    """The kernel's watchdog may report tasks that wait for the importer: whether they do is what the scenario judges."""
+    run.excuse(
+        Kind.HUNG_TASK,
+        "the scenario makes a task wait for an idle importer, and says itself whether that is a defect",
+        place="vfio_pci_dma_buf_move",
+        count=8,
+    )
 
 
 def settle(machine: XeMachine, *vfs: int) -> None:
@@ -113,7 +124,8 @@ def lost_reset(run: Run, machine: XeMachine) -> str:
 
     Those VFs are reset once more, which mends them.
     """
-    log = [line for line in run.read_kernel_log() if "FLR" in line][-12:]
+    run.read_kernel_log()
+    log = [line.text for line in run.kernel_log if "FLR" in line.text][-12:]
     run.evidence("kernel log about resets", log)
     if not any("already in progress" in line for line in log[-6:]):
         return ""
