@@ -42,6 +42,8 @@ class KernelLog:
         self._numbers = itertools.count(1)
         self._next = 0
         self._mark = ""
+        self._told = 0
+        """Lines of the console behind the mark that `rest` has given."""
 
     def read(self, timeout: float = 60) -> list[Line]:
         """What was logged since the last call.
@@ -60,11 +62,13 @@ class KernelLog:
         raise LogLost("the kernel logs faster than its log can be read (a larger log_buf_len helps)")
 
     def rest(self) -> list[Line]:
-        """What the console wrote after the last `read`, of a guest that does not answer any more."""
+        """What the console wrote after the last `read` or `rest`, of a guest that does not answer any more."""
         text = self._console()
         if self._mark:
             text = text.rpartition(self._mark)[2].partition("\n")[2]
-        return parse(text)
+        lines = parse(text)[self._told :]
+        self._told += len(lines)
+        return lines
 
     def read_or_rest(self) -> list[Line]:
         """`read`, or what the console has when the guest does not answer. Raises `LogLost`."""
@@ -78,7 +82,7 @@ class KernelLog:
         last = found[-1].sequence
         assert first is not None
         assert last is not None
-        self._next, self._mark = last + 1, mark
+        self._next, self._mark, self._told = last + 1, mark, 0
         if first > expected:
             raise LogLost(f"{first - expected} records of the kernel's log were overwritten before they were read")
         return [line for line in found if not line.text.startswith(_MARK)]

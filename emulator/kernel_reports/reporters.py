@@ -61,7 +61,7 @@ true
 
 def probe(shell: Shell) -> dict[str, State]:
     """Every reporter's state as the guest's files tell it. Raises `GuestError`."""
-    return states(shell.run(_FIND + _PROBE, timeout=120).stdout)
+    return states(shell.run(_FIND + _PROBE, timeout=240).stdout)
 
 
 def probe_again(shell: Shell, before: Mapping[str, State]) -> dict[str, State]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from collections import Counter
@@ -18,9 +17,9 @@ from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.kernel_reports import LogLost, reports
 from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.model.options import unknown
-from vfio_user_xe.emulator.results import Result, Verdict
+from vfio_user_xe.emulator.results import Evidence, Fact, Result, Verdict
 from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of, kernel_evidence, log_evidence
-from vfio_user_xe.emulator.scenarios.judgement import Findings, judge, must_be_red
+from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement, judge, must_be_red
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import MachineT, Scenario, Setup, Suite
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
@@ -93,14 +92,17 @@ class Runner(Generic[MachineT]):
             result = self._judged(scenario, run, guest)
         except Exception as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
             result = Result(case, Verdict.FAIL, f"the scenario could not be run: {_first_line(error)}")
+            result.evidence = self._last_words()
             self._end_guest()
         result.seconds, result.properties, result.repetition = time.monotonic() - started, properties, repetition
         if run is not None:
             result.evidence = [*evidence_of(self._suite, run), *result.evidence]
             result.figures = figures_of(run)
         self._add(result)
-        if self._running is not None and ((run is not None and run.given_up) or not self._running.lab.usable()):
+        if self._running is not None and run is not None and run.given_up:
             self._end_guest()
+        elif self._running is not None and not self._running.lab.usable():
+            self._close()
 
     def _judged(self, scenario: Scenario[MachineT], run: Run, guest: Watched[MachineT]) -> Result:
         guest.rearm()
@@ -213,17 +215,34 @@ class Runner(Generic[MachineT]):
             settings["console"] = self._console_folder / f"console-{self._boots}-{setup.name}.txt"
         return settings
 
+    def _last_words(self) -> list[Evidence]:
+        """What the kernel has logged since its log was judged last, of a guest that is given up for another reason."""
+        if self._running is None:
+            return []
+        try:
+            lines = self._running.log.read_or_rest()
+        except LogLost as lost:
+            return [Fact("the kernel's log", str(lost))]
+        found = Findings(lines, reports(lines))
+        return [log_evidence(lines), *kernel_evidence(found, Judgement(found.reports, []), self._running.reporters)]
+
     def _close(self) -> None:
         """End the guest; what its kernel has reported since its last scenario fails a result of its own."""
         guest = self._running
         if guest is not None:
-            lines = []
-            with contextlib.suppress(LogLost):
-                lines = guest.log.read_or_rest()
-            if found := reports(lines):
-                case = replace(guest.setup.described(self._suite.name), name=f"after-{guest.setup.slug}")
-                result = Result(replace(case, title=f"after the last scenario: {guest.setup.name}"), Verdict.PASS)
-                findings = Findings(lines, found)
+            findings = Findings()
+            try:
+                findings.lines = guest.log.read_or_rest()
+                findings.reports = reports(findings.lines)
+            except LogLost as lost:
+                findings.contradictions.append(str(lost))
+            if findings.reports or findings.contradictions:
+                case = replace(
+                    guest.setup.described(self._suite.name),
+                    name=f"after-{guest.setup.slug}",
+                    title=f"after the last scenario: {guest.setup.name}",
+                )
+                result = Result(case, Verdict.PASS)
                 self._judge_setup(result, findings, guest.setup, guest.reporters, guest.release, time.monotonic())
         self._end_guest()
 

@@ -16,6 +16,8 @@ MIB = 1 << 20
 BAR2 = 256 * MIB
 """Of every VF."""
 HUNG_SECONDS = 5
+_BUSY = 240.0
+"""Seconds: searching all symbols takes one on an idle host, and a hundred times that on one with other guests."""
 
 _INTERCONNECT_SYMBOLS = (
     "dma_buf_map_interconnect|dma_buf_match_interconnects|dma_buf_match_mapping|dma_buf_mapping_attach"
@@ -53,7 +55,8 @@ class XeMachine(Machine):
         ]
         for other in self.others:
             other.enable_vfs(1)
-        self.zero_copy = self.run(f"grep -qwE '{_INTERCONNECT_SYMBOLS}' /proc/kallsyms").returncode == 0
+        looked = self.run(f"grep -qwE '{_INTERCONNECT_SYMBOLS}' /proc/kallsyms", timeout=_BUSY)
+        self.zero_copy = looked.returncode == 0
         self.translating = self.sh(f"cat {self.card.sysfs}/iommu_group/type 2>/dev/null || echo none").startswith("DMA")
         self.quota = sum(block["size"] for block in self.card.lmtt(1))
         if not self.quota:

@@ -89,3 +89,5 @@ def test_of_a_guest_that_is_dead_the_console_has_what_was_not_read() -> None:
     guest.say("new")
     guest.dead = True
     assert texts(log.read_or_rest()) == ["new"]
+    guest.say("newest")
+    assert texts(log.read_or_rest()) == ["newest"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from vfio_user_xe.emulator.guest import vmlinux
 from vfio_user_xe.emulator.guest.channel import Result as Output
 from vfio_user_xe.emulator.guest.errors import GuestPanic
 from vfio_user_xe.emulator.guest.kernel import Kernel
@@ -20,10 +21,16 @@ from vfio_user_xe.emulator.scenarios import Machine, Run, Scenario, Setup, Suite
 from vfio_user_xe.emulator.scenarios.excuses import Excuse
 from vfio_user_xe.emulator.scenarios.runner import Runner
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
+from vfio_user_xe.emulator.scenarios.watched import command_line
 
 WARNING = "WARNING: CPU: 0 PID: 7 at drivers/made/up.c:1 made_up+0x1/0x2"
 HUNG = "INFO: task a:1 blocked for more than 5 seconds."
 LOCKDEP_ON = "lockdep=1\nlocks=1\n"
+
+
+class Card:
+    def call(self, command: str, /, **arguments: Any) -> Any:
+        return {"help": [], "ledger": [], "verdicts": {}, "ownership": {}}.get(command)
 
 
 @dataclass
@@ -41,6 +48,7 @@ class Guest:
     symbols: str = ""
     lockdep: str = ""
     leaks: str = ""
+    card: Card = field(default_factory=Card)
 
     def __post_init__(self) -> None:
         self.say(*self.boot)
@@ -75,11 +83,6 @@ class Guest:
         return self.cmdline if "cmdline" in command else "7.3.4"
 
 
-class Card:
-    def call(self, command: str, /, **arguments: Any) -> Any:
-        return {"help": [], "ledger": [], "verdicts": {}, "ownership": {}}.get(command)
-
-
 class Tried(Machine):
     shell: Guest
 
@@ -95,7 +98,7 @@ def guests(monkeypatch: pytest.MonkeyPatch) -> list[Guest]:
     @contextlib.contextmanager
     def boot(serve: Any, **settings: Any) -> Iterator[Any]:
         guest = waiting.pop(0)
-        yield SimpleNamespace(guest=guest, card=Card(), others=[], usable=lambda: not guest.dead)
+        yield SimpleNamespace(guest=guest, card=guest.card, others=[], usable=lambda: not guest.dead)
 
     monkeypatch.setattr(runner, "open_lab", boot)
     monkeypatch.setattr(runner, "command_line", lambda kernel: "")
@@ -318,3 +321,66 @@ def test_a_judge_that_sees_nothing_or_another_kind_fails_its_own_suite(guests: l
     )
     assert [r.verdict for r in (blind, confused, quiet)] == [Verdict.FAIL, Verdict.FAIL, Verdict.NOT_APPLICABLE]
     assert blind.reason == "a report of the kind WARNING was provoked, and judged: pass"
+
+
+def test_a_guest_that_dies_between_two_scenarios_is_judged_by_its_console(guests: list[Guest]) -> None:
+    guest = Guest()
+    guests.extend([guest, Guest()])
+
+    def dies(result: Result) -> None:
+        if result.case.number == "1":
+            guest.say("BUG: kernel NULL pointer dereference, address: 0000000000000018")
+            guest.dead = True
+
+    used = Setup("a guest", (), {}, Tried.of)
+    scenarios = [Scenario(number, number, "", "", used, nothing) for number in ("1", "2")]
+    tried = Runner(Suite("tried", scenarios, {}), {}, kernel=Kernel(Path("bzImage"), None))
+    results = tried.run(scenarios, progress=dies)
+    assert [(result.case.name, result.verdict) for result in results] == [
+        ("setup-a-guest", Verdict.PASS),
+        ("1", Verdict.PASS),
+        ("after-a-guest", Verdict.FAIL),
+        ("setup-a-guest", Verdict.PASS),
+        ("2", Verdict.PASS),
+    ]
+
+
+def test_a_scenario_that_cannot_begin_keeps_what_the_kernel_said(guests: list[Guest]) -> None:
+    class Silent(Card):
+        def call(self, command: str, /, **arguments: Any) -> Any:
+            if command == "heal":
+                guest.say(WARNING)
+                raise OSError("the server does not answer")
+            return super().call(command, **arguments)
+
+    guest = Guest()
+    guests.append(guest)
+    guest.card = Silent()
+    _, result = carried_out(nothing)
+    assert (result.verdict, facts(result)["unexcused_reports"]) == (Verdict.FAIL, [WARNING])
+
+
+def test_a_log_that_is_lost_after_the_last_scenario_fails_too(guests: list[Guest]) -> None:
+    guest = Guest()
+    guests.append(guest)
+
+    def floods(result: Result) -> None:
+        guest.sequence += 5 if result.case.number == "1" else 0
+
+    scenarios = [Scenario("1", "1", "", "", Setup("a guest", (), {}, Tried.of), nothing)]
+    tried = Runner(Suite("tried", scenarios, {}), {}, kernel=Kernel(Path("bzImage"), None))
+    *_, last = tried.run(scenarios, progress=floods)
+    assert (last.case.name, last.verdict) == ("after-a-guest", Verdict.FAIL)
+    assert "5 records" in last.reason
+
+
+@pytest.mark.parametrize(("image", "wanted"), [(b"..kasan_multi_shot..", True), (b"no such thing", False)])
+def test_a_kernel_with_kasan_is_told_to_report_more_than_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, image: bytes, wanted: bool
+) -> None:
+    unpacked = tmp_path / "vmlinux"
+    unpacked.write_bytes(image)
+    monkeypatch.setattr(vmlinux, "unpacked", lambda kernel: unpacked)
+    words = command_line(Kernel(Path("bzImage"), None)).split()
+    assert ("kasan_multi_shot" in words) is wanted
+    assert "log_buf_len=4M" in words
