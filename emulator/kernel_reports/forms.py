@@ -211,7 +211,7 @@ FORMS: tuple[Form, ...] = (
     ),
     *_forms(Kind.DMA_DEBUG, r"DMA-API: (?!preallocated|debugging enabled|disable driver filter)"),  # kernel/dma/debug.c
     *_forms(
-        Kind.IOMMU,  # drivers/iommu/intel/dmar.c, iommu.c, amd/iommu.c, arm-smmu*.c, iommu.c:report_iommu_fault
+        Kind.IOMMU,  # drivers/iommu: dmar.c, amd/iommu.c, arm-smmu*.c, iommu.c:report_iommu_fault
         r"DMAR: DRHD: handling fault status",
         r"DMAR: \[(DMA|INTR-REMAP)[^\]]*\].*[Ff]ault",
         r"DMAR: ERROR: ",
