@@ -209,7 +209,9 @@ FORMS: tuple[Form, ...] = (
         r"does not have a release\(\) function, it is broken",
         r"proc_dir_entry '\S+' already registered",
     ),
-    *_forms(Kind.DMA_DEBUG, r"DMA-API: (?!preallocated|debugging enabled|disable driver filter)"),  # kernel/dma/debug.c
+    *_forms(
+        Kind.DMA_DEBUG, r"DMA-API: (?!preallocated|debugging (enabled|disabled)|(enable|disable) driver filter)"
+    ),  # kernel/dma/debug.c
     *_forms(
         Kind.IOMMU,  # drivers/iommu: dmar.c, amd/iommu.c, arm-smmu*.c, iommu.c:report_iommu_fault
         r"DMAR: DRHD: handling fault status",
@@ -285,7 +287,7 @@ NO_REPORT = re.compile(
     r"\[Firmware (Bug|Warn|Info)\]|debugging enabled by kernel config|FAULT_INJECTION: |"
     r"^(Command line|Kernel command line|Unknown kernel command line)|suppressed \(rcu_cpu_stall_suppress\)"
     r"|BIOS bug|RCU CPU stall warnings|KASAN: .*shadow|KASAN: (KernelAddressSanitizer|sanitizer) initialized|KernelAddressSanitizer"
-    r"|\[BIOS BUG\]|x86/mm: Checked W\+X mappings: passed"
+    r"|ODEBUG: (selftest passed|\d+ of \d+ active objects)|\[BIOS BUG\]|x86/mm: Checked W\+X mappings: passed"
 )
 """Lines that have the words and report nothing."""
 

@@ -10,6 +10,8 @@ from vfio_user_xe.emulator.kernel_reports.forms import CUT, END_TRACE, Kind, kin
 from vfio_user_xe.emulator.kernel_reports.lines import Line
 
 _MOST_LINES = 250
+_DEBUG = 7
+"""The level at which drivers tell what they do: no report begins there."""
 _NEAR = 8
 """Lines after a fault's first within which an oops belongs to it."""
 _SYMBOL = r"([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
@@ -85,7 +87,7 @@ class _Reader:
         if text.endswith(CUT):
             self._begin_cut(line)
             return
-        kind = kind_of(text)
+        kind = kind_of(text) if line.level != _DEBUG else None
         if kind is not None and not self._belongs(kind, text):
             self._begin(KernelReport(kind, [line], text))
         elif self._open is not None:

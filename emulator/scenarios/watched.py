@@ -26,6 +26,8 @@ def command_line(kernel: Kernel) -> str:
     words = ["log_buf_len=4M", "printk.devkmsg=on"]
     if vmlinux.contains(kernel, b"kasan_multi_shot"):
         words.append("kasan_multi_shot")
+    if vmlinux.contains(kernel, b"Kernel memory leak detector"):
+        words.append("kmemleak=on")
     return " ".join(words)
 
 

@@ -374,13 +374,20 @@ def test_a_log_that_is_lost_after_the_last_scenario_fails_too(guests: list[Guest
     assert "5 records" in last.reason
 
 
-@pytest.mark.parametrize(("image", "wanted"), [(b"..kasan_multi_shot..", True), (b"no such thing", False)])
-def test_a_kernel_with_kasan_is_told_to_report_more_than_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, image: bytes, wanted: bool
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [
+        (b"..kasan_multi_shot..", {"kasan_multi_shot"}),
+        (b"\x006Kernel memory leak detector initialized", {"kmemleak=on"}),
+        (b"no such thing", set()),
+    ],
+)
+def test_a_kernel_with_kasan_or_kmemleak_is_told_to_report_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, image: bytes, wanted: set[str]
 ) -> None:
     unpacked = tmp_path / "vmlinux"
     unpacked.write_bytes(image)
     monkeypatch.setattr(vmlinux, "unpacked", lambda kernel: unpacked)
     words = command_line(Kernel(Path("bzImage"), None)).split()
-    assert ("kasan_multi_shot" in words) is wanted
+    assert set(words) & {"kasan_multi_shot", "kmemleak=on"} == wanted
     assert "log_buf_len=4M" in words
