@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vfio_user_xe.device_models.xe.scenarios.bench import CPU, MODULES, Bench, programs
-from vfio_user_xe.device_models.xe.scenarios.guest_program import ClientError
+from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES, XeCard
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, ProgramError, compiled
 from vfio_user_xe.emulator.cli.control import verdict_lines
 from vfio_user_xe.emulator.control.dispatch import CommandError
 from vfio_user_xe.emulator.guest import GuestError, GuestSpec, Iommu, Machine, locate
@@ -190,48 +190,52 @@ def print_shares(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> N
 _FUNCTIONS = ("pf", "vf1", "vf2")
 
 
-def import_a_vf_s_buffer(bench: Bench) -> None:
+def import_a_vf_s_buffer(guest: BlockingGuest, card: XeCard) -> None:
     """The project's own subject: VRAM of a VF as a dma-buf, in the hands of the PF's driver and engine."""
     with step("VF 1 goes to user space: vfio-pci instead of xe"):
-        bench.disable_vfs()
-        bench.sh("modprobe vfio-iommu-type1; modprobe vfio-pci")
-        bench.enable_vfs(1)
-        client = bench.client("demo")
-        bench.open_vf(client, "vf", 1)
-        show(
-            f"{bench.vf(1)}: {bench.sh(f'basename $(readlink /sys/bus/pci/devices/{bench.vf(1)}/driver)')}; LMTT: {lmtt_of(bench)}"
-        )
+        card.disable_vfs()
+        guest.script("modprobe vfio-iommu-type1; modprobe vfio-pci")
+        card.enable_vfs(1)
+        program = Program(guest, "demo")
+        program.start()
+        card.open_vf(program, "vf", 1)
+        show(f"{card.vf(1)}: {driver_of(guest, card.vf(1))}; LMTT: {lmtt_of(card)}")
     with step("Its VRAM is filled, exported as a dma-buf (VFIO), imported by xe on the PF (PRIME), bound (VM_BIND)"):
-        for done in client.do(
+        for done in program.do(
             f"fill vf {BUFFER_OFFSET:#x} {BUFFER_SIZE:#x} 0xc0ffee",
             f"export vf 2 {BUFFER_OFFSET:#x}+{BUFFER_SIZE:#x} dmabuf",
-            f"gpu pf {bench.pf}",
+            f"gpu pf {card.pf}",
             "import pf dmabuf imported",
             f"bind imported {BUFFER_VA:#x}",
             f"buffer pf result {RESULT_VA:#x} {BUFFER_SIZE:#x}",
         ):
             show(str(done))
     with step("The PF's copy engine reads it; the guest compares"):
-        bench.card.call("ledger", clear=True)
-        for done in client.do(
+        card.call("ledger", clear=True)
+        for done in program.do(
             f"copy pf {RESULT_VA:#x} {BUFFER_VA:#x} {BUFFER_SIZE:#x}",
             f"verify result 0 {BUFFER_OFFSET:#x} {BUFFER_SIZE:#x} 0xc0ffee",
         ):
             show(str(done))
     with step("The path it took, by the page tables and by the ledger"):
-        show_path(bench)
-    client.end()
+        show_path(card)
+    program.end()
 
 
-def lmtt_of(bench: Bench) -> str:
+def driver_of(guest: BlockingGuest, function: str) -> str:
+    """The driver that a PCI function is bound to."""
+    return guest.script(f"basename $(readlink /sys/bus/pci/devices/{function}/driver)").stdout.strip()
+
+
+def lmtt_of(card: XeCard) -> str:
     """VF 1's VRAM in words."""
-    return ", ".join(f"GDPA {r['gdpa']:#x} is DPA {r['dpa']:#x} ({r['size'] >> 20} MiB)" for r in bench.lmtt(1))
+    return ", ".join(f"GDPA {r['gdpa']:#x} is DPA {r['dpa']:#x} ({r['size'] >> 20} MiB)" for r in card.lmtt(1))
 
 
-def show_path(bench: Bench) -> None:
+def show_path(card: XeCard) -> None:
     """The picture, with what was found filled in; the ledger below it is the proof."""
-    (entry, *_), dpa = bench.translations(BUFFER_VA, BUFFER_VA + BUFFER_SIZE), bench.dpa(1, BUFFER_OFFSET)
-    entries: list[dict[str, Any]] = bench.card.call("ledger")
+    (entry, *_), dpa = card.translations(BUFFER_VA, BUFFER_VA + BUFFER_SIZE), card.dpa(1, BUFFER_OFFSET)
+    entries: list[dict[str, Any]] = card.call("ledger")
     reached = [
         e
         for e in entries
@@ -253,7 +257,7 @@ def show_path(bench: Bench) -> None:
             counts = (e["reads"], e["bytes_read"], e["writes"], e["bytes_written"])
             table.add_row(e["initiator"], e["owner"], e["interconnect"], e["kind"], *(f"{n:,}" for n in counts))
     console.print(table)
-    show("\n".join(verdict_lines(bench.card.call("verdicts"))))
+    show("\n".join(verdict_lines(card.call("verdicts"))))
 
 
 BUFFER_OFFSET, BUFFER_SIZE = 0x20_0000, 0x40_0000
@@ -309,7 +313,7 @@ def demonstrate(card: ServedCard, guest: BlockingGuest) -> None:
             copy_on(guest, "0000:01:00.0", "0000:01:00.1", "0000:01:00.2")
         with step("Who had which engine for how long"):
             print_shares(before, control.call("engines"))
-        import_a_vf_s_buffer(Bench(guest, control))
+        import_a_vf_s_buffer(guest, XeCard(guest, control))
 
 
 def run() -> None:
@@ -320,7 +324,7 @@ def run() -> None:
             show("\n".join(f"{f.name}: {f.socket}" for f in card.description.functions))
         with step("Compile the guest's programs, boot an unmodified kernel in an unmodified QEMU"):
             environment = locate()
-            files = {**dict(files_for(compile_all(environment))), **programs(environment)}
+            files = {**dict(files_for(compile_all(environment))), **compiled(environment)}
             guest = stack.enter_context(BlockingGuest(guest_with(card, files)))
             show(f"Linux {guest.run('uname -r').stdout.strip()} under {guest.accelerator.name}")
         demonstrate(card, guest)
@@ -331,7 +335,7 @@ def main() -> int:
     argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         run()
-    except (DemoFailed, NoCompiler, GuestError, ServedCardError, CommandError, ClientError, OSError) as exc:
+    except (DemoFailed, NoCompiler, GuestError, ServedCardError, CommandError, ProgramError, OSError) as exc:
         console.print("[bold red]FAILED[/]")
         show(str(exc))
         return 1

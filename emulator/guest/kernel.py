@@ -6,6 +6,7 @@ MODULE_SOFTDEP), so a module directory needs no `modules.dep`: Debian's packages
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import lzma
 import os
@@ -102,7 +103,8 @@ class Kernel:
     def closure(self, names: Iterable[str]) -> dict[str, bytes]:
         """The modules `names` with all they depend on, uncompressed, each after its dependencies.
 
-        Built-in modules are left out.  A name with "?" behind it is left out where the kernel has no such module.  Raises
+        Built-in modules are left out.  A name with "?" behind it is left out where the kernel has no such module; one
+        with "*" stands for all modules that it fits, and may fit none.  Raises
         `KernelError` naming a module that this kernel does not have.
         """
         loaded: dict[str, bytes] = {}
@@ -135,7 +137,11 @@ class Kernel:
             loaded[name] = data
 
         for name in names:
-            visit(name.removesuffix("?"), "", name.endswith("?"))
+            if "*" in name:
+                for found in fnmatch.filter(sorted(self.module_files), normalise(name)):
+                    visit(found, "", True)
+            else:
+                visit(name.removesuffix("?"), "", name.endswith("?"))
         return loaded
 
 

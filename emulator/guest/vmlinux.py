@@ -11,6 +11,7 @@ from __future__ import annotations
 import bz2
 import hashlib
 import lzma
+import mmap
 import struct
 import subprocess
 import zlib
@@ -38,6 +39,15 @@ def unpacked(kernel: Kernel) -> Path | None:
                 _prune(directory)
     target.touch()
     return target if target.stat().st_size else None
+
+
+def contains(kernel: Kernel, text: bytes) -> bool:
+    """Whether the kernel proper has these bytes: a parameter's name, say, that only some configurations have."""
+    image = unpacked(kernel)
+    if image is None:
+        return text in (_payload(kernel.image.read_bytes(), kernel.zstd) or b"")
+    with image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return mapped.find(text) >= 0
 
 
 def _payload(image: bytes, zstd: tuple[str, ...]) -> bytes | None:

@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NoReturn, TypeAlias, TypeVar
 
+from vfio_user_xe.emulator.kernel_reports import KernelLog, KernelReport, Kind, Line, reports
 from vfio_user_xe.emulator.results import Event
+from vfio_user_xe.emulator.results.evidence import Json
+from vfio_user_xe.emulator.scenarios.excuses import Excuse
+from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
 
-SPLAT = re.compile(
-    r"WARNING:|BUG:|KASAN:|UBSAN:|Oops|general protection|possible (recursive|circular)|inconsistent lock state"
-    r"|refcount_t:|blocked (for more than|on a)|kernel panic|use-after-free|sleeping function called"
-)
-"""What a kernel says when it found something wrong with itself."""
+Plain: TypeAlias = "str | int | float | bool | Sequence[Plain] | Mapping[str, Plain] | None"
+"""Data that JSON can carry."""
+PlainT = TypeVar("PlainT", bound=Plain)
 
 
 @dataclass
 class Run:
-    """What a scenario writes down. Its verdict is what it raises; see `vfio_user_xe.emulator.scenarios.scenario`."""
+    """What a scenario writes down. Its verdict is what it raises; see `vfio_user_xe.emulator.scenarios.verdict`."""
 
-    lab: Any
+    log: KernelLog
     events: list[Event] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Dumps and figures by name, plain data: page tables, LMTT, accounting, stacks."""
+    facts: dict[str, Json] = field(default_factory=dict)
+    """Dumps and figures by name, plain data: page tables, accounting, stacks."""
     shown: list[str] = field(default_factory=list)
     """The facts that explain the verdict: a terminal shows them too."""
-    kernel_log: list[str] = field(default_factory=list)
-    records: dict[str, Any] = field(default_factory=dict)
-    """What the card told when the scenario had ended, by command, and the suite's accounts."""
-    excused: list[re.Pattern[str]] = field(default_factory=list)
+    kernel_log: list[Line] = field(default_factory=list)
+    """What the kernel has logged since the scenario before."""
+    records: Records = field(default_factory=Records)
+    """What the card told when the scenario had ended, and the suite's accounts."""
+    excuses: list[Excuse] = field(default_factory=list)
     depth: int = 0
     """How many steps are going on."""
-    spoiled: str = ""
+    given_up: str = ""
     """Why the guest is of no use afterwards; empty: it is."""
     _began: float = field(default_factory=time.monotonic)
 
@@ -60,12 +62,12 @@ class Run:
         now = time.monotonic() - self._began - ago
         self.events.append(Event(max(0.0, now - seconds), seconds, text, good, self.depth))
 
-    def fact(self, name: str, value: Any) -> Any:
-        """Keep what was found; returns it."""
-        self.facts[name] = value
+    def fact(self, name: str, value: PlainT) -> PlainT:
+        """Keep what was found, as it is now; returns it."""
+        self.facts[name] = _copied(value)
         return value
 
-    def evidence(self, name: str, value: Any) -> Any:
+    def evidence(self, name: str, value: PlainT) -> PlainT:
         """A fact that explains the verdict; returns it."""
         if name not in self.shown:
             self.shown.append(name)
@@ -77,39 +79,39 @@ class Run:
             self.note(otherwise, good=False)
             raise Failed(otherwise)
 
-    def known(self, defect: str, evidence: str) -> None:
+    def known(self, defect: str, evidence: str) -> NoReturn:
         """End the scenario: it met a defect that the suite knows."""
         self.note(f"{defect}: {evidence}", good=False)
         raise KnownDefect(defect, evidence)
 
-    def not_applicable(self, reason: str) -> None:
+    def not_applicable(self, reason: str) -> NoReturn:
         """End the scenario: there is nothing to be tested here."""
         raise NotApplicable(reason)
 
-    def excuse(self, pattern: str) -> None:
-        """Lines of the kernel's log that match are no reason to fail."""
-        self.excused.append(re.compile(pattern))
+    def excuse(self, kind: Kind, reason: str, *, place: str = "", message: str = "", count: int = 1) -> None:
+        """Up to `count` reports of this kind that name the function `place`, or have `message` in their first line, are no
+        reason to fail. What was excused and not seen is reported. Raises ValueError.
+        """
+        self.excuses.append(Excuse(kind, reason, place, message, count))
 
-    def spoil(self, why: str) -> None:
+    def give_up(self, why: str) -> None:
         """The guest cannot be used any more: it is ended from outside."""
-        self.spoiled = self.spoiled or why
+        self.given_up = self.given_up or why
 
-    def splats(self) -> list[str]:
-        """Lines of the log in which the kernel reports itself, but those that are excused."""
-        return [report[0] for report in self.reports()]
+    def reports(self) -> list[KernelReport]:
+        """What the kernel has reported of itself, excused or not, in the part of its log that was read."""
+        return reports(self.kernel_log)
 
-    def reports(self) -> list[list[str]]:
-        """What the kernel reports of itself, but what is excused: each from its first line to the next report's."""
-        starts = [at for at, line in enumerate(self.kernel_log) if SPLAT.search(line)]
-        ends = [*starts, len(self.kernel_log)][1:]
-        return [
-            self.kernel_log[start:end]
-            for start, end in zip(starts, ends, strict=True)
-            if not any(pattern.search(self.kernel_log[start]) for pattern in self.excused)
-        ]
-
-    def read_kernel_log(self) -> list[str]:
-        """What the kernel logged since the last call; kept."""
-        lines: list[str] = self.lab.guest.run("dmesg -c", timeout=30).stdout.splitlines()
+    def read_kernel_log(self) -> list[Line]:
+        """What the kernel has logged since the last call; kept. Raises `LogLost`, `GuestError`."""
+        lines = self.log.read()
         self.kernel_log += lines
         return lines
+
+
+def _copied(value: Plain) -> Json:
+    if isinstance(value, str) or value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _copied(part) for key, part in value.items()}
+    return [_copied(part) for part in value]

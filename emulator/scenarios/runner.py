@@ -1,195 +1,270 @@
-"""Runs scenarios: a guest for each setup, a new one whenever a scenario has spoiled it."""
+"""Runs scenarios: a guest for each setup, a new one whenever a scenario has given it up."""
 
 from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 from vfio_user_xe.emulator.control.dispatch import CommandError
 from vfio_user_xe.emulator.guest import GuestError, Kernel
+from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.kernel_reports import LogLost, reports
+from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.model.options import unknown
-from vfio_user_xe.emulator.results import Result, Verdict
-from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of
+from vfio_user_xe.emulator.results import Evidence, Fact, Result, Verdict
+from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of, kernel_evidence, log_evidence
+from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement, judge, must_be_red
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup, Suite
+from vfio_user_xe.emulator.scenarios.scenario import MachineT, Scenario, Setup, Suite
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
+from vfio_user_xe.emulator.scenarios.watched import Watched, command_line, log_of
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 _OWN_KERNEL_BOOT = 300.0
 """Seconds: a kernel with lockdep and KASAN needs more than a minute without KVM, and more on a busy machine."""
 
 
-class Runner:
+class Runner(Generic[MachineT]):
     """Runs scenarios of one suite on one kernel."""
 
     def __init__(
         self,
-        suite: Suite,
+        suite: Suite[MachineT],
         files: Mapping[str, Path],
         *,
-        kernel: Kernel | None = None,
+        kernel: Kernel,
+        own_kernel: bool = False,
         console_folder: Path | None = None,
         append: str = "",
     ) -> None:
+        """`own_kernel`: it is the user's, which may be slow to boot."""
         self._suite = suite
         self._files = files
         self._kernel = kernel
+        self._own_kernel = own_kernel
         self._console_folder = console_folder
-        self._append = append
+        self._append = " ".join(filter(None, [command_line(kernel), append]))
         self._boots = 0
         self._stack = ExitStack()
-        self._setup: Setup | None = None
-        self._lab: Lab | None = None
-        self._prepared: Any = None
-        self._release = ""
+        self._running: Watched[MachineT] | None = None
+        self._results: list[Result] = []
+        self._progress: Callable[[Result], None] | None = None
+        self._set_up: Counter[str] = Counter()
 
     def run(
-        self, scenarios: Iterable[Scenario], repeat: int = 1, progress: Callable[[Result], None] | None = None
+        self, scenarios: Iterable[Scenario[MachineT]], repeat: int = 1, progress: Callable[[Result], None] | None = None
     ) -> list[Result]:
-        """Run each `repeat` times, those that share a setup one after the other."""
-        results = []
+        """Run each `repeat` times, those that share a setup one after the other.
+
+        Every boot of a guest has a result of its own among those of the scenarios; so have reports that come after a
+        guest's last scenario.
+        """
+        self._results, self._progress = [], progress
         try:
             for scenario in grouped(scenarios):
                 for repetition in range(1, repeat + 1):
-                    result = self._run_one(scenario)
-                    result.repetition = repetition
-                    results.append(result)
-                    if progress is not None:
-                        progress(result)
+                    self._run_one(scenario, repetition)
         finally:
             self._close()
-        return results
+        return self._results
 
-    def _run_one(self, scenario: Scenario) -> Result:
-        started = time.monotonic()
+    def _add(self, result: Result) -> None:
+        self._results.append(result)
+        if self._progress is not None:
+            self._progress(result)
+
+    def _run_one(self, scenario: Scenario[MachineT], repetition: int) -> None:
         case = scenario.described(self._suite.name)
+        properties = {"setup": scenario.setup.name, "kernel": ""}
         run = None
+        started = time.monotonic()
         try:
-            lab = self._ready(scenario.setup)
-            run = Run(lab)
-            result = self._judge(scenario, run)
+            guest = self._ready(scenario.setup)
+            properties["kernel"] = guest.release
+            started = time.monotonic()
+            run = Run(guest.log)
+            result = self._judged(scenario, run, guest)
         except Exception as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
             result = Result(case, Verdict.FAIL, f"the scenario could not be run: {_first_line(error)}")
-            self._close()
-        result.seconds = time.monotonic() - started
-        result.properties = {"setup": scenario.setup.name, "kernel": self._release}
+            result.evidence = self._last_words()
+            self._end_guest()
+        result.seconds, result.properties, result.repetition = time.monotonic() - started, properties, repetition
         if run is not None:
-            result.evidence = evidence_of(self._suite, run)
+            result.evidence = [*evidence_of(self._suite, run), *result.evidence]
             result.figures = figures_of(run)
-        if run is not None and (run.spoiled or self._lab is None or not self._lab.usable()):
+        self._add(result)
+        if self._running is not None and run is not None and run.given_up:
+            self._end_guest()
+        elif self._running is not None and not self._running.lab.usable():
             self._close()
+
+    def _judged(self, scenario: Scenario[MachineT], run: Run, guest: Watched[MachineT]) -> Result:
+        guest.rearm()
+        guest.lab.card.call("heal")
+        guest.lab.card.call("ledger", clear=True)
+        before = self._account(run, guest)
+        result = self._carried_out(scenario, run, guest)
+        findings = guest.findings(run.kernel_log)
+        run.kernel_log = findings.lines
+        self._ask_the_card(run, guest.lab)
+        for name, why in findings.silenced.items():
+            run.give_up(f"{name} is silenced: {why}")
+        if self._suite.fatal:
+            for line in filter(lambda line: re.search(self._suite.fatal, line.text), findings.lines):
+                run.give_up(line.text)
+        after = self._account(run, guest) if before and not run.given_up else {}
+        run.records.accounts = {name: (count, after.get(name)) for name, count in before.items()}
+        judgement = judge(findings, result, run.excuses, self._suite.reports)
+        if scenario.must_report is not None or scenario.must_fail_with:
+            must_be_red(result, scenario.must_report, scenario.must_fail_with, judgement)
+        result.evidence = kernel_evidence(findings, judgement, guest.reporters)
         return result
 
-    def _judge(self, scenario: Scenario, run: Run) -> Result:
-        lab: Lab = run.lab
+    def _carried_out(self, scenario: Scenario[MachineT], run: Run, guest: Watched[MachineT]) -> Result:
         case = scenario.described(self._suite.name)
-        lab.guest.run("dmesg -c > /dev/null", timeout=30)
-        lab.card.call("heal")
-        lab.card.call("ledger", clear=True)
-        before = self._account(run)
         try:
-            scenario.run(run, self._prepared)
-            result = Result(case, Verdict.PASS)
+            scenario.run(run, guest.machine)
         except NotApplicable as reason:
-            result = Result(case, Verdict.NOT_APPLICABLE, str(reason))
+            return Result(case, Verdict.NOT_APPLICABLE, str(reason))
         except KnownDefect as known:
             if known.defect in self._suite.defects:
-                result = Result(case, Verdict.EXPECTED_FAIL, known.evidence, defect=known.defect)
-            else:
-                result = Result(case, Verdict.FAIL, f'names the defect "{known.defect}", which the suite does not list')
+                return Result(case, Verdict.EXPECTED_FAIL, known.evidence, defect=known.defect)
+            return Result(case, Verdict.FAIL, f'names the defect "{known.defect}", which the suite does not list')
         except (Failed, AssertionError) as failed:
-            result = Result(case, Verdict.FAIL, str(failed))
+            return Result(case, Verdict.FAIL, str(failed))
         except (
             Exception
-        ) as error:  # a client's error, a guest's, or the scenario's own mistake: all are to be looked at
-            result = Result(case, Verdict.FAIL, f"{type(error).__name__}: {_first_line(error)}")
-        self._collect(run)
-        if self._suite.fatal:
-            for line in filter(re.compile(self._suite.fatal).search, run.kernel_log):
-                run.spoil(line)
-        after = self._account(run) if before and not run.spoiled else {}
-        run.records["accounts"] = {name: [count, after.get(name)] for name, count in before.items()}
-        self._judge_reports(run, result)
-        return result
+        ) as error:  # a program's error, a guest's, or the scenario's own mistake: all are to be looked at
+            return Result(case, Verdict.FAIL, f"{type(error).__name__}: {_first_line(error)}")
+        return Result(case, Verdict.PASS)
 
-    def _account(self, run: Run) -> Mapping[str, int]:
+    def _account(self, run: Run, guest: Watched[MachineT]) -> Mapping[str, int]:
         try:
-            return self._suite.account(self._prepared)
+            return self._suite.account(guest.machine)
         except (GuestError, OSError, ValueError) as error:
             run.note(f"accounts cannot be read: {_first_line(error)}")
             return {}
 
-    def _judge_reports(self, run: Run, result: Result) -> None:
-        """What the kernel reports of itself fails any run, unless the suite knows the defect that it tells of."""
-        known = {name: re.compile(pattern) for name, pattern in self._suite.reports.items()}
-        for report in run.reports() if result.verdict is not Verdict.FAIL else []:
-            text = "\n".join(report)
-            defect = next((name for name, pattern in known.items() if pattern.search(text)), None)
-            if defect is None:
-                besides = f" (besides {result.defect}: {result.reason})" if result.defect else ""
-                result.verdict, result.defect = Verdict.FAIL, ""
-                result.reason = f"the kernel reported: {report[0]}{besides}"
-                return
-            if result.verdict is not Verdict.EXPECTED_FAIL:
-                result.verdict, result.defect = Verdict.EXPECTED_FAIL, defect
-                result.reason = f"the kernel reported: {report[0]}"
-
-    def _collect(self, run: Run) -> None:
+    def _ask_the_card(self, run: Run, lab: Lab) -> None:
         """What a report shows of every run, as far as it can be had."""
-        lab: Lab = run.lab
         try:
-            run.read_kernel_log()
-        except GuestError as error:
-            run.note(f"the kernel's log cannot be read: {_first_line(error)}")
-        try:
+            records = run.records
+            records.ledger = lab.card.call("ledger")
+            records.verdicts = lab.card.call("verdicts")
+            records.ownership = lab.card.call("ownership")
             offered = {entry["command"] for entry in lab.card.call("help")}
-            for command in ("ledger", "verdicts", "ownership", *offered.intersection(self._suite.records)):
-                run.records[command] = lab.card.call(command)
+            for command in offered.intersection(self._suite.records):
+                records.of_suite[command] = lab.card.call(command)
         except (CommandError, OSError) as error:
             run.note(f"the card does not answer: {error}")
 
-    def _ready(self, setup: Setup) -> Lab:
-        if self._lab is not None and self._setup == setup:
-            return self._lab
+    def _ready(self, setup: Setup[MachineT]) -> Watched[MachineT]:
+        """The guest of a setup: the one that runs, or a new one, which is judged for how it came up."""
+        if self._running is not None and self._running.setup == setup:
+            return self._running
         self._close()
-        machine = dict(setup.machine)
-        machine["append"] = " ".join(filter(None, [machine.get("append", ""), self._append]))
-        machine["files"] = {**self._files, **machine.get("files", {})}
-        if self._kernel is not None:
-            machine["kernel"] = self._kernel
-            machine.setdefault("boot_timeout", _OWN_KERNEL_BOOT)
+        started = time.monotonic()
+        lab = self._stack.enter_context(open_lab(setup.serve, others=setup.others, **self._settings(setup)))
+        log = log_of(lab)
+        try:
+            guest = Watched(setup, lab, setup.prepare(lab), log)
+            guest.begin()
+        except Exception as error:
+            lines = log.read_or_rest()
+            failed = Result(setup.described(self._suite.name), Verdict.FAIL, _first_line(error))
+            self._judge_setup(failed, Findings(lines, reports(lines)), setup, {}, "", started)
+            raise
+        result = Result(setup.described(self._suite.name), Verdict.PASS)
+        findings = guest.findings()
+        self._judge_setup(result, findings, setup, guest.reporters, guest.release, started)
+        self._running = guest
+        return guest
+
+    def _judge_setup(
+        self,
+        result: Result,
+        findings: Findings,
+        setup: Setup[MachineT],
+        states: Mapping[str, State],
+        release: str,
+        started: float,
+    ) -> None:
+        judgement = judge(findings, result, setup.excuses, self._suite.reports)
+        self._set_up[result.case.name] += 1
+        result.repetition = self._set_up[result.case.name]
+        result.seconds = time.monotonic() - started
+        result.properties = {"setup": setup.name, "kernel": release}
+        result.evidence = [log_evidence(findings.lines), *kernel_evidence(findings, judgement, states)]
+        self._add(result)
+
+    def _settings(self, setup: Setup[MachineT]) -> GuestSettings:
+        settings = setup.guest.copy()
+        settings["append"] = " ".join(filter(None, [settings.get("append", ""), self._append]))
+        settings["files"] = {**self._files, **(settings.get("files") or {})}
+        settings["kernel"] = self._kernel
+        if self._own_kernel:
+            settings.setdefault("boot_timeout", _OWN_KERNEL_BOOT)
         if self._console_folder is not None:
             self._boots += 1
-            machine["console"] = self._console_folder / f"console-{self._boots}-{setup.name}.txt"
-        self._lab = self._stack.enter_context(open_lab(setup.serve, **machine))
-        self._setup = setup
-        self._release = self._lab.sh("uname -r")
-        self._prepared = setup.prepare(self._lab)
-        return self._lab
+            settings["console"] = self._console_folder / f"console-{self._boots}-{setup.name}.txt"
+        return settings
+
+    def _last_words(self) -> list[Evidence]:
+        """What the kernel has logged since its log was judged last, of a guest that is given up for another reason."""
+        if self._running is None:
+            return []
+        try:
+            lines = self._running.log.read_or_rest()
+        except LogLost as lost:
+            return [Fact("the kernel's log", str(lost))]
+        found = Findings(lines, reports(lines))
+        return [log_evidence(lines), *kernel_evidence(found, Judgement(found.reports, []), self._running.reporters)]
 
     def _close(self) -> None:
-        """End the guest from outside: it may be beyond doing so itself."""
+        """End the guest; what its kernel has reported since its last scenario fails a result of its own."""
+        guest = self._running
+        if guest is not None:
+            findings = Findings()
+            try:
+                findings.lines = guest.log.read_or_rest()
+                findings.reports = reports(findings.lines)
+            except LogLost as lost:
+                findings.contradictions.append(str(lost))
+            if findings.reports or findings.contradictions:
+                case = replace(
+                    guest.setup.described(self._suite.name),
+                    name=f"after-{guest.setup.slug}",
+                    title=f"after the last scenario: {guest.setup.name}",
+                )
+                result = Result(case, Verdict.PASS)
+                self._judge_setup(result, findings, guest.setup, guest.reporters, guest.release, time.monotonic())
+        self._end_guest()
+
+    def _end_guest(self) -> None:
+        """End the guest from outside: it may be beyond doing so itself. Its log was judged just before."""
         self._stack.close()
-        self._stack, self._lab, self._setup, self._prepared = ExitStack(), None, None, None
+        self._stack, self._running = ExitStack(), None
 
 
-def grouped(scenarios: Iterable[Scenario]) -> list[Scenario]:
+def grouped(scenarios: Iterable[Scenario[MachineT]]) -> list[Scenario[MachineT]]:
     """Scenarios in their order, but those of one setup together."""
     chosen = list(scenarios)
     setups = list(dict.fromkeys(scenario.setup.name for scenario in chosen))
     return sorted(chosen, key=lambda scenario: setups.index(scenario.setup.name))
 
 
-def select(suite: Suite, names: Iterable[str]) -> list[Scenario]:
+def select(suite: Suite[MachineT], names: Iterable[str]) -> list[Scenario[MachineT]]:
     """Scenarios by name, number ("17" is all of 17's variants) or group; all without names. Raises LookupError."""
     wanted = list(names)
     if not wanted:
         return list(suite.scenarios)
-    chosen: dict[str, Scenario] = {}
+    chosen: dict[str, Scenario[MachineT]] = {}
     for name in wanted:
         found = [
             s

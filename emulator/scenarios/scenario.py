@@ -2,37 +2,65 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeAlias, TypeVar
 
 from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.results import Case, Evidence
 from vfio_user_xe.emulator.results.text import order
+from vfio_user_xe.emulator.scenarios.excuses import Excuse
+from vfio_user_xe.emulator.scenarios.machine import Booted, Machine
+from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
+
+SETUP = "up"
+"""The number of set-ups among the results."""
+
+MachineT = TypeVar("MachineT", bound=Machine)
+Body: TypeAlias = Callable[[Run, MachineT], None]
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(Generic[MachineT]):
     """A machine that scenarios share: they run in one guest, one after the other, as long as it is healthy.
 
-    `serve` are arguments of `vfio-user-xe serve`, `machine` keyword arguments of `vfio_user_xe.emulator.testing.lab.open_lab`. `prepare(lab)`
-    is called in the booted guest; what it returns is handed to each scenario. A failure in it fails the scenario.
+    `serve` are arguments of `vfio-user-xe serve`, `others` those of further cards, `guest` what the guest is told.
+    `prepare(lab)` is called when it has booted, and makes what each scenario is handed. A failure in it fails the scenario.
     """
 
     name: str
     serve: tuple[str, ...]
-    machine: Mapping[str, Any]
-    prepare: Callable[[Any], Any]
+    guest: GuestSettings
+    prepare: Callable[[Booted], MachineT]
+    others: tuple[tuple[str, ...], ...] = ()
+    excuses: tuple[Excuse, ...] = ()
+    """Reports of the kernel that booting and preparing may cause."""
 
+    @property
+    def slug(self) -> str:
+        """Its name as part of another."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
-Body = Callable[[Run, Any], None]
+    def described(self, suite: str) -> Case:
+        """The set-up as results name it: its log, from the boot on, is judged like a scenario's."""
+        return Case(
+            suite=f"scenarios: {suite}",
+            group=f"scenarios.{suite}",
+            name=f"setup-{self.slug}",
+            title=f"set-up: {self.name}",
+            rule="boots and is prepared; the kernel reports nothing of itself",
+            number=SETUP,
+        )
 
 
 @dataclass(frozen=True)
-class Scenario:
-    """`run(run, prepared)` raises `Failed`, `KnownDefect` or `NotApplicable`, or returns: it passed.
+class Scenario(Generic[MachineT]):
+    """`run(run, machine)` raises `Failed`, `KnownDefect` or `NotApplicable`, or returns: it passed.
 
     `number` is the entry of the suite's list that it belongs to ("17", with a letter for its variants); `expected` says
     what a correct kernel does. A `control` injects a fault and passes only if the verdict it is about turns red.
@@ -43,10 +71,14 @@ class Scenario:
     name: str
     title: str
     expected: str
-    setup: Setup
-    run: Body
+    setup: Setup[MachineT]
+    run: Body[MachineT]
     control: bool = False
     groups: tuple[str, ...] = ()
+    must_report: Kind | None = None
+    """The scenario makes the kernel report itself: it passes only if it was judged red for a report of this kind."""
+    must_fail_with: str = ""
+    """The scenario provokes a failure of another sort: it passes only if it was judged red, with this in the reason."""
 
     def described(self, suite: str) -> Case:
         """The scenario as results name it, in the suite of that name."""
@@ -66,14 +98,14 @@ class Scenario:
 
 
 @dataclass(frozen=True)
-class Suite:
+class Suite(Generic[MachineT]):
     """Scenarios, the defects that they know by name, files that they want in the guest, and accounts that are kept."""
 
     name: str
-    scenarios: Sequence[Scenario]
+    scenarios: Sequence[Scenario[MachineT]]
     defects: Mapping[str, str]
     files: Callable[[Environment], Mapping[str, Path]] = lambda environment: {}
-    account: Callable[[Any], Mapping[str, int]] = lambda prepared: {}
+    account: Callable[[MachineT], Mapping[str, int]] = lambda machine: {}
     """Bytes in use by name, asked before and after each scenario of a guest that is in good health; not judged."""
     reports: Mapping[str, str] = field(default_factory=dict)
     """Regular expressions by defect: what the kernel itself says of it, from the line that begins a report on."""
@@ -81,5 +113,5 @@ class Suite:
     """A pattern of lines in the kernel's log after which a guest is of no use to others; empty: there is none."""
     records: Sequence[str] = ()
     """Commands of the card, besides those that every card has, whose answers are kept with each result."""
-    exhibits: Callable[[Mapping[str, Any]], Sequence[Evidence]] = lambda records: ()
-    """What a report shows of `Run.records`, besides the ledger: whatever needs the words of this device."""
+    exhibits: Callable[[Records], Sequence[Evidence]] = lambda records: ()
+    """What a report shows of the records, besides the ledger: whatever needs the words of this device."""

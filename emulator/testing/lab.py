@@ -14,13 +14,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from vfio_user_xe.emulator.control.dispatch import CommandError
 from vfio_user_xe.emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.guest.qemu_arguments import DEFAULT_PORT, ROOT_BUS, cards_arguments, needs_iommu
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
+from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION as CONFIG
 from vfio_user_xe.emulator.pci.transport import MSI, MSIX
 from vfio_user_xe.emulator.vfio_user.client import Client
@@ -208,43 +209,6 @@ def open_card(serve: Sequence[str] = ()) -> Iterator[LiveCard]:
             yield card
         finally:
             card.disconnect()
-
-
-class GuestSettings(TypedDict, total=False):
-    """What a guest may be told; all of it may be left out."""
-
-    modules: Sequence[str]
-    """Kernel modules that the guest has, with all that they need; `modprobe` loads them."""
-    load: Sequence[str]
-    """Modules that are loaded at boot, in this order, each with its parameters."""
-    firmware: Sequence[str] | None
-    """Firmware files, below /lib/firmware; None: what drivers among the modules want."""
-    files: Mapping[str, Any] | None
-    """Further files: path in the guest, and a path here or bytes."""
-    memory: int
-    """In MiB; 1024 unless told otherwise."""
-    cpus: int
-    """Processors of the guest."""
-    cpu: str | None
-    """QEMU's `-cpu`, where the usual one does not do."""
-    iommu: bool
-    """A vIOMMU."""
-    ovmf: bool
-    """UEFI firmware instead of SeaBIOS."""
-    append: str
-    """More for the kernel's command line."""
-    kernel: Kernel | None
-    """None: the fetched one."""
-    accelerator: str
-    """`auto`, `kvm` or `tcg`."""
-    boot_timeout: float
-    """In seconds, until the guest's agent answers."""
-    console: Path | None
-    """A file for the guest's console."""
-    qtest: bool
-    """Whether VF BARs are programmed over QEMU's qtest socket."""
-    root_bus: bool
-    """Without a root port."""
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import pytest
 from vfio_user_xe.device_models.xe.scenarios import DMABUF
 from vfio_user_xe.emulator.guest import MissingEnvironment, locate
 from vfio_user_xe.emulator.guest.programs import NoCompiler, compiler
+from vfio_user_xe.emulator.scenarios.scenario import SETUP
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(500)]
 
@@ -63,6 +64,7 @@ class Outcome:
     code: int
     said: str
     results: dict[str, dict[str, Any]]
+    setups: list[dict[str, Any]]
     junit: ElementTree.Element
     report: str
 
@@ -80,8 +82,12 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     command = [sys.executable, "-m", "vfio_user_xe.emulator", "scenario", "run", *CHOSEN, "--evidence", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert data.exists(), done.stdout + done.stderr
-    results = {result["name"]: result for result in json.loads(data.read_text())}
-    return Outcome(done.returncode, done.stdout, results, ElementTree.parse(junit).getroot(), report.read_text())
+    found = json.loads(data.read_text())
+    results = {result["name"]: result for result in found if result["number"] != SETUP}
+    setups = [result for result in found if result["number"] == SETUP]
+    return Outcome(
+        done.returncode, done.stdout, results, setups, ElementTree.parse(junit).getroot(), report.read_text()
+    )
 
 
 def _unless_it_lost_a_race(result: dict[str, Any]) -> None:
@@ -102,13 +108,27 @@ def test_a_scenario_has_the_verdict_that_is_known_of_this_kernel(outcome: Outcom
 def test_what_the_command_says_agrees_with_what_it_writes(outcome: Outcome) -> None:
     assert outcome.code == 0
     assert f"{len(CHOSEN)} scenarios on " in outcome.said
-    assert {case.get("name") for case in outcome.junit} == set(CHOSEN)
+    setups = {setup["name"] for setup in outcome.setups}
+    assert {case.get("name") for case in outcome.junit} == {*CHOSEN, *setups}
     known = [result for result in outcome.results.values() if result["verdict"] == "expected-fail"]
     assert int(outcome.junit.get("skipped", "")) == len(known)
     for result in known:
         assert result["defect"] in DMABUF.defects
         assert result["defect"] in outcome.report
-    assert outcome.report.count('<details class="run"') == len(CHOSEN)
+    assert outcome.report.count('<details class="run"') == len(CHOSEN) + len(outcome.setups)
+
+
+def test_boot_probe_and_enabling_vfs_are_judged(outcome: Outcome) -> None:
+    assert len({setup["setup"] for setup in outcome.setups}) == 3
+    for setup in outcome.setups:
+        assert setup["verdict"] == "pass", setup["reason"]
+        assert any("Linux version" in line for line in setup["kernel_log"])
+        assert any("VF" in line for line in setup["kernel_log"])
+
+
+def test_every_result_says_which_of_the_kernel_s_reporters_were_at_work(outcome: Outcome) -> None:
+    for result in (*outcome.results.values(), *outcome.setups):
+        assert result["facts"]["kernel's reporters"]["hung tasks"] == "on"
 
 
 def test_a_blocked_reset_is_explained_by_where_it_blocks_and_what_frees_it(outcome: Outcome) -> None:

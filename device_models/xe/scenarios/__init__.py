@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios import controls, elsewhere, paths, provisioning, resets, revocation
-from vfio_user_xe.device_models.xe.scenarios.bench import programs
+from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
-from vfio_user_xe.device_models.xe.scenarios.world import DEFECTS, REPORTS, SCENARIOS, account
+from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
+from vfio_user_xe.device_models.xe.scenarios.machine import account
+from vfio_user_xe.device_models.xe.scenarios.steps import SCENARIOS
 from vfio_user_xe.emulator.scenarios.scenario import Suite
 
 __all__ = ["DMABUF", "controls", "elsewhere", "paths", "provisioning", "resets", "revocation"]
@@ -14,7 +16,7 @@ DMABUF = Suite(
     "dmabuf",
     tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)),
     DEFECTS,
-    programs,
+    compiled,
     account,
     REPORTS,
     fatal=r"device wedged|kernel panic",

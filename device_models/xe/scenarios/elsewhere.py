@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.scenarios import world as w
-from vfio_user_xe.device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
+from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, may_hang, opened, scenario
 from vfio_user_xe.emulator.scenarios.run import Run
+
+_SUITES = "dma.?buf.*(kunit|test)|(kunit|test).*dma.?buf"
+"""Names of modules that hold KUnit suites for dma-bufs (setups.py brings them into the guest)."""
 
 
 @scenario("30", "the VF's driver is xe-vfio-pci", "EOPNOTSUPP until that driver offers it")
-def migration_driver(run: Run, world: World) -> None:
-    if world.bench.guest.run("modprobe xe-vfio-pci").returncode:
+def migration_driver(run: Run, machine: XeMachine) -> None:
+    if machine.run("modprobe xe-vfio-pci").returncode:
         run.not_applicable("this kernel has no module xe-vfio-pci")
-    world.bench.bind(1, "xe-vfio-pci")
+    machine.card.bind(1, "xe-vfio-pci")
     try:
-        with opened(run, world) as made:
+        with opened(run, machine) as made:
             result = made.step("try export v 2 0+0x1000 d")
             run.check(result.errno in ("0", "EOPNOTSUPP"), f"export: {result.errno}")
     finally:
-        world.bench.bind(1, "vfio-pci")
+        machine.card.bind(1, "vfio-pci")
 
 
 @scenario("31", "iommufd imports the same buffer", "both live, a revocation hits both")
-def iommufd(run: Run, world: World) -> None:
-    if world.bench.guest.run("test -c /dev/iommu").returncode:
+def iommufd(run: Run, machine: XeMachine) -> None:
+    if machine.run("test -c /dev/iommu").returncode:
         run.not_applicable("this kernel has no iommufd (/dev/iommu)")
-    run.excuse(r"blocked (for more than|on a)")
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
+    may_hang(run)
+    with opened(run, machine) as made:
+        import_and_use(run, machine, made)
         made.step("iommufd u")
         mapped = made.step(f"try ioas-map u di 0x100000000 {2 * MIB:#x}")
         if mapped.errno in ("EOPNOTSUPP", "ENOTTY"):
@@ -41,31 +45,38 @@ def iommufd(run: Run, world: World) -> None:
         if joined.errno == "ETIME":
             made.step(f"try copy g {TARGET:#x} {SOURCE:#x} 0x1000")
             run.check(made.step("try join job 5000").errno == "0", "iommufd keeps the reset waiting")
-            run.known(w.REVOCATION_WAITS, "with iommufd as a second importer: blocked until xe unmapped")
+            run.known(defects.REVOCATION_WAITS, "with iommufd as a second importer: blocked until xe unmapped")
         run.check(joined.errno == "0", f"VFIO_DEVICE_RESET: {joined.errno}")
 
 
 @scenario("33", "KUnit tests of the core's matching", "all pass")
-def kunit(run: Run, world: World) -> None:
-    if world.bench.guest.run("test -d /sys/kernel/debug/kunit || modprobe kunit").returncode:
+def kunit(run: Run, machine: XeMachine) -> None:
+    if machine.run("test -d /sys/kernel/debug/kunit || modprobe kunit enable=1").returncode:
         run.not_applicable("this kernel is built without KUnit")
-    results = world.bench.guest.run("cat /sys/kernel/debug/kunit/*dma*/results 2>/dev/null").stdout
+    brought = machine.sh(
+        f"find /lib/modules -name '*.ko*' | sed 's/.*\\///; s/\\.ko.*//' | grep -iE '{_SUITES}' || true"
+    ).split()
+    for module in brought:
+        loaded = machine.run(f"modprobe {module}", timeout=300)
+        run.check(not loaded.returncode, f"the suite's module {module} cannot be loaded: {loaded.stderr.strip()}")
+    run.fact("modules of suites", brought)
+    results = machine.run("cat /sys/kernel/debug/kunit/*dma*/results 2>/dev/null").stdout
     if not results:
-        run.not_applicable("this kernel has no KUnit suite for dma-bufs")
+        run.not_applicable("this kernel has no KUnit suite for dma-bufs, built in or as a module")
     run.check("not ok" not in run.fact("KUnit", results), "a KUnit test failed")
 
 
 @scenario("34", "a virtual machine in the guest scans out of a VF", "frames arrive without a copy")
-def nested_machine(run: Run, world: World) -> None:
-    found = world.bench.guest.run("command -v qemu-system-x86_64").stdout.strip()
+def nested_machine(run: Run, machine: XeMachine) -> None:
+    found = machine.run("command -v qemu-system-x86_64").stdout.strip()
     if not found:
         run.not_applicable("this guest has no QEMU (looked for qemu-system-x86_64 in PATH)")
     # QEMU's part names the uAPI that it asks for buffers with in its trace points.
-    if world.bench.guest.run(f"grep -qa vfio_device_create_dmabuf {found}").returncode:
+    if machine.run(f"grep -qa vfio_device_create_dmabuf {found}").returncode:
         run.not_applicable(f"{found} has no virtio-gpu blobs backed by VFIO devices")
     run.not_applicable(f"{found} has what it takes; its frames need a guest image, which scenarios cannot give it")
 
 
 @scenario("35", "that virtual machine reboots", "its buffers are revoked, nothing hangs")
-def nested_machine_reboots(run: Run, world: World) -> None:
-    nested_machine(run, world)
+def nested_machine_reboots(run: Run, machine: XeMachine) -> None:
+    nested_machine(run, machine)

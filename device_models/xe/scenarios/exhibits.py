@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict, cast
 
 from vfio_user_xe.emulator.model.options import format_size
 from vfio_user_xe.emulator.results import Evidence, MemoryMap, Range, Table
+from vfio_user_xe.emulator.scenarios.records import Ownership, Records
 
 RECORDS = ("vram_map",)
 """Commands of the card whose answers `exhibits` wants, besides those that every card has."""
@@ -14,17 +14,33 @@ RECORDS = ("vram_map",)
 _MOST_CHANGES = 40
 
 
-def exhibits(records: Mapping[str, Any]) -> list[Evidence]:
+class Block(TypedDict):
+    """Memory that LMTT gives a VF, in bytes."""
+
+    gdpa: int
+    dpa: int
+    size: int
+
+
+class VramMap(TypedDict):
+    """What the card's command `vram_map` answers."""
+
+    size: int
+    vfs: dict[str, list[Block]]
+
+
+def exhibits(records: Records) -> list[Evidence]:
     """The evidence in what the card told after a scenario."""
     found: list[Evidence] = []
-    if (vram := records.get("vram_map")) and vram.get("vfs"):
+    vram = cast("VramMap | None", records.of_suite.get("vram_map"))
+    if vram is not None and vram["vfs"]:
         found.append(_memory_map(vram))
-    if (ownership := records.get("ownership")) and (ownership.get("changes") or ownership.get("resets")):
-        found.append(_ownership(ownership))
+    if records.ownership.get("changes") or records.ownership.get("resets"):
+        found.append(_ownership(records.ownership))
     return found
 
 
-def _memory_map(vram: Mapping[str, Any]) -> MemoryMap:
+def _memory_map(vram: VramMap) -> MemoryMap:
     """VRAM by owner, and where the owners' addresses lead (LMTT)."""
     ranges, rows, legend = [], [], {}
     for owner, parts in vram["vfs"].items():
@@ -43,7 +59,7 @@ def _memory_map(vram: Mapping[str, Any]) -> MemoryMap:
     return MemoryMap(name, vram["size"], ranges, legend, "pf", table)
 
 
-def _ownership(found: Mapping[str, Any]) -> Table:
+def _ownership(found: Ownership) -> Table:
     """What changed hands, and resets, in the ledger's time."""
     rows = [
         (c["time"], f"{format_size(c['length'])} from DPA {c['address']:#x} on: {c['old']} → {c['new']}")

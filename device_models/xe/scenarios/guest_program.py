@@ -1,11 +1,11 @@
-"""The client in the guest: `client/*.c`, which exports memory of VFs as dma-bufs and imports it on GPUs, as told.
+"""The program in the guest: `client/*.c`, which exports memory of VFs as dma-bufs and imports it on GPUs, as told.
 
-    client = Client(guest, "a")
-    client.start()
-    client.do("vfio v1 0000:01:00.1", "fill v1 0 0x200000 7", "export v1 2 0+0x200000 buffer")
-    assert client.step("try import g buffer i").errno == "EINVAL"
+    program = Program(guest, "a")
+    program.start()
+    program.do("vfio v1 0000:01:00.1", "fill v1 0 0x200000 7", "export v1 2 0+0x200000 buffer")
+    assert program.step("try import g buffer i").errno == "EINVAL"
 
-Every client is a process of its own in the guest. A command that blocks does not block the guest's other commands.
+Every `Program` is a process of its own in the guest. A command that blocks does not block the guest's other commands.
 """
 
 from __future__ import annotations
@@ -15,25 +15,18 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from vfio_user_xe.emulator.guest.channel import Result
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.programs import compile_program
+from vfio_user_xe.emulator.scenarios.machine import Shell
 
 SOURCES = Path(__file__).parent / "client"
-PROGRAM = "xe-dmabuf"
-GUEST_PATH = f"/usr/bin/{PROGRAM}"
+NAME = "xe-dmabuf"
+GUEST_PATH = f"/usr/bin/{NAME}"
 
 _BLOCKED = 124
 _RESULT = re.compile(r"(not )?ok \d+ - (.*)")
 _GRACE = 30.0
-
-
-class Shell(Protocol):
-    """What runs commands in a guest: `vfio_user_xe.emulator.guest.BlockingGuest` does."""
-
-    def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60, check: bool = False) -> Result:
-        """See `vfio_user_xe.emulator.guest.guest.Guest.run`."""
-        ...
 
 
 @dataclass(slots=True)
@@ -58,11 +51,11 @@ class Step:
         return f"{self.command}: {self.errno or 'no result'} {said}".rstrip()
 
 
-class ClientError(Exception):
-    """A client does not run, or what it said is no report."""
+class ProgramError(Exception):
+    """A program does not run, or what it said is no report."""
 
 
-class StepFailed(ClientError):
+class StepFailed(ProgramError):
     """A command did not end as it should: `step` is the first such."""
 
     def __init__(self, step: Step) -> None:
@@ -71,7 +64,7 @@ class StepFailed(ClientError):
         self.step = step
 
 
-class Blocked(ClientError):
+class Blocked(ProgramError):
     """A command did not end in time; `steps` are those before it, `command` is the one."""
 
     def __init__(self, command: str, seconds: float, steps: list[Step]) -> None:
@@ -80,21 +73,21 @@ class Blocked(ClientError):
         self.steps = steps
 
 
-class Client:
-    """One process of the client program."""
+class Program:
+    """One process of it."""
 
-    def __init__(self, guest: Shell, name: str, observer: Callable[[Step], None] = lambda step: None) -> None:
+    def __init__(self, shell: Shell, name: str, observer: Callable[[Step], None] = lambda step: None) -> None:
         """`observer` is told of every step."""
         self.name = name
         self.pid = 0
-        self._guest = guest
+        self._shell = shell
         self._observer = observer
 
     def start(self) -> None:
-        """Start the process. Raises `ClientError`."""
-        result = self._guest.run(f"{PROGRAM} --serve {shlex.quote(self.name)}")
+        """Start the process. Raises `ProgramError`."""
+        result = self._shell.run(f"{NAME} --serve {shlex.quote(self.name)}")
         if result.returncode:
-            raise ClientError(f"the client {self.name} does not start: {result.stderr}")
+            raise ProgramError(f"the program {self.name} does not start: {result.stderr}")
         self.pid = int(result.stdout)
 
     def do(self, *commands: str, timeout: float = 60) -> list[Step]:
@@ -112,8 +105,8 @@ class Client:
     def attempt(self, *commands: str, timeout: float = 60) -> list[Step]:
         """Run commands and tell how each ended. Raises `Blocked` when that takes longer than `timeout` seconds."""
         quoted = " ".join(shlex.quote(command) for command in commands)
-        line = f"{PROGRAM} --to {shlex.quote(self.name)} --timeout {max(1, int(timeout))} {quoted}"
-        result = self._guest.run(line, timeout=timeout + _GRACE)
+        line = f"{NAME} --to {shlex.quote(self.name)} --timeout {max(1, int(timeout))} {quoted}"
+        result = self._shell.run(line, timeout=timeout + _GRACE)
         steps = parse(result.stdout)
         for index, step in enumerate(steps):
             step.ago = sum(later.seconds for later in steps[index + 1 :])
@@ -121,12 +114,12 @@ class Client:
         if result.returncode == _BLOCKED:
             raise Blocked(commands[min(len(steps), len(commands) - 1)], timeout, steps)
         if len(steps) < len(commands):
-            raise ClientError(f"the client {self.name} ended at {commands[len(steps)]!r}: {result.stderr.strip()}")
+            raise ProgramError(f"the program {self.name} ended at {commands[len(steps)]!r}: {result.stderr.strip()}")
         return steps
 
     def send(self, command: str) -> None:
         """Send a command that ends the process, or that nobody waits for."""
-        self._guest.run(f"{PROGRAM} --to {shlex.quote(self.name)} --timeout 1 {shlex.quote(command)}")
+        self._shell.run(f"{NAME} --to {shlex.quote(self.name)} --timeout 1 {shlex.quote(command)}")
 
     def gone(self, timeout: float = 0) -> bool:
         """Whether every thread of the process has ended within `timeout` seconds."""
@@ -136,11 +129,11 @@ class Client:
             f"cat /proc/{self.pid}/task/*/stat 2>/dev/null | sed 's/.*) //' | grep -qv '^[ZX]' || exit 0\n"
             "sleep 0.1; done; exit 1"
         )
-        return self._guest.run(script, timeout=timeout + _GRACE).returncode == 0
+        return self._shell.run(script, timeout=timeout + _GRACE).returncode == 0
 
     def kill(self) -> None:
         """Send SIGKILL, and wait for nothing."""
-        self._guest.run(f"kill -9 {self.pid} 2>/dev/null")
+        self._shell.run(f"kill -9 {self.pid} 2>/dev/null")
 
     def end(self, timeout: float = 10) -> bool:
         """Kill the process and wait; whether it is gone."""
@@ -148,6 +141,11 @@ class Client:
             return True
         self.kill()
         return self.gone(timeout)
+
+
+def compiled(environment: Environment) -> dict[str, Path]:
+    """Path in the guest and file of the program, compiled when needed. Raises `NoCompiler`."""
+    return {GUEST_PATH: compile_program(environment, NAME, sorted(SOURCES.glob("*.c")))}
 
 
 def parse(text: str) -> list[Step]:

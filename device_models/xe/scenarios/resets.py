@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.scenarios import world as w
-from vfio_user_xe.device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
+from vfio_user_xe.device_models.xe.scenarios import defects, setups
+from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
+from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, opened, scenario
 from vfio_user_xe.emulator.scenarios.run import Run
 
 FLR_WAIT = 0.1
@@ -17,39 +19,39 @@ _RESET_RETURNS = 0.115
     "a reset that comes when the clearing after the one before ends",
     "the PF's driver answers every reset: the VF is served again",
 )
-def reset_when_another_ends(run: Run, world: World) -> None:
-    with w.client(run, world) as made:
-        world.bench.open_vf(made, "v", 1)
+def reset_when_another_ends(run: Run, machine: XeMachine) -> None:
+    with s.program(run, machine) as made:
+        machine.card.open_vf(made, "v", 1)
         made.step("reset v")
-        w.settle(world, 1)
+        s.settle(machine, 1)
         for offset in range(-30, 60, 3):
-            last = world.lab.card.call("ownership")["resets"][-1]
+            last = machine.card.call("ownership")["resets"][-1]
             milliseconds = max(0, int(1000 * (last["ended"] - last["began"] - _RESET_RETURNS)) + offset)
             made.do("reset v", f"sleep {milliseconds}", "reset v")
-            if world.bench.served(1, w.STUCK_SECONDS):
+            if machine.card.served(1, s.STUCK_SECONDS):
                 continue
             text = f"the second of two resets, {milliseconds} ms after the first returned, was not answered"
-            lost = w.lost_reset(run, world)
+            lost = s.lost_reset(run, machine)
             run.check(lost, text)
-            run.known(w.RESET_LOST, f"{text}: {lost}")
+            run.known(defects.RESET_LOST, f"{text}: {lost}")
         run.note("every reset was answered", good=True)
-    w.settle(world, 1)
+    s.settle(machine, 1)
 
 
 @scenario(
     "17s", "reset through sysfs while VFIO has the VF open", "importers are told, and do not read what is being cleared"
 )
-def reset_through_sysfs(run: Run, world: World) -> None:
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
-        _reset_through_sysfs(run, world)
-        state = world.bench.vf_state(1)
+def reset_through_sysfs(run: Run, machine: XeMachine) -> None:
+    with opened(run, machine) as made:
+        import_and_use(run, machine, made)
+        _reset_through_sysfs(run, machine)
+        state = machine.card.vf_state(1)
         used = made.step(f"try copy g {TARGET:#x} {SOURCE:#x} {2 * MIB:#x}")
-        w.settle(world, 1)
-        stale = run.evidence("stale", world.lab.card.call("verdicts")["stale"])
+        s.settle(machine, 1)
+        stale = run.evidence("stale", machine.card.call("verdicts")["stale"])
         if used.errno == "0":
             run.known(
-                w.RESET_UNNOTICED,
+                defects.RESET_UNNOTICED,
                 f"a job read the memory after the reset (VF state then: {state}); stale: {len(stale)}",
             )
         run.check(used.errno == "ENODEV", f"the job: {used.errno}")
@@ -59,72 +61,75 @@ def reset_through_sysfs(run: Run, world: World) -> None:
     "17t",
     "jobs during a reset through sysfs",
     "importers are told: no access while the memory is being cleared",
-    w.SLOW_CLEAR,
+    setups.SLOW_CLEAR,
 )
-def jobs_during_a_reset_through_sysfs(run: Run, world: World) -> None:
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
+def jobs_during_a_reset_through_sysfs(run: Run, machine: XeMachine) -> None:
+    with opened(run, machine) as made:
+        import_and_use(run, machine, made)
         made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 100")
-        _reset_through_sysfs(run, world)
-        w.settle(world, 1)
+        _reset_through_sysfs(run, machine)
+        s.settle(machine, 1)
         run.note("the PF's driver has cleared the VF's memory")
         made.step("stop work")
         run.evidence("jobs", made.step("join work 10000").values)
-        stale = run.evidence("stale", world.lab.card.call("verdicts")["stale"])
+        stale = run.evidence("stale", machine.card.call("verdicts")["stale"])
         if stale:
             counts = ", ".join(f"{access['reads']} reads over {access['interconnect']}" for access in stale)
-            run.known(w.RESET_UNNOTICED, f"jobs went on in memory that was being cleared: {counts}")
+            run.known(defects.RESET_UNNOTICED, f"jobs went on in memory that was being cleared: {counts}")
 
 
 @scenario(
-    "17r", "what is written right after opening the VF", "stays: opening returns when the memory is clean", w.SLOW_CLEAR
+    "17r",
+    "what is written right after opening the VF",
+    "stays: opening returns when the memory is clean",
+    setups.SLOW_CLEAR,
 )
-def written_right_after_opening(run: Run, world: World) -> None:
-    with w.client(run, world) as made:
-        made.step(f"vfio v {world.bench.vf(1)}")
+def written_right_after_opening(run: Run, machine: XeMachine) -> None:
+    with s.program(run, machine) as made:
+        made.step(f"vfio v {machine.card.vf(1)}")
         # The driver clears upwards: the end is what it comes to last.
-        end = f"v {world.window - 16 * MIB:#x} {16 * MIB:#x} 7"
+        end = f"v {machine.visible - 16 * MIB:#x} {16 * MIB:#x} 7"
         made.step(f"fill {end}")
-        state = world.bench.vf_state(1)
-        w.settle(world, 1)
+        state = machine.card.vf_state(1)
+        s.settle(machine, 1)
         kept = made.step(f"try check {end}")
         run.evidence("VF state after the writes", state)
         if kept.errno == "EILSEQ":
-            run.known(w.CLEAR_AFTER_RESET, f"{int(kept.values['wrong']) * 4} of {16 * MIB} bytes were lost")
+            run.known(defects.CLEAR_AFTER_RESET, f"{int(kept.values['wrong']) * 4} of {16 * MIB} bytes were lost")
         run.check(kept.errno == "0", str(kept))
-    w.settle(world, 1)
+    s.settle(machine, 1)
 
 
-def _reset_through_sysfs(run: Run, world: World) -> None:
-    file = f"/sys/bus/pci/devices/{world.bench.vf(1)}/reset"
+def _reset_through_sysfs(run: Run, machine: XeMachine) -> None:
+    file = f"/sys/bus/pci/devices/{machine.card.vf(1)}/reset"
     with run.step(f"echo 1 > {file}"):
-        world.bench.sh(f"echo 1 > {file}")
+        machine.sh(f"echo 1 > {file}")
 
 
-def _reset_in_a_loop(run: Run, world: World, resets: int) -> None:
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
+def _reset_in_a_loop(run: Run, machine: XeMachine, resets: int) -> None:
+    with opened(run, machine) as made:
+        import_and_use(run, machine, made)
         made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 300")
         taken = []
         for _ in range(resets):
             with run.step("reset"):
                 taken.append(made.step("reset v", timeout=30).seconds)
-            w.settle(world, 1)
+            s.settle(machine, 1)
             made.step("sleep 200")
         made.step("stop work")
         counts = run.evidence("jobs", made.step("join work 10000").values)
         run.evidence("seconds of each reset", [round(seconds, 3) for seconds in taken])
-        stale = run.fact("stale", world.lab.card.call("verdicts")["stale"])
+        stale = run.fact("stale", machine.card.call("verdicts")["stale"])
         run.check(int(counts.get("OK", "0")) > 0, f"no job succeeded: {counts}")
         during = [access for access in stale if "reset" in access["reason"]]
         if during and all((access["after"] or 0) >= FLR_WAIT for access in during):
             late = min(access["after"] for access in during)
             count = sum(access["reads"] + access["writes"] for access in during)
             run.known(
-                w.CLEAR_AFTER_RESET,
+                defects.CLEAR_AFTER_RESET,
                 f"jobs ran again {late:.3f} s after the FLR began, before the VF's memory was clean: {count} accesses",
             )
-        if during and world.zero_copy:
+        if during and machine.zero_copy:
             run.known("D7", f"the PF used the memory during the reset: {during}")
         run.check(not during, f"accesses during the reset: {during}")
 
@@ -134,10 +139,10 @@ def _reset_in_a_loop(run: Run, world: World, resets: int) -> None:
     "VFIO_DEVICE_RESET while the PF copies in a loop",
     "jobs fail meanwhile, then go on; no access during the reset",
 )
-def reset_while_copying(run: Run, world: World) -> None:
-    _reset_in_a_loop(run, world, 1)
+def reset_while_copying(run: Run, machine: XeMachine) -> None:
+    _reset_in_a_loop(run, machine, 1)
 
 
-@scenario("18b", "the same, four times in a row, with slow clearing", "as 18, every time", w.SLOW_CLEAR)
-def resets_while_copying(run: Run, world: World) -> None:
-    _reset_in_a_loop(run, world, 4)
+@scenario("18b", "the same, four times in a row, with slow clearing", "as 18, every time", setups.SLOW_CLEAR)
+def resets_while_copying(run: Run, machine: XeMachine) -> None:
+    _reset_in_a_loop(run, machine, 4)

@@ -6,11 +6,17 @@ its control first, the same with the import closed, and when it blocks says wher
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import time
+from collections.abc import Callable, Sequence
 
-from vfio_user_xe.device_models.xe.scenarios import world as w
-from vfio_user_xe.device_models.xe.scenarios.guest_program import Client
-from vfio_user_xe.device_models.xe.scenarios.world import MIB, SOURCE, TARGET, World, import_and_use, opened, scenario
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
+from vfio_user_xe.device_models.xe.scenarios.machine import HUNG_SECONDS, MIB, XeMachine
+from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, opened, scenario
+from vfio_user_xe.emulator.kernel_reports import Kind, Line, reports
+from vfio_user_xe.emulator.kernel_reports.lines import texts
 from vfio_user_xe.emulator.scenarios.run import Run
 
 BOUNDED_MS = 3000
@@ -19,42 +25,41 @@ COMMAND = 4
 LOW_POWER_ENTRY, LOW_POWER_EXIT = 0x20003, 0x20005
 """VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_..."""
 HANG = "hang"
-WAITS = r"blocked (for more than|on a)"
 
 
-def _close_import(made: Client) -> None:
+def _close_import(made: Program) -> None:
     made.do(f"unbind g {SOURCE:#x} {2 * MIB:#x}", "gem-close i")
 
 
-def _import_registers(run: Run, world: World, made: Client) -> None:
+def _import_registers(run: Run, machine: XeMachine, made: Program) -> None:
     """Import and bind a page of BAR0, which no kernel maps by device address."""
     made.do("export v 0 0x190000+0x1000 di", "import g di i", f"bind i {SOURCE:#x}")
 
 
 def does_not_wait(
     run: Run,
-    world: World,
-    command: str | Callable[[Client], str],
+    machine: XeMachine,
+    command: str | Callable[[Program], str],
     *,
     options: str = "",
     dead: bool = False,
     unbind_first: bool = False,
-    use: Callable[[Run, World, Client], None] = import_and_use,
+    use: Callable[[Run, XeMachine, Program], None] = import_and_use,
 ) -> None:
     """`command` of the VF's user must return in bounded time with an import alive and idle, as it does without one.
 
     `command` may be made from the client; `use` makes the import; `dead` says that the buffer cannot be used any more
     afterwards; `unbind_first` is the order in which it is tried what frees a task that blocks.
     """
-    run.excuse(WAITS)
-    with opened(run, world, options=options) as made, run.step("control: the import is closed first"):
-        use(run, world, made)
+    s.may_hang(run)
+    with opened(run, machine, options=options) as made, run.step("control: the import is closed first"):
+        use(run, machine, made)
         _close_import(made)
         words = command if isinstance(command, str) else command(made)
         control = made.step(words)
         run.evidence("control (import closed first)", f"{words}: {control.seconds:.3f} s")
-    with opened(run, world, options=options) as made:
-        use(run, world, made)
+    with opened(run, machine, options=options) as made:
+        use(run, machine, made)
         with run.step(f"{words}, with the import alive and idle"):
             made.step(f"spawn job {words}")
             joined = made.step(f"try join job {BOUNDED_MS}")
@@ -66,17 +71,17 @@ def does_not_wait(
                 run.known("D7", "a job still reaches the memory of a device that is closed")
             run.check(used in (("ENODEV",) if dead else ("0", "ENODEV")), f"a job afterwards: {used}")
             return
-        show_blocked(run, world)
+        show_blocked(run, machine)
         freed = _what_frees(run, made, unbind_first)
         if freed == "nothing":
-            run.spoil("a task blocks and nothing frees it")
+            run.give_up("a task blocks and nothing frees it")
         run.known(
-            w.REVOCATION_WAITS,
+            defects.REVOCATION_WAITS,
             f"{words} blocked until the import was released (control: {control.seconds:.3f} s); freed by {freed}",
         )
 
 
-def _what_frees(run: Run, made: Client, unbind_first: bool) -> str:
+def _what_frees(run: Run, made: Program, unbind_first: bool) -> str:
     close, unbind = ("GEM_CLOSE", "gem-close i"), ("unbinding", f"unbind g {SOURCE:#x} {2 * MIB:#x}")
     (one, first), (other, second) = (unbind, close) if unbind_first else (close, unbind)
     with run.step(f"what frees it: {one} alone"):
@@ -92,43 +97,50 @@ def _what_frees(run: Run, made: Client, unbind_first: bool) -> str:
     )
 
 
-def show_blocked(run: Run, world: World, where: str = "vfio_pci_dma_buf_move") -> None:
+def show_blocked(run: Run, machine: XeMachine, where: str = "vfio_pci_dma_buf_move") -> None:
     """Keep the blocked task's stack and the kernel's own report. Fails the run when it blocks elsewhere than `where`."""
     with run.step("the blocked task's stack, and the kernel's own report"):
-        stacks = run.evidence("stack of the blocked task", w.blocked_tasks(world))
+        stacks = run.evidence("stack of the blocked task", s.blocked_tasks(machine))
         if stacks:
-            seconds = 2 * w.HUNG_SECONDS + 2
-            script = "dmesg | grep -q 'blocked for more' && break; sleep 0.2"
-            world.bench.guest.run(f"for i in $(seq {5 * seconds}); do {script}; done; sleep 0.3", timeout=60)
-        run.evidence("hung-task report", hung_task_report(run.read_kernel_log()))
+            wait_for_hung_task_report(run)
+        run.evidence("hung-task report", hung_task_report(run.kernel_log))
         run.note("; ".join(stacks) or "no task sleeps uninterruptibly")
     run.check(any(where in stack for stack in stacks.values()), f"blocked elsewhere: {stacks}")
 
 
-def hung_task_report(log: list[str]) -> list[str]:
-    """The first report of the kernel's watchdog in its log, without time stamps, registers, and what it is not sure of."""
-    lines = [line.partition("] ")[2] for line in log]
-    begin = next((at for at, line in enumerate(lines) if "blocked for more" in line), None)
-    if begin is None:
+def wait_for_hung_task_report(run: Run) -> None:
+    """Wait until the kernel's watchdog had the time to report the task twice over."""
+    deadline = time.monotonic() + 2 * HUNG_SECONDS + 2
+    while time.monotonic() < deadline:
+        run.read_kernel_log()
+        if hung_task_report(run.kernel_log):
+            return
+        time.sleep(0.3)
+
+
+def hung_task_report(log: Sequence[Line]) -> list[str]:
+    """The first report of the kernel's watchdog in its log, without registers, and what it is not sure of."""
+    report = next((report for report in reports(log) if report.kind is Kind.HUNG_TASK), None)
+    if report is None:
         return []
-    end = next((at for at, line in enumerate(lines) if at > begin and ("RIP:" in line or "</TASK>" in line)), begin + 1)
-    return [line for line in lines[begin:end] if not line.lstrip().startswith("? ")]
+    lines = list(itertools.takewhile(lambda line: "RIP:" not in line and "</TASK>" not in line, texts(report.lines)))
+    return [line for line in lines if not line.lstrip().startswith("? ")]
 
 
 @scenario("17", "VFIO_DEVICE_RESET with an idle import", "returns as soon as the reset is done", group=HANG)
-def reset_with_an_idle_import(run: Run, world: World) -> None:
-    does_not_wait(run, world, "reset v")
+def reset_with_an_idle_import(run: Run, machine: XeMachine) -> None:
+    does_not_wait(run, machine, "reset v")
 
 
 @scenario(
     "17b", "FLR through configuration space with an idle import", "returns as soon as the reset is done", group=HANG
 )
-def flr_with_an_idle_import(run: Run, world: World) -> None:
+def flr_with_an_idle_import(run: Run, machine: XeMachine) -> None:
     # Device Control is 8 behind the PCI Express capability; its bit 15 initiates a function-level reset.
-    does_not_wait(run, world, lambda made: f"config v {_capability(made, 0x10) + 8:#x} 2 0x8000", unbind_first=True)
+    does_not_wait(run, machine, lambda made: f"config v {_capability(made, 0x10) + 8:#x} 2 0x8000", unbind_first=True)
 
 
-def _capability(made: Client, wanted: int) -> int:
+def _capability(made: Program, wanted: int) -> int:
     at = made.step("read-config v 0x34 1").number("value")
     while at:
         header = made.step(f"read-config v {at:#x} 2").number("value")
@@ -144,39 +156,39 @@ def _capability(made: Client, wanted: int) -> int:
     "returns as soon as the reset is done",
     group=HANG,
 )
-def reset_with_an_idle_import_in_a_long_running_vm(run: Run, world: World) -> None:
-    does_not_wait(run, world, "reset v", options="lr")
+def reset_with_an_idle_import_in_a_long_running_vm(run: Run, machine: XeMachine) -> None:
+    does_not_wait(run, machine, "reset v", options="lr")
 
 
 @scenario("17g", "VFIO_DEVICE_RESET with an idle import of BAR0", "returns as soon as the reset is done", group=HANG)
-def reset_with_an_idle_import_of_registers(run: Run, world: World) -> None:
+def reset_with_an_idle_import_of_registers(run: Run, machine: XeMachine) -> None:
     # Kernels that take device addresses for BAR2 still map this one as a PCI device: both ways have to be revoked.
-    does_not_wait(run, world, "reset v", use=_import_registers)
+    does_not_wait(run, machine, "reset v", use=_import_registers)
 
 
 @scenario("17d", "VFIO_DEVICE_RESET with an import that was never bound", "returns as soon as the reset is done")
-def reset_with_an_unbound_import(run: Run, world: World) -> None:
-    with opened(run, world) as made:
+def reset_with_an_unbound_import(run: Run, machine: XeMachine) -> None:
+    with opened(run, machine) as made:
         made.do(f"export v 2 0+{MIB:#x} d", "import g d i")
         done = made.step("reset v", timeout=30)
         run.fact("seconds", done.seconds)
 
 
 @scenario("17e", "a job frees a blocked reset", "not needed: it does not block", group=HANG)
-def a_job_frees_a_blocked_reset(run: Run, world: World) -> None:
-    run.excuse(WAITS)
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
+def a_job_frees_a_blocked_reset(run: Run, machine: XeMachine) -> None:
+    s.may_hang(run)
+    with opened(run, machine) as made:
+        import_and_use(run, machine, made)
         made.step("spawn job reset v")
         if made.step(f"try join job {BOUNDED_MS}").errno == "0":
             return
         first = made.step(f"try copy g {TARGET:#x} {SOURCE:#x} 0x1000")
         freed = made.step("try join job 5000")
-        w.settle(world, 1)
+        s.settle(machine, 1)
         again = made.step(f"try copy g {TARGET:#x} {SOURCE:#x} 0x1000")
         run.evidence("freed by", f"a job in the same VM: {first.errno}; the next one: {again.errno}")
         run.check(freed.errno == "0", "a job in the same VM did not free it")
-        run.known(w.REVOCATION_WAITS, f"blocked until the importer submitted a job (which failed: {first.errno})")
+        run.known(defects.REVOCATION_WAITS, f"blocked until the importer submitted a job (which failed: {first.errno})")
 
 
 @scenario(
@@ -185,29 +197,30 @@ def a_job_frees_a_blocked_reset(run: Run, world: World) -> None:
     "both return in bounded time",
     group=HANG,
 )
-def second_reset(run: Run, world: World) -> None:
-    run.excuse(WAITS)
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
+def second_reset(run: Run, machine: XeMachine) -> None:
+    s.may_hang(run)
+    run.excuse(Kind.HUNG_TASK, "the second reset waits for the first", place="vfio_pci_core_ioctl", count=8)
+    with opened(run, machine) as made:
+        import_and_use(run, machine, made)
         made.do("spawn first reset v", "sleep 100", "spawn second reset v")
         first, second = made.step(f"try join first {BOUNDED_MS}"), made.step("try join second 500")
         if "ETIME" not in (first.errno, second.errno):
             run.check({first.errno, second.errno} == {"0"}, f"resets: {first.errno}, {second.errno}")
             return
-        show_blocked(run, world)
+        show_blocked(run, machine)
         used = made.step(f"try copy g {TARGET:#x} {SOURCE:#x} 0x1000")
         ended = [made.step(f"try join {job} 5000").errno for job in ("first", "second")]
         run.evidence("freed by", f"a job in the same VM: {used.errno}; the resets then ended: {ended}")
         if "ETIME" in ended:
-            run.spoil("a task blocks and nothing frees it")
-        run.known(w.REVOCATION_WAITS, "two resets queued up behind an idle importer")
+            run.give_up("a task blocks and nothing frees it")
+        run.known(defects.REVOCATION_WAITS, "two resets queued up behind an idle importer")
 
 
 @scenario(
     "19", "memory disabled in COMMAND with an idle import", "revoked and given back at once: data intact", group=HANG
 )
-def memory_disabled(run: Run, world: World) -> None:
-    does_not_wait(run, world, f"config v {COMMAND} 2 0")
+def memory_disabled(run: Run, machine: XeMachine) -> None:
+    does_not_wait(run, machine, f"config v {COMMAND} 2 0")
 
 
 @scenario(
@@ -216,27 +229,27 @@ def memory_disabled(run: Run, world: World) -> None:
     "an error that is documented, or a revocation in bounded time",
     group=HANG,
 )
-def low_power(run: Run, world: World) -> None:
-    with opened(run, world) as made:
+def low_power(run: Run, machine: XeMachine) -> None:
+    with opened(run, machine) as made:
         entered = made.step(f"try feature v {LOW_POWER_ENTRY:#x}")
         if entered.errno == "0":
             made.step(f"feature v {LOW_POWER_EXIT:#x}")
     if entered.errno in ("ENOTTY", "EINVAL", "EOPNOTSUPP"):
         run.note(f"this kernel refuses it for a VF: {entered.errno}", good=True)
         return
-    does_not_wait(run, world, f"feature v {LOW_POWER_ENTRY:#x}")
+    does_not_wait(run, machine, f"feature v {LOW_POWER_ENTRY:#x}")
 
 
 @scenario("21", "close() of the VFIO device with an idle import", "returns; the buffer is dead for good", group=HANG)
-def close_with_an_idle_import(run: Run, world: World) -> None:
-    does_not_wait(run, world, "close v", dead=True)
+def close_with_an_idle_import(run: Run, machine: XeMachine) -> None:
+    does_not_wait(run, machine, "close v", dead=True)
 
 
 @scenario("21b", "an import that is used after its device was closed", "ENODEV, for good")
-def used_after_close(run: Run, world: World) -> None:
-    run.excuse(WAITS)
-    with opened(run, world) as made:
-        import_and_use(run, world, made)
+def used_after_close(run: Run, machine: XeMachine) -> None:
+    s.may_hang(run)
+    with opened(run, machine) as made:
+        import_and_use(run, machine, made)
         made.do("spawn job close v", "sleep 300")
         errors = [made.step(f"try copy g {TARGET:#x} {SOURCE:#x} 0x1000").errno for _ in range(2)]
         closed = made.step("try join job 5000")
@@ -247,13 +260,13 @@ def used_after_close(run: Run, world: World) -> None:
         run.check(errors == ["ENODEV", "ENODEV"], f"jobs after the close: {errors}")
 
 
-def _dies(run: Run, world: World, *, gpu_first: bool, how: str) -> None:
+def _dies(run: Run, machine: XeMachine, *, gpu_first: bool, how: str) -> None:
     """A process that has the VF, the dma-buf and the render node must be able to end with an import alive."""
-    run.excuse(WAITS)
+    s.may_hang(run)
     order = "render node before the VFIO device" if gpu_first else "VFIO device before the render node"
     for control in (True, False):
-        with opened(run, world, gpu_first=gpu_first) as made:
-            import_and_use(run, world, made)
+        with opened(run, machine, gpu_first=gpu_first) as made:
+            import_and_use(run, machine, made)
             if control:
                 _close_import(made)
             with run.step(f"{how}, {'control: the import closed first' if control else 'the import alive and idle'}"):
@@ -266,25 +279,25 @@ def _dies(run: Run, world: World, *, gpu_first: bool, how: str) -> None:
             run.evidence("with an idle import", "the process ended" if gone else f"the process stays ({order})")
             if gone:
                 return
-            show_blocked(run, world)
+            show_blocked(run, machine)
             run.evidence("freed by", "nothing: both files are the blocked task's own; the guest is ended from outside")
-            run.spoil("a task of the guest blocks for ever")
-    run.known(w.REVOCATION_WAITS, f"{how} of the one process that has both ({order}): it never ends")
+            run.give_up("a task of the guest blocks for ever")
+    run.known(defects.REVOCATION_WAITS, f"{how} of the one process that has both ({order}): it never ends")
 
 
 @scenario("22", "SIGKILL of the process that has both; VFIO opened first", "the process ends", group=HANG)
-def killed_vfio_first(run: Run, world: World) -> None:
-    _dies(run, world, gpu_first=False, how="SIGKILL")
+def killed_vfio_first(run: Run, machine: XeMachine) -> None:
+    _dies(run, machine, gpu_first=False, how="SIGKILL")
 
 
 @scenario("22b", "SIGKILL of the process that has both; render node opened first", "the process ends", group=HANG)
-def killed_render_node_first(run: Run, world: World) -> None:
-    _dies(run, world, gpu_first=True, how="SIGKILL")
+def killed_render_node_first(run: Run, machine: XeMachine) -> None:
+    _dies(run, machine, gpu_first=True, how="SIGKILL")
 
 
 @scenario("22c", "exit() of the process that has both; render node opened first", "the process ends", group=HANG)
-def exits_render_node_first(run: Run, world: World) -> None:
-    _dies(run, world, gpu_first=True, how="exit")
+def exits_render_node_first(run: Run, machine: XeMachine) -> None:
+    _dies(run, machine, gpu_first=True, how="exit")
 
 
 @scenario(
@@ -293,21 +306,21 @@ def exits_render_node_first(run: Run, world: World) -> None:
     "the exporter ends; the import is dead",
     group=HANG,
 )
-def exporter_killed(run: Run, world: World) -> None:
-    run.excuse(WAITS)
-    with opened(run, world) as owner:
-        with w.client(run, world) as other:
-            w.import_from(run, world, owner, other)
+def exporter_killed(run: Run, machine: XeMachine) -> None:
+    s.may_hang(run)
+    with opened(run, machine) as owner:
+        with s.program(run, machine) as other:
+            s.import_from(run, machine, owner, other)
             owner.kill()
             gone = owner.gone(BOUNDED_MS / 1000)
             if gone:
                 used = other.step(f"try copy g {TARGET:#x} {SOURCE:#x} {MIB:#x}")
-                if used.errno == "0" and world.zero_copy:
+                if used.errno == "0" and machine.zero_copy:
                     run.known("D7", "a job still reaches the memory of a device whose user has died")
                 run.check(used.errno == "ENODEV", f"a job after the exporter's end: {used.errno}")
             else:
-                show_blocked(run, world)
+                show_blocked(run, machine)
         if not gone:
             run.evidence("freed by", "the importer's end" if owner.gone(10) else "nothing")
             run.check(owner.gone(1), "the exporter is still there after the importer has gone")
-            run.known(w.REVOCATION_WAITS, "the exporter could not die before its importer")
+            run.known(defects.REVOCATION_WAITS, "the exporter could not die before its importer")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from vfio_user_xe.device_models.xe.scenarios import DMABUF
+from vfio_user_xe.device_models.xe.scenarios.defects import REVOCATION_WAITS
 from vfio_user_xe.device_models.xe.scenarios.revocation import hung_task_report
-from vfio_user_xe.device_models.xe.scenarios.world import REVOCATION_WAITS
+from vfio_user_xe.emulator.kernel_reports import parse
 from vfio_user_xe.emulator.scenarios.runner import select
 
 PAGE = (Path(__file__).parents[3] / "docs" / "dmabuf-scenarios.md").read_text()
@@ -52,8 +55,13 @@ def test_the_group_of_the_hang_has_its_forms() -> None:
     assert REVOCATION_WAITS in DMABUF.defects
 
 
-def test_a_hung_task_report_is_the_first_one_without_what_explains_nothing() -> None:
-    assert hung_task_report(LOG) == [
+WITHOUT_TIME = [line.partition("] ")[2] for line in LOG]
+WITH_CALLER = [line.replace("] ", "][  T123] ", 1) for line in LOG]
+
+
+@pytest.mark.parametrize("log", [LOG, WITHOUT_TIME, WITH_CALLER], ids=["time", "bare", "caller"])
+def test_a_hung_task_report_is_the_first_one_without_what_explains_nothing(log: list[str]) -> None:
+    assert hung_task_report(parse("\n".join(log))) == [
         "INFO: task xe-dmabuf:3719 blocked for more than 5 seconds.",
         "      Not tainted 7.3.4+deb13-amd64 #1 Debian 7.3.4-1",
         "Call Trace:",
@@ -61,5 +69,5 @@ def test_a_hung_task_report_is_the_first_one_without_what_explains_nothing() -> 
         " __schedule+0x52a/0x1080",
         " vfio_pci_dma_buf_move+0x9d/0x190 [vfio_pci_core]",
     ]
-    assert hung_task_report(LOG[:1]) == []
-    assert hung_task_report(LOG[:2]) == ["INFO: task xe-dmabuf:3719 blocked for more than 5 seconds."]
+    assert hung_task_report(parse(log[0])) == []
+    assert hung_task_report(parse("\n".join(log[:2]))) == ["INFO: task xe-dmabuf:3719 blocked for more than 5 seconds."]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 from xml.etree import ElementTree
 
 import pytest
@@ -17,7 +18,10 @@ from typer.testing import CliRunner
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.emulator.cli import scenario as cli
 from vfio_user_xe.emulator.guest.channel import Result as Output
-from vfio_user_xe.emulator.guest.errors import BootFailed
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import BootFailed, GuestPanic
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, Line
 from vfio_user_xe.emulator.results import Report, Result, Verdict
 from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.json_file import dumps, loads
@@ -25,21 +29,39 @@ from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
 from vfio_user_xe.emulator.scenarios import Scenario, Setup, Suite, runner
 from vfio_user_xe.emulator.scenarios.evidence import as_data, evidence_of, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.machine import Machine
+from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
+from vfio_user_xe.emulator.scenarios.scenario import SETUP
 
 VRAM_MAP = {"size": 1 << 30, "vfs": {"vf1": [{"gdpa": 0, "dpa": 1 << 29, "size": 2 << 20}]}}
 
 
 class Guest:
+    """Stands for `BlockingGuest`: a shell, and the log of its kernel."""
+
     def __init__(self) -> None:
         self.log: list[str] = []
 
+        self.sequence = 0
+        self.answers: dict[str, str] = {}
+        """What commands that contain a word write."""
+        self.dead = False
+
     def run(self, command: str, **options: Any) -> Output:
-        text = ""
-        if command == "dmesg -c":
-            text, self.log = "\n".join(self.log), []
+        if self.dead:
+            raise GuestPanic("the guest's kernel panicked")
+        text = next((answer for word, answer in self.answers.items() if word in command), "")
+        if "awk" in command:
+            mark = command.partition("<6>")[2].partition("'")[0]
+            text = "\n".join(f"4,{self.sequence + at},1000,-;{line}" for at, line in enumerate([*self.log, mark]))
+            self.sequence += len(self.log) + 1
+            self.log = []
         return Output(0, text.encode(), "", 0.0)
+
+    def console_tail(self, lines: int) -> str:
+        return "\n".join(self.log)
 
 
 class Card:
@@ -48,6 +70,7 @@ class Card:
             "help": [{"command": "vram_map"}],
             "vram_map": VRAM_MAP,
             "ledger": [],
+            "ownership": {"changes": [], "resets": []},
             "verdicts": {"paths": [], "stale": [], "foreign": []},
         }.get(command)
 
@@ -60,6 +83,9 @@ class Labs:
         self.running = 0
         self.fail = False
         self.healthy = True
+        self.prepared: list[str] = []
+        """What kernels log while they boot."""
+        self.guests: list[Guest] = []
 
     @contextlib.contextmanager
     def open(self, serve: Any, **machine: Any) -> Iterator[Any]:
@@ -67,8 +93,11 @@ class Labs:
         if self.fail:
             raise BootFailed("the guest did not boot")
         self.running += 1
+        guest = Guest()
+        guest.log += self.prepared
+        self.guests.append(guest)
         lab = SimpleNamespace(
-            guest=Guest(), card=Card(), sh=lambda command: "7.3.4", usable=lambda: self.healthy, serve=serve
+            guest=guest, card=Card(), others=[], usable=lambda: self.healthy and not guest.dead, serve=serve
         )
         try:
             yield lab
@@ -80,21 +109,33 @@ class Labs:
 def labs(monkeypatch: pytest.MonkeyPatch) -> Labs:
     labs = Labs()
     monkeypatch.setattr(runner, "open_lab", labs.open)
+    monkeypatch.setattr(runner, "command_line", lambda kernel: "")
     return labs
 
 
-def setup(name: str) -> Setup:
-    return Setup(name, (), {"append": name}, lambda lab: name)
+class Tried(Machine):
+    """The machine of a setup, which says whose it is."""
+
+    shell: Guest
+
+    def __init__(self, shell: Guest, card: Any, others: Any, setup: str = "") -> None:
+        super().__init__(shell, card, others)
+        self.setup = setup
+        shell.answers["uname -r"] = "7.3.4"
+
+
+def setup(name: str) -> Setup[Tried]:
+    return Setup(name, (), {"append": name}, lambda booted: Tried(booted.guest, booted.card, booted.others, name))
 
 
 FIRST, SECOND = setup("first"), setup("second")
 
 
-def scenario(number: str, body: Any, where: Setup = FIRST) -> Scenario:
+def scenario(number: str, body: Any, where: Setup[Tried] = FIRST) -> Scenario[Tried]:
     return Scenario(number, f"scenario-{number}", f"title of {number}", "it works", where, body)
 
 
-def run_all(labs: Labs, *scenarios: Scenario, **options: Any) -> list[Result]:
+def run_all(labs: Labs, *scenarios: Scenario[Tried], **options: Any) -> list[Result]:
     suite = Suite(
         "tried",
         scenarios,
@@ -103,23 +144,32 @@ def run_all(labs: Labs, *scenarios: Scenario, **options: Any) -> list[Result]:
         records=RECORDS,
         exhibits=exhibits,
     )
-    results = Runner(suite, {}).run(scenarios, **options)
+    results = run_suite(suite, **options)
     assert labs.running == 0, "a guest was left"
     return results
 
 
-def passes(run: Run, prepared: Any) -> None:
+def run_suite(suite: Suite[Tried], **options: Any) -> list[Result]:
+    """The scenarios' results: the set-ups' are apart (`setups_of`)."""
+    return [result for result in all_results(suite, **options) if result.case.number != SETUP]
+
+
+def all_results(suite: Suite[Tried], **options: Any) -> list[Result]:
+    return Runner(suite, {}, kernel=Kernel(Path("bzImage"), None)).run(suite.scenarios, **options)
+
+
+def passes(run: Run, machine: Tried) -> None:
     with run.step("a step"):
         run.note("inside", good=True)
 
 
-def fails(run: Run, prepared: Any) -> None:
+def fails(run: Run, machine: Tried) -> None:
     run.check([], "one is not two")
 
 
 def logs(*lines: str) -> Any:
-    def body(run: Run, prepared: Any) -> None:
-        run.lab.guest.log += lines
+    def body(run: Run, machine: Tried) -> None:
+        machine.shell.log += lines
 
     return body
 
@@ -129,10 +179,10 @@ def test_a_scenario_s_verdict_is_what_it_raises(labs: Labs) -> None:
         labs,
         scenario("1", passes),
         scenario("2", fails),
-        scenario("3", lambda run, prepared: run.known("known-one", "seen")),
-        scenario("4", lambda run, prepared: run.known("unheard-of", "seen")),
-        scenario("5", lambda run, prepared: run.not_applicable("no such thing here")),
-        scenario("6", lambda run, prepared: 1 / 0),
+        scenario("3", lambda run, machine: run.known("known-one", "seen")),
+        scenario("4", lambda run, machine: run.known("unheard-of", "seen")),
+        scenario("5", lambda run, machine: run.not_applicable("no such thing here")),
+        scenario("6", lambda run, machine: 1 / 0),
     )
     assert [r.verdict for r in results] == [
         Verdict.PASS,
@@ -169,8 +219,8 @@ def test_a_report_of_the_kernel_is_a_known_defect_only_where_the_suite_knows_it(
     misuse = ("BUG: KASAN: slab-use-after-free in of_unknown",)
 
     def known(*lines: str) -> Any:
-        def body(run: Run, prepared: Any) -> None:
-            logs(*lines)(run, prepared)
+        def body(run: Run, machine: Tried) -> None:
+            logs(*lines)(run, machine)
             run.known("known-one", "seen")
 
         return body
@@ -199,9 +249,9 @@ def test_a_report_of_the_kernel_is_a_known_defect_only_where_the_suite_knows_it(
 
 
 def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:
-    def body(run: Run, prepared: Any) -> None:
-        run.excuse("blocked for more")
-        run.lab.guest.log.append("INFO: task a blocked for more than 5 seconds")
+    def body(run: Run, machine: Tried) -> None:
+        run.excuse(Kind.HUNG_TASK, "it is meant to", message="task a:1 ")
+        machine.shell.log.append("INFO: task a:1 blocked for more than 5 seconds.")
 
     (result,) = run_all(labs, scenario("1", body))
     assert result.verdict is Verdict.PASS
@@ -209,22 +259,22 @@ def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:
 
 def test_scenarios_of_one_setup_share_a_guest(labs: Labs) -> None:
     seen: list[str] = []
-    body = lambda run, prepared: seen.append(prepared)  # noqa: E731
+    body = lambda run, machine: seen.append(machine.setup)  # noqa: E731
     run_all(labs, scenario("1", body), scenario("2", body, SECOND), scenario("3", body))
     assert labs.booted == ["first", "second"]
     assert seen == ["first", "first", "second"]
 
 
-def test_a_spoiled_guest_is_replaced(labs: Labs) -> None:
+def test_a_guest_that_was_given_up_is_replaced(labs: Labs) -> None:
     run_all(
-        labs, scenario("1", lambda run, prepared: run.spoil("dead task")), scenario("2", passes), scenario("3", passes)
+        labs, scenario("1", lambda run, machine: run.give_up("dead task")), scenario("2", passes), scenario("3", passes)
     )
     assert labs.booted == ["first", "first"]
 
 
 def test_a_guest_whose_kernel_gave_the_device_up_is_replaced(labs: Labs) -> None:
     scenarios = [scenario("1", logs("device wedged, needs recovery")), scenario("2", passes), scenario("3", passes)]
-    Runner(Suite("tried", scenarios, {}, fatal="device wedged"), {}).run(scenarios)
+    run_suite(Suite("tried", scenarios, {}, fatal="device wedged"))
     assert labs.booted == ["first", "first"]
 
 
@@ -269,8 +319,8 @@ def results(labs: Labs) -> list[Result]:
     return run_all(
         labs,
         scenario("2", passes),
-        scenario("10", lambda run, prepared: run.known("known-one", "seen <here>")),
-        scenario("c1", lambda run, prepared: run.not_applicable("nothing")),
+        scenario("10", lambda run, machine: run.known("known-one", "seen <here>")),
+        scenario("c1", lambda run, machine: run.not_applicable("nothing")),
         scenario("1", logs("\x1b[1mcoloured\x1b[0m", "BUG: <script>alert(1)</script>")),
     )
 
@@ -295,13 +345,15 @@ def test_everything_can_be_written_as_json(results: list[Result]) -> None:
     data = json.loads(json.dumps([as_data(result) for result in results]))
     assert list(data[0]) == [
         *("number", "name", "title", "expected", "setup", "verdict", "defect", "reason", "seconds", "kernel"),
-        *("repetition", "events", "facts", "shown", "kernel_log", "splats"),
+        *("repetition", "events", "facts", "shown", "kernel_log", "kernel_reports", "unexcused_reports"),
         *("ledger", "verdicts", "ownership", "vram_map", "accounts"),
     ]
     assert [result["verdict"] for result in data] == ["pass", "expected-fail", "not-applicable", "fail"]
-    assert data[3]["kernel_log"] == ["\x1b[1mcoloured\x1b[0m", "BUG: <script>alert(1)</script>"]
+    times, texts = zip(*(line.split("] ", 1) for line in data[3]["kernel_log"]), strict=True)
+    assert texts == ("\x1b[1mcoloured\x1b[0m", "BUG: <script>alert(1)</script>")
+    assert set(times) == {"[    0.001000"}
     assert [(event["text"], event["depth"]) for event in data[0]["events"]] == [("a step", 0), ("inside", 1)]
-    assert data[3]["splats"] == ["BUG: <script>alert(1)</script>"]
+    assert data[3]["unexcused_reports"] == ["BUG: <script>alert(1)</script>"]
 
 
 def test_the_page_stands_alone_and_shows_foreign_text_as_text(results: list[Result]) -> None:
@@ -318,8 +370,8 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
     (result,) = run_all(labs, scenario("1", passes))
     counted = {"reads": 3, "bytes_read": 4096, "writes": 0, "bytes_written": 0, "spans": 1}
     ways = (("iov", "vram"), ("p2p", "system"), ("iov", "stale vram"), ("iov", "kernel vram"))
-    run = Run(None)
-    run.records["ledger"] = [
+    run = Run(create_autospec(KernelLog, instance=True))
+    run.records.ledger = [
         {
             "initiator": "pf",
             "owner": "vf1",
@@ -330,7 +382,7 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
         }
         for link, kind in ways
     ]
-    run.records["verdicts"] = {
+    run.records.verdicts = {
         "stale": [
             {
                 "reason": "reset",
@@ -344,7 +396,7 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
             }
         ]
     }
-    run.records["ownership"] = {
+    run.records.ownership = {
         "changes": [{"time": 1.5, "address": 1 << 29, "length": 2 << 20, "old": "vf1", "new": "pf"}],
         "resets": [{"owner": "vf1", "began": 2.0, "ended": None, "accesses": []}],
     }
@@ -360,33 +412,33 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
 
 def test_only_the_suite_s_own_records_are_asked_of_the_card(labs: Labs) -> None:
     suite = Suite("tried", [scenario("1", passes)], {})
-    (result,) = Runner(suite, {}).run(suite.scenarios)
+    (result,) = run_suite(suite)
     assert "vram_map" not in as_data(result)
     (result,) = run_all(labs, scenario("1", passes))
     assert as_data(result)["vram_map"] == VRAM_MAP
 
 
 def test_exhibits_that_fail_are_noted_and_cost_no_verdict(labs: Labs) -> None:
-    def broken(records: Any) -> Any:
+    def broken(records: Records) -> Any:
         raise KeyError("vfs")
 
     suite = Suite("tried", [scenario("1", passes), scenario("2", passes)], {}, exhibits=broken)
-    results = Runner(suite, {}).run(suite.scenarios)
+    results = run_suite(suite)
     assert [result.verdict for result in results] == [Verdict.PASS, Verdict.PASS]
     assert "the suite&#39;s exhibits failed: KeyError: &#39;vfs&#39;" in html(report_of(suite, results))
 
 
 def test_runs_of_one_kernel_merge_as_repetitions_whatever_was_measured(labs: Labs) -> None:
     counts = iter(range(1 << 20, 5 << 20, 1 << 20))
-    suite = Suite("tried", [scenario("1", passes)], {}, account=lambda prepared: {"VRAM in use": next(counts)})
-    runs = [report_of(suite, Runner(suite, {}).run(suite.scenarios)) for _ in range(2)]
+    suite = Suite("tried", [scenario("1", passes)], {}, account=lambda machine: {"VRAM in use": next(counts)})
+    runs = [report_of(suite, run_suite(suite)) for _ in range(2)]
     assert runs[0].results[0].figures != runs[1].results[0].figures
     assert [result.repetition for result in Report.merge("all", runs).results] == [1, 2]
 
 
 def test_a_kernel_s_report_cannot_break_junit_page_or_terminal(labs: Labs) -> None:
     bad = "BUG: \x1b]0;title\x07\x1b[31mred\x00\x0b\x9b2J\ud800\ufffe ]]> </pre><script>alert('x')</script>"
-    (result,) = run_all(labs, scenario("1", lambda run, prepared: run.kernel_log.append(bad)))
+    (result,) = run_all(labs, scenario("1", lambda run, machine: run.kernel_log.append(Line(bad))))
     assert result.verdict is Verdict.FAIL
     report = report_of(Suite("tried", [], {}), [result])
     failure = ElementTree.fromstring(junit(report).encode()).find("testcase/failure")
@@ -404,7 +456,7 @@ def test_a_kernel_s_report_cannot_break_junit_page_or_terminal(labs: Labs) -> No
 
 
 def test_evidence_is_what_a_scenario_shows(labs: Labs) -> None:
-    def body(run: Run, prepared: Any) -> None:
+    def body(run: Run, machine: Tried) -> None:
         run.fact("hidden", "not shown")
         run.evidence("stack", {"task (7)": "inner\nouter"})
         run.evidence("freed by", "nothing")
@@ -417,7 +469,7 @@ def test_evidence_is_what_a_scenario_shows(labs: Labs) -> None:
 
 def test_repetitions_are_one_row_for_each_verdict(labs: Labs) -> None:
     outcomes = iter([True, False, True])
-    results = run_all(labs, scenario("1", lambda run, prepared: run.check(next(outcomes), "red")), repeat=3)
+    results = run_all(labs, scenario("1", lambda run, machine: run.check(next(outcomes), "red")), repeat=3)
     assert [row.split()[:3] for row in verdict_table(results).splitlines()] == [
         ["1", "fail", "title"],
         ["1", "2x", "pass"],
@@ -426,9 +478,9 @@ def test_repetitions_are_one_row_for_each_verdict(labs: Labs) -> None:
 
 def test_accounts_are_kept_before_and_after_and_not_of_a_guest_that_is_given_up(labs: Labs) -> None:
     counts = iter([10 << 20, 10 << 20, 10 << 20, 11 << 20, 12 << 20])
-    scenarios = [scenario("1", passes), scenario("2", passes), scenario("3", lambda run, prepared: run.spoil("dead"))]
-    suite = Suite("tried", scenarios, {}, account=lambda prepared: {"VRAM in use": next(counts)})
-    results = Runner(suite, {}).run(scenarios)
+    scenarios = [scenario("1", passes), scenario("2", passes), scenario("3", lambda run, machine: run.give_up("dead"))]
+    suite = Suite("tried", scenarios, {}, account=lambda machine: {"VRAM in use": next(counts)})
+    results = run_suite(suite)
     assert [as_data(r)["accounts"]["VRAM in use"] for r in results] == [
         [10 << 20, 10 << 20],
         [10 << 20, 11 << 20],
@@ -452,13 +504,14 @@ def test_a_setup_that_fails_costs_its_scenario_only(labs: Labs) -> None:
 def test_what_came_out_before_an_interrupt_is_written(
     labs: Labs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def interrupt(run: Run, prepared: Any) -> None:
+    def interrupt(run: Run, machine: Tried) -> None:
         raise KeyboardInterrupt
 
     suite = Suite("tried", [scenario("1", passes), scenario("2", interrupt), scenario("3", passes)], {})
     monkeypatch.setattr(cli, "load_suite", lambda name: suite)
-    monkeypatch.setattr(cli, "locate", lambda: None)
+    monkeypatch.setattr(cli, "locate", lambda: create_autospec(Environment, instance=True))
+    monkeypatch.setattr(Kernel, "packaged", lambda environment: Kernel(Path("bzImage"), None))
     done = CliRunner().invoke(cli.app, ["run", "--json", str(tmp_path / "out.json")])
     assert done.exit_code == 130
-    assert [result["number"] for result in json.loads((tmp_path / "out.json").read_text())] == ["1"]
+    assert [result["number"] for result in json.loads((tmp_path / "out.json").read_text())] == ["up", "1"]
     assert labs.running == 0

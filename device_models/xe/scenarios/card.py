@@ -1,15 +1,13 @@
-"""A guest in which xe drives the PF and VFIO has the VFs: what the dma-buf scenarios and the demo begin with."""
+"""A card whose PF xe drives in a guest, and its VFs: what scenarios and the demo do with it, and ask it for."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from vfio_user_xe.device_models.xe.scenarios.guest_program import GUEST_PATH, PROGRAM, SOURCES, Client, Shell
-from vfio_user_xe.emulator.guest.environment import Environment
-from vfio_user_xe.emulator.guest.programs import compile_program
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
+from vfio_user_xe.emulator.scenarios.machine import Card, Shell
 
 PF = "0000:01:00.0"
 MODULES = ("xe", "vfio-pci", "vfio-iommu-type1")
@@ -22,32 +20,25 @@ _PATIENCE = 15.0
 _LOAD_TIMEOUT = 180.0
 
 
-class Control(Protocol):
-    """The card's control socket: `call(command, argument=...)`."""
+class XeCard:
+    """A card as the guest's drivers have it (`shell` runs commands there) and as its server sees it (`control`).
 
-    def call(self, command: str, /, **arguments: Any) -> Any:
-        """The command's result. Raises `CommandError`."""
-        ...
+    `pf` is the PF's address in the guest. Not safe to use from several threads.
+    """
 
-
-def programs(environment: Environment) -> dict[str, Path]:
-    """Guest path and file of the client, compiled when needed. Raises `NoCompiler`."""
-    return {GUEST_PATH: compile_program(environment, PROGRAM, sorted(SOURCES.glob("*.c")))}
-
-
-class Bench:
-    """Drivers, VFs and clients in a guest; `pf` is the PF's address there."""
-
-    def __init__(self, guest: Shell, card: Control, pf: str = PF) -> None:
-        self.guest = guest
-        self.card = card
+    def __init__(self, shell: Shell, control: Card, pf: str = PF) -> None:
+        self._shell = shell
+        self._control = control
         self.pf = pf
-        self.device = f"/sys/bus/pci/devices/{pf}"
+        self.sysfs = f"/sys/bus/pci/devices/{pf}"
         self.debugfs = f"/sys/kernel/debug/dri/{pf}"
 
-    def sh(self, command: str, timeout: float = 60) -> str:
-        """Run a command that must succeed; its output. Raises `CommandFailed`."""
-        return self.guest.run(command, timeout=timeout, check=True).stdout.rstrip("\n")
+    def call(self, command: str, /, **arguments: Any) -> Any:
+        """A command of the card's control socket (docs/control-socket.md). Raises `CommandError`, OSError."""
+        return self._control.call(command, **arguments)
+
+    def _sh(self, command: str, timeout: float = 60) -> str:
+        return self._shell.run(command, timeout=timeout, check=True).stdout.rstrip("\n")
 
     def vf(self, number: int) -> str:
         """The address of VF `number` (1 is the first)."""
@@ -56,7 +47,7 @@ class Bench:
 
     def other_pfs(self) -> list[str]:
         """Addresses of the guest's further cards, in the order of their buses."""
-        found = self.sh(
+        found = self._sh(
             "for d in /sys/bus/pci/devices/*; do\n"
             f'test "$(cat $d/class)" = 0x030000 && test ! -e $d/physfn && test ${{d##*/}} != {self.pf} && echo ${{d##*/}}\n'
             "done; true"
@@ -65,12 +56,12 @@ class Bench:
 
     def load_drivers(self) -> None:
         """xe on the PF, and VFIO."""
-        self.sh("modprobe vfio-iommu-type1; modprobe vfio-pci; modprobe xe", timeout=_LOAD_TIMEOUT)
+        self._sh("modprobe vfio-iommu-type1; modprobe vfio-pci; modprobe xe", timeout=_LOAD_TIMEOUT)
 
     def enable_vfs(self, count: int, driver: str = "vfio-pci") -> None:
         """Enable `count` VFs and bind them all to `driver`."""
-        self.sh(
-            f"echo 0 > {self.device}/sriov_drivers_autoprobe; echo {count} > {self.device}/sriov_numvfs",
+        self._sh(
+            f"echo 0 > {self.sysfs}/sriov_drivers_autoprobe; echo {count} > {self.sysfs}/sriov_numvfs",
             timeout=_LOAD_TIMEOUT,
         )
         for number in range(1, count + 1):
@@ -80,40 +71,34 @@ class Bench:
 
     def disable_vfs(self, timeout: float = 60) -> None:
         """Disable all VFs; whoever has one open keeps this waiting."""
-        self.sh(f"echo 0 > {self.device}/sriov_numvfs", timeout=timeout)
+        self._sh(f"echo 0 > {self.sysfs}/sriov_numvfs", timeout=timeout)
 
     def set_quota(self, number: int, size: int) -> None:
         """Give VF `number` `size` bytes of VRAM, while VFs are disabled. From then on xe shares nothing out by itself."""
-        self.sh(f"echo {size} > {self.debugfs}/sriov/vf{number}/tile0/vram_quota")
+        self._sh(f"echo {size} > {self.debugfs}/sriov/vf{number}/tile0/vram_quota")
 
     def share_evenly(self) -> bool:
         """Let xe share its resources out among VFs by itself again, while VFs are disabled; whether this kernel can."""
         file = f"{self.debugfs}/sriov/restore_auto_provisioning"
-        return self.guest.run(f"test -e {file} && echo 1 > {file}").returncode == 0
+        return self._shell.run(f"test -e {file} && echo 1 > {file}").returncode == 0
 
     def bind(self, number: int, driver: str) -> None:
         """Bind VF `number` to `driver`, from whatever driver it has."""
         device = f"/sys/bus/pci/devices/{self.vf(number)}"
-        self.sh(
+        self._sh(
             f"test -e {device}/driver && echo {self.vf(number)} > {device}/driver/unbind\n"
             f"echo {driver} > {device}/driver_override; echo {self.vf(number)} > /sys/bus/pci/drivers_probe\n"
             f'test "$(basename $(readlink {device}/driver))" = {driver}',
             timeout=_LOAD_TIMEOUT,
         )
 
-    def client(self, name: str) -> Client:
-        """A new client process."""
-        client = Client(self.guest, name)
-        client.start()
-        return client
-
-    def open_vf(self, client: Client, name: str, number: int) -> None:
+    def open_vf(self, program: Program, name: str, number: int) -> None:
         """Open VF `number` through VFIO, and wait until the PF has cleaned it.
 
         Opening resets the VF, and the PF's driver clears its memory afterwards, at its leisure: what is written before
         that has ended may be lost.
         """
-        client.step(f"vfio {name} {self.vf(number)}")
+        program.step(f"vfio {name} {self.vf(number)}")
         self.settle(number)
 
     def settle(self, number: int) -> None:
@@ -131,7 +116,7 @@ class Bench:
 
     def vf_state(self, number: int) -> str:
         """What the GuC thinks of VF `number`: running, flr, paused, stopped; "absent" without it."""
-        for gt in self.card.call("guc"):
+        for gt in self.call("guc"):
             for client in gt["clients"]:
                 if client["function"] == f"vf{number}":
                     return str(client["state"])
@@ -139,7 +124,7 @@ class Bench:
 
     def lmtt(self, number: int) -> list[dict[str, int]]:
         """What LMTT gives VF `number`: ranges with "gdpa", "dpa" and "size" in bytes."""
-        ranges: list[dict[str, int]] = self.card.call("vram_map")["vfs"].get(f"vf{number}", [])
+        ranges: list[dict[str, int]] = self.call("vram_map")["vfs"].get(f"vf{number}", [])
         return ranges
 
     def dpa(self, number: int, gdpa: int) -> int | None:
@@ -151,13 +136,13 @@ class Bench:
 
     def translations(self, start: int, end: int, function: str = "pf") -> list[dict[str, Any]]:
         """What the PPGTTs of user VMs map in [start, end) of virtual addresses."""
-        found = self.card.call("ppgtt", function=function, start=start, end=end)
+        found = self.call("ppgtt", function=function, start=start, end=end)
         return [range_ for space in found if space["asid"] for range_ in space["ranges"]]
 
     def paths(self, initiator: str, owner: str) -> dict[str, int]:
         """How often each way was taken since the ledger was cleared: "zero-copy" and "legacy"."""
         counts = {"zero-copy": 0, "legacy": 0}
-        for path in self.card.call("verdicts")["paths"]:
+        for path in self.call("verdicts")["paths"]:
             if path["initiator"] == initiator and path["owner"] in (owner, "unshared"):
                 for way in counts:
                     counts[way] += path[way]
@@ -165,7 +150,7 @@ class Bench:
 
     def vram_used(self) -> int:
         """Bytes of VRAM that xe on the PF has given away."""
-        text = self.sh(f"cat {self.debugfs}/tile0/vram_mm 2>/dev/null || cat {self.debugfs}/vram0_mm")
+        text = self._sh(f"cat {self.debugfs}/tile0/vram_mm 2>/dev/null || cat {self.debugfs}/vram0_mm")
         for line in text.splitlines():
             if "usage:" in line:
                 return int(line.split("usage:")[1].split()[0])

@@ -1,0 +1,45 @@
+"""Defects that the dma-buf scenarios know by name, of released kernels and of the first series with mappings by device address."""
+
+from __future__ import annotations
+
+REVOCATION_WAITS = "revocation-waits-for-importer"
+RANGES_OVERLAP = "ranges-linked-at-one-iova"
+RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
+CLEAR_AFTER_RESET = "clear-outlasts-reset"
+RESET_LOST = "reset-lost-while-another-ends"
+HANDED_ON_DIRTY = "memory-handed-on-uncleaned"
+
+DEFECTS = {
+    REVOCATION_WAITS: "vfio-pci's revocation waits, without a limit, until importers have unmapped (vfio_pci_dma_buf_move);"
+    " xe as an idle importer unmaps only at its next use or with its last reference (xe_bo_move_dmabuf)",
+    RANGES_OVERLAP: "dma_buf_phys_vec_to_sgt() links every range of a buffer at offset 0 of its IOVA: a dma-buf of more than"
+    " one range cannot be mapped behind a translating IOMMU (EADDRINUSE)",
+    RESET_UNNOTICED: "a reset through sysfs of a device that VFIO has open does not revoke its dma-bufs: importers go on in"
+    " memory that is being cleared",
+    CLEAR_AFTER_RESET: "VFIO takes a VF for reset 100 ms after the FLR, while the PF's driver still clears its memory: dma-bufs"
+    " are given back, and the VF can be used, before that has ended; what is written then may be lost",
+    RESET_LOST: "xe takes no notice of a VF's FLR that it is told of after it has sent FLR_FINISH for the one before and before its"
+    " worker has noted that (pf_begin_vf_flr: already in progress): the GuC waits for an FLR_FINISH that never comes, and the VF is"
+    " not served until it is reset again",
+    HANDED_ON_DIRTY: "xe clears a VF's memory at its reset, not when its provisioning changes: VRAM that one VF has to give up"
+    " reaches another, which is running, with what was written there",
+    "D1": "an import keeps a reference of the VF's memory object: VRAM does not come back",
+    "D2": "one device address for a range whose memory is scattered: foreign VRAM is mapped",
+    "D3": "sizes of ranges are rounded up to powers of two: wrong data from the second range on",
+    "D4": "the last page of the BAR is not taken, and a range's end is not checked",
+    "D5": "no check against the VF's quota: addresses wrap around inside of it",
+    "D6": "after a failed re-mapping page tables keep old device addresses",
+    "D7": "mapping ignores revocation: the PF goes on after reset and close",
+    "D8": "the search for the VF takes other functions for candidates",
+    "D9": "importers are not told when the PF changes a VF's provisioning",
+    "D10": "the PF's unbind leaves imports behind",
+    "D11": "an import is translated under reservation locks and takes the PF's provisioning mutex, which provisioning, and"
+    " clearing after an FLR, hold while they take reservation locks",
+}
+
+
+REPORTS = {
+    "D5": r"WARNING: .*xe_res_cursor\.h",
+    "D11": r"(?s)possible circular locking dependency.*xe_gt_sriov_pf_config_get_lmem_obj",
+}
+"""What kernels say of defects by themselves."""

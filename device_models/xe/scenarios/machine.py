@@ -1,0 +1,91 @@
+"""What the dma-buf scenarios work with: cards under xe in a guest, and processes of the guest program."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from vfio_user_xe.device_models.xe.scenarios.card import PF, XeCard
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
+from vfio_user_xe.emulator.guest import GuestError
+from vfio_user_xe.emulator.scenarios.machine import Booted, Card, Machine, Shell
+from vfio_user_xe.emulator.scenarios.run import Run
+
+MIB = 1 << 20
+BAR2 = 256 * MIB
+"""Of every VF."""
+HUNG_SECONDS = 5
+_BUSY = 240.0
+"""Seconds: searching all symbols takes one on an idle host, and a hundred times that on one with other guests."""
+
+_INTERCONNECT_SYMBOLS = (
+    "dma_buf_map_interconnect|dma_buf_match_interconnects|dma_buf_match_mapping|dma_buf_mapping_attach"
+)
+
+
+class XeMachine(Machine):
+    """xe on the PF, two VFs on vfio-pci."""
+
+    card: XeCard
+    others: Sequence[XeCard]
+
+    zero_copy: bool
+    """Whether the kernel knows how to map dma-bufs by device address."""
+    translating: bool
+    """Whether the PF's DMA goes through a translating IOMMU domain."""
+    quota: int
+    """VRAM in bytes that xe gave each of two VFs."""
+    visible: int
+    """Bytes of it that a VF's BAR2 shows."""
+
+    def __init__(self, shell: Shell, card: Card, others: Sequence[Card] = (), pf: str = PF) -> None:
+        """Load the drivers and enable VFs: two of the first card, one of each other. Raises `GuestError`, LookupError."""
+        super().__init__(shell, card, others)
+        self._numbers = itertools.count()
+        self.card = XeCard(shell, card, pf)
+        self.card.load_drivers()
+        self.run(
+            f"echo {HUNG_SECONDS} > /proc/sys/kernel/hung_task_timeout_secs; echo -1 > /proc/sys/kernel/hung_task_warnings;"
+            " echo 1 > /proc/sys/kernel/sysrq; echo 2 > /sys/module/drm/parameters/debug"
+        )
+        self.card.enable_vfs(2)
+        self.others = [
+            XeCard(shell, other, its_pf) for other, its_pf in zip(others, self.card.other_pfs(), strict=True)
+        ]
+        for other in self.others:
+            other.enable_vfs(1)
+        looked = self.run(f"grep -qwE '{_INTERCONNECT_SYMBOLS}' /proc/kallsyms", timeout=_BUSY)
+        self.zero_copy = looked.returncode == 0
+        self.translating = self.sh(f"cat {self.card.sysfs}/iommu_group/type 2>/dev/null || echo none").startswith("DMA")
+        self.quota = sum(block["size"] for block in self.card.lmtt(1))
+        if not self.quota:
+            raise LookupError("xe gave VF 1 no VRAM: is its provisioning broken, or the card too small?")
+        self.visible = min(self.quota, BAR2)
+
+    @classmethod
+    def on_the_root_bus(cls, booted: Booted) -> Self:
+        """The machine of a guest whose card has no root port."""
+        return cls(booted.guest, booted.card, booted.others, pf="0000:00:05.0")
+
+    def start(self, observer: Callable[[Step], None]) -> Program:
+        """A new process of the guest program; its caller ends it. Raises `ProgramError`."""
+        made = Program(self.shell, f"c{next(self._numbers)}", observer)
+        made.start()
+        return made
+
+    def restore_quotas(self, run: Run) -> None:
+        """Two VFs, with what they had in the beginning; a driver that lost VRAM cannot, and the guest is given up."""
+        try:
+            self.card.disable_vfs()
+            if not self.card.share_evenly():
+                for number in (1, 2):
+                    self.card.set_quota(number, self.quota)
+            self.card.enable_vfs(2)
+        except GuestError as error:
+            run.give_up(f"the VFs do not get their VRAM back: {str(error).splitlines()[0]}")
+
+
+def account(machine: XeMachine) -> dict[str, int]:
+    """VRAM that xe on the PF has given away, VFs' shares and buffers."""
+    return {"VRAM in use": machine.card.vram_used()}

@@ -1,0 +1,46 @@
+"""The machines that the dma-buf scenarios run on: where the card is plugged in, which CPU, and what the IOMMU does."""
+
+from __future__ import annotations
+
+from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES
+from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.scenarios.scenario import Setup
+
+_KUNIT_SUITES = ("*dma*buf*kunit*", "*dma*buf*test*", "*kunit*dma*buf*", "*test*dma*buf*")
+"""Modules with KUnit suites for dma-bufs, whatever a kernel calls them."""
+
+
+def guest(append: str = "iommu=pt", cpu: str | None = CPU, *, root_bus: bool = False) -> GuestSettings:
+    """What each of these guests has."""
+    return {
+        "modules": (*MODULES, "vgem?", "xe-vfio-pci?", "kunit?", *_KUNIT_SUITES),
+        "memory": 1536,
+        "cpu": cpu,
+        "iommu": True,
+        "append": append,
+        "root_bus": root_bus,
+    }
+
+
+SERVE = ("--vfs", "2", "--set", "vram=2GiB")
+"""Little VRAM: every time that a VF is opened or closed xe clears all of its share, and suspending saves it to RAM.
+(Of less xe gives VFs nothing: it shares out whole GiB, `xe_gt_sriov_pf_config.c:pf_profile_fair_lmem`.)"""
+USUAL = Setup("root port, AMD, pass-through", SERVE, guest(), XeMachine.of)
+TRANSLATING = Setup("root port, AMD, translating", SERVE, guest("iommu=nopt"), XeMachine.of)
+SLOW_CLEAR = Setup(
+    "root port, AMD, pass-through, slow clearing",
+    (
+        *SERVE,
+        *("--interconnect", "delay:inner=iov,initiator=pf,kind=kernel vram,latency_us=8000"),
+        *("--interconnect", "p2p", "--interconnect", "host_dma"),
+    ),
+    guest(),
+    XeMachine.of,
+)
+"""The PF's driver needs seconds to clear a VF's memory, as it does on a card with much of it."""
+TWO_CARDS = Setup(
+    "two cards, AMD, pass-through", SERVE, guest(), XeMachine.of, others=(("--vfs", "1", "--set", "vram=2GiB"),)
+)
+ROOT_BUS = Setup("root bus, AMD, pass-through", SERVE, guest(root_bus=True), XeMachine.on_the_root_bus)
+NOT_LISTED = Setup("root port, Intel, pass-through", SERVE, guest(cpu=None), XeMachine.of)

@@ -1,0 +1,47 @@
+"""What tests and scenarios may ask of a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from vfio_user_xe.emulator.guest.initramfs import Content
+from vfio_user_xe.emulator.guest.kernel import Kernel
+
+
+class GuestSettings(TypedDict, total=False):
+    """What a guest may be told; all of it may be left out."""
+
+    modules: Sequence[str]
+    """Kernel modules that the guest has, with all that they need; `modprobe` loads them. "vgem?": if the kernel has it."""
+    load: Sequence[str]
+    """Modules that are loaded at boot, in this order, each with its parameters."""
+    firmware: Sequence[str] | None
+    """Firmware files, below /lib/firmware; None: what drivers among the modules want."""
+    files: Mapping[str, Content] | None
+    """Further files: path in the guest, and a path here or bytes."""
+    memory: int
+    """In MiB; 1024 unless told otherwise."""
+    cpus: int
+    """Processors of the guest."""
+    cpu: str | None
+    """QEMU's `-cpu`, where the usual one does not do."""
+    iommu: bool
+    """A vIOMMU."""
+    ovmf: bool
+    """UEFI firmware instead of SeaBIOS."""
+    append: str
+    """More for the kernel's command line."""
+    kernel: Kernel | None
+    """None: the fetched one."""
+    accelerator: str
+    """`auto`, `kvm` or `tcg`."""
+    boot_timeout: float
+    """In seconds, until the guest's agent answers."""
+    console: Path | None
+    """A file for the guest's console."""
+    qtest: bool
+    """Whether VF BARs are programmed over QEMU's qtest socket."""
+    root_bus: bool
+    """Without a root port."""

@@ -1,0 +1,88 @@
+"""A guest's kernel log, read to the last line and never twice, whoever clears it meanwhile.
+
+/dev/kmsg numbers its records: what was overwritten before it was read leaves a gap, and nothing that `dmesg -c` does changes what
+is read here. When the guest does not answer any more, its console has the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+from vfio_user_xe.emulator.guest.channel import Result
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.kernel_reports.lines import Line, parse, records
+
+_MARK = "vfio-user-xe: log read"
+_TRIES = 3
+
+
+class LogLost(Exception):
+    """Lines of the log were overwritten before they were read: nobody can say what was in them."""
+
+
+class Shell(Protocol):
+    """What runs commands in a guest."""
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60, check: bool = False) -> Result:
+        """See `vfio_user_xe.emulator.guest.guest.Guest.run`."""
+        ...
+
+
+class KernelLog:
+    """The log of one boot of a guest. Not safe to use from several threads."""
+
+    def __init__(self, shell: Shell, console: Callable[[], str]) -> None:
+        """`console` gives what the guest's console wrote, as far as it is remembered."""
+        self._shell = shell
+        self._console = console
+        self._reader = secrets.token_hex(4)
+        self._numbers = itertools.count(1)
+        self._next = 0
+        self._mark = ""
+        self._told = 0
+        """Lines of the console behind the mark that `rest` has given."""
+
+    def read(self, timeout: float = 60) -> list[Line]:
+        """What was logged since the last call.
+
+        Raises:
+            LogLost: records were overwritten before they could be read. The next call goes on behind them.
+            GuestError: the guest does not answer; see `rest`.
+        """
+        for _ in range(_TRIES):
+            mark = f"{_MARK} {self._reader} {next(self._numbers)}"
+            # Reading ends early when records are overwritten meanwhile (EPIPE): without the mark it is done again.
+            script = f"echo '<6>{mark}' > /dev/kmsg; awk -F '[,;]' '!/^ / && $2 >= {self._next}; /;{mark}$/ {{ exit }}' /dev/kmsg"
+            found = records(self._shell.run(script, timeout=timeout).stdout)
+            if any(line.text == mark for line in found):
+                return self._taken(found, mark)
+        raise LogLost("the kernel logs faster than its log can be read (a larger log_buf_len helps)")
+
+    def rest(self) -> list[Line]:
+        """What the console wrote after the last `read` or `rest`, of a guest that does not answer any more."""
+        text = self._console()
+        if self._mark:
+            text = text.rpartition(self._mark)[2].partition("\n")[2]
+        lines = parse(text)[self._told :]
+        self._told += len(lines)
+        return lines
+
+    def read_or_rest(self) -> list[Line]:
+        """`read`, or what the console has when the guest does not answer. Raises `LogLost`."""
+        try:
+            return self.read(timeout=20)
+        except GuestError:
+            return self.rest()
+
+    def _taken(self, found: list[Line], mark: str) -> list[Line]:
+        first, expected = found[0].sequence, self._next
+        last = found[-1].sequence
+        assert first is not None
+        assert last is not None
+        self._next, self._mark, self._told = last + 1, mark, 0
+        if first > expected:
+            raise LogLost(f"{first - expected} records of the kernel's log were overwritten before they were read")
+        return [line for line in found if not line.text.startswith(_MARK)]

@@ -1,0 +1,73 @@
+"""What a scenario works with: a card, the guest that has it, and the one way to run commands there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
+
+from vfio_user_xe.emulator.guest import Result as Output
+
+
+class Shell(Protocol):
+    """What runs commands in a guest: `vfio_user_xe.emulator.guest.BlockingGuest` does."""
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60, check: bool = False) -> Output:
+        """See `vfio_user_xe.emulator.guest.guest.Guest.run`."""
+        ...
+
+
+class Card(Protocol):
+    """A card's control socket."""
+
+    def call(self, command: str, /, **arguments: Any) -> Any:
+        """The command's result (docs/control-socket.md). Raises `CommandError`, OSError when the server does not answer."""
+        ...
+
+
+class Booted(Protocol):
+    """A guest that has booted with its cards: `vfio_user_xe.emulator.testing.lab.Lab` is one."""
+
+    @property
+    def guest(self) -> Shell: ...
+
+    @property
+    def card(self) -> Card: ...
+
+    @property
+    def others(self) -> Sequence[Card]:
+        """Further cards of the same guest."""
+        ...
+
+
+class Machine:
+    """A card in a guest. Suites derive theirs, with what their scenarios know of the driver and its programs.
+
+    Not safe to use from several threads.
+    """
+
+    card: Card
+    others: Sequence[Card]
+    """Further cards of the same guest."""
+
+    def __init__(self, shell: Shell, card: Card, others: Sequence[Card] = ()) -> None:
+        self.shell = shell
+        self.card = card
+        self.others = others
+
+    @classmethod
+    def of(cls, booted: Booted) -> Self:
+        """The machine of a guest that has booted."""
+        return cls(booted.guest, booted.card, booted.others)
+
+    def run(self, command: str, timeout: float = 60) -> Output:
+        """Run a shell command in the guest; how it ended.
+
+        Raises:
+            CommandTimeout: it ran longer than `timeout` seconds and was killed.
+            GuestError: the guest does not answer.
+        """
+        return self.shell.run(command, timeout=timeout)
+
+    def sh(self, command: str, timeout: float = 60) -> str:
+        """Run a command that must succeed; its output without the last newline. Raises `CommandFailed`, and as `run`."""
+        return self.shell.run(command, timeout=timeout, check=True).stdout.rstrip("\n")
