@@ -35,6 +35,10 @@ class GuestSettings(TypedDict, total=False):
     """More for the kernel's command line."""
     kernel: Kernel | None
     """None: the fetched one."""
+    userland: str | None
+    """A fetched userland (`vfio-user-xe guest fetch --userland NAME`) that commands run in."""
+    root: Path | None
+    """One's own root file system, a folder or an image, that commands run in; it is not changed."""
     accelerator: str
     """`auto`, `kvm` or `tcg`."""
     boot_timeout: float

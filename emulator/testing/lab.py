@@ -22,6 +22,7 @@ from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.guest.qemu_arguments import DEFAULT_PORT, ROOT_BUS, cards_arguments, needs_iommu
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
 from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.guest.userland import locate_userland
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION as CONFIG
 from vfio_user_xe.emulator.pci.transport import MSI, MSIX
 from vfio_user_xe.emulator.vfio_user.client import Client
@@ -245,6 +246,9 @@ def open_guest(
     firmware = settings.get("firmware")
     if firmware is None:
         firmware = known_firmware([*modules, *load])
+    userland = settings.get("userland")
+    if userland and settings.get("root"):
+        raise TypeError("a guest has one root file system: either the setting 'userland' or 'root'")
     descriptions = [description for card in cards for description in card.descriptions]
     port = ROOT_BUS if settings.get("root_bus") else DEFAULT_PORT
     spec = GuestSpec(
@@ -265,6 +269,7 @@ def open_guest(
         accelerator=settings.get("accelerator", "auto"),
         boot_timeout=settings.get("boot_timeout", 90),
         console_log=settings.get("console"),
+        root=locate_userland(userland).image if userland else settings.get("root"),
     )
     with contextlib.ExitStack() as stack:
         try:
