@@ -16,6 +16,8 @@ INFO = ModelInfo(
     # files, of every device that it knows.
     firmware={"xe": ("xe/bmg_guc_70.bin", "xe/bmg_huc.bin")},
     firmware_packages=("firmware-intel-graphics",),
+    # NEO: OpenCL and Level Zero.
+    userland_packages={"compute": ("intel-opencl-icd", "libze-intel-gpu1")},
     address_spaces={
         GGTT: "the function's global GTT",
         PPGTT: "a VM's page tables, named by ASID or by root table",

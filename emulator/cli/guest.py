@@ -11,7 +11,7 @@ import trio
 import typer
 
 from vfio_user_xe.emulator.cli.errors import explained
-from vfio_user_xe.emulator.cli.options import Functions, check_functions, serve_options
+from vfio_user_xe.emulator.cli.options import Functions, Root, Userland, check_functions, chosen_root, serve_options
 from vfio_user_xe.emulator.guest import GuestSpec, Iommu, Kernel, KernelError, Machine, boot, environment
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel, find_kernel
@@ -19,6 +19,7 @@ from vfio_user_xe.emulator.guest.progress import Progress
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, cards_arguments, needs_iommu
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
 from vfio_user_xe.emulator.guest.served import served_card
+from vfio_user_xe.emulator.guest.userland import fetch_userland
 
 app = typer.Typer(help="Guests: QEMU with a kernel, and a card of ours in it.", no_args_is_help=True)
 
@@ -32,12 +33,27 @@ def fetch(
         list[str] | None,
         typer.Option("--kernel", metavar="SERIES", help="Also Debian's kernel of a series; repeatable."),
     ] = None,
+    userlands: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--userland", metavar="NAME", help="Also a userland: compute or graphics (about 220 MB each); repeatable."
+        ),
+    ] = None,
+    accept_expired: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SUITE", help="Take a userland's packages from a suite whose Release file has expired; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Download QEMU, a kernel, firmware and tools into the user's cache (once, about 180 MB, no root needed)."""
     with explained():
         found = environment.fetch(update=update, progress=Progress())
         for series in kernels or []:
             print(f"kernel {series}: {fetch_kernel(series, progress=Progress()).image}")
+        for name in userlands or []:
+            userland = fetch_userland(name, update=update, accept_expired=accept_expired or (), progress=Progress())
+            print(f"userland {name}: {userland.image}")
     print(f"guest environment: {found.root}\nQEMU: {found.qemu}")
 
 
@@ -81,6 +97,8 @@ def run_command(
     files: Annotated[
         list[str] | None, typer.Option("--file", metavar="GUEST=HOST", help="Put a file into the guest; repeatable.")
     ] = None,
+    userland: Userland = None,
+    root: Root = None,
     append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
     memory: Annotated[int, typer.Option(metavar="MIB", min=256, help="Guest memory.")] = 2048,
     cpus: Annotated[int, typer.Option(min=1, help="Processors.")] = 1,
@@ -113,8 +131,10 @@ def run_command(
             append=append,
             accelerator=accelerator,
             console_log=console,
+            root=root_path,
         )
 
+    root_path = chosen_root(userland, root)
     line = shlex.join(command) if command and len(command) > 1 else "".join(command or ["lspci -nn"])
     with explained():
         if socket_dirs:

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
+from vfio_user_xe.emulator.guest.userland import locate_userland
 from vfio_user_xe.emulator.vfio_user.libvfio_user.library import ENVIRONMENT
 
 SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the served card's sockets.")]
@@ -24,6 +25,19 @@ Functions = Annotated[
 SocketDirs = Annotated[
     list[Path],
     typer.Option("--socket-dir", metavar="DIR", help="Folder of a card's sockets; repeatable: cards of one machine."),
+]
+
+Userland = Annotated[
+    str | None,
+    typer.Option(
+        "--userland", metavar="NAME", help="A fetched userland as root file system (guest fetch --userland NAME)."
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        "--root", metavar="FOLDER|IMAGE", help="Your own root file system; changes in the guest are not kept."
+    ),
 ]
 
 Model = Annotated[
@@ -124,3 +138,13 @@ def check_functions(cards: Iterable[CardDescription], functions: Sequence[str] |
     for name in functions or []:
         if name not in known:
             fail(f"--function {name}: the card has {', '.join(known)}", EXIT_USAGE)
+
+
+def chosen_root(userland: str | None, root: Path | None) -> Path | None:
+    """What `--userland` and `--root` mean: the path of a root file system, or None."""
+    if userland is not None and root is not None:
+        fail("--userland and --root exclude each other", EXIT_USAGE)
+    if userland is None:
+        return root
+    with explained():
+        return locate_userland(userland).image

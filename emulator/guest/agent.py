@@ -24,6 +24,33 @@ if [ -s /etc/modules ]; then
         modprobe $module || echo "init: modprobe $module failed"
     done </etc/modules
 fi
+# A root file system of the guest's own (root_filesystem.py): read-only, below a layer in memory for changes.
+if [ -s /etc/guest-root ]; then
+    . /etc/guest-root
+    for module in $modules; do
+        modprobe -q $module
+    done
+    source=$tag
+    for disk in /sys/block/vd*; do
+        [ "$(cat $disk/serial 2>/dev/null)" = $tag ] && source=/dev/${disk##*/}
+    done
+    root=/.root/merged
+    mount -t tmpfs -o mode=755 tmpfs /.root/changes
+    mkdir /.root/changes/work
+    # Not a layer of its own: one below another's folder is refused.
+    cp -a /.files /.root/changes/upper
+    rm -rf /.files
+    layers=lowerdir=/.root/image:/,upperdir=/.root/changes/upper,workdir=/.root/changes/work
+    if ! { mount -t $type -o $options $source /.root/image && mount -t overlay -o $layers overlay $root; }; then
+        echo "init: the root file system ($type on $source) could not be mounted"
+        poweroff -f
+    fi
+    for name in proc sys dev run tmp; do
+        mkdir -p $root/$name
+        mount --rbind /$name $root/$name
+    done
+    export GUEST_ROOT=$root
+fi
 while :; do
     /usr/sbin/guest-agent
     echo "init: the agent ended with $?; starting it again"
@@ -81,7 +108,7 @@ while read -r verb id a b c d <&3; do
             (
                 read -r self rest </proc/self/stat
                 echo $self >$dir/$id.supervisor
-                setsid sh $dir/$id.script <$dir/$id.in >$dir/$id.out 2>$dir/$id.err 3>&- &
+                setsid ${GUEST_ROOT:+chroot $GUEST_ROOT} sh $dir/$id.script <$dir/$id.in >$dir/$id.out 2>$dir/$id.err 3>&- &
                 echo $! >$dir/$id.pid
                 wait $!
                 answer $id $?

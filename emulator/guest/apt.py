@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment
 
 SUITES = ("trixie", "trixie-backports")
 COMPONENTS = ("main", "non-free-firmware")
@@ -29,6 +29,9 @@ _DEBIAN_SUITE = re.compile(
     r"(?:bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable|oldoldstable)"
     r"(?:-updates|-backports)?/?$"
 )
+
+# apt's words (methods/gpgv and acquire-item.cc, "is expired (invalid since ...)") with LC_ALL=C.
+_EXPIRED = re.compile(r"Release file for \S+/dists/(\S+)/(?:InRelease|Release) is expired")
 
 _TARGET = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SOURCESENTRY)"
 
@@ -120,9 +123,12 @@ class PrivateApt:
 
     What was downloaded stays in `directory` until the caller removes it, so that an interrupted download goes on
     where it stopped.
+
+    Packages come from the suites `SUITES`, and from those in `newer` what is newer there. A Release file of a newer suite
+    that is past its date is refused, whatever the machine's own configuration says, but for the suites in `accept_expired`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, newer: Sequence[str] = (), accept_expired: Sequence[str] = ()) -> None:
         for tool in ("apt-get", "apt-cache", "dpkg-deb"):
             if shutil.which(tool) is None:
                 raise MissingEnvironment(
@@ -131,6 +137,8 @@ class PrivateApt:
                     "~/.cache/vfio-user-xe/environment to the same place here; it contains no absolute paths."
                 )
         self.directory = directory
+        self._newer = tuple(newer)
+        self._accept_expired = frozenset(accept_expired)
         for folder in ("state/lists/partial", "cache/archives/partial", "log"):
             (directory / folder).mkdir(parents=True, exist_ok=True)
         (directory / "state/status").write_text(_ASSUMED)
@@ -161,18 +169,35 @@ class PrivateApt:
         """Fetch the package lists; returns the mirror that worked.
 
         Raises:
+            ExpiredSuites: for no other reason than the date of Release files.
             FetchFailed: no mirror works.
         """
-        complaints = []
+        complaints, expired = [], set[str]()
         for mirror in self.candidates():
-            option = f"[signed-by={mirror.signed_by}] " if mirror.signed_by else ""
-            lines = [f"deb {option}{mirror.uri} {suite} {' '.join(COMPONENTS)}\n" for suite in SUITES]
+            lines = [self._source(mirror, suite) for suite in (*SUITES, *self._newer)]
             (self.directory / "sources.list").write_text("".join(lines))
             output, code = self._run(["update", "-q"], None)
             if code == 0:
                 return mirror
+            expired.update(_EXPIRED.findall(output))
             complaints.append(f"{mirror.uri}:\n{_last_lines(output)}")
-        raise FetchFailed("apt could not fetch Debian's package lists.\n" + "\n".join(complaints))
+        message = "apt could not fetch Debian's package lists.\n" + "\n".join(complaints)
+        if expired:
+            raise ExpiredSuites(message, tuple(suite for suite in (*SUITES, *self._newer) if suite in expired))
+        raise FetchFailed(message)
+
+    def _source(self, mirror: Mirror, suite: str) -> str:
+        options = [f"signed-by={mirror.signed_by}"] if mirror.signed_by else []
+        if suite in self._accept_expired:
+            options.append("check-valid-until=no")
+        elif suite in self._newer:
+            options.append("check-valid-until=yes check-date=yes")
+        option = f"[{' '.join(options)}] " if options else ""
+        return f"deb {option}{mirror.uri} {suite} {' '.join(COMPONENTS)}\n"
+
+    def resolves(self, packages: Sequence[str]) -> bool:
+        """Whether the suites have these packages with everything they need, after `update`."""
+        return self._run(["--simulate", *_install(packages)], None)[1] == 0
 
     def names(self, prefix: str) -> list[str]:
         """Names of packages that begin with `prefix`, after `update`."""
@@ -191,7 +216,7 @@ class PrivateApt:
 
         `progress` is called with the fraction done and the total as apt prints it (`172 MB`).
         """
-        arguments = ["install", "-q", "-y", "-t", SUITES[-1], *packages]
+        arguments = _install(packages)
         output, code = self._run(["--simulate", *arguments], None)
         simulated = output
         if code == 0:
@@ -273,6 +298,10 @@ class PrivateApt:
                 process.terminate()
                 process.wait()
             process.stdout.close()
+
+
+def _install(packages: Sequence[str]) -> list[str]:
+    return ["install", "-q", "-y", "-t", SUITES[-1], *packages]
 
 
 def _environment() -> dict[str, str]:

@@ -37,12 +37,31 @@ class FetchFailed(GuestError):
     """The guest environment could not be downloaded or unpacked; nothing half-made was left behind."""
 
 
+class ExpiredSuites(FetchFailed):
+    """The mirror's Release files of these suites are past the date until which Debian vouches for them.
+
+    Somebody between here and Debian may be holding newer, mended packages back; or the mirror is not kept up to date.
+    """
+
+    def __init__(self, message: str, suites: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.suites = suites
+
+
 class KernelError(GuestError):
     """A kernel image or module directory is not usable, or a module does not exist in it."""
 
 
 class InitramfsError(GuestError):
     """A file or program that the initramfs should hold cannot be put into it."""
+
+
+class RootError(GuestError):
+    """A root file system for the guest is neither a folder nor an image of a kind that can be mounted."""
+
+
+class UnknownUserland(GuestError):
+    """There is no userland of that name; the text lists those that there are."""
 
 
 class QemuFailed(GuestError):

@@ -14,7 +14,7 @@ import functools
 import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +45,7 @@ from vfio_user_xe.emulator.guest.machine import Machine
 from vfio_user_xe.emulator.guest.process import Process, describe_exit
 from vfio_user_xe.emulator.guest.qemu import Ports, command_line, kernel_command_line
 from vfio_user_xe.emulator.guest.qmp import Qmp
+from vfio_user_xe.emulator.guest.root_filesystem import RootFileSystem
 
 T = TypeVar("T")
 
@@ -62,6 +63,7 @@ class GuestSpec:
     to the kernel's command line.  `accelerator`: auto, kvm or tcg.  `boot_timeout` in seconds from QEMU's start until
     the agent answers.  `console_log`: a file that gets the whole console.  `direct_boot`: start the unpacked kernel
     (see vmlinux.py) where that is possible, which saves a second or two under TCG; OVMF always starts the image.
+    `root`: a folder or an image that commands run in, instead of the initramfs (see root_filesystem.py); it is not changed.
     """
 
     machine: Machine = field(default_factory=Machine)
@@ -76,6 +78,7 @@ class GuestSpec:
     console_log: Path | None = None
     direct_boot: bool = True
     environment: Environment | None = None
+    root: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class _Prepared:
     accelerator: Accelerator
     image: Path
     initramfs: Path
+    root: RootFileSystem | None = None
 
 
 class Guest:
@@ -107,10 +111,13 @@ class Guest:
         self._failed = trio.Event()
         self._scopes: set[trio.CancelScope] = set()
         self._since = 0  # the console's position when the current boot began
+        machine = spec.machine
+        if prepared.root is not None:
+            machine = replace(machine, arguments=(*machine.arguments, *prepared.root.arguments()))
         self._command = command_line(
             prepared.environment,
             prepared.accelerator,
-            spec.machine,
+            machine,
             prepared.image,
             prepared.initramfs,
             kernel_command_line(spec.machine, spec.append),
@@ -134,7 +141,9 @@ class Guest:
         return list(self._command)
 
     async def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60, check: bool = False) -> Result:
-        """Run a shell command or script in the guest (busybox sh; /usr/sbin and /usr/bin on PATH).
+        """Run a shell command or script in the guest (/usr/sbin and /usr/bin on PATH).
+
+        The shell is busybox's, or that of the spec's `root`.
 
         Raises `CommandTimeout` after `timeout` seconds (the command is killed, the guest stays usable), and with
         `check` `CommandFailed` when the exit code is not 0.
@@ -322,16 +331,17 @@ class Guest:
 def prepare(spec: GuestSpec) -> _Prepared:
     """Find or build everything that booting `spec` needs: environment, initramfs, accelerator.
 
-    Raises `MissingEnvironment`, `KernelError` or `InitramfsError`.
+    Raises `MissingEnvironment`, `KernelError`, `RootError` or `InitramfsError`.
     """
+    root = RootFileSystem.at(spec.root) if spec.root is not None else None
     environment = spec.environment if spec.environment is not None else environments.locate()
     kernel = spec.kernel if spec.kernel is not None else Kernel.packaged(environment)
     if spec.machine.ovmf:
         _ = environment.ovmf_code, environment.ovmf_variables
-    archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files))
+    archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files, root))
     image = vmlinux.unpacked(kernel) if spec.direct_boot and not spec.machine.ovmf else None
     accelerator = accelerators.choose(environment, spec.accelerator)
-    return _Prepared(environment, kernel, accelerator, image or kernel.image, archive)
+    return _Prepared(environment, kernel, accelerator, image or kernel.image, archive, root)
 
 
 @contextlib.asynccontextmanager

@@ -23,17 +23,22 @@ from vfio_user_xe.emulator.guest.cpio import Cpio
 from vfio_user_xe.emulator.guest.environment import LIBRARIES, Environment
 from vfio_user_xe.emulator.guest.errors import InitramfsError
 from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.root_filesystem import RootFileSystem
 from vfio_user_xe.emulator.model.model_info import firmware_of
 from vfio_user_xe.emulator.model.plugin_loading import device_models
 
 # Raise when the same request gives another image than it did.
-_LAYOUT = 1
+_LAYOUT = 2
 
 # Debian's search path in the guest's dynamic loader.
 _GUEST_LIBRARIES = LIBRARIES
 _KMOD_NAMES = ("depmod", "insmod", "lsmod", "modinfo", "modprobe", "rmmod")
 _KEEP_IMAGES = 12
 _IN_USE_SECONDS = 3600
+
+# Where files for the guest are when it has a root file system of its own; of these the kernel and modprobe read here.
+_ABOVE_ROOT = ".files"
+_READ_BY_INIT = ("usr/lib/firmware/", "usr/lib/modules/", "etc/modprobe.d/")
 
 Content = Path | bytes | str
 
@@ -54,12 +59,14 @@ class Contents:
     in that order, each as modprobe takes it (`vfio_pci disable_idle_d3=1`).  `firmware` are files of the guest environment as the
     kernel asks for them.  `files` maps guest paths to a host file, bytes or text; a program (ELF, or a host file
     that is executable, or a `#!` script) becomes executable, and a dynamic one brings the libraries it needs.
+    `root` is mounted by /init, see root_filesystem.py.
     """
 
     modules: tuple[str, ...] = ()
     load: tuple[str, ...] = ()
     firmware: tuple[str, ...] = ()
     files: Mapping[str, Content] = field(default_factory=dict)
+    root: RootFileSystem | None = None
 
 
 def initramfs(environment: Environment, kernel: Kernel, contents: Contents) -> Path:
@@ -102,7 +109,12 @@ class _Builder:
         archive.file("init", agent.INIT.encode(), 0o755)
         archive.file("usr/sbin/guest-agent", agent.AGENT.encode(), 0o755)
         for name, content in self._contents.files.items():
-            self._add(name, content)
+            self._add(self._place(name), content)
+        if self._contents.root is not None:
+            archive.directory(_ABOVE_ROOT)
+            for path in ("image", "changes", "merged"):
+                archive.directory(f".root/{path}")
+            archive.file("etc/guest-root", self._contents.root.description.encode())
         self._modules()
         for name in self._contents.firmware:
             self._add(f"usr/lib/firmware/{name}", self._environment.firmware(name))
@@ -113,6 +125,13 @@ class _Builder:
             archive.symlink(f"usr/sbin/{name}", "../bin/kmod")
         self._busybox()
         return archive.to_bytes()
+
+    def _place(self, name: str) -> str:
+        """Where a file of the guest is in the image."""
+        merged = _merged_usr(name)
+        if self._contents.root is None or merged.startswith(_READ_BY_INIT):
+            return merged
+        return f"{_ABOVE_ROOT}/{merged}"
 
     def _read(self, path: Path) -> bytes:
         try:
@@ -174,7 +193,8 @@ class _Builder:
     def _modules(self) -> None:
         kernel = self._kernel
         load = [line.split()[0] for line in self._contents.load if line.strip()]
-        closure = kernel.closure([*self._contents.modules, *load])
+        mounting = self._contents.root.modules if self._contents.root is not None else ()
+        closure = kernel.closure([*self._contents.modules, *load, *mounting])
         for name in closure:
             self.sources[kernel.module_files[name]] = _stamp(kernel.module_files[name])
         self._archive.file("etc/modules", "".join(f"{line}\n" for line in self._contents.load).encode())
@@ -217,6 +237,7 @@ def _request_key(environment: Environment, kernel: Kernel, contents: Contents) -
         "modules": contents.modules,
         "load": contents.load,
         "firmware": contents.firmware,
+        "root": contents.root.description if contents.root is not None else "",
         "files": [[name, describe(content)] for name, content in contents.files.items()],
     }
     return hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]

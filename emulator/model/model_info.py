@@ -52,6 +52,11 @@ class ModelInfo:
     """
     firmware_packages: tuple[str, ...] = ()
     """Debian packages with these files, for `vfio-user-xe guest fetch`."""
+    userland_packages: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By userland ("compute", "graphics"), Debian packages with the programs and libraries that drive this model's cards.
+
+    They are added to what the userland holds for every card (`vfio-user-xe guest fetch --userland`).
+    """
     address_spaces: Mapping[str, str] = field(default_factory=dict)
     """By name, help of the address spaces that the model's command `walk` walks; the first is taken if none is named."""
     topologies: Mapping[str, Topology] = field(default_factory=dict)
@@ -68,6 +73,10 @@ class ModelInfo:
             ("default", isinstance(self.default, bool)),
             ("firmware", _is_mapping(self.firmware, tuple) and all(map(_is_words, self.firmware.values()))),
             ("firmware_packages", _is_words(self.firmware_packages)),
+            (
+                "userland_packages",
+                _is_mapping(self.userland_packages, tuple) and all(map(_is_words, self.userland_packages.values())),
+            ),
             ("address_spaces", _is_mapping(self.address_spaces, str)),
             ("topologies", _is_mapping(self.topologies, Topology)),
             ("trace_processes", _is_mapping(self.trace_processes, TraceProcess)),

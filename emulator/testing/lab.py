@@ -21,6 +21,7 @@ from vfio_user_xe.emulator.guest import BlockingGuest, GuestError, GuestSpec, Io
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.guest.qemu_arguments import DEFAULT_PORT, ROOT_BUS, cards_arguments, needs_iommu
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
+from vfio_user_xe.emulator.guest.userland import locate_userland
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION as CONFIG
 from vfio_user_xe.emulator.pci.transport import MSI, MSIX
 from vfio_user_xe.emulator.vfio_user.client import Client
@@ -235,6 +236,10 @@ class GuestSettings(TypedDict, total=False):
     """More for the kernel's command line."""
     kernel: Kernel | None
     """None: the fetched one."""
+    userland: str | None
+    """A fetched userland (`vfio-user-xe guest fetch --userland NAME`) that commands run in."""
+    root: Path | None
+    """One's own root file system, a folder or an image, that commands run in; it is not changed."""
     accelerator: str
     """`auto`, `kvm` or `tcg`."""
     boot_timeout: float
@@ -281,6 +286,9 @@ def open_guest(
     firmware = settings.get("firmware")
     if firmware is None:
         firmware = known_firmware([*modules, *load])
+    userland = settings.get("userland")
+    if userland and settings.get("root"):
+        raise TypeError("a guest has one root file system: either the setting 'userland' or 'root'")
     descriptions = [description for card in cards for description in card.descriptions]
     port = ROOT_BUS if settings.get("root_bus") else DEFAULT_PORT
     spec = GuestSpec(
@@ -301,6 +309,7 @@ def open_guest(
         accelerator=settings.get("accelerator", "auto"),
         boot_timeout=settings.get("boot_timeout", 90),
         console_log=settings.get("console"),
+        root=locate_userland(userland).image if userland else settings.get("root"),
     )
     with contextlib.ExitStack() as stack:
         try:
