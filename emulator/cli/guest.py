@@ -27,7 +27,11 @@ app = typer.Typer(help="Guests: QEMU with a kernel, and a card of ours in it.", 
 @app.command(epilog="Example: vfio-user-xe guest fetch --kernel 6.18, then guest run --kernel 6.18 ...")
 def fetch(
     update: Annotated[
-        bool, typer.Option("--update", help="Fetch the newest packages, even if the environment is complete.")
+        bool,
+        typer.Option(
+            "--update",
+            help="Fetch the newest packages, even if the environment is complete; with --userland: the userland's.",
+        ),
     ] = False,
     kernels: Annotated[
         list[str] | None,
@@ -48,7 +52,7 @@ def fetch(
 ) -> None:
     """Download QEMU, a kernel, firmware and tools into the user's cache (once, about 180 MB, no root needed)."""
     with explained():
-        found = environment.fetch(update=update, progress=Progress())
+        found = environment.fetch(update=update and not userlands, progress=Progress())
         for series in kernels or []:
             print(f"kernel {series}: {fetch_kernel(series, progress=Progress()).image}")
         for name in userlands or []:

@@ -169,6 +169,7 @@ class PrivateApt:
         """Fetch the package lists; returns the mirror that worked.
 
         Raises:
+            ExpiredSuites: for no other reason than the date of Release files.
             FetchFailed: no mirror works.
             ExpiredSuites: none works, for the date of Release files alone.
         """

@@ -198,6 +198,7 @@ def _build(name: str, packages: list[str], folder: Path, accept_expired: tuple[s
             package.unpack(root)
             report.update((index + 1) / len(fetched), "unpacking")
         _finish(root)
+        _compile_python(root)
         report.step(f"userland {name}: making the image")
         image = work / "root.erofs"
         make_erofs(root, root, image)
@@ -261,6 +262,27 @@ def _finish(root: Path) -> None:
         (root / account).write_text(text)
     for folder in _LEFT_OUT:
         shutil.rmtree(root / folder, ignore_errors=True)
+
+
+def _compile_python(root: Path) -> None:
+    """Compile Python's modules, as its packages' maintainer scripts do: a guest under TCG takes 12 s longer for numpy without.
+
+    A module that does not compile is left to the guest, as there.
+    """
+    python = root / "usr/bin/python3"
+    if not python.exists():
+        return
+    folders = [str(folder) for folder in sorted((root / "usr/lib").glob("python3*"))]
+    loader = [str(root / LOADER), "--library-path", str(root / LIBRARIES)]
+    # The image keeps no times that a .pyc could be compared with.
+    options = ["-q", "-s", str(root), "-p", "/", "--invalidation-mode", "unchecked-hash"]
+    subprocess.run(
+        [*loader, str(python), "-S", "-m", "compileall", *options, *folders],
+        env={**os.environ, "PYTHONHOME": str(root / "usr")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
 
 
 def make_erofs(tools: Path, folder: Path, image: Path) -> None:
