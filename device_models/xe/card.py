@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from vfio_user_xe.device_models.xe import inspect, topologies
+from vfio_user_xe.device_models.xe import compute, inspect, topologies
 from vfio_user_xe.device_models.xe.engines import Engines, hw_engine
 from vfio_user_xe.device_models.xe.function import Gpu, Gt, XeFunction
 from vfio_user_xe.device_models.xe.gt import reg_sr
@@ -305,7 +305,7 @@ class Battlemage:
         sriov = GucSriov(guc, None if gt.index else self.sharing)
         capture = Capture(guc, registers)
         submission = Submission(guc, sriov, capture)
-        gt.engines = Engines(gt, submission)
+        gt.engines = Engines(gt, submission, compute.COMMANDS)
         self._add_engine_registers(gt)
         reg_sr.declare(gt, registers)
         frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)

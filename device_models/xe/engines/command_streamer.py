@@ -30,6 +30,8 @@ PREEMPTED = 3
 """Preempt the context here, behind the command."""
 BULK = 4
 """The LRC's `bulk` does the command's work in steps."""
+THREADS = 10
+"""As BULK, but the context can be preempted between the steps: what is left goes on when it is back."""
 
 # What `run` returns.
 IDLE = 5
@@ -220,8 +222,9 @@ class CommandStreamer:
         if action == _NEXT_PIECE:
             return SLICE_OVER if clock() >= deadline else 0
         self.header = words[index] if index < end else self.header
-        if action == BULK:
+        if action in (BULK, THREADS):
             lrc.bulk_end = at + (length << 2)
+            lrc.bulk_preemptible = action == THREADS
             return 0
         if action == PREEMPTED:
             self.set_place(at + (length << 2))
@@ -267,6 +270,8 @@ class CommandStreamer:
             if fault is not None:
                 self.fault = fault
                 return FAULTED
+            if self.preempt and lrc.bulk_preemptible and lrc.arbitration:
+                return STOPPED
             if self.engine.clock.seconds() >= deadline:
                 return SLICE_OVER
         lrc.bulk = None

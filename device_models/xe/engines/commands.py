@@ -6,7 +6,7 @@ what executes it. `Tables` turns the declarations into what the command streamer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -339,6 +339,7 @@ COMMANDS: tuple[Command, ...] = (
     _skip("CFE_STATE", 0x72000000),
     _skip("COMPUTE_WALKER", 0x72080000, work=True),
     _skip("COMPUTE_WALKER_2", 0x72020000, work=True),
+    _skip("EXECUTE_INDIRECT_DISPATCH", 0x7C010000, work=True),
     _skip("3DSTATE_BINDING_TABLE_POOL_ALLOC", 0x79190000),
     _skip("3DSTATE_SO_DECL_LIST", 0x79170000),
     _skip("3DPRIMITIVE", 0x7B000000, work=True),
@@ -402,9 +403,15 @@ Entry = tuple[Handler, int, int]
 class Tables:
     """Dispatch tables by bits 31:22 of a command: `normal`, and `noop` for where predication makes no-ops."""
 
-    def __init__(self, commands: Iterable[Command] = COMMANDS) -> None:
+    def __init__(self, commands: Iterable[Command] = COMMANDS, pipelines: Mapping[str, Handler] | None = None) -> None:
+        """`pipelines` executes commands of the pipelines (GFXPIPE) by name; without it they are skipped.
+
+        Raises ValueError for a name that is not declared.
+        """
         self.traced = self
         """What is used while commands are traced."""
+        self.pipelines: dict[int, Handler] = {}
+        """By bits 31:16 of the first dword."""
         unknown: Entry = (_unknown, 1, 0)
         self.normal: list[Entry] = [unknown] * 1024
         for slot in range(1024):
@@ -416,6 +423,12 @@ class Tables:
             elif kind == GFXPIPE:
                 self.normal[slot] = (_skipped, 1, 0) if slot >> 5 & 3 == 1 else (_skipped, 0, 0xFF)
         self.noop: list[Entry] = [(_nothing, length, mask) for _, length, mask in self.normal]
+        commands = tuple(commands)
+        by_name = {command.name: command for command in commands if command.mask == 0xFFFF0000}
+        for name, handler in (pipelines or {}).items():
+            if name not in by_name:
+                raise ValueError(f"{name} is not a declared command of the pipelines")
+            self.pipelines[by_name[name].header >> 16] = handler
         for command in commands:
             if command.execute is None:
                 continue
@@ -458,8 +471,11 @@ def _unknown(streamer: CommandStreamer, words: memoryview, index: int, length: i
 
 
 def _skipped(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
-    """A command of the pipelines, 3DSTATE_SO_DECL_LIST with its longer length."""
+    """A command of the pipelines: executed by who has registered for it, else skipped (SO_DECL_LIST is longer)."""
     header = words[index]
+    handler = streamer.tables.pipelines.get(header >> 16)
+    if handler is not None:
+        return handler(streamer, words, index, length)
     if header >> 16 == _SO_DECL_LIST and header & 0x100:
         streamer.set_place(streamer.place(index + length_of(header)))
         return JUMPED

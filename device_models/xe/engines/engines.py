@@ -13,7 +13,7 @@ from vfio_user_xe.device_models.xe.engines.scheduler import Scheduler
 from vfio_user_xe.emulator.model.registers import Register
 
 if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer, Handler
     from vfio_user_xe.device_models.xe.function import Gt, XeFunction
 
 log = logging.getLogger(__name__)
@@ -26,12 +26,16 @@ class Engines:
     policies and their functions' say (`scheduler.py`).
     """
 
-    def __init__(self, gt: Gt, listener: EngineListener) -> None:
-        """Makes the engines of `gt.infos`; the PF must be there already."""
+    def __init__(self, gt: Gt, listener: EngineListener, pipelines: Mapping[str, Handler] | None = None) -> None:
+        """Makes the engines of `gt.infos`; the PF must be there already.
+
+        `pipelines` executes commands of the 3D and compute pipelines, by name.
+        """
+        tables = commands.Tables(pipelines=pipelines).with_trace(_trace)
         gpu = gt.gpu
         self._gt = gt
         clock = gpu.card.clock
-        self.engines = [Engine(info, listener, gpu.pf.registers, gpu.vram, _TABLES, clock) for info in gt.infos]
+        self.engines = [Engine(info, listener, gpu.pf.registers, gpu.vram, tables, clock) for info in gt.infos]
         siblings = {engine.info.base + offset: read for engine in self.engines for offset, read in engine.live.items()}
         for engine in self.engines:
             engine.siblings = siblings
@@ -159,6 +163,3 @@ def _trace(streamer: CommandStreamer, words: memoryview, index: int, length: int
         }
 
     streamer.tap(lrc.function.pci.name, commands.name_of(command[0]), fields)
-
-
-_TABLES = commands.TABLES.with_trace(_trace)

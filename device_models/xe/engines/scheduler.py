@@ -234,11 +234,11 @@ class Scheduler:
             streamer.preempt = True
             slot.preempt_since, slot.preempt_ran = self._clock.seconds(), 0.0
         self.slices += 1
-        in_one_command = streamer.lrc.bulk is not None
+        in_one_command = _in_one_command(streamer.lrc)
         start = self._clock.seconds()
         outcome = streamer.run(start + SLICE)
         elapsed = self._clock.seconds() - start
-        if in_one_command or streamer.lrc.bulk is not None:
+        if in_one_command or _in_one_command(streamer.lrc):
             # Not a context that ignores preemption: a blit of gigabytes takes longer here than on hardware.
             slot.preempt_since += elapsed
             slot.preempt_ran -= elapsed
@@ -430,7 +430,7 @@ class Scheduler:
 
     def _fail(self, context: Context, engine: Engine, fault: Fault) -> None:
         """A fatal fault: the context never runs again."""
-        log.info("%s on %s: %s", context.name, engine.name, fault)
+        log.info("%s on %s: %s", context.name, engine.name, "\n".join([str(fault), *getattr(fault, "__notes__", ())]))
         self._throw_off(context)
         self._listener.memory_fault(context, engine, fault)
         self._finish(context)
@@ -534,3 +534,8 @@ class Scheduler:
         return next(
             (e for e in engines if e.context is context), next((e for e in engines if fits(context, e)), engines[0])
         )
+
+
+def _in_one_command(lrc: Lrc) -> bool:
+    """In the middle of a command that is no preemption point, however long it takes."""
+    return lrc.bulk is not None and not lrc.bulk_preemptible
