@@ -7,7 +7,7 @@ ledger once a message and span, and gone when the fabric revokes them. On the ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ _PAGE = 1 << _PAGE_SHIFT
 _NEAR = 1 << 16
 """Pages between the lowest and the highest up to which a table is faster than sorting."""
 UNSIGNED: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
-_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_FORMATS: dict[int, Literal["B", "H", "I", "Q"]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,15 @@ class UnitMemory:
         if not reach.faults:
             return np.zeros(len(addresses), dtype=np.bool_), []
         bad = reach.bad
-        return bad.reshape(-1, size).any(axis=1) if split else bad, reach.faults
+        if split:
+            bad = np.asarray(bad.reshape(-1, size).any(axis=1), dtype=np.bool_)
+        return bad, reach.faults
 
     def load(self, addresses: Numbers, size: int) -> Numbers:
         """Elements of `size` bytes. Raises `TranslationFault` or `AccessFault`."""
         addresses = addresses & np.uint64(VA_MASK)
         if _crosses(addresses, size):
-            parts = self.load(_spread(addresses, size), 1).reshape(-1, size).astype(np.uint8)
-            return np.ascontiguousarray(parts).view(UNSIGNED[size]).reshape(-1).astype(np.uint64)
+            return numbers(self.load(_spread(addresses, size), 1).reshape(-1, size).astype(np.uint8), size)
         while True:
             try:
                 return self._load(addresses, size)
@@ -76,8 +77,7 @@ class UnitMemory:
         """Store elements; of those at the same place the last stays. Raises as `load`, with nothing stored."""
         addresses = addresses & np.uint64(VA_MASK)
         if _crosses(addresses, size):
-            parts = np.ascontiguousarray(values.astype(UNSIGNED[size])).view(np.uint8).reshape(-1)
-            self.store(_spread(addresses, size), parts.astype(np.uint64), 1)
+            self.store(_spread(addresses, size), parts(values, size).reshape(-1).astype(np.uint64), 1)
             return
         while True:
             try:
@@ -144,8 +144,7 @@ class UnitMemory:
             return memory[offsets].astype(np.uint64)
         if not (offsets & size - 1).any():
             return memory.view(UNSIGNED[size])[offsets // size].astype(np.uint64)
-        parts = memory[offsets[:, None] + np.arange(size)]
-        return parts.view(UNSIGNED[size]).reshape(-1).astype(np.uint64)
+        return numbers(memory[offsets[:, None] + np.arange(size)], size)
 
     def _store(self, addresses: Numbers, values: Numbers, size: int) -> None:
         reach = self._reached(addresses, True)
@@ -172,8 +171,7 @@ class UnitMemory:
         elif not (offsets & size - 1).any():
             memory.view(kind)[offsets // size] = values.astype(kind)
         else:
-            parts = np.ascontiguousarray(values.astype(kind)).view(np.uint8).reshape(-1, size)
-            memory[offsets[:, None] + np.arange(size)] = parts
+            memory[offsets[:, None] + np.arange(size)] = parts(values, size)
 
     def _reached(self, addresses: Numbers, write: bool) -> Reach:
         reach = self._reach(addresses, write)
@@ -232,6 +230,17 @@ def _cells(span: Span | None, size: int, count: int) -> memoryview | None:
     return view.cast("B").cast(_FORMATS[size])
 
 
+def numbers(data: NDArray[np.uint8], size: int) -> Numbers:
+    """Rows of `size` bytes as numbers."""
+    found: Numbers = np.ascontiguousarray(data).view(UNSIGNED[size]).reshape(-1).astype(np.uint64)
+    return found
+
+
+def parts(values: Numbers, size: int) -> NDArray[np.uint8]:
+    """Numbers as rows of `size` bytes."""
+    return np.ascontiguousarray(values.astype(UNSIGNED[size])).view(np.uint8).reshape(-1, size)
+
+
 def _crosses(addresses: Numbers, size: int) -> bool:
     """Whether any element lies in two pages."""
     return bool(((addresses & np.uint64(_PAGE - 1)) > _PAGE - size).any())
@@ -239,5 +248,6 @@ def _crosses(addresses: Numbers, size: int) -> bool:
 
 def _spread(addresses: Numbers, size: int) -> Numbers:
     """Addresses of the single bytes of elements."""
-    return ((addresses[:, None] + np.arange(size, dtype=np.uint64)) & np.uint64(VA_MASK)).reshape(-1)
+    single: Numbers = (addresses[:, None] + np.arange(size).astype(np.uint64)).reshape(-1)
+    return single & np.uint64(VA_MASK)
 

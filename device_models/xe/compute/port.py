@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.atomics import OPERANDS, OPERATIONS
 from vfio_user_xe.device_models.xe.compute.groups import Groups
-from vfio_user_xe.device_models.xe.compute.memory import UNSIGNED, Flags, Numbers, UnitMemory
+from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, UnitMemory, numbers, parts
 from vfio_user_xe.device_models.xe.compute.surfaces import STATELESS, Surfaces, SurfaceType
 from vfio_user_xe.device_models.xe.eu.messages import payload
 from vfio_user_xe.device_models.xe.eu.messages.message import (
@@ -164,15 +164,13 @@ class Port:
         starts = (groups.of(request.threads) * groups.slm_bytes).astype(np.uint64)[:, None, None]
 
         def load(size: int, flat: Numbers) -> Numbers:
-            places = flat.astype(np.int64)[:, None] + np.arange(size)
-            return memory[places].view(UNSIGNED[size]).reshape(-1).astype(np.uint64)
+            return numbers(memory[flat.astype(np.int64)[:, None] + np.arange(size)], size)
 
         def store(size: int, flat: Numbers, values: Numbers) -> None:
-            places = flat.astype(np.int64)[:, None] + np.arange(size)
-            memory[places] = np.ascontiguousarray(values.astype(UNSIGNED[size])).view(np.uint8).reshape(-1, size)
+            memory[flat.astype(np.int64)[:, None] + np.arange(size)] = parts(values, size)
 
         def atomic(size: int, flat: Numbers, operands: list[list[int]]) -> list[int]:
-            operation, cells = OPERATIONS[message.op], memoryview(memory)
+            operation, cells = OPERATIONS[message.op], memory.data
             old = []
             for index, place in enumerate((flat & np.uint64(-size & (1 << 64) - 1)).tolist()):
                 before = int.from_bytes(cells[place : place + size], "little")
