@@ -5,15 +5,9 @@ import pytest
 from tests.support.xe.compute_lab import (
     DATA,
     EOT,
-    INDIRECT,
-    KERNEL,
-    SURFACES,
     ComputeLab,
-    base_addresses,
-    buffer_state,
-    walker,
 )
-from tests.unit.xe.compute.kernels import LINEAR, LOAD, STORE, address, offsets, slm_reduction, store, vector_add
+from tests.unit.xe.compute.kernels import LINEAR, STORE, offsets, slm_reduction, store, vector_add
 
 
 @pytest.fixture
