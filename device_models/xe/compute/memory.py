@@ -250,4 +250,3 @@ def _spread(addresses: Numbers, size: int) -> Numbers:
     """Addresses of the single bytes of elements."""
     single: Numbers = (addresses[:, None] + np.arange(size).astype(np.uint64)).reshape(-1)
     return single & np.uint64(VA_MASK)
-

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.atomics import OPERANDS, OPERATIONS
 from vfio_user_xe.device_models.xe.compute.groups import Groups
-from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, UnitMemory, numbers, parts
-from vfio_user_xe.device_models.xe.compute.surfaces import STATELESS, Surfaces, SurfaceType
+from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, numbers, parts
+from vfio_user_xe.device_models.xe.compute.surfaces import STATELESS, SurfaceType
+from vfio_user_xe.device_models.xe.compute.units import Task
 from vfio_user_xe.device_models.xe.eu.messages import payload
 from vfio_user_xe.device_models.xe.eu.messages.message import (
     FenceMessage,
@@ -30,30 +31,20 @@ from vfio_user_xe.device_models.xe.eu.port import Outcome, Reply, Request
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 
 _LOADS = frozenset({LscOp.LOAD, LscOp.LOAD_QUAD})
-_STORES = frozenset(
-    {LscOp.STORE, LscOp.STORE_QUAD, LscOp.STORE_UNCOMPRESSED, LscOp.STORE_UNCOMPRESSED_QUAD}
-)
+_STORES = frozenset({LscOp.STORE, LscOp.STORE_QUAD, LscOp.STORE_UNCOMPRESSED, LscOp.STORE_UNCOMPRESSED_QUAD})
 _REGISTER = 64
 
 
 class Port:
     """The message port of the groups in flight of one walker."""
 
-    def __init__(
-        self,
-        groups: Groups,
-        memory: UnitMemory,
-        surfaces: Surfaces,
-        general: int,
-        report: Callable[[str], None],
-    ) -> None:
-        """`general` is general state base; `report` takes what is not served, in words."""
+    def __init__(self, groups: Groups, task: Task) -> None:
         self.groups = groups
         self.faults: list[Fault] = []
-        self._memory = memory
-        self._surfaces = surfaces
-        self._general = general
-        self._report = report
+        self._memory = task.memory
+        self._surfaces = task.surfaces
+        self._general = task.state.general
+        self._report = task.report
 
     def send(self, request: Request) -> Reply:
         """Serve one message of each of `request.threads` (`eu.port.MessagePort`)."""
@@ -123,9 +114,7 @@ class Port:
             data = whole
         return Reply(data=data, outcome=outcome)
 
-    def _place(
-        self, request: Request, message: LscMessage, elements: Numbers, active: Flags
-    ) -> tuple[Numbers, Flags]:
+    def _place(self, request: Request, message: LscMessage, elements: Numbers, active: Flags) -> tuple[Numbers, Flags]:
         """Virtual addresses of elements, and those that are inside of their surface."""
         kind = message.surface.kind
         if kind is SurfaceKind.FLAT:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vfio_user_xe.device_models.xe.compute import dispatch
 from vfio_user_xe.device_models.xe.compute.descriptors import BODY_DWORDS, BadDescriptor, PostSync, Walker
-from vfio_user_xe.device_models.xe.compute.dispatch import Dispatch
-from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.engines import register_access as regs
 from vfio_user_xe.device_models.xe.engines.command_streamer import THREADS
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
@@ -81,10 +80,9 @@ def _indirect(streamer: CommandStreamer, walker: Walker, dwords: list[int]) -> B
 
 
 def _walk(streamer: CommandStreamer, walker: Walker) -> Bulk:
-    state = ComputeState.of(streamer.lrc)
     begun = _times(streamer)
     if walker.groups and walker.interface.threads:
-        yield from Dispatch(streamer, walker, state).run()
+        yield from dispatch.run(streamer, walker)
     yield from _post_sync(streamer, walker, begun)
 
 

@@ -103,13 +103,16 @@ def test_a_page_fault_is_raised_served_and_the_access_repeated(lab: ComputeLab) 
 def test_threads_that_do_not_fault_go_on(lab: ComputeLab) -> None:
     # Group 0 stores to a page that is missing, group 1 to one that is there.
     missing = DATA + 0x1_0000
-    kernel = LINEAR + f"""
+    kernel = (
+        LINEAR
+        + f"""
         (W) mul (1|M0)  r40.0<1>:ud  r0.1<0;1,0>:ud  0x1000:uw
         (W) add (1|M0)  r40.0<1>:q  r1.0<0;1,0>:q  -r40.0<0;1,0>:d
         mov (16|M0)  r20.0<1>:ud  42:ud
         add (16|M0)  r30.0<1>:uq  r40.0<0;1,0>:uq  r12.0<1;1,0>:ud
         send.ugm (16|M0)  null  r30  r20:1  0x0  {STORE}
     """
+    )
     job = lab.compute_job(kernel + EOT, *walker(groups=(2, 1, 1), inline=[missing, 0]))
     seen: list[list[int]] = []
 
@@ -128,7 +131,9 @@ def test_without_an_answer_the_context_alone_is_lost_and_its_thread_reported(
 ) -> None:
     caplog.set_level(logging.INFO)
     bad, good = job_of(lab, LINEAR + RESULT), job_of(lab, FORTY_TWO)
-    lab.load(bad, (LINEAR + "mov (16|M0)  r20.0<1>:ud  42:ud\n" + RESULT).replace("r1.0<0;1,0>:uq", "r5.0<0;1,0>:uq") + EOT)
+    lab.load(
+        bad, (LINEAR + "mov (16|M0)  r20.0<1>:ud  42:ud\n" + RESULT).replace("r1.0<0;1,0>:uq", "r5.0<0;1,0>:uq") + EOT
+    )
     bad.submit()
     good.submit()
     lab.run()

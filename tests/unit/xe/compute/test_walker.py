@@ -46,7 +46,14 @@ def test_lanes_beyond_the_group_are_off_in_its_last_thread(lab: ComputeLab) -> N
 def test_groups_reduce_in_shared_local_memory_with_barriers(lab: ComputeLab) -> None:
     values = [7 * n % 23 for n in range(192)]
     job = lab.dispatch(
-        slm_reduction(64), groups=(3, 1, 1), local=(64, 1, 1), ids=[0], inline=pointers(A, C), slm=1, barriers=1, data=values
+        slm_reduction(64),
+        groups=(3, 1, 1),
+        local=(64, 1, 1),
+        ids=[0],
+        inline=pointers(A, C),
+        slm=1,
+        barriers=1,
+        data=values,
     )
     assert job.data(0x2000, 4) == [sum(values[64 * group : 64 * group + 64]) for group in range(3)] + [0]
 
@@ -65,9 +72,7 @@ def test_atomics_of_all_lanes_add_up_and_return_what_was_there(lab: ComputeLab) 
     assert job.data(0x2000, 257) == [*range(256), 0]
 
 
-@pytest.mark.parametrize(
-    ("order", "fastest"), [(0, "xyz"), (1, "xzy"), (2, "yxz"), (3, "yzx"), (4, "zxy"), (5, "zyx")]
-)
+@pytest.mark.parametrize(("order", "fastest"), [(0, "xyz"), (1, "xzy"), (2, "yxz"), (3, "yzx"), (4, "zxy"), (5, "zyx")])
 def test_local_ids_follow_the_walk_order(lab: ComputeLab, order: int, fastest: str) -> None:
     sizes = {"x": 4, "y": 2, "z": 4}
     kernel = LINEAR.replace("r12", "r12") + "\n"
@@ -75,9 +80,7 @@ def test_local_ids_follow_the_walk_order(lab: ComputeLab, order: int, fastest: s
         kernel += f"mov (16|M0)  r20.0<1>:ud  r{1 + dimension}.0<1;1,0>:uw\n"
         kernel += f"add (16|M0)  r30.0<1>:uq  r4.{dimension}<0;1,0>:uq  r12.0<1;1,0>:ud\n"
         kernel += f"send.ugm (16|M0)  null  r30  r20:1  0x0  {STORE}\n"
-    job = lab.dispatch(
-        kernel + EOT, local=(4, 2, 4), ids=[0, 1, 2], order=order, inline=pointers(A, B, C)
-    )
+    job = lab.dispatch(kernel + EOT, local=(4, 2, 4), ids=[0, 1, 2], order=order, inline=pointers(A, B, C))
     expected: dict[str, list[int]] = {letter: [] for letter in "xyz"}
     for index in range(32):
         for letter in fastest:
@@ -87,7 +90,9 @@ def test_local_ids_follow_the_walk_order(lab: ComputeLab, order: int, fastest: s
 
 
 def test_dimensions_are_ends_and_begin_where_the_walker_says(lab: ComputeLab) -> None:
-    kernel = LINEAR + f"""
+    kernel = (
+        LINEAR
+        + f"""
         (W) shl (1|M0)  r40.0<1>:ud  r0.6<0;1,0>:ud  4:ud
         (W) add (1|M0)  r40.0<1>:ud  r40.0<0;1,0>:ud  r0.1<0;1,0>:ud
         (W) shl (1|M0)  r40.0<1>:ud  r40.0<0;1,0>:ud  2:ud
@@ -95,6 +100,7 @@ def test_dimensions_are_ends_and_begin_where_the_walker_says(lab: ComputeLab) ->
         (W) mov (1|M0)  r20.0<1>:ud  1:ud
         (W) send.ugm (1|M0)  null  r30  r20:1  0x0  0x02000584
     """
+    )
     job = lab.dispatch(kernel + EOT, groups=(4, 3, 1), first=(2, 1, 0), inline=pointers(A))
     seen = [index for index, value in enumerate(job.data(0, 64)) if value]
     assert seen == [16 + 2, 16 + 3, 32 + 2, 32 + 3]
