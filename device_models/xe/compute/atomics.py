@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 
@@ -37,14 +38,14 @@ def _bits(value: float, size: int) -> int:
 
 def _float_min(old: int, a: int, b: int, size: int) -> int:
     x, y = _float(old, size), _float(a, size)
-    if x != x:
+    if math.isnan(x):
         return a
     return a if y < x else old
 
 
 def _float_max(old: int, a: int, b: int, size: int) -> int:
     x, y = _float(old, size), _float(a, size)
-    if x != x:
+    if math.isnan(x):
         return a
     return a if y > x else old
 

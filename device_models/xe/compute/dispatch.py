@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.compute import payload
+from vfio_user_xe.device_models.xe.compute.compiled_units import units
 from vfio_user_xe.device_models.xe.compute.descriptors import InterfaceDescriptor, Walker
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
-from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.compute.surfaces import Surfaces, SurfaceType
-from vfio_user_xe.device_models.xe.compute.units import ExecutionUnits, Task
+from vfio_user_xe.device_models.xe.compute.units import Task
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
@@ -50,13 +50,9 @@ def run(streamer: CommandStreamer, walker: Walker) -> Bulk:
         ticks=streamer.engine.timestamp,
         report=streamer.engine.report,
     )
-    execution = _units().start(task)
+    execution = units().start(task)
     while not execution.finished:
         yield execution.step(_STEP_NS)
-
-
-def _units() -> ExecutionUnits:
-    return ReferenceUnits()
 
 
 def _most_threads(state: ComputeState, surfaces: Surfaces) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,32 @@ NAMED_BARRIERS = 32
 _PRODUCER_ONLY, _CONSUMER_ONLY = 1, 2
 
 
+class GroupsInFlight(Protocol):
+    """What messages need of the groups that run."""
+
+    @property
+    def slm_bytes(self) -> int:
+        """Shared local memory of a group."""
+        ...
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """All of it."""
+        ...
+
+    def slm_start(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the memory of each thread's group begins in `memory`."""
+        ...
+
+    def scratch_slot(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number for each thread that no other that runs has."""
+        ...
+
+    def signal(self, thread: int, signal: BarrierSignal) -> None:
+        """A thread's barrier message."""
+        ...
+
+
 class Groups:
     """`count` groups of `size` threads each; thread `t` is in group `t // size`."""
 
@@ -19,15 +47,29 @@ class Groups:
         self.threads = threads
         self.size = size
         self.count = len(threads) // size
-        self.slm_bytes = slm_bytes
+        self._slm_bytes = slm_bytes
         self.slm = np.zeros((self.count, slm_bytes), dtype=np.uint8)
         self._signalled = np.zeros((self.count, NAMED_BARRIERS), dtype=np.int32)
         self._waiting: dict[tuple[int, int], list[int]] = {}
         """Consumers of a barrier that is not complete, by group and barrier."""
 
-    def of(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The group of each thread."""
-        return np.asarray(threads // self.size)
+    @property
+    def slm_bytes(self) -> int:
+        """Shared local memory of a group."""
+        return self._slm_bytes
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """The shared local memory of all groups, one after the other."""
+        return self.slm.reshape(-1)
+
+    def slm_start(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the memory of each thread's group begins in `memory`."""
+        return np.asarray(threads // self.size * self._slm_bytes)
+
+    def scratch_slot(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number for each thread that no other that runs has."""
+        return threads
 
     def signal(self, thread: int, signal: BarrierSignal) -> None:
         """A thread's barrier message; completes the barrier if it was the last."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.atomics import OPERANDS, OPERATIONS
-from vfio_user_xe.device_models.xe.compute.groups import Groups
+from vfio_user_xe.device_models.xe.compute.groups import GroupsInFlight
 from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, numbers, parts
 from vfio_user_xe.device_models.xe.compute.surfaces import STATELESS, SurfaceType
 from vfio_user_xe.device_models.xe.compute.units import Task
@@ -38,7 +38,7 @@ _REGISTER = 64
 class Port:
     """The message port of the groups in flight of one walker."""
 
-    def __init__(self, groups: Groups, task: Task) -> None:
+    def __init__(self, groups: GroupsInFlight, task: Task) -> None:
         self.groups = groups
         self.faults: list[Fault] = []
         self._memory = task.memory
@@ -126,7 +126,7 @@ class Port:
         size = surface.bytes
         inside = active & (elements + np.uint64(message.data_bytes) <= np.uint64(size))
         if surface.type is SurfaceType.SCRATCH:
-            slots = request.threads.astype(np.uint64)[:, None, None]
+            slots = self.groups.scratch_slot(request.threads).astype(np.uint64)[:, None, None]
             inside = inside & (slots < np.uint64(surface.entries))
             return elements + np.uint64(surface.base) + slots * np.uint64(surface.pitch), inside
         return elements + np.uint64(surface.base), inside
@@ -149,8 +149,8 @@ class Port:
     def _shared_local(self, request: Request, message: LscMessage, elements: Numbers, active: Flags) -> Reply:
         groups = self.groups
         inside = active & (elements + np.uint64(message.data_bytes) <= np.uint64(groups.slm_bytes))
-        memory = groups.slm.reshape(-1)
-        starts = (groups.of(request.threads) * groups.slm_bytes).astype(np.uint64)[:, None, None]
+        memory = groups.memory
+        starts = groups.slm_start(request.threads).astype(np.uint64)[:, None, None]
 
         def load(size: int, flat: Numbers) -> Numbers:
             return numbers(memory[flat.astype(np.int64)[:, None] + np.arange(size)], size)

@@ -278,6 +278,14 @@ class PpgttSpace(AddressSpace):
 class ExecutionUnitSpace(PpgttSpace):
     """A PPGTT as the execution units see it: the ledger has kinds of their own for what threads access."""
 
+    generation = 0
+    """Changes whenever translations are taken back: what compiled code keeps of them is out of date then."""
+
+    def flush(self) -> None:
+        """Forget every translation kept."""
+        self.generation += 1
+        super().flush()
+
     def _extent(self, entry: int, shift: int, target: int, count: int) -> Extent:
         extent = super()._extent(entry, shift, target, count)
         return extent._replace(kind=EXECUTION_UNITS + extent.kind)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.support.xe.compute_lab import (
     DATA,
     EOT,
@@ -19,11 +17,6 @@ from tests.unit.xe.compute.kernels import LINEAR, store
 
 STATE, TABLE = 0x100, 0x400
 """Offsets from surface state base."""
-
-
-@pytest.fixture
-def lab() -> ComputeLab:
-    return ComputeLab()
 
 
 def run(

@@ -20,17 +20,12 @@ COUNTS = f"""
     (W) mov (1|M0)  r60.0<1>:ud  0:ud
     again:
     (W) add (1|M0)  r60.0<1>:ud  r60.0<0;1,0>:ud  1:ud
-    (W) cmp (16|M0)  (lt)f0.0  null<1>:ud  r60.0<0;1,0>:ud  20000:ud
+    (W) cmp (16|M0)  (lt)f0.0  null<1>:ud  r60.0<0;1,0>:ud  3000:ud
     (W&f0.0) jmpi (1|M0)  again
     {LINEAR}
     mov (16|M0)  r20.0<1>:ud  r60.0<0;1,0>:ud
 """
-"""20,000 rounds, then stores how many."""
-
-
-@pytest.fixture
-def lab() -> ComputeLab:
-    return ComputeLab()
+"""3,000 rounds, then stores how many."""
 
 
 def job_of(lab: ComputeLab, kernel: str, **options: object) -> Job:
@@ -55,8 +50,8 @@ def test_a_preempted_kernel_goes_on_in_the_middle_of_its_threads(lab: ComputeLab
     first.submit()
     second.submit()
     lab.run(lambda: first.data(DONE, 1) == [1] and second.data(DONE, 1) == [1])
-    assert first.data(0, 16) == second.data(0, 16) == [20000] * 16
-    assert lab.engines.scheduler.slices > 4
+    assert first.data(0, 16) == second.data(0, 16) == [3000] * 16
+    assert lab.engines.scheduler.slices > 2
 
 
 def test_an_engine_reset_drops_the_kernel(lab: ComputeLab) -> None:

@@ -10,11 +10,6 @@ from tests.support.xe.compute_lab import (
 from tests.unit.xe.compute.kernels import LINEAR, STORE, offsets, slm_reduction, store, vector_add
 
 
-@pytest.fixture
-def lab() -> ComputeLab:
-    return ComputeLab()
-
-
 def pointers(*addresses: int) -> list[int]:
     return [half for address in addresses for half in (address & 0xFFFFFFFF, address >> 32)]
 
@@ -75,24 +70,25 @@ def test_atomics_of_all_lanes_add_up_and_return_what_was_there(lab: ComputeLab) 
 @pytest.mark.parametrize(("order", "fastest"), [(0, "xyz"), (1, "xzy"), (2, "yxz"), (3, "yzx"), (4, "zxy"), (5, "zyx")])
 def test_local_ids_follow_the_walk_order(lab: ComputeLab, order: int, fastest: str) -> None:
     sizes = {"x": 4, "y": 2, "z": 4}
-    kernel = LINEAR.replace("r12", "r12") + "\n"
+    kernel = LINEAR
     for dimension in range(3):
         kernel += f"mov (16|M0)  r20.0<1>:ud  r{1 + dimension}.0<1;1,0>:uw\n"
         kernel += f"add (16|M0)  r30.0<1>:uq  r4.{dimension}<0;1,0>:uq  r12.0<1;1,0>:ud\n"
         kernel += f"send.ugm (16|M0)  null  r30  r20:1  0x0  {STORE}\n"
     job = lab.dispatch(kernel + EOT, local=(4, 2, 4), ids=[0, 1, 2], order=order, inline=pointers(A, B, C))
     expected: dict[str, list[int]] = {letter: [] for letter in "xyz"}
-    for index in range(32):
+    for item in range(32):
+        rest = item
         for letter in fastest:
-            expected[letter].append(index % sizes[letter])
-            index //= sizes[letter]
+            rest, index = divmod(rest, sizes[letter])
+            expected[letter].append(index)
     assert [job.data(0x1000 * n, 32) for n in range(3)] == [expected[letter] for letter in "xyz"]
 
 
 def test_dimensions_are_ends_and_begin_where_the_walker_says(lab: ComputeLab) -> None:
     kernel = (
         LINEAR
-        + f"""
+        + """
         (W) shl (1|M0)  r40.0<1>:ud  r0.6<0;1,0>:ud  4:ud
         (W) add (1|M0)  r40.0<1>:ud  r40.0<0;1,0>:ud  r0.1<0;1,0>:ud
         (W) shl (1|M0)  r40.0<1>:ud  r40.0<0;1,0>:ud  2:ud
