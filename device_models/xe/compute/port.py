@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.atomics import OPERANDS, OPERATIONS
 from vfio_user_xe.device_models.xe.compute.groups import GroupsInFlight
+from vfio_user_xe.device_models.xe.compute.images import Images
 from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, numbers, parts
+from vfio_user_xe.device_models.xe.compute.sampler import UnknownSample
 from vfio_user_xe.device_models.xe.compute.surfaces import STATELESS, SurfaceType
+from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.compute.units import Task
 from vfio_user_xe.device_models.xe.eu.messages import payload
 from vfio_user_xe.device_models.xe.eu.messages.message import (
@@ -24,6 +27,7 @@ from vfio_user_xe.device_models.xe.eu.messages.message import (
     GatewayOp,
     LscMessage,
     LscOp,
+    SamplerMessage,
     SurfaceKind,
 )
 from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
@@ -45,24 +49,35 @@ class Port:
         self._surfaces = task.surfaces
         self._general = task.state.general
         self._report = task.report
+        self._images = Images(task, self.faults_of)
+
+    def faults_of(self, faults: list[Fault]) -> None:
+        """Keep the faults of a message."""
+        self.faults += faults
 
     def send(self, request: Request) -> Reply:
         """Serve one message of each of `request.threads` (`eu.port.MessagePort`)."""
         message = request.message
-        match message:
-            case GatewayMessage():
-                return self._gateway(request, message)
-            case FenceMessage():
-                return self._nothing(request)
-            case LscMessage(typed=False) if message.op.is_block2d:
-                return self._unserved(request, "2-D blocks")
-            case LscMessage(typed=False):
-                try:
+        try:
+            match message:
+                case GatewayMessage():
+                    return self._gateway(request, message)
+                case FenceMessage():
+                    return self._nothing(request)
+                case LscMessage(typed=True):
+                    return self._images.load_store(request, message)
+                case LscMessage() if message.op.is_block2d:
+                    return self._unserved(request, "2-D blocks")
+                case LscMessage():
                     return self._load_store(request, message)
-                except (TranslationFault, AccessFault) as fault:
-                    # Of a descriptor, or of a page that went meanwhile: all of them ask again.
-                    self.faults.append(fault)
-                    return Reply(outcome=np.full(len(request.threads), Outcome.RETRY))
+                case SamplerMessage():
+                    return self._images.sample(request, message)
+        except (TranslationFault, AccessFault) as fault:
+            # Of a descriptor, or of a page that went meanwhile: all of them ask again.
+            self.faults.append(fault)
+            return Reply(outcome=np.full(len(request.threads), Outcome.RETRY))
+        except (UnknownImage, UnknownSample) as unknown:
+            return self._unserved(request, str(unknown))
         return self._unserved(request, type(message).__name__)
 
     def _gateway(self, request: Request, message: GatewayMessage) -> Reply:

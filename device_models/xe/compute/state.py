@@ -61,6 +61,7 @@ class ComputeState:
     dynamic: int
     instruction: int
     bindless_surface: int
+    bindless_sampler: int
     binding_tables: int | None
     """Binding table pool; None: tables are at surface state base."""
     scratch: int
@@ -85,6 +86,7 @@ class ComputeState:
             dynamic=base(5),
             instruction=base(9),
             bindless_surface=base(15),
+            bindless_sampler=base(18),
             binding_tables=(pool[0] | pool[1] << 32) & _PAGE & VA_MASK if pool and len(pool) > 1 else None,
             scratch=scratch[0] & 0xFFFF_FC00 if scratch else 0,
             system_routine=(routine[0] | routine[1] << 32) & ~0xF & VA_MASK if routine and len(routine) > 1 else 0,
