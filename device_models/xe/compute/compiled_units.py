@@ -169,6 +169,8 @@ class CompiledExecution:
             walker.first,
             cr0=task.control,
         )
+        self._total = int(self._walk.struct.total)
+        self._walk.struct.next = task.begin_at
         size = walker.interface.threads
         count = max(1, min(_processors(), walker.groups, task.most_threads // size))
         self._places = [_Place(task, self._walk, pages, index) for index in range(count)]
@@ -177,7 +179,27 @@ class CompiledExecution:
     @property
     def finished(self) -> bool:
         """All groups have ended."""
-        return all(place.gone for place in self._places)
+        return self.at_boundary and self.begun >= self._total
+
+    @property
+    def begun(self) -> int:
+        """`Execution.begun`."""
+        # Slots that found none left have counted on.
+        return min(int(self._walk.struct.next), int(self._walk.struct.total))
+
+    @property
+    def at_boundary(self) -> bool:
+        """`Execution.at_boundary`."""
+        return not any(place.slot.struct.occupied for place in self._places)
+
+    def hold(self, held: bool) -> None:
+        """`Execution.hold`."""
+        begun = self.begun
+        self._walk.struct.next = begun
+        self._walk.struct.total = begun if held else self._total
+        if not held:
+            for place in self._places:
+                place.gone = False
 
     def step(self, nanoseconds: int) -> Fault | None:
         """`Execution.step`."""

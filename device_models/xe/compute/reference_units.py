@@ -32,8 +32,23 @@ class ReferenceExecution:
         self._task = task
         self._instructions = _FIRST_STEP
         self._batch: _Batch | None = None
-        self.done = 0
+        self._held = False
+        self.done = task.begin_at
         """Groups that have ended, in the order of the walk."""
+
+    @property
+    def begun(self) -> int:
+        """`Execution.begun`."""
+        return self.done + (self._batch.groups.count if self._batch is not None else 0)
+
+    @property
+    def at_boundary(self) -> bool:
+        """`Execution.at_boundary`."""
+        return self._batch is None
+
+    def hold(self, held: bool) -> None:
+        """`Execution.hold`."""
+        self._held = held
 
     @property
     def finished(self) -> bool:
@@ -43,6 +58,8 @@ class ReferenceExecution:
     def step(self, nanoseconds: int) -> Fault | None:
         """`Execution.step`."""
         if self._batch is None:
+            if self._held:
+                return None
             size = self._task.walker.interface.threads
             count = min(max(1, self._task.most_threads // size), self._task.walker.groups - self.done)
             self._batch = _Batch(self._task, self.done, count)

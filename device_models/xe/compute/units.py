@@ -33,6 +33,8 @@ class Task:
     """Dispatch mask of each thread of a group."""
     control: int
     """cr0.0 of new threads."""
+    begin_at: int
+    """Number of the first group, in the order of the walk: those before it have run already."""
     most_threads: int
     """In flight at once: by scratch slots, and by what execution units hold."""
     nanoseconds: Callable[[], int]
@@ -77,6 +79,20 @@ class Execution(Protocol):
 
         A fault's notes describe the thread that met it.
         """
+        ...
+
+    def hold(self, held: bool) -> None:
+        """Begin no more groups, or begin groups again."""
+        ...
+
+    @property
+    def begun(self) -> int:
+        """Groups that have begun, and those before: the walk goes on at this number."""
+        ...
+
+    @property
+    def at_boundary(self) -> bool:
+        """No group is in flight: all that have begun have ended."""
         ...
 
 

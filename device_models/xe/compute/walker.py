@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.compute import dispatch
 from vfio_user_xe.device_models.xe.compute.descriptors import BODY_DWORDS, BadDescriptor, PostSync, Walker
+from vfio_user_xe.device_models.xe.compute.dispatch import Progress
 from vfio_user_xe.device_models.xe.engines import register_access as regs
 from vfio_user_xe.device_models.xe.engines.command_streamer import THREADS
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
@@ -39,7 +40,7 @@ def compute_walker(streamer: CommandStreamer, words: memoryview, index: int, len
         first = streamer.base + regs.DISPATCH_DIMENSIONS
         x, y, z = (regs.read(streamer, first + 4 * dimension) for dimension in range(3))
         walker = replace(walker, end=(x, y, z))
-    streamer.lrc.bulk = _walk(streamer, walker)
+    streamer.lrc.bulk = _walk(streamer, walker, Progress(streamer.lrc, streamer.place(index)))
     return THREADS
 
 
@@ -53,22 +54,22 @@ def execute_indirect_dispatch(streamer: CommandStreamer, words: memoryview, inde
         return None
     if walker.predicated and not _predicate(streamer):
         return None
-    streamer.lrc.bulk = _indirect(streamer, walker, dwords)
+    streamer.lrc.bulk = _indirect(streamer, walker, dwords, streamer.place(index))
     return THREADS
 
 
-def _indirect(streamer: CommandStreamer, walker: Walker, dwords: list[int]) -> Bulk:
+def _indirect(streamer: CommandStreamer, walker: Walker, dwords: list[int], place: int) -> Bulk:
     space, count = streamer.lrc.space, dwords[_COUNT]
     arguments = (dwords[_ARGUMENTS] & ~3 | dwords[_ARGUMENTS + 1] << 32) & VA_MASK
     while True:
         try:
             if dwords[_COUNT_ADDRESS] & 1:
-                place = (dwords[_COUNT_ADDRESS] & ~3 | dwords[_COUNT_ADDRESS + 1] << 32) & VA_MASK
-                count = min(count, space.read32(place))
+                address = (dwords[_COUNT_ADDRESS] & ~3 | dwords[_COUNT_ADDRESS + 1] << 32) & VA_MASK
+                count = min(count, space.read32(address))
             break
         except (TranslationFault, AccessFault) as fault:
             yield fault
-    for number in range(count):
+    for number in range(Progress.number_at(streamer.lrc, place), count):
         while True:
             try:
                 data = space.read(arguments + number * _ARGUMENT_BYTES, _ARGUMENT_BYTES)
@@ -76,13 +77,14 @@ def _indirect(streamer: CommandStreamer, walker: Walker, dwords: list[int]) -> B
             except (TranslationFault, AccessFault) as fault:
                 yield fault
         x, y, z = memoryview(data).cast("I")
-        yield from _walk(streamer, replace(walker, first=(0, 0, 0), end=(x, y, z)))
+        one = replace(walker, first=(0, 0, 0), end=(x, y, z))
+        yield from _walk(streamer, one, Progress(streamer.lrc, place, number))
 
 
-def _walk(streamer: CommandStreamer, walker: Walker) -> Bulk:
+def _walk(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
     begun = _times(streamer)
     if walker.groups and walker.interface.threads:
-        yield from dispatch.run(streamer, walker)
+        yield from dispatch.run(streamer, walker, progress)
     yield from _post_sync(streamer, walker, begun)
 
 

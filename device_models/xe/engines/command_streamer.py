@@ -79,6 +79,8 @@ class CommandStreamer:
         self.fault: Fault
         self.preempt = False
         """Stop at the next preemption point."""
+        self.leaving = False
+        """With `preempt`: the context is disabled or its function paused, and it may be saved afterwards."""
         self.header = 0
         """First dword of the command at which the last slice ended (IPEHR)."""
         self.jumps = 0

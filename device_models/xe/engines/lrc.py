@@ -66,6 +66,8 @@ DESCRIPTOR_PPGTT = 1 << 8
 """LRC_PRIVILEGE of a descriptor: means that there is a PPGTT (`xe_lrc.c:xe_lrc_ctx_init`)."""
 
 MAX_NESTING = 8
+WALKER_PROGRESS = 0
+"""Key of `Lrc.state` that is no command's: how far the walker came that the context was preempted in."""
 _MAX_REGISTERS = 48
 _MAGIC = 0x31434C58
 _LOADS = struct.Struct(f"<{1 + 2 * _MAX_REGISTERS + 1}I")
@@ -157,6 +159,7 @@ class Lrc:
         if not self.adopted and head != self._left_at:
             self.stack.clear()
             self.bulk = None
+            self.state.pop(WALKER_PROGRESS, None)
         if (self.adopted or self._new) and not words[CONTEXT_CONTROL] & RESTORE_INHIBIT:
             self._load_state(everything=self.adopted)
         self.adopted = self._new = False

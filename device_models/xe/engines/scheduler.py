@@ -229,9 +229,11 @@ class Scheduler:
         if engine.context is None and not self._dispatch(slot):
             return None
         context = engine.context
+        assert context is not None
         streamer = engine.streamer
         if not streamer.preempt and self._should_yield(slot):
             streamer.preempt = True
+            streamer.leaving = not context.enabled or self.policy(context.function.vfid).paused
             slot.preempt_since, slot.preempt_ran = self._clock.seconds(), 0.0
         self.slices += 1
         in_one_command = _in_one_command(streamer.lrc)

@@ -174,3 +174,43 @@ def test_state_of_the_pipeline_is_saved_with_the_image(lab: ComputeLab) -> None:
     again.kick(job.context)
     lab.run()
     assert job.context.members[0].state == state
+
+
+def test_groups_that_have_ended_do_not_run_again_where_the_context_is_adopted(lab: ComputeLab) -> None:
+    # Each group adds one to its own word, after a while.
+    kernel = COUNTS.replace("3000:ud", "300:ud") + (
+        """
+        (W) shl (1|M0)  r40.0<1>:ud  r0.1<0;1,0>:ud  2:ud
+        (W) add (1|M0)  r30.0<1>:uq  r1.0<0;1,0>:uq  r40.0<0;1,0>:ud
+        (W) send.ugm (1|M0)  null  r30  null:0  0x0  0x02000588
+        """
+    )
+    groups = 3000
+    job = lab.compute_job(kernel + EOT, *walker(groups=(groups, 1, 1), inline=[DATA + 0x1000, 0]), *sdi(DATA + DONE, 1))
+    job.submit()
+    lab.run(lambda: any(job.data(0x1000, groups)))
+    done: list[str] = []
+    lab.engines.pause_function(0, lambda: done.append("paused"))
+    lab.run(lambda: bool(done))
+    counted = job.data(0x1000, groups)
+    assert 0 < sum(counted) < groups
+    lab.engines.remove(job.context)
+    lab.engines.adopt(job.context)
+    lab.engines.resume_function(0)
+    lab.engines.enable(job.context)
+    lab.run(lambda: job.data(DONE, 1) == [1])
+    assert job.data(0x1000, groups) == [1] * groups
+    assert 0 not in job.context.members[0].state
+
+
+def test_progress_of_a_walker_is_not_taken_for_that_of_another_run(lab: ComputeLab) -> None:
+    job = job_of(lab, FORTY_TWO)
+    job.submit()
+    lab.run()
+    member = job.context.members[0]
+    member.state[0] = [1, 0, 0x12345678, 0]
+    job.set_data(0, *[0] * 16)
+    job.ring(*job.start())
+    lab.engines.kick(job.context)
+    lab.run()
+    assert job.data(0, 16) == [42] * 16
