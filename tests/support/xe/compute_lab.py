@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import pytest
 
 from tests.support.xe.commands import END
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, Job, Lab
+from vfio_user_xe.device_models.xe.compute import compiled_units, dispatch
+from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.eu.assembler import assemble
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE
 
@@ -109,6 +113,16 @@ def buffer_state(address: int, size: int) -> tuple[int, ...]:
         4 << 29 | 0x1FF << 18, 0, last & 0x7F | (last >> 7 & 0x3FFF) << 16, (last >> 21) << 21, 0, 0, 0, 0,
         address & 0xFFFFFFFF, address >> 32, 0, 0, 0, 0, 0, 0,
     )  # fmt: skip
+
+
+def labs(back_end: str) -> Iterator[ComputeLab]:
+    """A lab whose execution units are of "reference" or "compiled"; skips the test where there is no compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        if back_end == "reference":
+            patch.setattr(dispatch, "units", ReferenceUnits)
+        elif isinstance(compiled_units.units(), ReferenceUnits):
+            pytest.skip("there is no compiler")
+        yield ComputeLab()
 
 
 DATA = DATA_VA
