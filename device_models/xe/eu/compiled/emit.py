@@ -69,7 +69,7 @@ class Constants:
 
 
 def pack(op: Op, handler: int, address: int, begins: bool, extra: int) -> bytes:
-    """The op as `struct op`."""
+    """The op as `struct op`, with whatever the caller has in place of pointers."""
     return OP.pack(
         handler,
         op.destination,

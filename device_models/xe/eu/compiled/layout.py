@@ -24,9 +24,9 @@ OP = struct.Struct("<Q6IH6B3BBBB2x2IQ")
 """handler, destination, sources, lanes, address, flag, first lane, no mask, predicate, inverse, condition, saturate,
 modifiers of the sources, begins, detail, final, strides, extra."""
 
-MESSAGE = struct.Struct("<10B2x5IqQQ")
+MESSAGE = struct.Struct("<10B2x5IqQ")
 """address, data and register bytes, components, space, atomic, returns, pointer, high half, plain, bytes of a component, data,
-a0, surface shift, bytes of the response, offset, surface, base."""
+a0, surface shift, bytes of the response, offset, surface."""
 
 
 class Reason(IntEnum):
@@ -97,7 +97,7 @@ class ThreadStruct(ctypes.Structure):
         ("active", ctypes.c_uint32),
         ("waiting", ctypes.c_uint32),
         ("next_wait", ctypes.c_int64),
-        ("slice", ctypes.c_int64),
+        ("ready", ctypes.c_int64),
         ("state", ctypes.c_int32),
         ("signalled", ctypes.c_uint32),
         ("notifications", ctypes.c_uint32),
@@ -144,6 +144,7 @@ class WalkStruct(ctypes.Structure):
         ("arf_at", ctypes.c_uint64),
         ("dispatch", ctypes.c_void_p),
         ("places", ctypes.c_void_p),
+        ("entry", ctypes.c_int64),
         ("first", ctypes.c_int64 * 3),
         ("end", ctypes.c_int64 * 3),
         ("total", ctypes.c_int64),
@@ -160,6 +161,7 @@ class SlotStruct(ctypes.Structure):
         ("surface_slots", ctypes.c_uint64),
         ("slm", ctypes.c_void_p),
         ("slm_bytes", ctypes.c_uint64),
+        ("stateless_base", ctypes.c_uint64),
         ("walk", ctypes.c_void_p),
         ("stop", ctypes.c_void_p),
         ("thread_count", ctypes.c_int32),
@@ -167,7 +169,7 @@ class SlotStruct(ctypes.Structure):
         ("occupied", ctypes.c_int32),
         ("culprit", ctypes.c_int32),
         ("executed", ctypes.c_int64),
-        ("lane_ops", ctypes.c_int64),
+        ("alive", ctypes.c_int64),
         ("group", ctypes.c_int64 * 3),
         ("barriers", ctypes.c_uint32 * 32),
     ]

@@ -52,11 +52,8 @@ def surface_key(surface: Surface, dword: int | None = None) -> int:
     return 1 << 63 | surface.kind.value << 32 | value
 
 
-def plain_send(send: Send, stateless_base: int) -> PlainSend | None:
-    """How a handler serves the message; None if the message has to be interpreted.
-
-    `stateless_base` is general state base.
-    """
+def plain_send(send: Send) -> PlainSend | None:
+    """How a handler serves the message; None if the message has to be interpreted."""
     message = send.message
     if send.source0.arf and not send.source0.is_null:
         return None
@@ -71,11 +68,11 @@ def plain_send(send: Send, stateless_base: int) -> PlainSend | None:
         case FenceMessage() if message.response_length == 0 or send.destination.is_null:
             return PlainSend("message_fence", send.source0)
         case LscMessage():
-            return _lsc(send, message, stateless_base)
+            return _lsc(send, message)
     return None
 
 
-def _lsc(send: Send, message: LscMessage, stateless_base: int) -> PlainSend | None:
+def _lsc(send: Send, message: LscMessage) -> PlainSend | None:
     handler = _handler(message)
     space = _space(send, message)
     data = _data(send, message)
@@ -113,7 +110,6 @@ def _lsc(send: Send, message: LscMessage, stateless_base: int) -> PlainSend | No
         message.response_length * GRF_BYTES,
         message.offset,
         surface,
-        stateless_base,
     )
     return PlainSend(handler, send.source0, packed)
 

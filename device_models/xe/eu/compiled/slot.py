@@ -36,7 +36,8 @@ class Walk:
     """Groups `first` to `end` (exclusive) of one dispatch, x fastest. Slots take them one by one.
 
     `payload` is what each thread of a group begins with: [threads, bytes], r0 first, of which dwords 1, 6 and 7 become the
-    group's place. `dispatch` has the lanes of each thread, `entry` is where they begin.
+    group's place. `dispatch` has the lanes of each thread, `entry` is where they begin. Stateless messages
+    (A32) are from `stateless_base` on, general state base.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Walk:
         end: Triple,
         first: Triple = (0, 0, 0),
         cr0: int = 0,
+        stateless_base: int = 0,
     ) -> None:
         if len(payload) != len(dispatch):
             raise ValueError(f"payloads of {len(payload)} threads, and lanes of {len(dispatch)}")
@@ -55,6 +57,7 @@ class Walk:
             raise ValueError(f"a payload of {payload.shape[1]} bytes: r0 (64 bytes) to {ARF_BASE} are possible")
         self.kernel = kernel
         self.threads = len(dispatch)
+        self.stateless_base = stateless_base
         self._payload = np.ascontiguousarray(payload)
         self._dispatch = np.array(dispatch, dtype=np.uint32)
         here = self._dispatch[:, None] >> np.arange(LANES, dtype=np.uint32) & 1
@@ -72,6 +75,7 @@ class Walk:
             arf_at=_ARFS_FROM,
             dispatch=self._dispatch.ctypes.data,
             places=self._places.ctypes.data,
+            entry=entry,
             first=first,
             end=end,
             total=size[0] * size[1] * size[2],
@@ -148,6 +152,7 @@ class Slot:
         self.slm[:] = 0
         self._walk = walk
         self.struct.walk = walk.address
+        self.struct.stateless_base = walk.stateless_base
 
     def run(self, budget: int) -> Reason:
         """Run groups until none is left (GONE), `budget` ops are used up, or a thread needs something (`culprit`)."""

@@ -40,7 +40,7 @@ class Translation:
         self.ops.extend((op, address, index == 0) for index, op in enumerate(ops))
 
 
-def translate(program: Program, handler: Handlers, stateless_base: int = 0) -> Translation:
+def translate(program: Program, handler: Handlers) -> Translation:
     """All instructions of a program; those without handlers become a return to the interpreter."""
     result = Translation()
     expected: int | None = None
@@ -49,7 +49,7 @@ def translate(program: Program, handler: Handlers, stateless_base: int = 0) -> T
             result.add([Op(_STRAY)], expected)
         label = [Op("flow_label")] if instruction.address in program.labels else []
         try:
-            ops = _instruction(instruction, result, stateless_base)
+            ops = _instruction(instruction, result)
             if any(handler(op.handler) is None for op in ops):
                 raise NotHere
         except NotHere:
@@ -61,7 +61,7 @@ def translate(program: Program, handler: Handlers, stateless_base: int = 0) -> T
     return result
 
 
-def _instruction(instruction: AnyInstruction, result: Translation, stateless_base: int) -> list[Op]:
+def _instruction(instruction: AnyInstruction, result: Translation) -> list[Op]:
     if instruction.breakpoint:
         raise NotHere
     match instruction:
@@ -70,7 +70,7 @@ def _instruction(instruction: AnyInstruction, result: Translation, stateless_bas
         case Branch():
             return [_branch(instruction)]
         case Send():
-            return [_send(instruction, result, stateless_base)]
+            return [_send(instruction, result)]
         case Sync(function=SyncFunction.BAR):
             return [Op("sync_barrier")]
         case Sync() | Nop():
@@ -100,8 +100,8 @@ def _branch(branch: Branch) -> Op:
     return op
 
 
-def _send(send: Send, result: Translation, stateless_base: int) -> Op:
-    plain = plain_send(send, stateless_base)
+def _send(send: Send, result: Translation) -> Op:
+    plain = plain_send(send)
     if plain is None:
         raise NotHere
     op = Op(plain.handler).masked(send)

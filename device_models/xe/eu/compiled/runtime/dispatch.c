@@ -7,7 +7,9 @@ enum { TURN = 4096 }; /* ops of a thread before the others of its group have the
 /* Ops that were run; the reason is in the thread. */
 static int64_t run_thread(struct thread *t, int64_t budget)
 {
-    eu_enter(t);
+    if (!t->ready)
+        eu_enter(t);
+    t->ready = 0;
     const struct op *op = t->at;
     if (!op)
         return 0;
@@ -22,7 +24,9 @@ static int64_t run_thread(struct thread *t, int64_t budget)
         t->at = op;
         t->reason = RAN_OUT;
     }
-    if (t->reason != GONE)
+    if (t->reason == RAN_OUT || t->reason == BARRIER)
+        t->ready = 1;
+    else if (t->reason != GONE)
         eu_leave(t);
     return budget - left;
 }
@@ -41,14 +45,6 @@ static void complete(struct slot *s, int id, uint32_t producers, uint32_t consum
     }
 }
 
-static uint32_t alive(const struct slot *s)
-{
-    uint32_t count = 0;
-    for (int i = 0; i < s->thread_count; i++)
-        count += s->threads[i].state != DONE;
-    return count;
-}
-
 void eu_end_thread(struct thread *t)
 {
     t->active = t->waiting = 0;
@@ -58,8 +54,11 @@ void eu_end_thread(struct thread *t)
     if (t->state == DONE)
         return;
     t->state = DONE;
-    if (t->slot && t->slot->barriers[0].producers) /* the others need not wait for it */
-        complete(t->slot, 0, alive(t->slot), alive(t->slot));
+    if (!t->slot)
+        return;
+    t->slot->alive--;
+    if (t->slot->barriers[0].producers) /* the others need not wait for it */
+        complete(t->slot, 0, t->slot->alive, t->slot->alive);
 }
 
 const struct op *gateway_end(const struct op *op, struct thread *t)
@@ -85,7 +84,7 @@ const struct op *gateway_barrier(const struct op *op, struct thread *t)
     b->consumers += type != PRODUCER;
     if (type != PRODUCER)
         t->signalled |= 1u << id;
-    const uint32_t all = alive(t->slot);
+    const uint32_t all = t->slot->alive;
     complete(t->slot, id, id ? dword >> 16 & 0xff : all, id ? dword >> 24 : all);
     return op + 1;
 }
@@ -108,6 +107,8 @@ static void begin_group(struct slot *s, int64_t index)
     s->group[1] = w->first[1] + index / size[0] % size[1];
     s->group[2] = w->first[2] + index / size[0] / size[1];
     memset(s->barriers, 0, sizeof s->barriers);
+    const struct op *entry = eu_op_at(w->kernel, w->entry);
+    s->alive = 0;
     for (int i = 0; i < s->thread_count; i++) {
         struct thread *t = &s->threads[i];
         memcpy(t->storage, w->payload + i * w->payload_bytes, w->payload_bytes);
@@ -122,6 +123,12 @@ static void begin_group(struct slot *s, int64_t index)
         t->constants = w->kernel->constants;
         t->slot = s;
         t->state = w->dispatch[i] ? RUNNING : DONE;
+        s->alive += t->state == RUNNING;
+        t->active = w->dispatch[i];
+        t->waiting = 0;
+        t->next_wait = ENDED;
+        t->at = entry;
+        t->ready = entry != NULL;
         t->signalled = t->notifications = 0;
         t->reason = RAN_OUT;
     }
@@ -164,7 +171,7 @@ static int run_group(struct slot *s, int64_t *budget, int *reason)
             s->current = i + 1 == s->thread_count ? 0 : i + 1;
         }
         if (!able) {
-            if (!alive(s)) {
+            if (!s->alive) {
                 s->occupied = 0;
                 return 1;
             }
@@ -177,9 +184,29 @@ static int run_group(struct slot *s, int64_t *budget, int *reason)
     }
 }
 
+/* Whoever called may have changed places and states. */
+static void arrive(struct slot *s)
+{
+    s->alive = 0;
+    for (int i = 0; i < s->thread_count; i++) {
+        s->threads[i].ready = 0;
+        s->alive += s->threads[i].state != DONE;
+    }
+}
+
+/* And may want to see them. */
+static void leave(struct slot *s)
+{
+    for (int i = 0; i < s->thread_count; i++)
+        if (s->threads[i].ready)
+            eu_leave(&s->threads[i]);
+}
+
 int eu_run(struct slot *s, int64_t budget)
 {
     int reason = RAN_OUT;
+    if (s->occupied)
+        arrive(s);
     for (;;) {
         if (!s->occupied) {
             int64_t index = atomic_fetch_add(&s->walk->next, 1);
@@ -187,8 +214,10 @@ int eu_run(struct slot *s, int64_t budget)
                 return GONE;
             begin_group(s, index);
         }
-        if (!run_group(s, &budget, &reason))
+        if (!run_group(s, &budget, &reason)) {
+            leave(s);
             return reason;
+        }
     }
 }
 
@@ -196,7 +225,10 @@ int eu_run(struct slot *s, int64_t budget)
 int eu_run_thread(struct thread *t, int64_t budget, int64_t *executed)
 {
     t->constants = t->kernel->constants;
+    t->ready = 0;
     *executed = run_thread(t, budget);
+    if (t->ready)
+        eu_leave(t);
     return t->reason;
 }
 

@@ -90,7 +90,7 @@ struct thread {
     uint32_t active;   /* lanes at the thread's place */
     uint32_t waiting;  /* lanes elsewhere */
     int64_t next_wait; /* lowest place of the waiting lanes at the depth of the active ones */
-    int64_t slice;     /* ops before the other threads of the group get their turn */
+    int64_t ready;     /* at, active, waiting and next_wait are as it stopped; else they are found from the places */
     int32_t state;     /* enum thread_state */
     uint32_t signalled;     /* barriers, by id, that are not complete and that the thread will be notified of */
     uint32_t notifications; /* barriers that are complete, less those that sync.bar has taken (n0.0) */
@@ -133,6 +133,7 @@ struct slot {
     uint64_t surface_slots;
     char *slm;
     uint64_t slm_bytes;
+    uint64_t stateless_base; /* general state base */
     struct walk *walk;
     _Atomic int32_t *stop;
     int32_t thread_count;
@@ -140,7 +141,7 @@ struct slot {
     int32_t occupied; /* a group is in flight */
     int32_t culprit;  /* thread that made the slot stop */
     int64_t executed; /* ops */
-    int64_t lane_ops; /* ops times lanes of the instruction */
+    int64_t alive;    /* threads of the group that have not ended */
     int64_t group[3];
     struct barrier barriers[32];
 };
@@ -153,6 +154,7 @@ struct walk {
     uint64_t payload_bytes, arf_bytes, arf_at;
     const uint32_t *dispatch; /* of each thread: its lanes */
     const int64_t *places;    /* of each thread: where its lanes begin */
+    int64_t entry;
     int64_t first[3], end[3];
     int64_t total;
     _Atomic int64_t next;

@@ -143,7 +143,7 @@ static int addresses(const struct op *op, struct thread *t, const struct message
 {
     const char *source = at(t, op->source[0]);
     const int width = op->lanes >> 16 ? 32 : 16;
-    uint64_t base = m->space == STATELESS ? m->base : 0, limit = ~0ull;
+    uint64_t base = m->space == STATELESS ? t->slot->stateless_base : 0, limit = ~0ull;
     if (m->space == SHARED)
         limit = t->slot->slm_bytes;
     if (m->space == BOUND) {
@@ -255,7 +255,7 @@ static inline int pattern8(const char *source, int width, int shift)
         const eight distance = a[i] - first;
         wrong |= distance ^ steps;
         differ |= distance;
-        steps += 8ull << shift;
+        steps += (uint64_t)8 << shift;
     }
     return is_zero(wrong) ? 1 : is_zero(differ) ? 2 : 0;
 }
@@ -270,7 +270,7 @@ static inline int pattern4(const char *source, int width, int shift)
         const sixteen distance = a[i] - first;
         wrong |= distance ^ steps;
         differ |= distance;
-        steps += 16u << shift;
+        steps += (uint32_t)16 << shift;
     }
     return is_zero((eight)wrong) ? 1 : is_zero((eight)differ) ? 2 : 0;
 }
@@ -301,7 +301,7 @@ struct piece eu_piece(const struct op *op, struct thread *t, const struct messag
         return (struct piece){t->slot->slm + address, pattern == 2};
     }
     if (m->space == STATELESS)
-        address += m->base;
+        address += t->slot->stateless_base;
     address &= ADDRESS_MASK;
     int shift;
     struct page *page = page_at(t->slot->map, address, access, &shift);

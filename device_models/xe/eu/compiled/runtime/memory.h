@@ -26,7 +26,6 @@ struct message {
     uint32_t response;        /* bytes; a block clears what it does not load of them */
     int64_t offset;           /* added to each address */
     uint64_t surface;         /* key; of what is in a0, the kind */
-    uint64_t base;            /* of STATELESS */
 };
 
 /* Lanes whose elements lie one behind the other, or are all the same one, inside of one page: the usual ways. */
