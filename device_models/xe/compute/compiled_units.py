@@ -18,12 +18,10 @@ from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceType
 from vfio_user_xe.device_models.xe.compute.units import Execution, Task
 from vfio_user_xe.device_models.xe.eu.compiled.build import NoCompiler
 from vfio_user_xe.device_models.xe.eu.compiled.fallback import Fallback
-from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, compile_program
+from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, load_kernel
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library, load
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
-from vfio_user_xe.device_models.xe.eu.decode import decode
-from vfio_user_xe.device_models.xe.eu.ir import Program
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
@@ -46,7 +44,7 @@ class CompiledUnits:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._pages: weakref.WeakKeyDictionary[ExecutionUnitSpace, Pages] = weakref.WeakKeyDictionary()
-        self._kernels: weakref.WeakKeyDictionary[ExecutionUnitSpace, dict[tuple[int, int], _Code]] = (
+        self._kernels: weakref.WeakKeyDictionary[ExecutionUnitSpace, dict[tuple[int, int], tuple[Kernel, bytes]]] = (
             weakref.WeakKeyDictionary()
         )
         self._reference = ReferenceUnits()
@@ -70,38 +68,23 @@ class CompiledUnits:
         """The kernel as it is in memory now. Raises a fault, or ValueError."""
         kept = self._kernels.setdefault(space, {})
         entry = task.walker.interface.kernel
-        key = (task.state.instruction + entry, task.state.general)
-        code = kept.get(key)
-        if code is not None and code.is_as_it_was(task):
-            return code.kernel
-        program = decode(task.fetch, entry)
+        key = (task.state.instruction, entry)
+        found = kept.get(key)
+        if found is not None:
+            kernel, code = found
+            if _code(task, kernel) == code:
+                return kernel
+        kernel = load_kernel(task.fetch, entry, self._library)
         if len(kept) >= _KERNELS_KEPT:
             kept.clear()
-        kept[key] = code = _Code(task, program, compile_program(program, self._library, task.state.general))
-        return code.kernel
+        kept[key] = kernel, _code(task, kernel)
+        return kernel
 
 
-class _Code:
-    """A kernel, and the bytes that it was made from."""
-
-    def __init__(self, task: Task, program: Program, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self._runs: list[tuple[int, bytes]] = []
-        start = end = program.instructions[0].address
-        for instruction in program.instructions:
-            if instruction.address != end:
-                self._runs.append((start, _code(task, start, end)))
-                start = instruction.address
-            end = instruction.next
-        self._runs.append((start, _code(task, start, end)))
-
-    def is_as_it_was(self, task: Task) -> bool:
-        """The same instructions are in memory. Raises a fault."""
-        return all(_code(task, start, start + len(data)) == data for start, data in self._runs)
-
-
-def _code(task: Task, start: int, end: int) -> bytes:
-    return task.memory.read(task.state.instruction + start, end - start)
+def _code(task: Task, kernel: Kernel) -> bytes:
+    """The bytes that a kernel is made from, and what lies between. Raises a fault."""
+    first, last = int(kernel.struct.first), int(kernel.struct.last)
+    return task.memory.read(task.state.instruction + first, last - first)
 
 
 class _SlotGroup:
@@ -168,6 +151,7 @@ class CompiledExecution:
             walker.end,
             walker.first,
             cr0=task.control,
+            stateless_base=task.state.general,
         )
         self._total = int(self._walk.struct.total)
         self._walk.struct.next = task.begin_at
