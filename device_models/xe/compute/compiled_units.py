@@ -6,7 +6,7 @@ import logging
 import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,14 +126,23 @@ class _Place:
 
     def __init__(self, task: Task, walk: Walk, pages: Pages, index: int) -> None:
         interface = task.walker.interface
-        self.slot = Slot(pages.map, walk.threads, interface.slm_bytes)
+        self._task = task
+        self.slot = pages.take_slot(walk.threads, interface.slm_bytes)
         self.slot.begin(walk)
         self.group = _SlotGroup(self.slot, interface.slm_bytes, index * walk.threads, task)
-        self.port = Port(self.group, task)
-        self.fallback = Fallback(task.fetch, self.port, task.ticks)
         self.aside: dict[int, bool] = {}
         """Threads that wait for a fault to be served; True: in the interpreter."""
         self.gone = False
+
+    @cached_property
+    def port(self) -> Port:
+        """Serves messages of threads that are interpreted."""
+        return Port(self.group, self._task)
+
+    @cached_property
+    def fallback(self) -> Fallback:
+        """Interprets single instructions."""
+        return Fallback(self._task.fetch, self.port, self._task.ticks)
 
 
 class CompiledExecution:
@@ -208,6 +217,9 @@ class CompiledExecution:
                 wanted = self._budget * nanoseconds // max(1, now - before)
                 self._budget = max(_LEAST_BUDGET, min(_MOST_BUDGET, self._budget * 4, wanted))
         self._pages.harvest()
+        if self.finished:
+            for place in self._places:
+                self._pages.give_back(place.slot)
         return fault
 
     def _run(self, places: list[_Place]) -> list[tuple[_Place, Reason]]:

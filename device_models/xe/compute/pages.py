@@ -16,11 +16,13 @@ import numpy as np
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Access
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.eu.compiled.memory import LARGE_SHIFT, SMALL_SHIFT, Map, MapFull
+from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot
 from vfio_user_xe.device_models.xe.memory.ppgtt import NULL_KIND, ExecutionUnitSpace
 from vfio_user_xe.emulator.fabric.ledger import LedgerEntry
 from vfio_user_xe.emulator.fabric.span import Revoked, Span
 
 _LARGE = 1 << LARGE_SHIFT
+_SLOTS_KEPT = 16
 
 
 class Pages:
@@ -40,6 +42,8 @@ class Pages:
         self._numbers: dict[LedgerEntry, int] = {}
         self._held: set[Span] = set()
         self._large: dict[int, Access] = {}
+        self._slots: list[Slot] = []
+        """Not in use: making one costs more than a small kernel."""
         space.function.gpu.fabric.on_revoke.append(_revoker(self, space.function.gpu.fabric.on_revoke))
 
     def refresh(self) -> None:
@@ -70,6 +74,22 @@ class Pages:
                 continue
             page += 0x1000
         return True
+
+    def take_slot(self, threads: int, slm_bytes: int) -> Slot:
+        """A slot on this map in which nothing is left of what ran there before."""
+        for index, slot in enumerate(self._slots):
+            if len(slot.threads) == threads and slot.struct.slm_bytes == slm_bytes:
+                del self._slots[index]
+                slot.slm[:] = 0
+                slot.forget_surfaces()
+                slot.go_on()
+                return slot
+        return Slot(self.map, threads, slm_bytes)
+
+    def give_back(self, slot: Slot) -> None:
+        """Keep a slot whose walk is over, for the next."""
+        self._slots.append(slot)
+        del self._slots[:-_SLOTS_KEPT]
 
     def harvest(self) -> None:
         """Tell the ledger what compiled code has accessed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,7 @@ class Map:
         self._pages = self._new_table()
         self.struct = MapStruct(pages=self._pages.ctypes.data, slots=self._slots, used=0)
         self._entries: dict[tuple[int, int], tuple[int, int, int]] = {}
-        self._counts: list[Counts] = []
+        self._counts: weakref.WeakSet[Counts] = weakref.WeakSet()
 
     @property
     def address(self) -> int:
@@ -64,7 +65,7 @@ class Map:
     def counts(self) -> Counts:
         """New counters for a slot that runs on this map."""
         counts = Counts(self._slots)
-        self._counts.append(counts)
+        self._counts.add(counts)
         return counts
 
     def insert(self, address: int, shift: int, host: int, access: Access, ledger: int = 0) -> None:
@@ -104,16 +105,18 @@ class Map:
 
     def harvest(self) -> list[Used]:
         """What was accessed since the last call, for each ledger number."""
-        total = np.zeros((self._slots, 4), dtype=np.uint64)
+        totals: dict[int, list[int]] = {}
+        pages = self._pages.view(_PAGE)["ledger"]
         for counts in self._counts:
-            total += counts.array
-            counts.array[:] = 0
-        touched = np.nonzero(total.any(axis=1))[0]
-        ledgers = self._pages.view(_PAGE)["ledger"][touched]
-        return [
-            Used(int(ledger), *(int(value) for value in total[touched[ledgers == ledger]].sum(axis=0)))
-            for ledger in np.unique(ledgers)
-        ]
+            touched = np.flatnonzero(counts.array[:, 0] | counts.array[:, 2])
+            if not len(touched):
+                continue
+            for ledger, row in zip(pages[touched].tolist(), counts.array[touched].tolist(), strict=True):
+                total = totals.setdefault(ledger, [0, 0, 0, 0])
+                for column, value in enumerate(row):
+                    total[column] += value
+            counts.array[touched] = 0
+        return [Used(ledger, *total) for ledger, total in totals.items()]
 
     def _new_table(self) -> NDArray[np.uint8]:
         return aligned(self._slots * ctypes.sizeof(PageStruct))
