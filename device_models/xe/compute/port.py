@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.atomics import OPERANDS, OPERATIONS
+from vfio_user_xe.device_models.xe.compute.block2d import Blocks
 from vfio_user_xe.device_models.xe.compute.groups import GroupsInFlight
 from vfio_user_xe.device_models.xe.compute.images import Images
 from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, numbers, parts
@@ -67,7 +68,7 @@ class Port:
                 case LscMessage(typed=True):
                     return self._images.load_store(request, message)
                 case LscMessage() if message.op.is_block2d:
-                    return self._unserved(request, "2-D blocks")
+                    return self._blocks(request, message)
                 case LscMessage():
                     return self._load_store(request, message)
                 case SamplerMessage():
@@ -95,6 +96,23 @@ class Port:
     def _nothing(self, request: Request) -> Reply:
         length = request.message.response_length * _REGISTER
         return Reply(data=np.zeros((len(request.threads), length), dtype=np.uint8) if length else None)
+
+    def _blocks(self, request: Request, message: LscMessage) -> Reply:
+        """2-D blocks, one thread after the other."""
+        outcome = np.full(len(request.threads), Outcome.DONE, dtype=np.int64)
+        result = np.zeros((len(request.threads), message.response_length * _REGISTER), dtype=np.uint8)
+        write = message.op is LscOp.STORE_BLOCK2D
+        for index, data in enumerate(request.payload):
+            blocks = Blocks(message, data)
+            _, faults = self._memory.faults(blocks.addresses, blocks.size, write)
+            if faults:
+                self.faults += faults
+                outcome[index] = Outcome.RETRY
+            elif write:
+                blocks.store(self._memory, data)
+            else:
+                result[index] = blocks.response(self._memory, result.shape[1])
+        return Reply(data=result if message.response_length else None, outcome=outcome)
 
     # Loads, stores and atomics.
 
