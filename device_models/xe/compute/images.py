@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute import sampler, typed
+from vfio_user_xe.device_models.xe.compute.atomics import OPERATIONS
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState
 from vfio_user_xe.device_models.xe.compute.texels import Image, UnknownImage
 from vfio_user_xe.device_models.xe.compute.units import Task
@@ -34,7 +35,7 @@ class Images:
         surface = self._surface(request)
         if message.op.is_block2d:
             return self._blocks(request, message, surface)
-        if message.op not in typed.LOADS and message.op not in typed.STORES:
+        if message.op not in typed.LOADS | typed.STORES | OPERATIONS.keys():
             raise UnknownImage(f"typed {message.op.name}")
         access = typed.TexelAccess(self._memory, surface, message, request.payload, request.lanes)
         everyone = np.arange(len(request.threads))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vfio_user_xe.device_models.xe.compute.atomics import OPERANDS, OPERATIONS
 from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, UnitMemory
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Coordinates, Image
@@ -28,18 +29,21 @@ class TexelAccess:
     ) -> None:
         """Raises `texels.UnknownImage`."""
         self.image = Image(memory, surface)
+        self._memory = memory
         self._message = message
         self._data = data
         x, y, layer = _coordinates(message, data, surface)
         self.active = lanes & self.image.inside(x, y, layer)
         """[threads, lanes]: those whose texel is in the surface."""
         self.addresses = self.image.addresses(x, y, layer)
-        self.is_write = message.op in STORES
+        self.is_write = message.op not in LOADS
 
     def run(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8] | None:
         """Do it for the threads in `chosen`; the response of these. Raises a fault."""
         message, active = self._message, self.active[chosen]
         places = self.addresses[chosen][active]
+        if message.op in OPERATIONS:
+            return self._atomic(chosen, active, places)
         if self.is_write:
             bits = payload.data(message, self._data[chosen]).transpose(0, 2, 1)[active]
             values = np.zeros((len(places), 4))
@@ -54,6 +58,23 @@ class TexelAccess:
         texels = self.image.to_bits(self.image.load(places))
         for index, component in enumerate(message.components):
             found[:, index][active] = texels[:, component]
+        return payload.response(message, found)
+
+    def _atomic(self, chosen: NDArray[np.int64], active: Flags, places: Numbers) -> NDArray[np.uint8] | None:
+        """Read-modify-write of texels that are one element of the message's size."""
+        message = self._message
+        count = OPERANDS.get(message.op, 1)
+        operands = [
+            payload.data(message, self._data[chosen], index)[:, 0][active].tolist()
+            if index < count
+            else [0] * len(places)
+            for index in range(2)
+        ]
+        old = self._memory.atomic(OPERATIONS[message.op], places, operands, message.data_bytes)
+        if not message.response_length:
+            return None
+        found = np.zeros((len(chosen), 1, active.shape[1]), dtype=np.uint64)
+        found[:, 0][active] = np.array(old, dtype=np.uint64)
         return payload.response(message, found)
 
 

@@ -166,3 +166,19 @@ def test_a_format_that_is_not_known_is_reported_and_reads_zero(lab: ComputeLab) 
     job = run(lab, kernel + RESULT, image_state(0x186, 4, 4, 16))
     assert job.data(0, 16) == [0] * 16
     assert [report for report in lab.engine("ccs0").reports if "surface format 0x186" in report]
+
+
+def test_typed_atomics_return_what_was_there(lab: ComputeLab) -> None:
+    # All lanes add to texel (1, 1); U and V are r14 and r15.
+    kernel = (
+        PLACES
+        + """
+        mov (16|M0)  r14.0<1>:ud  1:ud
+        mov (16|M0)  r15.0<1>:ud  1:ud
+        mov (16|M0)  r16.0<1>:ud  3:ud
+        send.tgm (16|M0)  r20  r14  r16:1  0x00000000  0x6410050C
+    """
+    )
+    job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 4, 16), struct.pack("<16I", *range(16)))
+    assert job.data(0x4000 + 16, 4) == [4, 5 + 48, 6, 7]
+    assert sorted(job.data(0, 16)) == [5 + 3 * n for n in range(16)]
