@@ -16,7 +16,8 @@ from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.model.card import Card, Option
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX, PciExpress, PowerManagement
 from vfio_user_xe.emulator.pci.function import Function, Identity
@@ -40,7 +41,7 @@ class Conformance:
 
 @dataclass(slots=True)
 class WriteLog:
-    """What was written to trapped memory."""
+    """The writes to trapped memory."""
 
     writes: int = 0
     last_offset: int = 0

@@ -12,7 +12,8 @@ from typing import Any
 
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.model.card import Card, Option
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register, flag
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi
 from vfio_user_xe.emulator.pci.function import Function, Identity
@@ -77,8 +78,10 @@ class Edu:
             Register("IDENTIFICATION", IDENTIFICATION, reset=0x010000ED, access=RO),
             Register("LIVENESS", LIVENESS, access=RO, write=self.invert),
             Register("FACTORIAL", FACTORIAL, access=RO, write=self.start_factorial),
-            Register("STATUS", STATUS, mask=INTERRUPT_WHEN_COMPUTED, fields={"COMPUTING": (0, 0), "INTERRUPT": (7, 7)}),
-            Register("INTERRUPT_STATUS", INTERRUPT_STATUS, access=RO, fields={"DMA": (8, 8), "FACTORIAL": (0, 0)}),
+            Register(
+                "STATUS", STATUS, mask=INTERRUPT_WHEN_COMPUTED, fields=[flag(0, "COMPUTING"), flag(7, "INTERRUPT")]
+            ),
+            Register("INTERRUPT_STATUS", INTERRUPT_STATUS, access=RO, fields=[flag(8, "DMA"), flag(0, "FACTORIAL")]),
             Register("INTERRUPT_RAISE", INTERRUPT_RAISE, access=RO, write=self.interrupt),
             Register("INTERRUPT_ACKNOWLEDGE", INTERRUPT_ACKNOWLEDGE, access=RO, write=self.acknowledge),
             Register("DMA_SOURCE", DMA_SOURCE, width=8),
@@ -89,7 +92,7 @@ class Edu:
                 DMA_COMMAND,
                 access=RO,
                 write=self.start_dma,
-                fields={"START": (0, 0), "TO_GUEST": (1, 1), "INTERRUPT": (2, 2)},
+                fields=[flag(0, "START"), flag(1, "TO_GUEST"), flag(2, "INTERRUPT")],
             ),
             Register("DMA_COMMAND_HIGH", DMA_COMMAND + 4, access=RO),
         ]

@@ -40,7 +40,23 @@ from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.faults import FaultPoint, Faults
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory, OutOfBounds
 from vfio_user_xe.emulator.model.model_info import ModelInfo, Topology, TraceProcess
-from vfio_user_xe.emulator.model.registers import MASKED, PF, RO, RW, VF, W1C, W1S, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import (
+    MASKED,
+    PF,
+    RO,
+    RW,
+    VF,
+    W1C,
+    W1S,
+    Field,
+    FieldKind,
+    Register,
+    field,
+    flag,
+    not_modelled,
+    reserved,
+)
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.observe.trace import Tracer
 from vfio_user_xe.emulator.pci import (
@@ -65,7 +81,7 @@ from vfio_user_xe.emulator.pci import (
     Sriov,
     VendorSpecific,
 )
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.pci.transport import AccessHandler, DmaError
 
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -111,7 +127,23 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "ResizableBar",
         "Sriov",
     ),
-    "Registers": ("Register", "RegisterFile", "RW", "RO", "W1C", "W1S", "MASKED", "PF", "VF"),
+    "Registers": (
+        "Register",
+        "Field",
+        "FieldKind",
+        "flag",
+        "field",
+        "not_modelled",
+        "reserved",
+        "RegisterFile",
+        "RW",
+        "RO",
+        "W1C",
+        "W1S",
+        "MASKED",
+        "PF",
+        "VF",
+    ),
     "Memory and interconnects": (
         "Memory",
         "OutOfBounds",
@@ -171,6 +203,8 @@ __all__ = [
     "Fabric",
     "FaultPoint",
     "Faults",
+    "Field",
+    "FieldKind",
     "Function",
     "Identity",
     "Initiator",
@@ -198,5 +232,9 @@ __all__ = [
     "VendorSpecific",
     "Way",
     "Window",
+    "field",
+    "flag",
     "inline",
+    "not_modelled",
+    "reserved",
 ]

@@ -14,12 +14,13 @@ from vfio_user_xe.emulator.fabric.ledger import ELSEWHERE, UNSHARED
 from vfio_user_xe.emulator.model.card import Card, Option
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.transport import DmaError, Transport
 
 OWNER = "guest"
 """Whose memory it is, in the ledger. What came without a descriptor may be another device's: it is called "card2:vf1" when it
-is the BAR of another card of this process, and "unshared" when nobody here knows whose it is."""
+is the BAR of another card of this process, and "unshared" when its owner is not known."""
 
 
 class HostDma:

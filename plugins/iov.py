@@ -1,4 +1,4 @@
-"""`iov`: the card's own link. Any function's access to the memory of its card, without a copy, whoever owns it.
+"""`iov`: the card's own link. Any function's access to the memory of its card, without a copy, for every owner of the memory.
 
 Whose memory an address is, and whether the initiator may have it, is the device model's to decide
 (`card.device_memory`; on Battlemage through the reverse LMTT map).

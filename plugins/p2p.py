@@ -17,7 +17,8 @@ from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator, Le
 from vfio_user_xe.emulator.model.card import Card, Option
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.pci.bars import Bar, read_registers, write_registers
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.transport import AccessHandler
 from vfio_user_xe.plugins.peering import NOBODY, PeerMemory, PeerRefused, Reach
 
@@ -104,7 +105,7 @@ class P2p:
             try:
                 found = memory.resolve(owner, offset, length, write)
             except AccessFault:
-                # The owner has nothing there. A read of a BAR has an answer all the same, as the owner's CPU gets it.
+                # The owner has nothing there. A read of a BAR is still answered, as it is for the owner's CPU.
                 count = min(length, PAGE_SIZE - offset % PAGE_SIZE)
                 return _Unanswered(address, count, ledger.entry(initiator.name, NOBODY, self.name, kind))
             if found is not None:

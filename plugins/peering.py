@@ -24,9 +24,9 @@ NOBODY = "none"
 """Owner, in the ledger, of the part of a VF's BAR2 that its VF has no memory for."""
 
 _GRAIN = 2 << 20
-"""Bytes: memory is asked for from multiples of it on, so that neighbours share a grant."""
+"""Bytes: requests for memory begin at multiples of it, so that neighbours share a grant."""
 _RETRY = 0.5
-"""Seconds between attempts to reach a card that is not there, where nobody asked for it in particular."""
+"""Seconds between attempts to reach a card that does not answer, if no access needs it in particular."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class _Mapped:
 
 @dataclass(slots=True)
 class _Broken:
-    """A path that was taken away from somebody who had a window on it."""
+    """A path that was revoked while a function had a window on it."""
 
     initiator: str
     space: str
@@ -176,7 +176,7 @@ class PeerMemory:
         self._mapped.append(mapped)
         # From here on a revocation finds it; what came before is seen in the grant.
         if not grant.valid:
-            raise PeerError("the memory was taken back as it was given")
+            raise PeerError("the memory was revoked while the lease was given")
         return mapped
 
     def _open(self, reach: Reach, start: int, end: int) -> Grant:
@@ -213,7 +213,7 @@ class PeerMemory:
         self._card.fabric.revoke(touched)
         peer = self._peer
         if peer is not None and not peer.asked:
-            # The other card waits: a copy that is under way ends now. Not where the executor itself waits for an answer.
+            # The other card waits: the copy in flight is aborted now. Not where the executor itself waits for an answer.
             self._card.executor.settle(PATIENCE / 2)
 
     def noted(self, event: dict[str, Any]) -> None:

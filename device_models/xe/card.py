@@ -1,7 +1,7 @@
 """Battlemage: an Arc graphics card with its PF, its VFs, and everything that they share.
 
-This is what the card file's `model = "xe"` names. It reads the options, makes the functions, and puts the blocks
-together; each block is a file of its own, named as the driver names it.
+This is what the card file's `model = "xe"` names. It reads the options and makes the functions, as guests see them;
+`gpu.py` puts the blocks behind them together.
 """
 
 from __future__ import annotations
@@ -10,43 +10,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from vfio_user_xe.device_models.xe import compute, inspect, topologies
-from vfio_user_xe.device_models.xe.engines import Engines, hw_engine
-from vfio_user_xe.device_models.xe.function import Gpu, Gt, XeFunction
-from vfio_user_xe.device_models.xe.gt import reg_sr
-from vfio_user_xe.device_models.xe.gt.clock import Clock
-from vfio_user_xe.device_models.xe.gt.forcewake import Forcewake
-from vfio_user_xe.device_models.xe.gt.freq import Frequency
-from vfio_user_xe.device_models.xe.gt.fuses import Fuses
-from vfio_user_xe.device_models.xe.gt.gdrst import GRDOM_FULL, GRDOM_GUC, Gdrst
-from vfio_user_xe.device_models.xe.gt.mcr import Steering
-from vfio_user_xe.device_models.xe.gt.mocs import Mocs
-from vfio_user_xe.device_models.xe.gt.pat import Pat
-from vfio_user_xe.device_models.xe.gt.wopcm import Wopcm
-from vfio_user_xe.device_models.xe.guc import Client, Guc
-from vfio_user_xe.device_models.xe.guc.capture import Capture
-from vfio_user_xe.device_models.xe.guc.engine_activity import EngineActivity
-from vfio_user_xe.device_models.xe.guc.firmware import HucAuthentication
-from vfio_user_xe.device_models.xe.guc.hwconfig import table as hwconfig_table
-from vfio_user_xe.device_models.xe.guc.migration import Migration
+from vfio_user_xe.device_models.xe import inspect, topologies
+from vfio_user_xe.device_models.xe.gpu import Gpu
+from vfio_user_xe.device_models.xe.guc.dump import dump
 from vfio_user_xe.device_models.xe.guc.pf_provision import Plan
-from vfio_user_xe.device_models.xe.guc.pf_service import PfPart, PfService
-from vfio_user_xe.device_models.xe.guc.relay import Relay
-from vfio_user_xe.device_models.xe.guc.self_config import SelfConfig
-from vfio_user_xe.device_models.xe.guc.slpc import Slpc
-from vfio_user_xe.device_models.xe.guc.sriov import Sriov as GucSriov
-from vfio_user_xe.device_models.xe.guc.submission import Submission
-from vfio_user_xe.device_models.xe.guc.tlb import TlbInvalidation
-from vfio_user_xe.device_models.xe.guc.vf import AbsentMediaGuc, VfRequests
+from vfio_user_xe.device_models.xe.guc.pf_service import PfPart
 from vfio_user_xe.device_models.xe.info import INFO
-from vfio_user_xe.device_models.xe.memory.formats.ggtt import PTES_SIZE
-from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt
-from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing
-from vfio_user_xe.device_models.xe.memory.memory_map import GIB, MIB, MemoryMap
+from vfio_user_xe.device_models.xe.memory.memory_map import GIB, MIB
 from vfio_user_xe.device_models.xe.memory.translations import ppgtt_command
 from vfio_user_xe.device_models.xe.memory.vf_windows import (
     BAR0_SIZE,
-    GSM_OFFSET,
     MAPPED,
     TRAPPED,
     WINDOW_MODES,
@@ -64,18 +37,15 @@ from vfio_user_xe.device_models.xe.profiles.profile import (
     main_gt_engines,
     media_gt_engines,
 )
-from vfio_user_xe.device_models.xe.soc.identity import Gttmmadr, configuration, declare_identity, declare_vf_cap
-from vfio_user_xe.device_models.xe.soc.interrupts import Interrupts, declare_for_vf
-from vfio_user_xe.device_models.xe.soc.lmem_cfg import LmemConfig
-from vfio_user_xe.device_models.xe.soc.pcode import Pcode
-from vfio_user_xe.device_models.xe.soc.telemetry import Telemetry
+from vfio_user_xe.device_models.xe.soc.identity import Gttmmadr, configuration, declare_vf_cap
+from vfio_user_xe.device_models.xe.soc.interrupts import declare_for_vf
 from vfio_user_xe.device_models.xe.topologies import SPLIT, VF_ONLY
 from vfio_user_xe.emulator.model.card import Card, CardError, Option
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.model_info import ModelInfo
 from vfio_user_xe.emulator.model.registers import PF, VF
 from vfio_user_xe.emulator.pci.capabilities import Ari, Capability, DeviceSerialNumber, Msi, PciExpress, PowerManagement
-from vfio_user_xe.emulator.pci.function import FLR, RESET, Function, Identity
+from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.pci.sriov import Sriov
 
 INTEL = 0x8086
@@ -134,30 +104,28 @@ class Battlemage:
         self._topology = options["topology"]
         vram = Vram(self.profile.vram, fabric=card.fabric)
         self.gpu = gpu = Gpu(card, self.profile, vram)
-        self._ggtt_memories: list[Memory] = []
-        self._sriovs: list[GucSriov] = []
         self._pf_registers = Gttmmadr("pf", PF_REGISTERS, PF)
         self._serial = options["serial"]
         self._vf_vram, self._vf_ggtt = options["vf_vram"], options["vf_ggtt"]
-        self.sharing = GgttSharing(gpu)
         self._subsystem = (options["subsystem_vendor"], options["subsystem_id"])
         card.device_memory = vram
         card.memories["vram"] = vram.memory
         sriov = self._add_functions(card)
-        self._resets = self._add_blocks()
+        gpu.build(plays_pf=self._topology == VF_ONLY)
         if self._topology == VF_ONLY:
             self._play_pf(options)
         if sriov is not None:
-            sriov.on_enable.append(self._vfs_enabled)
-            sriov.on_disable.append(self._vfs_disabled)
+            sriov.on_enable.append(self.gpu.vfs_enabled)
+            sriov.on_disable.append(self.gpu.vfs_disabled)
         for function in gpu.functions:
-            function.pci.on_reset.append(partial(self._function_reset, function))
-        card.commands["vram_map"] = self.lmem.describe
+            function.pci.on_reset.append(partial(gpu.reset_function, function))
+        card.commands["vram_map"] = gpu.lmem.describe
         card.commands["ppgtt"] = ppgtt_command(gpu)
         card.commands["guc"] = lambda: [gt.guc.inspect() for gt in gpu.gts]
+        card.commands["guc_memory"] = lambda: [dump(gt.guc) for gt in gpu.gts]
         card.commands["engines"] = lambda: [engine for gt in gpu.gts for engine in gt.engines.inspect()]
-        inspect.register(card, gpu, lambda: self.lmem.root)
-        card.on_stop.append(self._close)
+        inspect.register(card, gpu, lambda: gpu.lmem.root)
+        card.on_stop.append(gpu.close)
 
     # Construction.
 
@@ -173,7 +141,7 @@ class Battlemage:
                 programs_bars=self._topology != SPLIT,
             )
         identity = Identity(INTEL, profile.device_id, *self._subsystem, CLASS_VGA)
-        memory = self._ggtt_memory("pf")
+        memory = self.gpu.ggtt_memory("pf")
         pf = Function(
             "pf",
             0,
@@ -200,7 +168,7 @@ class Battlemage:
             registers.unmodelled_storage = False
             declare_vf_cap(registers)
             declare_for_vf(registers)
-            memory = self._ggtt_memory(f"vf{vfid}")
+            memory = self.gpu.ggtt_memory(f"vf{vfid}")
             vf = self._vf(card, vfid, identity, registers, memory)
             self._add(card, vf, registers, memory)
             if sriov is not None:
@@ -215,14 +183,14 @@ class Battlemage:
 
     def _play_pf(self, options: Mapping[str, Any]) -> None:
         """No driver has the PF: VFs are there from the start, and the card does for them what it would."""
-        wanted = topologies.provisioning(options)
-        part = PfPart(self.gpu, Plan.of(self.profile, wanted), wanted.guc, self.lmem)
+        gpu, wanted = self.gpu, topologies.provisioning(options)
+        part = PfPart(gpu, [gt.guc for gt in gpu.gts], Plan.of(self.profile, wanted), wanted.guc, gpu.lmem)
 
         def start() -> None:
             part.start()
-            self._vfs_enabled(list(range(1, self.profile.total_vfs + 1)))
+            gpu.vfs_enabled(list(range(1, self.profile.total_vfs + 1)))
 
-        card = self.gpu.card
+        card = gpu.card
         card.on_start.append(lambda: card.executor.submit(start))
         card.commands["pf_part"] = part.describe
 
@@ -232,7 +200,7 @@ class Battlemage:
     def _vf(self, card: Card, vfid: int, identity: Identity, registers: Gttmmadr, memory: Memory) -> Function:
         size = self.profile.vf_bar2
         if self._vf_ggtt == TRAPPED:
-            bar0 = trapped_registers_bar(self.gpu, vfid, registers, self.sharing)
+            bar0 = trapped_registers_bar(self.gpu, vfid, registers, self.gpu.sharing)
             card.register_files.append(registers)
         else:
             bar0 = registers_bar(registers, memory)
@@ -256,160 +224,7 @@ class Battlemage:
 
     def _add(self, card: Card, pci: Function, registers: Gttmmadr, memory: Memory) -> None:
         card.functions.append(pci)
-        ggtt = Ggtt(pci.index, memory.view[GSM_OFFSET : GSM_OFFSET + PTES_SIZE])
-        self.gpu.functions.append(XeFunction(pci.index, pci, registers, ggtt, self.gpu))
-
-    def _ggtt_memory(self, name: str) -> Memory:
-        """BAR0's memory: only the upper half, the GGTT window, is ever used, and so costs anything."""
-        memory = Memory(BAR0_SIZE, f"{name}-ggtt")
-        self._ggtt_memories.append(memory)
-        self.gpu.card.memories[f"{name}-ggtt"] = memory
-        return memory
-
-    def _add_blocks(self) -> list[Any]:
-        """Make the blocks that all functions share, then each GT. Returns those that a PF reset resets."""
-        gpu, registers = self.gpu, self._pf_registers
-        declare_identity(registers, self.profile)
-        memory_map = MemoryMap.of(self.profile.vram, self.profile.flat_ccs)
-        memory_map.declare(registers)
-        gpu.vram.flat_ccs = memory_map.flat_ccs or None
-        gpu.interrupts = Interrupts(gpu, registers)
-        pcode = Pcode(registers)
-        Telemetry(registers, gpu.card.clock)
-        self.lmem = LmemConfig(gpu, registers)
-        resets: list[Any] = [gpu.interrupts, pcode]
-        for index in range(len(self.profile.engines)):
-            gt = Gt(gpu, index)
-            gpu.gts.append(gt)
-            resets += self._add_gt(gt)
-        if not self.profile.has_media:
-            for client in gpu.gts[0].guc.clients[1:]:
-                absent = AbsentMediaGuc(gpu, gpu.gts[0].guc, client)
-                client.function.registers.add(absent.mailbox.registers())
-        return resets
-
-    def _add_gt(self, gt: Gt) -> list[Any]:
-        registers, profile = self._pf_registers, self.profile
-        forcewake = Forcewake(gt, registers)
-        steering = Steering(gt, registers)
-        wopcm = Wopcm(gt, registers)
-        frequency = Frequency(gt, registers, lambda: forcewake.awake)
-        forcewake.on_change = frequency.update
-        Fuses(gt, registers)
-        Clock(gt, registers)
-        pat = Pat(gt, registers)
-        if not gt.index:
-            self.gpu.vram.compressing = pat.compresses
-        Mocs(gt, registers)
-        gt.guc = guc = Guc(gt, registers)
-        sriov = GucSriov(guc, None if gt.index else self.sharing)
-        capture = Capture(guc, registers)
-        submission = Submission(guc, sriov, capture)
-        gt.engines = Engines(gt, submission, compute.COMMANDS)
-        self._add_engine_registers(gt)
-        reg_sr.declare(gt, registers)
-        frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
-        Slpc(guc, frequency)
-        activity = EngineActivity(guc, registers, sriov.quantum)
-        sriov.on_scheduling.append(activity.wake)
-        submission.on_work.append(activity.wake)
-        activity.on_tick.append(frequency.update)
-        TlbInvalidation(guc, registers, self.lmem.update)
-        SelfConfig(guc, hwconfig_table(profile))
-        HucAuthentication(guc)
-        Relay(guc)
-        VfRequests(guc, sriov, profile.media if gt.index else profile.graphics)
-        guc.admit = Migration(guc, sriov, submission).admit
-        self._sriovs.append(sriov)
-        for function in self.gpu.functions:
-            plays_pf = self._topology == VF_ONLY and not function.vfid
-            guc.add_client(function, PfService if plays_pf else Client)
-        Gdrst(gt, registers, lambda domains: self._reset_now(guc, wopcm, domains), lambda d: self._reset_later(gt, d))
-        return [forcewake, steering, frequency]
-
-    def _add_engine_registers(self, gt: Gt) -> None:
-        live = gt.engines.registers()
-        taken = {offset for register in live for offset in range(register.offset, register.offset + register.width, 4)}
-        self._pf_registers.add(live)
-        for info in gt.infos:
-            self._pf_registers.add(hw_engine.registers_of(info, taken))
-
-    # Resets.
-
-    @staticmethod
-    def _reset_now(guc: Guc, wopcm: Wopcm, domains: int) -> None:
-        if domains & (GRDOM_FULL | GRDOM_GUC):
-            guc.boot.reset_registers()
-        if domains & GRDOM_FULL:
-            wopcm.gt_reset()
-
-    @staticmethod
-    def _reset_later(gt: Gt, domains: int) -> None:
-        if domains & GRDOM_FULL:
-            gt.engines.reset()
-        if domains & (GRDOM_FULL | GRDOM_GUC):
-            gt.guc.reset()
-
-    def _function_reset(self, function: XeFunction, reason: str) -> None:
-        """FLR, machine reset, or VF disabled. On the executor."""
-        if function.vfid:
-            self._vf_reset(function, reason)
-        elif reason in (FLR, RESET):
-            self._pf_reset()
-        self.gpu.spaces.forget(function.vfid)
-
-    def _pf_reset(self) -> None:
-        """Everything of the card goes back to power-up; VRAM and GGTT are scrubbed, as firmware does after a reset."""
-        for gt in self.gpu.gts:
-            gt.engines.reset()
-            gt.guc.reset()
-            for client in gt.guc.clients:
-                client.mailbox.clear()
-        self._pf_registers.reset()
-        for block in self._resets:
-            block.reset()
-        self.lmem.reset()
-        self.gpu.vram.memory.discard(0, self.gpu.vram.memory.size)
-        self.sharing.reset()
-        for function in self.gpu.functions:
-            self._clear_ggtt(function)
-
-    def _clear_ggtt(self, function: XeFunction) -> None:
-        self._ggtt_memories[function.vfid].discard(0, BAR0_SIZE)
-        function.ggtt_space.flush()
-
-    def _vf_reset(self, function: XeFunction, reason: str) -> None:
-        # Who passes a VF on resets it by FLR when its guest is reset (vfio_pci_core.c:vfio_pci_core_ioctl_reset).
-        is_flr = reason == FLR or (reason == RESET and function.pci.assigned)
-        if not is_flr or not self.gpu.gts[0].guc.boot.running:
-            # Otherwise the PF's driver clears the entries, through its own window.
-            self._clear_ggtt(function)
-        for gt, sriov in zip(self.gpu.gts, self._sriovs, strict=True):
-            client = gt.guc.clients[function.vfid]
-            client.mailbox.clear()
-            if is_flr and client.present:
-                sriov.function_level_reset(function.vfid)
-            else:
-                gt.guc.reset_client(client)
-
-    def _vfs_enabled(self, vfids: list[int]) -> None:
-        for gt in self.gpu.gts:
-            for vfid in vfids:
-                gt.guc.clients[vfid].present = True
-        self.lmem.vfs_enabled(vfids)
-
-    def _vfs_disabled(self, vfids: list[int]) -> None:
-        self.lmem.vfs_disabled(vfids)
-        for gt in self.gpu.gts:
-            for vfid in vfids:
-                client = gt.guc.clients[vfid]
-                client.present = False
-                gt.guc.reset_client(client)
-
-    def _close(self) -> None:
-        for memory in self._ggtt_memories:
-            memory.close()
-        self.gpu.vram.close()
+        self.gpu.add(pci, registers, memory)
 
 
 def _profile(options: Mapping[str, Any]) -> Profile:

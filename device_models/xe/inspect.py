@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from vfio_user_xe.device_models.xe.function import Gpu, XeFunction
+from vfio_user_xe.device_models.xe.gpu import Gpu
 from vfio_user_xe.device_models.xe.info import GGTT, INFO, PPGTT
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats import ggtt, lmtt, ppgtt
+from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.model.card import Card

@@ -60,7 +60,7 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def provisioning(options: Mapping[str, Any]) -> pf_provision.Wanted:
-    """What the card's options ask for, with `VF_ONLY`. Raises `CardError`."""
+    """The provisioning that the card's options request, with `VF_ONLY`. Raises `CardError`."""
     return pf_provision.Wanted(
         ggtt=options["vf_ggtt_size"],
         vram=options["vf_vram_size"],

@@ -29,8 +29,8 @@ Made from the docstrings by `vfio-user-xe api-reference`; do not edit. API versi
 `vfio_user_xe.emulator.api` is what device models and interconnects may import. It keeps its meaning while the first number of the
 API version stays; the second rises when something is added. A plug-in states the version that it was written for as
 `API_VERSION`, and one of another first number, or of a newer second number than the emulator's, is refused when it is
-loaded, by name and with both versions. Tests may use [`vfio_user_xe.emulator.testing.fake_transport`](#emulatortesting-a-client-without-a-socket),
-[`vfio_user_xe.emulator.testing.lab`](#emulatorlab-served-cards-and-guests), [`vfio_user_xe.emulator.recording`](#emulatorrecording-recordings-as-tests)
+loaded, by name and with both versions. Tests may use [`vfio_user_xe.emulator.testing.fake_transport`](#vfio_user_xeemulatortestingfake_transport-a-client-without-a-socket),
+[`vfio_user_xe.emulator.testing.lab`](#vfio_user_xeemulatortestinglab-served-cards-and-guests), [`vfio_user_xe.emulator.recording`](#vfio_user_xeemulatorrecording-recordings-as-tests)
 and the [fixtures](#fixtures-of-the-pytest-plug-in). Everything else in `emulator` may change at any time. Tutorials: [a device](writing-a-device.md),
 [an interconnect](writing-an-interconnect.md), [the kit](authoring.md).
 """
@@ -42,39 +42,66 @@ class _Found:
 
     node: ast.stmt
     doc: str
+    module: str
+
+
+_FAKE = "vfio_user_xe.emulator.testing.fake_transport"
+_LAB_MODULE = "vfio_user_xe.emulator.testing.lab"
+_RECORDING = "vfio_user_xe.emulator.recording"
+_PLUGIN = "vfio_user_xe.emulator.testing.pytest_plugin"
+
+
+def _page() -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The sections: title, and the (module, name) of what they describe."""
+    for title, names in api.SECTIONS.items():
+        yield title, [("vfio_user_xe.emulator.api", name) for name in names]
+    yield f"{_FAKE}: a client without a socket", [(_FAKE, "FakeTransport")]
+    lab = [(_LAB_MODULE, name) for name in _LAB]
+    client = ("vfio_user_xe.emulator.vfio_user.client", "Client")
+    yield (
+        f"{_LAB_MODULE}: served cards and guests",
+        [*lab, client, ("vfio_user_xe.emulator.guest.blocking", "BlockingGuest")],
+    )
+    yield (
+        f"{_RECORDING}: recordings as tests",
+        [
+            (f"{_RECORDING}.player", "replay"),
+            (f"{_RECORDING}.format", "RecordingError"),
+            *((f"{_RECORDING}.outcome", name) for name in ("Outcome", "Difference")),
+        ],
+    )
+    yield "Fixtures of the pytest plug-in", [(_PLUGIN, name) for name in (*_FIXTURES, "LedgerView", "FaultInjection")]
 
 
 def reference() -> str:
     """The whole page."""
     parts = [_INTRODUCTION.format(version=".".join(map(str, API_VERSION)))]
-    for title, names in api.SECTIONS.items():
+    for title, entries in _page():
         parts.append(f"## {title}\n")
-        parts += [_entry("vfio_user_xe.emulator.api", name) for name in names]
-    parts.append("## vfio_user_xe.emulator.testing.fake_transport: a client without a socket\n")
-    parts.append(_entry("vfio_user_xe.emulator.testing.fake_transport", "FakeTransport"))
-    parts.append("## vfio_user_xe.emulator.testing.lab: served cards and guests\n")
-    parts += [_entry("vfio_user_xe.emulator.testing.lab", name) for name in _LAB]
-    parts += [
-        _entry("vfio_user_xe.emulator.vfio_user.client", "Client"),
-        _entry("vfio_user_xe.emulator.guest.blocking", "BlockingGuest"),
-    ]
-    parts.append("## vfio_user_xe.emulator.recording: recordings as tests\n")
-    parts += [
-        _entry("vfio_user_xe.emulator.recording.player", "replay"),
-        _entry("vfio_user_xe.emulator.recording.format", "RecordingError"),
-    ]
-    parts += [_entry("vfio_user_xe.emulator.recording.outcome", name) for name in ("Outcome", "Difference")]
-    parts.append("## Fixtures of the pytest plug-in\n")
-    parts += [_entry("vfio_user_xe.emulator.testing.pytest_plugin", name, fixture=True) for name in _FIXTURES]
-    parts += [_entry("vfio_user_xe.emulator.testing.pytest_plugin", name) for name in ("LedgerView", "FaultInjection")]
+        parts += [_entry(module, name, fixture=module == _PLUGIN and name in _FIXTURES) for module, name in entries]
     return "\n".join(parts)
+
+
+def published() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function and method of the page, constructors included, by name, with its definition."""
+    for _, entries in _page():
+        for module, name in entries:
+            found = _locate(module, name)
+            if isinstance(found.node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield name, found.node
+            elif isinstance(found.node, ast.ClassDef):
+                for written in (found.node, *_parts(found.node, found.module)):
+                    for member in written.body:
+                        if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
+                            if member.name == "__init__" or _public_method(member):
+                                yield f"{name}.{member.name}", member
 
 
 def _entry(module: str, name: str, *, fixture: bool = False) -> str:
     found = _locate(module, name)
     node = found.node
     if isinstance(node, ast.ClassDef):
-        return _class(node)
+        return _class(node, found.module)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         returned = ast.unparse(node.returns) if node.returns else ""
         heading = f"{name}: {returned.removeprefix('Iterator[').removesuffix(']')}" if fixture else _signature(node)
@@ -82,7 +109,7 @@ def _entry(module: str, name: str, *, fixture: bool = False) -> str:
     return f"### `{ast.unparse(node)}`\n\n{found.doc}\n"
 
 
-def _class(node: ast.ClassDef) -> str:
+def _class(node: ast.ClassDef, module: str) -> str:
     bases = [ast.unparse(base) for base in node.bases]
     initializer = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     heading = node.name
@@ -93,20 +120,44 @@ def _class(node: ast.ClassDef) -> str:
     elif any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         heading += f"({_fields(node)})"
     lines = [f"### `{heading}`\n", _doc(node), ""]
-    derived = [base for base in bases if base not in ("Protocol", "Generic")]
+    parts = list(_parts(node, module))
+    derived = [base for base in bases if base not in ("Protocol", "Generic", *(part.name for part in parts))]
     if derived:
         lines += [f"Derived from `{', '.join(derived)}`.", ""]
     if initializer is not None and ast.get_docstring(initializer):
         lines += [_doc(initializer), ""]
-    members = [*_attributes(node), *(_method(member) for member in node.body if _is_public_method(member))]
-    lines += [f"* {member}" for member in members]
+    members: dict[str, str] = {}
+    for written in (node, *parts):
+        members |= {name: text for name, text in _members(written) if name not in members}
+    lines += [f"* {member}" for member in members.values()]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _is_public_method(node: ast.stmt) -> bool:
+def _parts(node: ast.ClassDef, module: str) -> Iterator[ast.ClassDef]:
+    """The bases of a class that are parts of it, written in modules of their own: their docstrings say so."""
+    for base in node.bases:
+        if isinstance(base, ast.Name):
+            try:
+                found = _locate(module, base.id)
+            except LookupError:
+                continue
+            part = found.node
+            if isinstance(part, ast.ClassDef) and _doc(part).startswith("The part of `"):
+                yield part
+                yield from _parts(part, found.module)
+
+
+def _members(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    """Name and text of each public member."""
+    yield from ((text.split("`")[1].split(":")[0], text) for text in _attributes(node))
+    yield from ((name, _method(member)) for member in node.body if (name := _public_method(member)))
+
+
+def _public_method(node: ast.stmt) -> str:
+    """The name of a method that is public, else nothing."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return False
-    return not node.name.startswith("_") or node.name in _SPECIAL
+        return ""
+    return node.name if not node.name.startswith("_") or node.name in _SPECIAL else ""
 
 
 def _method(node: ast.stmt) -> str:
@@ -185,10 +236,10 @@ def _locate(module: str, name: str) -> _Found:
     body = _tree(module).body
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
-            return _Found(statement, "")
+            return _Found(statement, "", module)
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return _Found(statement, _string(following))
+            return _Found(statement, _string(following), module)
         if isinstance(statement, ast.ImportFrom) and statement.module is not None:
             for alias in statement.names:
                 if (alias.asname or alias.name) == name:

@@ -19,7 +19,9 @@ from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments
 
 def qemu_args(
     socket_dirs: SocketDirs,
-    machine: Annotated[bool, typer.Option("--machine", help="Also the machine, its shared memory and CPU.")] = False,
+    machine: Annotated[
+        bool, typer.Option("--machine", help="Print the machine, its shared memory and CPU, too.")
+    ] = False,
     memory: Annotated[str, typer.Option(help="Guest memory, with --machine.")] = "2G",
     cpus: Annotated[int, typer.Option(min=1, help="Processors, with --machine.")] = 1,
     functions: Functions = None,

@@ -12,8 +12,8 @@ from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 
 app = typer.Typer(help="Write a package to start from: a device model or an interconnect.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the package, and of the plug-in in it.")]
-Folder = Annotated[Path, typer.Option("--directory", metavar="DIR", help="Where its folder is to be.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the package and of its plug-in.")]
+Folder = Annotated[Path, typer.Option("--directory", metavar="DIR", help="The folder to create it in.")]
 
 
 @app.command(epilog="Example: vfio-user-xe new device blinker && pip install -e blinker && cd blinker && pytest")

@@ -43,12 +43,12 @@ def show(value: Any, as_json: bool, columns: list[str] | None = None, title: str
     table = Table(*names, title=title or None)
     for record in value:
         table.add_row(*(f"{record[name]:,}" if isinstance(record[name], int) else str(record[name]) for name in names))
-    # As wide as it takes where nobody looks at a screen: a wrapped table cannot be searched.
+    # Without a terminal, as wide as needed: a wrapped table cannot be searched.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def status(socket_dir: SocketDir) -> None:
-    """The card: functions, clients, VFs, what became of the VF BARs."""
+    """Show the card: functions, clients, VFs, the state of the VF BARs."""
     with connected(socket_dir) as client:
         show(client.call("status"), as_json=True)
 
@@ -63,13 +63,13 @@ def ledger(
     as_json: Json = False,
     clear: Annotated[bool, typer.Option("--clear", help="Set all counters to zero afterwards.")] = False,
     history: Annotated[
-        bool, typer.Option("--history", help="Also who owned which device memory when, and resets.")
+        bool, typer.Option("--history", help="Print the history of ownership of device memory, and resets.")
     ] = False,
     page: Annotated[
         str | None, typer.Option("--page", metavar="DPA", help="The history of the page at this device address.")
     ] = None,
 ) -> None:
-    """Who reached whose memory, by which interconnect, how often, and what that means (docs/ledger.md)."""
+    """Print which function reached whose memory, by which interconnect, how often, and the verdicts (docs/ledger.md)."""
     with connected(socket_dir) as client:
         verdicts = client.call("verdicts")
         owners = client.call("ownership", address=page) if history or page is not None else None
@@ -88,7 +88,7 @@ def ledger(
 
 
 def verdict_lines(verdicts: dict[str, Any]) -> list[str]:
-    """What the command `verdicts` tells, in words."""
+    """The answer of the command `verdicts` in words."""
     lines = [
         f"{path['initiator']} reached {path['owner']}'s memory: {path['path']} ({_counts(path)})"
         for path in verdicts["paths"]
@@ -109,7 +109,7 @@ def _counts(path: dict[str, Any]) -> str:
 
 
 def history_lines(owners: dict[str, Any]) -> list[str]:
-    """What the command `ownership` tells, in the order of time."""
+    """The answer of the command `ownership`, in the order of time."""
     events = [
         (c["time"], f"[{c['address']:#x}, {c['address'] + c['length']:#x}) went from {c['old']} to {c['new']}")
         for c in owners["changes"]
@@ -124,25 +124,28 @@ def history_lines(owners: dict[str, Any]) -> list[str]:
 def inspect(
     socket_dir: SocketDir,
     name: Annotated[str, typer.Argument(help="Register name or pattern, such as 'GDRST' or 'FORCEWAKE*'.")] = "*",
-    function: Annotated[str | None, typer.Option(metavar="NAME", help="Of this function only: pf, vf1, ...")] = None,
+    function: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only registers of this function: pf, vf1, ...")
+    ] = None,
     live: Annotated[
         bool, typer.Option("--live", help="Call the methods of computed registers, as a read would.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Registers by name: values and fields."""
+    """Show registers by name: values and fields."""
     with connected(socket_dir) as client:
         records = client.call("registers", function=function, name=name, live=live)
         if not as_json:
             for record in records:
                 record["offset"] = f"{record['offset']:#x}"
                 record["value"] = "-" if record["value"] is None else f"{record['value']:#010x}"
-                record["fields"] = " ".join(f"{key}={value}" for key, value in record["fields"].items())
+                fields = record["fields"] | record["meanings"]
+                record["fields"] = " ".join(f"{key}={value}" for key, value in fields.items())
         show(records, as_json, ["function", "name", "offset", "value", "fields"])
 
 
 def unmodelled(socket_dir: SocketDir, function: Annotated[str | None, typer.Option(metavar="NAME")] = None) -> None:
-    """Registers that nobody declared and a guest used all the same."""
+    """Registers that nobody declared and a guest used all the same, and bits that it set though they are reserved or not modelled."""
     with connected(socket_dir) as client:
         print(client.call("unmodelled", function=function, format="text"))
 
@@ -152,7 +155,7 @@ def control(
     command: Annotated[str, typer.Argument(help="Command of the control socket; 'help' lists them.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, the value as JSON or text.")] = None,
 ) -> None:
-    """Any command of the control socket."""
+    """Send any command to the control socket."""
     given: dict[str, Any] = {}
     for argument in arguments or []:
         key, equals, text = argument.partition("=")

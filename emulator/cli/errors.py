@@ -22,7 +22,7 @@ EXIT_USAGE = 2
 
 
 def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
-    """Say on standard error what went wrong, and leave with this exit code."""
+    """Print an error on standard error, and end with this exit code."""
     say(message)
     raise typer.Exit(code) from None
 

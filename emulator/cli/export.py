@@ -17,22 +17,24 @@ from vfio_user_xe.emulator.vfio_user.export import Exporter, ExportError, whole_
 
 def export(
     socket_dir: SocketDir,
-    function: Annotated[str, typer.Option(metavar="NAME", help="Whose memory: pf, vf1, ...")],
+    function: Annotated[str, typer.Option(metavar="NAME", help="Function that owns the memory: pf, vf1, ...")],
     offset: Annotated[
-        str, typer.Option(metavar="SIZE", help="Where it begins: a device address of the function.")
+        str, typer.Option(metavar="SIZE", help="Start of the memory: a device address of the function.")
     ] = "0",
     length: Annotated[
-        str, typer.Option(metavar="SIZE", help="How much of it.", show_default="as far as it is in one piece")
+        str, typer.Option(metavar="SIZE", help="Length of the memory.", show_default="as far as it is in one piece")
     ] = "0",
     to: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="The socket to make.", show_default="DIR/export-NAME.sock"),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="End with the first program that had it.")] = False,
-    read_only: Annotated[bool, typer.Option("--read-only", help="A memfd that cannot be written to.")] = False,
-    memfd: Annotated[bool, typer.Option("--memfd", help="No dma-buf, even where the host can make one.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when the first program has disconnected.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Give a memfd that cannot be written.")] = False,
+    memfd: Annotated[
+        bool, typer.Option("--memfd", help="Give a memfd, even where the host can make a dma-buf.")
+    ] = False,
 ) -> None:
-    """Hand the descriptor of a function's memory to every program that connects to a UNIX socket.
+    """Give the descriptor of a function's memory to every program that connects to a UNIX socket.
 
     Prints one JSON line with the socket and what is handed out, then serves until the card takes the memory back (exit
     code 1), SIGTERM or Ctrl-C. docs/export.md tells what programs get.
@@ -61,7 +63,7 @@ def export(
     finally:
         exporter.close()
     if reason is not None:
-        fail(f"the memory was taken back: {reason}")
+        fail(f"the memory was revoked: {reason}")
 
 
 def _size(text: str, what: str) -> int:

@@ -25,7 +25,9 @@ app = typer.Typer(help="Guests: QEMU with a kernel, and a card of ours in it.", 
 
 @app.command(epilog="Example: vfio-user-xe guest fetch --kernel 6.18, then guest run --kernel 6.18 ...")
 def fetch(
-    update: Annotated[bool, typer.Option("--update", help="Fetch the newest packages even if all is there.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Fetch the newest packages, even if the environment is complete.")
+    ] = False,
     kernels: Annotated[
         list[str] | None,
         typer.Option("--kernel", metavar="SERIES", help="Also Debian's kernel of a series; repeatable."),
@@ -55,36 +57,38 @@ def run_command(
         typer.Option(
             "--socket-dir",
             metavar="DIR",
-            help="A card that is served already, instead of one of the run's own; repeatable.",
+            help="Attach this served card, instead of starting one; repeatable.",
         ),
     ] = None,
     functions: Functions = None,
     modules: Annotated[
-        list[str] | None, typer.Option("--module", metavar="NAME", help="Module to have in the guest; repeatable.")
+        list[str] | None,
+        typer.Option("--module", metavar="NAME", help="Put a kernel module into the guest; repeatable."),
     ] = None,
     kernel: Annotated[
         str | None, typer.Option(metavar="BZIMAGE|SERIES", help="Your own kernel, or a fetched one such as 6.18.")
     ] = None,
     modules_dir: Annotated[
-        Path | None, typer.Option("--modules", metavar="DIR", help="Its modules (what modules_install made).")
+        Path | None,
+        typer.Option("--modules", metavar="DIR", help="The kernel's modules, as modules_install made them."),
     ] = None,
     firmware: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Firmware file, below /lib/firmware; the default is what the modules ask for."
+            metavar="NAME", help="Firmware file, below /lib/firmware; the default is what the modules request."
         ),
     ] = None,
     files: Annotated[
-        list[str] | None, typer.Option("--file", metavar="GUEST=HOST", help="A file to have in the guest; repeatable.")
+        list[str] | None, typer.Option("--file", metavar="GUEST=HOST", help="Put a file into the guest; repeatable.")
     ] = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
+    append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
     memory: Annotated[int, typer.Option(metavar="MIB", min=256, help="Guest memory.")] = 2048,
     cpus: Annotated[int, typer.Option(min=1, help="Processors.")] = 1,
     cpu: Annotated[str | None, typer.Option(metavar="MODEL", help="QEMU's -cpu.")] = None,
     iommu: Annotated[bool, typer.Option("--iommu", help="With a vIOMMU.")] = False,
     ovmf: Annotated[bool, typer.Option("--ovmf", help="OVMF instead of SeaBIOS.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For the command.")] = 300,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of the command.")] = 300,
     console: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the guest's console.")] = None,
 ) -> None:
     """Boot a guest with a card, run a command in it, exit with its exit code."""

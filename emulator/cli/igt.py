@@ -72,7 +72,8 @@ def run_command(
     ] = False,
     per_test: PerTest = 0,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", min=1, help="For each subtest, instead of the suite's limits.")
+        float | None,
+        typer.Option(metavar="SECONDS", min=1, help="Time limit of each subtest, instead of the suite's limits."),
     ] = None,
     on: Annotated[
         str | None, typer.Option(metavar="FUNCTION", help="pf or vf1, vf2, ..., instead of the groups'.")
@@ -81,9 +82,10 @@ def run_command(
     expect: ExpectationFile = None,
     kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
     modules_dir: Annotated[
-        Path | None, typer.Option("--modules", metavar="DIR", help="Its modules (what modules_install made).")
+        Path | None,
+        typer.Option("--modules", metavar="DIR", help="The kernel's modules, as modules_install made them."),
     ] = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
+    append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
 ) -> None:
@@ -161,7 +163,7 @@ def report(
     expect: ExpectationFile = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
 ) -> None:
-    """Judge the results of an earlier run again, as the expectations are now."""
+    """Judge the results of an earlier run again, with the present expectations."""
     try:
         raise typer.Exit(_results(output, Expectations.load(_file(expect, EXPECTATIONS, model)), junit_file))
     except GuestError as exc:
@@ -189,7 +191,7 @@ def _function(name: str | None) -> str | None:
 
 
 def _results(output: Path, expectations: Expectations, junit_file: Path | None) -> int:
-    """Print and write the results in `output`; returns the exit code they deserve."""
+    """Print and write the results in `output`; returns the exit code."""
     seen = read_results(output / "results.jsonl")
     judged = report_of(seen, expectations)
     if seen:

@@ -20,7 +20,7 @@ from vfio_user_xe.emulator.cli.observe import register as register_observation
 from vfio_user_xe.emulator.cli.recording import register as register_recording
 from vfio_user_xe.emulator.cli.scenario import app as scenario_app
 from vfio_user_xe.emulator.cli.serve import register as register_serve
-from vfio_user_xe.emulator.conformance import main as run_conformance
+from vfio_user_xe.emulator.conformance.suite import main as run_conformance
 from vfio_user_xe.emulator.guest.doctor import examine
 from vfio_user_xe.emulator.model.card_file import annotated_card
 from vfio_user_xe.emulator.model.packaged_cards import load_card
@@ -28,7 +28,7 @@ from vfio_user_xe.emulator.model.plugin_loading import PluginError, default_mode
 
 
 class _Program(TyperGroup):
-    """The program's help names what is emulated; the device model is asked only when somebody reads it."""
+    """The program's help names what is emulated; the device model is asked only when the help is printed."""
 
     @property
     def help(self) -> str:
@@ -62,7 +62,7 @@ app.add_typer(plugins_app, name="plugins")
 
 @plugins_app.command("list")
 def plugins_list(
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """List device models and interconnects, where they come from, and why one cannot be loaded."""
     found = find_plugins()
@@ -112,7 +112,7 @@ def card_command(
     epilog="Example: vfio-user-xe conformance --socket /tmp/card/pf.sock --profile profile.toml --junit out.xml"
 )
 def conformance(
-    socket: Annotated[str, typer.Option(metavar="PATH", help="Socket of the server; nobody else may use it.")],
+    socket: Annotated[str, typer.Option(metavar="PATH", help="Socket of the server; it must have no other client.")],
     profile: Annotated[
         str | None, typer.Option(metavar="FILE", help="What the device has that is to be tested.")
     ] = None,
@@ -120,9 +120,9 @@ def conformance(
     cases: Annotated[
         list[str] | None, typer.Option("--case", metavar="PATTERN", help="Only these; repeatable.")
     ] = None,
-    slow: Annotated[bool, typer.Option("--slow", help="Also the cases that take seconds.")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="Run the cases that take seconds, too.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="List the cases.")] = False,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="For a case.")] = 30.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of a case.")] = 30.0,
     start: Annotated[
         str, typer.Option("--start", metavar="COMMAND", help="Start the server, and again whenever it has ended.")
     ] = "",
@@ -137,7 +137,7 @@ def conformance(
 
 @app.command()
 def doctor() -> None:
-    """Look at this machine: what is here, what is missing, what to do."""
+    """Check this machine: what it has, what is missing, and the remedy."""
     good = True
     for finding in examine():
         print(f"{finding.mark:5} {finding.what}: {finding.text}")

@@ -28,10 +28,10 @@ _WIDTH = 160
 
 def top(
     socket_dir: SocketDir,
-    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Between two looks.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="One look, then end.")] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Seconds between two samples.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one sample, then end.")] = False,
 ) -> None:
-    """What a card does now: accesses of its functions, time of its engines, traffic of its links.
+    """Show what a card does now: accesses of its functions, time of its engines, traffic of its links.
 
     On a terminal it is drawn anew until Ctrl-C; elsewhere every look is printed as plain text.
     """
@@ -56,7 +56,7 @@ def top(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C is how it is meant to end, and so is a reader of the output who has seen enough."""
+    """End without an error at Ctrl-C, and when the reader of the output closes it."""
     try:
         yield
     except KeyboardInterrupt:
@@ -68,16 +68,16 @@ def _interruptible() -> Iterator[None]:
 def walk(
     socket_dir: SocketDir,
     address: Annotated[str, typer.Argument(help="Such as 0x1000.")],
-    function: Annotated[str, typer.Option(metavar="NAME", help="As which function: pf, vf1, ...")] = "pf",
+    function: Annotated[str, typer.Option(metavar="NAME", help="The function that is used: pf, vf1, ...")] = "pf",
     space: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Address space.", show_default="the first that 'status' shows"),
     ] = None,
-    asid: Annotated[str | None, typer.Option(metavar="N", help="Which page tables, by their ASID.")] = None,
-    root: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Which page tables, by their root table.")] = None,
+    asid: Annotated[str | None, typer.Option(metavar="N", help="ASID of the page tables.")] = None,
+    root: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Address of the root page table.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Walk page tables to an address: every level, its entry and what that means, and where it ends."""
+    """Walk page tables to an address, and show every level, its entry and meaning, and the result."""
     arguments: dict[str, Any] = {"function": function, "address": address}
     arguments |= {name: value for name, value in (("asid", asid), ("root", root)) if value is not None}
     with connected(socket_dir) as client:
@@ -112,10 +112,10 @@ def walk(
 
 def vram_map(
     socket_dir: SocketDir,
-    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Also as a picture.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture, too.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Who has which part of the card's VRAM."""
+    """Show which function owns which part of the card's VRAM."""
     with connected(socket_dir) as client:
         answer = client.call("vram_map")
     owners = {name: [(part["dpa"], part["size"]) for part in parts] for name, parts in answer["vfs"].items()}
@@ -133,7 +133,7 @@ def perfetto(
     trace: Annotated[Path, typer.Argument(metavar="TRACE.jsonl", help="A trace in JSON lines.")],
     out: Annotated[Path | None, typer.Argument(metavar="OUT.json", show_default="TRACE.perfetto.json")] = None,
 ) -> None:
-    """Turn a trace into one that the Perfetto UI (ui.perfetto.dev) opens: a track a function, engine, link."""
+    """Convert a trace for the Perfetto UI (ui.perfetto.dev): a track for each function, engine, link."""
     target = out or trace.with_suffix(".perfetto.json")
     try:
         with trace.open(encoding="utf-8") as lines:

@@ -45,7 +45,7 @@ _SERVE: dict[str, Any] = {
         typer.Option(metavar="NAME", help="Which guest has which functions (docs/topologies.md)."),
     ],
     "cards": Annotated[
-        int, typer.Option(metavar="N", min=1, max=8, help="So many such cards, in folders card1, card2, ... of DIR.")
+        int, typer.Option(metavar="N", min=1, max=8, help="Number of such cards, in folders card1, card2, ... of DIR.")
     ],
     "settings": Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the device model; repeatable.")
@@ -61,10 +61,10 @@ _SERVE: dict[str, Any] = {
         int, typer.Option(metavar="N", min=0, max=1000, help="Microseconds to poll for an access before sleeping.")
     ],
     "record": Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep all that happens, for 'vfio-user-xe replay FILE'.")
+        Path | None, typer.Option(metavar="FILE", help="Record the card, for 'vfio-user-xe replay FILE'.")
     ],
     "backend": Annotated[
-        str, typer.Option(metavar="NAME", help="Who speaks to the clients: 'own', or 'libvfio-user'.")
+        str, typer.Option(metavar="NAME", help="Implementation of vfio-user: 'own', or 'libvfio-user'.")
     ],
     "libvfio_user": Annotated[
         Path | None,
@@ -119,7 +119,7 @@ def _parameter(name: str, default: Any) -> inspect.Parameter:
 
 
 def check_functions(cards: Iterable[CardDescription], functions: Sequence[str] | None) -> None:
-    """Leave with a message if `--function` names one that the cards have not."""
+    """End with a message if `--function` names a function that the cards do not have."""
     known = sorted({function.name for description in cards for function in description.functions})
     for name in functions or []:
         if name not in known:

@@ -16,7 +16,7 @@ from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.observe.trace import parse_trace_argument
 from vfio_user_xe.emulator.recording import RecordingError, redact, replay
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="What 'serve --record' wrote.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A file that 'serve --record' wrote.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def replay_command(
         str | None, typer.Option(metavar="CATEGORY,...:FILE", help="Trace these categories (or 'all') to a file.")
     ] = None,
 ) -> None:
-    """Do again what a recorded card did, without any guest; report the first difference (exit code 1)."""
+    """Repeat what a recorded card did, without a guest, and report the first difference (exit code 1)."""
     with _explained():
         outcome = replay(file, trace=_trace(trace) if trace else None)
     if as_json:
@@ -56,12 +56,14 @@ def replay_command(
 
 def redact_command(
     file: File,
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Where the redacted one goes; *.xz is smallest.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="TARGET", help="The file for the redacted recording; *.xz is smallest.")
+    ],
     without: Annotated[
-        list[Path], typer.Option("--without", metavar="FILE", help="Whose bytes are taken out; repeatable.")
+        list[Path], typer.Option("--without", metavar="FILE", help="Remove the bytes of this file; repeatable.")
     ],
 ) -> None:
-    """Take somebody's bytes (firmware) out of a recording, except for those few without which it does not replay."""
+    """Remove bytes of others (firmware) from a recording, except for the few without which it does not replay."""
     if file.exists() and target.exists() and file.samefile(target):
         fail(f"redact: {target} is the recording itself: name another file", EXIT_USAGE)
     with _explained():

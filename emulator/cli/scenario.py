@@ -30,7 +30,7 @@ SuiteName = Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite o
 
 
 def load_suite(name: str) -> Suite:
-    """The suite that some installed package offers as `name`. Raises LookupError."""
+    """The suite that an installed package offers as `name`. Raises LookupError."""
     found = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
     if name not in found:
         raise LookupError(unknown(name, "suite of scenarios", sorted(found)))
@@ -43,10 +43,10 @@ def load_suite(name: str) -> Suite:
 @app.command("list")
 def list_scenarios(
     suite_name: SuiteName = DEFAULT_SUITE,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    defects: Annotated[bool, typer.Option("--defects", help="The known defects instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    defects: Annotated[bool, typer.Option("--defects", help="List the known defects instead.")] = False,
 ) -> None:
-    """The scenarios of a suite: number, name, what is done, what a correct kernel does."""
+    """List the scenarios of a suite: number, name, what is done, what a correct kernel does."""
     suite = _explained(suite_name, [])[0]
     if defects:
         print(json.dumps(dict(suite.defects)) if as_json else "\n".join(f"{n}: {t}" for n, t in suite.defects.items()))
@@ -68,21 +68,21 @@ def run(
     suite_name: SuiteName = DEFAULT_SUITE,
     kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
     modules: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Its modules (what modules_install made).")
+        Path | None, typer.Option(metavar="DIR", help="The kernel's modules, as modules_install made them.")
     ] = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
-    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Run each so many times.")] = 1,
+    append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
+    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Run each scenario N times.")] = 1,
     show_evidence: Annotated[
-        bool, typer.Option("--evidence", help="Print what explains a verdict: stacks, the kernel's reports.")
+        bool, typer.Option("--evidence", help="Print the evidence of each verdict: stacks, the kernel's reports.")
     ] = False,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Results as JUnit XML.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Results as one HTML page.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON.")] = None,
     consoles: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the guests' consoles here.")] = None,
 ) -> None:
-    """Run scenarios. Exit code: 0 nothing failed but what is known by name, 1 something did, 2 a wrong argument.
+    """Run scenarios. Exit code: 0 nothing failed except known defects, 1 something else failed, 2 a wrong argument.
 
-    Interrupted (Ctrl-C), what has come out so far is written all the same; the exit code is then 130.
+    After Ctrl-C the results so far are written, and the exit code is 130.
     """
     suite, chosen = _explained(suite_name, names or [])
     started = time.monotonic()
@@ -119,7 +119,7 @@ def run(
 
 
 def write(report: Report, junit_file: Path | None, page: Path | None, data: Path | None) -> None:
-    """The files that were asked for."""
+    """Write the files that the options name."""
     if junit_file is not None:
         junit_file.write_text(junit(report), encoding="utf-8")
     if page is not None:

@@ -44,7 +44,8 @@ def serve_command(
     socket_dir: SocketDir,
     serve: ServeOptions,
     ready_fd: Annotated[
-        int | None, typer.Option(metavar="FD", help="Where the ready line goes, instead of standard output.")
+        int | None,
+        typer.Option(metavar="FD", help="Write the ready line to this descriptor, instead of standard output."),
     ] = None,
 ) -> None:
     """Serve a card: [bold]pf.sock[/], [bold]vf1.sock[/] ... in a folder, until SIGTERM or Ctrl-C.
@@ -130,7 +131,7 @@ def alike(config: CardConfig, count: int) -> list[CardConfig]:
 
 
 def exit_code(work: Callable[[], None]) -> int:
-    """Do `work` and return the exit code that it ends with: for a process that typer does not see the end of."""
+    """Do `work` and return the exit code that it ends with: for a process that ends outside of typer."""
     try:
         with explained():
             work()

@@ -1,4 +1,4 @@
-"""What a conformance case is, and the list of all of them.
+"""Conformance cases, and the list of all of them.
 
 A case is a function of one `Context`. Its name states the behaviour, its docstring the rule, and the decorator the
 section of the vfio-user specification that the rule is in:
@@ -14,33 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
 
 from vfio_user_xe.emulator import results
+from vfio_user_xe.emulator.conformance.context import Context
 
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.conformance.context import Context
-
-
-class Failure(Exception):
-    """The server does not behave as the case wants; the text says what it did and what was wanted."""
-
-
-class Skip(Exception):
-    """The case does not apply to this server; the text says why."""
-
-
-def fail(text: str) -> NoReturn:
-    """Raise `Failure`."""
-    raise Failure(text)
-
-
-Check = Callable[["Context"], None]
+Check = Callable[[Context], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case. `silent` says that the specification states no rule here: a robust server is asked for."""
+    """One case. `silent` says that the specification states no rule here, and the case tests robustness."""
 
     id: str
     section: str
@@ -68,7 +51,7 @@ class Case:
 
 
 def suite_name(subject: str) -> str:
-    """What reports call the suite when it is run against `subject`."""
+    """The suite's name in reports, when it is run against `subject`."""
     return f"vfio-user conformance: {subject}"
 
 

@@ -1,4 +1,4 @@
-"""What a case works with: connections to the server under test, and the questions it asks again and again."""
+"""The context of a case: connections to the server under test, and the checks that many cases need."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from errno import errorcode
 from typing import Any, NoReturn
 
-from vfio_user_xe.emulator.conformance.case import Failure, Skip
 from vfio_user_xe.emulator.conformance.driver import Driver
 from vfio_user_xe.emulator.conformance.errnos import MALFORMED, Errnos
+from vfio_user_xe.emulator.conformance.outcomes import Failure, Skip
 from vfio_user_xe.emulator.conformance.profile import Profile, Scratch
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import (
@@ -42,7 +42,7 @@ class Context:
     """One case's view of the server. Everything made through it is closed when the case ends."""
 
     def __init__(self, path: str, profile: Profile, revive: Callable[[], None] | None = None) -> None:
-        """`revive` is called when nobody can be connected to."""
+        """`revive` is called when no connection can be made."""
         self.path = path
         self.profile = profile
         self._revive = revive
@@ -99,7 +99,7 @@ class Context:
         self._closers.append(closer)
 
     def _retry(self, make: Callable[[], Client]) -> Client:
-        """A server may take a moment to let go of the previous client, and refuse meanwhile."""
+        """A server may need a moment to release the previous client, and may refuse meanwhile."""
         deadline = time.monotonic() + CONNECT_TIMEOUT
         while True:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import errorcode
 
 from vfio_user_xe.emulator.conformance import device
-from vfio_user_xe.emulator.conformance.case import Failure
+from vfio_user_xe.emulator.conformance.outcomes import Failure
 from vfio_user_xe.emulator.vfio_user.client import Client
 
 
@@ -43,7 +43,7 @@ class Driver:
         return self.finish_dma(self.start_dma(command, address, length, buffer))
 
     def read_memory(self, address: int, length: int, *, by_message: bool = False) -> bytes:
-        """What the device sees at a DMA address. Raises `Failure` when its access fails."""
+        """The bytes that the device reads at a DMA address. Raises `Failure` when its access fails."""
         error = self.dma(device.DMA_READ | (device.DMA_BY_MESSAGE if by_message else 0), address, length)
         if error:
             raise Failure(f"the device could not read {length} bytes at {address:#x}: {errorcode.get(error, error)}")

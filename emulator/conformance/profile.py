@@ -1,6 +1,6 @@
 """What the suite needs to know about a device, and how it finds most of it out.
 
-Regions, interrupts and features are asked for over the protocol. What only an author knows (where one may write
+The suite asks for regions, interrupts and features over the protocol. What only an author knows (where one may write
 without harm) is in a profile, a TOML file:
 
     name = "my device"

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from vfio_user_xe.emulator.conformance.case import CASES, Case, Failure, Skip
+from vfio_user_xe.emulator.conformance.case import CASES, Case
 from vfio_user_xe.emulator.conformance.context import RELEASE_TIMEOUT, Context, open_descriptors
+from vfio_user_xe.emulator.conformance.outcomes import Failure, Skip
 from vfio_user_xe.emulator.conformance.profile import Profile
 from vfio_user_xe.emulator.conformance.started import StartedServer
 from vfio_user_xe.emulator.results import Result, Verdict
@@ -65,7 +66,7 @@ class Runner:
         self.profile = profile
         self.timeout = timeout
         self.gone = False
-        """Whether the server does not serve anybody any more."""
+        """Whether the server has stopped to serve clients."""
         self._server = server
         context = self._context()
         try:
@@ -79,7 +80,7 @@ class Runner:
         self._look()
 
     def run(self, cases: Iterable[Case], progress: Callable[[Result], None] | None = None) -> list[Result]:
-        """Run `cases`; `progress` is called with each result. Ends early when the server is gone for good (`gone`)."""
+        """Run `cases`; `progress` is called with each result. Ends early when the server has ended and cannot be started again (`gone`)."""
         results = []
         for case in cases:
             result = self.run_one(case)

@@ -102,6 +102,6 @@ class StartedServer:
         self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End it for good."""
+        """End it; it is not started again."""
         self.stop()
         self._starter.shutdown()

@@ -10,9 +10,11 @@ from vfio_user_xe.emulator.fabric.interconnect import Space
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.options import unknown
-from vfio_user_xe.emulator.model.registers import Register, RegisterFile
-from vfio_user_xe.emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import Register
+from vfio_user_xe.emulator.observe.unmodelled import unmodelled_bits, unmodelled_registers, unmodelled_report
+from vfio_user_xe.emulator.pci import capability_dump
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 
 if TYPE_CHECKING:
     from vfio_user_xe.emulator.pci.function import Function
@@ -49,6 +51,10 @@ class _Commands:
             "stalls": len(card.watchdog.stalls),
         }
 
+    def capabilities(self, function: str) -> list[dict[str, Any]]:
+        """The PCI capabilities of a function as its configuration space has them now: where, id, registers by name."""
+        return capability_dump.dump(self._card.function(function))
+
     def ledger(self, clear: bool = False) -> list[dict[str, Any]]:
         """Accesses by initiator, owner, interconnect and kind; `clear` sets them to zero after that."""
 
@@ -62,7 +68,7 @@ class _Commands:
         return self._card.executor.run_sync(take, _PATIENCE)
 
     def verdicts(self) -> dict[str, Any]:
-        """What the ledger says: paths between functions, stale and foreign accesses."""
+        """The ledger's verdicts: paths between functions, stale and foreign accesses."""
         names = [function.name for function in self._card.functions]
         return self._card.executor.run_sync(lambda: self._card.fabric.ledger.verdicts(names), _PATIENCE)
 
@@ -146,11 +152,15 @@ class _Commands:
         return found
 
     def unmodelled(self, function: str | None = None, format: str = "json") -> Any:
-        """Undeclared registers that were accessed, the most used first; `format` is "json" or "text"."""
+        """Undeclared registers that were accessed, the most used first; `format` is "json" or "text", which also has `unmodelled_bits`."""
         if format not in ("json", "text"):
             raise ValueError(unknown(format, "format", ["json", "text"]))
         files = self._files(function)
         return unmodelled_report(files) if format == "text" else unmodelled_registers(files)
+
+    def unmodelled_bits(self, function: str | None = None) -> list[dict[str, Any]]:
+        """Bits that a guest set in declared registers though they are reserved or not modelled, the most written first."""
+        return unmodelled_bits(self._files(function))
 
     def stalls(self) -> list[dict[str, Any]]:
         """Registers that a guest was seen to poll without end, oldest first."""
@@ -231,6 +241,7 @@ def _register_value(file: RegisterFile, register: Register, live: bool) -> dict[
         "offset": register.offset,
         "value": value,
         "fields": register.decode(value),
+        "meanings": register.meanings(value),
         "computed": register.read is not None,
     }
 

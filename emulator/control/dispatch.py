@@ -31,7 +31,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class CommandError(Exception):
-    """A command that cannot be done; `allowed` lists what can be asked for instead."""
+    """A command that cannot be carried out; `allowed` lists the names that are allowed."""
 
     def __init__(self, message: str, allowed: list[str] | None = None) -> None:
         super().__init__(message)
@@ -76,7 +76,11 @@ class Control:
         ]
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Run a command; blocks. Raises `CommandError` for whatever goes wrong."""
+        """Run a command; blocks.
+
+        Raises:
+            CommandError: the command is unknown, or it failed.
+        """
         command = self.commands[self._find(name)]
         converted = _converted(name, command, arguments)
         try:

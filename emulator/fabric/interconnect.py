@@ -34,14 +34,15 @@ class Interconnect(Protocol):
 
     name: str
     way: Way
-    """What its use means to the ledger's verdicts; an interconnect that declares none is "other"."""
+    """The meaning of its use for the ledger's verdicts; an interconnect that declares none is "other"."""
 
     def open(
         self, initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str
     ) -> Window | None:
         """A window that starts at `address`, or None when this path does not reach it (the next one is asked).
 
-        Raises `AccessFault` when the address is this path's to answer but is refused.
+        Raises:
+            AccessFault: the address is this path's to answer but is refused.
         """
         ...
 
@@ -85,7 +86,12 @@ class Fabric:
         """A window on the first bytes of `[address, address + length)` in `space` of `initiator`.
 
         `kind` says what led here (a PTE kind such as "vram" or "system"); it is a column of the ledger.
-        Raises `AccessFault` when no interconnect reaches the address.
+
+        Raises:
+            AccessFault: No interconnect reaches the address, or the one that does refuses.
+            ValueError: `length` is not positive, or an interconnect opened an empty window.
+
+        On the executor.
         """
         if length <= 0:
             raise ValueError(f"a window of {length} bytes")
@@ -173,7 +179,7 @@ class Fabric:
         )
 
     def open_windows(self) -> list[Window]:
-        """The windows that are valid and that somebody holds."""
+        """The windows that are valid and in use."""
         return [window for group in list(self._open.values()) for window in group.snapshot() if window.valid]
 
     def _revoke(
@@ -217,7 +223,7 @@ def _described(window: Window, interconnect: str, write: bool | None = None) -> 
 
 
 class _OpenWindows:
-    """The windows of one initiator into one space, held weakly: those that nobody else holds need no revoking."""
+    """The windows of one initiator into one space, held weakly: a window that is not in use needs no revoking."""
 
     __slots__ = ("_lock", "_references", "_sweep_at")
 

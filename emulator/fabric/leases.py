@@ -1,4 +1,4 @@
-"""Leases: memory of a card that somebody outside of its process uses, until it is taken back.
+"""Leases: memory of a card that another process uses, until it is revoked.
 
 Another card's server (`plugins/remote.py`, `p2p` with peers) or another program (`vfio-user-xe export`) asks for a piece
 of a function's device memory, or of a BAR, and gets the memory's file descriptor and where in it the piece is. The lease
@@ -16,16 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from vfio_user_xe.emulator.fabric.interconnect import FABRIC_HELP, AccessFault, Initiator
+from vfio_user_xe.emulator.fabric.interconnect import FABRIC_HELP, AccessFault, Fabric, Initiator
+from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.decoding import BusDecoder
 from vfio_user_xe.emulator.pci.function import Function
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.model.card import Card
 
 PATIENCE = 0.25
 """Seconds that a card waits for the holders of what it takes back; one that is hung does not hold it up for longer."""
@@ -66,7 +64,7 @@ class LeaseRefused(Exception):
 
 
 class Lease:
-    """A piece of memory in somebody's hands: `[address, address + length)` of `function`'s, or of its BAR `bar`."""
+    """A piece of memory that another process uses: `[address, address + length)` of `function`'s, or of its BAR `bar`."""
 
     def __init__(
         self,
@@ -89,7 +87,7 @@ class Lease:
         self.offset = shared.offset
         self.stamp = shared.stamp
         self.reason: str | None = None
-        """Why it was taken back; None while it holds."""
+        """The reason of its revocation; None while it is valid."""
         self.released = threading.Event()
         """Set by the holder's side when it uses the memory no more."""
         self.told = told
@@ -100,10 +98,43 @@ class Lease:
         return {name: getattr(self, name) for name in names}
 
 
+class LeasingCard(Protocol):
+    """What leases need of a card."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def fabric(self) -> Fabric:
+        """Tells what is revoked."""
+        ...
+
+    @property
+    def executor(self) -> Executor:
+        """Waits for holders only on it."""
+        ...
+
+    @property
+    def functions(self) -> list[Function]:
+        """Whose memory and BARs are leased."""
+        ...
+
+    @property
+    def device_memory(self) -> object | None:
+        """The card's own memory; leased when it is a `SharedDeviceMemory`."""
+        ...
+
+    def function(self, name: str, /) -> Function:
+        """The function of that name. Raises KeyError."""
+        ...
+
+
 class Leases:
     """The leases of one card. From any thread."""
 
-    def __init__(self, card: Card) -> None:
+    def __init__(self, card: LeasingCard) -> None:
         self._card = card
         self._lock = threading.Lock()
         self._leases: dict[int, Lease] = {}
@@ -111,7 +142,7 @@ class Leases:
         self._revocations = 0
         self._resetting: set[str] = set()
         self.tap = Tap("fabric", FABRIC_HELP)
-        """Told of every lease that is given ("lease") and taken back ("lease revoked")."""
+        """Called for every lease that is given ("lease") and revoked ("lease revoked")."""
         self.decoder = BusDecoder(card.functions)
         self.decoder.on_change.append(self._check)
         card.fabric.on_revoke.append(self._check)
@@ -199,7 +230,7 @@ class Leases:
     # Taking back.
 
     def _check(self) -> None:
-        """Something was revoked or moved: take back what is not where it was."""
+        """Memory was revoked or moved: revoke the leases whose memory is not where it was."""
         with self._lock:
             self._revocations += 1
             leases = [lease for lease in self._leases.values() if lease.reason is None]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Way = Literal["zero-copy", "legacy", "other"]
-"""What reaching memory by an interconnect means: "zero-copy" is by device address; "legacy" as a PCI device reaches any
+"""The meaning of an access by an interconnect: "zero-copy" is by device address; "legacy" as a PCI device reaches any
 BAR, by a bus or DMA address; "other" is neither. An interconnect declares it (`Interconnect.way`)."""
 
 UNSHARED = "unshared"
@@ -177,7 +177,7 @@ class Reset:
 
 
 class Ownership:
-    """Whose device memory was when: told by the device model, from the card's executor."""
+    """The history of ownership of device memory. The device model reports changes, from the card's executor."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -193,7 +193,7 @@ class Ownership:
             self.changes.append(Change(self._ledger.now(), address, length, old, new))
 
     def reset_began(self, owner: str) -> None:
-        """Function `owner` is being reset; until `reset_ended` nobody should use its memory. May be told twice."""
+        """Function `owner` is being reset; until `reset_ended` no other function should use its memory. May be called twice."""
         if owner not in self._before:
             self.resets.append(Reset(owner, self._ledger.now()))
             self._before[owner] = {}
@@ -275,7 +275,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._entries: dict[tuple[str, str, str, str], LedgerEntry] = {}
         self.ways: dict[str, Way] = {}
-        """What the interconnects of the card declare, by name; filled as the card makes them."""
+        """The ways of the card's interconnects, by name; filled as the card makes them."""
         self.ownership = Ownership(self)
 
     def now(self) -> float:
@@ -283,7 +283,7 @@ class Ledger:
         return self._clock() - self._start
 
     def entry(self, initiator: str, owner: str, interconnect: str, kind: str) -> LedgerEntry:
-        """The one entry of that kind, made when it is first asked for."""
+        """The one entry of that kind, made at its first use."""
         key = (initiator, owner, interconnect, kind)
         found = self._entries.get(key)
         if found is None:
@@ -307,7 +307,7 @@ class Ledger:
         self.ownership.clear()
 
     def verdicts(self, functions: list[str]) -> dict[str, Any]:
-        """What the accesses say, for a card with these functions.
+        """The verdicts on the accesses, for a card with these functions.
 
         `paths`: for each pair of functions how the one reached the other's memory ("zero-copy", "legacy", or "both"; else
         the interconnect's name), with the counts; owner "unshared" is memory that the client did not say whose it is,

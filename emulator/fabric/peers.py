@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class PeerError(Exception):
-    """Another card does not give what was asked for, or is gone; the text says why.
+    """Another card refuses the request, or has ended; the text says why.
 
     `code` is that of `vfio_user_xe.emulator.fabric.leases.LeaseRefused`.
     """
@@ -50,7 +50,7 @@ class Grant:
     view: memoryview | None = None
 
     def map(self) -> memoryview:
-        """Its bytes, mapped when first asked for; the descriptor is closed then. Raises OSError."""
+        """Its bytes, mapped at the first use; the descriptor is closed then. Raises OSError."""
         if self.view is None:
             self.view = memoryview(mmap.mmap(self.fd, self.length, offset=self.offset))
             self.close()
@@ -63,7 +63,7 @@ class Grant:
             self.fd = -1
 
     def __del__(self) -> None:
-        # Not when it is revoked: whoever has it may be about to map it, on another thread.
+        # Not when it is revoked: another thread may be about to map it.
         self.close()
 
 
@@ -71,7 +71,7 @@ class PeerListener(Protocol):
     """Who has a peer is told, on a thread of the peer's."""
 
     def revoked(self, grant: Grant, reason: str) -> None:
-        """`grant` was taken back. When this returns nothing must use it any more: the other card may be waiting."""
+        """`grant` was revoked. When this returns nothing may use it any more: the other card may be waiting."""
         ...
 
     def noted(self, event: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class Peer(Protocol):
 
     @property
     def asked(self) -> bool:
-        """Whether somebody waits for an answer now."""
+        """Whether a request waits for its answer now."""
         ...
 
     def bars(self) -> list[PeerBar]:

@@ -28,7 +28,7 @@ class Space:
 
 
 class Initiator(Protocol):
-    """What a function must tell to take part in accesses; `vfio_user_xe.emulator.pci.Function` does."""
+    """The interface that a function needs to make accesses; `vfio_user_xe.emulator.pci.Function` has it."""
 
     @property
     def name(self) -> str:
@@ -118,7 +118,12 @@ class Window:
     def lend(self, offset: int, length: int, *, write: bool, count: int | None = None) -> memoryview | None:
         """`length` bytes in place, counted as one access of `count` bytes (all without it); None where there is no view.
 
-        To be used at once: it outlives a revocation. Raises `Revoked`.
+        To be used at once: it outlives a revocation.
+
+        Raises:
+            Revoked: The window was taken back.
+
+        On the executor.
         """
         view = self.view
         if view is None:
@@ -190,7 +195,7 @@ class Span:
     __slots__ = ("base", "end", "entry", "mark", "window")
 
     def __init__(self, window: Window, base: int, mark: int = 0) -> None:
-        """`mark` is the space's own: what it opened the span for. Raises ValueError when `Span.possible` says no."""
+        """`mark` is the space's own: what it opened the span for. A window without a view gives an empty span."""
         view = window.view
         whole = len(view) & -_PAGE if view is not None else 0
         if view is not None and not window.words:

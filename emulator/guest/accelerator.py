@@ -32,8 +32,10 @@ def choose(environment: Environment, wanted: str = "auto") -> Accelerator:
     """The accelerator to use.  `auto` takes KVM if it has booted the fetched kernel once since this machine started.
 
     /dev/kvm can exist and yet not run guests, so `auto` boots that kernel with a tiny /init and a time limit of 20 s
-    before it trusts KVM; the outcome is remembered until the machine restarts.  Raises `GuestError` for an unknown
-    name.
+    before it trusts KVM; the outcome is remembered until the machine restarts.
+
+    Raises:
+        GuestError: the name is unknown.
     """
     if wanted in ("tcg", "kvm"):
         return Accelerator(wanted, "asked for")

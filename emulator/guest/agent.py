@@ -1,4 +1,4 @@
-"""What runs in the guest: /init, and the agent that executes commands sent over the second serial port.
+"""The programs in the guest: /init, and the agent that executes commands sent over the second serial port.
 
 Both are scripts for busybox's shell, so a guest needs no compiled helper and any kernel will do.  The protocol is
 described in `channel.py`.

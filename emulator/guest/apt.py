@@ -158,7 +158,11 @@ class PrivateApt:
         ]
 
     def update(self) -> Mirror:
-        """Fetch the package lists; returns the mirror that worked.  Raises `FetchFailed` when none does."""
+        """Fetch the package lists; returns the mirror that worked.
+
+        Raises:
+            FetchFailed: no mirror works.
+        """
         complaints = []
         for mirror in self.candidates():
             option = f"[signed-by={mirror.signed_by}] " if mirror.signed_by else ""

@@ -30,7 +30,7 @@ def cache_dir() -> Path:
 def lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an exclusive lock on the file `path`; the kernel drops it when this process ends, however it ends.
 
-    `waiting` is called once if somebody else holds the lock, before waiting for it.
+    `waiting` is called once if another process holds the lock, before waiting for it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

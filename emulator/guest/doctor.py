@@ -1,4 +1,4 @@
-"""What this machine has of what guests need: each finding with what to do about it."""
+"""Checks whether this machine has what guests need: each finding with its remedy."""
 
 from __future__ import annotations
 

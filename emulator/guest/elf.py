@@ -46,7 +46,11 @@ def is_elf(data: bytes) -> bool:
 
 
 def segments(data: bytes) -> list[Segment]:
-    """The program headers. Raises `ValueError` when `data` is no such file, or damaged."""
+    """The program headers.
+
+    Raises:
+        ValueError: `data` is not an ELF file, or it is damaged.
+    """
     table, _, size, count, *_ = _header(data)
     with_offsets = (_unpack(_SEGMENT, data, table + index * size) for index in range(count))
     return [Segment(kind, offset, address, length) for kind, _, offset, address, _, length in with_offsets]
@@ -77,7 +81,11 @@ def notes(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def dynamic(data: bytes) -> Dynamic:
-    """Read the dynamic section; a static program gives an empty result. Raises `ValueError` when damaged."""
+    """Read the dynamic section; a static program gives an empty result.
+
+    Raises:
+        ValueError: the section is damaged.
+    """
     interpreter, loaded, tags = "", [], []
     for segment in segments(data):
         content = data[segment.offset : segment.offset + segment.length]

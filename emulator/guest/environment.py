@@ -1,4 +1,4 @@
-"""What a guest needs from outside: QEMU, a kernel, firmware and a few programs.
+"""The guest environment: QEMU, a kernel, firmware and a few programs.
 
 `fetch` puts them into the user's cache without root, once; `locate` finds them, without a network.  The folder is
 an unpacked set of Debian packages (`root/`) and a `manifest.json`; programs in it run on any x86-64 Linux through
@@ -49,7 +49,7 @@ _PACKAGED_QEMU = "usr/bin/qemu-system-x86_64"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is in an environment: versions by package name, sizes in bytes, when it was made (UTC)."""
+    """The content of an environment: versions by package name, sizes in bytes, when it was made (UTC)."""
 
     packages: dict[str, str]
     kernel: str
@@ -204,7 +204,10 @@ def fetch(*, update: bool = False, progress: Progress | None = None) -> Environm
 
     Needs apt but not root; without a network it still succeeds when everything is there.  With `update` the newest
     packages are fetched even then.  Safe to call from several processes at once, and to kill at any time.
-    Raises `MissingEnvironment` when this host has no apt or is not x86-64, `FetchFailed` when a download fails.
+
+    Raises:
+        MissingEnvironment: this host has no apt or is not x86-64.
+        FetchFailed: a download failed.
     """
     report = progress if progress is not None else Progress()
     if not update and (found := _located()) is not None:

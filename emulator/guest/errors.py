@@ -1,4 +1,4 @@
-"""What can go wrong around a guest, one class per cause.
+"""Errors of guests, one class for each cause.
 
 Everything derives from `GuestError`.  Errors of a running guest carry the last lines of its console in
 `console_tail` and show them in their text: without them a failure in CI cannot be explained.

@@ -56,7 +56,7 @@ _INIT_RUNS = "init: the guest's /init is running"
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """What to boot.
+    """The settings of a guest to boot.
 
     `modules`, `load`, `firmware`, `files`: see `initramfs.Contents`.  `kernel` None is the fetched one; `append` goes
     to the kernel's command line.  `accelerator`: auto, kvm or tcg.  `boot_timeout` in seconds from QEMU's start until
@@ -171,7 +171,9 @@ class Guest:
     async def reboot(self, command: str = "reboot -f", *, timeout: float | None = None) -> None:
         """Reboot from inside the guest by `command`, at once, and wait until its agent is back.
 
-        Raises `CommandFailed` when the command returns, `BootFailed` when the guest does not come back.
+        Raises:
+            CommandFailed: the command returned.
+            BootFailed: the guest did not boot again.
         """
         allowed = self.spec.boot_timeout if timeout is None else timeout
         before, self._since = self._channel.boot_id, self._console.position

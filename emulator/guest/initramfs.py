@@ -48,7 +48,7 @@ def known_firmware(modules: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Contents:
-    """What to put into an initramfs besides busybox, the agent, kmod (modprobe) and pciutils (lspci, setpci).
+    """The content of an initramfs besides busybox, the agent, kmod (modprobe) and pciutils (lspci, setpci).
 
     `modules` can be loaded with modprobe in the guest (dependencies are added; "vgem?": if the kernel has it); `load` are loaded by /init as well,
     in that order, each as modprobe takes it (`vfio_pci disable_idle_d3=1`).  `firmware` are files of the guest environment as the

@@ -37,7 +37,11 @@ def cached_kernels() -> list[str]:
 
 
 def find_kernel(series: str, environment: Environment | None = None) -> Kernel | None:
-    """The newest cached kernel of a series ("6.18", "6.18.15"), or None. Raises `KernelError` for what is no series."""
+    """The newest cached kernel of a series ("6.18", "6.18.15"), or None.
+
+    Raises:
+        KernelError: the text is not a series.
+    """
     if not _SERIES.fullmatch(series):
         raise KernelError(f"{series!r} is no kernel series; want something like 6.18 or 6.18.15")
     for release in reversed(cached_kernels()):
@@ -49,7 +53,11 @@ def find_kernel(series: str, environment: Environment | None = None) -> Kernel |
 def fetch_kernel(series: str, *, progress: Progress | None = None) -> Kernel:
     """The newest kernel of a series, from the cache or else from Debian (about 170 MB).
 
-    Needs the guest environment. Raises `KernelError` when there is none of that series, `FetchFailed`.
+    Needs the guest environment.
+
+    Raises:
+        KernelError: there is no kernel of that series.
+        FetchFailed: a download failed.
     """
     environment = locate()
     if (found := find_kernel(series, environment)) is not None:

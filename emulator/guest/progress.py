@@ -66,7 +66,7 @@ class Progress:
             self._print(f"  {text}: {fraction * 100:.0f} %")
 
     def end(self) -> None:
-        """Give the terminal back; the line of the last step stays. A step may follow all the same."""
+        """Give the terminal back; the line of the last step stays. Further steps may follow."""
         if self._live is not None:
             self._finish_step()
             self._live.stop()

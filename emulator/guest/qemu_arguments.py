@@ -22,7 +22,7 @@ DESCRIPTION_FILE = "card.json"
 CARD_FOLDER = "card"
 """With a number behind it: a card's own folder, where a server has several."""
 MESSAGE_TIMEOUT = 20_000
-"""Milliseconds that QEMU waits for an answer; a late one kills the device for good, so rather wait long."""
+"""Milliseconds that QEMU waits for an answer; a late answer kills the device until QEMU ends, so the limit is long."""
 DEFAULT_PORT = "vfuport"
 ROOT_BUS = "pcie.0"
 """The machine's own bus."""
@@ -47,7 +47,7 @@ class FunctionDescription:
 
 @dataclass(frozen=True, slots=True)
 class CardDescription:
-    """A served card, as the server leaves it in its socket folder for whoever attaches a QEMU."""
+    """A served card, as the server records it in its socket folder, for programs that attach a QEMU."""
 
     card: str
     model: str
@@ -129,7 +129,7 @@ def device_arguments(
     """
     chosen = [f for f in card.functions if (not f.apart if functions is None else f.name in set(functions))]
     if chosen and all(function.devfn for function in chosen):
-        # Nobody looks at a device that has no function 0.
+        # Kernels do not scan a device that has no function 0.
         chosen = [replace(function, devfn=number) for number, function in enumerate(chosen)]
     window = _power_of_two(sum(function.prefetchable for function in chosen) + _MIB)
     arguments = ["-device", f"pcie-root-port,id={port},chassis={chassis},slot={chassis},pref64-reserve={window}"]
@@ -189,7 +189,7 @@ def cards_arguments(
 
 
 def needs_iommu(cards: Iterable[CardDescription]) -> bool:
-    """Whether a card's topology asks for a vIOMMU."""
+    """Whether a card's topology needs a vIOMMU."""
     return any(card.iommu for card in cards)
 
 

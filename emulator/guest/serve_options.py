@@ -1,4 +1,4 @@
-"""The options of a served card, once: for `serve`, and for whoever starts it."""
+"""The options of a served card, once: for `serve`, and for the commands and tests that start it."""
 
 from __future__ import annotations
 

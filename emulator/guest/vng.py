@@ -41,7 +41,8 @@ def vng_arguments(
 def qemu_program(environment: Environment, folder: Path) -> Path:
     """A program that is the environment's QEMU; where that takes more than one word, a script in `folder`.
 
-    Raises OSError when it cannot be written.
+    Raises:
+        OSError: the file cannot be written.
     """
     qemu = environment.qemu
     if len(qemu.command) == 1 and not qemu.variables:

@@ -37,17 +37,18 @@ from vfio_user_xe.emulator.model.plugin_loading import (
     default_model,
     load_plugin,
 )
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.observe.links import link_tap
 from vfio_user_xe.emulator.observe.stalls import StallWatchdog
 from vfio_user_xe.emulator.observe.trace import Tracer
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.interrupts import MsiXHandler
 
 __all__ = ["Card", "CardConfig", "CardError", "Command", "DeviceMemory", "DeviceModel", "InterconnectConfig", "Option"]
 
 DEFAULT_INTERCONNECTS = ("iov", "p2p", "host_dma")
-"""What a card has whose file names none: its own memory, then what a switch would decode, then its guest's memory."""
+"""The interconnects of a card whose file names none: its own memory, then what a switch would decode, then its guest's memory."""
 
 Command = Callable[..., Any]
 """A command of the control socket: JSON arguments by keyword, a JSON-able result."""
@@ -77,7 +78,13 @@ class CardConfig:
 
     @classmethod
     def load(cls, path: Path | str) -> CardConfig:
-        """The card that the TOML file at `path` describes. Raises `CardError`."""
+        """The card that the TOML file at `path` describes.
+
+        Raises:
+            CardError: The file cannot be read, or does not describe a card.
+
+        From any thread.
+        """
         source = str(path)
         try:
             text = Path(path).read_text("utf-8")
@@ -88,7 +95,13 @@ class CardConfig:
 
     @classmethod
     def parse(cls, text: str, source: str) -> CardConfig:
-        """The card that the TOML `text` describes; errors name `source`. Raises `CardError`."""
+        """The card that the TOML `text` describes; errors name `source`.
+
+        Raises:
+            CardError: The text is not TOML, or does not describe a card.
+
+        From any thread.
+        """
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
@@ -97,7 +110,13 @@ class CardConfig:
 
     @classmethod
     def of(cls, table: Mapping[str, Any], source: str) -> CardConfig:
-        """The card that a card file's table describes; errors name `source`. Raises `CardError`."""
+        """The card that a card file's table describes; errors name `source`.
+
+        Raises:
+            CardError: A key or a value is none that a card file may have; the message names it.
+
+        From any thread.
+        """
         try:
             return _from_table(table, source)
         except CardError as error:
@@ -116,10 +135,15 @@ class CardConfig:
         settings: Iterable[str] = (),
         interconnects: Iterable[str] = (),
     ) -> CardConfig:
-        """This card with what a command line says instead. Raises `CardError`, which names the argument.
+        """This card with what a command line says instead.
 
         `vfs` and `topology` are the device model's options of these names. `settings` are "key=value", where key is an option of the device model, or "name". `interconnects`, when there
         are any, replace the card's: "name" or "name:key=value,...".
+
+        Raises:
+            CardError: An argument is not of its form, or names no option; the message names it.
+
+        From any thread.
         """
         options, name = dict(self.options), self.name
         declared = {option.name: option for option in _plugin(DEVICE_MODEL, self.model).options}
@@ -149,7 +173,7 @@ class CardConfig:
 
 
 class DeviceMemory(Protocol):
-    """A card's own memory, as the `iov` interconnect asks for it. The device model decides who owns what."""
+    """The interface to a card's own memory that the `iov` interconnect uses. The device model decides who owns what."""
 
     def resolve(self, initiator: Initiator, address: int, length: int, write: bool) -> tuple[str, memoryview] | None:
         """Owner's name and the bytes at device address `address`, as `initiator` (a PF or a VF) numbers it.
@@ -193,11 +217,15 @@ class Card:
         """The time that the device lives by: what registers, schedulers and timeouts of the model count."""
         self.fabric = Fabric()
         self.tracer = Tracer()
+        self.client_tap = self.tracer.tap(
+            "client", "what clients ask of functions and get, but single accesses: messages, decoded"
+        )
+        """For the transport, which a card does not know."""
         self.faults = Faults()
         self.functions: list[Function] = []
         """The PF (or the plain device) first, then VF 1 ... VF n."""
         self.served: list[Function] = []
-        """What clients can attach; all `functions` unless the device model says otherwise."""
+        """The functions that clients can attach; all `functions` unless the device model says otherwise."""
         self.device_memory: DeviceMemory | None = None
         self.memories: dict[str, Memory] = {}
         """Memories that the device model owns, by name; those of its BARs are found without being named here."""
@@ -205,7 +233,7 @@ class Card:
         """Register files, for traces and reports; those that handle a BAR are found without being named here."""
         self.watchdog = StallWatchdog(self.register_files)
         self.commands: dict[str, Command] = {}
-        """What the device model answers on the control socket beside the core's commands."""
+        """Commands of the device model on the control socket, besides those of every card."""
         self.on_start: list[Callable[[], None]] = []
         self.on_stop: list[Callable[[], None]] = []
         """Called when the executor has ended: nothing uses what is closed here."""
@@ -218,7 +246,7 @@ class Card:
         if not self.served:
             self.served += self.functions
         self.leases = Leases(self)
-        """What others use of its memory, outside of this process."""
+        """Memory of the card that other processes use."""
         self.beside: Sequence[Card] = ()
         """Other cards of this process: their functions are in the same machine."""
         self.dial: Dial | None = None
@@ -245,7 +273,13 @@ class Card:
         self.tracer.stop()
 
     def make_interconnect(self, name: str, options: Mapping[str, Any], key: str = "") -> Interconnect:
-        """The interconnect `name` for this card. Raises `CardError`. For interconnects that wrap others, too."""
+        """The interconnect `name` for this card. For interconnects that wrap others, too.
+
+        Raises:
+            CardError: No such interconnect is installed, an option is wrong, or the way that it declares is none.
+
+        While the card is made, before it starts.
+        """
         plugin = _plugin(INTERCONNECT, name)
         assert plugin.factory is not None
         with _located(key, self.config.source):
@@ -257,7 +291,13 @@ class Card:
         return made
 
     def function(self, name: str) -> Function:
-        """The function called `name` ("pf", "vf1"). Raises KeyError, which lists the names there are."""
+        """The function called `name` ("pf", "vf1").
+
+        Raises:
+            KeyError: There is none; the message lists the names there are.
+
+        From any thread.
+        """
         for function in self.functions:
             if function.name == name:
                 return function

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 class Executor:
     """A thread with a queue and timers. `submit` and `call_later` may be called from any thread.
 
-    It lives once: `start`, then `stop`. What is submitted before `start` runs then; what is submitted after `stop` never
+    For single use: `start` once, then `stop` once. What is submitted before `start` runs then; what is submitted after `stop` never
     does.
     """
 
@@ -50,7 +50,13 @@ class Executor:
         """Jobs that raised: each was logged with its traceback, and the thread went on."""
 
     def start(self) -> None:
-        """Start the thread. Raises RuntimeError when it was started before."""
+        """Start the thread.
+
+        Raises:
+            RuntimeError: It was started before.
+
+        From any thread.
+        """
         if self._thread is not None or self._stopped:
             raise RuntimeError(f"executor {self.name!r} was started before")
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
@@ -86,8 +92,13 @@ class Executor:
     def run_sync(self, job: Callable[[], Result], timeout: float | None = None) -> Result:
         """Run `job` on the executor and return what it returns (or raise what it raises).
 
-        For the control plane and tests, never from an access. On the executor itself it is just a call. Raises
-        TimeoutError, and RuntimeError when the executor has stopped.
+        For the control plane and tests, never from an access. On the executor itself it is just a call.
+
+        Raises:
+            TimeoutError: The job was not done within `timeout` seconds.
+            RuntimeError: The executor has stopped.
+
+        From any thread but inside an access.
         """
         if self.is_current():
             return job()
@@ -106,7 +117,7 @@ class Executor:
     def settle(self, timeout: float) -> bool:
         """Wait until the job that is running now has ended; False when it has not within `timeout` seconds.
 
-        For whoever takes memory away: a job opens windows anew, so one that starts later cannot hold old ones in use.
+        For revocations: a job opens windows again, so one that starts later does not use old ones.
         """
         if not self._busy or self.is_current():
             return True
@@ -184,7 +195,7 @@ class Executor:
 
 
 class _Call(Generic[Result]):
-    """A job that somebody waits for."""
+    """A job whose result another thread waits for."""
 
     def __init__(self, job: Callable[[], Result]) -> None:
         self._job = job

@@ -46,7 +46,13 @@ class FaultPoint:
             return self.arguments
 
     def arm(self, after: int = 0, times: int = 1, arguments: Mapping[str, Any] | None = None) -> None:
-        """Let the fault happen `times` times (0: always) after `after` chances have passed."""
+        """Let the fault happen `times` times (0: always) after `after` chances have passed.
+
+        Raises:
+            ValueError: `after` or `times` is negative.
+
+        From any thread.
+        """
         if after < 0 or times < 0:
             raise ValueError(f"fault {self.name}: after and times must not be negative")
         with self._lock:
@@ -70,11 +76,17 @@ class Faults:
         self._points: dict[str, FaultPoint] = {}
 
     def point(self, name: str, help: str) -> FaultPoint:
-        """The point `name`, made when it is first asked for."""
+        """The point `name`, made at its first use."""
         return self._points.setdefault(name, FaultPoint(name, help))
 
     def __getitem__(self, name: str) -> FaultPoint:
-        """The point `name`. Raises KeyError, which lists the points there are."""
+        """The point `name`.
+
+        Raises:
+            KeyError: There is none; the message lists the points there are.
+
+        From any thread.
+        """
         if name not in self._points:
             raise KeyError(unknown(name, "fault", self._points))
         return self._points[name]

@@ -33,7 +33,14 @@ class Memory:
     """
 
     def __init__(self, size: int, name: str = "memory") -> None:
-        """Create `size` bytes (a positive multiple of the page size, 4096). Raises ValueError, or OSError."""
+        """Create `size` bytes (a positive multiple of the page size, 4096).
+
+        Raises:
+            ValueError: `size` is not such a multiple.
+            OSError: The host has no memory or descriptor for it.
+
+        From any thread.
+        """
         if size <= 0 or size % PAGE_SIZE:
             raise ValueError(f"memory {name!r}: size {size:#x} is not a positive multiple of {PAGE_SIZE:#x}")
         self.name = name
@@ -41,7 +48,7 @@ class Memory:
         self.fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(self.fd, size)
-            # Whoever gets the descriptor must not be able to cut it under this process, which would kill it by SIGBUS.
+            # A process that gets the descriptor must not truncate the file, which would kill this one by SIGBUS.
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
             self._map = mmap.mmap(self.fd, size)
         except BaseException:
@@ -50,7 +57,13 @@ class Memory:
         self.view = memoryview(self._map)
 
     def check(self, offset: int, length: int) -> None:
-        """Raise `OutOfBounds` unless `[offset, offset + length)` lies inside this memory."""
+        """Raise `OutOfBounds` unless `[offset, offset + length)` lies inside this memory.
+
+        Raises:
+            OutOfBounds: Part of the range is outside.
+
+        From any thread.
+        """
         if offset < 0 or length < 0 or offset + length > self.size:
             raise OutOfBounds(f"{self.name}: [{offset:#x}, {offset + length:#x}) is outside of [0, {self.size:#x})")
 
@@ -58,6 +71,12 @@ class Memory:
         """Zero `[offset, offset + length)` and give whole pages of it back to the host.
 
         Costs the same for a page and for a gibibyte of untouched memory: the fast way to clear VRAM.
+
+        Raises:
+            OutOfBounds: Part of the range is outside.
+            OSError: The host refuses.
+
+        From any thread.
         """
         self.check(offset, length)
         mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE

@@ -5,7 +5,7 @@
         API_VERSION = (1, 1)
         INFO = ModelInfo(title="a Blinker", firmware={"blinker": ("blinker/main.bin",)})
 
-Every field has a default, and so has `INFO` itself: a model that says nothing can be served and tested all the same.
+Every field has a default, and so has `INFO` itself: a model without it can be served and tested too.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class ModelInfo:
     title: str = ""
     """What the model emulates, with its article: "a Blinker graphics card"."""
     default: bool = False
-    """Whether it is the model of a card for which nobody names one. Of the installed models one at most may say so."""
+    """Whether it is the model of a card whose file names none. At most one of the installed models may say so."""
     firmware: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By kernel module, the firmware files that it asks for on this model's cards, as the kernel names them.
+    """By kernel module, the firmware files that it requests on this model's cards, as the kernel names them.
 
     Guests that have the module get these files from the guest environment.
     """

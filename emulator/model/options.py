@@ -23,7 +23,7 @@ _NOTATIONS = {
 
 
 class CardError(Exception):
-    """What is wrong with a card's description: where it stands (`source`, `key`), and what is allowed there.
+    """An error in a card's description: its place (`source`, `key`), and what is allowed there.
 
     A plug-in raises it as `CardError("must be at least ...", key="vram")`, with the option's name as key.
     """
@@ -69,7 +69,13 @@ class Option:
             raise ValueError(f"option {self.name}: its default {error.message}") from None
 
     def check(self, value: Any) -> Any:
-        """`value` (as TOML gives it) as the model gets it: sizes in bytes. Raises `CardError`."""
+        """`value` (as TOML gives it) as the model gets it: sizes in bytes.
+
+        Raises:
+            CardError: `value` is of another type, or none that the option allows.
+
+        From any thread.
+        """
         typed = self._typed(value)
         if not self._allowed(typed):
             raise CardError(f"{_show(value)} is not allowed; allowed is {self.allowed()}", self.name)
@@ -90,7 +96,7 @@ class Option:
         return self.check(value)
 
     def allowed(self) -> str:
-        """What is allowed, in words: "an integer from 0 to 63"."""
+        """The allowed values in words: "an integer from 0 to 63"."""
         if self.choices is not None:
             return "one of " + ", ".join(self.show(self._typed(choice)) for choice in self.choices)
         words = _NOTATIONS[self.kind]

@@ -53,7 +53,7 @@ def _folders(module: str) -> list[Path]:
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
-        return []  # a broken plug-in is reported when it is asked for
+        return []  # a broken plug-in is reported when it is used
     if spec is None:
         return []
     places = spec.submodule_search_locations or ([str(Path(spec.origin).parent)] if spec.origin else [])

@@ -10,7 +10,7 @@ A package names a class in its `pyproject.toml`, and the class states the API ve
         API_VERSION = (1, 0)
         OPTIONS = (Option("microseconds", "int", 10),)
 
-A plug-in that cannot be loaded is named with its reason and stops nobody who does not ask for it.
+A plug-in that cannot be loaded is named with the reason. It does not affect cards that do not use it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ def device_models() -> list[Plugin]:
 
 
 def default_model() -> Plugin:
-    """The device model of a card for which nobody names one. Raises `PluginError` unless exactly one says that it is."""
+    """The device model of a card that names none.
+
+    Raises:
+        PluginError: none of the installed models is the default, or several are.
+    """
     found = [plugin for plugin in device_models() if plugin.info.default]
     if len(found) == 1:
         return found[0]

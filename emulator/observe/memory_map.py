@@ -1,4 +1,4 @@
-"""Who has which part of a card's memory, as text and as a picture: what the command `vram_map` tells."""
+"""The owners of a card's memory, as text and as a picture, from the command `vram_map`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class MemoryMap:
         return step
 
     def cells(self) -> list[int]:
-        """For each step the number of who has most of it: 0 nobody (the PF), 1 the first owner, ..."""
+        """For each step the number of the owner that has most of it: 0 none (the PF), 1 the first owner, ..."""
         step = self.step
         most = [(0, 0)] * -(-self.size // step)
         for number, ranges in enumerate(self.owners.values(), 1):

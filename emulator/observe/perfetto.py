@@ -70,7 +70,7 @@ def export(lines: Iterable[str], source: str, processes: Mapping[str, TraceProce
 
 
 class _Tracks:
-    """What is on which track, and which slices are open."""
+    """The tracks, and the slices that are open on them."""
 
     def __init__(self, processes: Mapping[str, TraceProcess]) -> None:
         self._processes = processes

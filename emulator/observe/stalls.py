@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from vfio_user_xe.emulator.model.registers import ReadWatch, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.register_use import ReadWatch
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Stall:
     seconds: float
     reads: int
     value: int
-    """What the last read returned."""
+    """The value of the last read."""
     stuck_at_0: int
     """Bits that were 0 in every read."""
     stuck_at_1: int

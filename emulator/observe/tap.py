@@ -1,4 +1,4 @@
-"""A tap: where a block tells the trace what it does. A block has its taps from when it is made, whether anybody traces or not.
+"""A tap: where a block tells the trace what it does. A block has its taps from its construction on, with or without a trace.
 
     self.tap = Tap("uart", "registers of the serial port")
     ...
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Fields = Mapping[str, Any]
-"""What an event says, by name. Values should be numbers, text or booleans."""
+"""The fields of an event, by name. Values should be numbers, text or booleans."""
 LateFields = Fields | Callable[[], Fields]
 """Fields, or a call that computes them later, on the tracer's thread."""
 Record = tuple[float, str, str, str, LateFields | None]
@@ -55,7 +55,7 @@ class Tap:
         self.on = True
 
     def switch_off(self) -> None:
-        """Record nothing any more; whoever saw `on` before and calls the tap now loses its event. For tracers."""
+        """Record nothing any more. A block that read `on` before and calls the tap now loses its event. For tracers."""
         self.on = False
         self._record = _drop
 

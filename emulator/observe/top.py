@@ -62,7 +62,7 @@ def take(call: Call) -> Sample:
 
 
 def tables(before: Sample, now: Sample) -> list[Table]:
-    """What happened between two looks, as tables: functions, engines, links. Rates are per second."""
+    """The activity between two samples, as tables: functions, engines, links. Rates are per second."""
     seconds = max(now.time - before.time, 1e-6)
     return [_functions(before, now, seconds), _engines(before, now, seconds), _links(before, now, seconds)]
 

@@ -45,7 +45,7 @@ class Tracer:
         self._lock = threading.RLock()
 
     def tap(self, category: str, help: str = "") -> Tap:
-        """The tap of `category`, made when it is first asked for: the same one for all who ask."""
+        """The tap of `category`, made at its first use; later calls return the same one."""
         with self._lock:
             if category not in self._taps:
                 self.join(Tap(category, help))
@@ -77,6 +77,8 @@ class Tracer:
         Raises:
             ValueError: for a category that is not there; the trace that runs goes on.
             OSError: for the file; nothing is traced then.
+
+        From any thread.
         """
         wanted = set(categories)
         with self._lock:
@@ -110,7 +112,7 @@ class _Trace:
         self._now = now
         self._epoch = now()
         self._records: deque[Record] = deque()
-        """What is not written yet."""
+        """Records that are not written yet."""
         self._taps: list[Tap] = []
         self._samplers: list[Callable[[], None]] = []
         self._stop = threading.Event()
@@ -146,7 +148,7 @@ class _Trace:
         except OSError as exc:
             self._broken(exc)
         finally:
-            # Whatever ended this thread: nobody would take what is queued.
+            # However this thread ended, the queue is not read any more.
             self._switch_off()
             self._records.clear()
 

@@ -1,6 +1,6 @@
 """Programming the VF BARs into the client, which a guest's kernel never does by itself.
 
-A client such as QEMU knows a VF only as a device whose BAR registers nobody has written: Linux takes VF BARs from
+A client such as QEMU knows a VF only as a device whose BAR registers were never written: Linux takes VF BARs from
 the PF's SR-IOV capability and never writes a VF's own. So after VF Enable the PF's side writes them, and COMMAND,
 through guest-physical ECAM. Two ways lead there: QEMU's qtest socket (`vfio_user_xe.emulator.vfio_user.qtest`), and DMA of the PF.
 Neither may be waited for inside an access, so it all happens on a thread that lives as long as there is something to
@@ -12,23 +12,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import Any, Protocol
 
+from vfio_user_xe.emulator.model.states import Transitions
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.pci.ecam import AccessError, EcamDma, Location, PhysicalAccess, Route, challenge, locate
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.pci.sriov import Sriov
+from vfio_user_xe.emulator.pci.types import FunctionView
 
 log = logging.getLogger(__name__)
 
-COMMAND = 0x04
-COMMAND_MEMORY = 0x2
-COMMAND_MASTER = 0x4
 BAR0 = 0x10
 _BATCH = 8
-"""VFs written at once: the guest's CPUs stand still meanwhile, and nobody looks whether the guest changed its mind."""
+"""VFs written at once: the guest's CPUs are stopped meanwhile, and new writes of the guest are not noticed."""
 
 _PATIENCE = 0.1
 
@@ -39,12 +37,34 @@ class _Superseded(Exception):
     """The guest has changed its mind meanwhile."""
 
 
+class BarState(StrEnum):
+    """How far programming is."""
+
+    IDLE = "idle"
+    """No VF decodes memory."""
+    BUSY = "busy"
+    DONE = "done"
+    """The client knows the BARs of every enabled VF."""
+    FAILED = "failed"
+
+
+STATES = Transitions(
+    BarState,
+    {
+        BarState.IDLE: {BarState.BUSY},
+        BarState.BUSY: {BarState.IDLE, BarState.DONE, BarState.FAILED},
+        BarState.DONE: {BarState.BUSY, BarState.IDLE},
+        BarState.FAILED: {BarState.BUSY, BarState.IDLE},
+    },
+)
+"""From `DONE` and `FAILED` to `IDLE` the client resets or goes away; a new result needs a new run."""
+
+
 @dataclass(slots=True)
 class Status:
-    """What became of the VF BARs: for the control socket and for tests."""
+    """The outcome of the programming of VF BARs, for the control socket and for tests."""
 
-    state: str = "idle"
-    """`idle` (no VF decodes memory), `busy`, `done` (the client knows the BARs of every enabled VF), `failed`."""
+    state: BarState = BarState.IDLE
     vfs: int = 0
     """VFs whose BARs the client knows."""
     missing: list[int] = field(default_factory=list)
@@ -60,18 +80,18 @@ class Status:
     repairs: int = 0
     """Times a VF's memory decoding was switched on again after its user had switched it off."""
     error: str = ""
-    """What failed and how to cure it."""
+    """The failure and its remedy."""
     tried: list[str] = field(default_factory=list)
     """Per access that did not do: why."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return asdict(self)
+        return {**asdict(self), "state": self.state.value}
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What the client shall know, as it was when a run began."""
+    """The values that the client is to have, as they were when a run began."""
 
     generation: int
     bars: dict[int, dict[int, int]]
@@ -80,14 +100,52 @@ class _Target:
     """VFIDs that decode in the client and shall not."""
 
 
+class Vfs(Protocol):
+    """The VFs of a PF, as its SR-IOV capability has them."""
+
+    @property
+    def pf(self) -> FunctionView:
+        """Their PF."""
+        ...
+
+    @property
+    def functions(self) -> Mapping[int, FunctionView]:
+        """The VFs' functions by VFID."""
+        ...
+
+    @property
+    def vf_bars(self) -> Mapping[int, int]:
+        """The size of one VF's BAR, by number."""
+        ...
+
+    @property
+    def memory_enabled(self) -> bool:
+        """Whether VFs decode memory."""
+        ...
+
+    @property
+    def enabled_vfs(self) -> list[int]:
+        """VFIDs that exist now."""
+        ...
+
+    def bar_address(self, bar: int, vfid: int) -> int:
+        """Where the guest put BAR `bar` of VF `vfid`."""
+        ...
+
+    def routing_offset(self, vfid: int) -> int:
+        """How far the routing id of VF `vfid` lies behind its PF's."""
+        ...
+
+
 class VfBarProgramming:
     """Keeps the client's idea of the VF BARs equal to the guest's.
 
     `routes` are tried in order; DMA is the last. `update`, `forget` and `repair` are cheap and safe inside an access.
     """
 
-    def __init__(self, sriov: Sriov) -> None:
+    def __init__(self, sriov: Vfs) -> None:
         self.routes: list[Route] = []
+        """In the order in which they are tried; `prefer` puts one first."""
         self._sriov = sriov
         self._lock = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -96,8 +154,13 @@ class VfBarProgramming:
         self._changed_at = 0.0
         self._programmed: set[int] = set()
         self._hint: Location | None = None
+        self._state = STATES.start("VF BARs", BarState.IDLE)
         self._status = Status()
         self._suspended = False
+
+    def prefer(self, route: Route) -> None:
+        """Try `route` before the others from the next run on. Before the card starts."""
+        self.routes.insert(0, route)
 
     def suspend(self) -> None:
         """Do nothing from now on: there is no client to program."""
@@ -105,12 +168,18 @@ class VfBarProgramming:
 
     @property
     def status(self) -> Status:
-        """What became of the last update: a copy."""
+        """The outcome of the last update: a copy."""
         with self._lock:
             return replace(self._status)
 
     def wait(self, timeout: float | None = None) -> Status:
-        """The status when nothing is under way any more; never inside an access. Raises TimeoutError."""
+        """The status when nothing is under way any more; never inside an access.
+
+        Raises:
+            TimeoutError: Programming goes on after `timeout` seconds.
+
+        From any thread but inside an access: it waits.
+        """
         with self._lock:
             if not self._lock.wait_for(lambda: self._thread is None, timeout):
                 raise TimeoutError(f"VF BARs are still being programmed after {timeout} s")
@@ -121,7 +190,7 @@ class VfBarProgramming:
         with self._lock:
             self._generation += 1
             self._changed_at = time.monotonic()
-            self._status.state = "busy"
+            self._become(BarState.BUSY)
             self._lock.notify_all()
             self._start()
 
@@ -146,10 +215,18 @@ class VfBarProgramming:
             self._generation += 1
             self._programmed.clear()
             self._hint = None
-            self._status = Status(runs=self._status.runs, repairs=self._status.repairs)
+            self._replace(Status(runs=self._status.runs, repairs=self._status.repairs))
             self._lock.notify_all()
             if self._thread is None:
                 self._finished = self._generation
+
+    def _become(self, state: BarState) -> None:
+        self._state.to(state)
+        self._status.state = state
+
+    def _replace(self, status: Status) -> None:
+        self._state.to(status.state)
+        self._status = status
 
     def _start(self) -> None:
         if self._thread is None and not self._suspended:
@@ -167,6 +244,8 @@ class VfBarProgramming:
                     self._lock.notify_all()
                     return
                 target = self._target()
+                if target.bars or target.stale:
+                    self._become(BarState.BUSY)
             result: Status | None
             try:
                 result = self._apply(target)
@@ -174,18 +253,18 @@ class VfBarProgramming:
                 continue
             except Exception as exc:
                 log.exception("%s: programming the VF BARs failed", self._sriov.pf.name)
-                result = Status("failed", error=f"internal error: {exc!r}")
+                result = Status(BarState.FAILED, error=f"internal error: {exc!r}")
             with self._lock:
                 if target.generation != self._generation:
                     continue
                 self._finished = target.generation
                 if result is None:
-                    self._status = Status(runs=self._status.runs, repairs=self._status.repairs)
+                    self._replace(Status(runs=self._status.runs, repairs=self._status.repairs))
                     continue
                 result.runs = self._status.runs + 1
                 result.repairs = self._status.repairs
                 result.milliseconds = (time.monotonic() - self._changed_at) * 1000
-                self._status = result
+                self._replace(result)
             if result.error:
                 log.log(logging.ERROR if target.bars else logging.WARNING, "%s: %s", self._sriov.pf.name, result.error)
 
@@ -217,7 +296,7 @@ class VfBarProgramming:
         what = "VF BARs are not programmed, so VF memory reads as 0" if target.bars else "VF BARs are still mapped"
         cures = "; or ".join(route.cure for route in self.routes)
         error = f"{what}. Tried {'; '.join(tried) or 'nothing'}. Cure: {cures or 'give the PF a route'}."
-        return Status("failed", missing=sorted(target.bars), error=error, tried=tried)
+        return Status(BarState.FAILED, missing=sorted(target.bars), error=error, tried=tried)
 
     def _through(self, access: PhysicalAccess, target: _Target, tried: list[str]) -> Status:
         location = locate(access, self._sriov.pf, self._hint)
@@ -253,11 +332,13 @@ class VfBarProgramming:
             self._programmed.update(present)
         write(present, command)
         self._verify(access, location, target, present)
-        status = Status("done" if target.bars else "idle", vfs=len(present), method=access.name, tried=tried)
+        status = Status(
+            BarState.DONE if target.bars else BarState.IDLE, vfs=len(present), method=access.name, tried=tried
+        )
         status.pf, status.ecam = location.bdf(), location.ecam
         status.missing = [vfid for vfid in target.bars if vfid not in present]
         if status.missing:
-            status.state, status.error = "failed", self._explain_missing(location, status.missing)
+            status.state, status.error = BarState.FAILED, self._explain_missing(location, status.missing)
         return status
 
     def _present(self, access: PhysicalAccess, location: Location, target: _Target) -> list[int]:
@@ -294,6 +375,6 @@ class VfBarProgramming:
             raise _Superseded
 
 
-def default_routes(sriov: Sriov) -> list[Route]:
+def default_routes(sriov: Vfs) -> list[Route]:
     """What every PF has: its own DMA."""
     return [EcamDma(sriov.pf)]

@@ -7,12 +7,10 @@ overlaps. SR-IOV is in `vfio_user_xe.emulator.pci.sriov`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from vfio_user_xe.emulator.pci.config_space import CONFIG_SIZE, EXTENDED_START, ConfigRegister, ConfigSpace
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.pci.function import Function
+from vfio_user_xe.emulator.pci.types import FunctionView
 
 CAPABILITY_POINTER = 0x34
 FIRST_CAPABILITY = 0x40
@@ -31,7 +29,13 @@ class Capability:
     drop it otherwise (QEMU: SR-IOV and ARI)."""
 
     def __init__(self, offset: int | None = None) -> None:
-        """`offset` fixes where it is (bytes, a multiple of 4); without it the next free place is taken."""
+        """`offset` fixes where it is (bytes, a multiple of 4); without it the next free place is taken.
+
+        Raises:
+            ValueError: `offset` is not a multiple of 4, or outside of where such capabilities may be.
+
+        While the card is made, before it starts.
+        """
         if offset is not None:
             low, high = (EXTENDED_START, CONFIG_SIZE) if self.extended else (FIRST_CAPABILITY, EXTENDED_START)
             if offset % 4 or not low <= offset < high:
@@ -41,7 +45,7 @@ class Capability:
         self.requested_offset = offset
         self.offset = 0
         """Where it is; set when the function is built."""
-        self.function: Function | None = None
+        self.function: FunctionView | None = None
 
     @property
     def size(self) -> int:
@@ -52,7 +56,7 @@ class Capability:
         """The registers after the header, offsets from the header's first byte."""
         raise NotImplementedError
 
-    def bind(self, function: Function, offset: int) -> None:
+    def bind(self, function: FunctionView, offset: int) -> None:
         """Told once, before its registers are declared: whose it is and where."""
         self.function = function
         self.offset = offset
@@ -63,11 +67,13 @@ class Capability:
         return self.function.config.peek(self.offset + offset, size)
 
 
-def install_all(function: Function, capabilities: Sequence[Capability]) -> None:
+def install_all(function: FunctionView, capabilities: Sequence[Capability]) -> None:
     """Place `capabilities` in the configuration space of `function` and link them.
 
-    Raises ValueError for overlaps, for what does not fit, and for a hidden capability at 0x100, where QEMU shows the
-    guest its own copy of the whole header.
+    Raises:
+        ValueError: Capabilities overlap or do not fit, or one that QEMU hides is at 0x100, where QEMU shows the guest its own copy of the header.
+
+    While the card is made, before it starts.
     """
     for extended in (False, True):
         chain = [capability for capability in capabilities if capability.extended == extended]
@@ -117,7 +123,7 @@ def _place(config: ConfigSpace, chain: Sequence[Capability], start: int) -> None
         capability.offset = offset
 
 
-def _install(function: Function, capability: Capability, following: int) -> None:
+def _install(function: FunctionView, capability: Capability, following: int) -> None:
     config = function.config
     capability.bind(function, capability.offset)
     if capability.extended:
@@ -182,7 +188,13 @@ class Msi(Capability):
     name = "MSI"
 
     def __init__(self, vectors: int = 1, offset: int | None = None, *, maskable: bool = False) -> None:
-        """`vectors` is 1, 2, 4, 8, 16 or 32."""
+        """`vectors` is 1, 2, 4, 8, 16 or 32.
+
+        Raises:
+            ValueError: Another number of vectors, or an offset that may not be.
+
+        While the card is made, before it starts.
+        """
         if vectors not in (1, 2, 4, 8, 16, 32):
             raise ValueError(f"capability MSI: {vectors} vectors, allowed are 1, 2, 4, 8, 16, 32")
         super().__init__(offset)
@@ -223,7 +235,13 @@ class MsiX(Capability):
         pba_bar: int | None = None,
         offset: int | None = None,
     ) -> None:
-        """`vectors` 1..2048; table and PBA at byte offsets (multiples of 8) of BAR `bar` (and `pba_bar`)."""
+        """`vectors` 1..2048; table and PBA at byte offsets (multiples of 8) of BAR `bar` (and `pba_bar`).
+
+        Raises:
+            ValueError: Too many vectors or none, or an offset that may not be.
+
+        While the card is made, before it starts.
+        """
         if not 1 <= vectors <= 2048:
             raise ValueError(f"capability MSI-X: {vectors} vectors, allowed are 1 to 2048")
         for what, where in (("table", table_offset), ("PBA", pba_offset)):
@@ -273,7 +291,13 @@ class PciExpress(Capability):
         link_width: int = 8,
         max_payload: int = 256,
     ) -> None:
-        """`link_speed` is the PCIe generation 1..6, `link_width` lanes, `max_payload` bytes (128..4096)."""
+        """`link_speed` is the PCIe generation 1..6, `link_width` lanes, `max_payload` bytes (128..4096).
+
+        Raises:
+            ValueError: `max_payload` is none of these, or an offset that may not be.
+
+        While the card is made, before it starts.
+        """
         super().__init__(offset)
         if max_payload not in (128, 256, 512, 1024, 2048, 4096):
             raise ValueError(f"capability PCIe: max_payload {max_payload}, allowed are 128 to 4096, powers of two")
@@ -417,7 +441,13 @@ class ResizableBar(Capability):
         offset: int | None = None,
         on_resize: Callable[[int], None] | None = None,
     ) -> None:
-        """`sizes` in bytes: powers of two from 1 MiB to 128 TiB; the BAR's own size must be one of them."""
+        """`sizes` in bytes: powers of two from 1 MiB to 128 TiB; the BAR's own size must be one of them.
+
+        Raises:
+            ValueError: A size is none of these, or an offset that may not be.
+
+        While the card is made, before it starts.
+        """
         super().__init__(offset)
         for size in sizes:
             if size & (size - 1) or not 1 << 20 <= size <= 1 << 47:
@@ -426,7 +456,14 @@ class ResizableBar(Capability):
         self.sizes = tuple(sorted(sizes))
         self.on_resize = on_resize
 
-    def bind(self, function: Function, offset: int) -> None:
+    def bind(self, function: FunctionView, offset: int) -> None:
+        """Told once, before its registers are declared: whose it is and where.
+
+        Raises:
+            ValueError: The BAR has none of the sizes that the capability lists.
+
+        While the card is made, before it starts.
+        """
         super().bind(function, offset)
         bar = function.bars.get(self.bar)
         if bar is None or bar.size not in self.sizes:

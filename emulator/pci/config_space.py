@@ -12,6 +12,12 @@ from dataclasses import dataclass
 
 from vfio_user_xe.emulator.observe.tap import Tap
 
+COMMAND = 0x04
+"""Offset of the command register."""
+COMMAND_MEMORY = 0x2
+"""Its bit for memory BARs."""
+COMMAND_MASTER = 0x4
+"""Its bit for DMA and message signalled interrupts."""
 CONFIG_SIZE = 4096
 EXTENDED_START = 0x100
 
@@ -74,7 +80,11 @@ class ConfigSpace:
         self._disguised: dict[int, int] = {}
 
     def add(self, registers: Iterable[ConfigRegister], base: int = 0, owner: str = "header") -> None:
-        """Declare `registers` at `base`. Raises ValueError for one outside the space or at bytes that are taken."""
+        """Declare `registers` at `base`.
+
+        Raises:
+            ValueError: a register is outside the space, or at bytes that are taken.
+        """
         for register in registers:
             offset = base + register.offset
             self.claim(offset, register.size, f"{owner} {register.name}")
@@ -88,7 +98,13 @@ class ConfigSpace:
                 self.watch(offset, register.size, register.write)
 
     def claim(self, offset: int, length: int, owner: str) -> None:
-        """Take `[offset, offset + length)` for `owner`. Raises ValueError naming whoever has it already."""
+        """Take `[offset, offset + length)` for `owner`.
+
+        Raises:
+            ValueError: Somebody has a byte of it already, whom the message names, or it is outside of configuration space.
+
+        While the card is made, before it starts.
+        """
         if offset < 0 or length <= 0 or offset + length > CONFIG_SIZE:
             raise ValueError(
                 f"{self.name}: {owner} at [{offset:#x}, {offset + length:#x}) is outside of [0x0, {CONFIG_SIZE:#x})"
@@ -124,13 +140,13 @@ class ConfigSpace:
         return int.from_bytes(self._data[offset : offset + size], "little")
 
     def poke(self, offset: int, size: int, value: int) -> None:
-        """Store a value whatever the masks say, and call nobody: how a model changes what is read."""
+        """Store a value without regard to the masks, and call no callbacks: a model changes what is read."""
         self._put(self._data, offset, size, value)
 
     def reset(self, *, keep_sticky: bool = False) -> None:
         """Everything to its reset value; with `keep_sticky` (a function level reset) all but the sticky bits.
 
-        Callbacks are not called. Locked registers (`set_writable`) stay locked: whoever locked them unlocks.
+        Callbacks are not called. Locked registers (`set_writable`) stay locked until their owner unlocks them.
         """
         if keep_sticky:
             data, reset, sticky = self._data, self._reset, self._sticky

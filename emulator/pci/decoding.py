@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from vfio_user_xe.emulator.pci.bars import BAR0_OFFSET, BARS, Bar
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MEMORY, Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.sriov import CONTROL
 
 _ADDRESS_MASK = ~0xF
@@ -47,7 +48,7 @@ class BusDecoder:
         """By address. Do not change it."""
         changes, known = self._known
         if changes != self._changes:
-            # What changes meanwhile makes this out of date by its number, whoever stores it.
+            # A change in between makes this result out of date by its number, on every thread that stores it.
             changes = self._changes
             known = sorted(self._look(), key=lambda decoded: decoded.base)
             self._known = changes, known

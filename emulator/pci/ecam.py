@@ -10,12 +10,10 @@ import contextlib
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from vfio_user_xe.emulator.pci.transport import DmaError, Transport
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.pci.function import Function
+from vfio_user_xe.emulator.pci.types import FunctionView
 
 CHALLENGE = 0xFFC
 """Where a function shows a number that only it knows while it looks for itself; reads as 0 at all other times."""
@@ -86,7 +84,7 @@ class EcamDma:
     name = "dma"
     cure = "let the guest switch on the PF's bus mastering, with no IOMMU translating its DMA"
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: FunctionView) -> None:
         self._function = function
 
     def open(self) -> Sequence[PhysicalAccess]:
@@ -115,7 +113,7 @@ class EcamDma:
 
 
 @contextlib.contextmanager
-def challenge(functions: Sequence[Function]) -> Iterator[list[int]]:
+def challenge(functions: Sequence[FunctionView]) -> Iterator[list[int]]:
     """Let each of `functions` show a secret number of its own at `CHALLENGE`, and tell the numbers.
 
     Ids cannot tell which function answers: VFs have none, and a machine may have two equal cards.
@@ -131,9 +129,15 @@ def challenge(functions: Sequence[Function]) -> Iterator[list[int]]:
 
 
 def locate(
-    access: PhysicalAccess, function: Function, hint: Location | None = None, bases: Sequence[int] = ECAM_BASES
+    access: PhysicalAccess, function: FunctionView, hint: Location | None = None, bases: Sequence[int] = ECAM_BASES
 ) -> Location:
-    """Find `function` through `access`, at `hint` or by walking the guest's buses. Raises `AccessError`."""
+    """Find `function` through `access`, at `hint` or by walking the guest's buses.
+
+    Raises:
+        AccessError: The function is on no bus of the guest, or the access fails.
+
+    From any thread but inside an access: it waits.
+    """
     with challenge([function]) as (number,):
         if hint is not None and access.read([hint.address(CHALLENGE)]) == [number]:
             return hint
@@ -167,7 +171,7 @@ def _ecam_at(access: PhysicalAccess, base: int) -> tuple[int, str]:
     return buses, ""
 
 
-def _walk(access: PhysicalAccess, base: int, buses: int, function: Function, number: int) -> Location | None:
+def _walk(access: PhysicalAccess, base: int, buses: int, function: FunctionView, number: int) -> Location | None:
     ids = function.config.peek(0, 4)
     queue, seen = [0], {0}
     for bus in queue:

@@ -23,19 +23,20 @@ from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.bars import Bar, bar_registers, check_layout
 from vfio_user_xe.emulator.pci.capabilities import Capability, Msi, MsiX, PciExpress, install_all
-from vfio_user_xe.emulator.pci.config_space import CONFIG_SIZE, ConfigRegister, ConfigSpace
+from vfio_user_xe.emulator.pci.config_space import (
+    COMMAND,
+    COMMAND_MASTER,
+    COMMAND_MEMORY,
+    CONFIG_SIZE,
+    ConfigRegister,
+    ConfigSpace,
+)
 from vfio_user_xe.emulator.pci.interrupts import Interrupts, with_msix
 from vfio_user_xe.emulator.pci.sriov import Sriov
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, Region, Transport
 
 log = logging.getLogger(__name__)
 
-COMMAND = 0x04
-"""Offset of the command register in configuration space."""
-COMMAND_MEMORY = 0x2
-"""Its bit for memory BARs."""
-COMMAND_MASTER = 0x4
-"""Its bit for DMA and message signalled interrupts."""
 REGIONS = 9
 _SETTLE_SECONDS = 0.25
 _RESET_SECONDS = 2.0
@@ -70,8 +71,8 @@ class Function:
     * `on_reset(reason)`: the function was reset; `reason` is one of `RESET`, `FLR`, `D3HOT`, `DISABLED`.
     * `on_power(old, new)`: it went from power state `old` to `new` (0 is D0, 3 is D3hot).
     * `on_attached()`, `on_detached()`: a client came; it is gone.
-    * `on_unmapped(address, length)`: guest memory goes away when the callbacks return, so these run on the
-      **transport's thread**: drop views, and never wait for the executor, which may be waiting for this client.
+    * `on_unmapped(address, length)`: guest memory goes away when the callbacks return, or writes to it are to be logged
+      from now on; so these run on the **transport's thread**: drop views, and never wait for the executor, which may be waiting for this client.
     """
 
     def __init__(
@@ -93,8 +94,12 @@ class Function:
         `index` is the VFID: 0 for a PF or a plain device, n for VF n. `assigned` is for a VF that a guest has without
         its PF: it looks like a device of its own then, as hypervisors make a VF look that they pass on.
         `bus_master_at_reset` says what COMMAND bit 2 reads after a reset; by default 1 for a PF, so that firmware and
-        kernels switch the client's DMA on early (VF BARs may be programmed by DMA), 0 for others. Raises ValueError
-        naming what does not fit.
+        kernels switch the client's DMA on early (VF BARs may be programmed by DMA), 0 for others.
+
+        Raises:
+            ValueError: Capabilities, BARs or kind do not fit each other; the message names what.
+
+        While the card is made, before it starts.
         """
         if is_vf and sriov is not None:
             raise ValueError(f"{name}: a VF cannot have an SR-IOV capability")
@@ -107,8 +112,8 @@ class Function:
         self.is_vf = is_vf
         self.assigned = assigned
         self.sriov = sriov
-        self.physical: Sriov | None = None
-        """VFs: the capability of the PF that they were attached to."""
+        self.client_reset: Callable[[], None] | None = None
+        """VFs: what the PF's SR-IOV capability does inside the reset by which a client resets the VF."""
         self.transport: Transport | None = None
         """While a client is attached."""
         self.on_reset: list[Callable[[str], None]] = []
@@ -282,8 +287,8 @@ class Function:
             self.executor.submit(callback)
 
     def reset(self) -> None:
-        if self.physical is not None:
-            self.physical.programming.forget_vf(self.index)
+        if self.client_reset is not None:
+            self.client_reset()
         self._reset_registers(keep_sticky=False)
         if self.sriov is not None:
             self.sriov.reset(machine=True)
@@ -295,10 +300,10 @@ class Function:
         if self.executor.running and not self.executor.is_current():
             done.wait(_RESET_SECONDS)
 
-    def unmapped(self, address: int, length: int) -> None:
+    def drop_windows(self, address: int, length: int) -> None:
         for callback in self.on_unmapped:
             callback(address, length)
-        # The client may reuse the memory once it is answered, so a copy that is under way must end first. Not for ever:
+        # The client may reuse the memory once it is answered, so a copy in flight must end first. Not for ever:
         # the job may itself wait for this client to answer a DMA message, which it cannot before this request's reply.
         self.executor.settle(_SETTLE_SECONDS)
 

@@ -34,7 +34,13 @@ class Interrupts:
         return self._pending
 
     def raise_vector(self, vector: int) -> bool:
-        """Signal `vector`; False when nobody takes it now. Raises ValueError for one that does not exist."""
+        """Signal `vector`; False when nobody takes it now.
+
+        Raises:
+            ValueError: The function has no such vector.
+
+        From any thread.
+        """
         if not 0 <= vector < max(self.counts):
             raise ValueError(f"interrupt vector {vector}: the function has {max(self.counts)}")
         if self.msix is not None:
@@ -98,7 +104,13 @@ class MsiXHandler:
 
 
 def with_msix(name: str, bars: dict[int, Bar], interrupts: Interrupts) -> dict[int, Bar]:
-    """`bars` with the MSI-X structures laid over the BARs they are in. Raises ValueError where they cannot be."""
+    """`bars` with the MSI-X structures laid over the BARs they are in.
+
+    Raises:
+        ValueError: The structures cannot be there; the message says why.
+
+    While the card is made, before it starts.
+    """
     msix = interrupts.msix
     if msix is None:
         return bars

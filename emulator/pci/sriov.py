@@ -8,22 +8,14 @@ registers, so after VF Enable somebody must write them into the client: `bar_pro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
-from vfio_user_xe.emulator.pci.bar_programming import (
-    COMMAND,
-    COMMAND_MASTER,
-    COMMAND_MEMORY,
-    VfBarProgramming,
-    default_routes,
-)
+from vfio_user_xe.emulator.pci.bar_programming import BarState, VfBarProgramming, default_routes
 from vfio_user_xe.emulator.pci.bars import BARS, bar_registers
 from vfio_user_xe.emulator.pci.capabilities import Capability
-from vfio_user_xe.emulator.pci.config_space import ConfigRegister
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.pci.function import Function
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, ConfigRegister
+from vfio_user_xe.emulator.pci.types import FunctionView
 
 CONTROL = 0x08
 NUM_VFS = 0x10
@@ -62,9 +54,14 @@ class Sriov(Capability):
         offset: int | None = None,
         programs_bars: bool = True,
     ) -> None:
-        """`vf_bars` maps a BAR number (0, 2, 4) to the size of one VF's. Raises ValueError naming what is wrong.
+        """`vf_bars` maps a BAR number (0, 2, 4) to the size of one VF's.
 
         `programs_bars` false is for VFs that are not in the PF's guest: there is nothing to program there.
+
+        Raises:
+            ValueError: Too many VFs or none, VFs beyond the bus of the PF, or a VF BAR that may not be; the message says which.
+
+        While the card is made, before it starts.
         """
         super().__init__(offset)
         if not 1 <= total_vfs <= 255:
@@ -83,7 +80,7 @@ class Sriov(Capability):
         self.vf_bars = dict(vf_bars)
         self.first_offset = first_offset
         self.stride = stride
-        self.functions: dict[int, Function] = {}
+        self.functions: dict[int, FunctionView] = {}
         """The VFs' functions by VFID, as far as they were attached."""
         self.on_enable: list[Callable[[list[int]], None]] = []
         self.on_disable: list[Callable[[list[int]], None]] = []
@@ -92,13 +89,13 @@ class Sriov(Capability):
         """What became of the VF BARs in the client."""
         self._enabled_vfs = 0
 
-    def bind(self, function: Function, offset: int) -> None:
+    def bind(self, function: FunctionView, offset: int) -> None:
         super().bind(function, offset)
         self.programming.routes += default_routes(self)
         function.config.watch(COMMAND, 2, self._command_written)
 
     @property
-    def pf(self) -> Function:
+    def pf(self) -> FunctionView:
         """The function that this capability is in."""
         assert self.function is not None, "the SR-IOV capability belongs to no function yet"
         return self.function
@@ -123,8 +120,14 @@ class Sriov(Capability):
         """VFIDs that exist now."""
         return list(range(1, self._enabled_vfs + 1))
 
-    def attach(self, function: Function) -> None:
-        """Make `function` the VF of its `index`. Raises ValueError when it cannot be one of this PF's VFs."""
+    def attach(self, function: FunctionView) -> None:
+        """Make `function` the VF of its `index`.
+
+        Raises:
+            ValueError: Its index is none of a VF or is taken, or its BARs are not those of the VFs.
+
+        While the card is made, before it starts.
+        """
         vfid = function.index
         if not function.is_vf or not 1 <= vfid <= self.total_vfs:
             raise ValueError(f"{function.name}: index {vfid} is not a VF of 1 to {self.total_vfs}")
@@ -134,7 +137,7 @@ class Sriov(Capability):
         if sizes != self.vf_bars:
             raise ValueError(f"{function.name}: BAR sizes {sizes} differ from the PF's VF BARs {self.vf_bars}")
         self.functions[vfid] = function
-        function.physical = self
+        function.client_reset = partial(self.programming.forget_vf, vfid)
         if not self.programs_bars:
             return
 
@@ -196,7 +199,7 @@ class Sriov(Capability):
 
     def _command_written(self, old: int, written: int) -> None:
         # What DMA could not do while the PF was no bus master is done now.
-        if written & ~old & COMMAND_MASTER and self.programming.status.state == "failed":
+        if written & ~old & COMMAND_MASTER and self.programming.status.state is BarState.FAILED:
             self.programming.update()
 
     def _num_vfs_written(self, old: int, written: int) -> None:

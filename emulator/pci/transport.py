@@ -1,4 +1,4 @@
-"""The line between functions and transports. What is below it (sockets, or a library) is nobody else's business.
+"""The line between functions and transports. What is below it (sockets, or a library) is hidden from all other packages.
 
 A transport serves one function: it turns requests into calls of `Served`, and gives the function a `Transport` with
 which to reach its guest. Two transports exist: `vfio_user_xe.emulator.vfio_user` and, optionally, libvfio-user.
@@ -59,7 +59,7 @@ class Region:
 
 
 class Served(Protocol):
-    """What a transport needs of a function: seven methods' worth."""
+    """What a transport needs of a function: the interface of `vfio_user_xe.emulator.pci.Function` that transports use."""
 
     name: str
 
@@ -78,7 +78,7 @@ class Served(Protocol):
         ...
 
     def detached(self) -> None:
-        """The client is gone, and with it every mapping and interrupt."""
+        """The client has disconnected. All its mappings and interrupts are removed."""
         ...
 
     def reset(self) -> None:
@@ -89,8 +89,12 @@ class Served(Protocol):
         """The client changed the eventfds of vectors `[start, start + count)` of interrupt index `index`."""
         ...
 
-    def unmapped(self, address: int, length: int) -> None:
-        """Guest memory `[address, address + length)` goes away after this returns: drop windows on it."""
+    def drop_windows(self, address: int, length: int) -> None:
+        """Drop every window on guest memory `[address, address + length)`.
+
+        It goes away after this returns, or writes to it are to be logged from now on: a window that is open would write
+        unseen.
+        """
         ...
 
 

@@ -1,7 +1,7 @@
 """Record and replay (`docs/recording.md`): a bug that was seen once in a guest becomes a test.
 
 `recorded_card` makes a card whose dealings with its clients go to a file; `replay` does again what the file says, without
-any client, and reports the first difference; `redact` takes somebody's bytes out of it.
+any client, and reports the first difference; `redact` removes bytes of others from it.
 """
 
 from vfio_user_xe.emulator.recording.format import RecordingError

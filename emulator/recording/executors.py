@@ -40,7 +40,7 @@ class RecordingExecutor(Executor):
         return result
 
     def settle(self, timeout: float) -> bool:
-        # In a turn no job runs; whoever serves the client waits after it.
+        # In a turn no job runs; the thread that serves the client waits after it.
         return True if self._recorder.mine else super().settle(timeout)
 
     @property

@@ -76,6 +76,7 @@ LARGEST_DATA: Final = 4096
 """Bytes of a DMA_WRITE that are kept; of larger ones a digest."""
 
 EVENT: Final = Struct("<BBBBqQ")
+"""Precompiled, not construct: an event is packed in every access that is recorded."""
 ALL: Final = (1 << 64) - 1
 """The length of everything, which does not fit into `y`."""
 

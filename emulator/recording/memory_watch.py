@@ -1,4 +1,4 @@
-"""What a client writes into memory that it has mapped: nobody is told, so it is found by comparing.
+"""Writes of a client into memory that it has mapped: no message says so, so they are found by comparing.
 
 Each memory has a shadow, and a look at it (`MemoryWatch.changes`) compares the two wherever the memory has pages at all
 and brings the shadow up to date. Of 100 MiB that takes some 20 ms.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vfio_user_xe.emulator.model.card import Card
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION
 from vfio_user_xe.emulator.recording import format as rec
 from vfio_user_xe.emulator.recording.format import Event

@@ -51,7 +51,7 @@ class _Player:
         self.outcome = Outcome()
         self._ahead: Event | None = self._following()
         self._section: deque[Event] = deque()
-        """What the recorded device did in the access or job that is being carried out, and was not asked for yet."""
+        """What the recorded device did in the access or job that is being carried out, and the replayed one has not done yet."""
         self._now = 0
         self._comparison = Comparison(recording.header.functions)
         self._memory: dict[int, GuestMemory] = {}
@@ -122,7 +122,7 @@ class _Player:
             return None
 
     def _gather(self) -> None:
-        """Take what the recorded device did up to the next event that somebody else caused."""
+        """Take what the recorded device did up to the next event that a client caused."""
         while self._ahead is not None and self._ahead.kind not in rec.BEGINNINGS and self._ahead.kind != rec.END:
             event = self._next()
             if event.kind == rec.TRIGGER:
@@ -270,7 +270,7 @@ class _Player:
 
     def _unmapped(self, event: Event) -> None:
         length = event.y if event.y != rec.ALL else 1 << 64
-        self._function(event).unmapped(rec.unsigned(event.x), length)
+        self._function(event).drop_windows(rec.unsigned(event.x), length)
 
     def _start(self, event: Event) -> None:
         for callback in self._starters:
@@ -332,7 +332,7 @@ class _Player:
     def _different(self, event: Event, expected: str, got: str) -> Different:
         return Different(Difference(event.number, place(self._card, event), expected, got, self._before(event.number)))
 
-    # What the device asks for.
+    # Requests of the device.
 
     def clock(self) -> int | None:
         """The time in nanoseconds: as recorded, or a little later than the last time. None for other threads."""

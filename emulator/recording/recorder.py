@@ -26,7 +26,11 @@ class Recorder:
     """Writes one recording. `close` finishes the file."""
 
     def __init__(self, path: Path, config: CardConfig) -> None:
-        """Start a recording of a card of `config`. Raises `RecordingError` when the file cannot be written."""
+        """Start a recording of a card of `config`.
+
+        Raises:
+            RecordingError: the file cannot be written.
+        """
         self._file: BinaryIO | None = None
         self._path = path
         self._config = config

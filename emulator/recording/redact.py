@@ -1,4 +1,4 @@
-"""A recording without somebody's bytes: firmware that a driver uploads, say, which is not ours to pass on.
+"""A recording without bytes of others, such as firmware that a driver uploads, which may not be passed on.
 
 Wherever the recording has a stretch of a file's content, it is set to zero, except for the few bytes without which the
 card does not do as recorded. Which those are is found by trying: halves of what is left, as long as a replay differs.
@@ -19,7 +19,7 @@ _CHUNK = 64
 """Bytes that must be the same to be called the file's."""
 _PIECE = 8
 _ORDINARY = 3
-"""A chunk of fewer different bytes is nobody's: zeros, a pattern."""
+"""A chunk of fewer different bytes proves nothing: zeros, a pattern."""
 
 
 @dataclass(frozen=True, slots=True)

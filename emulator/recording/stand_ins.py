@@ -86,10 +86,10 @@ class RecordedFunction(Served):
             self._recorder.emit(rec.WIRED, self._index, index, 0, start, count)
             self._function.wired(index, start, count)
 
-    def unmapped(self, address: int, length: int) -> None:
+    def drop_windows(self, address: int, length: int) -> None:
         with self._recorder.turn():
             self._recorder.emit(rec.UNMAPPED, self._index, x=rec.signed(address), y=min(length, rec.ALL))
-            self._function.unmapped(address, length)
+            self._function.drop_windows(address, length)
         self._executor.settle(_SETTLE_SECONDS)
 
 

@@ -160,7 +160,9 @@ class Report:
 
         No result is dropped: one that comes a second time (the same case with the same properties) becomes a
         further repetition, so that a pass never hides a failure. The reports are left as they are.
-        Raises ValueError when two reports explain a defect differently.
+
+        Raises:
+            ValueError: two reports explain a defect differently.
         """
         merged = Report(name, [], {}, title)
         taken: set[tuple[object, ...]] = set()

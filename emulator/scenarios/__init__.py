@@ -5,14 +5,8 @@ A suite is found by its entry point (group `vfio_user_xe.scenarios`); `docs/dmab
 
 from __future__ import annotations
 
-from vfio_user_xe.emulator.scenarios.scenario import (
-    Failed,
-    KnownDefect,
-    NotApplicable,
-    Scenario,
-    Setup,
-    Suite,
-)
+from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup, Suite
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
 
 __all__ = [
     "Failed",

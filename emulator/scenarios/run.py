@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vfio_user_xe.emulator.results import Event
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
 
 SPLAT = re.compile(
     r"WARNING:|BUG:|KASAN:|UBSAN:|Oops|general protection|possible (recursive|circular)|inconsistent lock state"
@@ -72,23 +73,17 @@ class Run:
 
     def check(self, condition: object, otherwise: str) -> None:
         """Fail the scenario unless `condition`."""
-        from vfio_user_xe.emulator.scenarios.scenario import Failed
-
         if not condition:
             self.note(otherwise, good=False)
             raise Failed(otherwise)
 
     def known(self, defect: str, evidence: str) -> None:
         """End the scenario: it met a defect that the suite knows."""
-        from vfio_user_xe.emulator.scenarios.scenario import KnownDefect
-
         self.note(f"{defect}: {evidence}", good=False)
         raise KnownDefect(defect, evidence)
 
     def not_applicable(self, reason: str) -> None:
         """End the scenario: there is nothing to be tested here."""
-        from vfio_user_xe.emulator.scenarios.scenario import NotApplicable
-
         raise NotApplicable(reason)
 
     def excuse(self, pattern: str) -> None:

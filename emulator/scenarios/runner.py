@@ -15,7 +15,8 @@ from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Result, Verdict
 from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.scenario import Failed, KnownDefect, NotApplicable, Scenario, Setup, Suite
+from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup, Suite
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 _OWN_KERNEL_BOOT = 300.0

@@ -13,23 +13,6 @@ from vfio_user_xe.emulator.results.text import order
 from vfio_user_xe.emulator.scenarios.run import Run
 
 
-class Failed(Exception):
-    """The scenario saw something that should not be."""
-
-
-class KnownDefect(Exception):
-    """The scenario saw exactly what a defect that is known by name causes."""
-
-    def __init__(self, defect: str, evidence: str) -> None:
-        super().__init__(f"{defect}: {evidence}")
-        self.defect = defect
-        self.evidence = evidence
-
-
-class NotApplicable(Exception):
-    """The kernel, or this machine, has not what the scenario is about; the text says what, and how that was found."""
-
-
 @dataclass(frozen=True)
 class Setup:
     """A machine that scenarios share: they run in one guest, one after the other, as long as it is healthy.

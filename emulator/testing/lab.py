@@ -58,7 +58,9 @@ class LiveCard(ServedCard):
     def call(self, command: str, /, **arguments: Any) -> Any:
         """A command of the control socket (docs/control-socket.md).
 
-        Raises `CommandError` for what the card refuses, OSError when the server does not answer.
+        Raises:
+            CommandError: the card refused the command.
+            OSError: the server does not answer.
         """
         if self._client is None:
             self._client = ControlClient(self.control)
@@ -72,7 +74,13 @@ class LiveCard(ServedCard):
         return f"<{self.description.model} card {self.description.card!r}, process {self.pid}>"
 
     def socket(self, function: str | None = None) -> str:
-        """The socket of a function ("pf", "vf1", ...); of the first one without a name. Raises LookupError."""
+        """The socket of a function ("pf", "vf1", ...); of the first one without a name.
+
+        Raises:
+            LookupError: The card has no such function.
+
+        From any thread.
+        """
         sockets = {known.name: known.socket for known in self.description.functions}
         if function is None:
             return next(iter(sockets.values()))
@@ -81,7 +89,11 @@ class LiveCard(ServedCard):
         return sockets[function]
 
     def client(self, function: str | None = None) -> Client:
-        """A vfio-user client of a function, in a guest's stead; close it. Raises OSError when it has one already."""
+        """A vfio-user client of a function, in a guest's stead; close it.
+
+        Raises:
+            OSError: the function has a client already.
+        """
         client = Client(self.socket(function))
         # A device is reset for a new client, on its executor; a test should not have to know. This waits for its turn.
         self.call("ledger")
@@ -92,8 +104,8 @@ class LiveCard(ServedCard):
 
         `cases` are patterns such as "dma.*" (none: all but the slow ones); `skip` gives reasons by pattern.
         """
-        from vfio_user_xe.emulator.conformance import run
         from vfio_user_xe.emulator.conformance.profile import Profile
+        from vfio_user_xe.emulator.conformance.suite import run
         from vfio_user_xe.emulator.results import Verdict
 
         profile = Profile(self.description.card, self.pid, skip=skip or {})
@@ -255,8 +267,13 @@ def open_guest(
     """Boot a guest with cards that are served already; end it, and leave the cards.
 
     `functions` are those that this guest has, by name (a VF of a card with topology "split"); None: what belongs into
-    the guest of the card's first function. A server of several cards (`serve --cards`) brings all of them. Raises `GuestError`,
-    and TypeError for a setting that there is not.
+    the guest of the card's first function. A server of several cards (`serve --cards`) brings all of them.
+
+    Raises:
+        GuestError: The guest does not boot, or does not answer.
+        TypeError: There is no such setting.
+
+    From any thread.
     """
     if unknown := sorted(set(settings) - set(GuestSettings.__annotations__)):
         raise TypeError(f"a guest has no setting {unknown[0]!r} (allowed: {', '.join(GuestSettings.__annotations__)})")

@@ -108,7 +108,12 @@ class LedgerView:
     def rows(self, **match: str) -> list[dict[str, Any]]:
         """The rows whose columns (initiator, owner, interconnect, kind) are as `match` says.
 
-        Numbers are reads, writes, bytes_read and bytes_written. Raises ValueError for a column that is not there.
+        Numbers are reads, writes, bytes_read and bytes_written.
+
+        Raises:
+            ValueError: `match` has a column that is not there.
+
+        From any thread.
         """
         allowed = ("initiator", "owner", "interconnect", "kind")
         for column in match:
@@ -118,7 +123,13 @@ class LedgerView:
         return [row for row in rows if all(row[column] == value for column, value in match.items())]
 
     def sum(self, number: str, **match: str) -> int:
-        """One of the numbers (reads, writes, bytes_read, bytes_written), added up over `rows(**match)`."""
+        """One of the numbers (reads, writes, bytes_read, bytes_written), added up over `rows(**match)`.
+
+        Raises:
+            ValueError: The ledger has no such number or column.
+
+        From any thread.
+        """
         allowed = ("reads", "writes", "bytes_read", "bytes_written")
         if number not in allowed:
             raise ValueError(f"the ledger does not count {number!r} (allowed: {', '.join(allowed)})")
@@ -143,7 +154,13 @@ class FaultInjection:
         self._card.call("inject", fault=fault, after=after, times=times, arguments=arguments)
 
     def taken(self, fault: str) -> int:
-        """How often it happened since it was injected. Raises LookupError."""
+        """How often it happened since it was injected.
+
+        Raises:
+            LookupError: There is no such fault.
+
+        From any thread.
+        """
         for point in self.points():
             if point["name"] == fault:
                 return int(point["taken"])

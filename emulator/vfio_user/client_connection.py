@@ -38,7 +38,7 @@ class ProtocolError(Exception):
 
 @dataclass(slots=True)
 class Message:
-    """One message as received. Whoever receives it owns `fds`."""
+    """One message as received. The receiver owns `fds`."""
 
     id: int
     command: int
@@ -99,7 +99,13 @@ class Connection:
 
     @classmethod
     def connect(cls, path: str | os.PathLike[str], timeout: float = 5.0) -> Connection:
-        """Connect to the server's socket. Raises `Disconnected` when nobody listens there."""
+        """Connect to the server's socket.
+
+        Raises:
+            Disconnected: Nobody listens there.
+
+        From any thread.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             sock.settimeout(timeout)

@@ -45,7 +45,13 @@ class EventFd(Owner):
             return 0
 
     def wait(self, timeout: float) -> int:
-        """How often it was signalled, at least once. Raises TimeoutError after `timeout` seconds without a signal."""
+        """How often it was signalled, at least once.
+
+        Raises:
+            TimeoutError: No signal came within `timeout` seconds.
+
+        From any thread.
+        """
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         if not poll.poll(timeout * 1000):
@@ -67,7 +73,13 @@ class RegionMap(Owner):
     _maps: list[mmap.mmap]
 
     def at(self, offset: int, length: int) -> memoryview:
-        """`length` bytes at `offset` of the region, without a copy. Raises ValueError where that is not mappable."""
+        """`length` bytes at `offset` of the region, without a copy.
+
+        Raises:
+            ValueError: That is not mappable.
+
+        From any thread.
+        """
         for start, view in self.areas:
             if start <= offset and offset + length <= start + len(view):
                 return view[offset - start : offset - start + length]
@@ -113,7 +125,14 @@ class RegionInfo(Owner):
         return bool(self.flags & wire.REGION_FLAG_MMAP)
 
     def map(self) -> RegionMap:
-        """Map every mappable area. Raises ValueError when there is none, or OSError."""
+        """Map every mappable area.
+
+        Raises:
+            ValueError: There is none.
+            OSError: The host refuses.
+
+        From any thread.
+        """
         if self.fd < 0:
             raise ValueError(f"region {self.index} came without a descriptor: it cannot be mapped")
         access = (mmap.PROT_READ if self.readable else 0) | (mmap.PROT_WRITE if self.writable else 0)
@@ -195,7 +214,13 @@ class DmaMapping(Owner):
         return self.address <= address and address + length <= self.address + self.size
 
     def at(self, address: int, length: int) -> memoryview:
-        """The bytes at DMA address `address`. Raises ValueError outside the mapping, or without content."""
+        """The bytes at DMA address `address`.
+
+        Raises:
+            ValueError: It is outside of the mapping, or the mapping has no content.
+
+        From any thread.
+        """
         if self.view is None or not self.contains(address, length):
             raise ValueError(f"[{address:#x}, {address + length:#x}) has no content in this mapping")
         start = address - self.address

@@ -21,7 +21,13 @@ class ControlClient:
     """
 
     def __init__(self, path: Path | str, timeout: float = 60.0) -> None:
-        """Connect. Raises OSError when nobody listens at `path`; `timeout` (seconds) is for every answer."""
+        """Connect. `timeout` (seconds) is for every answer.
+
+        Raises:
+            OSError: Nobody listens at `path`.
+
+        From one thread at a time.
+        """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
         try:
@@ -35,7 +41,12 @@ class ControlClient:
     def call(self, command: str, /, **arguments: Any) -> Any:
         """Run a command and return its result.
 
-        Raises `CommandError` for what the card refuses, ConnectionError when the server went away, TimeoutError.
+        Raises:
+            CommandError: The card refuses.
+            ConnectionError: The server went away.
+            TimeoutError: No answer came in time.
+
+        From one thread at a time.
         """
         number = next(self._numbers)
         request = {"id": number, "command": command, "arguments": arguments}

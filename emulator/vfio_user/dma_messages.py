@@ -66,7 +66,7 @@ class DmaMessages:
         self._run(wire.DMA_WRITE, address, len(view), request, lambda position, count, body: None)
 
     def reply(self, message_id: int, command: int, flags: int, error: int, body: memoryview) -> None:
-        """A reply has arrived. One that nobody waits for (any more) is dropped."""
+        """A reply has arrived. A reply without a request that waits is dropped."""
         with self._condition:
             if self._waiting.get(message_id) != command:
                 return
@@ -78,13 +78,13 @@ class DmaMessages:
             self._condition.notify_all()
 
     def abort(self) -> None:
-        """Give up what is under way (the device is being reset): whoever waits is told so."""
+        """Abort the requests in flight, because the device is being reset: their callers get an error."""
         with self._condition:
             self._aborts += 1
             self._condition.notify_all()
 
     def close(self) -> None:
-        """The client is gone: whoever waits is told so."""
+        """The client has disconnected: callers that wait get an error."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
@@ -133,7 +133,7 @@ class DmaMessages:
         except OSError as exc:
             with self._condition:
                 self._waiting.pop(message_id, None)
-            raise DmaError(f"the client is gone: {exc}", errno.ENOTCONN) from exc
+            raise DmaError(f"the client has disconnected: {exc}", errno.ENOTCONN) from exc
         return message_id
 
     def _wait(self, message_id: int, name: str, address: int, aborts: int) -> tuple[int, bytes]:
@@ -143,7 +143,7 @@ class DmaMessages:
                 if self._aborts != aborts:
                     raise DmaError(f"{name} at {address:#x}: given up, the device was reset", errno.ECANCELED)
                 if self._closed:
-                    raise DmaError(f"{name} at {address:#x}: the client is gone", errno.ENOTCONN)
+                    raise DmaError(f"{name} at {address:#x}: the client has disconnected", errno.ENOTCONN)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise DmaError(f"{name} at {address:#x}: no answer within {TIMEOUT:g} s", errno.ETIMEDOUT)

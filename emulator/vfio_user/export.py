@@ -1,4 +1,4 @@
-"""A function's memory for other programs of the host: its descriptor, handed to whoever connects to a UNIX socket.
+"""A function's memory for other programs of the host: its descriptor is given to every program that connects to a UNIX socket.
 
 The socket is SOCK_SEQPACKET. A program that connects gets one packet, a JSON object, with a file descriptor:
 
@@ -41,10 +41,15 @@ class Exporter:
     ) -> None:
         """Take a lease on `[address, +length)` of `function`'s device addresses; length 0: as far as it is in one piece.
 
-        With `dma_buf` it is made a dma-buf where the host can. Raises `ExportError`.
+        With `dma_buf` it is made a dma-buf where the host can.
+
+        Raises:
+            ExportError: The memory is not there, or cannot be exported.
+
+        From any thread.
         """
         self.reason: str | None = None
-        """Why it was taken back."""
+        """The reason of the revocation."""
         self._stopped = False
         self._lock = threading.Lock()
         self._programs: list[socket.socket] = []
@@ -94,7 +99,13 @@ class Exporter:
         return os.dup(grant.fd), "memfd", grant.offset
 
     def listen(self, path: Path) -> None:
-        """Make the socket. Raises `ExportError`."""
+        """Make the socket.
+
+        Raises:
+            ExportError: The socket cannot be made.
+
+        From any thread.
+        """
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             _remove_dead(path)
@@ -192,14 +203,20 @@ class Exporter:
 
 
 def whole_pages(value: int, what: str) -> int:
-    """`value` bytes. Raises `ExportError` unless they are whole pages."""
+    """`value`, in bytes, which must be whole pages.
+
+    Raises:
+        ExportError: They are not whole pages.
+
+    From any thread.
+    """
     if value % PAGE_SIZE:
         raise ExportError(f"{what} {value:#x} is not a multiple of {PAGE_SIZE:#x}")
     return value
 
 
 def _remove_dead(path: Path) -> None:
-    """A socket that nobody listens at any more is in nobody's way."""
+    """Remove a socket at which no server listens any more."""
     if not path.is_socket():
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:

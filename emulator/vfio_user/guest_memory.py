@@ -71,7 +71,13 @@ class GuestMemory:
             return list(self._ranges)
 
     def map(self, address: int, size: int, flags: int, fd: int | None, offset: int) -> None:
-        """Add `[address, address + size)`. `fd` stays the caller's. Raises `MapError`."""
+        """Add `[address, address + size)`. `fd` stays the caller's.
+
+        Raises:
+            MapError: EINVAL for a range or flags that may not be, EEXIST or ENOSPC where there is no place for it.
+
+        On the access thread of the function.
+        """
         if flags & ~(wire.DMA_READABLE | wire.DMA_WRITABLE):
             raise MapError(errno.EINVAL, f"flags {flags:#x}: only readable (1) and writeable (2) are defined")
         if size == 0 or address + size > ADDRESS_LIMIT:
@@ -90,7 +96,7 @@ class GuestMemory:
             self._insert(index, Range(address, address + size, flags, view))
 
     def add(self, address: int, size: int, flags: int, view: memoryview | None) -> None:
-        """Add a range that somebody else has checked and, where there is a `view`, mapped. Raises `MapError`."""
+        """Add a range that the caller has checked and, where there is a `view`, mapped. Raises `MapError`."""
         with self._lock:
             self._insert(self._place(address, size), Range(address, address + size, flags, view))
 
@@ -113,7 +119,12 @@ class GuestMemory:
     def unmap(self, address: int, size: int) -> int:
         """Remove the mappings that make up `[address, address + size)`; returns how many bytes that were.
 
-        The range may span several mappings, but none may be cut: ENOENT when nothing is mapped there, EINVAL for a cut.
+        The range may span several mappings, but none may be cut.
+
+        Raises:
+            MapError: ENOENT when nothing is mapped there, EINVAL for a cut.
+
+        On the access thread of the function.
         """
         if size == 0 or address + size > ADDRESS_LIMIT:
             raise MapError(errno.EINVAL, f"size {size:#x} at {address:#x} is empty or wraps around")
@@ -175,7 +186,7 @@ class GuestMemory:
             raise MapError(errno.EINVAL, f"offset {offset:#x} into the file is not a multiple of {PAGE_SIZE}")
         length = status.st_size
         if length == 0:
-            # A device file tells no size; map what was asked for.
+            # A device file has no size; map the requested range.
             length = offset + size
         if offset + size > length:
             raise MapError(errno.EINVAL, f"[{offset:#x}, +{size:#x}) is beyond the file's end at {length:#x}")

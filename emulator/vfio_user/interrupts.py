@@ -55,7 +55,13 @@ class Interrupts:
             return True
 
     def set(self, flags: int, index: int, start: int, count: int, data: bytes, fds: list[int]) -> None:
-        """Carry out one SET_IRQS. Takes the descriptors it uses out of `fds`. Raises `IrqError`."""
+        """Carry out one SET_IRQS. Takes the descriptors it uses out of `fds`.
+
+        Raises:
+            IrqError: The request is none that the device can carry out; `errno` is for the client.
+
+        On the access thread of the function.
+        """
         kind, action = self._check(flags, index, start, count, data, fds)
         if action != wire.IRQ_SET_ACTION_TRIGGER:
             # INTx is the only kind that could be masked, and no function has it (PCI interrupt pin 0).

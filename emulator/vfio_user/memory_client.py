@@ -1,6 +1,6 @@
 """The other end of `memory.sock` (`vfio_user_xe.emulator.vfio_user.memory_server`): another card's memory, by lease.
 
-A thread reads what the other card says; whoever asks waits for its answer.
+A thread reads the other card's messages; the caller of a request waits for its answer.
 """
 
 from __future__ import annotations
@@ -45,7 +45,13 @@ class MemoryClient:
     """One connection: an `vfio_user_xe.emulator.fabric.peers.Peer`. From any thread; `close` it in the end."""
 
     def __init__(self, path: Path, listener: PeerListener) -> None:
-        """Connect and greet. Raises `PeerError`."""
+        """Connect and greet.
+
+        Raises:
+            PeerError: No card is served there, or it refuses.
+
+        From any thread.
+        """
         self.path = path
         self.alive = True
         self.card = ""
@@ -164,7 +170,7 @@ class MemoryClient:
         with self._answers:
             wanted = self._wanted
             if wanted is None or message.get("id") != wanted["id"]:
-                # An answer that came too late: nobody wants its memory.
+                # An answer that came too late: its memory is not used.
                 for fd in fds:
                     os.close(fd)
                 if "lease" in message:

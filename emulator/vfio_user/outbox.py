@@ -1,4 +1,4 @@
-"""Messages on their way out of a socket: nobody who sends waits for the client to read.
+"""Messages on their way out of a socket: no sender waits for the client to read.
 
 A message that the socket takes at once is sent by the caller with one system call. What the socket does not take is kept,
 and a thread that exists only while something is kept sends it as the client reads. So the thread that serves a socket goes
@@ -85,7 +85,9 @@ class Outbox:
     def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
         """Send one message, or keep what the socket does not take of it; `fds` go with it and stay the caller's.
 
-        Raises `Backlog` when too much is kept, and OSError when the connection is broken or closed.
+        Raises:
+            Backlog: too many bytes are kept.
+            OSError: the connection is broken or closed.
         """
         total = sum(len(piece) for piece in pieces)
         with self._lock:
@@ -168,7 +170,7 @@ class Outbox:
                 except BlockingIOError:
                     continue
                 except OSError:
-                    # Whoever reads from this socket finds its end too.
+                    # The thread that reads from this socket finds its end too.
                     self._closed = True
                     self._drop()
                 self._sender = None

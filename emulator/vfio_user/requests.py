@@ -13,15 +13,15 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.model.states import StateError
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.guest_memory import MapError
 from vfio_user_xe.emulator.vfio_user.interrupts import IrqError
-
-if TYPE_CHECKING:
-    from vfio_user_xe.emulator.vfio_user.session import Session
+from vfio_user_xe.emulator.vfio_user.session_state import SessionState
+from vfio_user_xe.emulator.vfio_user.session_view import SessionView
 
 log = logging.getLogger(__name__)
 
@@ -47,25 +47,38 @@ class Answer:
 class Request:
     """One command's body and descriptors."""
 
-    session: Session
+    session: SessionView
     body: memoryview
     fds: list[int] = field(default_factory=list)
 
     def fixed(self, layout: Struct) -> tuple[Any, ...]:
-        """The fixed part, which must be there."""
+        """The fixed part, which must be there.
+
+        Raises:
+            RequestError: The body is shorter.
+
+        On the access thread of the function.
+        """
         if len(self.body) < layout.size:
             raise RequestError(errno.EINVAL, f"body of {len(self.body)} bytes, want at least {layout.size}")
         return layout.unpack_from(self.body)
 
 
-def handle(session: Session, command: int, body: memoryview, fds: list[int]) -> Answer:
-    """Carry out one command. Raises `RequestError`."""
+def handle(session: SessionView, command: int, body: memoryview, fds: list[int]) -> Answer:
+    """Carry out one command.
+
+    Raises:
+        RequestError: The command is refused; `errno` is what the client is told.
+
+    On the access thread of the function.
+    """
     handler = _HANDLERS.get(command)
     if handler is None:
         raise RequestError(errno.ENOTSUP, f"unknown command {command}")
-    if (command == wire.VERSION) == session.negotiated:
-        state = "VERSION was negotiated already" if session.negotiated else "the first command must be VERSION"
-        raise RequestError(errno.EINVAL, state)
+    try:
+        session.state.require(SessionState.NEGOTIATING if command == wire.VERSION else SessionState.RUNNING)
+    except StateError as exc:
+        raise RequestError(errno.EINVAL, str(exc)) from exc
     try:
         return handler(Request(session, body, fds))
     except (MapError, IrqError) as exc:
@@ -150,22 +163,21 @@ def _dma_unmap(request: Request) -> Answer:
         if address or size:
             raise RequestError(errno.EINVAL, "unmapping all wants address and size 0")
         size = session.memory.unmap_all()
-        session.function.unmapped(0, 1 << 64)
+        session.function.drop_windows(0, 1 << 64)
         return Answer([wire.DMA_UNMAP_BODY.pack(argsz, flags, address, size)])
     pieces = [wire.DMA_UNMAP_BODY.pack(wire.DMA_UNMAP_BODY.size, flags, address, size)]
     if flags & wire.DMA_UNMAP_GET_DIRTY:
         if not session.dirty.active:
             raise RequestError(errno.EINVAL, "dirty pages are not being logged")
-        layout = Struct("<IIQQQQ")
-        _, _, _, _, page_size, bitmap_size = request.fixed(layout)
+        _, _, _, _, page_size, bitmap_size = request.fixed(wire.DMA_UNMAP_DIRTY_BODY)
         pieces.append(_dirty_bitmap(session, address, size, page_size, bitmap_size))
     removed = session.memory.unmap(address, size)
-    session.function.unmapped(address, size)
+    session.function.drop_windows(address, size)
     pieces[0] = wire.DMA_UNMAP_BODY.pack(argsz, flags, address, removed)
     return Answer(pieces)
 
 
-def _dirty_bitmap(session: Session, address: int, size: int, page_size: int, bitmap_size: int) -> bytes:
+def _dirty_bitmap(session: SessionView, address: int, size: int, page_size: int, bitmap_size: int) -> bytes:
     if page_size < PAGE_SIZE or page_size & (page_size - 1):
         raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
     pages = -(-size // page_size)
@@ -174,7 +186,7 @@ def _dirty_bitmap(session: Session, address: int, size: int, page_size: int, bit
         raise RequestError(errno.E2BIG, f"the bitmap of {size:#x} bytes is larger than a message may be")
     if bitmap_size != needed:
         raise RequestError(errno.EINVAL, f"a bitmap of {bitmap_size} bytes, want {needed}")
-    session.function.unmapped(address, size)
+    session.function.drop_windows(address, size)
     return wire.DIRTY_BITMAP.pack(page_size, needed) + session.dirty.report(address, size, page_size)
 
 
@@ -317,9 +329,6 @@ def _server_command(request: Request) -> Answer:
     raise RequestError(errno.EINVAL, "only a server sends this command")
 
 
-_LOGGING_HEAD = Struct("<QII")
-_LOGGING_RANGE = Struct("<QQ")
-_LOGGING_REPORT = Struct("<QQQ")
 _LOGGING_FEATURES = {
     wire.FEATURE_DMA_LOGGING_START: wire.FEATURE_SET,
     wire.FEATURE_DMA_LOGGING_STOP: wire.FEATURE_SET,
@@ -353,72 +362,72 @@ def _device_feature(request: Request) -> Answer:
         return Answer([head])
     if feature == wire.FEATURE_DMA_LOGGING_START:
         return Answer([head, _start_logging(request.session, data)])
-    if len(data) < _LOGGING_REPORT.size:
-        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want {_LOGGING_REPORT.size}")
-    address, length, page_size = _LOGGING_REPORT.unpack_from(data)
+    if len(data) < wire.DMA_LOGGING_REPORT.size:
+        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want {wire.DMA_LOGGING_REPORT.size}")
+    address, length, page_size = wire.DMA_LOGGING_REPORT.unpack_from(data)
     if not dirty.active:
         raise RequestError(errno.EINVAL, "dirty pages are not being logged")
     bitmap = _reported(request.session, address, length, page_size)
-    total = wire.DEVICE_FEATURE_BODY.size + _LOGGING_REPORT.size + len(bitmap)
+    total = wire.DEVICE_FEATURE_BODY.size + wire.DMA_LOGGING_REPORT.size + len(bitmap)
     if argsz < total:
         raise RequestError(errno.EINVAL, f"argsz {argsz} has no room for the bitmap, want {total}")
-    return Answer([wire.DEVICE_FEATURE_BODY.pack(total, flags), bytes(data[: _LOGGING_REPORT.size]), bitmap])
+    return Answer([wire.DEVICE_FEATURE_BODY.pack(total, flags), bytes(data[: wire.DMA_LOGGING_REPORT.size]), bitmap])
 
 
-def _start_logging(session: Session, data: memoryview) -> bytes:
-    if len(data) < _LOGGING_HEAD.size:
-        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want at least {_LOGGING_HEAD.size}")
-    page_size, count, _ = _LOGGING_HEAD.unpack_from(data)
-    ranges = data[_LOGGING_HEAD.size :]
-    if len(ranges) != count * _LOGGING_RANGE.size:
-        raise RequestError(errno.EINVAL, f"{len(ranges)} bytes for {count} ranges of {_LOGGING_RANGE.size} bytes")
+def _start_logging(session: SessionView, data: memoryview) -> bytes:
+    if len(data) < wire.DMA_LOGGING_CONTROL.size:
+        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want at least {wire.DMA_LOGGING_CONTROL.size}")
+    page_size, count, _ = wire.DMA_LOGGING_CONTROL.unpack_from(data)
+    ranges = data[wire.DMA_LOGGING_CONTROL.size :]
+    if len(ranges) != count * wire.DMA_LOGGING_RANGE.size:
+        raise RequestError(
+            errno.EINVAL, f"{len(ranges)} bytes for {count} ranges of {wire.DMA_LOGGING_RANGE.size} bytes"
+        )
     if session.dirty.active:
         raise RequestError(errno.EINVAL, "dirty pages are being logged already")
     if page_size < PAGE_SIZE or page_size & (page_size - 1):
         page_size = PAGE_SIZE
-    session.dirty.start(page_size, list(_LOGGING_RANGE.iter_unpack(ranges)))
-    session.function.unmapped(0, 1 << 64)
-    return _LOGGING_HEAD.pack(page_size, count, 0) + bytes(ranges)
+    session.dirty.start(page_size, list(wire.DMA_LOGGING_RANGE.iter_unpack(ranges)))
+    session.function.drop_windows(0, 1 << 64)
+    return wire.DMA_LOGGING_CONTROL.pack(page_size, count, 0) + bytes(ranges)
 
 
-def _reported(session: Session, address: int, length: int, page_size: int) -> bytes:
+def _reported(session: SessionView, address: int, length: int, page_size: int) -> bytes:
     if page_size < PAGE_SIZE or page_size & (page_size - 1):
         raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
     if length == 0 or length // page_size > 8 * wire.DEFAULT_MAX_DATA_XFER:
         raise RequestError(errno.EINVAL, f"length {length:#x} is empty or its bitmap is larger than a message")
-    session.function.unmapped(address, length)
+    session.function.drop_windows(address, length)
     return session.dirty.report(address, length, page_size)
 
 
-# DIRTY_PAGES of older specifications: argsz, flags; then, to get a bitmap: address, size, page size, bitmap size.
-_DIRTY_START, _DIRTY_STOP, _DIRTY_GET = 1, 2, 4
-_DIRTY_HEAD = Struct("<II")
-_DIRTY_RANGE = Struct("<QQQQ")
-
-
 def _dirty_pages(request: Request) -> Answer:
-    argsz, flags = request.fixed(_DIRTY_HEAD)
+    argsz, flags = request.fixed(wire.DIRTY_PAGES_BODY)
     dirty = request.session.dirty
-    if argsz < _DIRTY_HEAD.size or flags not in (_DIRTY_START, _DIRTY_STOP, _DIRTY_GET):
+    if argsz < wire.DIRTY_PAGES_BODY.size or flags not in (
+        wire.DIRTY_PAGES_START,
+        wire.DIRTY_PAGES_STOP,
+        wire.DIRTY_PAGES_GET,
+    ):
         raise RequestError(errno.EINVAL, f"argsz {argsz}, flags {flags:#x}: want 1 (start), 2 (stop) or 4 (get bitmap)")
-    if flags == _DIRTY_START:
+    if flags == wire.DIRTY_PAGES_START:
         dirty.start(PAGE_SIZE, [])
-        request.session.function.unmapped(0, 1 << 64)
-        return Answer([_DIRTY_HEAD.pack(argsz, flags)])
+        request.session.function.drop_windows(0, 1 << 64)
+        return Answer([wire.DIRTY_PAGES_BODY.pack(argsz, flags)])
     if not dirty.active:
         raise RequestError(errno.EINVAL, "dirty pages are not being logged")
-    if flags == _DIRTY_STOP:
+    if flags == wire.DIRTY_PAGES_STOP:
         dirty.stop()
-        return Answer([_DIRTY_HEAD.pack(argsz, flags)])
-    ranges = request.body[_DIRTY_HEAD.size :]
-    if len(ranges) < _DIRTY_RANGE.size:
-        raise RequestError(errno.EINVAL, f"{len(ranges)} bytes of data, want {_DIRTY_RANGE.size}")
-    address, size, page_size, bitmap_size = _DIRTY_RANGE.unpack_from(ranges)
+        return Answer([wire.DIRTY_PAGES_BODY.pack(argsz, flags)])
+    ranges = request.body[wire.DIRTY_PAGES_BODY.size :]
+    if len(ranges) < wire.DIRTY_PAGES_RANGE.size:
+        raise RequestError(errno.EINVAL, f"{len(ranges)} bytes of data, want {wire.DIRTY_PAGES_RANGE.size}")
+    address, size, page_size, bitmap_size = wire.DIRTY_PAGES_RANGE.unpack_from(ranges)
     if size == 0 or size // PAGE_SIZE > 8 * wire.DEFAULT_MAX_DATA_XFER:
         raise RequestError(errno.EINVAL, f"size {size:#x} is empty or its bitmap is larger than a message")
     bitmap = _dirty_bitmap(request.session, address, size, page_size, bitmap_size)
-    total = _DIRTY_HEAD.size + 16 + len(bitmap)
-    return Answer([_DIRTY_HEAD.pack(total, flags), wire.SPARSE_AREA.pack(address, size), bitmap])
+    total = wire.DIRTY_PAGES_BODY.size + wire.DIRTY_PAGES_REPLY.size + len(bitmap)
+    return Answer([wire.DIRTY_PAGES_BODY.pack(total, flags), wire.DIRTY_PAGES_REPLY.pack(address, size), bitmap])
 
 
 def _migration_data(request: Request) -> Answer:

@@ -70,7 +70,7 @@ async def serve_card(
     `backend` is this project's own unless given; `served` are stand-ins for the card's functions, if there are any;
     `qtest` is what several cards share, a card alone has one of its own.
     """
-    backend = backend or partial(serve_functions, poll_seconds=poll_seconds)
+    backend = backend or partial(serve_functions, poll_seconds=poll_seconds, tap=card.client_tap)
     async with socket_folder(path) as folder:
         with ExitStack() as stack:
             programmed = [f.sriov.programming for f in card.functions if f.sriov is not None and f.sriov.programs_bars]
@@ -80,7 +80,7 @@ async def serve_card(
                 qtest.start()
             for programming in programmed:
                 assert qtest is not None
-                programming.routes.insert(0, qtest)
+                programming.prefer(qtest)
             memory = MemoryServer(card, folder.listen("memory", SOCK_SEQPACKET))
             card.dial = dial
             stack.callback(card.stop)

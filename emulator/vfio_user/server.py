@@ -19,6 +19,7 @@ from pathlib import Path
 
 import trio
 
+from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.transport import Served
 from vfio_user_xe.emulator.vfio_user.session import Session
 
@@ -41,14 +42,26 @@ class SocketFolder:
     path: Path
 
     def socket_path(self, name: str) -> Path:
-        """Where the socket called `name` is. Raises `ServerError` when the path is longer than sockets allow."""
+        """Where the socket called `name` is.
+
+        Raises:
+            ServerError: The path is longer than sockets allow.
+
+        From any thread.
+        """
         path = self.path / f"{name}.sock"
         if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
             raise ServerError(f"{path} is longer than {_MAX_SOCKET_PATH} bytes: choose a shorter --socket-dir")
         return path
 
     def cleared_path(self, name: str) -> Path:
-        """Where the socket called `name` will be, after what a dead server left there. Raises `ServerError`."""
+        """Where the socket called `name` will be, after what a dead server left there.
+
+        Raises:
+            ServerError: Something else than a socket is there.
+
+        From any thread.
+        """
         path = self.socket_path(name)
         with suppress(FileNotFoundError):
             if not stat.S_ISSOCK(path.lstat().st_mode):
@@ -57,7 +70,13 @@ class SocketFolder:
         return path
 
     def listen(self, name: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        """A listening UNIX socket of mode 0600, replacing what a dead server left. Raises `ServerError`."""
+        """A listening UNIX socket of mode 0600, replacing what a dead server left.
+
+        Raises:
+            ServerError: The socket cannot be made.
+
+        From any thread.
+        """
         path = self.cleared_path(name)
         listener = socket.socket(socket.AF_UNIX, kind)
         try:
@@ -72,7 +91,13 @@ class SocketFolder:
 
 @asynccontextmanager
 async def socket_folder(path: Path) -> AsyncIterator[SocketFolder]:
-    """Make (mode 0700) and own the folder at `path`; its sockets are removed in the end. Raises `ServerError`."""
+    """Make (mode 0700) and own the folder at `path`; its sockets are removed in the end.
+
+    Raises:
+        ServerError: The folder is another server's or another user's, or cannot be used.
+
+    In the trio thread.
+    """
     made = False
     try:
         try:
@@ -110,8 +135,10 @@ def remove_left_overs(path: Path, *, made: bool) -> None:
             path.rmdir()
 
 
-async def serve_function(function: Served, listener: socket.socket, poll_seconds: float = 0.0) -> None:
-    """Serve clients of one function, one after the other, until cancelled."""
+async def serve_function(
+    function: Served, listener: socket.socket, poll_seconds: float = 0.0, tap: Tap | None = None
+) -> None:
+    """Serve clients of one function, one after the other, until cancelled; `tap` is told of their messages."""
     async_listener = trio.socket.from_stdlib_socket(listener)
     limiter = trio.CapacityLimiter(1)
     try:
@@ -123,7 +150,7 @@ async def serve_function(function: Served, listener: socket.socket, poll_seconds
                 log.warning("%s: cannot accept a client: %s", function.name, exc)
                 await trio.sleep(0.1)
                 continue
-            session = Session(function, _blocking(connection), poll_seconds)
+            session = Session(function, _blocking(connection), poll_seconds, tap)
             await _serve_client(session, limiter)
     finally:
         async_listener.close()
@@ -159,11 +186,12 @@ async def serve_functions(
     folder: SocketFolder,
     ready: Callable[[dict[str, str]], None] | None = None,
     poll_seconds: float = 0.0,
+    tap: Tap | None = None,
 ) -> None:
     """Serve every function of a card on `<name>.sock` in `folder`, until cancelled.
 
     `ready` is called with the sockets' paths by function name when clients may connect. `poll_seconds` is how long an
-    access thread polls for the next message before it sleeps: worth it only where cores are to spare.
+    access thread polls for the next message before it sleeps: worth it only where cores are to spare. `tap` is told of clients' messages.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     listeners: list[tuple[Served, socket.socket]] = []
@@ -176,6 +204,6 @@ async def serve_functions(
         raise
     async with trio.open_nursery() as nursery:
         for function, listener in listeners:
-            nursery.start_soon(serve_function, function, listener, poll_seconds)
+            nursery.start_soon(serve_function, function, listener, poll_seconds, tap)
         if ready is not None:
             ready({function.name: str(folder.socket_path(function.name)) for function in functions})

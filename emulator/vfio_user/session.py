@@ -16,16 +16,19 @@ import threading
 from collections.abc import Sequence
 from struct import Struct
 
+from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.dirty_pages import DirtyPages
 from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
+from vfio_user_xe.emulator.vfio_user.formats import describe
 from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory
 from vfio_user_xe.emulator.vfio_user.interrupts import Interrupts
 from vfio_user_xe.emulator.vfio_user.outbox import Outbox
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
 from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
 from vfio_user_xe.emulator.vfio_user.requests import RequestError, handle
+from vfio_user_xe.emulator.vfio_user.session_state import SESSION, SessionState
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +47,21 @@ _DATA = {1: Struct("<B"), 2: Struct("<H"), 4: Struct("<I"), 8: Struct("<Q")}
 _ACCESS = Struct("<HHIIIQII")
 
 
+_TRACED = 1024
+"""Bytes of a message's body that a trace keeps."""
+
+
 class Session:
     """A function's `Transport` while a client is connected."""
 
-    def __init__(self, function: Served, sock: socket.socket, poll_seconds: float = 0.0) -> None:
-        """Serve `function` on a connected blocking `sock`, which the session owns; see `Receiver` for polling."""
+    def __init__(
+        self, function: Served, sock: socket.socket, poll_seconds: float = 0.0, tap: Tap | None = None
+    ) -> None:
+        """Serve `function` on a connected blocking `sock`, which the session owns; see `Receiver` for polling.
+
+        `tap` is told of every message but the accesses that are answered right in the loop.
+        """
+        self._tap = tap or Tap("client")
         self.function = function
         self.regions: list[Region | None] = list(function.regions)
         self.access = [RegionAccess(region) if region and region.size else None for region in self.regions]
@@ -63,7 +76,8 @@ class Session:
         self.messages: DmaMessages | None = None
         self.twin: socket.socket | None = None
         self._twin_outbox: Outbox | None = None
-        self.negotiated = False
+        self.state = SESSION.start(f"{function.name}'s session", SessionState.NEGOTIATING)
+        """Only the session's thread changes it."""
         self._socket = sock
         self._receiver = Receiver(sock, CAPACITY, poll_seconds)
         self._outbox = Outbox(sock, function.name)
@@ -120,12 +134,18 @@ class Session:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def negotiation_done(self, max_data_xfer_size: int, twin: socket.socket | None) -> None:
-        """VERSION was answered: from now on the function has a transport. The size is the client's, in bytes."""
+        """VERSION was answered: from now on the function has a transport. The size is the client's, in bytes.
+
+        On the session's thread.
+
+        Raises:
+            StateError: It was answered before, or the session has ended.
+        """
         self.twin = twin
         if twin is not None:
             self._twin_outbox = Outbox(twin, f"{self.function.name} (twin socket)")
-        self.messages = DmaMessages((self._twin_outbox or self._outbox).send, max_data_xfer_size)
-        self.negotiated = True
+        self.messages = DmaMessages(self._send_command, max_data_xfer_size)
+        self.state.to(SessionState.RUNNING)
         for index, access in enumerate(self.access):
             if access is not None:
                 self._read_limits[index] = access.size if access.region.readable else 0
@@ -138,7 +158,7 @@ class Session:
     def _end(self) -> None:
         if self.messages is not None:
             self.messages.close()
-        if self.negotiated:
+        if self.state.to(SessionState.ENDED) is SessionState.RUNNING:
             self.function.detached()
         self.memory.unmap_all()
         self.interrupts.close()
@@ -232,6 +252,13 @@ class Session:
         """Send one message, from any thread; `fds` stay the caller's. Raises what `Outbox.send` raises."""
         self._outbox.send(pieces, fds)
 
+    def _send_command(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Send one command of our own, from any thread."""
+        if self._tap.on:
+            message_id, command, _, flags, _ = wire.HEADER.unpack(pieces[0])
+            self._trace(message_id, command, flags, memoryview(b"".join(pieces[1:])), 0)
+        (self._twin_outbox or self._outbox).send(pieces)
+
     # Everything else.
 
     def _dispatch(self, message_id: int, command: int, size: int, flags: int) -> None:
@@ -241,6 +268,9 @@ class Session:
         body = receiver.view[receiver.start + wire.HEADER_SIZE : receiver.start + size]
         receiver.start += max(size, wire.HEADER_SIZE)
         try:
+            if self._tap.on:
+                error = wire.HEADER.unpack_from(receiver.view, receiver.start - max(size, wire.HEADER_SIZE))[4]
+                self._trace(message_id, command, flags, body, len(fds), error)
             if flags & wire.TYPE_MASK == wire.TYPE_REPLY:
                 if self.messages is not None and self.twin is None:
                     _, _, _, _, error = wire.HEADER.unpack_from(receiver.view, receiver.start - max(size, 16))
@@ -262,6 +292,9 @@ class Session:
                 if not flags & wire.FLAG_NO_REPLY:
                     total = wire.HEADER_SIZE + sum(len(piece) for piece in answer.pieces)
                     header = wire.HEADER.pack(message_id, command, total, wire.TYPE_REPLY, 0)
+                    if self._tap.on:
+                        body = memoryview(b"".join(answer.pieces))
+                        self._trace(message_id, command, wire.TYPE_REPLY, body, len(answer.fds))
                     self.send([header, *answer.pieces], answer.fds)
                 if answer.after is not None:
                     answer.after()
@@ -271,7 +304,24 @@ class Session:
     def _error(self, message_id: int, command: int, flags: int, number: int) -> None:
         if not flags & wire.FLAG_NO_REPLY:
             reply_flags = wire.TYPE_REPLY | wire.FLAG_ERROR
+            if self._tap.on:
+                self._trace(message_id, command, reply_flags, memoryview(b""), 0, number)
             self.send([wire.HEADER.pack(message_id, command, wire.HEADER_SIZE, reply_flags, number)])
+
+    def _trace(self, message_id: int, command: int, flags: int, body: memoryview, fds: int, error: int = 0) -> None:
+        """Tell the trace of a message, of which so much is kept as a trace shows. The tracer's thread decodes it."""
+        shown, size = bytes(body[:_TRACED]), len(body)
+
+        def fields() -> dict[str, object]:
+            known: dict[str, object] = {"command": wire.COMMAND_NAMES.get(command, command), "id": message_id}
+            if fds:
+                known["fds"] = fds
+            if error:
+                known["errno"] = errno.errorcode.get(error, error)
+            return known | {"bytes": size} | describe(command, shown)
+
+        is_reply = flags & wire.TYPE_MASK == wire.TYPE_REPLY
+        self._tap(self.function.name, "reply" if is_reply else "command", fields)
 
     def _failed(self, message_id: int, command: int, flags: int, where: str) -> None:
         log.exception("%s: %s at %s failed", self.function.name, wire.COMMAND_NAMES[command], where)
@@ -309,6 +359,8 @@ class Session:
                     if receiver.end - receiver.start < size:
                         break
                     body = receiver.view[receiver.start + wire.HEADER_SIZE : receiver.start + size]
+                    if self._tap.on:
+                        self._trace(message_id, command, flags, body, 0, error)
                     if flags & wire.TYPE_MASK == wire.TYPE_REPLY and self.messages is not None:
                         self.messages.reply(message_id, command, flags, error, body)
                     receiver.start += size

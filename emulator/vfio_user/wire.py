@@ -1,7 +1,7 @@
 """The vfio-user wire format: numbers and layouts of the vfio-user specification, version 0.1.
 
 Everything is little endian. Structs are precompiled because the access path uses them; nothing here allocates or
-decides.
+decides. `formats.py` describes the same messages by field name, for traces.
 """
 
 from __future__ import annotations
@@ -71,10 +71,21 @@ DMA_READABLE: Final = 1
 DMA_WRITABLE: Final = 2
 # DMA_UNMAP: argsz, flags, address, size [+ dirty bitmap descriptor].
 DMA_UNMAP_BODY: Final = Struct("<IIQQ")
+# DMA_UNMAP with DMA_UNMAP_GET_DIRTY: then page size, size of the bitmap in bytes.
+DMA_UNMAP_DIRTY_BODY: Final = Struct("<IIQQQQ")
 DMA_UNMAP_GET_DIRTY: Final = 1
 DMA_UNMAP_ALL: Final = 2
 # Dirty bitmap: page size, size of the bitmap in bytes.
 DIRTY_BITMAP: Final = Struct("<QQ")
+
+# DIRTY_PAGES: argsz, flags; to get a bitmap then address, size, page size, size of the bitmap in bytes. The reply with a
+# bitmap has address and size before page size and bitmap.
+DIRTY_PAGES_BODY: Final = Struct("<II")
+DIRTY_PAGES_RANGE: Final = Struct("<QQQQ")
+DIRTY_PAGES_REPLY: Final = Struct("<QQ")
+DIRTY_PAGES_START: Final = 1
+DIRTY_PAGES_STOP: Final = 2
+DIRTY_PAGES_GET: Final = 4
 
 # DEVICE_GET_INFO: argsz, flags, regions, interrupts.
 DEVICE_INFO: Final = Struct("<IIII")

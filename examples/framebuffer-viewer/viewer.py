@@ -43,7 +43,7 @@ class Framebuffer:
         self.view = memoryview(mapped)
 
     def copy(self, offset: int, length: int) -> bytes:
-        """What is there now. Raises `Revoked`: then what was read may be nobody's any more."""
+        """The present content. Raises `Revoked`: then the bytes that were read may belong to no function any more."""
         if offset + length > len(self.view):
             raise ValueError(f"the picture ends at {offset + length:#x}, the memory at {len(self.view):#x}")
         data = bytes(self.view[offset : offset + length])
@@ -141,7 +141,7 @@ def main() -> int:
     try:
         framebuffer = Framebuffer(options.socket)
         while True:
-            # Whole or not at all: somebody may be looking at the file.
+            # Whole or not at all: another program may read the file.
             temporary = options.png.with_name(options.png.name + ".new")
             temporary.write_bytes(picture(framebuffer, options))
             temporary.replace(options.png)

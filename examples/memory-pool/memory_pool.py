@@ -82,4 +82,4 @@ class MemoryPool:
             self.view.release()
             self.mapping.close()
         except BufferError:
-            pass  # somebody still holds a window; the mapping ends with it
+            pass  # a window is still in use; the mapping ends with it

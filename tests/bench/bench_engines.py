@@ -231,7 +231,7 @@ class Bench:
     def waiting(self) -> None:
         """How soon a semaphore that the CPU releases lets the engine go on, and what waiting costs."""
         executor = Executor("bench")
-        self.lab.engines.scheduler._executor = executor
+        self.lab.engines.scheduler.slots.executor = executor
         executor.start()
         done = threading.Event()
         self.lab.listener.on_interrupt = done.set

@@ -24,7 +24,7 @@ from tests.support.xe.commands import END, sdi
 from tests.support.xe.engine_lab import DATA_VA, Job
 from tests.support.xe.rig import MIB
 from vfio_user_xe.emulator.model.card import Card, CardConfig
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 SIZE = 64 * MIB

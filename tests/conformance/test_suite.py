@@ -19,10 +19,10 @@ import pytest
 
 from tests.support.right_answers import right_answer
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.conformance import main, report_of, run, summary_of
 from vfio_user_xe.emulator.conformance.case import CASES, Case
 from vfio_user_xe.emulator.conformance.profile import Profile, ProfileError, Scratch
 from vfio_user_xe.emulator.conformance.runner import Runner, ServerGone, load_cases, select_cases
+from vfio_user_xe.emulator.conformance.suite import main, report_of, run, summary_of
 from vfio_user_xe.emulator.results import Result, Verdict
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.vfio_user import wire

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tests.support.packages import install
 from vfio_user_xe.emulator import API_VERSION, api
-from vfio_user_xe.emulator.authoring.api_reference import reference
+from vfio_user_xe.emulator.authoring.api_reference import published, reference
 from vfio_user_xe.emulator.authoring.new import NameRefused, new_package
 from vfio_user_xe.emulator.cli.main import app
 
@@ -112,6 +112,39 @@ def test_the_command_says_what_to_do_next(tmp_path: Path) -> None:
 def test_the_reference_in_docs_is_current() -> None:
     written = (ROOT / "docs" / "api.md").read_text("utf-8")
     assert written == reference(), "run: vfio-user-xe api-reference > docs/api.md"
+
+
+THREADS = ("From any thread", "On the executor", "While the card is made", "On the transport's thread")
+"""How the last line of a docstring that says where a function may be called from begins."""
+
+
+def raised_by(function: ast.AST) -> list[ast.expr]:
+    """What the body of a function raises itself: no functions in it, nothing that is only passed on, no abstract methods."""
+    found: list[ast.expr] = []
+    nodes = list(ast.iter_child_nodes(function))
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            continue
+        if isinstance(node, ast.Raise) and node.exc is not None and ast.unparse(node.exc) != "NotImplementedError":
+            found.append(node.exc)
+        nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def test_what_is_published_and_raises_says_what_and_from_which_thread_it_may_be_called() -> None:
+    wrong = []
+    for name, function in published():
+        if raised := raised_by(function):
+            text = ast.get_docstring(function) or ""
+            section, _, _ = text.partition("Raises:\n")[2].partition("\n\n")
+            named = {line.strip().split(":")[0] for line in section.splitlines()}
+            classes = {
+                call.func.id for call in raised if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+            }
+            if not named or not classes <= named or not text.splitlines()[-1].startswith(THREADS):
+                wrong.append(f"{name} raises {', '.join(sorted(classes)) or '?'}; its docstring names {sorted(named)}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_public_name_is_in_the_reference_once_and_has_a_docstring() -> None:

@@ -127,7 +127,7 @@ def test_programs_are_told_when_the_memory_is_taken_back_and_the_export_ends(how
         assert program.recv(65536) == b""
         code, errors = export.ended()
         assert code == 1
-        assert f"the memory was taken back: {event['reason']}" in errors
+        assert f"the memory was revoked: {event['reason']}" in errors
         if how == "VF disabled":
             assert mapped[:6] == bytes(6), "the block has moved away from there"
         os.close(descriptor)

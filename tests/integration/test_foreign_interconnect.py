@@ -14,10 +14,13 @@ import pytest
 
 from tests.support.packages import install
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.pci.function import COMMAND
+from tests.support.xe.layout import BLOCK, MIB
+from tests.support.xe.wire_driver import WireDriver
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.lab import CONFIG, Client, LiveCard, open_card
 
-BANK, BAR0, BUFFER = 0xFD00_0000, 0, 0x40000
+BANK, BAR0, BAR2, BUFFER = 0xFD00_0000, 0, 2, 0x40000
+VA_SOURCE, VA_TARGET = 0x1_0000_0000, 0x2_0000_0000
 DMA_SOURCE, DMA_DESTINATION, DMA_COUNT, DMA_COMMAND, START, FROM_BUFFER = 0x80, 0x88, 0x90, 0x98, 1, 2
 
 PROJECT = """\
@@ -32,6 +35,9 @@ dependencies = ["vfio-user-xe"]
 
 [project.entry-points."vfio_user_xe.interconnects"]
 optical = "optical_link:Optical"
+bridge = "optical_link:Bridge"
+slow-bridge = "optical_link:SlowBridge"
+undeclared-bridge = "optical_link:UndeclaredBridge"
 
 [tool.setuptools]
 py-modules = ["optical_link"]
@@ -75,6 +81,33 @@ class Optical:
         view = self.bank[offset : offset + length]
         entry = self.card.fabric.ledger.entry(initiator.name, "bank", self.name, kind)
         return Window(address, len(view), view, "bank", entry)
+
+
+class UndeclaredBridge:
+    """A link of somebody else's between the functions of a card, in place of the card's own."""
+
+    API_VERSION = (1, 0)
+    OPTIONS = ()
+
+    def __init__(self, card, options):
+        self.name = "bridge"
+        self.card = card
+
+    def open(self, initiator, space, address, length, write, kind):
+        found = self.card.device_memory.resolve(initiator, address, length, write) if space == Space.DEVICE else None
+        if found is None:
+            return None
+        owner, view = found
+        entry = self.card.fabric.ledger.entry(initiator.name, owner, self.name, kind)
+        return Window(address, len(view), view, owner, entry)
+
+
+class Bridge(UndeclaredBridge):
+    way = "zero-copy"
+
+
+class SlowBridge(UndeclaredBridge):
+    way = "legacy"
 '''
 
 
@@ -179,3 +212,28 @@ def test_ours_are_wrapped_around_it(tmp_path: Path) -> None:
         card.call("write", function="edu", space="system", address=BANK + 0x1FFC, data="01020304")
     (access,) = (json.loads(line) for line in record.read_text().splitlines())
     assert (access["interconnect"], access["owner"], access["address"]) == ("optical", "bank", BANK + 0x1FFC)
+
+
+@pytest.mark.parametrize(
+    ("link", "path"), [("bridge", "zero-copy"), ("slow-bridge", "legacy"), ("undeclared-bridge", "bridge")]
+)
+def test_verdicts_judge_it_by_the_way_that_it_declares(link: str, path: str) -> None:
+    """The PF's copy engine reads a buffer of a VF's over it: an import between two functions of an xe card."""
+    blocks = {0: 300}
+    serve = ["--vfs", "1", "--set", "vram=1GiB", "--set", "vf_bar2=16MiB"]
+    with open_card([*serve, "--interconnect", link, "--interconnect", "host_dma"]) as card:
+        driver = WireDriver(card, vfs=1)
+        driver.provision(1, blocks)
+        vf = card.client("vf1")
+        vf.map_region(BAR2).at(0, 8)[:] = b"exported"
+        card.call("ledger", clear=True)
+        context, to = driver.context(), driver.alloc()
+        context.map(VA_SOURCE, blocks[0] * BLOCK, BLOCK)
+        context.map(VA_TARGET, to, MIB)
+        assert context.copy(VA_TARGET, VA_SOURCE, 0x1000) == []
+        assert driver.peek(to, 8) == b"exported"
+        (judged,) = card.call("verdicts")["paths"]
+        vf.close()
+        driver.close()
+    assert (judged["initiator"], judged["owner"], judged["path"]) == ("pf", "vf1", path)
+    assert judged[path] > 0

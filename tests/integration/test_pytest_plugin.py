@@ -23,7 +23,8 @@ from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi
 from vfio_user_xe.emulator.pci.function import Function, Identity
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register, flag
 
 
 class Copier:
@@ -39,7 +40,7 @@ class Copier:
         self.registers.add(
             [
                 Register("WRITE_TO", 0x00, write=lambda value: card.executor.submit(lambda: self.write_to(value))),
-                Register("BUSY", 0x04, reset=1, access=RO, fields={"IDLE": (1, 1)}),
+                Register("BUSY", 0x04, reset=1, access=RO, fields=[flag(1, "IDLE")]),
             ]
         )
         bars = {0: Bar(4096, handler=self.registers, is_64bit=False)}

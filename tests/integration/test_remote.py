@@ -26,7 +26,7 @@ from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.options import check_options
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.emulator.testing.lab import CONFIG, open_card
 from vfio_user_xe.emulator.vfio_user.memory_client import dial

@@ -26,7 +26,7 @@ from vfio_user_xe.device_models import edu
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.observe.trace import Tracer
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client
@@ -35,8 +35,8 @@ from vfio_user_xe.emulator.vfio_user.session import Session
 BAR0 = 0
 INTERRUPTS = {0x190030: 0x0011_0011, 0x190038: 0x8000_0000, 0x190048: 0x0011_0000, 0x190008: 1 << 31}
 """Registers that let the engines' and the GuC's interrupts through (xe_irq.c)."""
-EDU_CATEGORIES = ("config", "fabric", "irq", "link", "mmio")
-XE_CATEGORIES = ("config", "cs", "engine", "fabric", "guc", "irq", "link", "mmio")
+EDU_CATEGORIES = ("client", "config", "fabric", "irq", "link", "mmio")
+XE_CATEGORIES = ("client", "config", "cs", "engine", "fabric", "guc", "irq", "link", "mmio")
 
 
 @pytest.fixture
@@ -61,6 +61,7 @@ class Guest:
     def act(self) -> None:
         """Something of every category."""
         client = self.client
+        client.device_info()
         client.read(CONFIG, 0, 4)
         client.read(BAR0, edu.IDENTIFICATION, 4)
         client.write(BAR0, edu.INTERRUPT_RAISE, 4, 1)
@@ -81,7 +82,7 @@ def attached(card: Card, tmp_path: Path) -> Iterator[Guest]:
 
         def serve() -> None:
             connection, _ = listener.accept()
-            Session(card.functions[0], connection).run()
+            Session(card.functions[0], connection, tap=card.client_tap).run()
 
         session = threading.Thread(target=serve)
         session.start()
@@ -320,6 +321,7 @@ def driven(xe: LiveCard) -> Iterator[Callable[[], None]]:
         contexts: list[Context] = []
 
         def act() -> None:
+            driver.client.device_info()
             driver.client.read(CONFIG, 0, 4)
             context = driver.context()
             contexts.append(context)

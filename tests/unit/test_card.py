@@ -14,7 +14,7 @@ from vfio_user_xe.emulator.model.card_file import annotated_card
 from vfio_user_xe.emulator.model.options import format_size, parse_size
 from vfio_user_xe.emulator.model.packaged_cards import load_card, packaged_cards
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNECT, Plugin, PluginError
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
 from vfio_user_xe.emulator.pci.function import Function, Identity
@@ -321,7 +321,7 @@ def test_windows_on_guest_memory_are_revoked_before_an_unmapping_is_answered(car
     function.attached(FakeTransport())
     inside = card.fabric.window(function, Space.SYSTEM, 0x1000, 0x1000, write=True)
     outside = card.fabric.window(function, Space.SYSTEM, 0x3000, 0x1000, write=True)
-    function.unmapped(0x1FFF, 1)
+    function.drop_windows(0x1FFF, 1)
     assert (inside.valid, outside.valid) == (False, True)
     with pytest.raises(AccessFault, match="revoked"):
         inside.write(0, b"late")

@@ -14,7 +14,7 @@ from vfio_user_xe.device_models.xe.soc.telemetry import PACKAGE_ENERGY
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.executor import Executor
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.recording.clock import RecordingClock
 from vfio_user_xe.emulator.recording.stand_ins import recorded_card
 

@@ -17,8 +17,8 @@ from vfio_user_xe.device_models.edu import DMA_SOURCE, LIVENESS, STATUS, Edu
 from vfio_user_xe.emulator.control.dispatch import CommandError, Control, inline
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
-from vfio_user_xe.emulator.model.registers import RO, Register
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.model.registers import RO, Register, field, not_modelled
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.emulator.vfio_user import control_server
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
@@ -117,6 +117,18 @@ def test_registers_are_computed_only_when_asked_to(control: Control, card: Card)
     assert (stored["value"], stored["computed"]) == (0, True)
     (live,) = control.call("registers", {"name": "TICKS", "live": True})
     assert live["value"] == 5
+
+
+def test_named_values_and_bits_that_are_not_modelled_are_told(control: Control, card: Card) -> None:
+    assert isinstance(card.model, Edu)
+    fields = [field(0, 1, "MODE", {0: "SLOW", 2: "FAST"}), not_modelled(4, "TURBO")]
+    card.model.registers.add([Register("SPEED", 0x200, fields=fields)])
+    card.model.registers.write(0x200, 4, 0x12)
+    (speed,) = control.call("registers", {"name": "SPEED"})
+    assert (speed["fields"], speed["meanings"]) == ({"MODE": 2, "TURBO": 1}, {"MODE": "FAST"})
+    (bits,) = control.call("unmodelled_bits", {"function": "edu"})
+    assert (bits["register"], bits["bits"], bits["names"]) == ("SPEED", 0x10, ["TURBO"])
+    assert "TURBO" in control.call("unmodelled", {"format": "text"})
 
 
 def test_undeclared_registers_are_told_as_data_and_as_text(control: Control, card: Card) -> None:

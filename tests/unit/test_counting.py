@@ -13,7 +13,8 @@ _COUNTING = re.compile(
 )
 _OTHER_COUNTERS = {
     # Accesses of registers, which have counters of their own.
-    Path("emulator/model/registers.py"),
+    Path("emulator/model/register_file.py"),
+    Path("emulator/model/register_use.py"),
     # What the device of the conformance suite counts of its own.
     Path("device_models/conformance.py"),
 }

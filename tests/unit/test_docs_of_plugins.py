@@ -14,7 +14,7 @@ from vfio_user_xe.emulator.control.dispatch import Control
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 from vfio_user_xe.emulator.model.plugin_loading import INTERCONNECT, find_plugins
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -65,7 +65,7 @@ def test_the_device_of_the_tutorial_works_and_so_does_its_test(installed: Path) 
 def test_what_the_tutorial_shows_of_edu_is_what_edu_does() -> None:
     edu = (ROOT / "device_models" / "edu.py").read_text("utf-8")
     shown = blocks("writing-a-device.md", "python", "edu.py")
-    assert len(shown) == 3
+    assert len(shown) == 4
     for block in shown:
         assert block.partition("\n")[2] in edu
 

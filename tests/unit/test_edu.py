@@ -30,7 +30,7 @@ from vfio_user_xe.device_models.edu import (
     Edu,
 )
 from vfio_user_xe.emulator.model.card import Card, CardConfig
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.pci.transport import MSI, AccessHandler
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 

@@ -14,7 +14,8 @@ from vfio_user_xe.emulator.model.card import Card, CardConfig, InterconnectConfi
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, Function, Identity
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.plugins.host_dma import HostDma
 from vfio_user_xe.plugins.iov import Iov
@@ -292,7 +293,7 @@ def test_an_unmapping_revokes_views_and_message_windows_alike(card: Card) -> Non
     message = open_window(card, "pf", Space.SYSTEM, 0x2000, 0x1000)
     elsewhere = open_window(card, "pf", Space.SYSTEM, 0x4000, 0x1000)
     other = open_window(card, "vf1", Space.SYSTEM, 0x1000, 0x1000)
-    card.function("pf").unmapped(0x1000, 0x2000)
+    card.function("pf").drop_windows(0x1000, 0x2000)
     assert [w.valid for w in (view, message, elsewhere, other)] == [False, False, True, True]
     with pytest.raises(AccessFault, match="revoked"):
         on_executor(card, lambda: message.write(0, b"late"))

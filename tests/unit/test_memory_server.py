@@ -17,7 +17,7 @@ from tests.support.wait import eventually
 from vfio_user_xe.emulator.fabric.dma_buf import make_dma_buf
 from vfio_user_xe.emulator.fabric.leases import LeaseRefused
 from vfio_user_xe.emulator.model.card import Card, CardConfig
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.emulator.vfio_user import export, outbox
 from vfio_user_xe.emulator.vfio_user.memory_client import MemoryClient
@@ -207,7 +207,7 @@ def test_a_lease_outlives_what_does_not_concern_it(card: Card) -> None:
     pf = card.leases.open(card.functions[0], 0, MIB, lambda lease: None)
     card.fabric.revoke()
     card.functions[0].config.write(COMMAND, 2, 4)
-    card.functions[0].unmapped(0, 1 << 20)
+    card.functions[0].drop_windows(0, 1 << 20)
     assert (lease.reason, pf.reason) == (None, None)
     assert {one.number for one in card.leases} == {lease.number, pf.number}
 

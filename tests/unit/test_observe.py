@@ -11,11 +11,12 @@ import pytest
 from vfio_user_xe.device_models.edu import BUFFER, LIVENESS, STATUS, Edu
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.faults import Faults
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register, flag, not_modelled, reserved
 from vfio_user_xe.emulator.observe.stalls import Stall, StallWatchdog, bit_names
 from vfio_user_xe.emulator.observe.trace import Tracer, parse_trace_argument
-from vfio_user_xe.emulator.observe.unmodelled import unmodelled_registers, unmodelled_report
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.observe.unmodelled import unmodelled_bits, unmodelled_registers, unmodelled_report
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 
@@ -191,12 +192,34 @@ def test_undeclared_registers_are_reported_by_use_with_the_block_they_are_in() -
         {"function": "pf", "offset": 0x10, "reads": 1, "writes": 0, "first_value": 0, "value": 0, "after": ""},
     ]  # fmt: skip
     text = unmodelled_report([file]).splitlines()
-    assert len(text) == 4
+    assert len(text) == 5
     assert text[1].split() == ["pf", "0xa190", "3", "0", "0x0", "0x0", "FORCEWAKE+0x8"]
 
 
+def test_bits_that_are_not_modelled_are_reported_by_register_and_name() -> None:
+    control = [flag(0, "START"), not_modelled(3, "TURBO"), reserved(8, 31)]
+    file = RegisterFile("pf", 0x100)
+    file.add([Register("CONTROL", 0x10, fields=control), Register("BASE", 0x20, width=8, fields=[reserved(40)])])
+    file.write(0x10, 4, 1)
+    file.write(0x20, 8, 1 << 40)
+    file.write(0x10, 4, 0x109)
+    file.write(0x10, 4, 0x8)
+    assert unmodelled_bits([file]) == [
+        {"function": "pf", "register": "CONTROL", "offset": 0x10, "writes": 2, "first_value": 0x109, "bits": 0x108,
+         "names": ["TURBO", "reserved(31:8)"]},
+        {"function": "pf", "register": "BASE+4", "offset": 0x24, "writes": 1, "first_value": 0x100, "bits": 0x100,
+         "names": ["reserved(40)"]},
+    ]  # fmt: skip
+    text = unmodelled_report([file]).splitlines()
+    assert text[0] == "no undeclared register was accessed"
+    assert text[2].split() == ["pf", "CONTROL", "2", "0x109", "0x108", "TURBO", "reserved(31:8)"]
+
+
 def test_a_device_that_declared_all_says_so() -> None:
-    assert unmodelled_report([RegisterFile("pf", 64)]) == "no undeclared register was accessed\n"
+    assert unmodelled_report([RegisterFile("pf", 64)]).splitlines() == [
+        "no undeclared register was accessed",
+        "no bit that is reserved or not modelled was set",
+    ]
 
 
 # Stalls
@@ -218,7 +241,7 @@ class Clock:
             self.watchdog.sample(self.now)
 
 
-STATUS_REGISTER = Register("GUC_STATUS", 0x20, reset=0x8000_0010, fields={"READY": (0, 0), "BOOT": (31, 31)})
+STATUS_REGISTER = Register("GUC_STATUS", 0x20, reset=0x8000_0010, fields=[flag(0, "READY"), flag(31, "BOOT")])
 
 
 def polled_file() -> RegisterFile:

@@ -11,7 +11,7 @@ import pytest
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.fabric.ledger import UNSHARED
 from vfio_user_xe.emulator.model.card import Card, CardConfig
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 GIB = 1 << 30

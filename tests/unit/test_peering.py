@@ -12,7 +12,7 @@ from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
 from vfio_user_xe.emulator.fabric.peers import Grant, PeerBar, PeerError, PeerListener
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 REMOTE = 1 << 40
@@ -100,7 +100,7 @@ def test_memory_that_is_taken_back_as_it_is_given_is_not_used(bench: Bench) -> N
     bench.window()
     bench.peer.on_open = bench.peer.revoke
     bench.card.executor.run_sync(lambda: bench.peer.revoke(_only(bench)))
-    with pytest.raises(AccessFault, match="taken back as it was given"):
+    with pytest.raises(AccessFault, match="revoked while the lease was given"):
         bench.window()
     assert bench.card.fabric.open_windows() == []
 

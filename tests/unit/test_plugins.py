@@ -233,7 +233,8 @@ def test_a_device_model_of_another_package_makes_a_card(installed: Path) -> None
         """
         from vfio_user_xe.emulator.pci.bars import Bar
         from vfio_user_xe.emulator.pci.function import Function, Identity
-        from vfio_user_xe.emulator.model.registers import Register, RegisterFile
+        from vfio_user_xe.emulator.model.register_file import RegisterFile
+        from vfio_user_xe.emulator.model.registers import Register
 
         class Lamp:
             API_VERSION = (1, 0)

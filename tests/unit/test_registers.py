@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vfio_user_xe.emulator.model.registers import MASKED, RO, RW, VF, W1C, W1S, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import (
+    MASKED,
+    RO,
+    RW,
+    VF,
+    W1C,
+    W1S,
+    Register,
+    field,
+    flag,
+    not_modelled,
+    reserved,
+)
 from vfio_user_xe.emulator.observe.tap import Record
 
 dwords = st.integers(0, 0xFFFFFFFF)
@@ -156,8 +169,12 @@ def test_a_register_beyond_the_end_is_refused() -> None:
         ({"width": 8, "read": lambda: 0}, "storage only"),
         ({"reset": 1 << 32}, "does not fit"),
         ({"reset": -1}, "does not fit"),
-        ({"fields": {"F": (0, 3)}}, "high, low"),
-        ({"fields": {"F": (32, 0)}}, "high, low"),
+        ({"fields": [field(3, 0, "F")]}, "field F is bits 3 to 0, not low to high of bits 0 to 31"),
+        ({"fields": [field(0, 32, "F")]}, "field F is bits 0 to 32, not low to high of bits 0 to 31"),
+        ({"fields": [flag(-1, "F")]}, "field F is bits -1 to -1"),
+        ({"access": MASKED, "fields": [flag(16, "F")]}, "bits 0 to 15"),
+        ({"fields": [flag(1, "F"), flag(2, "F")]}, "two fields are called F"),
+        ({"fields": [field(0, 4, "F"), reserved(4, 7)]}, r"fields F and reserved\(7:4\) both have bit 4"),
     ],
 )
 def test_a_declaration_that_makes_no_sense_is_refused(arguments: dict[str, object], message: str) -> None:
@@ -165,9 +182,90 @@ def test_a_declaration_that_makes_no_sense_is_refused(arguments: dict[str, objec
         Register(**{"name": "R", "offset": 0, **arguments})  # type: ignore[arg-type]
 
 
-def test_fields_are_decoded() -> None:
-    register = Register("R", 0, fields={"BUSY": (31, 31), "CODE": (15, 8), "ALL": (31, 0)})
-    assert register.decode(0x8000AB00) == {"BUSY": 1, "CODE": 0xAB, "ALL": 0x8000AB00}
+STATUS = Register(
+    "STATUS",
+    0,
+    fields=[
+        flag(31, "BUSY"),
+        field(8, 15, "CODE", {0xAB: "ABORTED", 0: "NONE"}),
+        not_modelled(7, "TURBO"),
+        not_modelled(4, "SPEED", 6, {2: "FAST"}),
+        reserved(16, 30),
+        reserved(0),
+    ],
+)
+
+
+def test_fields_are_decoded_to_numbers_and_reserved_ones_only_where_they_are_set() -> None:
+    assert STATUS.decode(0x8000AB00) == {"BUSY": 1, "CODE": 0xAB, "TURBO": 0, "SPEED": 0}
+    assert STATUS.decode(0x00050001) == {
+        "BUSY": 0, "CODE": 0, "TURBO": 0, "SPEED": 0, "reserved(30:16)": 5, "reserved(0)": 1,
+    }  # fmt: skip
+
+
+def test_values_that_have_a_name_are_shown_by_it() -> None:
+    assert STATUS.shown(0x8000AB20) == {"BUSY": 1, "CODE": "ABORTED", "SPEED": "FAST"}
+    assert STATUS.shown(0x0000AC10) == {"CODE": 0xAC, "SPEED": 1}
+    assert STATUS.meanings(0x20) == {"CODE": "NONE", "SPEED": "FAST"}
+
+
+def test_a_masked_write_is_shown_by_the_fields_that_it_selects() -> None:
+    register = Register(
+        "R", 0, access=MASKED, fields=[flag(0, "KERNEL"), field(4, 5, "LEVEL", {0: "LOW"}), flag(8, "HIGH")]
+    )
+    assert register.written(0x0001_0101) == {"KERNEL": 1}
+    assert register.written(0x0031_0000) == {"KERNEL": 0, "LEVEL": "LOW"}
+    assert register.shown(0x0101) == {"KERNEL": 1, "HIGH": 1}
+
+
+def test_the_upper_half_of_a_wide_register_is_described_by_the_fields_in_it() -> None:
+    registers = file_with(Register("BASE", 8, width=8, fields=[flag(0, "ENABLE"), field(20, 63, "ADDRESS")]))
+    assert registers.describe(12, 1) == {"register": "BASE+4", "offset": 12, "value": 1, "ADDRESS": 1 << 12}
+    assert registers.describe(8, 0x300001) == {
+        "register": "BASE", "offset": 8, "value": 0x300001, "ENABLE": 1, "ADDRESS": 3,
+    }  # fmt: skip
+
+
+def test_bits_that_are_reserved_or_not_modelled_are_noted_when_a_write_sets_them() -> None:
+    seen: list[int] = []
+    hooked = Register("HOOKED", 4, access=RO, write=seen.append, fields=[not_modelled(1, "TURBO")])
+    registers = file_with(STATUS, hooked)
+    for value in (0x8000AB00, 0x81, 0x20, 0):
+        registers.write(0, 4, value)
+    registers.write(4, 4, 1)
+    assert registers.peek(0) == 0
+    assert list(registers.unmodelled_bits) == [0]
+    note = registers.unmodelled_bits[0]
+    assert (note.writes, note.bits, note.first_value) == (2, 0xA1, 0x81)
+    assert STATUS.unmodelled_fields(note.bits) == ["TURBO", "SPEED", "reserved(0)"]
+    registers.write(4, 4, 2)
+    assert seen == [1, 2]
+    assert registers.unmodelled_bits[4].bits == 2
+
+
+def test_a_masked_write_sets_only_bits_that_it_selects() -> None:
+    registers = file_with(Register("R", 0, access=MASKED, fields=[not_modelled(0, "A"), not_modelled(1, "B")]))
+    registers.write(0, 4, 0x0000_0003)
+    registers.write(0, 4, 0x0003_0000)
+    assert not registers.unmodelled_bits
+    registers.write(0, 4, 0x0002_0003)
+    assert registers.unmodelled_bits[0].bits == 2
+    assert registers.peek(0) == 2
+
+
+def test_bits_in_the_upper_half_of_a_wide_register_are_noted_there() -> None:
+    register = Register("R", 8, width=8, fields=[not_modelled(33, "HIGH"), reserved(2)])
+    registers = file_with(register)
+    registers.write(8, 8, 2 << 32 | 2)
+    assert [(note.offset, note.bits) for note in registers.unmodelled_bits.values()] == [(12, 2)]
+    registers.write(8, 4, 4)
+    assert registers.unmodelled_bits[8].bits == 4
+
+
+def test_reading_notes_no_bits() -> None:
+    registers = file_with(Register("R", 0, reset=0xFF, fields=[not_modelled(0, "A", 7)]))
+    assert registers.read(0, 4) == 0xFF
+    assert not registers.unmodelled_bits
 
 
 def test_registers_are_found_by_name_in_any_case() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 from vfio_user_xe.plugins import delay
 from vfio_user_xe.plugins.delay import Delay

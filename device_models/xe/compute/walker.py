@@ -14,6 +14,7 @@ from vfio_user_xe.device_models.xe.compute.descriptors import BODY_DWORDS, BadDe
 from vfio_user_xe.device_models.xe.compute.dispatch import Progress
 from vfio_user_xe.device_models.xe.engines import register_access as regs
 from vfio_user_xe.device_models.xe.engines.command_streamer import THREADS
+from vfio_user_xe.device_models.xe.engines.engine_regs import GPGPU_DISPATCHDIM, MI_PREDICATE_RESULT
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import VA_MASK
 
@@ -37,8 +38,7 @@ def compute_walker(streamer: CommandStreamer, words: memoryview, index: int, len
     if walker.predicated and not _predicate(streamer):
         return None
     if walker.indirect:
-        first = streamer.base + regs.DISPATCH_DIMENSIONS
-        x, y, z = (regs.read(streamer, first + 4 * dimension) for dimension in range(3))
+        x, y, z = (regs.read(streamer, streamer.base + offset) for offset in GPGPU_DISPATCHDIM.offsets)
         walker = replace(walker, end=(x, y, z))
     streamer.lrc.bulk = _walk(streamer, walker, Progress(streamer.lrc, streamer.place(index)))
     return THREADS
@@ -114,4 +114,4 @@ def _times(streamer: CommandStreamer) -> tuple[int, int]:
 
 def _predicate(streamer: CommandStreamer) -> bool:
     """MI_PREDICATE_RESULT."""
-    return bool(regs.read(streamer, streamer.base + regs.PREDICATE_RESULT) & 1)
+    return bool(regs.read(streamer, streamer.base + MI_PREDICATE_RESULT.offset) & 1)

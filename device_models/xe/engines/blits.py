@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Generator
 
 from vfio_user_xe.device_models.xe.engines import bulk, compression
+from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
 from vfio_user_xe.device_models.xe.engines.surface import StagedSurface, Surface
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
-    from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.device_models.xe.memory.vram import Vram
 
 
 def linear_copy(streamer: CommandStreamer, source: int, target: int, length: int) -> Bulk:

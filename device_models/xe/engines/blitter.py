@@ -7,16 +7,11 @@ have no effect.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vfio_user_xe.device_models.xe.engines import blits, compression
-from vfio_user_xe.device_models.xe.engines.command_streamer import BULK
+from vfio_user_xe.device_models.xe.engines.command_streamer import BULK, Bulk, CommandStreamer
 from vfio_user_xe.device_models.xe.engines.surface import Surface
 from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
 
 PAGE_COPY_UNIT = 256
 _MATRIX = 1 << 17

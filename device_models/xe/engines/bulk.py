@@ -7,8 +7,8 @@ that it meets instead of raising it, to try that place again when it is resumed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk
 from vfio_user_xe.device_models.xe.memory.address_space import (
     AccessFault,
     AddressSpace,
@@ -16,11 +16,8 @@ from vfio_user_xe.device_models.xe.memory.address_space import (
     Fault,
     TranslationFault,
 )
+from vfio_user_xe.device_models.xe.memory.vram import Vram
 from vfio_user_xe.emulator.fabric.span import Revoked, Window, move
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk
-    from vfio_user_xe.device_models.xe.memory.vram import Vram
 
 STEP = 8 << 20
 """Bytes of a step: about a millisecond."""
@@ -89,7 +86,7 @@ class Cursor:
         self._write = write
         self._extents: Iterator[Extent] | None = None
         self._rest: Extent | None = None
-        """What of the current extent is not in the window."""
+        """The part of the current extent that is not in the window."""
         self.window: Window
         self.offset = 0
         self.left = 0

@@ -7,19 +7,18 @@ around it, its index among them and its length, and returns None, or what is to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from vfio_user_xe.device_models.xe.engines.lrc import MAX_NESTING, Frame, Lrc
+from vfio_user_xe.device_models.xe.engines.types import EngineView
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Fault, TranslationFault
 from vfio_user_xe.emulator.fabric.span import Revoked, Span
 from vfio_user_xe.emulator.observe.tap import Tap
 
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.commands import Tables
-    from vfio_user_xe.device_models.xe.engines.engine import Engine
-
 Handler = Callable[["CommandStreamer", memoryview, int, int], int | None]
+Entry = tuple[Handler, int, int]
+"""What executes a command, its length or 0, and the bits that say its length less two."""
 
 # What a handler may return.
 JUMPED = 1
@@ -57,10 +56,34 @@ _STEP = range(64)
 _NO_SPANS: dict[int, Span] = {}
 
 
+class Tables(Protocol):
+    """Handlers of commands by bits 31:22 of the first dword, 1024 entries each; `commands.Tables` is one."""
+
+    @property
+    def normal(self) -> Sequence[Entry]:
+        """What is executed."""
+        ...
+
+    @property
+    def noop(self) -> Sequence[Entry]:
+        """What is executed while predication makes commands no-ops."""
+        ...
+
+    @property
+    def pipelines(self) -> Mapping[int, Handler]:
+        """Of commands of the pipelines that somebody executes, by bits 31:16 of the first dword."""
+        ...
+
+    @property
+    def traced(self) -> Tables:
+        """What is used while commands are traced."""
+        ...
+
+
 class CommandStreamer:
     """Executes the commands of one LRC at a time on behalf of an engine."""
 
-    def __init__(self, engine: Engine, tables: Tables) -> None:
+    def __init__(self, engine: EngineView, tables: Tables) -> None:
         self.engine = engine
         self.tables = tables
         self.tap = Tap("cs", "commands that the engines execute, disassembled")
@@ -131,7 +154,7 @@ class CommandStreamer:
             self.lrc.head = address
 
     def start_batch(self, address: int, ppgtt: bool, return_to: int, nested: bool) -> None:
-        """Go on in the batch at `address`; from a ring, or `nested`, `return_to` is where it goes on afterwards.
+        """Continue in the batch at `address`; from a ring, or `nested`, `return_to` is where execution continues afterwards.
 
         What an unprivileged batch starts is unprivileged too, whatever address space it names: only the ring and GGTT
         batches have privileges to give.

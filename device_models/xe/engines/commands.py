@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines import blitter, mi, mi_atomic, mi_math, post_sync
-from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, Handler
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, CommandStreamer, Entry, Handler
 
 MI, BLT, GFXPIPE, STATE, BARRIER = 0, 2, 3, 4, 5
 """Bits 31:29 of a command (instructions/xe_instr_defs.h)."""
@@ -44,7 +40,7 @@ class Command:
 
     `length` is its number of dwords, or 0: then it is two more than the bits of `length_mask` say. With `predicable`
     off it is executed even where MI_SET_PREDICATE makes commands no-ops. Without `execute` it is skipped; `work` says
-    that something the device cannot do was asked for.
+    that a driver requested something that the device cannot do.
     """
 
     name: str
@@ -62,7 +58,6 @@ class Command:
 
 
 _ADDRESS = 63
-_SINGLE = {"length": 1, "length_mask": 0}
 
 
 def _mi(
@@ -128,7 +123,7 @@ COMMANDS: tuple[Command, ...] = (
     _mi("MI_DISPLAY_FLIP", 0x14, mi.noop),
     _mi("MI_SET_CONTEXT", 0x18, mi.noop),
     _mi("MI_MATH", 0x1A, mi_math.execute),
-    _mi("MI_SEMAPHORE_SIGNAL", 0x1B, mi.noop, note="whoever waits looks at memory by itself"),
+    _mi("MI_SEMAPHORE_SIGNAL", 0x1B, mi.noop, note="a semaphore that waits reads memory"),
     _mi(
         "MI_SEMAPHORE_WAIT",
         0x1C,
@@ -433,10 +428,6 @@ def name_of(header: int) -> str:
     return f"UNKNOWN_{header:08X}"
 
 
-Entry = tuple[Handler, int, int]
-"""What executes a command, its length or 0, and the bits that say its length less two."""
-
-
 class Tables:
     """Dispatch tables by bits 31:22 of a command: `normal`, and `noop` for where predication makes no-ops."""
 
@@ -446,7 +437,7 @@ class Tables:
         Raises ValueError for a name that is not declared.
         """
         self.traced = self
-        """What is used while commands are traced."""
+        """The table that is used while commands are traced."""
         self.pipelines: dict[int, Handler] = {}
         """By bits 31:16 of the first dword."""
         unknown: Entry = (_unknown, 1, 0)
@@ -518,7 +509,7 @@ def _skipped(streamer: CommandStreamer, words: memoryview, index: int, length: i
         return JUMPED
     command = _BY_HEADER.get((0xFFFF0000, header & 0xFFFF0000))
     if command is not None and command.work:
-        streamer.engine.report(f"{command.name} asks for execution units, which are not emulated: skipped")
+        streamer.engine.report(f"{command.name} needs execution units, which are not emulated: skipped")
     return None
 
 

@@ -13,16 +13,12 @@ what other commands and the host store does not touch metadata.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines import bulk
+from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Extent, TranslationFault
-from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
 from vfio_user_xe.emulator.fabric.interconnect import Space, Window
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk
-    from vfio_user_xe.device_models.xe.memory.vram import Vram
 
 BLOCK = 256
 _PER_BYTE = 2 * BLOCK

@@ -1,27 +1,48 @@
-"""Contexts as GuC submission hands them over, and whom the engines tell what happens."""
+"""Contexts as GuC submission hands them over, and their states."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from enum import Enum
 
-from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.engine import Engine
-    from vfio_user_xe.device_models.xe.engines.lrc import Lrc
-    from vfio_user_xe.device_models.xe.function import XeFunction
-
-__all__ = ["AccessFault", "Context", "EngineListener", "Fault", "TranslationFault"]
+from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
+from vfio_user_xe.device_models.xe.memory.function import XeFunction
+from vfio_user_xe.emulator.model.states import Machine, Transitions
 
 KMD_HIGH, HIGH, KMD_NORMAL, NORMAL = range(4)
 """Priorities, the most urgent first (xe_guc_exec_queue_types.h, GUC_CLIENT_PRIORITY_*)."""
 
 
+class ContextState(Enum):
+    """What a context is to the engines. Whether it is queued, on an engine, or waits for a page is beside that."""
+
+    NEW = "not registered"
+    DISABLED = "disabled"
+    ENABLED = "enabled"
+    FAILED = "failed"
+    """After a fatal fault or a reset: it does not run again until it is registered anew."""
+    REMOVED = "removed"
+
+
+NEW, DISABLED, ENABLED, FAILED, REMOVED = ContextState
+
+TRANSITIONS = Transitions(
+    ContextState,
+    {
+        NEW: {DISABLED},
+        DISABLED: {ENABLED, FAILED, REMOVED},
+        ENABLED: {DISABLED, FAILED, REMOVED},
+        FAILED: {REMOVED},
+        REMOVED: {DISABLED},
+    },
+)
+
+
 @dataclass(eq=False)
 class Context:
-    """What the GuC knows as a guc_id: one logical ring context, or several that run as one (parallel)."""
+    """A context, which the GuC knows by its guc_id: one logical ring context, or several that run as one (parallel)."""
 
     function: XeFunction
     guc_id: int
@@ -40,18 +61,24 @@ class Context:
     """How long a context may ignore a request to be preempted before it is reset; 0: for ever."""
     priority: int = NORMAL
     kernel: bool = False
-    enabled: bool = field(default=False, init=False)
-    """Between `Engines.enable` and `Engines.disable`."""
-    failed: bool = field(default=False, init=False)
-    """After a fatal fault or a reset: it does not run again until it is registered anew."""
+    saved_as: ContextState = DISABLED
+    """Of a context that was saved elsewhere (`Engines.adopt`): what it was there, DISABLED, ENABLED or FAILED."""
     waiting: TranslationFault | None = field(default=None, init=False)
     """The page fault whose answer it waits for."""
 
     # The scheduler's.
     members: list[Lrc] = field(default_factory=list, init=False, repr=False)
     queued: bool = field(default=False, init=False, repr=False)
-    disabling: Callable[[], None] | None = field(default=None, init=False, repr=False)
-    order: int = field(default=0, init=False, repr=False)
+    states: Machine[ContextState] = field(init=False, repr=False)
+    _disabling: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.states = TRANSITIONS.start(self.name, NEW)
+
+    @property
+    def state(self) -> ContextState:
+        """What it is to the engines now."""
+        return self.states.state
 
     @property
     def name(self) -> str:
@@ -61,24 +88,20 @@ class Context:
     @property
     def resident(self) -> bool:
         """Whether any of it is on an engine."""
-        return any(lrc.engine is not None for lrc in self.members)
+        return any(lrc.loaded for lrc in self.members)
 
+    def when_disabled(self, done: Callable[[], None]) -> None:
+        """Call `done` once nothing of it is on an engine."""
+        self._disabling.append(done)
+        self.finish_disabling()
 
-class EngineListener(Protocol):
-    """Whom the engines tell what happens; called on the executor, in the order in which it happened."""
+    def finish_disabling(self) -> None:
+        """Tell who wanted it disabled, if nothing of it is on an engine any more."""
+        if self._disabling and not self.resident:
+            waiting, self._disabling = self._disabling, []
+            for done in waiting:
+                done()
 
-    def user_interrupt(self, function: XeFunction, engine: Engine) -> None:
-        """MI_USER_INTERRUPT: every memory write of commands before it was done."""
-        ...
-
-    def page_fault(self, context: Context, engine: Engine, fault: TranslationFault) -> bool:
-        """A PPGTT address did not translate. True: wait until `Engines.resume(context, ...)`; False: it is fatal."""
-        ...
-
-    def memory_fault(self, context: Context, engine: Engine, fault: Fault) -> None:
-        """A fatal fault (CAT error). The context is off the engine and will not run again until it is removed."""
-        ...
-
-    def context_reset(self, context: Context, engine: Engine, reason: str) -> None:
-        """The engine was reset because the context would not be preempted. As after `memory_fault`."""
-        ...
+    def forget_disabling(self) -> None:
+        """Nobody is told any more."""
+        self._disabling.clear()

@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vfio_user_xe.device_models.xe.engines import register_access as regs
-from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines import engine_regs as regs
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer, Tables
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import RING_VALID, Lrc
+from vfio_user_xe.device_models.xe.engines.types import EngineListener
 from vfio_user_xe.device_models.xe.gt.clock import ticks
-from vfio_user_xe.emulator.model.registers import RO, Register
+from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
+from vfio_user_xe.emulator.model.clock import CardClock
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import Register
 from vfio_user_xe.emulator.observe.tap import Tap
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.commands import Tables
-    from vfio_user_xe.device_models.xe.engines.context import EngineListener
-    from vfio_user_xe.device_models.xe.memory.vram import Vram
-    from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
-    from vfio_user_xe.emulator.model.clock import CardClock
-    from vfio_user_xe.emulator.model.registers import RegisterFile
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +48,7 @@ class Engine:
         self.context: Context | None = None
         self.lrc: Lrc | None = None
         self.reports: Counter[str] = Counter()
-        """What was met that is not emulated or makes no sense, and how often."""
+        """Commands that are not emulated or invalid, and how often they were met."""
         self.resets = 0
         self.group: int | None = 0
         """The scheduling group whose quanta and timeouts count here; None: it is in none, and runs nothing."""
@@ -65,23 +62,23 @@ class Engine:
         self._busy: Counter[int] = Counter()
         self._last: Lrc | None = None
         self.live: dict[int, Callable[[], int]] = {
-            regs.RING_TAIL: lambda: self._ring("tail"),
-            regs.RING_HEAD: lambda: self._ring("head"),
-            regs.RING_START: lambda: ((last := self._last) and last.start) or 0,
-            regs.RING_CTL: self._ring_control,
-            regs.ACTHD: lambda: self.active_head() & _ALL,
-            regs.ACTHD_UDW: lambda: self.active_head() >> 32,
-            regs.IPEHR: lambda: self.streamer.header,
-            regs.ENGINE_ID: lambda: info.engine_id,
-            regs.BB_ADDR: lambda: self._batch() & _ALL,
-            regs.BB_ADDR_UDW: lambda: self._batch() >> 32,
-            regs.EXECLIST_STATUS_LO: lambda: int(self.lrc is not None) << 4,
-            regs.EXECLIST_STATUS_HI: lambda: ((context := self.context) and context.guc_id) or 0,
-            regs.CURRENT_LRCA: lambda: ((lrc := self.lrc) and lrc.pphwsp | 1) or 0,
-            regs.TIMESTAMP: lambda: ticks(self.clock.ns()) & _ALL,
-            regs.TIMESTAMP_UDW: lambda: ticks(self.clock.ns()) >> 32 & _ALL,
-            regs.CTX_TIMESTAMP: lambda: self.context_timestamp() & _ALL,
-            regs.CTX_TIMESTAMP_UDW: lambda: self.context_timestamp() >> 32 & _ALL,
+            regs.RING_TAIL.offset: lambda: self._ring("tail"),
+            regs.RING_HEAD.offset: lambda: self._ring("head"),
+            regs.RING_START.offset: lambda: ((last := self._last) and last.start) or 0,
+            regs.RING_CTL.offset: self._ring_control,
+            regs.RING_ACTHD.offset: lambda: self.active_head() & _ALL,
+            regs.RING_ACTHD_UDW.offset: lambda: self.active_head() >> 32,
+            regs.RING_IPEHR.offset: lambda: self.streamer.header,
+            regs.ENGINE_ID.offset: lambda: info.engine_id,
+            regs.RING_BBADDR.offset: lambda: self._batch() & _ALL,
+            regs.RING_BBADDR_UDW.offset: lambda: self._batch() >> 32,
+            regs.RING_EXECLIST_STATUS_LO.offset: lambda: int(self.lrc is not None) << 4,
+            regs.RING_EXECLIST_STATUS_HI.offset: lambda: ((context := self.context) and context.guc_id) or 0,
+            regs.RING_CURRENT_LRCA.offset: lambda: ((lrc := self.lrc) and lrc.pphwsp | 1) or 0,
+            regs.RING_TIMESTAMP.offset: lambda: ticks(self.clock.ns()) & _ALL,
+            regs.RING_TIMESTAMP.offset + 4: lambda: ticks(self.clock.ns()) >> 32 & _ALL,
+            regs.RING_CTX_TIMESTAMP.offset: lambda: self.context_timestamp() & _ALL,
+            regs.RING_CTX_TIMESTAMP.offset + 4: lambda: self.context_timestamp() >> 32 & _ALL,
         }
 
     @property
@@ -116,7 +113,7 @@ class Engine:
         if self.tap.on:
             self.tap(context.function.name, "in", {"engine": self.name, "context": context.guc_id})
         lrc.restore()
-        lrc.engine = self
+        lrc.loaded = True
         self.context, self.lrc, self._last = context, lrc, lrc
         self._context_timestamp = lrc.timestamp
         self._since, self._since_ns = ticks(self.clock.ns()), self.clock.ns()
@@ -124,7 +121,7 @@ class Engine:
         self.streamer.load(lrc)
 
     def switch_out(self, *, save: bool = True) -> None:
-        """Be idle. Raises `TranslationFault` or `AccessFault` when the image cannot be saved; idle all the same."""
+        """Save the context and be idle. Raises `TranslationFault` or `AccessFault` when the image cannot be saved; the engine is idle then too."""
         context, lrc = self.context, self.lrc
         if context is None or lrc is None:
             return
@@ -132,7 +129,7 @@ class Engine:
         self._busy[context.function.vfid] += self.clock.ns() - self._since_ns
         self._context_timestamp = lrc.timestamp
         self.context = self.lrc = None
-        lrc.engine = None
+        lrc.loaded = False
         self.streamer.preempt = False
         if self.tap.on:
             self.tap(context.function.name, "out", {"engine": self.name, "context": context.guc_id})
@@ -176,7 +173,7 @@ class Engine:
             self._listener.user_interrupt(self.context.function, self)
 
     def watchdog_reset(self) -> None:
-        """PR_CTR ran out: the engine is reset, its context goes on."""
+        """PR_CTR expired: the engine is reset, and its context continues."""
         self.resets += 1
         if self.lrc is not None:
             self.lrc.watchdog = None
@@ -191,26 +188,11 @@ class Engine:
             whose = self.context.name if self.context else "no context"
             log.warning("%s (%s): %s", self.name, whose, what)
 
-    # Registers. They are read by accesses, on other threads, while the executor goes on: each looks at what it needs once.
+    # Registers. Accesses read them on other threads while the executor works, so each reads a value that can change only once.
 
     def declared_registers(self) -> list[Register]:
-        """The registers that show the engine, for the PF's register file."""
-        name, base = self.info.name.upper(), self.info.base
-        shown = {value: key for key, value in vars(regs).items() if key.isupper() and isinstance(value, int)}
-        declared = [
-            Register(f"{name}.{_NAMES.get(offset, shown[offset])}", base + offset, access=RO, read=read)
-            for offset, read in self.live.items()
-        ]
-        for number in range(32):
-            declared.append(
-                Register(
-                    f"{name}.CS_GPR({number // 2}){'_UDW' if number & 1 else ''}",
-                    base + regs.GPR + 4 * number,
-                    access=RO,
-                    read=lambda number=number: ((last := self._last) and last.gpr[number]) or 0,  # type: ignore[misc]
-                )
-            )
-        return declared
+        """The engine's registers, for the PF's register file."""
+        return regs.declare(self.info, self.live | {offset: self._gpr(offset) for offset in regs.CS_GPR.offsets})
 
     def active_head(self) -> int:
         """Where the next command is: in a batch, or in the ring."""
@@ -224,7 +206,7 @@ class Engine:
         self.streamer.preempt = False
 
     def inspect(self) -> dict[str, Any]:
-        """What it does, as plain data."""
+        """The engine's state, as plain data."""
         context, lrc = self.context, self._last
         return {
             "name": self.name,
@@ -238,6 +220,10 @@ class Engine:
             "group": self.group,
             "reports": dict(self.reports),
         }
+
+    def _gpr(self, offset: int) -> Callable[[], int]:
+        index = (offset - regs.CS_GPR.offset) >> 2
+        return lambda: ((last := self._last) and last.gpr[index]) or 0
 
     def _ring(self, which: str) -> int:
         last = self._last
@@ -253,20 +239,3 @@ class Engine:
             return last.stack[-1].address if last is not None else 0
         except IndexError:  # the executor has left the batch while this thread was looking
             return 0
-
-
-_NAMES = {
-    regs.BB_ADDR: "RING_BBADDR",
-    regs.BB_ADDR_UDW: "RING_BBADDR_UDW",
-    regs.ACTHD: "RING_ACTHD",
-    regs.ACTHD_UDW: "RING_ACTHD_UDW",
-    regs.IPEHR: "RING_IPEHR",
-    regs.TIMESTAMP: "RING_TIMESTAMP",
-    regs.TIMESTAMP_UDW: "RING_TIMESTAMP_UDW",
-    regs.CTX_TIMESTAMP: "RING_CTX_TIMESTAMP",
-    regs.CTX_TIMESTAMP_UDW: "RING_CTX_TIMESTAMP_UDW",
-    regs.EXECLIST_STATUS_LO: "RING_EXECLIST_STATUS_LO",
-    regs.EXECLIST_STATUS_HI: "RING_EXECLIST_STATUS_HI",
-    regs.CURRENT_LRCA: "RING_CURRENT_LRCA",
-}
-"""The driver's names where they differ from ours (regs/xe_engine_regs.h)."""

@@ -4,7 +4,7 @@ The image begins one page behind the PPHWSP (`xe_lrc.c:xe_lrc_regs_offset`). Its
 and values at fixed places (`regs/xe_lrc_layout.h`, `xe_lrc.c:xe2_rcs_offsets`); values are read and written by index,
 the register loads that they look like are not executed. At dword 0x100 follow the other registers that the context
 has written, as loads up to a batch end: that is where the driver looks for what its first job has programmed
-(`xe_lrc.c:xe_lrc_lookup_default_reg_value`). What else hardware keeps of an engine is its own affair; here it is a
+(`xe_lrc.c:xe_lrc_lookup_default_reg_value`). The rest of an engine's state has no published format; here it is a
 record (`_STATE`) behind them, so that a context moves with its memory when a VF is migrated.
 """
 
@@ -14,15 +14,11 @@ import struct
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Fault
+from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.emulator.fabric.span import Revoked
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.engine import Engine
-    from vfio_user_xe.device_models.xe.function import XeFunction
 
 # Dword indices of values in the image (regs/xe_lrc_layout.h).
 CONTEXT_CONTROL = 0x03
@@ -70,10 +66,10 @@ WALKER_PROGRESS = 0
 """Key of `Lrc.state` that is no command's: how far the walker came that the context was preempted in."""
 _MAX_REGISTERS = 48
 _MAGIC = 0x31434C58
+# Precompiled, not construct: packed whenever a context leaves an engine.
 _LOADS = struct.Struct(f"<{1 + 2 * _MAX_REGISTERS + 1}I")
 _STATE = struct.Struct(f"<4I{2 * MAX_NESTING}Q32I")
-_STATE_INDEX = _LOADS_INDEX + _LOADS.size // 4
-_PIPELINE_INDEX = _STATE_INDEX + _STATE.size // 4
+_PIPELINE_INDEX = _LOADS_INDEX + (_LOADS.size + _STATE.size) // 4
 _MOST_PIPELINE_STATE = 0x400 - _PIPELINE_INDEX
 """Dwords up to the end of the image's first page."""
 _FLAG_PPGTT = 1
@@ -103,8 +99,8 @@ class Lrc:
         self.ggtt = function.ggtt_space
         self.space: AddressSpace = self.ggtt
         """What addresses without the GGTT flag are in: the PPGTT, or the GGTT of a context without one."""
-        self.engine: Engine | None = None
-        """Where it is now."""
+        self.loaded = False
+        """Whether an engine has it."""
         self.start = self.end = self.head = self.tail = 0
         """The ring: all GGTT addresses, `head` and `tail` absolute too."""
         self.stack: list[Frame] = []
@@ -119,7 +115,7 @@ class Lrc:
         self.noop = False
         """Whether it makes commands no-ops now."""
         self.bulk: Iterator[Fault | None] | None = None
-        """What is left of a command that works in steps; `bulk_end` is where the next command is."""
+        """The rest of a command that works in steps; `bulk_end` is where the next command is."""
         self.bulk_end = 0
         self.bulk_preemptible = False
         self.state: dict[int, list[int]] = {}

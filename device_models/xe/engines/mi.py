@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines import register_access as regs
-from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, PREEMPTED, WAIT
+from vfio_user_xe.device_models.xe.engines.command_streamer import JUMPED, PREEMPTED, WAIT, CommandStreamer
+from vfio_user_xe.device_models.xe.engines.engine_regs import (
+    MI_PREDICATE_DATA,
+    MI_PREDICATE_RESULT,
+    MI_PREDICATE_RESULT_2,
+    MI_PREDICATE_SRC0,
+    MI_PREDICATE_SRC1,
+    PR_CTR_THRSH,
+    RING_HWS_PGA,
+)
+from vfio_user_xe.device_models.xe.gt.clock import REFERENCE_CLOCK
 from vfio_user_xe.emulator.fabric.span import Revoked
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 GLOBAL_GTT = 1 << 22
 _ADDRESS_HIGH = 0xFFFF  # addresses are cut to 48 bits, see ppgtt.VA_BITS
@@ -30,7 +36,6 @@ _COMPARE: tuple[Callable[[int, int], bool], ...] = (
 """Compare operations of semaphores and conditional ends: memory OP immediate."""
 
 _ALWAYS_NOOP = 0xF
-_REFERENCE_CLOCK = 19_200_000
 
 
 def noop(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
@@ -72,7 +77,7 @@ def store_data_index(streamer: CommandStreamer, words: memoryview, index: int, l
     """MI_STORE_DATA_INDEX: into the hardware status page, with bit 21 into the context's own (PPHWSP)."""
     page = streamer.lrc.pphwsp
     if not words[index] & 1 << 21:
-        page = streamer.engine.registers.peek(streamer.base + regs.HWS_PGA) & 0xFFFFF000
+        page = streamer.engine.registers.peek(streamer.base + RING_HWS_PGA.offset) & 0xFFFFF000
     streamer.ggtt.write(page + (words[index + 1] & 0xFFC), words[index + 2 : index + length])
     return None
 
@@ -111,7 +116,7 @@ def load_register_mem(streamer: CommandStreamer, words: memoryview, index: int, 
 def store_register_mem(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """MI_STORE_REGISTER_MEM; with bit 21 only if MI_PREDICATE_RESULT is set."""
     header = words[index]
-    if header & 1 << 21 and not regs.read(streamer, streamer.base + regs.PREDICATE_RESULT) & 1:
+    if header & 1 << 21 and not regs.read(streamer, streamer.base + MI_PREDICATE_RESULT.offset) & 1:
         return None
     address = (words[index + 2] & ~3) | (words[index + 3] & _ADDRESS_HIGH) << 32
     value = regs.read(streamer, regs.address(streamer, words[index + 1], header & 1 << 19, header & 1 << 17))
@@ -133,7 +138,7 @@ def load_register_reg(streamer: CommandStreamer, words: memoryview, index: int, 
 def batch_buffer_start(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """MI_BATCH_BUFFER_START: bit 8 PPGTT, bit 15 predicated, bit 18 address from R0, bit 22 one level deeper.
 
-    Without bit 22 a batch goes on in the other and never comes back.
+    Without bit 22 execution continues in the other batch and does not return.
     """
     header = words[index]
     if header & 1 << 15 and _predicated_off(streamer):
@@ -159,7 +164,7 @@ def batch_buffer_end(streamer: CommandStreamer, words: memoryview, index: int, l
 
 
 def conditional_batch_buffer_end(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
-    """MI_CONDITIONAL_BATCH_BUFFER_END: goes on while memory OP immediate; else the batch ends.
+    """MI_CONDITIONAL_BATCH_BUFFER_END: continues while memory OP immediate is true; else the batch ends.
 
     All levels end, with bit 18 only the current one. Bit 19 compares under a mask: the dword behind the one in memory.
     """
@@ -188,7 +193,7 @@ def conditional_batch_buffer_end(streamer: CommandStreamer, words: memoryview, i
 def semaphore_wait(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """MI_SEMAPHORE_WAIT: until memory (bit 16: a register) OP immediate. A preemption point while it is not.
 
-    Signal mode (bit 15 clear) looks at memory all the same, now and then.
+    Signal mode (bit 15 clear) polls memory too.
     """
     header = words[index]
     if header & 1 << 16:
@@ -232,10 +237,10 @@ def set_predicate(streamer: CommandStreamer, words: memoryview, index: int, leng
     mode = words[index] & 0xF
     lrc.predicate = mode
     if mode in (1, 2):
-        result = regs.read(streamer, streamer.base + regs.PREDICATE_RESULT_2) & 1
+        result = regs.read(streamer, streamer.base + MI_PREDICATE_RESULT_2.offset) & 1
         lrc.noop = result == (0 if mode == 1 else 1)
     elif mode in (3, 4):
-        result = regs.read(streamer, streamer.base + regs.PREDICATE_RESULT) & 1
+        result = regs.read(streamer, streamer.base + MI_PREDICATE_RESULT.offset) & 1
         lrc.noop = result == (0 if mode == 3 else 1)
     else:
         lrc.noop = mode == _ALWAYS_NOOP
@@ -250,7 +255,7 @@ def predicate(streamer: CommandStreamer, words: memoryview, index: int, length: 
     def read64(offset: int) -> int:
         return regs.read(streamer, base + offset) | regs.read(streamer, base + offset + 4) << 32
 
-    source0, source1 = read64(regs.PREDICATE_SRC0), read64(regs.PREDICATE_SRC1)
+    source0, source1 = read64(MI_PREDICATE_SRC0.offset), read64(MI_PREDICATE_SRC1.offset)
     compare = header & 3
     if compare == 0:
         result = True
@@ -260,13 +265,13 @@ def predicate(streamer: CommandStreamer, words: memoryview, index: int, length: 
         result = source0 == source1
     else:
         delta = (source0 - source1) & (1 << 64) - 1
-        result = (delta & 0xFFFFFFFF) == regs.read(streamer, base + regs.PREDICATE_DATA)
-    state = bool(regs.read(streamer, base + regs.PREDICATE_RESULT) & 1)
+        result = (delta & 0xFFFFFFFF) == regs.read(streamer, base + MI_PREDICATE_DATA.offset)
+    state = bool(regs.read(streamer, base + MI_PREDICATE_RESULT.offset) & 1)
     combine = header >> 3 & 3
     result = (result, state and result, state or result, state != result)[combine]
     load = header >> 6 & 3
     if load in (2, 3):
-        regs.write(streamer, base + regs.PREDICATE_RESULT, int(result if load == 2 else not result))
+        regs.write(streamer, base + MI_PREDICATE_RESULT.offset, int(result if load == 2 else not result))
     return None
 
 
@@ -274,7 +279,7 @@ def _predicated_off(streamer: CommandStreamer) -> bool:
     """Whether a command with its predicate bit set is a no-op: by MI_SET_PREDICATE, else by MI_PREDICATE_RESULT."""
     if streamer.lrc.predicate:
         return streamer.lrc.noop
-    return not regs.read(streamer, streamer.base + regs.PREDICATE_RESULT) & 1
+    return not regs.read(streamer, streamer.base + MI_PREDICATE_RESULT.offset) & 1
 
 
 def _watchdog_bites(streamer: CommandStreamer) -> bool:
@@ -286,8 +291,8 @@ def _watchdog_bites(streamer: CommandStreamer) -> bool:
     lrc = streamer.lrc
     if lrc.watchdog is None:
         return False
-    threshold = lrc.registers.get(streamer.base + regs.PR_CTR_THRSH, 0)
-    if (streamer.engine.clock.seconds() - lrc.watchdog) * _REFERENCE_CLOCK < threshold:
+    threshold = lrc.registers.get(streamer.base + PR_CTR_THRSH.offset, 0)
+    if (streamer.engine.clock.seconds() - lrc.watchdog) * REFERENCE_CLOCK < threshold:
         return False
     streamer.engine.watchdog_reset()
     return True

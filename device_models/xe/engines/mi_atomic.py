@@ -7,10 +7,7 @@ does, so that is all that atomicity takes towards other engines; towards CPUs it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 GLOBAL_GTT = 1 << 22
 INLINE_DATA = 1 << 18

@@ -5,10 +5,7 @@ Each dword is `opcode 31:20 | operand1 19:10 | operand2 9:0`. Flags are stored a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
 NOOP, FENCE_RD, FENCE_WR = 0x000, 0x001, 0x002
 LOAD, LOAD0, LOAD1, LOADIND, LOADINV = 0x080, 0x081, 0x481, 0x082, 0x480

@@ -5,12 +5,9 @@ There are no caches to flush here, so what is left of a flush is the invalidatio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vfio_user_xe.device_models.xe.engines import register_access as regs
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.engine_regs import MI_PREDICATE_RESULT
 
 TLB_INVALIDATE = 1 << 18
 STORE_DATA_INDEX = 1 << 21
@@ -39,7 +36,7 @@ def flush_dw(streamer: CommandStreamer, words: memoryview, index: int, length: i
 def pipe_control(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """PIPE_CONTROL: flags in dword 1; bit 8 of the header makes it depend on MI_PREDICATE_RESULT."""
     flags = words[index + 1]
-    if words[index] & 1 << 8 and not regs.read(streamer, streamer.base + regs.PREDICATE_RESULT) & 1:
+    if words[index] & 1 << 8 and not regs.read(streamer, streamer.base + MI_PREDICATE_RESULT.offset) & 1:
         return None
     if flags & TLB_INVALIDATE:
         streamer.space.flush()

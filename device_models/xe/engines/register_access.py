@@ -8,65 +8,32 @@ has listed in RING_FORCE_TO_NONPRIV (`regs/xe_engine_regs.h`); what they write e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
-
-# Offsets from an engine's base (regs/xe_engine_regs.h).
-RING_TAIL = 0x30
-RING_HEAD = 0x34
-RING_START = 0x38
-RING_CTL = 0x3C
-ACTHD_UDW = 0x5C
-IPEHR = 0x68
-ACTHD = 0x74
-HWS_PGA = 0x80
-ENGINE_ID = 0x8C
-INT_SRC_RPT_PTR = 0xA4
-RING_IMR = 0xA8
-INT_STATUS_RPT_PTR = 0xAC
-BB_ADDR = 0x140
-BB_ADDR_UDW = 0x168
-PR_CTR_CTRL = 0x178
-PR_CTR_THRSH = 0x17C
-EXECLIST_STATUS_LO = 0x234
-EXECLIST_STATUS_HI = 0x238
-CURRENT_LRCA = 0x240
-TIMESTAMP = 0x358
-TIMESTAMP_UDW = 0x35C
-CTX_TIMESTAMP = 0x3A8
-CTX_TIMESTAMP_UDW = 0x3AC
-PREDICATE_RESULT_2 = 0x3BC
-PREDICATE_SRC0 = 0x400
-PREDICATE_SRC1 = 0x408
-PREDICATE_DATA = 0x410
-PREDICATE_RESULT = 0x418
-NONPRIV = 0x4D0
-DISPATCH_DIMENSIONS = 0x500
-NONPRIV_SLOTS = 12
-GPR = 0x600
-GPR_END = 0x680
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.engine_regs import (
+    CS_GPR,
+    ENGINE_REGISTERS,
+    FUNCTION_OFFSETS,
+    MASKED_OFFSETS,
+    NONPRIV_SLOTS,
+    PR_CTR_CTRL,
+    RING_CTX_TIMESTAMP,
+    RING_FORCE_TO_NONPRIV,
+    RING_IMR,
+    RING_INT_SRC_RPT_PTR,
+    RING_INT_STATUS_RPT_PTR,
+    USER_OFFSETS,
+)
+from vfio_user_xe.device_models.xe.engines.types import EngineView
 
 CTR_STOP = 1
 
-ENGINE_REGISTERS = 0x1000
-"""Bytes of registers from an engine's base on."""
 _RCS_BASE = 0x2000
-_MASKED = frozenset({0x50, 0x9C, 0xC0, 0xC4, 0xD4, 0xD8, 0xE0, 0xEC, 0x200, 0x244, 0x29C, 0x580})
-"""Engine registers whose upper half says which bits of the lower half to write (XE_REG_OPTION_MASKED)."""
-_USER_ENGINE = (
-    (0x290, 0x294),  # TS_GPGPU_THREADS_DISPATCHED
-    (0x3B0, 0x3C0),  # PREDICATE_RESULT_2
-    (0x400, 0x450),  # MI_PREDICATE_*, 3DPRIM_*
-    (0x500, 0x50C),  # GPGPU_DISPATCHDIMX, Y, Z
-    (GPR, GPR_END),
-)
-"""What an unprivileged batch may write of its engine."""
+_GPR, _GPR_END = CS_GPR.offsets.start, CS_GPR.offsets.stop
+_CTX_TIMESTAMP, _CTX_TIMESTAMP_UDW = RING_CTX_TIMESTAMP.offsets
 _USER_STATE = ((0x5000, 0x5400), (0x7000, 0x7800), (0xE000, 0xE800))
 """Registers of the 3D pipeline that user space programs (stream output, caches, pixel shading): context state."""
 _RENDER_STATE = ((0x5000, 0x5600), (0x6000, 0x6660), (0x7000, 0x7100), (0x7300, 0x7400), (0x83A0, 0x8400))
-"""What the render engine keeps per context: the driver has the first job write it (`xe_gt.c:emit_wa_job`)."""
+"""Registers that the render engine keeps per context: the driver has the first job write it (`xe_gt.c:emit_wa_job`)."""
 _RENDER_UNMASKED = frozenset({0x6210, 0x6604})
 """FF_MODE and FF_MODE2: the driver's other registers of those ranges are masked (`regs/xe_gt_regs.h`)."""
 
@@ -93,8 +60,8 @@ def read(streamer: CommandStreamer, offset: int) -> int:
     lrc = streamer.lrc
     own = offset - streamer.base
     if 0 <= own < ENGINE_REGISTERS:
-        if GPR <= own < GPR_END:
-            return lrc.gpr[(own - GPR) >> 2]
+        if _GPR <= own < _GPR_END:
+            return lrc.gpr[(own - _GPR) >> 2]
         live = streamer.engine.live.get(own)
         if live is not None:
             return live()
@@ -118,9 +85,9 @@ def write(streamer: CommandStreamer, offset: int, value: int) -> None:
     lrc = streamer.lrc
     own = offset - streamer.base
     if 0 <= own < ENGINE_REGISTERS:
-        if GPR <= own < GPR_END:
-            lrc.gpr[(own - GPR) >> 2] = value
-        elif streamer.privileged or _within(own, _USER_ENGINE) or _listed(streamer, offset):
+        if _GPR <= own < _GPR_END:
+            lrc.gpr[(own - _GPR) >> 2] = value
+        elif streamer.privileged or own in USER_OFFSETS or _listed(streamer, offset):
             _write_own(streamer, offset, own, value)
         else:
             streamer.engine.report(f"an unprivileged batch writes {offset:#x}: dropped")
@@ -137,22 +104,43 @@ def write(streamer: CommandStreamer, offset: int, value: int) -> None:
         streamer.engine.report(f"an unprivileged batch writes {offset:#x}: dropped")
 
 
+def captured(engine: EngineView, offset: int) -> int:
+    """The register at the absolute `offset` for error capture: of the context that `engine` runs if it is part of one, else the PF's.
+
+    Reads nothing that a read would change: what a read computes is computed for the engine's own registers only. On the executor.
+    """
+    own = offset - engine.info.base
+    lrc = engine.lrc
+    if lrc is not None and 0 <= own < ENGINE_REGISTERS and own not in FUNCTION_OFFSETS and own not in engine.live:
+        value = lrc.registers.get(offset)
+        if value is not None:
+            return value
+    registers = engine.registers
+    if not 0 <= offset < registers.size:
+        return 0
+    register = registers.registers.get(offset)
+    return register.read() if register is not None and register.read else registers.peek(offset)
+
+
 def _write_own(streamer: CommandStreamer, offset: int, own: int, value: int) -> None:
     lrc = streamer.lrc
-    if own in (CTX_TIMESTAMP, CTX_TIMESTAMP_UDW):
-        streamer.engine.set_context_timestamp(own == CTX_TIMESTAMP_UDW, value)
+    if own in FUNCTION_OFFSETS:
+        _write_function(streamer, offset, value)
         return
-    if own in _MASKED:
+    if own in (_CTX_TIMESTAMP, _CTX_TIMESTAMP_UDW):
+        streamer.engine.set_context_timestamp(own == _CTX_TIMESTAMP_UDW, value)
+        return
+    if own in MASKED_OFFSETS:
         change = value >> 16
         value = lrc.registers.get(offset, 0) & ~change | value & change
     lrc.registers[offset] = value
-    if own == PR_CTR_CTRL:
+    if own == PR_CTR_CTRL.offset:
         lrc.watchdog = None if value & CTR_STOP else streamer.engine.clock.seconds()
-    elif own == RING_IMR:
+    elif own == RING_IMR.offset:
         lrc.interrupt_mask = value
-    elif own == INT_STATUS_RPT_PTR:
+    elif own == RING_INT_STATUS_RPT_PTR.offset:
         lrc.interrupt_status_pointer = value
-    elif own == INT_SRC_RPT_PTR:
+    elif own == RING_INT_SRC_RPT_PTR.offset:
         lrc.interrupt_source_pointer = value
 
 
@@ -174,8 +162,9 @@ def _within(offset: int, ranges: tuple[tuple[int, int], ...]) -> bool:
 def _listed(streamer: CommandStreamer, offset: int) -> bool:
     """Whether the driver lets unprivileged batches write the register (RING_FORCE_TO_NONPRIV)."""
     registers = streamer.engine.registers
+    first = streamer.base + RING_FORCE_TO_NONPRIV.offset
     for slot in range(NONPRIV_SLOTS):
-        entry = registers.peek(streamer.base + NONPRIV + 4 * slot)
+        entry = registers.peek(first + 4 * slot)
         size = 4 << 2 * (entry & 3)
         if entry & 0x3FFFFFC and entry & 0x3FFFFFC & -size == offset & -size:
             # Bit 30 denies; bits 29:28: 0 read and write, 1 read only, 2 write only.

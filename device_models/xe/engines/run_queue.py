@@ -1,4 +1,4 @@
-"""Who is next: contexts that want an engine of one class, by function, priority, and the order in which they came.
+"""The run queue: contexts that wait for an engine of one class, by function, priority, and order of arrival.
 
 Functions take turns, each for its execution quantum; their priority decides what an idle one's turn is worth
 (`abi/guc_klvs_abi.h:GUC_KLV_VF_CFG_SCHED_PRIORITY`): nothing (low), its whole quantum, in which the engine does nothing
@@ -11,12 +11,9 @@ import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines.context import NORMAL, Context
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.engine import Engine
 
 _LEVELS = NORMAL + 1
 
@@ -88,7 +85,7 @@ class RunQueue:
             self._turn.append(vfid)
 
     def turn(self, engine: Engine, holder: int, before: int) -> int | None:
-        """The VFID whose turn on `engine` it is, None when nobody wants it.
+        """The VFID whose turn on `engine` it is, None when no function has work for it.
 
         `holder` has it until now and keeps it while its turn lasts (-1: the turn is over); `before` is who had it last.
         What is named may have no work: then its turn passes with the engine doing nothing.

@@ -46,7 +46,6 @@ class Tiling:
         return _columns(self)
 
 
-LINEAR = None
 TILE_X = Tiling("TileX", 512, 8, 0b0001_1111_1111)
 TILE_4 = Tiling("Tile4", 128, 32, 0b0010_1100_1111)
 _TILE_64_8 = Tiling("Tile64", 256, 256, 0b0001_0010_1100_1111)

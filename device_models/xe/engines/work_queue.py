@@ -9,10 +9,7 @@ descriptor, `ring tail in qwords 28:18 | guc_id 15:0`, a fence, and the other me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.context import Context
 
 NOOP, MULTI_LRC = 4, 5
 STATUS_ACTIVE, STATUS_COMMAND_ERROR = 1, 3

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import MASKED, RO, Register, RegisterFile
+from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import MASKED, RO, Register, field, flag
 
 # (name, control, acknowledge): regs/xe_gt_regs.h
 _GT_DOMAIN = ("GT", 0xA188, 0xDFC)
@@ -19,6 +20,10 @@ _MEDIA_DOMAINS = (
     *((f"MEDIA_VEBOX{n}", 0xA560 + 4 * n, 0xD70 + 4 * n) for n in range(4)),
     ("GSC", 0xA618, 0xDF8),
 )
+
+
+# Bit 0 is the kernel's; others are for other agents (FORCEWAKE_KERNEL, FORCEWAKE_MT: regs/xe_gt_regs.h).
+_WHO = (flag(0, "KERNEL"), field(1, 15, "OTHERS"))
 
 
 class Forcewake:
@@ -58,6 +63,6 @@ class Forcewake:
                 self.on_change()
 
         return [
-            gt.register(f"FORCEWAKE_{name}", control, access=MASKED, write=written),
-            gt.register(f"FORCEWAKE_ACK_{name}", acknowledge, access=RO, fields={"ACK": (0, 0)}),
+            gt.register(f"FORCEWAKE_{name}", control, access=MASKED, write=written, fields=_WHO),
+            gt.register(f"FORCEWAKE_ACK_{name}", acknowledge, access=RO, fields=_WHO),
         ]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, field, flag, not_modelled
 
 RP0 = 156
 """2600 MHz: the highest frequency, as the Arc Pro B50 is specified to boost to."""
@@ -37,6 +38,30 @@ RP_CONTROL = 0xA024
 POWERGATE_ENABLE = 0xA210
 POWERGATE_DOMAIN_STATUS = 0xA2A0
 
+# regs/xe_gt_regs.h, regs/xe_regs.h. Frequencies follow the GuC, not what the driver asks for by register.
+_CAP = (field(0, 8, "RP0_CAP"), field(16, 24, "RPN_CAP"))
+_RATIO = (field(0, 8, "RATIO"),)
+_LIMITS = (
+    flag(0, "PROCHOT"),
+    flag(1, "THERMAL"),
+    flag(5, "RATL"),
+    flag(6, "VR_THERMALERT"),
+    flag(7, "VR_TDC"),
+    flag(8, "POWER_LIMIT_4"),
+    flag(10, "POWER_LIMIT_1"),
+    flag(11, "POWER_LIMIT_2"),
+)
+_WORK_POINT = (field(0, 8, "CAGF"), field(9, 12, "CC", {0: "C0", 3: "C6"}))
+_REQUEST = (not_modelled(23, "REQ_RATIO", 31),)
+_RP_CONTROL = (field(9, 10, "RPSWCTL", {0: "DISABLE", 2: "ENABLE"}),)
+_RC_CONTROL = (not_modelled(18, "RC6_ENABLE"), not_modelled(28, "TO_MODE"), not_modelled(31, "HW_ENABLE"))
+_GATES = (
+    flag(0, "RENDER"),
+    flag(1, "MEDIA"),
+    *(flag(3 + 2 * n, f"VDN_HCP({n})") for n in range(4)),
+    *(flag(4 + 2 * n, f"VDN_MFXVDENC({n})") for n in range(4)),
+)
+
 
 def to_units(mhz: int) -> int:
     """MHz to units of 50/3 MHz, rounded as `xe_guc_pc.c:encode_freq` does."""
@@ -52,7 +77,7 @@ class Frequency:
         self._registers = registers
         self._host_awake = host_awake
         self.working: Callable[[], bool] = lambda: False
-        """Whether an engine of this GT has work; set by whoever schedules."""
+        """Whether an engine of this GT has work; the scheduler sets it."""
         self.minimum = RPN
         self.maximum = RP0
         self._rc6_allowed = False
@@ -62,20 +87,22 @@ class Frequency:
         names = _MEDIA if gt.index else _MAIN
         registers.add(
             [
-                gt.register(names["cap"][0], names["cap"][1], reset=RPN << 16 | RP0, access=RO),
-                gt.register(names["rpa"][0], names["rpa"][1], reset=RPA, access=RO),
-                gt.register(names["rpe"][0], names["rpe"][1], reset=RPE, access=RO),
+                gt.register(names["cap"][0], names["cap"][1], reset=RPN << 16 | RP0, access=RO, fields=_CAP),
+                gt.register(names["rpa"][0], names["rpa"][1], reset=RPA, access=RO, fields=_RATIO),
+                gt.register(names["rpe"][0], names["rpe"][1], reset=RPE, access=RO, fields=_RATIO),
                 gt.register(names["rc6"][0], names["rc6"][1], access=RO, read=self._residency),
-                gt.register(names["limit"][0], names["limit"][1], access=RO),
-                gt.register("MTL_MIRROR_TARGET_WP1", MIRROR_TARGET_WP1, access=RO, read=self._actual),
-                gt.register("RPNSWREQ", RPNSWREQ, read=self._requested),
-                gt.register("RP_CONTROL", RP_CONTROL),
-                gt.register("RC_CONTROL", 0xA090),
+                gt.register(names["limit"][0], names["limit"][1], access=RO, fields=_LIMITS),
+                gt.register(
+                    "MTL_MIRROR_TARGET_WP1", MIRROR_TARGET_WP1, access=RO, read=self._actual, fields=_WORK_POINT
+                ),
+                gt.register("RPNSWREQ", RPNSWREQ, read=self._requested, fields=_REQUEST),
+                gt.register("RP_CONTROL", RP_CONTROL, fields=_RP_CONTROL),
+                gt.register("RC_CONTROL", 0xA090, fields=_RC_CONTROL),
                 gt.register("RC_STATE", 0xA094),
                 gt.register("RC_IDLE_HYSTERSIS", 0xA0AC),
                 gt.register("MEDIA_POWERGATE_IDLE_HYSTERESIS", 0xA0C4),
                 gt.register("RENDER_POWERGATE_IDLE_HYSTERESIS", 0xA0C8),
-                gt.register("POWERGATE_ENABLE", POWERGATE_ENABLE),
+                gt.register("POWERGATE_ENABLE", POWERGATE_ENABLE, fields=_GATES),
                 gt.register("POWERGATE_DOMAIN_STATUS", POWERGATE_DOMAIN_STATUS, access=RO, read=self._power_gates),
             ]
         )
@@ -108,7 +135,7 @@ class Frequency:
             self._rc6_since = now if self.in_rc6 else None
 
     def _target(self) -> int:
-        """What SLPC asks for: as fast as allowed while there is work, as slow as allowed while there is none."""
+        """The frequency that SLPC requests: the highest allowed one while there is work, else the lowest."""
         return max(self.minimum, self.maximum) if self.working() else self.minimum
 
     def _residency(self) -> int:

@@ -6,15 +6,14 @@ On Xe2 a set bit is a part that is there. The numbers are those of a card in the
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, VIDEO_DECODE, VIDEO_ENHANCE
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, L3_NODES, VIDEO_DECODE, VIDEO_ENHANCE
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Field, Register, field, flag
 
 XE_CORES = 16
 EUS_PER_XE_CORE = 8
 XE_CORES_PER_SLICE = 4
-L3_NODES = 1
-"""Enabled memory nodes. The base of flat CCS counts in units of nodes (`xe_vram.c:get_flat_ccs_offset`)."""
 
 FUSE4 = 0x9114
 MIRROR_FUSE3 = 0x9118
@@ -43,17 +42,30 @@ class Fuses:
         }
         cores = _bits(XE_CORES) if gt.index == 0 else 0
 
-        def fuse(name: str, offset: int, value: int) -> Register:
-            return gt.register(name, offset, reset=value, access=RO)
+        def fuse(name: str, offset: int, value: int, *fields: Field) -> Register:
+            return gt.register(name, offset, reset=value, access=RO, fields=fields)
 
         registers.add(
             [
-                fuse("XEHP_FUSE4", FUSE4, _bits(present[COMPUTE]) << 16),
-                fuse("MIRROR_FUSE3", MIRROR_FUSE3, _bits(L3_NODES) << 16 | 0xF << 4),
+                fuse(
+                    "XEHP_FUSE4",
+                    FUSE4,
+                    _bits(present[COMPUTE]) << 16,
+                    field(4, 6, "GT_L3_EXC"),
+                    field(16, 19, "CCS_EN"),
+                    flag(20, "CFEG_WMTP_DISABLE"),
+                ),
+                fuse(
+                    "MIRROR_FUSE3",
+                    MIRROR_FUSE3,
+                    _bits(L3_NODES) << 16 | 0xF << 4,
+                    field(4, 7, "GT_L3_MODE"),
+                    field(16, 31, "NODE_ENABLE"),
+                ),
                 fuse("MIRROR_FUSE1", MIRROR_FUSE1, 0),
-                fuse("FUSE2", FUSE2, _PRODUCTION),
+                fuse("FUSE2", FUSE2, _PRODUCTION, flag(2, "PRODUCTION_HW")),
                 fuse("MIRROR_L3BANK_ENABLE", MIRROR_L3BANK_ENABLE, 0xF),
-                fuse("XELP_EU_ENABLE", EU_ENABLE, _bits(EUS_PER_XE_CORE) if cores else 0),
+                fuse("XELP_EU_ENABLE", EU_ENABLE, _bits(EUS_PER_XE_CORE) if cores else 0, field(0, 7, "EU_MASK")),
                 fuse("XELP_GT_GEOMETRY_DSS_ENABLE", GEOMETRY_DSS[0], cores),
                 fuse("XE2_GT_GEOMETRY_DSS_1", GEOMETRY_DSS[1], 0),
                 fuse("XE2_GT_GEOMETRY_DSS_2", GEOMETRY_DSS[2], 0),
@@ -64,6 +76,8 @@ class Fuses:
                     "GT_VEBOX_VDBOX_DISABLE",
                     VEBOX_VDBOX,
                     _bits(present[VIDEO_ENHANCE]) << 16 | _bits(present[VIDEO_DECODE]),
+                    field(0, 7, "VDBOX"),
+                    field(16, 19, "VEBOX"),
                 ),
             ]
         )

@@ -8,11 +8,16 @@ is held a second reader gets 0.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, flag, not_modelled
 
 STEER_SEMAPHORE = 0xFD0
 MCR_SELECTOR = 0xFD4
+
+
+# regs/xe_gt_regs.h: MTL_MCR_GROUPID, MTL_MCR_INSTANCEID. All instances read the same.
+_SELECTOR = (flag(31, "MCR_MULTICAST"), not_modelled(8, "GROUPID", 11), not_modelled(0, "INSTANCEID", 3))
 
 
 class Steering:
@@ -22,8 +27,15 @@ class Steering:
         self._free = True
         registers.add(
             [
-                gt.register("STEER_SEMAPHORE", STEER_SEMAPHORE, access=RO, read=self._take, write=self._give),
-                gt.register("MTL_MCR_SELECTOR", MCR_SELECTOR),
+                gt.register(
+                    "STEER_SEMAPHORE",
+                    STEER_SEMAPHORE,
+                    access=RO,
+                    read=self._take,
+                    write=self._give,
+                    fields=[flag(0, "FREE")],
+                ),
+                gt.register("MTL_MCR_SELECTOR", MCR_SELECTOR, fields=_SELECTOR),
             ]
         )
 

@@ -6,14 +6,24 @@ let memory be compressed.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RegisterFile
+from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import field, flag
 
 ENTRIES = 32
 PAT_ATS = 0x47FC
 PAT_PTA = 0x4820
 _COMPRESSION = 1 << 9
 """XE2_COMP_EN."""
+# xe_pat.c: XE2_COH_MODE and its neighbours.
+_ENTRY = (
+    field(0, 1, "COH_MODE", {0: "NONE", 2: "1WAY", 3: "2WAY"}),
+    field(2, 3, "L4_POLICY", {0: "WB", 1: "WT", 3: "UC"}),
+    field(4, 5, "L3_POLICY", {0: "WB", 1: "XD", 3: "UC"}),
+    field(6, 7, "L3_CLOS"),
+    flag(9, "COMP_EN"),
+    flag(10, "NO_PROMOTE"),
+)
 
 
 def entry_offset(index: int) -> int:
@@ -29,9 +39,9 @@ class Pat:
         self._registers = registers
         registers.add(
             [
-                *(gt.register(f"PAT_INDEX({index})", entry_offset(index)) for index in range(ENTRIES)),
-                gt.register("PAT_ATS", PAT_ATS),
-                gt.register("PAT_PTA", PAT_PTA),
+                *(gt.register(f"PAT_INDEX({index})", entry_offset(index), fields=_ENTRY) for index in range(ENTRIES)),
+                gt.register("PAT_ATS", PAT_ATS, fields=_ENTRY),
+                gt.register("PAT_PTA", PAT_PTA, fields=_ENTRY),
             ]
         )
 

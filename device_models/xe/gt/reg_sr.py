@@ -6,8 +6,9 @@ declared so that traces and reports name them.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gt
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import MASKED, RO, flag, not_modelled
 
 _MAIN = {
     "STATELESS_COMPRESSION_CTRL": 0x4148,
@@ -42,8 +43,6 @@ _MAIN = {
     "TDL_CHICKEN": 0xE5F4,
     "LSC_CHICKEN_BIT_0": 0xE7C8,
     "LSC_CHICKEN_BIT_0_UDW": 0xE7CC,
-    "RCU_MODE": 0x14800,
-    "CCS_MODE": 0x14804,
 }
 
 _MEDIA = {
@@ -56,6 +55,9 @@ _MEDIA = {
     "OAM2_DEBUG": 0x14994,
     "OAM2_STATUS": 0x14998,
 }
+
+RCU_MODE = 0x14800
+CCS_MODE = 0x14804
 
 # What the units of the 3D pipeline have finished (xe_guc_capture.c, xe_hw_engine.c): idle units read all ones.
 _INSTDONE = {
@@ -77,4 +79,18 @@ def declare(gt: Gt, registers: RegisterFile) -> None:
     if gt.index == 0:
         registers.add([gt.register(name, offset, reset=0xFFFFFFFF, access=RO) for name, offset in _INSTDONE.items()])
         registers.add([gt.register(f"L3_CHICKEN_SLOT({n})", 0xB1A0 + 4 * n) for n in range(8)])
-        registers.add([gt.register("XE2_GLOBAL_INVAL", XE2_GLOBAL_INVAL, access=RO)])
+        registers.add(
+            [
+                gt.register("XE2_GLOBAL_INVAL", XE2_GLOBAL_INVAL, access=RO),
+                # Compute engines are there whether enabled or not, and share all slices (xe_gt_ccs_mode.c).
+                gt.register(
+                    "RCU_MODE",
+                    RCU_MODE,
+                    access=MASKED,
+                    fields=[flag(0, "CCS_ENABLE"), not_modelled(1, "FIXED_SLICE_CCS_MODE")],
+                ),
+                gt.register(
+                    "CCS_MODE", CCS_MODE, fields=[not_modelled(3 * n, f"CSLICE({n})", 3 * n + 2) for n in range(4)]
+                ),
+            ]
+        )

@@ -1,7 +1,6 @@
 """Command transport buffers: a ring of messages in each direction, in memory of the host's (`xe_guc_ct.c`).
 
-Each ring has a descriptor of 64 bytes: head (dword 0, the reader's), tail (dword 1, the writer's), status (dword 2),
-head and tail in dwords. A message is a header (fence in 31:16, format in 15:12, payload dwords in 7:0) and an HXG
+Each ring has a descriptor (`formats/ct.py`). A message is a header (fence in 31:16, format in 15:12, payload dwords in 7:0) and an HXG
 message. The host zero-fills what a message that does not fit leaves at the end of H2G; messages to the host wrap.
 
 The host counts the room in G2H by the lengths of the answers that it expects, so the GuC sends exactly those.
@@ -13,15 +12,12 @@ from collections import deque
 from collections.abc import Iterator
 from struct import Struct
 
+from vfio_user_xe.device_models.xe.guc.formats.ct import HEAD, STATUS, STATUS_OFFSET, TAIL
 from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
 
-STATUS_OVERFLOW = 1
-STATUS_UNDERFLOW = 2
-STATUS_MISMATCH = 4
-STATUS_DISABLED = 8
+STATUS_OVERFLOW, STATUS_UNDERFLOW = STATUS["overflow"], STATUS["underflow"]
 
-_HEAD, _TAIL, _STATUS = 0, 4, 8
 _FORMAT_HXG = 0
 _MAX_PAYLOAD = 255
 _PADDING = 1024
@@ -73,7 +69,7 @@ class Ring:
 
     def flag(self, status: int) -> None:
         """Set bits of the descriptor's status."""
-        self.space.write32(self.descriptor + _STATUS, self.space.read32(self.descriptor + _STATUS) | status)
+        self.space.write32(self.descriptor + STATUS_OFFSET, self.space.read32(self.descriptor + STATUS_OFFSET) | status)
 
 
 class Ctb:
@@ -90,8 +86,8 @@ class Ctb:
     def enable(self) -> None:
         """CONTROL_CTB(enable): start where the descriptors say."""
         space = self.h2g.space
-        self.h2g.position = space.read32(self.h2g.descriptor + _HEAD)
-        self.g2h.position = space.read32(self.g2h.descriptor + _TAIL)
+        self.h2g.position = space.read32(self.h2g.descriptor + HEAD)
+        self.g2h.position = space.read32(self.g2h.descriptor + TAIL)
         self.broken = ""
         self._backlog.clear()
         self.enabled = True
@@ -116,7 +112,7 @@ class Ctb:
         ring = self.h2g
         space, descriptor = ring.space, ring.descriptor
         while self.enabled and not self.broken:
-            head, tail = ring.position, space.read32(descriptor + _TAIL)
+            head, tail = ring.position, space.read32(descriptor + TAIL)
             if head == tail:
                 return
             if tail >= ring.size or head >= ring.size:
@@ -128,14 +124,14 @@ class Ctb:
                 words = ring.read(head, min(available, ring.size - head, _PADDING))
                 used = next((n for n, word in enumerate(words) if word), len(words))
                 ring.position = (head + used) % ring.size
-                space.write32(descriptor + _HEAD, ring.position)
+                space.write32(descriptor + HEAD, ring.position)
                 yield None
                 continue
             if length + 1 > available or not length:
                 self._break(STATUS_UNDERFLOW, f"message {header:#010x} of {length} dwords, only {available} are there")
             words = ring.read((head + 1) % ring.size, length)
             ring.position = (head + 1 + length) % ring.size
-            space.write32(descriptor + _HEAD, ring.position)
+            space.write32(descriptor + HEAD, ring.position)
             yield Message(words, header >> 16) if header >> 12 & 0xF == _FORMAT_HXG else None
 
     def send(self, words: tuple[int, ...], fence: int = 0) -> bool:
@@ -147,26 +143,26 @@ class Ctb:
             self._backlog.popleft()
         return self.flush()
 
-    def takes_unasked(self, dwords: int) -> bool:
+    def can_queue_g2h(self, dwords: int) -> bool:
         """Whether a message that the host did not ask for may be sent: half of G2H stays free for answers."""
         if self._backlog:
             return False
         ring = self.g2h
-        head = ring.space.read32(ring.descriptor + _HEAD)
+        head = ring.space.read32(ring.descriptor + HEAD)
         return (head - ring.position - 1) % ring.size - dwords > ring.size // 2
 
     def flush(self) -> bool:
         """Move what was kept into G2H as far as there is room; whether nothing is left."""
         ring = self.g2h
         while self._backlog:
-            head = ring.space.read32(ring.descriptor + _HEAD)
+            head = ring.space.read32(ring.descriptor + HEAD)
             message = self._backlog[0]
             room = (head - ring.position - 1) % ring.size
             if len(message) > room:
                 return False
             ring.write(ring.position, message)
             ring.position = (ring.position + len(message)) % ring.size
-            ring.space.write32(ring.descriptor + _TAIL, ring.position)
+            ring.space.write32(ring.descriptor + TAIL, ring.position)
             self._backlog.popleft()
         return True
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from construct import Construct
 
 from vfio_user_xe.device_models.xe.guc import actions, klv
 from vfio_user_xe.device_models.xe.guc.errors import ERROR_NAMES
+from vfio_user_xe.device_models.xe.guc.formats.ct import HXG_FAILURE, HXG_HEADER, HXG_REQUEST
 from vfio_user_xe.device_models.xe.guc.hxg import (
     EVENT,
     FAST_REQUEST,
     NO_RESPONSE_BUSY,
     NO_RESPONSE_RETRY,
-    ORIGIN_GUC,
     REQUEST,
     RESPONSE_FAILURE,
     RESPONSE_SUCCESS,
     TYPE_NAMES,
-    message_type,
 )
 
 _INLINE_KLVS = {actions.UPDATE_SCHEDULING_POLICIES: 0, actions.UPDATE_CONTEXT_POLICIES: 1}
@@ -32,40 +33,39 @@ def action_name(code: int, from_guc: bool = False) -> str:
 
 def message(words: Sequence[int]) -> dict[str, Any]:
     """An HXG message as a flat dictionary: type, action or result, fields by name."""
-    header = words[0]
-    kind = message_type(header)
+    header = _parsed(HXG_HEADER, words[0])
+    kind = header["type"]
     fields: dict[str, Any] = {"type": TYPE_NAMES.get(kind, kind)}
     if kind == RESPONSE_SUCCESS:
-        fields["data0"] = header & 0xFFFFFFF
+        fields["data0"] = header["low"]
         fields |= {f"dw{n}": word for n, word in enumerate(words[1:], 1)}
     elif kind == RESPONSE_FAILURE:
-        fields["error"] = ERROR_NAMES.get(header & 0xFFFF, f"{header & 0xFFFF:#x}")
-        fields["hint"] = header >> 16 & 0xFFF
+        failure = _parsed(HXG_FAILURE, words[0])
+        fields["error"] = ERROR_NAMES.get(failure["error"], f"{failure['error']:#x}")
+        fields["hint"] = failure["hint"]
     elif kind in (NO_RESPONSE_BUSY, NO_RESPONSE_RETRY):
-        fields["data0"] = header & 0xFFFFFFF
+        fields["data0"] = header["low"]
     elif kind in (REQUEST, EVENT, FAST_REQUEST):
-        fields |= _request(header, tuple(words[1:]), bool(header & ORIGIN_GUC))
+        fields |= _request(_parsed(HXG_REQUEST, words[0]), tuple(words[1:]))
     return fields
 
 
 def klvs(words: Sequence[int]) -> dict[str, int]:
     """KLVs by name, as far as they can be read."""
-    found: dict[str, int] = {}
-    position = 0
-    while position < len(words):
-        length = words[position] & 0xFFFF
-        value = tuple(words[position + 1 : position + 1 + length])
-        found[klv.name_of(words[position] >> 16)] = klv.number(value) if value else 0
-        position += 1 + length
+    return {klv.name_of(key): klv.number(value) for _, key, _, value in klv.split(words)}
+
+
+def _parsed(layout: Construct, dword: int) -> Mapping[str, int]:
+    found: Mapping[str, int] = layout.parse(dword.to_bytes(4, "little"))
     return found
 
 
-def _request(header: int, payload: tuple[int, ...], from_guc: bool) -> dict[str, Any]:
-    code = header & 0xFFFF
+def _request(header: Mapping[str, int], payload: tuple[int, ...]) -> dict[str, Any]:
+    code, from_guc = header["action"], bool(header["from_guc"])
     declared = (actions.G2H if from_guc else actions.H2G).get(code)
     fields: dict[str, Any] = {"action": action_name(code, from_guc)}
-    if header >> 16 & 0xFFF:
-        fields["data0"] = header >> 16 & 0xFFF
+    if header["data0"]:
+        fields["data0"] = header["data0"]
     names = declared.fields if declared else ()
     for index, word in enumerate(payload):
         if code in _INLINE_KLVS and index >= _INLINE_KLVS[code]:
@@ -98,10 +98,10 @@ def _name_values(code: int, from_guc: bool, fields: dict[str, Any]) -> None:
 
 
 def _relayed(words: tuple[int, ...]) -> str:
-    header = words[0]  # there is one: it was reached by its index
-    kind = message_type(header)
+    header = _parsed(HXG_REQUEST, words[0])  # there is one: it was reached by its index
+    kind = header["type"]
     if kind in (REQUEST, EVENT, FAST_REQUEST):
-        code = header & 0xFFFF
+        code = header["action"]
         declared = actions.RELAY.get(code)
         what = declared.name if declared else f"{code:#06x}"
     else:

@@ -14,17 +14,21 @@ from collections.abc import Callable
 from struct import Struct
 
 from vfio_user_xe.device_models.xe.gt.clock import REFERENCE_CLOCK, ticks
-from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
+from vfio_user_xe.device_models.xe.guc import actions
 from vfio_user_xe.device_models.xe.guc.errors import INVALID_PARAMS, GucError
+from vfio_user_xe.device_models.xe.guc.guc import Guc
+from vfio_user_xe.device_models.xe.guc.host import Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO
 
 MISC_STATUS_0 = 0xA500
 MISC_STATUS_1 = 0xA504
 
+# Precompiled, not construct: up to a record for each engine and function is written every 5 ms while engines compute.
 _METADATA = Struct("<4I")
 _RECORD = Struct("<HHIQ")
 _INSTANCES = 32
@@ -73,16 +77,16 @@ class EngineActivity:
     def _reset(self) -> None:
         self._device = self._functions = None
 
-    def _set_device(self, client: Client, message: Message) -> int:
+    def _set_device(self, host: Host, message: Message) -> int:
         metadata, data = message.address(0), message.address(2)
         self._device = _Buffers(1, metadata, data) if data else None
         self._start()
         return 0
 
-    def _set_functions(self, client: Client, message: Message) -> int:
+    def _set_functions(self, host: Host, message: Message) -> int:
         functions = message.payload[0]
-        if functions > len(self._guc.clients):
-            raise GucError(INVALID_PARAMS, f"{functions} functions of {len(self._guc.clients)}")
+        if functions > len(self._guc.hosts):
+            raise GucError(INVALID_PARAMS, f"{functions} functions of {len(self._guc.hosts)}")
         self._functions = _Buffers(functions, message.address(1), message.address(3)) if functions else None
         self._start()
         return 0
@@ -105,14 +109,14 @@ class EngineActivity:
         if not self._guc.boot.running:
             return
         # Who waits for a turn has not changed anything for as long as others' turns take.
-        idle = 0 if self._update() or self._guc.gt.engines.has_work() else self._idle + 1
+        idle = 0 if self._update() or self._guc.engines.has_work() else self._idle + 1
         if idle < _IDLE_PERIODS:
             self.wake()
         self._idle = idle
 
     def _update(self) -> bool:
         """Bring the records up to date; whether anything had changed."""
-        activity = self._guc.gt.engines.activity()
+        activity = self._guc.engines.activity()
         changed = False
         for buffers in (self._device, self._functions):
             if buffers is None or not buffers.functions:
@@ -120,7 +124,7 @@ class EngineActivity:
             try:
                 changed = self._write(buffers, activity) or changed
             except (TranslationFault, AccessFault):
-                # The host took its memory away: nobody reads there any more.
+                # The host has unmapped the buffer: it does not read there any more.
                 buffers.functions = 0
         return changed
 

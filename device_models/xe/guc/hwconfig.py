@@ -1,14 +1,13 @@
 """The hwconfig table: what user space is told about the hardware (`xe_guc_hwconfig.c`, uapi `DRM_XE_DEVICE_QUERY_HWCONFIG`).
 
-Entries of {key, length in dwords, value}. Key numbers are those of the open user-space drivers' list of attributes;
+Key numbers are those of the open user-space drivers' list of attributes;
 values describe the part that the fuses describe.
 """
 
 from __future__ import annotations
 
-from struct import Struct
-
 from vfio_user_xe.device_models.xe.gt import fuses as topology
+from vfio_user_xe.device_models.xe.guc.formats.hwconfig import TABLE
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, Profile
 
 MAX_SLICES_SUPPORTED = 1
@@ -35,29 +34,10 @@ MAX_SUBSLICE = 70
 MAX_EU_PER_SUBSLICE = 71
 SLM_SIZE_PER_SS_IN_KB = 73
 
-_THREADS_PER_EU = 15
-TOTAL_VS_THREADS = 16
-TOTAL_GS_THREADS = 17
-TOTAL_HS_THREADS = 18
-TOTAL_DS_THREADS = 19
-TOTAL_PS_THREADS = 21
-DEPRECATED_MAX_RCS = 23
-MAX_CCS = 24
-MAX_VCS = 25
-MAX_VECS = 26
-MAX_COPY_CS = 27
-URB_SIZE_PER_SLICE_IN_KB = 28
-MIN_VS_URB_ENTRIES = 29
-MAX_VS_URB_ENTRIES = 30
-MAX_SUBSLICE = 70
-MAX_EU_PER_SUBSLICE = 71
-SLM_SIZE_PER_SS_IN_KB = 73
-
 _THREADS_PER_EU = 8
 _PAGE_SIZES = 0x1000 | 0x10000 | 0x200000
 _MEMORY_GDDR6 = 4
 _CACHE_L3 = 1 << 0
-_DWORDS = Struct("<3I")
 
 
 def table(profile: Profile) -> bytes:
@@ -89,4 +69,5 @@ def table(profile: Profile) -> bytes:
         MAX_EU_PER_SUBSLICE: topology.EUS_PER_XE_CORE,
         SLM_SIZE_PER_SS_IN_KB: 128,
     }
-    return b"".join(_DWORDS.pack(key, 1, value) for key, value in sorted(entries.items()))
+    packed: bytes = TABLE.build([{"key": key, "value": [value]} for key, value in sorted(entries.items())])
+    return packed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.guc.errors import INVALID_KLV_KEY, MALFORMED_KLV, GucError
@@ -22,7 +22,7 @@ class Key:
 
     @property
     def lengths(self) -> str:
-        """What is allowed, in words: "2", "1 to 8"."""
+        """The allowed lengths in words: "2", "1 to 8"."""
         return str(self.minimum) if self.minimum == self.maximum else f"{self.minimum} to {self.maximum}"
 
 
@@ -116,6 +116,18 @@ def name_of(key: int) -> str:
     return found.name if found else f"{key:#06x}"
 
 
+def split(words: Sequence[int]) -> Iterator[tuple[int, int, int, tuple[int, ...]]]:
+    """The KLVs in `words`, unchecked: place in dwords, key, stated length in dwords, and as much of the value as is there.
+
+    By shifts, as it serves requests: each context that a driver registers comes with five.
+    """
+    position = 0
+    while position < len(words):
+        key, length = words[position] >> 16, words[position] & 0xFFFF
+        yield position, key, length, tuple(words[position + 1 : position + 1 + length])
+        position += 1 + length
+
+
 def parse(words: Sequence[int], allowed: frozenset[int] | None = None) -> list[tuple[int, tuple[int, ...]]]:
     """The KLVs in `words`: (key, value) in order.
 
@@ -123,10 +135,7 @@ def parse(words: Sequence[int], allowed: frozenset[int] | None = None) -> list[t
     in `allowed` (None: every declared key is).
     """
     found = []
-    position = 0
-    while position < len(words):
-        key, length = words[position] >> 16, words[position] & 0xFFFF
-        value = tuple(words[position + 1 : position + 1 + length])
+    for position, key, length, value in split(words):
         if len(value) != length:
             raise GucError(MALFORMED_KLV, f"{name_of(key)} of {length} dwords at dword {position} of {len(words)}")
         declared = KEYS.get(key)
@@ -135,7 +144,6 @@ def parse(words: Sequence[int], allowed: frozenset[int] | None = None) -> list[t
         if not declared.minimum <= length <= declared.maximum:
             raise GucError(MALFORMED_KLV, f"{declared.name} has {length} dwords, not {declared.lengths}")
         found.append((key, value))
-        position += 1 + length
     return found
 
 

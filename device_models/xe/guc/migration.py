@@ -9,12 +9,12 @@ is served, and any request but queries is refused with VF_MIGRATED.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from construct import Bytes, Const, ConstructError, If, Int32ul, Int64ul, PrefixedArray, Struct, this
+from construct import ConstructError
 
-from vfio_user_xe.device_models.xe.engines import Context
-from vfio_user_xe.device_models.xe.guc import PAUSED, RESFIX, RUNNING, Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.engines.context import DISABLED, ENABLED, FAILED, NEW, Context
+from vfio_user_xe.device_models.xe.guc import actions, klv
 from vfio_user_xe.device_models.xe.guc.errors import (
     INVALID_BUFFER,
     INVALID_PARAMS,
@@ -24,48 +24,17 @@ from vfio_user_xe.device_models.xe.guc.errors import (
     VF_MIGRATED,
     GucError,
 )
+from vfio_user_xe.device_models.xe.guc.formats.migration import STATE
+from vfio_user_xe.device_models.xe.guc.guc import Guc
+from vfio_user_xe.device_models.xe.guc.host import PAUSED, RESFIX, RUNNING, Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.guc.sriov import Sriov
+from vfio_user_xe.device_models.xe.guc.submission import Submission
 from vfio_user_xe.device_models.xe.soc.memirq import SW_INT_0_BIT
-
-if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.guc.sriov import Sriov
-    from vfio_user_xe.device_models.xe.guc.submission import Submission
 
 SAVE, RESTORE = 0, 1
 MAX_STATE = 8 << 20
 """Bytes (`xe_gt_sriov_pf_migration.c:XE_GT_SRIOV_PF_MIGRATION_GUC_DATA_MAX_SIZE`)."""
-
-_RING = Struct("address" / Int64ul, "descriptor" / Int64ul, "dwords" / Int32ul)
-_CONTEXT = Struct(
-    "guc_id" / Int32ul,
-    "engine_class" / Int32ul,
-    "logical_mask" / Int32ul,
-    "quantum_us" / Int32ul,
-    "preempt_us" / Int32ul,
-    "priority" / Int32ul,
-    "kernel" / Int32ul,
-    "enabled" / Int32ul,
-    "failed" / Int32ul,
-    "parallel" / Int32ul,
-    "work_queue" / If(this.parallel, Struct("descriptor" / Int64ul, "address" / Int64ul, "size" / Int32ul)),
-    "lrcs" / PrefixedArray(Int32ul, Int64ul),
-)
-_STATE = Struct(
-    Const(b"vfioxeVF"),
-    "version" / Const(1, Int32ul),
-    "gt" / Int32ul,
-    "ggtt_start" / Int64ul,
-    "ggtt_size" / Int64ul,
-    "h2g" / _RING,
-    "g2h" / _RING,
-    "ctb_enabled" / Int32ul,
-    "memirq_status" / Int64ul,
-    "memirq_source" / Int64ul,
-    "opt_ins" / PrefixedArray(Int32ul, Int32ul),
-    "contexts" / PrefixedArray(Int32ul, _CONTEXT),
-    "end" / Bytes(0),
-)
-"""All that is saved. Addresses are GGTT addresses of the VF where it was saved; what contexts and rings hold is memory."""
 
 
 @dataclass(slots=True)
@@ -88,45 +57,44 @@ class Migration:
         guc.handle(actions.SAVE_RESTORE_VF, self._save_restore)
         guc.handle(actions.RESFIX_START, self._start_fixup)
         guc.handle(actions.RESFIX_DONE, self._finish_fixup)
-        guc.on_client_reset.append(self._forget)
+        guc.on_host_reset.append(self._forget)
         sriov.on_resume = self._resumed
 
-    def admit(self, client: Client, action: int) -> None:
+    def admit(self, host: Host, action: int) -> None:
         """Refuse what a VF that was migrated and has not begun to mend its addresses may not ask."""
-        restored = self._restored.get(client.vfid)
-        if restored is None or client.state != RESFIX or restored.marker:
+        restored = self._restored.get(host.vfid)
+        if restored is None or host.state != RESFIX or restored.marker:
             return
         if action not in (actions.RESFIX_START, actions.QUERY_SINGLE_KLV, actions.VF_RESET, actions.RESFIX_DONE):
-            raise GucError(VF_MIGRATED, client.name)
+            raise GucError(VF_MIGRATED, host.name)
 
     # The PF's side.
 
-    def _save_restore(self, client: Client, message: Message) -> int:
+    def _save_restore(self, host: Host, message: Message) -> int:
         vfid, address, size = message.payload[0], message.address(1), message.payload[3] & 0xFFFFFFF
-        if not 0 < vfid < len(self._guc.clients):
+        if not 0 < vfid < len(self._guc.hosts):
             raise GucError(INVALID_VFID, str(vfid))
-        target = self._guc.clients[vfid]
+        target = self._guc.hosts[vfid]
         if message.data0 not in (SAVE, RESTORE):
             raise GucError(INVALID_PARAMS, f"operation {message.data0}")
         if message.data0 == SAVE and not address and not size:
             return len(self._saved(target)) // 4
-        if target.state != PAUSED:
-            raise GucError(INVALID_STATE, f"{target.name} is {target.state}")
+        target.needs(PAUSED)
         if not 0 < size <= MAX_STATE // 4:
             raise GucError(INVALID_SIZE, f"{size} dwords")
         if message.data0 == RESTORE:
-            self._restore(target, memoryview(client.space.read(address, 4 * size)))
+            self._restore(target, memoryview(host.space.read(address, 4 * size)))
             return size
         data = self._saved(target)
         if len(data) > 4 * size:
             raise GucError(INVALID_SIZE, f"{size} dwords, {len(data) // 4} are needed")
-        client.space.write(address, data)
+        host.space.write(address, data)
         return len(data) // 4
 
-    def _saved(self, target: Client) -> bytes:
+    def _saved(self, target: Host) -> bytes:
         config, ctb = self._sriov.config(target.vfid), target.ctb
-        status, source = self._guc.gt.gpu.interrupts.memirq(target.function).addresses(self._guc.gt.index)
-        data: bytes = _STATE.build(
+        status, source = self._guc.interrupts.memirq(target.function).addresses(self._guc.gt.index)
+        data: bytes = STATE.build(
             {
                 "gt": self._guc.gt.index,
                 "ggtt_start": config.get(klv.GGTT_START),
@@ -145,14 +113,14 @@ class Migration:
         )
         return data
 
-    def _contexts(self, target: Client) -> list[Context]:
+    def _contexts(self, target: Host) -> list[Context]:
         """What the VF has registered; saved again before it was fixed up, what was restored."""
         restored = self._restored.get(target.vfid)
         return restored.contexts if restored is not None else self._submission.contexts(target.vfid)
 
-    def _restore(self, target: Client, data: memoryview) -> None:
+    def _restore(self, target: Host, data: memoryview) -> None:
         try:
-            state = _STATE.parse(data)
+            state = STATE.parse(data)
         except (ConstructError, OverflowError, MemoryError) as error:
             raise GucError(INVALID_BUFFER, f"no state of a VF: {error}") from error
         config = self._sriov.config(target.vfid)
@@ -165,18 +133,18 @@ class Migration:
         contexts = [self._restored_context(target, saved, shift) for saved in state.contexts]
         if len({context.guc_id for context in contexts}) != len(contexts):
             raise GucError(INVALID_BUFFER, "a guc_id is there twice")
-        self._guc.reset_client(target)
+        self._guc.reset_host(target)
         for ring, saved in ((target.ctb.h2g, state.h2g), (target.ctb.g2h, state.g2h)):
             ring.address, ring.descriptor = _shifted(saved.address, shift), _shifted(saved.descriptor, shift)
             ring.size = saved.dwords
-        memirq = self._guc.gt.gpu.interrupts.memirq(target.function)
+        memirq = self._guc.interrupts.memirq(target.function)
         memirq.set_guc_status(self._guc.gt.index, _shifted(state.memirq_status, shift))
         memirq.set_guc_source(self._guc.gt.index, _shifted(state.memirq_source, shift))
         target.opt_ins.update(state.opt_ins)
         target.ctb_awaits_fixup = bool(state.ctb_enabled)
         self._restored[target.vfid] = _Restored(contexts)
 
-    def _restored_context(self, target: Client, saved: Any, shift: int) -> Context:
+    def _restored_context(self, target: Host, saved: Any, shift: int) -> Context:
         if saved.guc_id >= self._sriov.contexts_of(target.vfid):
             raise GucError(INVALID_BUFFER, f"guc_id {saved.guc_id} of {self._sriov.contexts_of(target.vfid)}")
         engines = [info for info in self._guc.gt.infos if info.engine_class == saved.engine_class]
@@ -184,7 +152,7 @@ class Migration:
         if not saved.lrcs or not saved.logical_mask or saved.logical_mask & ~present:
             raise GucError(INVALID_BUFFER, f"guc_id {saved.guc_id} is for engines that are not here")
         queue = saved.work_queue
-        context = Context(
+        return Context(
             target.function,
             saved.guc_id,
             saved.engine_class,
@@ -197,56 +165,55 @@ class Migration:
             preempt_us=saved.preempt_us,
             priority=saved.priority,
             kernel=bool(saved.kernel),
+            saved_as=FAILED if saved.failed else ENABLED if saved.enabled else DISABLED,
         )
-        context.enabled, context.failed = bool(saved.enabled), bool(saved.failed)
-        return context
 
-    def _resumed(self, target: Client) -> bool:
+    def _resumed(self, target: Host) -> bool:
         """The PF resumes a VF; whether it must be fixed up before it runs."""
         restored = self._restored.get(target.vfid)
         if restored is None:
             return False
         restored.marker = 0
-        target.state = RESFIX
-        self._guc.gt.gpu.interrupts.memirq(target.function).raise_guc(self._guc.gt.index, SW_INT_0_BIT)
+        target.becomes(RESFIX)
+        self._guc.interrupts.memirq(target.function).raise_guc(self._guc.gt.index, SW_INT_0_BIT)
         return True
 
     # The VF's side.
 
-    def _start_fixup(self, client: Client, message: Message) -> int:
-        restored = self._fixing(client)
+    def _start_fixup(self, host: Host, message: Message) -> int:
+        restored = self._fixing(host)
         if not message.data0:
             raise GucError(INVALID_PARAMS, "a marker of 0")
         restored.marker = message.data0
         return 0
 
-    def _finish_fixup(self, client: Client, message: Message) -> int:
-        restored = self._fixing(client)
+    def _finish_fixup(self, host: Host, message: Message) -> int:
+        restored = self._fixing(host)
         if not restored.marker or message.data0 != restored.marker:
             # It was saved and restored once more since it began: what it mended is wrong by now.
             raise GucError(VF_MIGRATED, f"marker {message.data0}, not {restored.marker}")
-        del self._restored[client.vfid]
-        if client.ctb_awaits_fixup:
+        del self._restored[host.vfid]
+        if host.ctb_awaits_fixup:
             # The host has emptied both rings without telling (xe_guc_ct.c:xe_guc_ct_restart).
-            client.ctb_awaits_fixup = False
-            client.ctb.enable()
-        client.state = RUNNING
+            host.ctb_awaits_fixup = False
+            host.ctb.enable()
+        host.becomes(RUNNING)
         for context in restored.contexts:
             self._submission.adopt(context)
-        self._guc.gt.engines.resume_function(client.vfid)
+        self._guc.engines.resume_function(host.vfid)
         return 0
 
-    def _fixing(self, client: Client) -> _Restored:
-        restored = self._restored.get(client.vfid)
-        if restored is None or client.state != RESFIX:
-            raise GucError(INVALID_STATE, f"{client.name} was not migrated")
+    def _fixing(self, host: Host) -> _Restored:
+        restored = self._restored.get(host.vfid)
+        if restored is None or host.state != RESFIX:
+            raise GucError(INVALID_STATE, f"{host.name} was not migrated")
         return restored
 
-    def _forget(self, client: Client) -> None:
-        if self._restored.pop(client.vfid, None) is not None and client.state == RESFIX:
-            client.state = RUNNING
-            self._guc.gt.engines.resume_function(client.vfid)
-        client.ctb_awaits_fixup = False
+    def _forget(self, host: Host) -> None:
+        if self._restored.pop(host.vfid, None) is not None and host.state == RESFIX:
+            host.becomes(RUNNING)
+            self._guc.engines.resume_function(host.vfid)
+        host.ctb_awaits_fixup = False
 
 
 def _shifted(address: int, shift: int) -> int:
@@ -256,6 +223,7 @@ def _shifted(address: int, shift: int) -> int:
 
 def _saved_context(context: Context) -> dict[str, Any]:
     queue = context.work_queue
+    state = context.saved_as if context.state is NEW else context.state
     return {
         "guc_id": context.guc_id,
         "engine_class": context.engine_class,
@@ -264,8 +232,8 @@ def _saved_context(context: Context) -> dict[str, Any]:
         "preempt_us": context.preempt_us,
         "priority": context.priority,
         "kernel": context.kernel,
-        "enabled": context.enabled,
-        "failed": context.failed,
+        "enabled": state is ENABLED,
+        "failed": state is FAILED,
         "parallel": queue is not None,
         "work_queue": dict(zip(("descriptor", "address", "size"), queue, strict=True)) if queue is not None else None,
         "lrcs": list(context.lrcs),

@@ -36,7 +36,7 @@ class Mailbox:
         self._ring = ring
         self.dwords = [0] * COUNT
         self.request: tuple[int, ...] | None = None
-        """What was taken and is not answered yet."""
+        """The request that was taken and is not answered yet."""
 
     def registers(self) -> list[Register]:
         """The function's own view: scratch registers and doorbell."""
@@ -47,7 +47,7 @@ class Mailbox:
         return declared
 
     def pf_view(self, vfid: int) -> list[Register]:
-        """What the PF sees of a VF's scratch registers (`xe_mmio.c:xe_mmio_init_vf_view`)."""
+        """The PF's view of a VF's scratch registers (`xe_mmio.c:xe_mmio_init_vf_view`)."""
         flag, base = _NAMES[self._gt][0], SCRATCH[self._gt] + PF_VIEW_STRIDE * vfid
         return [self._scratch(f"VF{vfid}.{flag}({n})", base + 4 * n, n) for n in range(COUNT)]
 
@@ -58,7 +58,7 @@ class Mailbox:
             self.dwords[0] = BUSY
 
     def give_back(self) -> None:
-        """Leave a request that was taken where it was found: somebody may save it, or it is served later."""
+        """Put a request that was taken back into the registers, so that it can be saved or served later."""
         if self.request is not None and self.dwords[0] == BUSY:
             self.dwords[:] = self.request
         self.request = None

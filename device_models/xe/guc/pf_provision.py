@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from struct import pack
 
 from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.device_models.xe.guc.limits import ALL_CONTEXTS, ALL_DOORBELLS, GGTT_TOP
 from vfio_user_xe.device_models.xe.memory.formats import lmtt as lmtt_format
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import PRESENT, VFID_SHIFT
 from vfio_user_xe.device_models.xe.memory.memory_map import GIB, MIB, MemoryMap
@@ -18,12 +19,8 @@ from vfio_user_xe.device_models.xe.profiles.profile import Profile
 from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.model.memory import Memory
 
-GGTT_TOP = 0xFEE00000
-"""regs/xe_guc_regs.h:GUC_GGTT_TOP."""
 GGTT_BOTTOM = 16 * MIB
 """The lowest GGTT address that a VF gets; below are WOPCM's and the card's own pages."""
-ALL_CONTEXTS, ALL_DOORBELLS = 65535, 256
-"""xe_guc_fwif.h:GUC_ID_MAX, GUC_NUM_DOORBELLS."""
 
 _TABLE = lmtt_format.TABLE_SIZE
 _BLOCK = 2 * MIB
@@ -33,7 +30,7 @@ _VRAM_SPARE = 128 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What each VF is to have, in bytes and numbers; 0 of the first four: a fair share."""
+    """The provisioning that each VF is to get, in bytes and numbers. 0 in the first four is a fair share."""
 
     ggtt: int = 0
     vram: int = 0
@@ -47,7 +44,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What VF `vfid` has: GGTT, VRAM (`dpa` is where it is), ids, scheduling."""
+    """The provisioning of VF `vfid`: GGTT, VRAM (`dpa` is where it is), ids, scheduling."""
 
     vfid: int
     ggtt_start: int
@@ -62,7 +59,7 @@ class Quota:
     preempt_us: int
 
     def klvs(self, gt: int) -> dict[int, int]:
-        """What the GuC of `gt` is told; only the main GT's hears of VRAM."""
+        """The KLVs for the GuC of `gt`; only the main GT's contain VRAM."""
         vram = {klv.LMEM_SIZE: self.vram} if gt == 0 else {}
         return vram | {
             klv.GGTT_START: self.ggtt_start,
@@ -93,7 +90,11 @@ class Plan:
 
     @classmethod
     def of(cls, profile: Profile, wanted: Wanted) -> Plan:
-        """Divide the card among its VFs. Raises `CardError` when they do not fit."""
+        """Divide the card among its VFs.
+
+        Raises:
+            CardError: the shares do not fit.
+        """
         count = profile.total_vfs
         usable = MemoryMap.of(profile.vram, profile.flat_ccs).usable
         leaves = -(-usable // (lmtt_format.LEAF_ENTRIES * _BLOCK))

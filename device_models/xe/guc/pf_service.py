@@ -1,6 +1,6 @@
 """The PF's part where there is no PF: VFs come up, talk to "the PF" and are reset without any driver for it.
 
-To the GuC this is the PF's client like any other; instead of a driver behind CT buffers, the card itself hears the
+To the GuC this is the PF's host like any other; instead of a driver behind CT buffers, the card itself hears the
 events and makes the requests: it tells the GuC what VFs have (`xe_gt_sriov_pf_config.c`), answers what they relay
 (`xe_gt_sriov_pf_service.c`), and cleans up behind a VF that was reset (`xe_gt_sriov_pf_control.c`).
 """
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from struct import pack
 from typing import Any
 
-from vfio_user_xe.device_models.xe.function import Gpu, XeFunction
 from vfio_user_xe.device_models.xe.gt.clock import RPM_CONFIG0
 from vfio_user_xe.device_models.xe.gt.fuses import (
     COMPUTE_DSS,
@@ -25,12 +24,15 @@ from vfio_user_xe.device_models.xe.gt.fuses import (
     MIRROR_FUSE3,
     VEBOX_VDBOX,
 )
-from vfio_user_xe.device_models.xe.guc import Client, Guc, actions, decode, hxg, klv
+from vfio_user_xe.device_models.xe.guc import actions, decode, hxg, klv
 from vfio_user_xe.device_models.xe.guc.boot import HUC_KERNEL_LOAD_INFO
+from vfio_user_xe.device_models.xe.guc.guc import Guc
+from vfio_user_xe.device_models.xe.guc.host import Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
 from vfio_user_xe.device_models.xe.guc.pf_provision import Plan, Quota
 from vfio_user_xe.device_models.xe.guc.sriov import EVENT_FLR, EVENT_FLR_DONE, FLR_FINISH, FLR_START
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import DEVICE_MEMORY, PRESENT
+from vfio_user_xe.device_models.xe.memory.function import Device, XeFunction
 from vfio_user_xe.device_models.xe.soc.lmem_cfg import LmemConfig
 
 log = logging.getLogger(__name__)
@@ -38,20 +40,20 @@ log = logging.getLogger(__name__)
 ABI = (1, 0)
 """The only version of the interface between VF and PF (`abi/guc_relay_actions_abi.h`)."""
 FIRMWARE = (70, 72, 1)
-"""What the GuC says that it runs, where no driver loads anything."""
+"""The firmware version that the GuC reports when no driver loads firmware."""
 RUNTIME_REGISTERS = (
     *(RPM_CONFIG0, FUSE4, MIRROR_FUSE3, MIRROR_FUSE1, EU_ENABLE, GEOMETRY_DSS[0], VEBOX_VDBOX),
     *(*COMPUTE_DSS, *GEOMETRY_DSS[1:], HUC_KERNEL_LOAD_INFO),
 )
-"""What VFs are told of the card, in this order (`xe_gt_sriov_pf_service.c:ver_2000_runtime_regs`)."""
+"""The registers that VFs may query, in this order (`xe_gt_sriov_pf_service.c:ver_2000_runtime_regs`)."""
 _BUFFER = 8 << 20
 """GGTT address of the page for KLVs, below what VFs have."""
 _UNDISCLOSED = 0
 """The only error that a PF of a production kernel tells a VF (`xe_guc_relay.c:sanitize_relay_error`)."""
 
 
-class PfService(Client):
-    """The PF's client towards the GuC of one GT, played by the card. Used on the executor."""
+class PfService(Host):
+    """The PF as a host of the GuC of one GT, played by the card. Used on the executor."""
 
     def __init__(self, guc: Guc, function: XeFunction) -> None:
         super().__init__(guc, function)
@@ -60,19 +62,19 @@ class PfService(Client):
         self.adverse_events: list[tuple[int, int]] = []
         """(VFID, threshold's key) of those that the GuC reported."""
         self.on_flr_done: Callable[[int, int], None]
-        """Told the GT and the VFID when its GuC has let go of a VF that is reset."""
+        """Called with the GT and the VFID when its GuC has finished the reset of a VF."""
 
     @property
     def listening(self) -> bool:
         """Always."""
         return True
 
-    def takes_unasked(self, dwords: int) -> bool:
+    def can_queue_g2h(self, dwords: int) -> bool:
         """Always: it reads at once."""
         return True
 
     def event(self, action: int, *payload: int, data0: int = 0) -> None:
-        """What the GuC tells the PF: heard after the GuC has done what it is doing."""
+        """A message of the GuC to the PF. It is handled after the GuC has finished its present work."""
         if self.guc.tap.on:
             words, gt = (hxg.event(action, data0), *payload), self.guc.gt.index
             self.guc.tap(self.name, "g2h", lambda: {"gt": gt, "fence": 0, **decode.message(words)})
@@ -160,8 +162,12 @@ class PfService(Client):
 class PfPart:
     """The PF's part of a whole card: brings the GuCs up, gives VFs what they have, cleans up behind them."""
 
-    def __init__(self, gpu: Gpu, plan: Plan, interface: tuple[int, int, int], lmem: LmemConfig) -> None:
+    def __init__(
+        self, gpu: Device, gucs: Sequence[Guc], plan: Plan, interface: tuple[int, int, int], lmem: LmemConfig
+    ) -> None:
+        """`gucs` are those of all GTs, `interface` is the version that VFs find."""
         self._gpu = gpu
+        self._gucs = gucs
         self._plan = plan
         self._interface = interface
         self._lmem = lmem
@@ -173,8 +179,8 @@ class PfPart:
         pf = self._gpu.pf
         pf.ggtt.write_entries(_BUFFER, pack("<Q", self._plan.scratch | DEVICE_MEMORY | PRESENT))
         self._plan.write_lmtt(self._gpu.vram.memory)
-        for gt in self._gpu.gts:
-            gt.guc.boot.run_without_driver(FIRMWARE, self._interface)
+        for guc in self._gucs:
+            guc.boot.run_without_driver(FIRMWARE, self._interface)
         self._lmem.enable(self._plan.lmtt)
         for quota in self._plan.quotas:
             self._clear_ggtt(quota)
@@ -184,7 +190,7 @@ class PfPart:
             service.on_flr_done = self._flr_is_done
 
     def describe(self) -> list[dict[str, Any]]:
-        """What each VF has: for the control socket."""
+        """The provisioning of each VF, for the control socket."""
         agreed = self._services()[0].negotiated
         return [
             {
@@ -199,13 +205,13 @@ class PfPart:
         ]
 
     def _services(self) -> list[PfService]:
-        return [gt.guc.pf for gt in self._gpu.gts if isinstance(gt.guc.pf, PfService)]
+        return [guc.pf for guc in self._gucs if isinstance(guc.pf, PfService)]
 
     def _flr_is_done(self, gt: int, vfid: int) -> None:
-        """The GuC of `gt` has let go of a VF. When all have, clean up and let the VF run again."""
+        """The GuC of `gt` has finished the reset of a VF. When all GuCs have, clean up and let the VF run again."""
         done = self._flr_done.setdefault(vfid, set())
         done.add(gt)
-        if len(done) < len(self._gpu.gts):
+        if len(done) < len(self._gucs):
             return
         del self._flr_done[vfid]
         self._gpu.vram.clear(vfid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.guc import Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.guc import actions, klv
 from vfio_user_xe.device_models.xe.guc.errors import (
     INVALID_BUFFER_RANGE,
     INVALID_KLV_KEY,
@@ -11,6 +11,8 @@ from vfio_user_xe.device_models.xe.guc.errors import (
     MALFORMED_KLV,
     GucError,
 )
+from vfio_user_xe.device_models.xe.guc.guc import Guc
+from vfio_user_xe.device_models.xe.guc.host import Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
 
 _ENABLE = 1
@@ -32,7 +34,7 @@ class SelfConfig:
         guc.handle(actions.VF_RESET, self._reset)
         guc.handle(actions.OPT_IN_FEATURE, self._opt_in)
 
-    def _self_cfg(self, client: Client, message: Message) -> int:
+    def _self_cfg(self, host: Host, message: Message) -> int:
         key, length = message.payload[0] >> 16, message.payload[0] & 0xFFFF
         declared = klv.KEYS.get(key)
         if declared is None or not klv.MEMIRQ_STATUS_ADDR <= key <= klv.G2H_CTB_SIZE:
@@ -41,9 +43,9 @@ class SelfConfig:
             raise GucError(MALFORMED_KLV, f"{declared.name} has {length} dwords")
         value = klv.number(message.payload[1 : 1 + length])
         if key in _MEMIRQ:
-            self._set_memirq(client, key, value)
+            self._set_memirq(host, key, value)
             return 1
-        ring = client.ctb.h2g if key <= klv.H2G_CTB_SIZE else client.ctb.g2h
+        ring = host.ctb.h2g if key <= klv.H2G_CTB_SIZE else host.ctb.g2h
         if key in (klv.H2G_CTB_SIZE, klv.G2H_CTB_SIZE):
             if not value or value % _PAGE:
                 raise GucError(INVALID_SIZE, f"{declared.name} {value:#x}")
@@ -54,41 +56,41 @@ class SelfConfig:
             ring.descriptor = value
         return 1
 
-    def _set_memirq(self, client: Client, key: int, value: int) -> None:
-        if not client.vfid:
+    def _set_memirq(self, host: Host, key: int, value: int) -> None:
+        if not host.vfid:
             # The PF has MSI, not MSI-X, and so no use for it; accepted as any firmware would.
             return
-        memirq = self._guc.gt.gpu.interrupts.memirq(client.function)
+        memirq = self._guc.interrupts.memirq(host.function)
         if key == klv.MEMIRQ_STATUS_ADDR:
             memirq.set_guc_status(self._guc.gt.index, value)
         else:
             memirq.set_guc_source(self._guc.gt.index, value)
 
-    def _control_ctb(self, client: Client, message: Message) -> int:
+    def _control_ctb(self, host: Host, message: Message) -> int:
         if message.payload[0] != _ENABLE:
-            client.ctb.disable()
+            host.ctb.disable()
             return 0
-        if not (client.ctb.h2g.complete and client.ctb.g2h.complete):
+        if not (host.ctb.h2g.complete and host.ctb.g2h.complete):
             raise GucError(INVALID_BUFFER_RANGE, "not all of the CT buffers was configured")
-        client.ctb.enable()
+        host.ctb.enable()
         return 0
 
-    def _get_hwconfig(self, client: Client, message: Message) -> int:
+    def _get_hwconfig(self, host: Host, message: Message) -> int:
         address, size = message.address(0), message.payload[2]
         if size:
             if size < len(self._hwconfig):
                 raise GucError(INVALID_SIZE, f"{size} bytes for a table of {len(self._hwconfig)}")
-            client.space.write(address, self._hwconfig)
+            host.space.write(address, self._hwconfig)
         return len(self._hwconfig)
 
-    def _reset(self, client: Client, message: Message) -> int:
-        self._guc.reset_client(client)
+    def _reset(self, host: Host, message: Message) -> int:
+        self._guc.reset_host(host)
         return 0
 
-    def _opt_in(self, client: Client, message: Message) -> int:
+    def _opt_in(self, host: Host, message: Message) -> int:
         count = message.payload[2]
         if not 0 < count <= 256:
             raise GucError(INVALID_PARAMS, f"{count} dwords of opt-ins")
-        for key, _ in klv.parse(client.read_dwords(message.address(0), count), _OPT_INS):
-            client.opt_ins.add(key)
+        for key, _ in klv.parse(host.read_dwords(message.address(0), count), _OPT_INS):
+            host.opt_ins.add(key)
         return 0

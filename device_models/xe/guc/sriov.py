@@ -1,4 +1,4 @@
-"""What the PF tells the GuC about functions: their configuration, policies, and control of VFs.
+"""The PF's requests to the GuC about functions: their configuration, policies, and control of VFs.
 
 `xe_gt_sriov_pf_config.c` (UPDATE_VF_CFG), `xe_gt_sriov_pf_policy.c` (UPDATE_VGT_POLICY), `xe_gt_sriov_pf_control.c`
 (VF_CONTROL and the events that answer it).
@@ -9,20 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vfio_user_xe.device_models.xe.guc import FLR, PAUSED, RESFIX, RUNNING, STOPPED, Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.guc import actions, klv
 from vfio_user_xe.device_models.xe.guc.errors import (
     INVALID_KLV_DATA,
     INVALID_PARAMS,
-    INVALID_STATE,
     INVALID_VFID,
     GucError,
 )
+from vfio_user_xe.device_models.xe.guc.guc import Guc
+from vfio_user_xe.device_models.xe.guc.host import FLR, PAUSED, RESFIX, RUNNING, STOPPED, Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
+from vfio_user_xe.device_models.xe.guc.limits import ALL_CONTEXTS, GGTT_TOP
 from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing
 from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
-
-ALL_CONTEXTS = 65535
-ALL_DOORBELLS = 256
 
 PAUSE, RESUME, STOP, FLR_START, FLR_FINISH = 1, 2, 3, 4, 5
 EVENT_FLR, EVENT_FLR_DONE, EVENT_PAUSE_DONE = 1, 2, 3
@@ -33,7 +32,6 @@ _TIMEOUT_MAX_US = 100_000_000
 
 _GGTT_START_MINIMUM = 8 << 20
 """Below is WOPCM (`xe_gt_sriov_pf_config.c`, `xe_ggtt_init_early`)."""
-_GGTT_TOP = 0xFEE00000
 _LMEM_GRANULE = 2 << 20
 _PRIORITIES = 3
 _EITHER = (
@@ -45,7 +43,7 @@ _EITHER = (
 
 @dataclass(slots=True)
 class FunctionConfig:
-    """What the PF configured for a function, as numbers by KLV key. Absent is unprovisioned."""
+    """The PF's configuration of a function, as numbers by KLV key. A missing key is not provisioned."""
 
     values: dict[int, int] = field(default_factory=dict)
 
@@ -66,7 +64,7 @@ class Sriov:
         self.groups: tuple[tuple[int, ...], ...] = ()
         """Engine scheduling groups: masks of logical instances by the GuC's engine class; none: they are off."""
         self._events: dict[tuple[int, int], tuple[float, int]] = {}
-        self.on_resume: Callable[[Client], bool] | None = None
+        self.on_resume: Callable[[Host], bool] | None = None
         """Asked when a VF is resumed; True when it must be fixed up before it runs."""
         self.on_scheduling: list[Callable[[], None]] = []
         """Called when a function's share of the engines has changed."""
@@ -74,8 +72,8 @@ class Sriov:
         guc.handle(actions.UPDATE_VF_CFG, self._update_config)
         guc.handle(actions.VF_CONTROL, self._control)
         guc.on_reset.append(self._reset)
-        guc.on_client_reset.append(self._client_reset)
-        guc.served = lambda client, seconds: self.adverse_time(client.vfid, klv.THRESHOLD_H2G_STORM, seconds)
+        guc.on_host_reset.append(self._host_reset)
+        guc.served = lambda host, seconds: self.adverse_time(host.vfid, klv.THRESHOLD_H2G_STORM, seconds)
 
     def config(self, vfid: int) -> FunctionConfig:
         """The configuration of a function."""
@@ -96,7 +94,7 @@ class Sriov:
         self.groups = groups
         found = {info.name: self._group(info) for info in self._guc.gt.infos}
         named = {name: group for name, group in found.items() if group is not None}
-        self._guc.gt.engines.scheduling_groups(named if groups else None)
+        self._guc.engines.scheduling_groups(named if groups else None)
 
     def _group(self, info: EngineInfo) -> int | None:
         masks = [group[info.guc_class] >> info.logical & 1 for group in self.groups]
@@ -116,11 +114,11 @@ class Sriov:
 
     def function_level_reset(self, vfid: int) -> None:
         """A PCI FLR of VF `vfid` happened: stop serving it until the PF has cleaned up (FLR_FINISH)."""
-        client = self._guc.clients[vfid]
-        self._guc.reset_client(client)
+        host = self._guc.hosts[vfid]
+        self._guc.reset_host(host)
         if self._guc.boot.running and self._guc.pf.listening:
-            client.state = FLR
-            self._note_reset(client, began=True)
+            host.becomes(FLR)
+            self._note_reset(host, began=True)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR)
 
     def adverse_time(self, vfid: int, threshold: int, seconds: float) -> None:
@@ -147,30 +145,30 @@ class Sriov:
         self._events[vfid, threshold] = (since, count + amount)
 
     def _reset(self) -> None:
-        for client in self._guc.clients[1:]:
-            self._note_reset(client, began=False)
+        for host in self._guc.hosts[1:]:
+            self._note_reset(host, began=False)
         # Not the GGTT's ranges: whose entries are whose is written in the GGTT, which a GT reset leaves alone.
         self.configs.clear()
         self.policies.clear()
         self.set_groups(())
         self._events.clear()
 
-    def _client_reset(self, client: Client) -> None:
-        memirq = self._guc.gt.gpu.interrupts.memirqs.get(client.vfid)
+    def _host_reset(self, host: Host) -> None:
+        memirq = self._guc.interrupts.memirqs.get(host.vfid)
         if memirq is not None:
             memirq.reset(self._guc.gt.index)
 
     # UPDATE_VGT_POLICY
 
-    def _update_policy(self, client: Client, message: Message) -> int:
-        found = self._klvs(client, message.address(0), message.payload[2], klv.VGT_POLICY)
+    def _update_policy(self, host: Host, message: Message) -> int:
+        found = self._klvs(host, message.address(0), message.payload[2], klv.VGT_POLICY)
         for key, value in found:
             self.policies[key] = value[0] if value else 0
             if key == klv.ENGINE_GROUP_CONFIG:
                 self._set_group_config(value)
             if key == klv.SCHED_IF_IDLE:
                 # From 70.12 on it sets every function's priority at once, to low or to normal.
-                for vfid in range(len(self._guc.clients)):
+                for vfid in range(len(self._guc.hosts)):
                     self.config(vfid).values[klv.SCHED_PRIORITY] = min(value[0], 1)
                     self._apply_scheduling(vfid)
         return len(found)
@@ -183,16 +181,16 @@ class Sriov:
 
     # UPDATE_VF_CFG
 
-    def _update_config(self, client: Client, message: Message) -> int:
+    def _update_config(self, host: Host, message: Message) -> int:
         vfid, address, size = message.payload[0], message.address(1), message.payload[3]
-        if vfid >= len(self._guc.clients):
+        if vfid >= len(self._guc.hosts):
             raise GucError(INVALID_VFID, str(vfid))
         if not address and not size:
             self.configs.pop(vfid, None)
             self._apply_ggtt(vfid)
             self._apply_scheduling(vfid)
             return 0
-        found = self._klvs(client, address, size, klv.VF_CONFIG)
+        found = self._klvs(host, address, size, klv.VF_CONFIG)
         for key, value in found:
             self._check(key, klv.number(value))
         values = self.config(vfid).values | {key: klv.number(value) for key, value in found}
@@ -230,7 +228,7 @@ class Sriov:
 
     @staticmethod
     def _check_range(start: int, size: int) -> None:
-        if size and not (start >= _GGTT_START_MINIMUM and start + size <= _GGTT_TOP):
+        if size and not (start >= _GGTT_START_MINIMUM and start + size <= GGTT_TOP):
             raise GucError(INVALID_KLV_DATA, f"GGTT [{start:#x}, {start + size:#x})")
 
     def _apply_ggtt(self, vfid: int) -> None:
@@ -243,7 +241,7 @@ class Sriov:
 
     def _apply_scheduling(self, vfid: int) -> None:
         timeouts = self._by_group(vfid, klv.PREEMPT_TIMEOUT, klv.ENGINE_GROUP_PREEMPT_TIMEOUT, _TIMEOUT_MAX_US)
-        self._guc.gt.engines.function_policy(
+        self._guc.engines.function_policy(
             vfid,
             quantum_us=tuple(1000 * quantum for quantum in self._quanta(vfid)),
             preempt_us=timeouts,
@@ -252,31 +250,29 @@ class Sriov:
         for callback in self.on_scheduling:
             callback()
 
-    def _klvs(
-        self, client: Client, address: int, size: int, allowed: frozenset[int]
-    ) -> list[tuple[int, tuple[int, ...]]]:
+    def _klvs(self, host: Host, address: int, size: int, allowed: frozenset[int]) -> list[tuple[int, tuple[int, ...]]]:
         if not 0 < size <= _MAX_BUFFER_DWORDS:
             raise GucError(INVALID_PARAMS, f"a buffer of {size} dwords")
-        return klv.parse(client.read_dwords(address, size), allowed)
+        return klv.parse(host.read_dwords(address, size), allowed)
 
     # VF_CONTROL
 
-    def _control(self, client: Client, message: Message) -> int:
+    def _control(self, host: Host, message: Message) -> int:
         vfid, command = message.payload[:2]
-        if not 0 < vfid < len(self._guc.clients):
+        if not 0 < vfid < len(self._guc.hosts):
             raise GucError(INVALID_VFID, str(vfid))
-        target = self._guc.clients[vfid]
+        target = self._guc.hosts[vfid]
         if command == PAUSE:
             self._pause(target)
         elif command == RESUME:
             self._resume(target)
         elif command == STOP:
-            target.state = STOPPED
-            self._guc.gt.engines.pause_function(vfid, lambda: None)
+            target.becomes(STOPPED)
+            self._guc.engines.pause_function(vfid, lambda: None)
         elif command == FLR_START:
-            target.state = FLR
+            target.becomes(FLR)
             self._note_reset(target, began=True)
-            self._guc.reset_client(target)
+            self._guc.reset_host(target)
             if self._sharing is not None:
                 self._sharing.show(vfid)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, vfid, EVENT_FLR_DONE)
@@ -286,39 +282,38 @@ class Sriov:
             raise GucError(INVALID_PARAMS, f"VF control command {command}")
         return 0
 
-    def _pause(self, target: Client) -> None:
-        if target.state in (STOPPED, FLR):
-            raise GucError(INVALID_STATE, f"{target.name} is {target.state}")
-        target.state = PAUSED
+    def _pause(self, target: Host) -> None:
+        target.becomes(PAUSED)
         target.mailbox.give_back()
         vfid = target.vfid
-        self._guc.gt.engines.pause_function(vfid, lambda: self._paused(target))
+        self._guc.engines.pause_function(vfid, lambda: self._paused(target))
 
-    def _paused(self, target: Client) -> None:
+    def _paused(self, target: Host) -> None:
         if target.state == PAUSED:
             if self._sharing is not None:
                 self._sharing.show(target.vfid)
             self._guc.pf.event(actions.VF_STATE_NOTIFY, target.vfid, EVENT_PAUSE_DONE)
 
-    def _resume(self, target: Client) -> None:
-        if target.state not in (PAUSED, RUNNING, RESFIX):
-            raise GucError(INVALID_STATE, f"{target.name} is {target.state}")
+    def _resume(self, target: Host) -> None:
+        target.needs(PAUSED, RUNNING, RESFIX)
         if self._sharing is not None:
             self._sharing.take(target.vfid)
         if self.on_resume is None or not self.on_resume(target):
-            target.state = RUNNING
-            self._guc.gt.engines.resume_function(target.vfid)
+            target.becomes(RUNNING)
+            self._guc.engines.resume_function(target.vfid)
         target.serve()
 
-    def _finish_flr(self, target: Client) -> None:
+    def _finish_flr(self, target: Host) -> None:
+        # Running: the GuC was reset in between, and there is nothing left to finish.
+        target.needs(FLR, RUNNING)
         if self._sharing is not None:
             self._sharing.take(target.vfid)
         target.mailbox.clear()
-        target.state = RUNNING
+        target.becomes(RUNNING)
         self._note_reset(target, began=False)
-        self._guc.gt.engines.resume_function(target.vfid)
+        self._guc.engines.resume_function(target.vfid)
 
-    def _note_reset(self, target: Client, *, began: bool) -> None:
+    def _note_reset(self, target: Host, *, began: bool) -> None:
         """The ledger watches who uses a VF's memory while the PF is cleaning it."""
         ownership = self._guc.gt.gpu.fabric.ledger.ownership
         if self._guc.gt.index == 0:

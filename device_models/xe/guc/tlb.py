@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vfio_user_xe.device_models.xe.function import XeFunction
-from vfio_user_xe.device_models.xe.guc import Client, Guc, actions
+from vfio_user_xe.device_models.xe.guc import actions
 from vfio_user_xe.device_models.xe.guc.errors import INVALID_PARAMS, GucError
+from vfio_user_xe.device_models.xe.guc.guc import Guc
+from vfio_user_xe.device_models.xe.guc.host import Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message
-from vfio_user_xe.emulator.model.registers import RO, RegisterFile
+from vfio_user_xe.device_models.xe.memory.function import XeFunction
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, flag
 
 INV_DESC0 = 0xCF7C
 INV_DESC1 = 0xCF80
@@ -33,9 +36,13 @@ class TlbInvalidation:
         gt = guc.gt
         registers.add(
             [
-                gt.register("PVC_GUC_TLB_INV_DESC0", INV_DESC0, access=RO, write=self._desc0_written),
-                gt.register("PVC_GUC_TLB_INV_DESC1", INV_DESC1),
-                gt.register("GUC_TLB_INV_CR", INV_CR, access=RO, write=self._desc0_written),
+                gt.register(
+                    "PVC_GUC_TLB_INV_DESC0", INV_DESC0, access=RO, write=self._desc0_written, fields=[flag(0, "VALID")]
+                ),
+                gt.register("PVC_GUC_TLB_INV_DESC1", INV_DESC1, fields=[flag(6, "INVALIDATE")]),
+                gt.register(
+                    "GUC_TLB_INV_CR", INV_CR, access=RO, write=self._desc0_written, fields=[flag(0, "INVALIDATE")]
+                ),
             ]
         )
         guc.handle(actions.TLB_INVALIDATION, self._invalidate)
@@ -46,25 +53,25 @@ class TlbInvalidation:
             gpu = self._guc.gt.gpu
             gpu.executor.submit(lambda: self._flush(gpu.pf, None))
 
-    def _invalidate(self, client: Client, message: Message) -> int:
+    def _invalidate(self, host: Host, message: Message) -> int:
         seqno, operation = message.payload[:2]
         kind = operation & 0xFF
         if kind > GUC:
             raise GucError(INVALID_PARAMS, f"TLB invalidation type {kind}")
         asid = message.payload[2] if kind == PAGE_SELECTIVE and len(message.payload) > 2 else None
-        self._flush(client.function, asid)
-        client.event(actions.TLB_INVALIDATION_DONE, seqno)
+        self._flush(host.function, asid)
+        host.event(actions.TLB_INVALIDATION_DONE, seqno)
         return 0
 
-    def _invalidate_all(self, client: Client, message: Message) -> int:
-        if not client.vfid:
+    def _invalidate_all(self, host: Host, message: Message) -> int:
+        if not host.vfid:
             self._lmtt_changed()
-        self._flush(client.function, None)
-        client.event(actions.TLB_INVALIDATION_DONE, message.payload[0])
+        self._flush(host.function, None)
+        host.event(actions.TLB_INVALIDATION_DONE, message.payload[0])
         return 0
 
     def _flush(self, function: XeFunction, asid: int | None) -> None:
         self.count += 1
         if asid is None:
             function.ggtt_space.flush()
-        self._guc.gt.engines.invalidate(function, asid)
+        self._guc.engines.invalidate(function, asid)

@@ -1,18 +1,20 @@
-"""What a VF asks before it has a CT buffer: the interface's version, and its own configuration (`xe_gt_sriov_vf.c`)."""
+"""Requests of a VF before it has a CT buffer: the interface's version, and its own configuration (`xe_gt_sriov_vf.c`)."""
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gpu
-from vfio_user_xe.device_models.xe.guc import Client, Guc, actions, klv
+from vfio_user_xe.device_models.xe.guc import actions, klv
 from vfio_user_xe.device_models.xe.guc.errors import (
     INVALID_KLV_KEY,
     UNPROVISIONED_VF,
     UNSUPPORTED_VERSION,
     GucError,
 )
+from vfio_user_xe.device_models.xe.guc.guc import Guc
+from vfio_user_xe.device_models.xe.guc.host import Host
 from vfio_user_xe.device_models.xe.guc.hxg import Message, failure, success
 from vfio_user_xe.device_models.xe.guc.mmio import Mailbox
 from vfio_user_xe.device_models.xe.guc.sriov import Sriov
+from vfio_user_xe.device_models.xe.memory.function import Device
 
 _OWN = frozenset({klv.GGTT_START, klv.GGTT_SIZE, klv.LMEM_SIZE, klv.NUM_CONTEXTS, klv.TILE_MASK, klv.NUM_DOORBELLS})
 _ANY = 0
@@ -28,14 +30,14 @@ class VfRequests:
         guc.handle(actions.MATCH_VERSION, self._match_version)
         guc.handle(actions.QUERY_SINGLE_KLV, self._query)
 
-    def _match_version(self, client: Client, message: Message) -> tuple[int, int]:
+    def _match_version(self, host: Host, message: Message) -> tuple[int, int]:
         branch, major, minor = (message.payload[0] >> shift & 0xFF for shift in (24, 16, 8))
         own_major, own_minor, patch = self._guc.boot.submission_version
         if branch or major not in (_ANY, own_major) or minor > own_minor:
             raise GucError(UNSUPPORTED_VERSION, f"{branch}.{major}.{minor}")
         return 0, own_major << 16 | own_minor << 8 | patch
 
-    def _query(self, client: Client, message: Message) -> tuple[int, ...]:
+    def _query(self, host: Host, message: Message) -> tuple[int, ...]:
         key = message.payload[0] & 0xFFFF
         if key == klv.GLOBAL_GMD_ID:
             value = self._gmd_id
@@ -44,9 +46,9 @@ class VfRequests:
         elif key == klv.GLOBAL_PAGING_ENGINES:
             value = 0
         elif key in _OWN:
-            config = self._sriov.config(client.vfid)
+            config = self._sriov.config(host.vfid)
             if not config.values:
-                raise GucError(UNPROVISIONED_VF, client.name)
+                raise GucError(UNPROVISIONED_VF, host.name)
             value = config.get(key)
         else:
             raise GucError(INVALID_KLV_KEY, klv.name_of(key))
@@ -60,10 +62,10 @@ class AbsentMediaGuc:
     A VF's driver asks it for the media GMD_ID before it knows which GTs there are (`xe_pci.c:read_gmdid`); 0 is "none".
     """
 
-    def __init__(self, gpu: Gpu, main: Guc, client: Client) -> None:
+    def __init__(self, gpu: Device, main: Guc, host: Host) -> None:
         self._gpu = gpu
         self._main = main
-        self._client = client
+        self._client = host
         self.mailbox = Mailbox(1, self._doorbell)
 
     def _doorbell(self) -> None:

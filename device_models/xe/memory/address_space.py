@@ -20,17 +20,17 @@ from vfio_user_xe.emulator.fabric.span import Revoked, Span
 __all__ = [
     "AccessFault",
     "AddressSpace",
+    "DeviceView",
     "Extent",
     "Fault",
     "FunctionView",
     "GgttSpace",
-    "Gpu",
     "Registry",
     "TranslationFault",
 ]
 
 Fault = TranslationFault | AccessFault
-"""What any access may raise: an address that does not translate, or one that no path reaches."""
+"""The errors of any access: an address that does not translate, or one that no path reaches."""
 
 
 class Registry(Protocol):
@@ -41,8 +41,8 @@ class Registry(Protocol):
         ...
 
 
-class Gpu(Protocol):
-    """What an address space needs of a card."""
+class DeviceView(Protocol):
+    """What an address space needs of a card; `memory/function.py:Device` is one."""
 
     @property
     def fabric(self) -> Fabric:
@@ -61,7 +61,7 @@ class Gpu(Protocol):
 
 
 class FunctionView(Protocol):
-    """What an address space needs of a function; `vfio_user_xe.device_models.xe.function.XeFunction` is one."""
+    """What an address space needs of a function; `vfio_user_xe.device_models.xe.memory.function.XeFunction` is one."""
 
     @property
     def vfid(self) -> int:
@@ -70,7 +70,7 @@ class FunctionView(Protocol):
 
     @property
     def pci(self) -> Initiator:
-        """Who makes the accesses."""
+        """The initiator of the accesses."""
         ...
 
     @property
@@ -79,7 +79,7 @@ class FunctionView(Protocol):
         ...
 
     @property
-    def gpu(self) -> Gpu:
+    def gpu(self) -> DeviceView:
         """Its card."""
         ...
 
@@ -275,7 +275,7 @@ class AddressSpace(ABC):
             self.write64(address, value)
 
     def span(self, address: int, write: bool) -> Span | None:
-        """What is kept of the page of `address`, opened if need be; None when it is reached by messages only."""
+        """The span that is kept of the page of `address`, opened if needed. None when it is reached by messages only."""
         kept = self.writable if write else self.readable
         span = kept.get(address >> 12)
         if span is not None and span.window.valid:
@@ -300,7 +300,7 @@ class AddressSpace(ABC):
         return span
 
     def _open(self, base: int, size: int, write: bool, mark: int = 0) -> Span | None:
-        """Only whole pages are kept: what lies beyond them is opened when it is asked for."""
+        """Only whole pages are kept. Memory beyond them is opened for each access."""
         span = Span(self.window(base, size, write), base, mark)
         return span if span.end > base else None
 

@@ -30,7 +30,7 @@ _PAGES = GGTT_SIZE >> 12
 class TranslationFault(Exception):
     """An address that does not translate: which one, for what access, and which entry of which level said so.
 
-    `asid` is the PPGTT's, None for a GGTT: nobody can be asked to serve a fault there.
+    `asid` is the PPGTT's, None for a GGTT, whose faults cannot be served.
     """
 
     def __init__(

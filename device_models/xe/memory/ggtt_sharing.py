@@ -1,4 +1,4 @@
-"""Who has which part of the GGTT (`xe_ggtt.c:xe_ggtt_assign`): the PF's window shows all of it, a VF's its own range.
+"""The functions' parts of the GGTT (`xe_ggtt.c:xe_ggtt_assign`): the PF's window shows all of it, a VF's its own range.
 
 On hardware the entries are one array, each marked with the VFID of its owner, and a VF sees those marked with its own.
 Here a VF's window is memory of its own, which its guest has mapped, so entries live with whoever may change them: a
@@ -8,8 +8,8 @@ when that changes, or when the VF's range does.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gpu
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import GGTT_SIZE, PTES_SIZE, VFID_MASK, VFID_SHIFT
+from vfio_user_xe.device_models.xe.memory.function import Device
 
 _PTE_SIZE = 8
 
@@ -17,7 +17,7 @@ _PTE_SIZE = 8
 class GgttSharing:
     """The ranges of all VFs of a card. Used on the executor."""
 
-    def __init__(self, gpu: Gpu) -> None:
+    def __init__(self, gpu: Device) -> None:
         self._gpu = gpu
         self._shown: set[int] = set()
 
@@ -28,8 +28,10 @@ class GgttSharing:
     def provision(self, vfid: int, start: int, size: int) -> None:
         """VF `vfid` has `[start, start + size)` from now on, and nothing else. The same again changes nothing.
 
-        What it has no longer is the PF's to clear; what is new holds what the PF left there. Raises ValueError for a
-        range that is not of whole pages inside of the GGTT.
+        What it has no longer is the PF's to clear; what is new holds what the PF left there.
+
+        Raises:
+            ValueError: the range is not one of whole pages inside of the GGTT.
         """
         ggtt = self._gpu.functions[vfid].ggtt
         old, new = range(ggtt.first, ggtt.end), range(start >> 12, (start + size) >> 12)
@@ -92,7 +94,7 @@ class TrappedGgtt:
     `vfio_user_xe.emulator.pci.transport.AccessHandler`, for offsets in the window.
     """
 
-    def __init__(self, gpu: Gpu, vfid: int, sharing: GgttSharing) -> None:
+    def __init__(self, gpu: Device, vfid: int, sharing: GgttSharing) -> None:
         self._gpu = gpu
         self._vfid = vfid
         self._sharing = sharing

@@ -17,7 +17,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(slots=True)
 class _Walked:
-    """What a VF's tables were when they were last walked, to see cheaply that they have not changed."""
+    """The content of a VF's tables at their last walk: a comparison shows cheaply that they have not changed."""
 
     tables: dict[int, bytes] = field(default_factory=dict)
     blocks: dict[int, int] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Lmtt:
         self._walked: dict[int, _Walked] = {}
 
     def blocks(self, root: int, vfid: int) -> dict[int, int]:
-        """What the directory at DPA `root` gives VF `vfid`: GDPA block -> DPA block, in units of 2 MiB.
+        """The blocks that the directory at DPA `root` gives to VF `vfid`: GDPA block -> DPA block, in units of 2 MiB.
 
         Costs a comparison of the tables when they are as at the last call. Raises `LmttFault`.
         """

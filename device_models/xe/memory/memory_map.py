@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vfio_user_xe.device_models.xe.gt.fuses import L3_NODES
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.device_models.xe.profiles.profile import L3_NODES
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register, field, flag
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -27,6 +28,8 @@ _RESERVED = 128 * MIB
 _GSM_SIZE = 8 * MIB
 _WOPCM_8_MIB = 3 << 7  # size code in bits 9:7 of STOLEN_RESERVED
 _BYTES_PER_CCS_BYTE = 512
+_TILE = (field(1, 7, "OFFSET"), field(8, 17, "SIZE"))
+"""In GiB (`xe_vram.c:tile_vram_size`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,32 @@ class MemoryMap:
         tile = self.size // GIB << 8  # where the tile ends, in GiB; it starts at 0
         registers.add(
             [
-                Register("SG_TILE_ADDR_RANGE(0)", SG_TILE_ADDR_RANGE, reset=tile, access=RO),
-                Register("XEHP_TILE_ADDR_RANGE(0)", XEHP_TILE_ADDR_RANGE, reset=tile, access=RO),
-                Register("SG_TILE_ADDR_RANGE(1)", SG_TILE_ADDR_RANGE + 4, access=RO),
+                Register("SG_TILE_ADDR_RANGE(0)", SG_TILE_ADDR_RANGE, reset=tile, access=RO, fields=_TILE),
+                Register("XEHP_TILE_ADDR_RANGE(0)", XEHP_TILE_ADDR_RANGE, reset=tile, access=RO, fields=_TILE),
+                Register("SG_TILE_ADDR_RANGE(1)", SG_TILE_ADDR_RANGE + 4, access=RO, fields=_TILE),
                 Register("GSMBASE", GSMBASE, reset=self.gsm, access=RO, width=8),
-                Register("DSMBASE", DSMBASE, reset=self.dsm, access=RO, width=8),
-                Register("STOLEN_RESERVED", STOLEN_RESERVED, reset=_WOPCM_8_MIB, access=RO, width=8),
+                Register("DSMBASE", DSMBASE, reset=self.dsm, access=RO, width=8, fields=[field(20, 63, "BDSM")]),
+                Register(
+                    "STOLEN_RESERVED",
+                    STOLEN_RESERVED,
+                    reset=_WOPCM_8_MIB,
+                    access=RO,
+                    width=8,
+                    fields=[field(7, 9, "WOPCM_SIZE", {3: "8_MIB"})],
+                ),
                 Register(
                     "XE2_FLAT_CCS_BASE_RANGE_LOWER",
                     FLAT_CCS_LOWER,
                     reset=(ccs & 0xFFFFFFC0) | bool(ccs),
                     access=RO,
-                    fields={"ENABLE": (0, 0)},
+                    fields=[flag(0, "ENABLE"), field(6, 31, "ADDRESS")],
                 ),
-                Register("XE2_FLAT_CCS_BASE_RANGE_UPPER", FLAT_CCS_UPPER, reset=ccs >> 32, access=RO),
+                Register(
+                    "XE2_FLAT_CCS_BASE_RANGE_UPPER",
+                    FLAT_CCS_UPPER,
+                    reset=ccs >> 32,
+                    access=RO,
+                    fields=[field(0, 7, "ADDRESS")],
+                ),
             ]
         )

@@ -49,6 +49,6 @@ class AddressSpaces:
             self._ppgtts.pop(key, None)
 
     def spaces(self) -> list[AddressSpace]:
-        """Those that somebody holds."""
+        """The spaces that are in use."""
         with self._lock:
             return list(self._spaces)

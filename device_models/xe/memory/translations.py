@@ -1,4 +1,4 @@
-"""What PPGTTs map, as ranges: contiguous on both sides, with entries that are the same but for their address.
+"""The mappings of PPGTTs as ranges: contiguous on both sides, with entries that differ only in their address.
 
 A range is {"va", "size", "pages" (size of a page), "kind", "address", "writable", "entry" (the first one)}.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vfio_user_xe.device_models.xe.function import Gpu
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import DEVICE_MEMORY, NULL, WRITABLE, Leaf, target
+from vfio_user_xe.device_models.xe.memory.function import Device
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 
 _SIZES = {12: "4K", 16: "64K", 21: "2M", 30: "1G"}
 
 
-def ppgtt_command(gpu: Gpu) -> Callable[..., list[dict[str, Any]]]:
+def ppgtt_command(gpu: Device) -> Callable[..., list[dict[str, Any]]]:
     """The control socket's `ppgtt` for this card."""
 
     def ppgtt(

@@ -7,8 +7,8 @@ ones (VRAM) or 0 (GGTT entries) and change nothing, as on hardware, and each acc
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.function import Gpu
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import PTES_SIZE
+from vfio_user_xe.device_models.xe.memory.function import Device
 from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing, TrappedGgtt
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator
@@ -23,7 +23,7 @@ WINDOW_MODES = (MAPPED, TRAPPED)
 
 
 class Nothing:
-    """What answers where a BAR is larger than the memory behind it."""
+    """The handler of the part of a BAR that has no memory behind it."""
 
     def read(self, offset: int, size: int) -> int:
         """All ones."""
@@ -50,18 +50,18 @@ def vram_bar(size: int, vram: Memory) -> Bar:
     )
 
 
-def trapped_registers_bar(gpu: Gpu, vfid: int, registers: AccessHandler, sharing: GgttSharing) -> Bar:
+def trapped_registers_bar(gpu: Device, vfid: int, registers: AccessHandler, sharing: GgttSharing) -> Bar:
     """A VF's BAR0 with a trapped GGTT window."""
     return Bar(BAR0_SIZE, handler=_TrappedBar0(registers, TrappedGgtt(gpu, vfid, sharing)), prefetchable=True)
 
 
-def trapped_vram_bar(size: int, gpu: Gpu, vfid: int) -> Bar:
+def trapped_vram_bar(size: int, gpu: Device, vfid: int) -> Bar:
     """A VF's BAR2, trapped."""
     return Bar(size, handler=TrappedVram(gpu.vram, _Vf(vfid)), prefetchable=True, device_memory=True)
 
 
 class _Vf:
-    """A VF as VRAM asks for it."""
+    """The properties of a VF that VRAM uses."""
 
     def __init__(self, vfid: int) -> None:
         self.index = vfid

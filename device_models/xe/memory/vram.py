@@ -137,10 +137,10 @@ class Vram:
                 return True
         return False
 
-    # Who has what.
+    # Block ownership.
 
     def blocks(self, vfid: int) -> dict[int, int]:
-        """What VF `vfid` has now: GDPA block -> DPA block."""
+        """The blocks that VF `vfid` has now: GDPA block -> DPA block."""
         return dict(self._blocks.get(vfid, {}))
 
     def assign(self, vfid: int, blocks: Mapping[int, int]) -> int:
@@ -148,7 +148,9 @@ class Vram:
 
         The content of blocks that change owner moves along, both ways, and windows on them are revoked. Nothing
         happens to blocks that stay: calling this with the same mapping is free of effects. Returns how many changed.
-        Raises ValueError for blocks outside of VRAM.
+
+        Raises:
+            ValueError: a block is outside of VRAM.
         """
         return self._change({vfid: dict(blocks)})
 
@@ -168,7 +170,10 @@ class Vram:
     def provision(self, vfid: int, size: int) -> None:
         """Give VF `vfid` `size` bytes at GDPA 0 from free blocks at the top of VRAM: cards without a PF driver.
 
-        `size` is a multiple of 2 MiB; 0 takes everything back. Raises ValueError when it does not fit.
+        `size` is a multiple of 2 MiB; 0 takes everything back.
+
+        Raises:
+            ValueError: the size does not fit.
         """
         if size < 0 or size & _BLOCK_MASK:
             raise ValueError(f"VF {vfid}: {size:#x} bytes of VRAM is not a multiple of {BLOCK_SIZE:#x} (2 MiB)")

@@ -1,4 +1,4 @@
-"""What a card is made of: IP versions, engines, memory sizes. Everything that the card file can choose, decoded once.
+"""The parts of a card: IP versions, engines, memory sizes. Everything that the card file can choose, decoded once.
 
 Engines and their places are facts of the platform: `xe_hw_engine.c:engine_infos`, `regs/xe_engine_regs.h`,
 `regs/xe_irq_regs.h`, and the platform's engine masks in `xe_pci.c` (`graphics_xe2`, `media_xelpmp`).
@@ -7,6 +7,9 @@ Engines and their places are facts of the platform: `xe_hw_engine.c:engine_infos
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+L3_NODES = 1
+"""Enabled memory nodes. The base of flat CCS counts in units of nodes (`xe_vram.c:get_flat_ccs_offset`)."""
 
 # Engine classes as the driver numbers them (xe_hw_engine_types.h:enum xe_engine_class); the same numbers appear in
 # interrupt identities (regs/xe_irq_regs.h) and in RING_ENGINE_ID (base + 0x8c).
@@ -49,7 +52,7 @@ class EngineInfo:
 
     @property
     def engine_id(self) -> int:
-        """What RING_ENGINE_ID reads: class in bits 2:0, instance in bits 9:4 (`xe_lrc.c:engine_id_to_hwe`)."""
+        """The value of RING_ENGINE_ID: class in bits 2:0, instance in bits 9:4 (`xe_lrc.c:engine_id_to_hwe`)."""
         return self.engine_class | self.instance << 4
 
 

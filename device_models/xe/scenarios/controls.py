@@ -20,7 +20,8 @@ from vfio_user_xe.device_models.xe.scenarios.world import (
     scenario,
 )
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.scenario import Failed, KnownDefect, Setup
+from vfio_user_xe.emulator.scenarios.scenario import Setup
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect
 
 _FAULTY = Setup(
     "root port, AMD, pass-through, faulty link",

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import threading
 
-from vfio_user_xe.device_models.xe.function import Gpu, Gt, XeFunction
+from vfio_user_xe.device_models.xe.memory.function import Device, XeFunction
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, OTHER, RENDER, EngineInfo
 from vfio_user_xe.device_models.xe.soc.memirq import Memirq
-from vfio_user_xe.emulator.model.registers import RO, W1C, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, W1C, Field, Register, field, flag, not_modelled
 
 DG1_MSTR_TILE_INTR = 0x190008
 GFX_MSTR_IRQ = 0x190010
@@ -69,6 +70,55 @@ _MASKS = {
 }
 _ALL_MASKED = 0xFFFFFFFF
 
+_TILES = (flag(0, "TILE0"), not_modelled(1, "OTHER_TILES", 7), flag(31, "MSTR_IRQ"))
+_GFX_MASTER = (
+    flag(0, "GT_DW0"),
+    flag(1, "GT_DW1"),
+    flag(12, "I2C"),
+    flag(16, "DISPLAY"),
+    field(26, 28, "ERROR"),
+    flag(29, "GU_MISC"),
+    flag(31, "MASTER_IRQ"),
+)
+_BANKS = (
+    (
+        flag(0, "RCS0"),
+        *(flag(4 + n, f"CCS{n}") for n in range(4)),
+        *(flag(15 - n, f"BCS{n}") for n in range(8)),
+        flag(23, "BCS8"),
+        flag(24, "MGUC"),
+        flag(25, "GUC"),
+        flag(31, "GSC"),
+    ),
+    (*(flag(n, f"VCS{n}") for n in range(8)), *(flag(31 - n, f"VECS{n}") for n in range(4))),
+)
+_CLASSES = {0: "RENDER", 1: "VIDEO_DECODE", 2: "VIDEO_ENHANCE", 3: "COPY", 4: "OTHER", 5: "COMPUTE"}
+_IDENTITY = (
+    field(0, 15, "ENGINE_INTR"),
+    field(16, 18, "ENGINE_CLASS", _CLASSES),
+    field(20, 25, "ENGINE_INSTANCE"),
+    flag(31, "DATA_VALID"),
+)
+
+
+def _engine_interrupts(shift: int, prefix: str) -> list[Field]:
+    """One half of an enable register of engines: no other interrupt of them than MI_USER_INTERRUPT is ever raised."""
+    return [
+        flag(shift, f"{prefix}.MI_USER_INTERRUPT"),
+        not_modelled(shift + 3, f"{prefix}.CS_MASTER_ERROR"),
+        not_modelled(shift + 4, f"{prefix}.FLUSH_COMPLETE"),
+        not_modelled(shift + 8, f"{prefix}.CONTEXT_SWITCH"),
+        not_modelled(shift + 11, f"{prefix}.WAIT_SEMAPHORE"),
+    ]
+
+
+_ENABLE_FIELDS = {
+    RENDER_COPY_ENABLE: [*_engine_interrupts(16, "RCS"), *_engine_interrupts(0, "BCS")],
+    VCS_VECS_ENABLE: [*_engine_interrupts(16, "VCS"), *_engine_interrupts(0, "VECS")],
+    CCS_ENABLE: _engine_interrupts(16, "CCS"),
+    GUC_SG_ENABLE: [flag(31, "GUC2HOST")],
+}
+
 # Which half of which enable register belongs to a class (xe_irq.c:xe_irq_enable_hwe): (offset, shift).
 _CLASS_ENABLE = {RENDER: (RENDER_COPY_ENABLE, 16), COPY: (RENDER_COPY_ENABLE, 0), COMPUTE: (CCS_ENABLE, 16)}
 _VIDEO_DECODE_ENABLE = (VCS_VECS_ENABLE, 16)
@@ -101,7 +151,7 @@ def _identity(engine_class: int, instance: int, bits: int) -> int:
 class Interrupts:
     """The card's interrupt logic. `raise_*` may be called from any thread (the VF's only on the executor)."""
 
-    def __init__(self, gpu: Gpu, registers: RegisterFile) -> None:
+    def __init__(self, gpu: Device, registers: RegisterFile) -> None:
         """`registers` is the PF's file."""
         self._gpu = gpu
         self._registers = registers
@@ -142,14 +192,14 @@ class Interrupts:
         if self._registers.peek(offset) >> shift & USER_INTERRUPT:
             self._raise(info.interrupt, _identity(info.engine_class, info.instance, USER_INTERRUPT))
 
-    def raise_guc(self, function: XeFunction, gt: Gt) -> None:
-        """The GuC of `gt` has written messages for `function`."""
+    def raise_guc(self, function: XeFunction, gt: int) -> None:
+        """The GuC of GT number `gt` has written messages for `function`."""
         if function.vfid:
-            self.memirq(function).raise_guc(gt.index)
+            self.memirq(function).raise_guc(gt)
             return
         # Both GuCs share the enable bit (xe_guc.c:guc_enable_irq): GUC2HOST in the upper half.
         if self._registers.peek(GUC_SG_ENABLE) >> 16 & GUC2HOST:
-            self._raise(GUC_SOURCES[gt.index], _identity(OTHER, _GUC_INSTANCES[gt.index], GUC2HOST))
+            self._raise(GUC_SOURCES[gt], _identity(OTHER, _GUC_INSTANCES[gt], GUC2HOST))
 
     def _raise(self, source: int, identity: int) -> None:
         with self._lock:
@@ -167,14 +217,16 @@ class Interrupts:
                 access=RO,
                 read=self._read_master,
                 write=self._write_master,
-                fields={"MSTR_IRQ": (31, 31), "TILE0": (0, 0)},
+                fields=_TILES,
             ),
-            Register("GFX_MSTR_IRQ", GFX_MSTR_IRQ, access=RO, read=self._read_gfx_master),
+            Register("GFX_MSTR_IRQ", GFX_MSTR_IRQ, access=RO, read=self._read_gfx_master, fields=_GFX_MASTER),
         ]
         registers += [self._bank_register(bank) for bank in (0, 1)]
         registers += [self._selector(bank) for bank in (0, 1)]
         registers += [self._identity_register(bank) for bank in (0, 1)]
-        registers += [Register(name, offset) for name, offset in _ENABLES.items()]
+        registers += [
+            Register(name, offset, fields=_ENABLE_FIELDS.get(offset, ())) for name, offset in _ENABLES.items()
+        ]
         registers += [Register(name, offset, reset=_ALL_MASKED) for name, offset in _MASKS.items()]
         # PCU and GU_MISC blocks: nothing there raises interrupts yet (xe_irq.c:mask_and_disable, unmask_and_enable).
         for block, base in (("PCU", 0x444E0), ("GU_MISC", 0x444F0)):
@@ -204,7 +256,7 @@ class Interrupts:
         def read() -> int:
             return self._pending[bank]
 
-        return Register(f"GT_INTR_DW({bank})", GT_INTR_DW + 4 * bank, access=RO, read=read)
+        return Register(f"GT_INTR_DW({bank})", GT_INTR_DW + 4 * bank, access=RO, read=read, fields=_BANKS[bank])
 
     def _selector(self, bank: int) -> Register:
         def select(value: int) -> None:
@@ -213,7 +265,9 @@ class Interrupts:
                 self._pending[bank] &= ~bit
                 self._selected[bank] = self._identities.pop(bank * 32 + bit.bit_length() - 1, 0) if bit else 0
 
-        return Register(f"IIR_REG_SELECTOR({bank})", IIR_SELECTOR + 4 * bank, access=RO, write=select)
+        return Register(
+            f"IIR_REG_SELECTOR({bank})", IIR_SELECTOR + 4 * bank, access=RO, write=select, fields=_BANKS[bank]
+        )
 
     def _identity_register(self, bank: int) -> Register:
         def read() -> int:
@@ -223,4 +277,6 @@ class Interrupts:
             if value & VALID:
                 self._selected[bank] = 0
 
-        return Register(f"INTR_IDENTITY_REG({bank})", INTR_IDENTITY + 4 * bank, access=RO, read=read, write=write)
+        return Register(
+            f"INTR_IDENTITY_REG({bank})", INTR_IDENTITY + 4 * bank, access=RO, read=read, write=write, fields=_IDENTITY
+        )

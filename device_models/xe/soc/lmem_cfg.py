@@ -1,6 +1,6 @@
 """LMEM_CFG: where LMTT is (`xe_lmtt.c:lmtt_setup_dir_ptr`), and VFs' memory on cards whose PF has no driver for it.
 
-The PF's driver writes the directory's address with bit 31 set, on every GT. While nobody did, VFs that are enabled get
+The PF's driver writes the directory's address with bit 31 set, on every GT. While it has not, VFs that are enabled get
 memory from the card itself, as much as their BAR2 shows: then any PF driver (such as pci-pf-stub) will do.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from vfio_user_xe.device_models.xe.function import Gpu
+from vfio_user_xe.device_models.xe.memory.function import Device
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SHIFT, BLOCK_SIZE
 from vfio_user_xe.device_models.xe.profiles.profile import MEDIA_GSI_OFFSET
-from vfio_user_xe.emulator.model.registers import Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import Register, field, flag
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _RESERVED_TOP = 128 << 20
 class LmemConfig:
     """Follows LMTT for all VFs. Everything but the register write runs on the executor."""
 
-    def __init__(self, gpu: Gpu, registers: RegisterFile) -> None:
+    def __init__(self, gpu: Device, registers: RegisterFile) -> None:
         self._gpu = gpu
         self._registers = registers
         self._static: dict[int, int] = {}
@@ -38,7 +39,7 @@ class LmemConfig:
         return (value & ~LMEM_EN) << _UNIT_SHIFT if value & LMEM_EN else None
 
     def enable(self, root: int) -> None:
-        """What a driver writes to LMEM_CFG, on every GT: LMTT's directory is at DPA `root` (a multiple of 64 KiB)."""
+        """The driver's write to LMEM_CFG, on every GT: LMTT's directory is at DPA `root` (a multiple of 64 KiB)."""
         for index in range(len(self._gpu.profile.engines)):
             self._registers.poke(_offset(index), LMEM_EN | root >> _UNIT_SHIFT)
         self.update()
@@ -78,7 +79,7 @@ class LmemConfig:
                 self._gpu.vram.provision(vfid, 0)
 
     def describe(self) -> dict[str, Any]:
-        """Who has which VRAM: for the control socket."""
+        """The owners of VRAM, for the control socket."""
         vfs = {}
         for vfid in self._vfids():
             blocks = self._gpu.vram.blocks(vfid)
@@ -99,7 +100,7 @@ class LmemConfig:
             self._gpu.executor.submit(self.update)
 
         name = f"GT{index}.XE2_LMEM_CFG" if index else "XE2_LMEM_CFG"
-        return Register(name, _offset(index), write=written, fields={"LMEM_EN": (31, 31)})
+        return Register(name, _offset(index), write=written, fields=[field(0, 30, "LMTT_DIR_PTR"), flag(31, "LMEM_EN")])
 
 
 def _offset(gt: int) -> int:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import logging
 
-from vfio_user_xe.device_models.xe.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
+from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
 
 log = logging.getLogger(__name__)
 
 SOURCE_REPORT = 0x400
-ENABLE_MASK = 0x440
 STATUS_STRIDE = 16
 GUC2HOST_BIT = 15
 SW_INT_0_BIT = 0

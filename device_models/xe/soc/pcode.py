@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register, field, flag, reserved
 
 MAILBOX = 0x138124
 DATA0 = 0x138128
@@ -43,6 +44,16 @@ COMMAND_NAMES = {
     READ_MIN_FREQUENCY_TABLE: "PCODE_READ_MIN_FREQ_TABLE",
 }
 
+ERROR_NAMES = {SUCCESS: "SUCCESS", ILLEGAL_COMMAND: "ILLEGAL_CMD", ILLEGAL_SUBCOMMAND: "ILLEGAL_SUBCOMMAND"}
+_MAILBOX = (
+    # A command while READY is set, an error code when it is not.
+    field(0, 7, "COMMAND", COMMAND_NAMES | ERROR_NAMES),
+    field(8, 15, "PARAM1"),
+    field(16, 23, "PARAM2"),
+    reserved(24, 30),
+    flag(31, "READY"),
+)
+
 _LIMIT_ENABLE = 1 << 15
 _WATT = 8  # power limits count eighths of a watt (xe_hwmon.c: PWR_UNIT 3)
 
@@ -75,11 +86,11 @@ class Pcode:
         }
         registers.add(
             [
-                Register("PCODE_MAILBOX", MAILBOX, write=self._mailbox_written),
+                Register("PCODE_MAILBOX", MAILBOX, write=self._mailbox_written, fields=_MAILBOX),
                 Register("PCODE_DATA0", DATA0),
                 Register("PCODE_DATA1", DATA1),
                 *(Register(f"PCODE_SCRATCH({n})", SCRATCH + 4 * n, access=RO) for n in range(SCRATCH_COUNT)),
-                Register("BMG_PCIE_CAP", PCIE_CAP, access=RO),
+                Register("BMG_PCIE_CAP", PCIE_CAP, access=RO, fields=[field(0, 1, "LINK_DOWNGRADE", {2: "CAPABLE"})]),
             ]
         )
 

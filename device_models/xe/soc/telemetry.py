@@ -7,7 +7,8 @@ which grow by an idle card's power, and the PUNIT's GUID, without which every re
 from __future__ import annotations
 
 from vfio_user_xe.emulator.model.clock import CardClock
-from vfio_user_xe.emulator.model.registers import RO, Register, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import RO, Register, field
 
 FAN_SPEED = (0x138140, 0x138170, 0x1381A0)
 VRAM_CHANNEL_TEMPERATURE = 0x138260
@@ -49,6 +50,7 @@ class Telemetry:
                 # Bits 30:8 of a channel's register are degrees (TEMP_MASK_VRAM_N); 0 is a channel that is not there.
                 reset=_VRAM_CELSIUS << 8 if n < _CHANNELS_FITTED else 0,
                 access=RO,
+                fields=[field(8, 30, "TEMP")],
             )
             for n in range(VRAM_CHANNELS)
         ]

@@ -9,7 +9,7 @@ import os
 import random
 
 from vfio_user_xe.emulator.conformance import device as numbers
-from vfio_user_xe.emulator.conformance.case import Failure, case
+from vfio_user_xe.emulator.conformance.case import case
 from vfio_user_xe.emulator.conformance.context import Context
 from vfio_user_xe.emulator.conformance.errnos import (
     BAD_DESCRIPTOR,
@@ -20,6 +20,7 @@ from vfio_user_xe.emulator.conformance.errnos import (
     OUT_OF_RANGE,
     TOO_MANY,
 )
+from vfio_user_xe.emulator.conformance.outcomes import Failure
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client, encode
@@ -214,7 +215,7 @@ def enormous_range_without_a_descriptor_does_no_harm(t: Context) -> None:
 
 @case(MAP)
 def refused_map_leaves_nothing(t: Context) -> None:
-    """What was refused is not mapped."""
+    """A range that was refused is not mapped."""
     t.client.dma_map(BASE, PAGE)
     t.refused(t.client, wire.DMA_MAP, _map(BASE - PAGE, 3 * PAGE), EXISTS)
     for address in (BASE - PAGE, BASE + PAGE):
@@ -343,7 +344,7 @@ def as_many_ranges_as_were_agreed_are_mapped(t: Context) -> None:
 
 @case(UNMAP)
 def unmapped_range_is_gone(t: Context) -> None:
-    """What was unmapped can be mapped again."""
+    """A range that was unmapped can be mapped again."""
     for _ in range(3):
         t.client.dma_map(BASE, 4 * PAGE, fd=_memory(t, 4 * PAGE).fd)
         t.client.dma_unmap(BASE, 4 * PAGE)
@@ -593,7 +594,7 @@ def access_over_a_mapped_and_a_message_range_works(t: Context) -> None:
 
 @case(MAP)
 def device_does_not_reach_what_is_not_mapped(t: Context) -> None:
-    """Addresses that were not announced are out of reach, and no message asks for them."""
+    """Addresses that were not announced cannot be reached, and the server sends no message for them."""
     device = t.device()
     t.client.map_memory(BASE, PAGE)
     asked = t.record_commands(t.client)
@@ -627,7 +628,7 @@ def device_does_not_read_writable_memory(t: Context) -> None:
 
 @case(UNMAP)
 def device_does_not_reach_unmapped_memory(t: Context) -> None:
-    """When the reply to DMA_UNMAP has come, the device has let go of the memory."""
+    """When the reply to DMA_UNMAP has arrived, the device does not use the memory any more."""
     device = t.device()
     mapping = t.client.map_memory(BASE, PAGE)
     device.read_memory(BASE, 4)

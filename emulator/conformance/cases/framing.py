@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 
-from vfio_user_xe.emulator.conformance.case import case, fail
+from vfio_user_xe.emulator.conformance.case import case
 from vfio_user_xe.emulator.conformance.context import Context
 from vfio_user_xe.emulator.conformance.errnos import INVALID, MALFORMED, TOO_LARGE, UNKNOWN_COMMAND
+from vfio_user_xe.emulator.conformance.outcomes import fail
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client, Disconnected, ProtocolError, encode

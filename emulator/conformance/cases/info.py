@@ -85,7 +85,7 @@ def longer_device_request_does_no_harm(t: Context) -> None:
 
 @case(DEVICE)
 def device_info_is_the_same_for_the_next_client(t: Context) -> None:
-    """What the device is does not change with the client."""
+    """The device's info does not change with the client."""
     first = t.client.device_info()
     t.drop(t.client)
     t.equal(t.client.device_info(), first, "the second client's device info")
@@ -283,7 +283,7 @@ def mapped_memory_is_what_messages_read(t: Context) -> None:
 
 @case(REGION)
 def mapping_outlives_the_connection(t: Context) -> None:
-    """What a client has mapped stays mapped when it disconnects; the server is not hurt by it."""
+    """A client's mapping of a region outlives its connection, and does no harm to the server."""
     info = _mappable(t)[0]
     mapped = info.map()
     t.finally_(mapped.close)

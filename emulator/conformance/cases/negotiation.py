@@ -7,9 +7,10 @@ import json
 import socket
 from typing import Any
 
-from vfio_user_xe.emulator.conformance.case import case, fail
+from vfio_user_xe.emulator.conformance.case import case
 from vfio_user_xe.emulator.conformance.context import Context
 from vfio_user_xe.emulator.conformance.errnos import INVALID, MALFORMED, WRONG_STATE
+from vfio_user_xe.emulator.conformance.outcomes import fail
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client, Disconnected, Message, default_capabilities, encode
 

@@ -101,7 +101,7 @@ def different_commands_are_answered_in_order(t: Context) -> None:
 
 @case(ORDER)
 def thousands_of_pipelined_commands_are_answered(t: Context) -> None:
-    """However many commands are under way, each is answered."""
+    """However many commands are in flight, each is answered."""
     ids = [t.client.send(wire.REGION_READ, _read(4 * (number % 16))) for number in range(4000)]
     for message_id in ids:
         t.client.wait(message_id)

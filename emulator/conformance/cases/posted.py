@@ -103,7 +103,7 @@ def posted_reset_gets_no_reply(t: Context) -> None:
 
 @case(FLAGS)
 def descriptors_of_a_posted_command_that_fails_are_closed(t: Context) -> None:
-    """Nobody hears of the error, but the descriptors go all the same."""
+    """The error is not reported, but the descriptors are still closed."""
     with t.witness() as (fd, closed):
         _unanswered(t, wire.DMA_MAP, wire.DMA_MAP_BODY.pack(32, 3, 0, 0, 0), (fd,))
         closed()

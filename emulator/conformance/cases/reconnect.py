@@ -144,7 +144,7 @@ def next_client_is_served_when_the_first_is_gone(t: Context) -> None:
 
 
 def _second(t: Context) -> Connection | None:
-    """A second connection with its VERSION under way; None where it is turned away."""
+    """A second connection whose VERSION is in flight; None where it is refused."""
     try:
         connection = Connection.connect(t.path, 0.5)
     except Disconnected:

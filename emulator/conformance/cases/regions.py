@@ -51,7 +51,7 @@ for _bytes in (1, 2, 4, 8):
 
 @case(BOTH)
 def bytes_are_in_the_order_of_memory(t: Context) -> None:
-    """What is written as a whole is read byte by byte in the same order, and the other way round."""
+    """A value that is written as a whole is read byte by byte in the same order, and the other way round."""
     scratch = t.scratch(64)
     t.client.region_write(scratch.region, scratch.offset, PATTERN[:8])
     for index in range(8):
@@ -383,7 +383,7 @@ def access_over_an_areas_edge_is_whole(t: Context) -> None:
 
 @case(BOTH)
 def gaps_between_areas_are_trapped(t: Context) -> None:
-    """What lies between the mappable areas reaches the device."""
+    """Accesses between the mappable areas reach the device."""
     device = t.device()
     before = device.get(numbers.REG_WRITES)
     t.client.write(numbers.SPARSE, 0, 4, 1)

@@ -9,8 +9,9 @@ import threading
 from collections.abc import Callable
 
 from vfio_user_xe.emulator.conformance import device as numbers
-from vfio_user_xe.emulator.conformance.case import case, fail
+from vfio_user_xe.emulator.conformance.case import case
 from vfio_user_xe.emulator.conformance.context import Context
+from vfio_user_xe.emulator.conformance.outcomes import fail
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client, DmaMapping, Message, encode
 
@@ -102,7 +103,7 @@ def _well_formed(t: Context, commands: list[Message], address: int, length: int,
 
 @case(LIMITS)
 def dma_reads_keep_the_clients_limit(t: Context) -> None:
-    """count must not exceed the client's max_data_xfer_size: more is asked for in pieces."""
+    """count must not exceed the client's max_data_xfer_size: more is requested in pieces."""
     for limit in (4096, 512):
         client = t.connect(max_data_xfer_size=limit)
         device = t.device(client)
@@ -126,7 +127,7 @@ def dma_writes_keep_the_clients_limit(t: Context) -> None:
 
 @case(LIMITS)
 def large_dma_is_complete(t: Context) -> None:
-    """A mebibyte is asked for completely and once."""
+    """A mebibyte is requested completely and once."""
     device = t.device()
     _memory(t.client)
     commands = t.record_commands(t.client)
@@ -204,7 +205,7 @@ def error_without_a_number_is_an_error(t: Context) -> None:
 
 @case(READ, silent=True)
 def reply_with_too_little_data_is_an_error(t: Context) -> None:
-    """Fewer bytes than were asked for are not taken for all of them."""
+    """Fewer bytes than were requested are not taken for all of them."""
     head = wire.DMA_ACCESS.pack(BASE, 64)
     _refuse(t, numbers.DMA_READ, lambda message: _reply(message, head + bytes(10)))
 
@@ -223,14 +224,14 @@ def empty_reply_is_an_error(t: Context) -> None:
 
 @case(READ, silent=True)
 def reply_with_too_much_data_does_no_harm(t: Context) -> None:
-    """More bytes than were asked for are an error, or the surplus is ignored."""
+    """More bytes than were requested are an error, or the surplus is ignored."""
     device = t.device()
     _memory(t.client)
     t.client.dma_handler = lambda message: _reply(message, message.body[:16] + b"\x77" * 4096)
     t.client.region_write(numbers.MAPPED, 0, bytes(128))
     error = device.dma(numbers.DMA_READ, BASE, 64)
     got = t.client.region_read(numbers.MAPPED, 0, 128)
-    t.check(got[64:] == bytes(64), "the device took bytes that it had not asked for")
+    t.check(got[64:] == bytes(64), "the device took bytes that it had not requested")
     t.check(error or got[:64] == b"\x77" * 64, "the device takes the access for a success, but has other bytes")
     t.client.dma_handler = t.client.answer_dma
     t.check(device.read_memory(BASE, 64) == _expected(BASE, 64), "DMA does not work afterwards")
@@ -246,7 +247,7 @@ def write_reply_with_a_32_bit_count_is_accepted(t: Context) -> None:
 
 
 def _surplus(name: str, rule: str, extra: Answer) -> None:
-    """The client sends a reply nobody waits for, and then the right one."""
+    """The client sends a reply without a request, and then the right one."""
 
     def check(t: Context) -> None:
         device = t.device()
@@ -266,7 +267,7 @@ def _surplus(name: str, rule: str, extra: Answer) -> None:
 
 _surplus(
     "reply_with_an_unknown_id_is_dropped",
-    "A reply that nobody waits for is dropped; the right one counts.",
+    "A reply without a request is dropped; the right one counts.",
     lambda message: _reply(message, message.body + b"\x66" * 64, message_id=message.id ^ 0x4000),
 )
 _surplus(
@@ -289,7 +290,7 @@ def second_reply_is_dropped(t: Context) -> None:
 
 @case(READ, silent=True)
 def replies_out_of_order_are_matched_by_id(t: Context) -> None:
-    """Where a server has several requests under way, their replies may come in any order."""
+    """Where a server has several requests in flight, their replies may come in any order."""
     device = t.device()
     _memory(t.client)
     held: list[Message] = []
@@ -406,7 +407,7 @@ def client_that_dies_owing_a_reply_is_replaced(t: Context) -> None:
 
 @case("Client Disconnection")
 def dma_of_one_client_does_not_reach_the_next(t: Context) -> None:
-    """What the device wanted of a client that is gone is not asked of its successor."""
+    """A request to a client that has disconnected is not sent to the next client."""
     device = t.device()
     _memory(t.client)
     held: list[Message] = []
@@ -419,7 +420,7 @@ def dma_of_one_client_does_not_reach_the_next(t: Context) -> None:
 
 @case("VFIO_USER_DEVICE_SET_IRQS")
 def interrupt_after_dma_finds_the_data_in_place(t: Context) -> None:
-    """What was written before an interrupt is there when the interrupt comes."""
+    """Data that were written before an interrupt are in memory when the interrupt arrives."""
     device = t.device()
     irq = t.vectors(t.client, 1)
     (event,) = t.client.enable_irqs(irq.index, 1)
@@ -486,7 +487,7 @@ def closed_twin_socket_leaves_the_session(t: Context) -> None:
 
 @case(TWIN, silent=True)
 def rubbish_on_the_twin_socket_does_no_harm(t: Context) -> None:
-    """What does not belong there is dropped, or costs the connection; the server goes on serving."""
+    """An unexpected message is dropped, or ends the connection; the server goes on serving."""
     client = _twin(t)
     assert client.twin is not None
     client.twin.send(encode(wire.DEVICE_GET_INFO, wire.DEVICE_INFO.pack(16, 0, 0, 0), message_id=3))

@@ -209,7 +209,7 @@ class Bench:
                 while True:
                     await guest.wait_for_console(wake.console, timeout=math.inf, since=seen)
                     seen = guest.console_position
-                    # What comes before all devices sleep wakes nobody; how long they take to, nobody knows.
+                    # A wake-up before all devices sleep has no effect, and how long they need to fall asleep is not known.
                     woken = False
                     while not woken:
                         await trio.sleep(wake.after)

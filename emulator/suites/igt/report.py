@@ -55,7 +55,7 @@ def table(report: Report) -> str:
 
 
 def summary(seen: Sequence[SubtestResult], report: Report, expectations: Expectations) -> str:
-    """What nobody explained, what became better, and the share that is as on real hardware."""
+    """What no expectation explains, what became better, and the share that is as on real hardware."""
     if not seen:
         return "No subtest was run."
     alike = sum(expectations.as_on_hardware(result) for result in seen)

@@ -35,7 +35,7 @@ class SubtestResult:
 
     `seconds` is wall time in the guest, start of the process included.  `output` is the end of what it wrote,
     `kernel_log` what the kernel logged meanwhile, `device` what the card noticed (all empty for a pass); `activity` is how many memory
-    accesses the card's engines made, None where nobody counted.
+    accesses the card's engines made, None where they were not counted.
     """
 
     test: str

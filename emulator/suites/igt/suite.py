@@ -222,7 +222,7 @@ def fits(pattern: str, name: str) -> bool:
 
 @dataclass
 class Table:
-    """A TOML table that is read key by key, and complains about keys that nobody asked for."""
+    """A TOML table that is read key by key, and complains about keys that were not read."""
 
     place: str
     values: dict[str, Any]

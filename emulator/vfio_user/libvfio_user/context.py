@@ -284,7 +284,7 @@ class Context:
                 self._transferring = False
                 transfer.done.set()
             while self._gone:
-                self.function.unmapped(*self._gone.pop())
+                self.function.drop_windows(*self._gone.pop())
         return self._stopping
 
     def _carry_out(self, transfer: _Transfer) -> int:
@@ -304,7 +304,7 @@ class Context:
         return (int(ffi.errno) or errno.EIO) if failed else 0
 
     def _give_up(self, error: int) -> None:
-        """Whoever waits for a DMA message is told why there will be none."""
+        """Callers that wait for a DMA message get the reason why there will be none."""
         while True:
             try:
                 transfer = self._queue.popleft()
@@ -413,7 +413,7 @@ class Context:
             self._gone.append((address, size))
             return
         with self._outside():
-            self.function.unmapped(address, size)
+            self.function.drop_windows(address, size)
 
     def _range(self, info: Any) -> tuple[int, int]:
         return int(self._ffi.cast("uintptr_t", info.addresses.start)), int(info.addresses.length)

@@ -108,7 +108,7 @@ def _use(client: Client, probe: _Probe) -> None:
     _equal(probe.lost, [(_BY_DESCRIPTOR, PAGE_SIZE)], "ranges that were taken back")
     _equal(probe.transport.mapped(_BY_DESCRIPTOR, 1, False), False, "whether such a range is still mapped")
     if view is not None:
-        # Must not crash: whoever still has a view has its memory.
+        # Must not crash: a view that is still in use keeps its memory.
         view[0] = 0
 
 
@@ -188,5 +188,5 @@ class _Probe(Served):
     def wired(self, index: int, start: int, count: int) -> None:
         pass
 
-    def unmapped(self, address: int, length: int) -> None:
+    def drop_windows(self, address: int, length: int) -> None:
         self.lost.append((address, length))

@@ -8,9 +8,12 @@ from inspect import getmembers, isfunction, signature
 from typing import Any
 from unittest.mock import NonCallableMock, create_autospec
 
-from vfio_user_xe.device_models.xe.engines import Engine, EngineListener, Engines
+from vfio_user_xe.device_models.xe.engines import engine_regs
 from vfio_user_xe.device_models.xe.engines.commands import TABLES
-from vfio_user_xe.device_models.xe.function import Gt
+from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.engines import Engines
+from vfio_user_xe.device_models.xe.engines.types import EngineListener
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 
@@ -42,7 +45,7 @@ def noting_engines(gt: Any, listener: EngineListener, pipelines: Any = None) -> 
     for name, function in getmembers(Engines, isfunction):
         if not name.startswith("_") and name not in _ANSWERED:
             getattr(engines, name).side_effect = noted(name, list(signature(function).parameters)[1:])
-    engines.registers.return_value = []
+    engines.registers.return_value = [one for info in gt.infos for one in engine_regs.declare(info, {})]
     engines.inspect.return_value = []
     engines.has_work.return_value = False
     engines.activity.side_effect = lambda: dict(engines.busy)
@@ -54,7 +57,8 @@ def mock_engine(gt: Gt, name: str = "", **attributes: Any) -> Any:
     info = next(info for info in gt.infos if name in ("", info.name))
     listener = create_autospec(EngineListener, instance=True)
     real = Engine(info, listener, gt.gpu.pf.registers, gt.gpu.vram, TABLES, gt.gpu.card.clock)
-    return NonCallableMock(spec_set=real, info=info, **attributes)
+    shown = {"lrc": None, "live": real.live, "registers": real.registers}
+    return NonCallableMock(spec_set=real, info=info, **(shown | attributes))
 
 
 class OnExecutor:

@@ -15,13 +15,17 @@ from tests.support.xe.commands import END, NOOP
 from tests.support.xe.contexts import lrc_image
 from tests.support.xe.rig import MIB, PageTables, Rig
 from vfio_user_xe.device_models.xe import compute
-from vfio_user_xe.device_models.xe.engines import Context, Engine, Engines
+from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.engines import Engines
+from vfio_user_xe.device_models.xe.engines.types import EngineView
 from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, main_gt_engines, media_gt_engines
-from vfio_user_xe.emulator.model.registers import PF, VF, RegisterFile
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import PF, VF
 
 if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.function import XeFunction
+    from vfio_user_xe.device_models.xe.memory.function import XeFunction
 
 REGISTERS_SIZE = 4 * MIB
 RING_SIZE = 0x4000
@@ -78,19 +82,19 @@ class Listener:
     serve: Callable[[Context, TranslationFault], bool] = lambda context, fault: False
     on_interrupt: Callable[[], None] = lambda: None
 
-    def user_interrupt(self, function: Any, engine: Engine) -> None:
+    def user_interrupt(self, function: Any, engine: EngineView) -> None:
         self.events.append(("interrupt", function.pci.name, engine.name))
         self.on_interrupt()
 
-    def page_fault(self, context: Context, engine: Engine, fault: TranslationFault) -> bool:
+    def page_fault(self, context: Context, engine: EngineView, fault: TranslationFault) -> bool:
         self.events.append(("page fault", context.guc_id, fault.address, fault.level, fault.write))
         return self.serve(context, fault)
 
-    def memory_fault(self, context: Context, engine: Engine, fault: Fault) -> None:
+    def memory_fault(self, context: Context, engine: EngineView, fault: Fault) -> None:
         self.events.append(("memory fault", context.guc_id, engine.name))
         self.faults.append(fault)
 
-    def context_reset(self, context: Context, engine: Engine, reason: str) -> None:
+    def context_reset(self, context: Context, engine: EngineView, reason: str) -> None:
         self.events.append(("context reset", context.guc_id, reason))
 
     def of(self, kind: str) -> list[tuple[Any, ...]]:

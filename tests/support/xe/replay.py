@@ -26,7 +26,7 @@ class Driver:
     """The driver's side of one GuC's CT buffers, where the recorded driver put them. On the card's executor."""
 
     def __init__(self, bench: Bench, gt: int) -> None:
-        self.client = bench.gpu.gts[gt].guc.clients[0]
+        self.client = bench.gpu.gts[gt].guc.hosts[0]
         self.received: deque[tuple[int, tuple[int, ...]]] = deque()
         self._ends: CtBuffers | None = None
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.model.states import StateError
 from vfio_user_xe.emulator.pci import RESET, Function
+from vfio_user_xe.emulator.pci.bar_programming import STATES, BarState
 from vfio_user_xe.emulator.pci.ecam import CHALLENGE, AccessError, Location, locate
 
 VF_BARS = {0: 1 << 24, 2: 1 << 26}
@@ -28,7 +30,7 @@ def mapped(plugged: Any) -> dict[int, dict[int, int]]:
 
 def with_route(plugged: Any, direct_route: type) -> Any:
     route = direct_route(plugged.machine)
-    plugged.sriov.programming.routes.insert(0, route)
+    plugged.sriov.programming.prefer(route)
     return route
 
 
@@ -235,7 +237,7 @@ def test_a_broken_route_is_passed_over(plugged: Any, direct_route: type) -> None
 
 
 def test_a_route_to_another_machine_is_passed_over(plugged: Any, direct_route: type, new_machine: type) -> None:
-    plugged.sriov.programming.routes.insert(0, direct_route(new_machine()))
+    plugged.sriov.programming.prefer(direct_route(new_machine()))
     plugged.guest.assign_vf_bars()
     plugged.guest.enable(2)
     plugged.settle()
@@ -435,3 +437,9 @@ def test_addresses_in_ecam_are_4_kib_a_function() -> None:
     location = Location(0xB0000000, 0x100)
     assert location.address(0x10, 9) == 0xB0000000 + (0x109 << 12) + 0x10
     assert location.bdf(9) == "01:01.1"
+
+
+def test_a_result_comes_only_from_a_run() -> None:
+    for state in (BarState.DONE, BarState.FAILED):
+        with pytest.raises(StateError, match=f"VF BARs: cannot go from idle to {state}; allowed: busy"):
+            STATES.check("VF BARs", BarState.IDLE, state)

@@ -221,7 +221,7 @@ def test_unmapped_memory_is_told_on_the_callers_thread(make_pf: Make) -> None:
     pf = make_pf()
     seen: list[tuple[int, int]] = []
     pf.on_unmapped.append(lambda address, length: seen.append((address, length)))
-    pf.unmapped(0x1000, 0x2000)
+    pf.drop_windows(0x1000, 0x2000)
     assert seen == [(0x1000, 0x2000)]
 
 

@@ -227,7 +227,7 @@ def test_vf_bars_are_programmed_through_the_right_one_of_two_qemus(
 ) -> None:
     plugged = plug(24)
     plugged.machine.iommu = True
-    plugged.sriov.programming.routes.insert(0, peer)
+    plugged.sriov.programming.prefer(peer)
     connect(plugged.machine)
     connect(new_machine())
     plugged.guest.assign_vf_bars()
@@ -245,7 +245,7 @@ def test_a_qemu_that_dies_while_vf_bars_are_programmed_is_reported_by_the_next_r
 ) -> None:
     plugged = plug(4)
     plugged.machine.iommu = True
-    plugged.sriov.programming.routes.insert(0, peer)
+    plugged.sriov.programming.prefer(peer)
     qemu = connect(plugged.machine)
 
     def die_at_the_first_write(line: str) -> str | None:

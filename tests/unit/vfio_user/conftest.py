@@ -17,7 +17,8 @@ import pytest
 
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.pci.function import COMMAND, COMMAND_MASTER
+from vfio_user_xe.emulator.observe.tap import Tap
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 from vfio_user_xe.emulator.pci.transport import AccessHandler, Region, Served
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.session import Session
@@ -194,13 +195,13 @@ Connect = Callable[..., Connection]
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Makes connections: `connect(function, negotiate=True)`."""
+    """Makes connections: `connect(function, negotiate=True, tap=None)`."""
     made: list[Connection] = []
 
-    def make(function: Any = None, *, negotiate: bool = True) -> Connection:
+    def make(function: Any = None, *, negotiate: bool = True, tap: Tap | None = None) -> Connection:
         served = make_function() if function is None else function
         ours, theirs = socket.socketpair()
-        session = Session(served, ours)
+        session = Session(served, ours, tap=tap)
         thread = threading.Thread(target=session.run, daemon=True)
         connection = Connection(session, Peer(theirs), served, thread)
         made.append(connection)

@@ -65,11 +65,11 @@ def test_the_function_is_told_of_an_unmapping_when_the_range_is_gone_and_before_
 ) -> None:
     seen: list[tuple[int, int, bool, bool]] = []
 
-    def unmapped(address: int, length: int) -> None:
+    def drop_windows(address: int, length: int) -> None:
         mapped = connection.session.view(BASE, 1, False) is not None
         seen.append((address, length, mapped, connection.peer.has_message(0.05)))
 
-    connection.function.unmapped.side_effect = unmapped
+    connection.function.drop_windows.side_effect = drop_windows
     assert connection.peer.map(BASE, 2 * PAGE, ram.fd) == ""
     reply = connection.peer.unmap(BASE, 2 * PAGE)
     assert reply.body == unmap_body(BASE, 2 * PAGE)
@@ -78,13 +78,13 @@ def test_the_function_is_told_of_an_unmapping_when_the_range_is_gone_and_before_
 
 def test_the_function_is_told_when_all_is_unmapped(connection: Connection, ram: Memory) -> None:
     gone: list[bool] = []
-    connection.function.unmapped.side_effect = lambda address, length: gone.append(
+    connection.function.drop_windows.side_effect = lambda address, length: gone.append(
         not connection.session.memory.ranges() and not connection.peer.has_message(0.05)
     )
     assert connection.peer.map(BASE, PAGE, ram.fd) == ""
     assert connection.peer.map(0, 2 * PAGE) == ""
     assert connection.peer.unmap(0, 0, wire.DMA_UNMAP_ALL).body == unmap_body(0, 3 * PAGE, wire.DMA_UNMAP_ALL)
-    assert connection.function.unmapped.mock_calls == [EVERYTHING]
+    assert connection.function.drop_windows.mock_calls == [EVERYTHING]
     assert gone == [True]
 
 
@@ -92,7 +92,7 @@ def test_the_reply_says_how_much_was_unmapped(connection: Connection) -> None:
     for page in (0, 2, 5):
         assert connection.peer.map(BASE + page * PAGE, PAGE) == ""
     assert connection.peer.unmap(BASE, 5 * PAGE).body == unmap_body(BASE, 2 * PAGE)
-    assert connection.function.unmapped.mock_calls == [call(BASE, 5 * PAGE)], "windows may be on all of it"
+    assert connection.function.drop_windows.mock_calls == [call(BASE, 5 * PAGE)], "windows may be on all of it"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_unmapping_that_is_refused_changes_nothing(connection: Connection, bo
     assert connection.peer.map(BASE, 2 * PAGE) == ""
     assert connection.peer.refused(wire.DMA_UNMAP, body) == error
     assert connection.session.mapped(BASE, 2 * PAGE, True)
-    connection.function.unmapped.assert_not_called()
+    connection.function.drop_windows.assert_not_called()
 
 
 def test_a_window_on_guest_memory_is_invalid_once_its_unmapping_was_answered(
@@ -219,15 +219,15 @@ def test_an_unmapping_tells_which_pages_were_written_and_drops_windows_before_it
     session, peer = connection.session, connection.peer
     assert peer.map(BASE, 8 * PAGE, ram.fd) == ""
     assert start_logging(peer) == ""
-    connection.function.unmapped.reset_mock()
+    connection.function.drop_windows.reset_mock()
     session.view(BASE, 1, False)
     session.view(BASE + 2 * PAGE, 2, True)
     # A device may ask for a view until it is told that they go.
-    connection.function.unmapped.side_effect = lambda address, length: session.view(BASE + 5 * PAGE, 1, True)
+    connection.function.drop_windows.side_effect = lambda address, length: session.view(BASE + 5 * PAGE, 1, True)
     reply = peer.request(wire.DMA_UNMAP, dirty_unmap_body(BASE, 8 * PAGE))
     assert reply.errno == 0
     assert reply.body[-8:] == (1 << 2 | 1 << 5).to_bytes(8, "little")
-    assert connection.function.unmapped.mock_calls[-1] == call(BASE, 8 * PAGE)
+    assert connection.function.drop_windows.mock_calls[-1] == call(BASE, 8 * PAGE)
     assert session.memory.find(BASE) is None
 
 
@@ -247,11 +247,11 @@ def test_logging_reports_each_written_page_once_and_takes_views_back_first(conne
     assert peer.map(BASE, 8 * PAGE, ram.fd) == ""
     session.view(BASE, PAGE, True)
     assert start_logging(peer) == ""
-    assert function.unmapped.mock_calls == [EVERYTHING], "views from before would be written unseen"
+    assert function.drop_windows.mock_calls == [EVERYTHING], "views from before would be written unseen"
     session.view(BASE + PAGE, PAGE + 1, True)
     session.view(BASE + 4 * PAGE, 1, False)
     assert report(peer, BASE, 8 * PAGE) == (0b110).to_bytes(8, "little")
-    assert function.unmapped.mock_calls[-1] == call(BASE, 8 * PAGE)
+    assert function.drop_windows.mock_calls[-1] == call(BASE, 8 * PAGE)
     assert report(peer, BASE, 8 * PAGE) == bytes(8)
     session.view(BASE, 1, True)
     assert feature(peer, wire.FEATURE_SET | wire.FEATURE_DMA_LOGGING_STOP) == ""
@@ -287,7 +287,7 @@ def test_features_that_are_not_there_or_asked_for_wrongly_are_refused(
 ) -> None:
     assert feature(connection.peer, flags, data, argsz) == error
     assert not connection.session.dirty.active
-    connection.function.unmapped.assert_not_called()
+    connection.function.drop_windows.assert_not_called()
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_dirty_pages_of_older_specifications_are_logged_too(connection: Connecti
     assert peer.refused(wire.DIRTY_PAGES, get) == "EINVAL"
     assert peer.map(BASE, 8 * PAGE, ram.fd) == ""
     assert peer.refused(wire.DIRTY_PAGES, head.pack(8, 1)) == ""
-    assert connection.function.unmapped.mock_calls == [EVERYTHING]
+    assert connection.function.drop_windows.mock_calls == [EVERYTHING]
     connection.session.view(BASE + 3 * PAGE, 1, True)
     reply = peer.request(wire.DIRTY_PAGES, get)
     assert reply.body[-8:] == (1 << 3).to_bytes(8, "little")

@@ -76,6 +76,18 @@ def test_a_client_that_goes_takes_mappings_and_interrupts_with_it(connection: Co
     os.close(event)
 
 
+def test_a_command_in_the_wrong_state_is_refused_and_the_log_says_both_states(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = connect(negotiate=False).peer
+    with caplog.at_level("INFO"):
+        assert peer.request(wire.DEVICE_RESET).errno == errno.EINVAL
+        assert "session: is negotiating, not running" in caplog.text
+        assert peer.negotiate().errno == 0
+        assert peer.negotiate().errno == errno.EINVAL
+        assert "session: is running, not negotiating" in caplog.text
+
+
 def test_a_client_that_never_negotiated_was_never_there(connect: Connect) -> None:
     connection = connect(negotiate=False)
     connection.end()

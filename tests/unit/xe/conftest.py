@@ -9,12 +9,12 @@ import pytest
 
 from tests.support.xe.bench import Bench, noting_engines
 from tests.support.xe.guc_driver import GucDriver
-from vfio_user_xe.device_models.xe import card as battlemage
+from vfio_user_xe.device_models.xe import gpu as composition
 
 
 @pytest.fixture
 def make_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
-    monkeypatch.setattr(battlemage, "Engines", noting_engines)
+    monkeypatch.setattr(composition, "Engines", noting_engines)
     benches: list[Bench] = []
 
     def make(**options: Any) -> Bench:

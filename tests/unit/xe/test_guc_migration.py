@@ -18,6 +18,7 @@ from tests.support.xe.provisioning import (
     enable_vfs,
     failure,
 )
+from vfio_user_xe.device_models.xe.engines.context import DISABLED, ENABLED
 from vfio_user_xe.device_models.xe.guc import klv
 from vfio_user_xe.device_models.xe.guc.mmio import BUSY, PF_VIEW_STRIDE
 
@@ -54,7 +55,8 @@ def source(make_bench: Callable[..., Any]) -> tuple[GucDriver, GucDriver]:
     vf.send(0x1001, 7, 1)
     vf.received()
     [context] = vf.bench.gpu.gts[0].engines.listener.contexts(1)
-    context.enabled = True  # what engines that only take notes do not do
+    for state in (DISABLED, ENABLED):
+        context.states.to(state)  # what engines that only take notes do not do
     return pf, vf
 
 

@@ -24,6 +24,7 @@ from tests.support.xe.provisioning import (
     klvs,
 )
 from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.device_models.xe.guc.sriov import FLR_FINISH, FLR_START, PAUSE, RESUME, STOP
 from vfio_user_xe.emulator.fabric.interconnect import Space
 
 
@@ -277,19 +278,43 @@ def test_pause_shows_the_vfs_entries_to_the_pf_and_resume_takes_them_back(driver
     assert vf.bench.read(0x190240, 1) == SUCCESS, "what it asked meanwhile is answered now"
 
 
+def state_of(driver: GucDriver, name: str) -> str:
+    return next(c["state"] for c in driver.bench.gpu.gts[0].guc.inspect()["clients"] if c["function"] == name)
+
+
+@pytest.mark.parametrize(
+    ("first", "state", "then"),
+    [
+        (STOP, "stopped", PAUSE),
+        (STOP, "stopped", RESUME),
+        (STOP, "stopped", FLR_FINISH),
+        (FLR_START, "flr", PAUSE),
+        (FLR_START, "flr", RESUME),
+        (PAUSE, "paused", FLR_FINISH),
+    ],
+)
+def test_a_command_that_the_state_of_a_vf_does_not_allow_is_refused_and_changes_nothing(
+    driver: GucDriver, vf: GucDriver, caplog: pytest.LogCaptureFixture, first: int, state: str, then: int
+) -> None:
+    assert control(driver, 1, first)[0] == SUCCESS
+    with caplog.at_level("INFO"):
+        assert control(driver, 1, then)[0] == failure(0x0A)
+    assert "vf1: " in caplog.text
+    assert state in caplog.text
+    assert state_of(driver, "vf1") == state
+
+
+def test_a_stopped_vf_runs_again_after_a_reset(driver: GucDriver, vf: GucDriver) -> None:
+    for command, state in ((STOP, "stopped"), (FLR_START, "flr"), (FLR_FINISH, "running")):
+        assert control(driver, 1, command)[0] == SUCCESS
+        assert state_of(driver, "vf1") == state
+    assert vf.mmio(0x5507)[0] == SUCCESS
+
+
 def test_resume_of_a_running_vf_leaves_its_entries_alone(driver: GucDriver, vf: GucDriver) -> None:
     before = driver.bench.gpu.functions[1].ggtt.entries[VF_START >> 12]
     assert control(driver, 1, 2) == (SUCCESS, [])
     assert driver.bench.gpu.functions[1].ggtt.entries[VF_START >> 12] == before
-
-
-def test_stopped_vf_needs_an_flr_to_run_again(driver: GucDriver, vf: GucDriver) -> None:
-    assert control(driver, 1, 3)[0] == SUCCESS
-    assert control(driver, 1, 2)[0] == failure(0x0A)
-    assert control(driver, 1, 1)[0] == failure(0x0A)
-    control(driver, 1, 4)
-    control(driver, 1, 5)
-    assert vf.mmio(0x5507)[0] == SUCCESS
 
 
 def test_control_of_a_function_that_is_no_vf_is_refused(driver: GucDriver) -> None:

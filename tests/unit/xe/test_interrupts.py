@@ -67,7 +67,7 @@ def test_identities_are_those_of_the_sources(bench: Any) -> None:
     handler = Handler(bench)
     for name in ("rcs0", "bcs8", "ccs0"):
         bench.gpu.interrupts.raise_engine(bench.pf, engine(bench, name))
-    bench.gpu.interrupts.raise_guc(bench.pf, bench.gpu.gts[0])
+    bench.gpu.interrupts.raise_guc(bench.pf, 0)
     assert handler.handle() == IDENTITIES
     assert handler.handle() == {}
 
@@ -77,7 +77,7 @@ def test_media_sources_come_in_their_own_bank(make_bench: Any) -> None:
     handler = Handler(bench)
     bench.gpu.interrupts.raise_engine(bench.pf, engine(bench, "vcs0"))
     bench.gpu.interrupts.raise_engine(bench.pf, engine(bench, "vecs0"))
-    bench.gpu.interrupts.raise_guc(bench.pf, bench.gpu.gts[1])
+    bench.gpu.interrupts.raise_guc(bench.pf, 1)
     assert handler.handle() == {32: 0x80010001, 63: 0x80020001, 24: 0x81048000}
 
 
@@ -108,7 +108,7 @@ def test_a_source_that_is_raised_again_after_it_was_taken_is_not_lost(bench: Any
 def test_nothing_is_sent_while_the_master_is_off_and_all_of_it_afterwards(bench: Any) -> None:
     handler = Handler(bench)
     bench.write(MASTER, 0)
-    bench.gpu.interrupts.raise_guc(bench.pf, bench.gpu.gts[0])
+    bench.gpu.interrupts.raise_guc(bench.pf, 0)
     assert handler.messages == 0
     bench.write(MASTER, 1 << 31)
     assert handler.messages == 1
@@ -124,7 +124,7 @@ def test_a_class_that_is_not_enabled_raises_nothing(bench: Any) -> None:
 
 def test_reset_forgets_what_is_pending(bench: Any) -> None:
     handler = Handler(bench)
-    bench.gpu.interrupts.raise_guc(bench.pf, bench.gpu.gts[0])
+    bench.gpu.interrupts.raise_guc(bench.pf, 0)
     bench.pf.pci.reset()
     bench.settle()
     assert handler.handle() == {}

@@ -134,3 +134,39 @@ def test_idle_delay_fits_below_the_power_context_count(bench: Any) -> None:
     # xe_hw_engine.c:adjust_idledly raises the delay to 5 us of 640 ns units.
     for base in (0x2000, 0x22000, 0x3EE000, 0x1A000):
         assert (bench.read(base + 0x54) & 0xFFFFF) * 640 > 5000
+
+
+def test_status_registers_name_their_bits_and_values(bench: Any) -> None:
+    registers = bench.pf.registers
+
+    def shown(name: str, value: int) -> dict[str, str | int]:
+        found = registers.describe(registers.by_name(name).offset, value)
+        return {key: part for key, part in found.items() if key not in ("register", "offset", "value")}
+
+    assert shown("GUC_STATUS", 0x8002F0EC) == {
+        "BOOTROM": "JUMP_PASSED", "UKERNEL": "READY", "MIA": "HALT_REQUESTED", "AUTH_STATUS": "GOOD",
+    }  # fmt: skip
+    assert shown("INTR_IDENTITY_REG(0)", 0x8003_0001) == {"ENGINE_INTR": 1, "ENGINE_CLASS": "COPY", "DATA_VALID": 1}
+    assert shown("GT_INTR_DW(0)", 1 << 25 | 1 << 15) == {"GUC": 1, "BCS0": 1}
+    assert shown("PCODE_MAILBOX", 0x8000_007E) == {"COMMAND": "DGFX_PCODE_STATUS", "READY": 1}
+    assert shown("XE2_LMEM_CFG", 0x8000_1234) == {"LMTT_DIR_PTR": 0x1234, "LMEM_EN": 1}
+    assert shown("PAT_INDEX(0)", 0x222) == {"COH_MODE": "1WAY", "L3_POLICY": 2, "COMP_EN": 1}
+
+
+def test_what_firmware_shows_is_in_terms_of_the_driver(bench: Any) -> None:
+    registers = bench.pf.registers
+
+    def fields(name: str) -> dict[str, int]:
+        register = registers.by_name(name)
+        return register.decode(bench.read(register.offset))
+
+    assert (fields("GMD_ID")["ARCH"], fields("GMD_ID")["RELEASE"]) == (20, 2)
+    assert fields("RPM_CONFIG0") == {"CTC_SHIFT_PARAMETER": 3, "CRYSTAL_CLOCK_FREQ": 1}
+    assert fields("SG_TILE_ADDR_RANGE(0)") == {"OFFSET": 0, "SIZE": 4}
+    assert fields("MIRROR_FUSE3")["NODE_ENABLE"] == 1
+
+
+def test_rcu_mode_changes_only_what_a_write_selects(bench: Any) -> None:
+    bench.write(0x14800, 0x0001_0001)
+    bench.write(0x14800, 0x0002_0000)
+    assert bench.read(0x14800) == 1

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.xe.replay import Replay
+from vfio_user_xe.emulator.observe.unmodelled import unmodelled_bits
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -55,3 +56,17 @@ def test_recorded_probe_touches_no_unmodelled_register(make_bench: Callable[...,
     bench.map_ggtt(0, 128 << 20, 0x10000000)
     Replay(bench, FIXTURES / "media-probe.txt.gz", set()).run()
     assert sorted(hex(offset) for offset in bench.pf.registers.unmodelled) == []
+
+
+def test_recorded_probe_sets_only_known_bits_that_are_not_modelled(make_bench: Callable[..., Any]) -> None:
+    bench = make_bench(vfs=2, media=True)
+    bench.map_ggtt(0, 128 << 20, 0x10000000)
+    Replay(bench, FIXTURES / "media-probe.txt.gz", set()).run()
+    bits = {entry["register"]: entry["names"] for entry in unmodelled_bits([bench.pf.registers])}
+    assert bits == {
+        "RPNSWREQ": ["REQ_RATIO"],
+        "GT1.RPNSWREQ": ["REQ_RATIO"],
+        "RENDER_COPY_INTR_ENABLE": ["RCS.FLUSH_COMPLETE", "BCS.FLUSH_COMPLETE"],
+        "VCS_VECS_INTR_ENABLE": ["VCS.FLUSH_COMPLETE", "VECS.FLUSH_COMPLETE"],
+        "CCS_RSVD_INTR_ENABLE": ["CCS.FLUSH_COMPLETE"],
+    }

@@ -18,7 +18,7 @@ from vfio_user_xe.emulator.guest.qemu_arguments import (
     cards_arguments,
     needs_iommu,
 )
-from vfio_user_xe.emulator.pci.function import COMMAND
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
 
 _SRIOV = 0x320
@@ -129,7 +129,7 @@ def test_enabling_vfs_that_are_elsewhere_programs_no_bars(make_bench: Callable[.
     bench = make_bench(vfs=1, topology="split")
     enable_vfs(bench, 1)
     assert bench.pf.pci.sriov.programming.wait(1).state == "idle"
-    assert bench.gpu.gts[0].guc.clients[1].present
+    assert bench.gpu.gts[0].guc.hosts[1].present
 
 
 def split_driver(bench: Bench) -> GucDriver:

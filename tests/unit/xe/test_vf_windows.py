@@ -66,7 +66,7 @@ def test_each_vf_sees_its_own(bench: Any) -> None:
 def test_registers_and_entries_share_bar0(bench: Any) -> None:
     bar0 = bar(bench, 1, 0)
     assert bar0.read(0x1901F8, 4) == 1, "VF_CAP_REG"
-    bench.run(lambda: bench.card.model.sharing.provision(1, 64 * MIB, MIB))
+    bench.run(lambda: bench.gpu.sharing.provision(1, 64 * MIB, MIB))
     bar0.write((8 << 20) + 8 * (64 * MIB >> 12), 8, 0x5003)
     assert bench.gpu.functions[1].ggtt.entries[64 * MIB >> 12] == 0x5003
     assert any(file.name == "vf1" for file in bench.card.register_files)

@@ -32,7 +32,7 @@ def vfid_of(entry: int) -> int:
 
 
 def meaning(entry: int) -> str:
-    """What `entry` maps, in words."""
+    """The meaning of `entry` in words."""
     if not entry & PRESENT:
         return "not present"
     vfid = vfid_of(entry)

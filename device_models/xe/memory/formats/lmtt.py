@@ -101,7 +101,7 @@ def walk(read: Callable[[int, int], int], root: int, vfid: int, gdpa: int) -> It
 
 
 def meaning(step: Step) -> str:
-    """What the entry of `step` says, in words."""
+    """The meaning of the entry of `step` in words."""
     if not step.entry & VALID:
         return "not valid"
     if step.level:

@@ -156,7 +156,7 @@ def _leaves(
 
 
 def meaning(step: Step) -> str:
-    """What the entry of `step` says, in words."""
+    """The meaning of the entry of `step` in words."""
     entry, shift = step.entry, step.shift
     if not entry & PRESENT:
         return "not present"

@@ -405,6 +405,16 @@ def test_the_trace_tells_every_command_and_is_off_by_default(lab: Lab) -> None:
     ]
     fields = lines[1][2]
     assert (fields["engine"], fields["batch"], fields["address"], fields["data"]) == ("bcs0", BATCH_VA, DATA_VA, 5)
+    lines.clear()
+    job.batch(*lri(gpr(1), 5, gpr(1) + 4, 6), *lri(0x7010, 3, flags=0), *srm(0x358, DATA_VA), END)
+    job.ring(*job.start())
+    job.submit()
+    lab.run()
+    assert [fields.get("registers", fields.get("register")) for _, _, fields in lines[1:4]] == [
+        "BCS0.CS_GPR(1)=0x5 BCS0.CS_GPR(1)_UDW=0x6",
+        "0x7010=0x3",
+        "BCS0.RING_TIMESTAMP",
+    ]
     tap.switch_off()
     lines.clear()
     job.ring(NOOP, NOOP)

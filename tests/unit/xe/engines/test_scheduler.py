@@ -27,7 +27,8 @@ from tests.support.xe.commands import (
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, SEQNO, Job, Lab
 from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.engines import scheduler as scheduler_module
-from vfio_user_xe.device_models.xe.engines.context import Context, TranslationFault
+from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, RENDER, VIDEO_DECODE
 from vfio_user_xe.emulator.model.executor import Executor
 
@@ -309,7 +310,7 @@ def test_removing_takes_it_off_the_engine(lab: Lab) -> None:
     lab.engines.remove(spin.context)
     lab.run()
     assert lab.engine("bcs0").context is None
-    assert not lab.engines.scheduler.contexts
+    assert not lab.engines.contexts
 
 
 def test_a_reset_drops_everything_and_engines_work_again(lab: Lab) -> None:
@@ -894,7 +895,7 @@ def test_noop_items_are_passed(media: Lab) -> None:
 
 def test_on_the_real_executor_a_waiting_engine_costs_little(lab: Lab) -> None:
     executor = Executor("card")
-    lab.engines.scheduler._executor = executor
+    lab.engines.scheduler.slots.executor = executor
     executor.start()
     try:
         spin, waiter = spinner(lab, engine_class=COMPUTE), lab.job()

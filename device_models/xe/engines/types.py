@@ -1,0 +1,123 @@
+"""What engines, commands and submission need of each other, as Protocols: so that none imports who imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
+from vfio_user_xe.device_models.xe.memory.function import XeFunction
+from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
+from vfio_user_xe.emulator.model.clock import CardClock
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+
+
+class EngineView(Protocol):
+    """An engine as its commands and its listener see it; `engine.Engine` is one. Used on the executor."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is and where its registers are."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """ "rcs0", "bcs8", ..."""
+        ...
+
+    @property
+    def clock(self) -> CardClock:
+        """The card's."""
+        ...
+
+    @property
+    def registers(self) -> RegisterFile:
+        """The PF's registers: what the driver has programmed."""
+        ...
+
+    @property
+    def vram(self) -> Vram:
+        """The card's."""
+        ...
+
+    @property
+    def context(self) -> Context | None:
+        """What it executes."""
+        ...
+
+    @property
+    def lrc(self) -> Lrc | None:
+        """Which member of it."""
+        ...
+
+    @property
+    def live(self) -> Mapping[int, Callable[[], int]]:
+        """Registers that show the engine, by offset from its base."""
+        ...
+
+    @property
+    def siblings(self) -> Mapping[int, Callable[[], int]]:
+        """Those of all engines of the GT, by absolute offset."""
+        ...
+
+    @property
+    def interrupt_mask(self) -> int:
+        """RING_IMR of the context that runs; with memory-based interrupts what is enabled has its bit set."""
+        ...
+
+    @property
+    def interrupt_status_pointer(self) -> int:
+        """RING_INT_STATUS_RPT_PTR of the context that runs: a GGTT address, 0 when not set."""
+        ...
+
+    @property
+    def interrupt_source_pointer(self) -> int:
+        """RING_INT_SRC_RPT_PTR of the context that runs: a GGTT address, 0 when not set."""
+        ...
+
+    def timestamp(self) -> int:
+        """RING_TIMESTAMP, 64 bits."""
+        ...
+
+    def context_timestamp(self) -> int:
+        """CTX_TIMESTAMP, 64 bits."""
+        ...
+
+    def set_context_timestamp(self, upper: bool, value: int, /) -> None:
+        """A command writes one half of CTX_TIMESTAMP."""
+        ...
+
+    def user_interrupt(self) -> None:
+        """MI_USER_INTERRUPT."""
+        ...
+
+    def watchdog_reset(self) -> None:
+        """PR_CTR ran out."""
+        ...
+
+    def report(self, what: str, /) -> None:
+        """Something is not emulated, or makes no sense."""
+        ...
+
+
+class EngineListener(Protocol):
+    """Whom the engines tell what happens; called on the executor, in the order in which it happened."""
+
+    def user_interrupt(self, function: XeFunction, engine: EngineView) -> None:
+        """MI_USER_INTERRUPT: every memory write of commands before it was done."""
+        ...
+
+    def page_fault(self, context: Context, engine: EngineView, fault: TranslationFault) -> bool:
+        """A PPGTT address did not translate. True: wait until `Engines.resume(context, ...)`; False: it is fatal."""
+        ...
+
+    def memory_fault(self, context: Context, engine: EngineView, fault: Fault) -> None:
+        """A fatal fault (CAT error). The context is off the engine and will not run again until it is removed."""
+        ...
+
+    def context_reset(self, context: Context, engine: EngineView, reason: str) -> None:
+        """The engine was reset because the context would not be preempted. As after `memory_fault`."""
+        ...
