@@ -226,6 +226,9 @@ class CompiledExecution:
         """Run slots in parallel."""
         pages, budget = self._pages, self._budget
         with pages.running:
+            if pages.is_stale:
+                # Between the look at it and the lock; from here on who takes memory away waits.
+                return [(place, Reason.STOPPED) for place in places]
             pages.stop[:] = [place.slot.stop for place in places]
             others = [_pool().submit(place.slot.run, budget) for place in places[1:]]
             first = places[0].slot.run(budget)

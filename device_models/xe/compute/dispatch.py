@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 1024
 """Threads at once: what 128 execution units of 8 threads hold."""
+_MOST_GROUPS = 1 << 62
 _STEP_NS = 800_000
 _PATIENCE_NS, _LEAVING_PATIENCE_NS = 2_000_000, 500_000_000
 """How long groups in flight may take to end before the context is preempted in the middle of them: for others' turns, and
@@ -32,6 +33,9 @@ _DENORMALS = 1 << 6 | 1 << 7 | 1 << 10
 
 def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
     """Run all groups of `walker` with the context's state, in steps."""
+    if walker.groups >= _MOST_GROUPS:
+        streamer.engine.report(f"a walker of {walker.groups} groups is skipped: nobody could wait for its end")
+        return
     state = ComputeState.of(streamer.lrc)
     space = streamer.lrc.space
     memory = UnitMemory(space.execution_units if isinstance(space, PpgttSpace) else space)

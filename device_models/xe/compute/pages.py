@@ -18,6 +18,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.eu.compiled.memory import LARGE_SHIFT, SMALL_SHIFT, Map, MapFull
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot
 from vfio_user_xe.device_models.xe.memory.ppgtt import NULL_KIND, ExecutionUnitSpace
+from vfio_user_xe.emulator.fabric.interconnect import Fabric
 from vfio_user_xe.emulator.fabric.ledger import LedgerEntry
 from vfio_user_xe.emulator.fabric.span import Revoked, Span
 
@@ -29,7 +30,7 @@ class Pages:
     """The map of one address space. On the card's executor, but for `revoked`."""
 
     def __init__(self, space: ExecutionUnitSpace, library: Library) -> None:
-        self.space = space
+        self._space = weakref.ref(space)
         self.map = Map(library)
         self.running = threading.Lock()
         """Held while compiled code runs on the map."""
@@ -44,11 +45,23 @@ class Pages:
         self._large: dict[int, Access] = {}
         self._slots: list[Slot] = []
         """Not in use: making one costs more than a small kernel."""
-        space.function.gpu.fabric.on_revoke.append(_revoker(self, space.function.gpu.fabric.on_revoke))
+        _revocations(space.function.gpu.fabric).add(self)
+
+    @property
+    def space(self) -> ExecutionUnitSpace:
+        """The address space: whoever runs on it holds it."""
+        space = self._space()
+        assert space is not None
+        return space
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether something may be out of date."""
+        return self._stale or self._generation != self.space.generation
 
     def refresh(self) -> None:
         """Before compiled code runs: forget what may be out of date."""
-        if self._stale or self._generation != self.space.generation:
+        if self.is_stale:
             self.harvest()
             self._stale = False
             self._generation = self.space.generation
@@ -134,13 +147,34 @@ class Pages:
             return
 
 
-def _revoker(pages: Pages, registered: list[Callable[[], None]]) -> Callable[[], None]:
-    """A callback of the fabric that goes away with `pages`."""
-    reference = weakref.ref(pages, lambda _: registered.remove(revoked))
+class _Revocations:
+    """All maps of pages that are filled through one fabric."""
 
-    def revoked() -> None:
-        found = reference()
-        if found is not None:
-            found.revoked()
+    def __init__(self, fabric: Fabric) -> None:
+        self._lock = threading.Lock()
+        self._pages: list[weakref.ref[Pages]] = []
+        fabric.on_revoke.append(self._revoked)
 
-    return revoked
+    def add(self, pages: Pages) -> None:
+        """Tell `pages` of revocations as long as it lives."""
+        with self._lock:
+            self._pages = [reference for reference in self._pages if reference() is not None]
+            self._pages.append(weakref.ref(pages))
+
+    def _revoked(self) -> None:
+        with self._lock:
+            references = list(self._pages)
+        for reference in references:
+            pages = reference()
+            if pages is not None:
+                pages.revoked()
+
+
+_OF_FABRICS: weakref.WeakKeyDictionary[Fabric, _Revocations] = weakref.WeakKeyDictionary()
+
+
+def _revocations(fabric: Fabric) -> _Revocations:
+    found = _OF_FABRICS.get(fabric)
+    if found is None:
+        found = _OF_FABRICS[fabric] = _Revocations(fabric)
+    return found

@@ -15,6 +15,8 @@ from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Faul
 
 _FIRST_STEP, _LEAST_STEP, _MOST_STEP = 4096, 64, 1 << 20
 """Instructions of a step, over all threads."""
+_SLM = 16 * (384 << 10)
+"""Shared local memory of all subslices."""
 
 
 class ReferenceUnits:
@@ -60,8 +62,7 @@ class ReferenceExecution:
         if self._batch is None:
             if self._held:
                 return None
-            size = self._task.walker.interface.threads
-            count = min(max(1, self._task.most_threads // size), self._task.walker.groups - self.done)
+            count = min(_most_groups(self._task), self._task.walker.groups - self.done)
             self._batch = _Batch(self._task, self.done, count)
         start = self._task.nanoseconds()
         ended, fault = self._batch.run(self._instructions)
@@ -72,6 +73,15 @@ class ReferenceExecution:
             self.done += self._batch.groups.count
             self._batch = None
         return fault
+
+
+def _most_groups(task: Task) -> int:
+    """Groups at once: by threads, and by the shared local memory that there is."""
+    interface = task.walker.interface
+    groups = task.most_threads // interface.threads
+    if interface.slm_bytes:
+        groups = min(groups, _SLM // interface.slm_bytes)
+    return max(1, groups)
 
 
 class _Batch:
