@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_BUDGET, _LEAST_BUDGET, _MOST_BUDGET = 20_000, 1_000, 50_000_000
 """Ops that a slot runs before it comes back."""
+_HARVEST_NS = 10_000_000
+"""The ledger is told so often while a kernel runs, and whenever it stops."""
 _KERNELS_KEPT = 256
 _KIND = {kind.value: kind for kind in SurfaceKind}
 
@@ -168,6 +170,7 @@ class CompiledExecution:
         count = max(1, min(_processors(), walker.groups, task.most_threads // size))
         self._places = [_Place(task, self._walk, pages, index) for index in range(count)]
         self._budget = _FIRST_BUDGET
+        self._harvested = task.nanoseconds()
 
     @property
     def finished(self) -> bool:
@@ -187,6 +190,7 @@ class CompiledExecution:
 
     def hold(self, held: bool) -> None:
         """`Execution.hold`."""
+        self._pages.harvest()
         begun = self.begun
         self._walk.struct.next = begun
         self._walk.struct.total = begun if held else self._total
@@ -216,11 +220,17 @@ class CompiledExecution:
             if all(reason is Reason.RAN_OUT for _, reason in reasons):
                 wanted = self._budget * nanoseconds // max(1, now - before)
                 self._budget = max(_LEAST_BUDGET, min(_MOST_BUDGET, self._budget * 4, wanted))
+        if fault is not None or now - self._harvested >= _HARVEST_NS:
+            self._pages.harvest()
+            self._harvested = now
+        return fault
+
+    def close(self) -> None:
+        """`Execution.close`."""
         self._pages.harvest()
         if self.finished:
             for place in self._places:
                 self._pages.give_back(place.slot)
-        return fault
 
     def _run(self, places: list[_Place]) -> list[tuple[_Place, Reason]]:
         """Run slots in parallel."""

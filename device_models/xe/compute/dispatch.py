@@ -61,8 +61,11 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
         report=streamer.engine.report,
     )
     execution = units().start(task)
-    while not execution.finished:
-        yield from _step(streamer, execution, progress)
+    try:
+        while not execution.finished:
+            yield from _step(streamer, execution, progress)
+    finally:
+        execution.close()
     progress.forget()
 
 

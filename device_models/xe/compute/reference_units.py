@@ -52,6 +52,9 @@ class ReferenceExecution:
         """`Execution.hold`."""
         self._held = held
 
+    def close(self) -> None:
+        """`Execution.close`: everything is counted already."""
+
     @property
     def finished(self) -> bool:
         """All groups have ended."""

@@ -85,6 +85,10 @@ class Execution(Protocol):
         """Begin no more groups, or begin groups again."""
         ...
 
+    def close(self) -> None:
+        """It is over, or given up in the middle (a reset): the ledger learns of all that was accessed."""
+        ...
+
     @property
     def begun(self) -> int:
         """Groups that have begun, and those before: the walk goes on at this number."""

@@ -214,3 +214,14 @@ def test_progress_of_a_walker_is_not_taken_for_that_of_another_run(lab: ComputeL
     lab.engines.kick(job.context)
     lab.run()
     assert job.data(0, 16) == [42] * 16
+
+
+def test_the_ledger_has_what_a_kernel_accessed_that_was_dropped(lab: ComputeLab) -> None:
+    kernel = LINEAR + "mov (16|M0)  r20.0<1>:ud  1:ud\n" + RESULT.replace("send.ugm", "again:\nsend.ugm")
+    job = job_of(lab, kernel + "jmpi (1|M0)  again\n")
+    job.submit()
+    lab.run(lambda: job.data(0, 1) == [1])
+    lab.engines.remove(job.context)
+    lab.run()
+    entry = next(entry for entry in lab.fabric.ledger.entries() if entry.kind == "eu vram" and entry.writes)
+    assert entry.bytes_written >= 64
