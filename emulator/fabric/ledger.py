@@ -108,6 +108,13 @@ class LedgerEntry:
         self._writes += 1
         self._bytes_written += length
 
+    def count_bulk(self, reads: int, bytes_read: int, writes: int, bytes_written: int) -> None:
+        """Many accesses at once."""
+        self._reads += reads
+        self._bytes_read += bytes_read
+        self._writes += writes
+        self._bytes_written += bytes_written
+
     def opened(self, now: float) -> None:
         """A window was opened."""
         if not self.spans:

@@ -299,6 +299,10 @@ class Span:
         """Count `dwords` of what `fetch` gave as one access."""
         self.entry.count_read(dwords << 2)
 
+    def account(self, reads: int, bytes_read: int, writes: int, bytes_written: int) -> None:
+        """Count accesses that compiled code made to what `fetch` gave, in bulk."""
+        self.entry.count_bulk(reads, bytes_read, writes, bytes_written)
+
     def _gone(self, address: int) -> Exception:
         if self.window.valid:
             return ValueError(f"{address:#x} is outside of the span [{self.base:#x}, {self.end:#x})")

@@ -7,7 +7,7 @@ around it, its index among them and its length, and returns None, or what is to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from vfio_user_xe.device_models.xe.engines.lrc import MAX_NESTING, Frame, Lrc
@@ -29,6 +29,8 @@ PREEMPTED = 3
 """Preempt the context here, behind the command."""
 BULK = 4
 """The LRC's `bulk` does the command's work in steps."""
+THREADS = 10
+"""As BULK, but the context can be preempted between the steps: what is left goes on when it is back."""
 
 # What `run` returns.
 IDLE = 5
@@ -68,6 +70,11 @@ class Tables(Protocol):
         ...
 
     @property
+    def pipelines(self) -> Mapping[int, Handler]:
+        """Of commands of the pipelines that somebody executes, by bits 31:16 of the first dword."""
+        ...
+
+    @property
     def traced(self) -> Tables:
         """What is used while commands are traced."""
         ...
@@ -95,6 +102,8 @@ class CommandStreamer:
         self.fault: Fault
         self.preempt = False
         """Stop at the next preemption point."""
+        self.leaving = False
+        """With `preempt`: the context is disabled or its function paused, and it may be saved afterwards."""
         self.header = 0
         """First dword of the command at which the last slice ended (IPEHR)."""
         self.jumps = 0
@@ -238,8 +247,9 @@ class CommandStreamer:
         if action == _NEXT_PIECE:
             return SLICE_OVER if clock() >= deadline else 0
         self.header = words[index] if index < end else self.header
-        if action == BULK:
+        if action in (BULK, THREADS):
             lrc.bulk_end = at + (length << 2)
+            lrc.bulk_preemptible = action == THREADS
             return 0
         if action == PREEMPTED:
             self.set_place(at + (length << 2))
@@ -285,6 +295,8 @@ class CommandStreamer:
             if fault is not None:
                 self.fault = fault
                 return FAULTED
+            if self.preempt and lrc.bulk_preemptible and lrc.arbitration:
+                return STOPPED
             if self.engine.clock.seconds() >= deadline:
                 return SLICE_OVER
         lrc.bulk = None

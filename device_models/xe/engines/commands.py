@@ -6,7 +6,7 @@ what executes it. `Tables` turns the declarations into what the command streamer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
 
@@ -53,6 +53,8 @@ class Command:
     predicable: bool = True
     work: bool = False
     note: str = ""
+    pipeline: str = ""
+    """The package that executes it, which gives its handler to `Tables`."""
 
 
 _ADDRESS = 63
@@ -91,6 +93,12 @@ def _skip(name: str, header: int, mask: int = 0xFFFF0000, *, work: bool = False,
     return Command(name, header, mask, length=length, length_mask=0 if length else 0xFF, work=work)
 
 
+def _compute(name: str, header: int, *fields: Field) -> Command:
+    """A command of the compute pipeline; `work` where nobody executes it."""
+    return Command(name, header, 0xFFFF0000, fields=fields, work=name in _DISPATCHES, pipeline="compute")
+
+
+_DISPATCHES = frozenset({"COMPUTE_WALKER", "EXECUTE_INDIRECT_DISPATCH"})
 GTT, REL = Field("ggtt", 0, 22, 22), Field("cs_relative", 0, 19, 19)
 
 COMMANDS: tuple[Command, ...] = (
@@ -324,17 +332,47 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     # The pipelines: names for traces. Everything else of them is skipped by length too.
-    _skip("STATE_BASE_ADDRESS", 0x61010000),
-    _skip("STATE_SIP", 0x61020000),
-    _skip("STATE_COMPUTE_MODE", 0x61050000),
+    _compute(
+        "STATE_BASE_ADDRESS",
+        0x61010000,
+        Field("general", 1, _ADDRESS),
+        Field("surface", 4, _ADDRESS),
+        Field("dynamic", 6, _ADDRESS),
+        Field("instruction", 10, _ADDRESS),
+        Field("bindless_surface", 16, _ADDRESS),
+    ),
+    _compute("STATE_SIP", 0x61020000, Field("system_routine", 1, _ADDRESS)),
+    _compute("STATE_COMPUTE_MODE", 0x61050000),
     _skip("STATE_SYSTEM_MEM_FENCE_ADDRESS", 0x61090000),
     _skip("STATE_CONTEXT_DATA_BASE_ADDRESS", 0x610B0000),
     _skip("PIPELINE_SELECT", 0x69040000, length=1),
     _skip("MFX_WAIT", 0x68000000, length=1),
-    _skip("CFE_STATE", 0x72000000),
-    _skip("COMPUTE_WALKER", 0x72080000, work=True),
+    _compute("CFE_STATE", 0x72000000, Field("scratch", 1, 31, 10), Field("most_threads", 3, 31, 16)),
+    _compute(
+        "COMPUTE_WALKER",
+        0x72080000,
+        Field("predicate", 0, 8, 8),
+        Field("indirect", 0, 10, 10),
+        Field("indirect_data", 3, 31),
+        Field("simd", 4, 31, 30),
+        Field("x", 7, 31),
+        Field("y", 8, 31),
+        Field("z", 9, 31),
+        Field("kernel", 19, _ADDRESS),
+        Field("threads", 24, 9),
+        Field("post_sync", 27, 1),
+        Field("post_sync_address", 28, _ADDRESS),
+    ),
     _skip("COMPUTE_WALKER_2", 0x72020000, work=True),
-    _skip("3DSTATE_BINDING_TABLE_POOL_ALLOC", 0x79190000),
+    _compute(
+        "EXECUTE_INDIRECT_DISPATCH",
+        0x7C010000,
+        Field("predicate", 0, 8, 8),
+        Field("most", 1, 31),
+        Field("count_address", 2, _ADDRESS),
+        Field("arguments", 4, _ADDRESS),
+    ),
+    _compute("3DSTATE_BINDING_TABLE_POOL_ALLOC", 0x79190000, Field("base", 1, _ADDRESS)),
     _skip("3DSTATE_SO_DECL_LIST", 0x79170000),
     _skip("3DPRIMITIVE", 0x7B000000, work=True),
     _skip("3DPRIMITIVE_EXTENDED", 0x7B010000, work=True),
@@ -393,9 +431,15 @@ def name_of(header: int) -> str:
 class Tables:
     """Dispatch tables by bits 31:22 of a command: `normal`, and `noop` for where predication makes no-ops."""
 
-    def __init__(self, commands: Iterable[Command] = COMMANDS) -> None:
+    def __init__(self, commands: Iterable[Command] = COMMANDS, pipelines: Mapping[str, Handler] | None = None) -> None:
+        """`pipelines` executes commands of the pipelines (GFXPIPE) by name; without it they are skipped.
+
+        Raises ValueError for a name that is not declared.
+        """
         self.traced = self
         """The table that is used while commands are traced."""
+        self.pipelines: dict[int, Handler] = {}
+        """By bits 31:16 of the first dword."""
         unknown: Entry = (_unknown, 1, 0)
         self.normal: list[Entry] = [unknown] * 1024
         for slot in range(1024):
@@ -407,6 +451,12 @@ class Tables:
             elif kind == GFXPIPE:
                 self.normal[slot] = (_skipped, 1, 0) if slot >> 5 & 3 == 1 else (_skipped, 0, 0xFF)
         self.noop: list[Entry] = [(_nothing, length, mask) for _, length, mask in self.normal]
+        commands = tuple(commands)
+        by_name = {command.name: command for command in commands if command.mask == 0xFFFF0000}
+        for name, handler in (pipelines or {}).items():
+            if name not in by_name:
+                raise ValueError(f"{name} is not a declared command of the pipelines")
+            self.pipelines[by_name[name].header >> 16] = handler
         for command in commands:
             if command.execute is None:
                 continue
@@ -449,8 +499,11 @@ def _unknown(streamer: CommandStreamer, words: memoryview, index: int, length: i
 
 
 def _skipped(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
-    """A command of the pipelines, 3DSTATE_SO_DECL_LIST with its longer length."""
+    """A command of the pipelines: executed by who has registered for it, else skipped (SO_DECL_LIST is longer)."""
     header = words[index]
+    handler = streamer.tables.pipelines.get(header >> 16)
+    if handler is not None:
+        return handler(streamer, words, index, length)
     if header >> 16 == _SO_DECL_LIST and header & 0x100:
         streamer.set_place(streamer.place(index + length_of(header)))
         return JUMPED

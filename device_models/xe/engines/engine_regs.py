@@ -210,6 +210,7 @@ RING_FORCE_TO_NONPRIV = _declare(
     flag(30, "DENY"),
     count=NONPRIV_SLOTS,
 )
+GPGPU_DISPATCHDIM = _declare("GPGPU_DISPATCHDIM", 0x500, count=3, context=True, user=True)
 _declare(
     "CS_CHICKEN1",
     0x580,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vfio_user_xe.device_models.xe.engines import commands, disassembler, register_access, work_queue
-from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer, Handler
 from vfio_user_xe.device_models.xe.engines.context import (
     DISABLED,
     ENABLED,
@@ -44,12 +44,16 @@ class Engines:
     policies and their functions' say (`turns.py`). A call that the state of a context does not allow is a `StateError`.
     """
 
-    def __init__(self, gt: Gt, listener: EngineListener) -> None:
-        """Makes the engines of `gt.infos`; the PF must be there already."""
+    def __init__(self, gt: Gt, listener: EngineListener, pipelines: Mapping[str, Handler] | None = None) -> None:
+        """Makes the engines of `gt.infos`; the PF must be there already.
+
+        `pipelines` executes commands of the 3D and compute pipelines, by name.
+        """
+        tables = commands.Tables(pipelines=pipelines).with_trace(_trace)
         gpu = gt.gpu
         self._gt = gt
         clock = gpu.card.clock
-        self.engines = [Engine(info, listener, gpu.pf.registers, gpu.vram, _TABLES, clock) for info in gt.infos]
+        self.engines = [Engine(info, listener, gpu.pf.registers, gpu.vram, tables, clock) for info in gt.infos]
         siblings = {engine.info.base + offset: read for engine in self.engines for offset, read in engine.live.items()}
         for engine in self.engines:
             engine.siblings = siblings
@@ -267,6 +271,3 @@ def _registers(streamer: CommandStreamer, words: list[int]) -> dict[str, str]:
     if which == "MI_LOAD_REGISTER_REG":
         return {"source": name(words[1], 1 << 18, 1 << 16), "destination": name(words[2], 1 << 19, 1 << 17)}
     return {}
-
-
-_TABLES = commands.TABLES.with_trace(_trace)

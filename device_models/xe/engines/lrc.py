@@ -62,11 +62,16 @@ DESCRIPTOR_PPGTT = 1 << 8
 """LRC_PRIVILEGE of a descriptor: means that there is a PPGTT (`xe_lrc.c:xe_lrc_ctx_init`)."""
 
 MAX_NESTING = 8
+WALKER_PROGRESS = 0
+"""Key of `Lrc.state` that is no command's: how far the walker came that the context was preempted in."""
 _MAX_REGISTERS = 48
 _MAGIC = 0x31434C58
 # Precompiled, not construct: packed whenever a context leaves an engine.
 _LOADS = struct.Struct(f"<{1 + 2 * _MAX_REGISTERS + 1}I")
 _STATE = struct.Struct(f"<4I{2 * MAX_NESTING}Q32I")
+_PIPELINE_INDEX = _LOADS_INDEX + (_LOADS.size + _STATE.size) // 4
+_MOST_PIPELINE_STATE = 0x400 - _PIPELINE_INDEX
+"""Dwords up to the end of the image's first page."""
 _FLAG_PPGTT = 1
 _FLAG_ARBITRATION, _FLAG_NOOP = 1, 2
 
@@ -112,6 +117,9 @@ class Lrc:
         self.bulk: Iterator[Fault | None] | None = None
         """The rest of a command that works in steps; `bulk_end` is where the next command is."""
         self.bulk_end = 0
+        self.bulk_preemptible = False
+        self.state: dict[int, list[int]] = {}
+        """State of the pipelines: dwords of the commands that set it, behind the first, by bits 31:16 of that."""
         self.interrupt_mask = ALL_ENABLED
         self.interrupt_status_pointer = self.interrupt_source_pointer = 0
         self.watchdog: float | None = None
@@ -147,6 +155,7 @@ class Lrc:
         if not self.adopted and head != self._left_at:
             self.stack.clear()
             self.bulk = None
+            self.state.pop(WALKER_PROGRESS, None)
         if (self.adopted or self._new) and not words[CONTEXT_CONTROL] & RESTORE_INHIBIT:
             self._load_state(everything=self.adopted)
         self.adopted = self._new = False
@@ -257,16 +266,35 @@ class Lrc:
             _BATCH_END,
             *[0] * (2 * _MAX_REGISTERS - len(pairs)),
         )
+        pipelines = self._pipeline_state()
         record = _STATE.pack(
             _MAGIC,
             len(frames) | len(registers) << 8,
             (_FLAG_ARBITRATION if self.arbitration else 0) | (_FLAG_NOOP if self.noop else 0) | self.predicate << 8,
-            0,
+            len(pipelines),
             *places,
             *[0] * (2 * MAX_NESTING - len(places)),
             *self.gpr,
         )
-        self._write(_LOADS_INDEX, *memoryview(loads + record).cast("I"))
+        self._write(_LOADS_INDEX, *memoryview(loads + record).cast("I"), *pipelines)
+
+    def _pipeline_state(self) -> list[int]:
+        """`state` for the image: each command's upper half with its number of dwords, then these."""
+        packed: list[int] = []
+        for opcode, dwords in self.state.items():
+            if len(packed) + 1 + len(dwords) > _MOST_PIPELINE_STATE:
+                raise ValueError(f"state of {len(self.state)} commands is more than an image holds")
+            packed += [opcode << 16 | len(dwords), *dwords]
+        return packed
+
+    def _load_pipeline_state(self, count: int) -> None:
+        packed = self._read(_PIPELINE_INDEX, min(count, _MOST_PIPELINE_STATE)) if count else []
+        self.state = {}
+        at = 0
+        while at < len(packed):
+            length = packed[at] & 0xFFFF
+            self.state[packed[at] >> 16] = packed[at + 1 : at + 1 + length]
+            at += 1 + length
 
     def _load_state(self, everything: bool) -> None:
         """Read registers back from the image, and if wanted `everything`: where it was in which batches too."""
@@ -280,6 +308,7 @@ class Lrc:
         pairs = image[1 : 1 + 2 * registers]
         self.registers = dict(zip(pairs[0::2], pairs[1::2], strict=True))
         self.gpr = list(record[-32:])
+        self._load_pipeline_state(record[3])
         if not everything:
             return
         self.arbitration, self.noop = bool(record[2] & _FLAG_ARBITRATION), bool(record[2] & _FLAG_NOOP)

@@ -23,6 +23,8 @@ def _length(command: Command) -> str:
 
 
 def _effect(command: Command) -> str:
+    if command.pipeline:
+        return f"executed by `{command.pipeline}/`"
     if command.work:
         return "skipped and reported: no execution units"
     if command.execute is None:

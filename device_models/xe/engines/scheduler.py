@@ -103,15 +103,17 @@ class Scheduler:
         if engine.context is None and not self._dispatch(slot):
             return None
         context = engine.context
+        assert context is not None
         streamer = engine.streamer
         if not streamer.preempt and self.turns.must_yield(slot):
             self._watch.ask_to_preempt(slot)
+            streamer.leaving = self.turns.is_leaving(context)
         self.slices += 1
-        in_one_command = streamer.lrc.bulk is not None
+        in_one_command = _in_one_command(streamer.lrc)
         start = self._clock.seconds()
         outcome = streamer.run(start + SLICE)
         elapsed = self._clock.seconds() - start
-        if in_one_command or streamer.lrc.bulk is not None:
+        if in_one_command or _in_one_command(streamer.lrc):
             self._watch.excuse(slot, elapsed)
         if outcome == cs.WAITING:
             self._waiting(slot, elapsed)
@@ -235,7 +237,8 @@ class Scheduler:
     def fail(self, context: Context, fault: Fault, engine: Engine | None = None) -> None:
         """A fatal fault, on `engine` if it is known: the context never runs again."""
         engine = engine or self.slots.last_known(context)
-        log.info("%s on %s: %s", context.name, engine.name, fault)
+        # Notes describe the thread of a kernel that met it.
+        log.info("%s on %s: %s", context.name, engine.name, "\n".join([str(fault), *getattr(fault, "__notes__", ())]))
         self._throw_off(context)
         self._listener.memory_fault(context, engine, fault)
         self._gone(context)
@@ -258,3 +261,8 @@ class Scheduler:
     def _gone(self, context: Context) -> None:
         context.finish_disabling()
         self.check_paused(context.function.vfid)
+
+
+def _in_one_command(lrc: Lrc) -> bool:
+    """In the middle of a command that is no preemption point, however long it takes."""
+    return lrc.bulk is not None and not lrc.bulk_preemptible

@@ -72,6 +72,10 @@ class Turns:
         # A function of normal priority without work: its turn passes all the same.
         return context, 0.0 if context is not None else max(self.left(slot), _SHORTEST)
 
+    def is_leaving(self, context: Context) -> bool:
+        """Whether the context will not come back by itself: it is disabled, or its function paused."""
+        return context.state is not ENABLED or self.policy(context.function.vfid).paused
+
     def must_yield(self, slot: Slot) -> bool:
         """Whether the context on the engine must make room, or must stop."""
         engine, context = slot.engine, slot.engine.context

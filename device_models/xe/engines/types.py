@@ -82,6 +82,10 @@ class EngineView(Protocol):
         """RING_TIMESTAMP, 64 bits."""
         ...
 
+    def context_timestamp(self) -> int:
+        """CTX_TIMESTAMP, 64 bits."""
+        ...
+
     def set_context_timestamp(self, upper: bool, value: int, /) -> None:
         """A command writes one half of CTX_TIMESTAMP."""
         ...

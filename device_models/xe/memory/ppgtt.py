@@ -29,6 +29,8 @@ from vfio_user_xe.emulator.fabric.ledger import KERNEL
 VRAM_KIND = "vram"
 SYSTEM_KIND = "system"
 NULL_KIND = "null"
+EXECUTION_UNITS = "eu "
+"""Prefix of the kind of accesses that threads of the execution units make."""
 
 _LONGEST = 16 << 20
 """Pieces are put together up to about this size."""
@@ -39,6 +41,8 @@ Table = tuple[memoryview, int]
 
 class PpgttSpace(AddressSpace):
     """The address space of `function` whose level 4 table is at `root`, known to the TLB as `asid`."""
+
+    _units: ExecutionUnitSpace | None = None
 
     def __init__(self, function: FunctionView, root: int, asid: int) -> None:
         """`root` is the root descriptor of a context image (PDP0): only its address bits count."""
@@ -62,8 +66,18 @@ class PpgttSpace(AddressSpace):
             else None
         )
 
+    @property
+    def execution_units(self) -> ExecutionUnitSpace:
+        """The same address space as threads of the execution units see it. On the card's executor."""
+        if self._units is None:
+            self._units = ExecutionUnitSpace(self.function, self.root, self.asid)
+        return self._units
+
     def flush(self) -> None:
         """Forget every translation kept."""
+        units = self._units
+        if units is not None:
+            units.flush()
         self._tables_of = self._tables_epoch.value
         self._tables.clear()
         self._directories.clear()
@@ -259,6 +273,22 @@ class PpgttSpace(AddressSpace):
             reason=reason,
             asid=self.asid,
         )
+
+
+class ExecutionUnitSpace(PpgttSpace):
+    """A PPGTT as the execution units see it: the ledger has kinds of their own for what threads access."""
+
+    generation = 0
+    """Changes whenever translations are taken back: what compiled code keeps of them is out of date then."""
+
+    def flush(self) -> None:
+        """Forget every translation kept."""
+        self.generation += 1
+        super().flush()
+
+    def _extent(self, entry: int, shift: int, target: int, count: int) -> Extent:
+        extent = super()._extent(entry, shift, target, count)
+        return extent._replace(kind=EXECUTION_UNITS + extent.kind)
 
 
 def _nulls(entries: memoryview) -> int:

@@ -23,7 +23,7 @@ PRESENT_VRAM = 3
 _ANSWERED = ("registers", "activity", "inspect", "has_work")
 
 
-def noting_engines(gt: Any, listener: EngineListener) -> Any:
+def noting_engines(gt: Any, listener: EngineListener, pipelines: Any = None) -> Any:
     """Engines that run nothing, with the methods and signatures of `Engines`. Preemption is done at once.
 
     `calls` is what was asked of them, `busy` is what their activity says.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tests.support.xe.commands import END, NOOP
 from tests.support.xe.contexts import lrc_image
 from tests.support.xe.rig import MIB, PageTables, Rig
+from vfio_user_xe.device_models.xe import compute
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.engines import Engines
@@ -103,14 +104,14 @@ class Listener:
 class Lab(Rig):
     """A rig with the engines of one GT."""
 
-    def __init__(self, *, media: bool = False, compute: int = 1, vram: int = 64 * MIB, decode: int = 2) -> None:
+    def __init__(self, *, media: bool = False, compute_engines: int = 1, vram: int = 64 * MIB, decode: int = 2) -> None:
         super().__init__(vram)
         self.executor = HandExecutor()
         self.pf.registers = RegisterFile("pf", REGISTERS_SIZE, PF)
-        infos = media_gt_engines(decode, 1) if media else main_gt_engines(compute)
+        infos = media_gt_engines(decode, 1) if media else main_gt_engines(compute_engines)
         self.gt = SimpleNamespace(gpu=self, infos=infos)
         self.listener = Listener()
-        self.engines = Engines(self.gt, self.listener)  # type: ignore[arg-type]
+        self.engines = Engines(self.gt, self.listener, compute.COMMANDS)  # type: ignore[arg-type]
         self.pf.registers.add(self.engines.registers())
         self.jobs: list[Job] = []
 

@@ -1,0 +1,352 @@
+"""Execution units of the compiled back end: groups in slots, on as many host threads as there are processors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.compute.pages import Pages
+from vfio_user_xe.device_models.xe.compute.port import Port
+from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
+from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceType
+from vfio_user_xe.device_models.xe.compute.units import Execution, Task
+from vfio_user_xe.device_models.xe.eu.compiled.build import NoCompiler
+from vfio_user_xe.device_models.xe.eu.compiled.fallback import Fallback
+from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, load_kernel
+from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
+from vfio_user_xe.device_models.xe.eu.compiled.library import Library, load
+from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
+from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
+from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
+from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
+from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
+from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
+from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace
+
+log = logging.getLogger(__name__)
+
+_FIRST_BUDGET, _LEAST_BUDGET, _MOST_BUDGET = 20_000, 1_000, 50_000_000
+"""Ops that a slot runs before it comes back."""
+_HARVEST_NS = 10_000_000
+"""The ledger is told so often while a kernel runs, and whenever it stops."""
+_KERNELS_KEPT = 256
+_KIND = {kind.value: kind for kind in SurfaceKind}
+
+
+class CompiledUnits:
+    """Starts tasks on the compiled back end; kernels and pages are kept by address space."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._pages: weakref.WeakKeyDictionary[ExecutionUnitSpace, Pages] = weakref.WeakKeyDictionary()
+        self._kernels: weakref.WeakKeyDictionary[ExecutionUnitSpace, dict[tuple[int, int], tuple[Kernel, bytes]]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._reference = ReferenceUnits()
+
+    def start(self, task: Task) -> Execution:
+        """`ExecutionUnits.start`. Contexts without a PPGTT, and what is no program, run on the reference back end."""
+        space = task.memory.space
+        if not isinstance(space, ExecutionUnitSpace):
+            return self._reference.start(task)
+        pages = self._pages.get(space)
+        if pages is None:
+            pages = self._pages[space] = Pages(space, self._library)
+        try:
+            kernel = self._kernel(space, task)
+        except (TranslationFault, AccessFault, ValueError):
+            # A page fault of its code is raised, and served, by whoever executes it.
+            return self._reference.start(task)
+        return CompiledExecution(task, kernel, pages)
+
+    def _kernel(self, space: ExecutionUnitSpace, task: Task) -> Kernel:
+        """The kernel as it is in memory now. Raises a fault, or ValueError."""
+        kept = self._kernels.setdefault(space, {})
+        entry = task.walker.interface.kernel
+        key = (task.state.instruction, entry)
+        found = kept.get(key)
+        if found is not None:
+            kernel, code = found
+            if _code(task, kernel) == code:
+                return kernel
+        kernel = load_kernel(task.fetch, entry, self._library)
+        if len(kept) >= _KERNELS_KEPT:
+            kept.clear()
+        kept[key] = kernel, _code(task, kernel)
+        return kernel
+
+
+def _code(task: Task, kernel: Kernel) -> bytes:
+    """The bytes that a kernel is made from, and what lies between. Raises a fault."""
+    first, last = int(kernel.struct.first), int(kernel.struct.last)
+    return task.memory.read(task.state.instruction + first, last - first)
+
+
+class _SlotGroup:
+    """The group of one slot, for messages of a thread of it that is interpreted."""
+
+    def __init__(self, slot: Slot, slm_bytes: int, first_scratch: int, report: Task) -> None:
+        self.slot = slot
+        self.thread = 0
+        """Which is interpreted."""
+        self._slm_bytes = slm_bytes
+        self._first_scratch = first_scratch
+        self._task = report
+
+    @property
+    def slm_bytes(self) -> int:
+        """Shared local memory of the group."""
+        return self._slm_bytes
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """It."""
+        return self.slot.slm
+
+    def slm_start(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """There is one group."""
+        return np.zeros(len(threads), dtype=np.int64)
+
+    def scratch_slot(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number that no other thread of the task has."""
+        return np.full(len(threads), self._first_scratch + self.thread, dtype=np.int64)
+
+    def signal(self, thread: int, signal: BarrierSignal) -> None:
+        """Barriers are the compiled code's; one that it does not take has no meaning."""
+        self._task.report(f"a barrier message with id {signal.number} and type {signal.kind} has no meaning: ignored")
+
+
+class _Place:
+    """A slot with what is needed to serve it."""
+
+    def __init__(self, task: Task, walk: Walk, pages: Pages, index: int) -> None:
+        interface = task.walker.interface
+        self._task = task
+        self.slot = pages.take_slot(walk.threads, interface.slm_bytes)
+        self.slot.begin(walk)
+        self.group = _SlotGroup(self.slot, interface.slm_bytes, index * walk.threads, task)
+        self.aside: dict[int, bool] = {}
+        """Threads that wait for a fault to be served; True: in the interpreter."""
+        self.gone = False
+
+    @cached_property
+    def port(self) -> Port:
+        """Serves messages of threads that are interpreted."""
+        return Port(self.group, self._task)
+
+    @cached_property
+    def fallback(self) -> Fallback:
+        """Interprets single instructions."""
+        return Fallback(self._task.fetch, self.port, self._task.ticks)
+
+
+class CompiledExecution:
+    """A walk over all groups, by slots."""
+
+    def __init__(self, task: Task, kernel: Kernel, pages: Pages) -> None:
+        self._task = task
+        self._pages = pages
+        walker = task.walker
+        self._walk = Walk(
+            kernel,
+            task.registers,
+            task.lanes,
+            walker.interface.kernel,
+            walker.end,
+            walker.first,
+            cr0=task.control,
+            stateless_base=task.state.general,
+        )
+        self._total = int(self._walk.struct.total)
+        self._walk.struct.next = task.begin_at
+        size = walker.interface.threads
+        count = max(1, min(_processors(), walker.groups, task.most_threads // size))
+        self._places = [_Place(task, self._walk, pages, index) for index in range(count)]
+        self._budget = _FIRST_BUDGET
+        self._harvested = task.nanoseconds()
+
+    @property
+    def finished(self) -> bool:
+        """All groups have ended."""
+        return self.at_boundary and self.begun >= self._total
+
+    @property
+    def begun(self) -> int:
+        """`Execution.begun`."""
+        # Slots that found none left have counted on.
+        return min(int(self._walk.struct.next), int(self._walk.struct.total))
+
+    @property
+    def at_boundary(self) -> bool:
+        """`Execution.at_boundary`."""
+        return not any(place.slot.struct.occupied for place in self._places)
+
+    def hold(self, held: bool) -> None:
+        """`Execution.hold`."""
+        self._pages.harvest()
+        begun = self.begun
+        self._walk.struct.next = begun
+        self._walk.struct.total = begun if held else self._total
+        if not held:
+            for place in self._places:
+                place.gone = False
+
+    def step(self, nanoseconds: int) -> Fault | None:
+        """`Execution.step`."""
+        task = self._task
+        now = task.nanoseconds()
+        end = now + nanoseconds
+        for place in self._places:
+            self._go_on(place)
+        fault: Fault | None = None
+        able = [place for place in self._places if not place.gone]
+        while now < end and able:
+            self._pages.refresh()
+            reasons = self._run(able)
+            for place, reason in reasons:
+                found = self._serve(place, reason)
+                if found is not None and fault is None:
+                    # Serving it takes long: the others have a slice before it is told.
+                    fault, end = found, task.nanoseconds() + nanoseconds
+            able = [place for place, reason in reasons if reason is not Reason.BLOCKED and not place.gone]
+            before, now = now, task.nanoseconds()
+            if all(reason is Reason.RAN_OUT for _, reason in reasons):
+                wanted = self._budget * nanoseconds // max(1, now - before)
+                self._budget = max(_LEAST_BUDGET, min(_MOST_BUDGET, self._budget * 4, wanted))
+        if fault is not None or now - self._harvested >= _HARVEST_NS:
+            self._pages.harvest()
+            self._harvested = now
+        return fault
+
+    def close(self) -> None:
+        """`Execution.close`."""
+        self._pages.harvest()
+        if self.finished:
+            for place in self._places:
+                self._pages.give_back(place.slot)
+
+    def _run(self, places: list[_Place]) -> list[tuple[_Place, Reason]]:
+        """Run slots in parallel."""
+        pages, budget = self._pages, self._budget
+        with pages.running:
+            if pages.is_stale:
+                # Between the look at it and the lock; from here on who takes memory away waits.
+                return [(place, Reason.STOPPED) for place in places]
+            pages.stop[:] = [place.slot.stop for place in places]
+            others = [_pool().submit(place.slot.run, budget) for place in places[1:]]
+            first = places[0].slot.run(budget)
+            reasons = [first, *(other.result() for other in others)]
+            pages.stop.clear()
+        return list(zip(places, reasons, strict=True))
+
+    def _go_on(self, place: _Place) -> None:
+        """A fault was served: its threads repeat what they were at."""
+        for thread, interpreted in place.aside.items():
+            if interpreted:
+                place.group.thread = thread
+                place.fallback.resume(place.slot, thread)
+            else:
+                place.slot.resume(thread)
+        place.aside.clear()
+
+    def _serve(self, place: _Place, reason: Reason) -> Fault | None:
+        slot = place.slot
+        match reason:
+            case Reason.GONE:
+                place.gone = True
+            case Reason.STOPPED:
+                slot.go_on()
+            case Reason.MISS:
+                miss = slot.miss
+                try:
+                    if not self._pages.enter(miss.address, miss.bytes, miss.writes):
+                        return self._interpret(place, slot.culprit)
+                except (TranslationFault, AccessFault) as fault:
+                    return self._set_aside(place, slot.culprit, fault)
+            case Reason.SURFACE:
+                return self._bind(place, slot.culprit)
+            case Reason.INTERPRET | Reason.STRAYED:
+                return self._interpret(place, slot.culprit)
+            case _:
+                pass
+        return None
+
+    def _bind(self, place: _Place, thread: int) -> Fault | None:
+        """Enter the surface that a thread names; scratch, whose place depends on the thread, is interpreted."""
+        key = place.slot.missing_surface
+        try:
+            surface = self._task.surfaces.find(_KIND[key >> 32 & 3], key & 0xFFFF_FFFF)
+        except (TranslationFault, AccessFault) as fault:
+            return self._set_aside(place, thread, fault)
+        if surface.type is SurfaceType.SCRATCH:
+            return self._interpret(place, thread)
+        try:
+            place.slot.bind_surface(key, surface.base, surface.bytes)
+        except ValueError:
+            place.slot.forget_surfaces()
+            place.slot.bind_surface(key, surface.base, surface.bytes)
+        return None
+
+    def _interpret(self, place: _Place, thread: int) -> Fault | None:
+        """Execute one instruction of a thread in the interpreter."""
+        place.group.thread = thread
+        try:
+            status = place.fallback.step(place.slot, thread)
+        except (TranslationFault, AccessFault) as fault:
+            return self._set_aside(place, thread, fault)  # of an instruction
+        if status is Status.STOPPED:
+            faults, place.port.faults = place.port.faults, []
+            place.aside[thread] = True
+            return self._described(place, thread, faults[0])
+        if status is Status.EXCEPTION:
+            cause = place.fallback.cause(place.slot, thread)
+            self._task.report(f"a thread of a walker cannot go on and is ended: {self._describe(place, thread, cause)}")
+            place.slot.end(thread)
+        return None
+
+    def _set_aside(self, place: _Place, thread: int, fault: Fault) -> Fault:
+        place.slot.set_aside(thread)
+        place.aside[thread] = False
+        return self._described(place, thread, fault)
+
+    def _described(self, place: _Place, thread: int, fault: Fault) -> Fault:
+        fault.add_note(self._describe(place, thread, Cause.NONE))
+        return fault
+
+    def _describe(self, place: _Place, thread: int, cause: Cause) -> str:
+        slot = place.slot
+        view = Threads.create(0, [0] * self._walk.threads)
+        view.registers, view.place, view.depth = slot.registers, slot.places, slot.depths
+        view.cause[thread] = cause
+        view.status[thread] = Status.EXCEPTION if cause is not Cause.NONE else Status.STOPPED
+        try:
+            text = describe_thread(Interpreter(self._task.fetch, view, place.port), thread)
+        except (TranslationFault, AccessFault) as fault:
+            text = f"its instruction cannot be read: {fault}"
+        return f"group {slot.group}, kernel at {self._task.walker.interface.kernel:#x}: {text}"
+
+
+@cache
+def units() -> CompiledUnits | ReferenceUnits:
+    """The compiled back end, or where it cannot be built the reference back end, which is said once."""
+    try:
+        return CompiledUnits(load())
+    except NoCompiler as reason:
+        log.warning("kernels run on the reference back end, which is slow: %s", reason)
+        return ReferenceUnits()
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_processors(), thread_name_prefix="eu")

@@ -1,0 +1,151 @@
+"""COMPUTE_WALKER and INTERFACE_DESCRIPTOR_DATA, decoded (Mesa `gen200.xml`; NEO `hw_cmds_generated_xe2_hpg_core.inl`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from vfio_user_xe.device_models.xe.memory.formats.ppgtt import VA_MASK
+
+Triple = tuple[int, int, int]
+
+WALKER_DWORDS = 40
+BODY_DWORDS = 39
+_SLM_KIB = (0, 1, 2, 4, 8, 16, 32, 64, 24, 48, 96, 128, 192, 256, 384)
+_BARRIERS = (0, 1, 2, 4, 8, 16, 24, 32)
+_SIMD = {0: 8, 1: 16, 2: 32}
+# First letter is the fastest dimension.
+_ORDERS: tuple[Triple, ...] = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+
+
+class BadDescriptor(ValueError):
+    """A field has a value that means nothing."""
+
+
+class PostSync(IntEnum):
+    """What is written when the last thread has ended (dword 27, 1:0)."""
+
+    NONE = 0
+    IMMEDIATE = 1
+    TIMESTAMP = 3
+
+
+def _bits(value: int, high: int, low: int) -> int:
+    return value >> low & (1 << high - low + 1) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceDescriptor:
+    """What a kernel is and needs."""
+
+    kernel: int
+    """Offset from instruction base."""
+    exceptions: int
+    """Dword 2: bits 7 (software), 11 (mask stack), 13 (illegal opcode)."""
+    denormals: bool
+    sampler_state: int
+    """Offset from dynamic state base, in place (31:5)."""
+    binding_table: int
+    """Offset, in place (20:5)."""
+    threads: int
+    """Of a group."""
+    slm_bytes: int
+    rounding: int
+    """cr0.0 5:4."""
+    barriers: int
+
+    @classmethod
+    def of(cls, words: Sequence[int]) -> InterfaceDescriptor:
+        """Its eight dwords.
+
+        Raises:
+            BadDescriptor: the SLM size has no meaning.
+        """
+        slm = _bits(words[5], 20, 16)
+        if slm >= len(_SLM_KIB):
+            raise BadDescriptor(f"shared local memory size code {slm}; 0 to {len(_SLM_KIB) - 1} have a meaning")
+        return cls(
+            kernel=(words[0] & ~0x3F | words[1] << 32) & VA_MASK,
+            exceptions=words[2] & (1 << 7 | 1 << 11 | 1 << 13),
+            denormals=bool(words[2] >> 19 & 1),
+            sampler_state=words[3] & ~0x1F,
+            binding_table=words[4] & 0x1F_FFE0,
+            threads=_bits(words[5], 9, 0),
+            slm_bytes=_SLM_KIB[slm] << 10,
+            rounding=_bits(words[5], 23, 22),
+            barriers=_BARRIERS[_bits(words[5], 30, 28)],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Walker:
+    """A dispatch: groups `first` to `end` (exclusive) in three dimensions."""
+
+    predicated: bool
+    indirect: bool
+    """Group counts come from GPGPU_DISPATCHDIM*."""
+    indirect_length: int
+    indirect_data: int
+    """Offset from general state base, in place (31:6)."""
+    simd: int
+    generate_ids: bool
+    emit_ids: tuple[bool, bool, bool]
+    emit_inline: bool
+    order: Triple
+    """Dimensions of generated ids, the fastest first."""
+    last_mask: int
+    """Lanes of a group's last thread."""
+    local: Triple
+    """Work items of a group."""
+    end: Triple
+    first: Triple
+    interface: InterfaceDescriptor
+    post_sync: PostSync
+    post_sync_address: int
+    immediate: int
+    inline: tuple[int, ...]
+
+    @property
+    def groups(self) -> int:
+        """How many there are."""
+        x, y, z = (max(0, high - low) for low, high in zip(self.first, self.end, strict=True))
+        return x * y * z
+
+    @classmethod
+    def of(cls, header: int, body: Sequence[int]) -> Walker:
+        """The walker with first dword `header` and the `BODY_DWORDS` behind it.
+
+        Raises:
+            BadDescriptor: a field has no meaning.
+        """
+        # Indices of the documentation count the header.
+        words = [header, *body[:BODY_DWORDS]]
+        if len(words) != WALKER_DWORDS:
+            raise BadDescriptor(f"a walker of {len(words)} dwords; it has {WALKER_DWORDS}")
+        simd, order = _SIMD.get(words[4] >> 30), _bits(words[4], 24, 22)
+        if simd is None:
+            raise BadDescriptor(f"SIMD size code {words[4] >> 30}; 0 to 2 have a meaning")
+        if order >= len(_ORDERS):
+            raise BadDescriptor(f"walk order {order}; 0 to {len(_ORDERS) - 1} have a meaning")
+        operation = words[27] & 3
+        return cls(
+            predicated=bool(header >> 8 & 1),
+            indirect=bool(header >> 10 & 1),
+            indirect_length=_bits(words[2], 16, 0),
+            indirect_data=words[3] & ~0x3F,
+            simd=simd,
+            generate_ids=bool(words[4] >> 29 & 1),
+            emit_ids=(bool(words[4] >> 26 & 1), bool(words[4] >> 27 & 1), bool(words[4] >> 28 & 1)),
+            emit_inline=bool(words[4] >> 25 & 1),
+            order=_ORDERS[order],
+            last_mask=words[5],
+            local=(_bits(words[6], 9, 0) + 1, _bits(words[6], 19, 10) + 1, _bits(words[6], 29, 20) + 1),
+            end=(words[7], words[8], words[9]),
+            first=(words[10], words[11], words[12]),
+            interface=InterfaceDescriptor.of(words[19:27]),
+            post_sync=PostSync(operation) if operation != 2 else PostSync.NONE,
+            post_sync_address=(words[28] & ~7 | words[29] << 32) & VA_MASK,
+            immediate=words[30] | words[31] << 32,
+            inline=tuple(words[32:40]),
+        )

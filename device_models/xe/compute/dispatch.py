@@ -1,0 +1,133 @@
+"""One walker on the execution units, as work of the command streamer in steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vfio_user_xe.device_models.xe.compute import payload
+from vfio_user_xe.device_models.xe.compute.compiled_units import units
+from vfio_user_xe.device_models.xe.compute.descriptors import InterfaceDescriptor, Walker
+from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.compute.state import ComputeState
+from vfio_user_xe.device_models.xe.compute.surfaces import Surfaces, SurfaceType
+from vfio_user_xe.device_models.xe.compute.units import Execution, Task
+from vfio_user_xe.device_models.xe.engines.lrc import WALKER_PROGRESS
+from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+
+if TYPE_CHECKING:
+    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+
+IN_FLIGHT = 1024
+"""Threads at once: what 128 execution units of 8 threads hold."""
+_MOST_GROUPS = 1 << 62
+_STEP_NS = 800_000
+_PATIENCE_NS, _LEAVING_PATIENCE_NS = 2_000_000, 500_000_000
+"""How long groups in flight may take to end before the context is preempted in the middle of them: for others' turns, and
+when it is disabled or its function is paused, after which it may be saved."""
+_DENORMALS = 1 << 6 | 1 << 7 | 1 << 10
+"""cr0.0: denormals of double, single and half are kept."""
+
+
+def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
+    """Run all groups of `walker` with the context's state, in steps."""
+    if walker.groups >= _MOST_GROUPS:
+        streamer.engine.report(f"a walker of {walker.groups} groups is skipped: nobody could wait for its end")
+        return
+    state = ComputeState.of(streamer.lrc)
+    space = streamer.lrc.space
+    memory = UnitMemory(space.execution_units if isinstance(space, PpgttSpace) else space)
+    surfaces = Surfaces(memory, state, walker.interface.binding_table)
+    while True:
+        try:
+            most = _most_threads(state, surfaces)
+            break
+        except (TranslationFault, AccessFault) as fault:
+            yield fault
+    task = Task(
+        walker=walker,
+        state=state,
+        memory=memory,
+        surfaces=surfaces,
+        registers=payload.group_registers(walker, state.scratch),
+        lanes=payload.lanes(walker),
+        control=_control(walker.interface),
+        begin_at=progress.begun(),
+        most_threads=most,
+        nanoseconds=streamer.engine.clock.ns,
+        ticks=streamer.engine.timestamp,
+        report=streamer.engine.report,
+    )
+    execution = units().start(task)
+    try:
+        while not execution.finished:
+            yield from _step(streamer, execution, progress)
+    finally:
+        execution.close()
+    progress.forget()
+
+
+def _step(streamer: CommandStreamer, execution: Execution, progress: Progress) -> Bulk:
+    """One step; where the context is to leave the engine, groups in flight are given time to end first.
+
+    State in the middle of threads stays with the context in this process; only what lies between groups can be saved.
+    """
+    lrc, clock = streamer.lrc, streamer.engine.clock
+    if not streamer.preempt or not lrc.arbitration:
+        yield execution.step(_STEP_NS)
+        return
+    patience = _LEAVING_PATIENCE_NS if streamer.leaving else _PATIENCE_NS
+    end = clock.ns() + patience
+    execution.hold(True)
+    while not execution.at_boundary and clock.ns() < end:
+        lrc.bulk_preemptible = False
+        yield execution.step(_STEP_NS)
+    lrc.bulk_preemptible = True
+    if execution.at_boundary:
+        progress.keep(execution.begun)
+    yield None
+    execution.hold(False)
+
+
+class Progress:
+    """How far a walker came, kept with the context's state so that it is saved: groups that have ended."""
+
+    def __init__(self, lrc: Lrc, place: int, number: int = 0) -> None:
+        """The walker at address `place`; `number` tells those of one command apart."""
+        self._lrc = lrc
+        self._key = [number, place & 0xFFFF_FFFF, place >> 32]
+
+    @staticmethod
+    def number_at(lrc: Lrc, place: int) -> int:
+        """Which walker of the command at `place` was in flight; 0 if none was."""
+        kept = lrc.state.get(WALKER_PROGRESS)
+        return kept[1] if kept is not None and kept[2:] == [place & 0xFFFF_FFFF, place >> 32] else 0
+
+    def begun(self) -> int:
+        """Where to go on."""
+        kept = self._lrc.state.get(WALKER_PROGRESS)
+        return kept[0] if kept is not None and kept[1:] == self._key else 0
+
+    def keep(self, begun: int) -> None:
+        """`begun` groups have ended, and no other has begun."""
+        self._lrc.state[WALKER_PROGRESS] = [begun, *self._key]
+
+    def forget(self) -> None:
+        """The walker is done."""
+        self._lrc.state.pop(WALKER_PROGRESS, None)
+
+
+def _most_threads(state: ComputeState, surfaces: Surfaces) -> int:
+    """Threads that can be in flight: as many as there are slots of scratch. Raises a fault of its surface state."""
+    if state.scratch:
+        scratch = surfaces.find(SurfaceKind.SS, state.scratch >> 4)
+        if scratch.type is SurfaceType.SCRATCH:
+            return min(IN_FLIGHT, scratch.entries)
+    return IN_FLIGHT
+
+
+def _control(interface: InterfaceDescriptor) -> int:
+    """cr0.0 of new threads: rounding 5:4, and denormals."""
+    return interface.rounding << 4 | (_DENORMALS if interface.denormals else 0)

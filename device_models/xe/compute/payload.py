@@ -1,0 +1,54 @@
+"""What threads find in their registers: r0, local ids, inline data.
+
+`brw_fs_thread_payload.cpp` and NEO's kernels read it so: r0.0 indirect data start, .1 group X, .2 thread in the group 7:0 and
+threads of the group 31:24, .3 sampler state pointer, .4 binding table pointer, .5 scratch, .6 and .7 group Y and Z.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.compute.descriptors import Walker
+
+REGISTER = 64
+_WORDS = REGISTER // 4
+
+
+def lanes(walker: Walker) -> list[int]:
+    """The dispatch mask of each thread of a group."""
+    full = (1 << walker.simd) - 1
+    return [full] * (walker.interface.threads - 1) + [walker.last_mask & full]
+
+
+def group_registers(walker: Walker, scratch: int) -> NDArray[np.uint8]:
+    """[threads of a group, bytes]: registers from r0 on, the same for every group but for r0.1, .6 and .7."""
+    threads = walker.interface.threads
+    r0 = np.zeros((threads, _WORDS), dtype=np.uint32)
+    r0[:, 0] = walker.indirect_data
+    r0[:, 2] = np.arange(threads, dtype=np.uint32) & 0xFF | np.uint32((threads & 0xFF) << 24)
+    r0[:, 3] = walker.interface.sampler_state
+    r0[:, 4] = walker.interface.binding_table
+    r0[:, 5] = scratch
+    parts = [r0.view(np.uint8)]
+    if walker.generate_ids:
+        ids = local_ids(walker)
+        parts += [ids[:, dimension] for dimension in range(3) if walker.emit_ids[dimension]]
+    if walker.emit_inline:
+        inline = np.zeros((threads, _WORDS), dtype=np.uint32)
+        inline[:, :8] = walker.inline
+        parts.append(inline.view(np.uint8))
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+
+def local_ids(walker: Walker) -> NDArray[np.uint8]:
+    """[threads of a group, dimension, bytes of a register]: words of the lanes' ids, in the walk order."""
+    index = np.arange(walker.interface.threads * walker.simd, dtype=np.int64)
+    found = np.zeros((3, len(index)), dtype=np.int64)
+    for dimension in walker.order:
+        size = walker.local[dimension]
+        found[dimension] = index % size
+        index = index // size
+    registers = np.zeros((walker.interface.threads, 3, REGISTER // 2), dtype=np.uint16)
+    registers[:, :, : walker.simd] = found.reshape(3, -1, walker.simd).transpose(1, 0, 2)
+    return registers.view(np.uint8)

@@ -1,0 +1,118 @@
+"""Images in memory: where texels are, and texels of many lanes at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.compute import formats
+from vfio_user_xe.device_models.xe.compute.formats import Channels, Format
+from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, UnitMemory, parts
+from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
+from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
+
+Coordinates = NDArray[np.int64]
+_LINEAR, _TILE_64, _TILE_X, _TILE_4 = range(4)
+
+
+class UnknownImage(ValueError):
+    """A surface of a format or layout that is not emulated; the text says which."""
+
+
+class Image:
+    """The view of a surface at one mip level: the base level of those without a mip chain."""
+
+    def __init__(self, memory: UnitMemory, surface: SurfaceState) -> None:
+        """Raises `UnknownImage`."""
+        form = formats.FORMATS.get(surface.format)
+        if form is None and surface.type is not SurfaceType.NULL:
+            raise UnknownImage(f"surface format {surface.format:#x}")
+        if surface.level:
+            raise UnknownImage(f"mip level {surface.level}")
+        if surface.type is SurfaceType.D3 and surface.tiling == _TILE_64:
+            raise UnknownImage("Tile64 of a 3-D surface")
+        self.surface = surface
+        self.format: Format = form or formats.FORMATS[0]
+        self._memory = memory
+        self._tiling = _tiling(surface.tiling, self.format.bytes)
+        self.is_buffer = surface.type in (SurfaceType.BUFFER, SurfaceType.STRUCTURED)
+        self.width = surface.entries if self.is_buffer else surface.width
+        self.height = 1 if self.is_buffer or surface.type is SurfaceType.D1 else surface.height
+        self.depth = 1 if self.is_buffer else surface.depth
+
+    def inside(self, x: Coordinates, y: Coordinates, layer: Coordinates) -> Flags:
+        """Which texels there are."""
+        if self.surface.type is SurfaceType.NULL:
+            return np.zeros(x.shape, dtype=np.bool_)
+        there = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height) & (layer >= 0) & (layer < self.depth)
+        return np.asarray(there)
+
+    def addresses(self, x: Coordinates, y: Coordinates, layer: Coordinates) -> Numbers:
+        """Where texels begin; they are inside."""
+        surface, tiling = self.surface, self._tiling
+        if self.is_buffer:
+            return (x * surface.pitch + surface.base).astype(np.uint64)
+        row = y + (layer + surface.first_element) * surface.q_pitch
+        byte = x * self.format.bytes
+        if tiling is None:
+            return (row * surface.pitch + byte + surface.base).astype(np.uint64)
+        tiles = row // tiling.height * (surface.pitch // tiling.width) + byte // tiling.width
+        offset = _spread(byte % tiling.width, tiling.x_mask)
+        offset |= _spread(row % tiling.height, tiling.size - 1 & ~tiling.x_mask)
+        return (tiles * tiling.size + offset + surface.base).astype(np.uint64)
+
+    def load(self, addresses: Numbers) -> Channels:
+        """Texels at `addresses`. Raises a fault."""
+        size = self.format.bytes
+        unit = _unit(size)
+        pieces = [parts(self._memory.load(addresses + np.uint64(at), unit), unit) for at in range(0, size, unit)]
+        return formats.decode(self.format, np.concatenate(pieces, axis=1))
+
+    def store(self, addresses: Numbers, values: Channels) -> None:
+        """Store texels. Raises a fault."""
+        size = self.format.bytes
+        unit = _unit(size)
+        texels = formats.encode(self.format, values)
+        for at in range(0, size, unit):
+            piece = np.ascontiguousarray(texels[:, at : at + unit])
+            number = np.zeros((len(piece), 8), dtype=np.uint8)
+            number[:, :unit] = piece
+            self._memory.store(addresses + np.uint64(at), number.view(np.uint64).reshape(-1), unit)
+
+    def from_bits(self, bits: Numbers) -> Channels:
+        """Register contents of 32 bits as numbers of the kind that the format has."""
+        words = bits.astype(np.uint32)
+        if self.format.kind is formats.Kind.UINT:
+            return words.astype(np.float64)
+        if self.format.kind is formats.Kind.SINT:
+            return words.view(np.int32).astype(np.float64)
+        return words.view(np.float32).astype(np.float64)
+
+    def to_bits(self, values: Channels) -> Numbers:
+        """As `from_bits`, the other way."""
+        if self.format.is_integer:
+            return np.asarray(values.astype(np.int64).astype(np.uint64) & np.uint64(0xFFFF_FFFF))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.ascontiguousarray(values.astype(np.float32)).view(np.uint32).astype(np.uint64)
+
+
+def _unit(size: int) -> int:
+    """Bytes that texels of `size` are moved in."""
+    return size if size in (1, 2, 4, 8) else 8 if size == 16 else 4
+
+
+def _tiling(code: int, size: int) -> Tiling | None:
+    if code == _LINEAR:
+        return None
+    return {_TILE_X: TILE_X, _TILE_4: TILE_4}.get(code) or tile_64(size)
+
+
+def _spread(values: Coordinates, mask: int) -> Coordinates:
+    """The bits of each value, lowest first, at the places where `mask` has bits."""
+    result = np.zeros_like(values)
+    bit = 0
+    for place in range(mask.bit_length()):
+        if mask >> place & 1:
+            result |= (values >> bit & 1) << place
+            bit += 1
+    return result

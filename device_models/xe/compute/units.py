@@ -1,0 +1,108 @@
+"""What a dispatch asks of execution units, whichever back end they are: one task, run in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.compute.descriptors import Triple, Walker
+from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.compute.state import ComputeState
+from vfio_user_xe.device_models.xe.compute.surfaces import Surfaces
+from vfio_user_xe.device_models.xe.memory.address_space import Fault
+
+_COMPACTED, _COMPACTED_FLAG = 8, 0x20
+"""Bytes of a compacted instruction, and what says so in its byte 3."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A walker to be run: what all its groups share."""
+
+    walker: Walker
+    state: ComputeState
+    memory: UnitMemory
+    surfaces: Surfaces
+    registers: NDArray[np.uint8]
+    """[threads of a group, bytes]: what threads begin with, but for the group's place in r0.1, r0.6 and r0.7."""
+    lanes: list[int]
+    """Dispatch mask of each thread of a group."""
+    control: int
+    """cr0.0 of new threads."""
+    begin_at: int
+    """Number of the first group, in the order of the walk: those before it have run already."""
+    most_threads: int
+    """In flight at once: by scratch slots, and by what execution units hold."""
+    nanoseconds: Callable[[], int]
+    ticks: Callable[[], int]
+    """tm0."""
+    report: Callable[[str], None]
+    """Takes what is not emulated or makes no sense, in words."""
+
+    def fetch(self, address: int, length: int) -> bytes:
+        """Instruction memory: `length` bytes at `address` from instruction base.
+
+        An instruction that ends with its page does not need the next one.
+
+        Raises:
+            TranslationFault, AccessFault: it is not there.
+        """
+        place = self.state.instruction + address
+        here = min(length, 0x1000 - (place & 0xFFF))
+        data = self.memory.read(place, here)
+        if here == length or (here == _COMPACTED and data[3] & _COMPACTED_FLAG):
+            return data
+        return data + self.memory.read(place + here, length - here)
+
+    def group(self, index: int) -> Triple:
+        """Place of the walk's group number `index`: x fastest."""
+        x0, y0, z0 = self.walker.first
+        x1, y1, _ = self.walker.end
+        wide, high = x1 - x0, y1 - y0
+        return x0 + index % wide, y0 + index // wide % high, z0 + index // (wide * high)
+
+
+class Execution(Protocol):
+    """A task in flight. Used on the card's executor; a step may use other host threads."""
+
+    @property
+    def finished(self) -> bool:
+        """All groups have ended."""
+        ...
+
+    def step(self, nanoseconds: int) -> Fault | None:
+        """Run for about so long; a fault is to be served before the next step repeats the access.
+
+        A fault's notes describe the thread that met it.
+        """
+        ...
+
+    def hold(self, held: bool) -> None:
+        """Begin no more groups, or begin groups again."""
+        ...
+
+    def close(self) -> None:
+        """It is over, or given up in the middle (a reset): the ledger learns of all that was accessed."""
+        ...
+
+    @property
+    def begun(self) -> int:
+        """Groups that have begun, and those before: the walk goes on at this number."""
+        ...
+
+    @property
+    def at_boundary(self) -> bool:
+        """No group is in flight: all that have begun have ended."""
+        ...
+
+
+class ExecutionUnits(Protocol):
+    """A back end."""
+
+    def start(self, task: Task) -> Execution:
+        """Begin with a task; nothing of it has run when this returns."""
+        ...

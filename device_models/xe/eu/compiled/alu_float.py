@@ -1,0 +1,205 @@
+"""Float operations as ops: computed in f or df; hf and bf are widened, and rounded at the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, NotHere, Op
+from vfio_user_xe.device_models.xe.eu.compiled.layout import CONSTANT
+from vfio_user_xe.device_models.xe.eu.compiled.operands import fetch, finish, modifiers, narrow
+from vfio_user_xe.device_models.xe.eu.compiled.shared import UNSIGNED, choose_by_predicate, finish_compare, operation
+from vfio_user_xe.device_models.xe.eu.data_types import DataType
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
+from vfio_user_xe.device_models.xe.eu.semantics import DENORMAL_BITS, execution_float, is_raw_move
+
+_ROUNDING = 3 << 4
+_KNOWN = frozenset({DataType.HF, DataType.BF, DataType.F, DataType.DF})
+_PLAIN = frozenset(
+    {
+        Opcode.MOV,
+        Opcode.ADD,
+        Opcode.MUL,
+        Opcode.MAD,
+        Opcode.FRC,
+        Opcode.RNDU,
+        Opcode.RNDD,
+        Opcode.RNDE,
+        Opcode.RNDZ,
+    }
+)
+_MATH = frozenset(
+    {
+        MathFunction.INV,
+        MathFunction.LOG,
+        MathFunction.EXP,
+        MathFunction.SQT,
+        MathFunction.RSQT,
+        MathFunction.SIN,
+        MathFunction.COS,
+        MathFunction.FDIV,
+        MathFunction.POW,
+        MathFunction.INVM,
+        MathFunction.RSQTM,
+    }
+)
+# Computed in f64 and rounded once, or (mad) not exact enough in f for hf.
+_BY_F64 = frozenset(
+    {
+        MathFunction.LOG,
+        MathFunction.EXP,
+        MathFunction.RSQT,
+        MathFunction.SIN,
+        MathFunction.COS,
+        MathFunction.POW,
+    }
+)
+
+
+def translate_float(instruction: Alu, constants: Constants) -> list[Op]:
+    """The ops of one float operation.
+
+    Raises:
+        NotHere: it is for the interpreter.
+    """
+    destination = instruction.destination
+    if not _known(instruction):
+        raise NotHere
+    if is_raw_move(instruction):
+        return _raw(instruction, constants)
+    execution = execution_float(instruction)
+    kind = "df" if execution is DataType.DF else "f"
+    is_half = execution is DataType.HF
+    if is_half and (instruction.opcode is Opcode.MAD or instruction.function in _BY_F64 or _has_integers(instruction)):
+        kind = "df"
+    if is_half and _has_integers(instruction) and instruction.opcode is not Opcode.MOV:
+        raise NotHere  # rounded to hf before the operation
+    if is_half and not destination.type.is_float and instruction.opcode not in (Opcode.MOV, Opcode.CMP):
+        raise NotHere  # rounded to hf before it becomes an integer
+    guard = _guard(instruction, kind)
+    if instruction.opcode is Opcode.CMP:
+        return [*guard, *finish_compare(instruction, f"cmp_{kind}", kind, constants)]
+    name = instruction.opcode.mnemonic
+    if instruction.opcode is Opcode.MATH:
+        if instruction.function not in _MATH or instruction.function is None:
+            raise NotHere
+        name = instruction.function.name.lower()
+        ops = [*guard, *_operation(instruction, name, kind, constants)]
+        if instruction.function in (MathFunction.INVM, MathFunction.RSQTM) and not ops[-1].handler.startswith(name):
+            raise NotHere  # sets flags for the lanes that it writes
+        return ops
+    elif instruction.opcode not in _PLAIN:
+        raise NotHere
+    elif instruction.opcode is Opcode.MOV:
+        return [*guard, *_move(instruction, kind, constants)]
+    return [*guard, *_operation(instruction, name, kind, constants)]
+
+
+def _known(instruction: Alu) -> bool:
+    """All of its float types have conversions."""
+    types = [operand.type for operand in (*instruction.sources, instruction.destination)]
+    return all(data_type in _KNOWN for data_type in types if data_type.is_float)
+
+
+def _is(data_type: DataType, kind: str) -> bool:
+    return data_type.label == kind
+
+
+def _has_integers(instruction: Alu) -> bool:
+    return any(not source.type.is_float for source in instruction.sources)
+
+
+def _guard(instruction: Alu, kind: str) -> list[Op]:
+    """What conversions before and after the operation take for granted of cr0: denormals, rounding to nearest."""
+    keep = 0
+    rounds = False
+    for source in instruction.sources:
+        if not source.type.is_float:
+            rounds = rounds or source.type.size * 8 > (53 if kind == "df" else 24)
+        elif not _is(source.type, kind):
+            keep |= 1 << DENORMAL_BITS[source.type]
+    target = instruction.destination.type
+    if target.is_float and not _is(target, kind) and instruction.opcode is not Opcode.CMP:
+        keep |= 1 << DENORMAL_BITS[target]
+        rounds = True
+        if instruction.opcode is Opcode.MOV or execution_float(instruction) is DataType.HF:
+            keep |= 1 << DENORMAL_BITS[execution_float(instruction)]
+    if not keep and not rounds:
+        return []
+    mask = keep | (_ROUNDING if rounds else 0)
+    return [Op("float_guard", strides=(mask, keep))]
+
+
+def _operation(instruction: Alu, name: str, kind: str, constants: Constants) -> list[Op]:
+    fetched = [fetch(source, k, kind, instruction.width, constants) for k, source in enumerate(instruction.sources)]
+    op = operation(f"{name}_{kind}", instruction.width, fetched)
+    before = [one for source in fetched for one in source.before]
+    return [*before, *finish(instruction, op, kind)]
+
+
+def _move(instruction: Alu, kind: str, constants: Constants) -> list[Op]:
+    """A conversion: the values of the class, as they are, to the destination."""
+    source = instruction.sources[0]
+    fetched = fetch(source, 0, kind, instruction.width, constants)
+    in_storage = not fetched.offset & CONSTANT
+    if not _is(instruction.destination.type, kind) and not fetched.how and in_storage:
+        return [*fetched.before, narrow(instruction, fetched.offset, kind, int(instruction.condition))]
+    return _operation(instruction, "mov", kind, constants)
+
+
+def _raw(instruction: Alu, constants: Constants) -> list[Op]:
+    """mov, sel and csel of bits."""
+    label = instruction.destination.type.label
+    opcode = instruction.opcode
+    if any(source.type is not instruction.destination.type for source in instruction.sources):
+        raise NotHere
+    if opcode is Opcode.MOV:
+        return _operation(instruction, "raw", label, constants)
+    if opcode is Opcode.CSEL:
+        return _with_condition(instruction, "csel", label, constants)
+    if instruction.predicate is None:
+        if instruction.condition not in (Condition.GT, Condition.GE, Condition.LT, Condition.LE):
+            raise NotHere
+        return _with_condition(instruction, "minmax", label, constants)
+    return choose_by_predicate(instruction, _with_condition(instruction, "sel", label, constants, 0))
+
+
+def _is_vector(instruction: Alu) -> bool:
+    """The destination's elements are one behind the other."""
+    destination = instruction.destination
+    if isinstance(destination, Register) and destination.is_null:
+        return True
+    return instruction.width == 1 or destination.horizontal == 1
+
+
+def _with_condition(
+    instruction: Alu, name: str, kind: str, constants: Constants, condition: int | None = None
+) -> list[Op]:
+    ops = _operation(replace(instruction, condition=Condition.NONE), name, kind, constants)
+    for op in ops:
+        if op.handler.startswith(f"{name}_"):
+            op.condition = int(instruction.condition) if condition is None else condition
+    return ops
+
+
+def as_integers(instruction: Alu) -> Alu | None:
+    """A move of bits whose operands are no vectors of f or df, as one of integers; None if it is none.
+
+    Raises:
+        NotHere: it is one, and tests or changes the numbers.
+    """
+    if not is_raw_move(instruction) or not _known(instruction):
+        return None
+    if _is_vector(instruction) and instruction.destination.type in (DataType.F, DataType.DF):
+        return None
+    plain = instruction.opcode is Opcode.MOV and instruction.condition is Condition.NONE
+    predicated = instruction.opcode is Opcode.SEL and instruction.predicate is not None
+    if not (plain or predicated) or any(modifiers(source) for source in instruction.sources):
+        raise NotHere
+    integer = UNSIGNED[instruction.destination.type.size]
+    sources: list[Source] = []
+    for source in instruction.sources:
+        if isinstance(source, Vector) or source.type is not instruction.destination.type:
+            raise NotHere
+        sources.append(replace(source, type=integer))
+    return replace(instruction, sources=tuple(sources), destination=replace(instruction.destination, type=integer))

@@ -1,0 +1,129 @@
+"""Build the handlers (`runtime/*.c`) for this machine's processor, once, into the user's cache folder.
+
+The shared object is named by a hash of what it is made from: sources, flags, compiler, processor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from vfio_user_xe.device_models.xe.eu.registers import ACC0, CR0, F0
+from vfio_user_xe.emulator.guest import cache
+
+SOURCES = Path(__file__).with_name("runtime")
+
+# Floating point is part of the specification (semantics.py): no contraction, no reordering, denormals as they are.
+_FLAGS = (
+    "-std=gnu11",
+    "-O2",
+    "-fPIC",
+    "-w",
+    "-fno-strict-aliasing",
+    "-fwrapv",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    f"-DFLAGS={F0}",
+    f"-DCONTROL={CR0}",
+    f"-DACCUMULATOR={ACC0}",
+)
+_LINK = ("-shared", "-Wl,-Bsymbolic", "-lm")
+
+
+class NoCompiler(Exception):
+    """No C compiler was found, or none could build the handlers; the text says which were tried and what they said."""
+
+
+def library() -> Path:
+    """The shared object with the handlers, built now if this machine has none yet (some seconds).
+
+    May be called from any thread and process: one builds, the others wait for it.
+
+    Raises:
+        NoCompiler: there is no shared object and none can be built.
+    """
+    said: list[str] = []
+    for compiler in _compilers():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=60, check=True).stdout
+            for target in _targets():
+                flags = (*_FLAGS, *target)
+                path = cache.cache_dir() / "eu" / f"handlers-{_key(flags, version)}.so"
+                if path.exists():
+                    return path
+                with cache.lock(path.with_suffix(".lock")):
+                    if path.exists():
+                        return path
+                    problem = _build(compiler, flags, path)
+                    if problem is None:
+                        return path
+                    said.append(f"{shlex.join(compiler)} {shlex.join(target)}: {problem}")
+    tried = "; ".join(said) or "none of CC, cc, gcc, clang is there, nor the package ziglang (vfio-user-xe[compute])"
+    raise NoCompiler(f"the execution units' handlers cannot be built: {tried}")
+
+
+def _compilers() -> list[list[str]]:
+    candidates = [shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]]
+    found = [candidate for candidate in candidates if candidate and shutil.which(candidate[0])]
+    if importlib.util.find_spec("ziglang") is not None:
+        found.append([sys.executable, "-m", "ziglang", "cc"])
+    return found
+
+
+def _targets() -> list[tuple[str, ...]]:
+    """The processor that is here, and what every one of its kind has."""
+    return [("-march=native",), ()]
+
+
+def _key(flags: tuple[str, ...], version: bytes) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update("\0".join((*flags, *_LINK, platform.machine())).encode() + version)
+    digest.update(_processor())
+    return digest.hexdigest()[:32]
+
+
+def _processor() -> bytes:
+    """What the processor can do, as far as the kernel tells: a cache folder may be shared by machines."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_bytes().splitlines():
+            if line.startswith((b"flags", b"Features")):
+                return line
+    return b""
+
+
+def _build(compiler: list[str], flags: tuple[str, ...], target: Path) -> str | None:
+    """Compile and link; what the compiler said if it failed."""
+    with tempfile.TemporaryDirectory(prefix="vfio-user-xe-eu-") as folder:
+        work = Path(folder)
+        jobs = []
+        objects = []
+        for source in sorted(SOURCES.glob("*.c")):
+            objects.append(str(work / f"{source.stem}.o"))
+            command = [*compiler, *flags, "-c", str(source), "-o", objects[-1]]
+            jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        outputs = [job.communicate()[0] for job in jobs]
+        for job, output in zip(jobs, outputs, strict=True):
+            if job.returncode:
+                return _last_lines(output)
+        built = work / target.name
+        link = subprocess.run([*compiler, *objects, *_LINK, "-o", str(built)], capture_output=True, check=False)
+        if link.returncode:
+            return _last_lines(link.stderr)
+        cache.write_atomically(target, built.read_bytes())
+    return None
+
+
+def _last_lines(output: bytes) -> str:
+    return " | ".join(output.decode(errors="replace").strip().splitlines()[-3:])

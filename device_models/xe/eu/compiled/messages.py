@@ -1,0 +1,193 @@
+"""Sends for the handlers of `runtime/message.c`, `atomic.c` and the gateway; other messages are interpreted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vfio_user_xe.device_models.xe.eu.compiled.layout import MESSAGE
+from vfio_user_xe.device_models.xe.eu.ir import Register, Send
+from vfio_user_xe.device_models.xe.eu.messages.message import (
+    FenceMessage,
+    GatewayMessage,
+    GatewayOp,
+    LscMessage,
+    LscOp,
+    Surface,
+    SurfaceKind,
+)
+from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
+from vfio_user_xe.device_models.xe.eu.registers import A0, GRF_BYTES, GRF_COUNT
+
+STATELESS_INDEX = 255
+"""Binding table index for A32 addresses from general state base (execution.md 2.2)."""
+
+_FLAT, _STATELESS, _BOUND, _SHARED = range(4)  # enum space of memory.h
+_APART_BYTES = 64  # load_lanes: an element that is put together
+
+# What of the dword in a0 names the surface: bits 31:6 of a surface state's offset, 31:24 of a binding table index.
+_SHIFT = {SurfaceKind.SS: 6, SurfaceKind.BSS: 6, SurfaceKind.BTI: 24}
+
+_INTEGER_ATOMICS = frozenset(LscOp(number) for number in (*range(0x08, 0x13), 0x18, 0x19, 0x1A))
+_FLOAT_ATOMICS = frozenset(LscOp(number) for number in range(0x13, 0x18))
+
+
+@dataclass(frozen=True, slots=True)
+class PlainSend:
+    """A handler's name, and its `struct message` (empty if it needs none)."""
+
+    handler: str
+    payload: Register
+    message: bytes = b""
+
+
+def surface_key(surface: Surface, dword: int | None = None) -> int:
+    """The key of a surface in the table of surfaces: kind, and value; `dword` is that of a0 if the value is in there."""
+    value = surface.value
+    if value is None:
+        value = (dword or 0) >> _SHIFT[surface.kind] << _SHIFT[surface.kind]
+        if surface.kind is SurfaceKind.BTI:
+            value >>= 24
+    elif surface.kind is not SurfaceKind.BTI:
+        value &= ~0x3F
+    return 1 << 63 | surface.kind.value << 32 | value
+
+
+def plain_send(send: Send) -> PlainSend | None:
+    """How a handler serves the message; None if the message has to be interpreted."""
+    message = send.message
+    if send.source0.arf and not send.source0.is_null:
+        return None
+    if send.end_of_thread:
+        ends = isinstance(message, GatewayMessage) and message.op is GatewayOp.END_OF_THREAD
+        return PlainSend("gateway_end", send.source0) if ends and send.predicate is None else None
+    if send.length1_in_extended or not _fits(send):
+        return None
+    match message:
+        case GatewayMessage(op=GatewayOp.BARRIER) if not message.active_threads_only and send.predicate is None:
+            return PlainSend("gateway_barrier", send.source0)
+        case FenceMessage() if message.response_length == 0 or send.destination.is_null:
+            return PlainSend("message_fence", send.source0)
+        case LscMessage():
+            return _lsc(send, message)
+    return None
+
+
+def _lsc(send: Send, message: LscMessage) -> PlainSend | None:
+    handler = _handler(message)
+    space = _space(send, message)
+    data = _data(send, message)
+    if handler is None or space is None or data is None or send.source0.is_null:
+        return None
+    if message.typed or message.address_bytes not in (4, 8) or message.width != send.width:
+        return None
+    if not message.transpose and len(message.components) * message.data_bytes > _APART_BYTES:
+        return None
+    if not _is_answered_whole(message):
+        return None
+    if message.components != tuple(range(len(message.components))) and not _is_atomic(message):
+        return None
+    surface, pointer = 0, 0
+    if space == _BOUND:
+        pointer = 0 if message.surface.value is not None else 1 + (send.extended_pointer or 0)
+        if pointer and message.surface.kind is SurfaceKind.BTI:
+            return None
+        surface = 1 << 63 | message.surface.kind.value << 32 if pointer else surface_key(message.surface)
+    packed = MESSAGE.pack(
+        message.address_bytes,
+        message.data_bytes,
+        message.register_bytes,
+        len(message.components),
+        space,
+        int(message.op),
+        int(message.response_length > 0 and not send.destination.is_null),
+        pointer,
+        int(message.high_half),
+        int(_is_plain(message)),
+        message.component_registers * GRF_BYTES,
+        data,
+        A0,
+        _SHIFT.get(message.surface.kind, 0),
+        message.response_length * GRF_BYTES,
+        message.offset,
+        surface,
+    )
+    return PlainSend(handler, send.source0, packed)
+
+
+def _fits(send: Send) -> bool:
+    """Payload and response lie inside the register file."""
+    message = send.message
+    if message is None:
+        return False
+    parts = ((send.source0, message.length0), (send.source1, send.length1), (send.destination, message.response_length))
+    return all(register.arf or register.number + count <= GRF_COUNT for register, count in parts)
+
+
+def _is_answered_whole(message: LscMessage) -> bool:
+    """The response has room for all that is loaded, or there is none."""
+    if message.response_length == 0 or message.op.is_store:
+        return True
+    size = len(message.components) * (
+        message.data_bytes if message.transpose else message.component_registers * GRF_BYTES
+    )
+    return size <= message.response_length * GRF_BYTES
+
+
+def _is_atomic(message: LscMessage) -> bool:
+    return message.op in _INTEGER_ATOMICS or message.op in _FLOAT_ATOMICS
+
+
+def _is_plain(message: LscMessage) -> bool:
+    return (
+        message.components == (0,)
+        and not message.transpose
+        and not message.high_half
+        and message.data_bytes == message.register_bytes
+        and message.width >= 16
+    )
+
+
+def _handler(message: LscMessage) -> str | None:
+    if message.vnni or message.op.is_block2d:
+        return None
+    block = "_block" if message.transpose else ""
+    if block and (message.high_half or message.data_bytes != message.register_bytes):
+        return None
+    if message.op is LscOp.LOAD or (message.op is LscOp.LOAD_QUAD and not block):
+        return f"message_load{block}"
+    if message.op in (LscOp.STORE, LscOp.STORE_UNCOMPRESSED) or (message.op is LscOp.STORE_QUAD and not block):
+        return f"message_store{block}"
+    if message.transpose or message.high_half or len(message.components) != 1:
+        return None
+    if message.op in _INTEGER_ATOMICS and message.data_bytes in (2, 4, 8):
+        return "message_atomic"
+    if message.op in _FLOAT_ATOMICS and message.data_bytes in (4, 8):
+        return "message_atomic"
+    return None
+
+
+def _space(send: Send, message: LscMessage) -> int | None:
+    if send.sfid is Sfid.SLM:
+        return _SHARED if message.surface.kind is SurfaceKind.FLAT else None
+    if send.sfid not in (Sfid.UGM, Sfid.UGML):
+        return None
+    kind, value = message.surface.kind, message.surface.value
+    if kind is SurfaceKind.FLAT:
+        return _FLAT
+    if kind is SurfaceKind.BTI and value == STATELESS_INDEX:
+        return _STATELESS
+    return _BOUND
+
+
+def _data(send: Send, message: LscMessage) -> int | None:
+    """Where a store's or an atomic's data begins: behind the addresses in source 0, or at source 1."""
+    addresses = 1 if message.transpose else message.address_registers
+    if message.op in (LscOp.LOAD, LscOp.LOAD_QUAD):
+        return 0
+    if message.length0 == addresses:
+        if send.length1 == 0:
+            return 0 if message.op in (LscOp.ATOMIC_INC, LscOp.ATOMIC_DEC, LscOp.ATOMIC_LOAD) else None
+        return None if send.source1.arf else send.source1.offset
+    if message.length0 > addresses and send.length1 == 0:
+        return send.source0.offset + addresses * GRF_BYTES
+    return None

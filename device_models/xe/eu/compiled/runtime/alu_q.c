@@ -1,0 +1,31 @@
+/* Instructions on q. */
+#include "eu.h"
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#define T int64_t
+#define U uint64_t
+#define S int64_t
+#define FLOAT 0
+
+#define W 1
+#define NAME(x) x##_q_1
+#include "alu.h"
+#include "alu_integer.h"
+#include "alu_compare.h"
+#include "alu_end.h"
+
+#define W 16
+#define NAME(x) x##_q_16
+#include "alu.h"
+#include "alu_integer.h"
+#include "alu_compare.h"
+#include "alu_end.h"
+
+#define W 32
+#define NAME(x) x##_q_32
+#include "alu.h"
+#include "alu_integer.h"
+#include "alu_compare.h"
+#include "alu_end.h"

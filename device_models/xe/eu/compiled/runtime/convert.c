@@ -1,0 +1,219 @@
+/* Operands that are not laid out as an operation wants them.
+ *
+ * `widen_TYPE_CLASS` fetches source 0, elements of TYPE in any region, into consecutive elements of CLASS (in scratch);
+ * `narrow_CLASS_TYPE` brings a result from there to its destination: converts, saturates, sets flags, and writes the
+ * lanes that are enabled.  strides: bytes between rows and between the elements of a row; detail: log2 of a row's elements.
+ */
+#pragma GCC optimize("O3") /* loops over lanes become vectors */
+#include "half.h"
+
+static inline int count_of(const struct op *op)
+{
+    return 32 - __builtin_clz(op->lanes);
+}
+
+/* Whether all elements are equally far apart. */
+static inline int is_even(const struct op *op)
+{
+    return op->strides[0] == op->strides[1] << op->detail;
+}
+
+/* Consecutive elements to the destination, those of enabled lanes. */
+static inline void deliver(const struct op *op, struct thread *t, const void *from, int size)
+{
+    uint32_t lanes = enabled(op, t);
+    char *to = t->storage + op->destination;
+    if (likely(lanes == 0xffff && op->lanes == 0xffff))
+        memcpy(to, from, 16 * size);
+    else if (lanes == op->lanes)
+        memcpy(to, from, count_of(op) * size);
+    else
+        for (; lanes; lanes &= lanes - 1) {
+            int lane = __builtin_ctz(lanes);
+            memcpy(to + lane * size, (const char *)from + lane * size, size);
+        }
+}
+
+#define WIDEN(type, S, class, T, convert)                                                       \
+    const struct op *widen_##type##_##class(const struct op *op, struct thread *t)              \
+    {                                                                                           \
+        const char *from = at(t, op->source[0]);                                                \
+        T to[LANES];                                                                            \
+        const int count = count_of(op);                                                         \
+        const uint32_t column = op->strides[1];                                                 \
+        if (likely(is_even(op))) {                                                              \
+            if (column == sizeof(S) && count == 16)                                             \
+                for (int lane = 0; lane < 16; lane++) { S x; memcpy(&x, from + lane * sizeof(S), sizeof x); to[lane] = (convert); } \
+            else if (column == sizeof(S) && count == 32)                                        \
+                for (int lane = 0; lane < 32; lane++) { S x; memcpy(&x, from + lane * sizeof(S), sizeof x); to[lane] = (convert); } \
+            else                                                                                \
+                for (int lane = 0; lane < count; lane++) { S x; memcpy(&x, from + lane * column, sizeof x); to[lane] = (convert); } \
+        } else {                                                                                \
+            const uint32_t mask = (1u << op->detail) - 1;                                       \
+            for (uint32_t lane = 0; lane < (uint32_t)count; lane++) {                           \
+                S x;                                                                            \
+                memcpy(&x, from + (lane >> op->detail) * op->strides[0] + (lane & mask) * column, sizeof x); \
+                to[lane] = (convert);                                                           \
+            }                                                                                   \
+        }                                                                                       \
+        if (op->final)                                                                          \
+            deliver(op, t, to, sizeof(T));                                                      \
+        else if (count == 16)                                                                   \
+            memcpy(t->storage + op->destination, to, 16 * sizeof(T));                           \
+        else                                                                                    \
+            memcpy(t->storage + op->destination, to, count * sizeof(T));                        \
+        return op + 1;                                                                          \
+    }
+
+#define INTEGER(type, S)                        \
+    WIDEN(type, S, d, uint32_t, (uint32_t)x)    \
+    WIDEN(type, S, q, uint64_t, (uint64_t)x)
+
+INTEGER(ub, uint8_t)
+INTEGER(uw, uint16_t)
+INTEGER(ud, uint32_t)
+INTEGER(uq, uint64_t)
+INTEGER(b, int8_t)
+INTEGER(w, int16_t)
+INTEGER(d, int32_t)
+INTEGER(q, int64_t)
+
+/* Integers have their modifiers before they are converted: modified[0]. */
+#define SIGNED(x) (op->modified[0] ? modified(op->modified[0], (int64_t)(x)) : (int64_t)(x))
+static inline int64_t modified(uint8_t how, int64_t x)
+{
+    if ((how & ABSOLUTE) && x < 0)
+        x = -x;
+    return how & NEGATE ? -x : x;
+}
+
+#define TO_FLOAT(type, S)                                \
+    WIDEN(type, S, f, float, (float)SIGNED(x))           \
+    WIDEN(type, S, df, double, (double)SIGNED(x))
+
+TO_FLOAT(ub, uint8_t)
+TO_FLOAT(uw, uint16_t)
+TO_FLOAT(ud, uint32_t)
+TO_FLOAT(b, int8_t)
+TO_FLOAT(w, int16_t)
+TO_FLOAT(d, int32_t)
+TO_FLOAT(q, int64_t)
+WIDEN(uq, uint64_t, f, float, (float)x)
+WIDEN(uq, uint64_t, df, double, (double)x)
+WIDEN(hf, uint16_t, f, float, f_of_hf(x))
+WIDEN(bf, uint16_t, f, float, f_of_bf(x))
+WIDEN(f, uint32_t, f, uint32_t, x)
+WIDEN(hf, uint16_t, df, double, f_of_hf(x))
+WIDEN(bf, uint16_t, df, double, f_of_bf(x))
+WIDEN(f, float, df, double, x)
+WIDEN(df, uint64_t, df, uint64_t, x)
+
+/* Elements at `at` bytes apart to the destination, those of `lanes`. */
+static inline void scatter(const struct op *op, struct thread *t, const void *from, int size, uint32_t lanes)
+{
+    char *to = t->storage + op->destination;
+    const uint32_t step = op->strides[1];
+    if (lanes == op->lanes && step == (uint32_t)size) {
+        memcpy(to, from, count_of(op) * size);
+        return;
+    }
+    for (; lanes; lanes &= lanes - 1) {
+        int lane = __builtin_ctz(lanes);
+        memcpy(to + lane * step, (const char *)from + lane * size, size);
+    }
+}
+
+static inline int holds(int condition, int less, int equal, int greater)
+{
+    switch (condition) {
+    case 1: return equal;
+    case 2: return !equal;
+    case 3: return greater;
+    case 4: return greater || equal;
+    case 5: return less;
+    case 6: return less || equal;
+    default: return !(less || equal || greater); /* un */
+    }
+}
+
+#define NARROW(class, C, type, D, convert, tested)                                              \
+    const struct op *narrow_##class##_##type(const struct op *op, struct thread *t)             \
+    {                                                                                           \
+        const uint32_t lanes = enabled(op, t);                                                  \
+        const int count = count_of(op), saturate = op->saturate;                                \
+        C in[LANES];                                                                            \
+        D out[LANES];                                                                           \
+        memcpy(in, at(t, op->source[0]), sizeof in);                                            \
+        if (count == 16)                                                                        \
+            for (int lane = 0; lane < 16; lane++) { C x = in[lane]; out[lane] = (convert); }    \
+        else                                                                                    \
+            for (int lane = 0; lane < LANES; lane++) { C x = in[lane]; out[lane] = (convert); } \
+        (void)saturate;                                                                         \
+        if (unlikely(op->condition)) {                                                          \
+            uint32_t bits = 0;                                                                  \
+            for (int lane = 0; lane < count; lane++) {                                          \
+                const D x = out[lane];                                                          \
+                bits |= (uint32_t)holds(op->condition, (tested) < 0, (tested) == 0, (tested) > 0) << lane; \
+            }                                                                                   \
+            set_flags(op, t, lanes, bits);                                                      \
+        }                                                                                       \
+        scatter(op, t, out, sizeof(D), lanes);                                                  \
+        return op + 1;                                                                          \
+    }
+
+static inline int64_t clamp(int64_t x, int64_t low, int64_t high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+#define WRAP(type, D) NARROW(d, uint32_t, type, D, (D)x, x)
+WRAP(ub, uint8_t)
+WRAP(uw, uint16_t)
+WRAP(ud, uint32_t)
+WRAP(b, int8_t)
+WRAP(w, int16_t)
+WRAP(d, int32_t)
+
+#define CLAMP(type, D, low, high) NARROW(q, int64_t, type, D, (D)(saturate ? clamp(x, low, high) : x), x)
+CLAMP(ub, uint8_t, 0, UINT8_MAX)
+CLAMP(uw, uint16_t, 0, UINT16_MAX)
+CLAMP(ud, uint32_t, 0, UINT32_MAX)
+CLAMP(uq, uint64_t, 0, INT64_MAX)
+CLAMP(b, int8_t, INT8_MIN, INT8_MAX)
+CLAMP(w, int16_t, INT16_MIN, INT16_MAX)
+CLAMP(d, int32_t, INT32_MIN, INT32_MAX)
+CLAMP(q, int64_t, INT64_MIN, INT64_MAX)
+
+/* Truncated and clamped; NaN is 0. */
+#define TRUNCATE(type, D, low, high)                                                                           \
+    NARROW(f, float, type, D, x != x ? 0 : x >= (high) + 1.0f ? (D)(high) : x <= (low) ? (D)(low) : (D)x, x)     \
+    NARROW(df, double, type, D, x != x ? 0 : x >= (high) + 1.0 ? (D)(high) : x <= (low) ? (D)(low) : (D)x, x)
+TRUNCATE(ub, uint8_t, 0, 255)
+TRUNCATE(uw, uint16_t, 0, 65535)
+TRUNCATE(ud, uint32_t, 0, 4294967295ll)
+TRUNCATE(b, int8_t, -128, 127)
+TRUNCATE(w, int16_t, -32768, 32767)
+TRUNCATE(d, int32_t, -2147483648ll, 2147483647ll)
+/* In place of the largest value plus one, which is no value of the class. */
+NARROW(f, float, uq, uint64_t, x != x || x <= 0 ? 0 : x >= 0x1p64f ? UINT64_MAX : (uint64_t)x, x)
+NARROW(df, double, uq, uint64_t, x != x || x <= 0 ? 0 : x >= 0x1p64 ? UINT64_MAX : (uint64_t)x, x)
+NARROW(f, float, q, int64_t, x != x ? 0 : x >= 0x1p63f ? INT64_MAX : x <= -0x1p63f ? INT64_MIN : (int64_t)x, x)
+NARROW(df, double, q, int64_t, x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x <= -0x1p63 ? INT64_MIN : (int64_t)x, x)
+
+/* 0 to 1, NaN is 0. */
+#define UNIT(x) (!saturate ? (x) : (x) > 0 ? (x) < 1 ? (x) : 1 : 0)
+NARROW(f, float, hf, uint16_t, hf_of_f(UNIT(x)), f_of_hf(x))
+NARROW(f, float, bf, uint16_t, bf_of_f(UNIT(x)), f_of_bf(x))
+NARROW(f, float, f, float, canonical_f(UNIT(x)), x)
+NARROW(df, double, hf, uint16_t, hf_of_f(odd_f(UNIT(x))), f_of_hf(x))
+NARROW(df, double, bf, uint16_t, bf_of_f(odd_f(UNIT(x))), f_of_bf(x))
+NARROW(df, double, f, float, canonical_f((float)UNIT(x)), x)
+NARROW(df, double, df, double, UNIT(x) == UNIT(x) ? UNIT(x) : df_of_bits(0x7ff8000000000000ull), x)
+
+/* Before ops that know only one way: of the bits strides[0] of cr0.0 those of strides[1] must be set, and only those. */
+const struct op *float_guard(const struct op *op, struct thread *t)
+{
+    uint32_t cr0;
+    memcpy(&cr0, t->storage + CONTROL, 4);
+    return (cr0 & op->strides[0]) == op->strides[1] ? op + 1 : stop(op, t, INTERPRET);
+}

@@ -1,0 +1,49 @@
+/* Finding memory (memory.c), and the messages of the LSC (message.c, atomic.c). */
+#ifndef EU_MEMORY_H
+#define EU_MEMORY_H
+
+#include "eu.h"
+
+enum space { FLAT = 0, STATELESS = 1, BOUND = 2, SHARED = 3 };
+
+/* A load, store or atomic; what does not fit here is interpreted (messages.py). */
+struct message {
+    uint8_t address_bytes; /* 4 or 8 */
+    uint8_t data_bytes;    /* 1, 2, 4, 8: of an element in memory */
+    uint8_t register_bytes;
+    uint8_t components;
+    uint8_t space;
+    uint8_t atomic;   /* LscOp */
+    uint8_t returns;  /* there is a response */
+    uint8_t pointer;  /* the surface is in a0: 1 + its dword */
+    uint8_t high_half; /* d16u32h: the element is in the upper half of its dword */
+    uint8_t plain;     /* one component, as many bytes in memory as in the register, 16 or 32 lanes */
+    uint8_t reserved[2];
+    uint32_t component_bytes; /* registers of one component of all lanes */
+    uint32_t data;            /* of a store or an atomic: where data begins in storage */
+    uint32_t a0;              /* offset of a0 in storage */
+    uint32_t surface_shift;   /* of the dword in a0: how much of it is no key */
+    uint32_t response;        /* bytes; a block clears what it does not load of them */
+    int64_t offset;           /* added to each address */
+    uint64_t surface;         /* key; of what is in a0, the kind */
+};
+
+/* Lanes whose elements lie one behind the other, or are all the same one, inside of one page: the usual ways. */
+struct piece {
+    char *host; /* of lane 0's element; NULL if it is none of these */
+    int is_one; /* all lanes have the same address */
+};
+struct piece eu_piece(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, int access);
+
+/* Where the lanes of one message are in the host's memory. */
+struct places {
+    char *host[LANES];        /* NULL: behind a surface's end, or in two pages */
+    uint64_t address[LANES];
+    uint32_t split, outside;  /* lanes */
+};
+
+int eu_locate(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, uint32_t bytes, int access,
+              struct places *p);
+void eu_copy(struct thread *t, const struct message *m, uint64_t address, char *data, uint32_t bytes, int access);
+
+#endif

@@ -1,0 +1,280 @@
+"""Groups of threads: a walk over them, and slots in which they run."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel
+from vfio_user_xe.device_models.xe.eu.compiled.layout import (
+    LANES,
+    THREAD_BYTES,
+    Reason,
+    SlotStruct,
+    SurfaceStruct,
+    ThreadState,
+    ThreadStruct,
+    WalkStruct,
+)
+from vfio_user_xe.device_models.xe.eu.compiled.memory import Map, aligned
+from vfio_user_xe.device_models.xe.eu.ir import ENDED
+from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE, CE0, CR0, F0, IP, STORAGE_BYTES
+
+_ARFS_FROM, _ARFS_TO = F0, IP
+"""What a new thread finds zeroed or preset of its architecture registers: flags, ce0, sr0, cr0, n0. Others are undefined."""
+
+Triple = tuple[int, int, int]
+_SURFACE_SLOTS = 512
+
+
+class Walk:
+    """Groups `first` to `end` (exclusive) of one dispatch, x fastest. Slots take them one by one.
+
+    `payload` is what each thread of a group begins with: [threads, bytes], r0 first, of which dwords 1, 6 and 7 become the
+    group's place. `dispatch` has the lanes of each thread, `entry` is where they begin. Stateless messages
+    (A32) are from `stateless_base` on, general state base.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        payload: NDArray[np.uint8],
+        dispatch: Sequence[int],
+        entry: int,
+        end: Triple,
+        first: Triple = (0, 0, 0),
+        cr0: int = 0,
+        stateless_base: int = 0,
+    ) -> None:
+        if len(payload) != len(dispatch):
+            raise ValueError(f"payloads of {len(payload)} threads, and lanes of {len(dispatch)}")
+        if payload.shape[1] < 64 or payload.shape[1] > ARF_BASE:
+            raise ValueError(f"a payload of {payload.shape[1]} bytes: r0 (64 bytes) to {ARF_BASE} are possible")
+        self.kernel = kernel
+        self.threads = len(dispatch)
+        self.stateless_base = stateless_base
+        self._payload = np.ascontiguousarray(payload)
+        self._dispatch = np.array(dispatch, dtype=np.uint32)
+        here = self._dispatch[:, None] >> np.arange(LANES, dtype=np.uint32) & 1
+        self._places = np.where(here, entry, ENDED).astype(np.int64)
+        self._arfs = np.zeros((self.threads, _ARFS_TO - _ARFS_FROM), dtype=np.uint8)
+        self._arfs[:, CE0 - _ARFS_FROM : CE0 - _ARFS_FROM + 4] = self._dispatch[:, None].view(np.uint8)
+        self._arfs[:, CR0 - _ARFS_FROM : CR0 - _ARFS_FROM + 4] = np.frombuffer(cr0.to_bytes(4, "little"), np.uint8)
+        size = [max(0, high - low) for low, high in zip(first, end, strict=True)]
+        self.struct = WalkStruct(
+            kernel=kernel.address,
+            payload=self._payload.ctypes.data,
+            arfs=self._arfs.ctypes.data,
+            payload_bytes=self._payload.shape[1],
+            arf_bytes=self._arfs.shape[1],
+            arf_at=_ARFS_FROM,
+            dispatch=self._dispatch.ctypes.data,
+            places=self._places.ctypes.data,
+            entry=entry,
+            first=first,
+            end=end,
+            total=size[0] * size[1] * size[2],
+            next=0,
+        )
+
+    @property
+    def address(self) -> int:
+        """Of the `struct walk`."""
+        return ctypes.addressof(self.struct)
+
+    @property
+    def is_given_out(self) -> bool:
+        """All groups have been begun."""
+        return bool(self.struct.next >= self.struct.total)
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A page that a thread needs and the map does not have, or not for this access."""
+
+    address: int
+    bytes: int
+    writes: bool
+
+
+class Slot:
+    """Room for one group, and the way it runs: `run` releases the interpreter's lock.
+
+    One host thread at a time. Everything that a group is made of is in arrays of this object.
+    """
+
+    def __init__(self, map_: Map, threads: int, slm_bytes: int = 0) -> None:
+        self.map = map_
+        self.storage = aligned(threads * THREAD_BYTES).reshape(threads, THREAD_BYTES)
+        self.registers = self.storage[:, :STORAGE_BYTES]
+        """[threads, STORAGE_BYTES]"""
+        self.places = np.zeros((threads, LANES), dtype=np.int64)
+        self.depths = np.zeros((threads, LANES), dtype=np.int32)
+        self.slm = aligned(max(64, slm_bytes + 64))
+        self.counts = map_.counts()
+        self._surfaces = np.zeros(_SURFACE_SLOTS, dtype=_SURFACE)
+        self._stop = ctypes.c_int32(0)
+        self.threads = (ThreadStruct * threads)()
+        for index, thread in enumerate(self.threads):
+            thread.storage = self.storage[index].ctypes.data
+            thread.places = self.places[index].ctypes.data
+            thread.depths = self.depths[index].ctypes.data
+            thread.state = ThreadState.DONE
+        self.struct = SlotStruct(
+            threads=ctypes.addressof(self.threads),
+            map=map_.address,
+            surfaces=self._surfaces.ctypes.data,
+            surface_slots=_SURFACE_SLOTS,
+            slm=self.slm.ctypes.data,
+            slm_bytes=slm_bytes,
+            stop=ctypes.addressof(self._stop),
+            thread_count=threads,
+        )
+        self._walk: Walk | None = None
+
+    def begin(self, walk: Walk) -> None:
+        """Take groups of `walk` from now on; nothing of what ran here before can be seen by them.
+
+        Raises:
+            ValueError: its groups have another number of threads than the slot.
+            RuntimeError: a group is in flight.
+        """
+        if walk.threads != len(self.threads):
+            raise ValueError(f"groups of {walk.threads} threads in a slot for {len(self.threads)}")
+        if self.struct.occupied:
+            raise RuntimeError("a group is in flight in this slot")
+        self.storage[:] = 0
+        self.slm[:] = 0
+        self._walk = walk
+        self.struct.walk = walk.address
+        self.struct.stateless_base = walk.stateless_base
+
+    def run(self, budget: int) -> Reason:
+        """Run groups until none is left (GONE), `budget` ops are used up, or a thread needs something (`culprit`)."""
+        if self._walk is None:
+            raise RuntimeError("no walk has begun in this slot")
+        self.struct.counts = self.counts.array.ctypes.data
+        return Reason(self._walk.kernel.library.run_slot(ctypes.addressof(self.struct), budget))
+
+    def stop(self) -> None:
+        """Make `run` return soon (from another host thread); it returns at once until `go_on`."""
+        self._stop.value = 1
+
+    def go_on(self) -> None:
+        self._stop.value = 0
+
+    @property
+    def culprit(self) -> int:
+        """The thread that made `run` return with MISS, SURFACE, INTERPRET or STRAYED."""
+        return int(self.struct.culprit)
+
+    @property
+    def miss(self) -> Miss:
+        """After MISS: what the culprit needs."""
+        thread = self.threads[self.culprit]
+        return Miss(thread.miss_address, thread.miss_bytes, bool(thread.miss_kind & 2))
+
+    @property
+    def missing_surface(self) -> int:
+        """After SURFACE: the key (`messages.surface_key`) of what the culprit needs."""
+        return int(self.threads[self.culprit].miss_address)
+
+    @property
+    def group(self) -> Triple:
+        """The group in flight."""
+        x, y, z = self.struct.group
+        return (x, y, z)
+
+    @property
+    def executed(self) -> int:
+        """Ops that were run in this slot."""
+        return int(self.struct.executed)
+
+    def set_aside(self, thread: int) -> None:
+        """Let the others of the group run without `thread` until `resume`."""
+        self.threads[thread].state = ThreadState.SET_ASIDE
+
+    def resume(self, thread: int) -> None:
+        if self.threads[thread].state == ThreadState.SET_ASIDE:
+            self.threads[thread].state = ThreadState.RUNNING
+
+    def save(self) -> dict[str, NDArray[Any]]:
+        """The group in flight, by name of what it is made of; only while `run` does not."""
+        threads = self._thread_words()
+        return {
+            "registers": self.registers.copy(),
+            "places": self.places.copy(),
+            "depths": self.depths.copy(),
+            "slm": self.slm.copy(),
+            "threads": threads[:, _KEPT].copy(),
+            "slot": np.array([self.struct.current, self.struct.occupied, *self.struct.group], dtype=np.int64),
+            "barriers": np.array(self.struct.barriers, dtype=np.uint32),
+        }
+
+    def restore(self, saved: dict[str, NDArray[Any]]) -> None:
+        """Put a group that `save` gave into this slot, which has begun a walk with the same kernel.
+
+        Raises:
+            KeyError: something is missing.
+            ValueError: it was saved of a slot of another size.
+            RuntimeError: no walk has begun here, or a group is in flight.
+        """
+        if self._walk is None or self.struct.occupied:
+            raise RuntimeError("a group is in flight in this slot" if self._walk else "no walk has begun in this slot")
+        threads = self._thread_words()
+        for name, target in (
+            ("registers", self.registers),
+            ("places", self.places),
+            ("depths", self.depths),
+            ("slm", self.slm),
+        ):
+            if saved[name].shape != target.shape:
+                raise ValueError(f"{name} of shape {saved[name].shape} do not fit into a slot with {target.shape}")
+            target[:] = saved[name]
+        threads[:, _KEPT] = saved["threads"]
+        kernel = self._walk.kernel
+        for thread in self.threads:
+            thread.kernel = kernel.address
+            thread.slot = ctypes.addressof(self.struct)
+            thread.constants = kernel.struct.constants
+        self.struct.current, self.struct.occupied = (int(value) for value in saved["slot"][:2])
+        self.struct.group[:] = [int(value) for value in saved["slot"][2:]]
+        self.struct.barriers[:] = [int(value) for value in saved["barriers"]]
+
+    def _thread_words(self) -> NDArray[np.uint32]:
+        words = np.frombuffer(memoryview(self.threads).cast("B"), dtype=np.uint32)
+        return words.reshape(len(self.threads), -1)
+
+    def end(self, thread: int) -> None:
+        """The thread has ended elsewhere: the others need not wait for it."""
+        if self._walk is None:
+            raise RuntimeError("no walk has begun in this slot")
+        self._walk.kernel.library.end_thread(ctypes.addressof(self.threads[thread]))
+
+    def bind_surface(self, key: int, base: int, size: int | None) -> None:
+        """Enter a surface: accesses start at `base`; those not inside of `size` bytes read zero and write nothing.
+
+        Raises:
+            ValueError: there are too many; `forget_surfaces` makes room.
+        """
+        taken = np.count_nonzero(self._surfaces["key"])
+        if taken * 2 >= _SURFACE_SLOTS:
+            raise ValueError(f"{taken} surfaces are bound already")
+        place = (key * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 20 & (_SURFACE_SLOTS - 1)
+        while self._surfaces["key"][place] not in (0, key):
+            place = (place + 1) % _SURFACE_SLOTS
+        self._surfaces[place] = (key, base, (1 << 64) - 1 if size is None else size)
+
+    def forget_surfaces(self) -> None:
+        self._surfaces[:] = 0
+
+
+# state, signalled, notifications: words of a `struct thread` that a saved group needs; the rest is found anew.
+_KEPT = [getattr(ThreadStruct, name).offset // 4 for name in ("state", "signalled", "notifications")]
+_SURFACE = np.dtype([("key", np.uint64), ("base", np.uint64), ("bytes", np.uint64)])
+assert _SURFACE.itemsize == ctypes.sizeof(SurfaceStruct)

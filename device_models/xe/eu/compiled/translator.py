@@ -1,0 +1,114 @@
+"""Programs into ops: what each instruction becomes, in the order of addresses, with an op at each label."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vfio_user_xe.device_models.xe.eu.compiled.alu import translate_alu
+from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, Handlers, NotHere, Op
+from vfio_user_xe.device_models.xe.eu.compiled.messages import plain_send
+from vfio_user_xe.device_models.xe.eu.ir import (
+    Alu,
+    AnyInstruction,
+    Branch,
+    Illegal,
+    Leavers,
+    Link,
+    Nop,
+    Program,
+    Send,
+    Sync,
+)
+from vfio_user_xe.device_models.xe.eu.opcodes import SyncFunction
+
+_STRAY = "flow_stray"
+_INTERPRET = "flow_interpret"
+
+
+@dataclass
+class Translation:
+    """Ops of a program, with the address of each and whether an instruction begins there."""
+
+    ops: list[tuple[Op, int, bool]] = field(default_factory=list)
+    messages: bytearray = field(default_factory=bytearray)
+    constants: Constants = field(default_factory=Constants)
+    interpreted: list[AnyInstruction] = field(default_factory=list)
+    """Instructions that have no handlers."""
+
+    def add(self, ops: list[Op], address: int) -> None:
+        """Ops of one instruction, with that of its label first: a thread stops before the first, or behind the last."""
+        self.ops.extend((op, address, index == 0) for index, op in enumerate(ops))
+
+
+def translate(program: Program, handler: Handlers) -> Translation:
+    """All instructions of a program; those without handlers become a return to the interpreter."""
+    result = Translation()
+    expected: int | None = None
+    for instruction in program.instructions:
+        if expected is not None and expected != instruction.address:
+            result.add([Op(_STRAY)], expected)
+        label = [Op("flow_label")] if instruction.address in program.labels else []
+        try:
+            ops = _instruction(instruction, result)
+            if any(handler(op.handler) is None for op in ops):
+                raise NotHere
+        except NotHere:
+            result.interpreted.append(instruction)
+            ops = [Op(_INTERPRET)]
+        result.add([*label, *ops], instruction.address)
+        expected = instruction.next
+    result.add([Op(_STRAY)], expected or 0)
+    return result
+
+
+def _instruction(instruction: AnyInstruction, result: Translation) -> list[Op]:
+    if instruction.breakpoint:
+        raise NotHere
+    match instruction:
+        case Alu():
+            return translate_alu(instruction, result.constants)
+        case Branch():
+            return [_branch(instruction)]
+        case Send():
+            return [_send(instruction, result)]
+        case Sync(function=SyncFunction.BAR):
+            return [Op("sync_barrier")]
+        case Sync() | Nop():
+            return [Op("flow_nop")]
+        case Illegal():
+            raise NotHere
+    raise NotHere
+
+
+def _branch(branch: Branch) -> Op:
+    if branch.link is not Link.NONE:
+        raise NotHere
+    if branch.leavers is Leavers.NONE or (branch.leavers is Leavers.FALSE and branch.predicate is None):
+        return Op("flow_nop")
+    if branch.target is None:
+        raise NotHere
+    handler = {
+        Leavers.TRUE: "flow_true",
+        Leavers.FALSE: "flow_false",
+        Leavers.ALL: "flow_all",
+        Leavers.UNIFORM: "flow_uniform",
+    }[branch.leavers]
+    if branch.predicate is None:
+        handler = "flow_all"
+    op = Op(handler).masked(branch)
+    op.target = branch.target
+    return op
+
+
+def _send(send: Send, result: Translation) -> Op:
+    plain = plain_send(send)
+    if plain is None:
+        raise NotHere
+    op = Op(plain.handler).masked(send)
+    op.sources = (plain.payload.offset if not plain.payload.is_null else 0, 0, 0)
+    if not send.destination.is_null:
+        op.destination = send.destination.offset
+    if plain.message:
+        op.message = len(result.messages)
+        result.messages.extend(plain.message)
+    return op

@@ -1,0 +1,184 @@
+"""Images: formats, texels in tiles, typed messages, the sampler."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.xe.compute_lab import DATA, EOT, SURFACES, ComputeLab, base_addresses, walker
+from tests.support.xe.engine_lab import Job
+from tests.unit.xe.compute.kernels import LINEAR, store
+from vfio_user_xe.device_models.xe.compute import formats
+from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, Tiling, tile_64
+
+STATE, TABLE, SAMPLERS, BORDER = 0x100, 0x400, 0x600, 0x640
+RGBA8_UINT, RGBA32_FLOAT, R32_UINT = 0x0CB, 0x000, 0x0D7
+IMAGE = DATA + 0x4000
+RESULT = store(0, "r20").replace("r2.0", "r1.0")
+PLACES = (
+    LINEAR
+    + """
+    shr (16|M0)  r13.0<1>:ud  r12.0<1;1,0>:ud  2:ud
+    and (16|M0)  r14.0<1>:ud  r13.0<1;1,0>:ud  3:ud
+    shr (16|M0)  r15.0<1>:ud  r13.0<1;1,0>:ud  2:ud
+"""
+)
+"""r14 and r15: u and v, 0 to 3."""
+
+
+def image_state(form: int, width: int, height: int, pitch: int, tiling: int = 0, kind: int = 1) -> tuple[int, ...]:
+    """RENDER_SURFACE_STATE of an image at `IMAGE`, channels as they are."""
+    swizzle = 4 << 25 | 5 << 22 | 6 << 19 | 7 << 16
+    return (
+        kind << 29 | form << 18 | tiling << 12, 0, width - 1 | height - 1 << 16, pitch - 1, 0, 0, 0, swizzle,
+        IMAGE & 0xFFFFFFFF, IMAGE >> 32, 0, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+
+
+def sampler_state(mode: int, *, linear: bool, texels: bool = True) -> tuple[int, ...]:
+    filters = 1 if linear else 0
+    return filters << 17 | filters << 14, 0, SURFACES + BORDER, mode << 6 | mode << 3 | mode | texels << 10
+
+
+def run(lab: ComputeLab, kernel: str, state: tuple[int, ...], image: bytes = b"", sampler: Sequence[int] = ()) -> Job:
+    job = lab.compute_job(
+        kernel + EOT,
+        *walker(inline=[DATA, 0], binding_table=TABLE, sampler=SURFACES + SAMPLERS),
+        setup=base_addresses(),
+    )
+    lab.place(job, SURFACES + STATE, *state)
+    lab.place(job, SURFACES + TABLE, STATE)
+    if sampler:
+        lab.place(job, SURFACES + SAMPLERS, *sampler)
+        lab.place(job, SURFACES + BORDER, *struct.unpack("<4I", struct.pack("<4f", 9, 9, 9, 9)))
+    job.set_bytes(0x4000, image)
+    job.submit()
+    lab.run()
+    return job
+
+
+@pytest.mark.parametrize("code", sorted(formats.FORMATS))
+def test_what_is_stored_in_a_format_is_loaded_again(code: int) -> None:
+    form = formats.FORMATS[code]
+    values = np.array([[0, 1, 0, 1], [1, 0, 1, 0], [1, 1, 1, 1]], dtype=float)
+    again = formats.decode(form, formats.encode(form, values))
+    for channel in range(4):
+        there = any(found == channel for found, _, _ in form.fields)
+        assert again[:, channel].tolist() == (values[:, channel].tolist() if there else [float(channel == 3)] * 3)
+
+
+@given(st.integers(0, 255))
+def test_every_unorm_byte_survives(value: int) -> None:
+    form = formats.FORMATS[0x140]
+    texel = np.array([[value]], dtype=np.uint8)
+    assert formats.encode(form, formats.decode(form, texel)).tolist() == texel.tolist()
+
+
+def test_values_beyond_a_format_are_clamped() -> None:
+    unorm, sint = formats.FORMATS[0x140], formats.FORMATS[0x142]
+    high, low = np.full((1, 4), 1e9), np.full((1, 4), -1e9)
+    assert [int(formats.encode(unorm, values)[0, 0]) for values in (high, low)] == [255, 0]
+    assert [int(formats.encode(sint, values)[0, 0]) for values in (high, low)] == [0x7F, 0x80]
+
+
+STORE_RED = "send.tgm (16|M0)  null  r14  r13:1  0x00000000  0x64001506\n"
+
+
+@pytest.mark.parametrize(
+    ("tiling", "shape", "pitch"),
+    [(0, None, 64), (3, TILE_4, 128), (1, tile_64(4), 512)],
+    ids=["linear", "Tile4", "Tile64"],
+)
+def test_typed_stores_put_texels_where_the_tiling_says(
+    lab: ComputeLab, tiling: int, shape: Tiling | None, pitch: int
+) -> None:
+    job = run(lab, PLACES + STORE_RED, image_state(R32_UINT, 4, 4, pitch, tiling))
+    for y in range(4):
+        for x in range(4):
+            place = y * pitch + 4 * x if shape is None else shape.offset(4 * x, y)
+            assert job.data(0x4000 + place, 1) == [4 * y + x]
+
+
+def test_typed_stores_outside_of_the_image_are_dropped(lab: ComputeLab) -> None:
+    job = run(lab, PLACES + STORE_RED, image_state(R32_UINT, 4, 2, 16))
+    assert job.data(0x4000, 12) == [*range(8), 0, 0, 0, 0]
+
+
+def test_typed_loads_give_components_in_their_order(lab: ComputeLab) -> None:
+    image = b"".join(bytes([n, n + 50, n + 100, n + 150]) for n in range(16))
+    kernel = PLACES + "send.tgm (16|M0)  r20  r14  null:0  0x00000000  0x6420A502\n"
+    job = run(lab, kernel + RESULT + store(0, "r21").replace("r2.0", "r1.0").replace("0x0  ", "0x00100000  "),
+              image_state(RGBA8_UINT, 4, 4, 16), image)  # fmt: skip
+    assert job.data(0, 16) == [n + 50 for n in range(16)]
+    assert job.data(0x100, 16) == [n + 150 for n in range(16)]
+
+
+def test_a_fetch_outside_of_the_image_is_zero(lab: ComputeLab) -> None:
+    # ld_lz, SIMD16: u, v, r.
+    kernel = PLACES + "send.smpl (16|M0)  r20  r14  null:0  0x0  0x0443A000\n"
+    image = struct.pack("<8I", *range(100, 108))
+    job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 2, 16), image)
+    assert job.data(0, 16) == [*range(100, 108), *[0] * 8]
+
+
+CENTRES = """
+    mov (16|M0)  r14.0<1>:f  r14.0<1;1,0>:d
+    mov (16|M0)  r15.0<1>:f  r15.0<1;1,0>:d
+"""
+SAMPLE_LZ = "send.smpl (16|M0)  r20  r14  null:0  0x0  0x04438000\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        (0, [0, 1, 0, 1]),
+        (1, [0, 1, 1, 0]),
+        (2, [0, 1, 1, 1]),
+        (4, [0, 1, 9, 9]),
+        (5, [0, 1, 1, 1]),
+    ],
+    ids=["wrap", "mirror", "clamp", "border", "mirror once"],
+)
+def test_address_modes_lead_coordinates_beyond_the_edge(lab: ComputeLab, mode: int, expected: list[int]) -> None:
+    image = struct.pack("<8f", 0, 0, 0, 0, 1, 0, 0, 0) * 4
+    kernel = PLACES + CENTRES + SAMPLE_LZ
+    job = run(lab, kernel + RESULT, image_state(RGBA32_FLOAT, 2, 4, 32), image, sampler_state(mode, linear=False))
+    values = np.array(job.data(0, 4), dtype=np.uint32).view(np.float32)
+    assert values.tolist() == expected
+
+
+def test_linear_filtering_weighs_neighbours(lab: ComputeLab) -> None:
+    image = struct.pack("<8f", 0, 0, 0, 0, 8, 0, 0, 0) * 4
+    kernel = PLACES + CENTRES + "mul (16|M0)  r14.0<1>:f  r14.0<1;1,0>:f  0x3F400000:f\n" + SAMPLE_LZ
+    job = run(lab, kernel + RESULT, image_state(RGBA32_FLOAT, 2, 4, 32), image, sampler_state(2, linear=True))
+    values = np.array(job.data(0, 4), dtype=np.uint32).view(np.float32)
+    # u = 0, 0.75, 1.5, 2.25 with texel centres at 0.5 and 1.5.
+    assert values.tolist() == [0, 2, 8, 8]
+
+
+def test_a_format_that_is_not_known_is_reported_and_reads_zero(lab: ComputeLab) -> None:
+    kernel = PLACES + "mov (16|M0)  r20.0<1>:ud  7:ud\n" + "send.tgm (16|M0)  r20  r14  null:0  0x0  0x64101502\n"
+    job = run(lab, kernel + RESULT, image_state(0x186, 4, 4, 16))
+    assert job.data(0, 16) == [0] * 16
+    assert [report for report in lab.engine("ccs0").reports if "surface format 0x186" in report]
+
+
+def test_typed_atomics_return_what_was_there(lab: ComputeLab) -> None:
+    # All lanes add to texel (1, 1); U and V are r14 and r15.
+    kernel = (
+        PLACES
+        + """
+        mov (16|M0)  r14.0<1>:ud  1:ud
+        mov (16|M0)  r15.0<1>:ud  1:ud
+        mov (16|M0)  r16.0<1>:ud  3:ud
+        send.tgm (16|M0)  r20  r14  r16:1  0x00000000  0x6410050C
+    """
+    )
+    job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 4, 16), struct.pack("<16I", *range(16)))
+    assert job.data(0x4000 + 16, 4) == [4, 5 + 48, 6, 7]
+    assert sorted(job.data(0, 16)) == [5 + 3 * n for n in range(16)]

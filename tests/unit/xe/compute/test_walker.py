@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.support.xe.compute_lab import (
+    DATA,
+    EOT,
+    ComputeLab,
+)
+from tests.unit.xe.compute.kernels import LINEAR, STORE, offsets, slm_reduction, store, vector_add
+
+
+def pointers(*addresses: int) -> list[int]:
+    return [half for address in addresses for half in (address & 0xFFFFFFFF, address >> 32)]
+
+
+A, B, C = DATA, DATA + 0x1000, DATA + 0x2000
+
+
+def vector_add_of(lab: ComputeLab, items: int, local: int) -> list[int]:
+    job = lab.dispatch(
+        vector_add(local),
+        groups=(-(-items // local), 1, 1),
+        local=(local, 1, 1),
+        ids=[0],
+        inline=pointers(A, B, C),
+        data=[*range(1, items + 1), *[0] * (1024 - items), *range(100, 100 + items)],
+    )
+    assert not lab.engine("ccs0").reports
+    return job.data(0x2000, items + 16)
+
+
+def test_a_walker_adds_vectors(lab: ComputeLab) -> None:
+    assert vector_add_of(lab, 256, 64) == [101 + 2 * n for n in range(256)] + [0] * 16
+
+
+def test_lanes_beyond_the_group_are_off_in_its_last_thread(lab: ComputeLab) -> None:
+    assert vector_add_of(lab, 40, 40) == [101 + 2 * n for n in range(40)] + [0] * 16
+
+
+def test_groups_reduce_in_shared_local_memory_with_barriers(lab: ComputeLab) -> None:
+    values = [7 * n % 23 for n in range(192)]
+    job = lab.dispatch(
+        slm_reduction(64),
+        groups=(3, 1, 1),
+        local=(64, 1, 1),
+        ids=[0],
+        inline=pointers(A, C),
+        slm=1,
+        barriers=1,
+        data=values,
+    )
+    assert job.data(0x2000, 4) == [sum(values[64 * group : 64 * group + 64]) for group in range(3)] + [0]
+
+
+def test_atomics_of_all_lanes_add_up_and_return_what_was_there(lab: ComputeLab) -> None:
+    kernel = (
+        offsets(64)
+        + "mov (16|M0)  r30.0<1>:uq  r2.0<0;1,0>:uq\n"
+        + "send.ugm (16|M0)  r20  r30  null:0  0x0  0x04100588\n"  # inc, with the old value
+        + "shl (16|M0)  r12.0<1>:ud  r20.0<1;1,0>:ud  2:ud\n"
+        + store(1, "r20", 32)
+        + EOT
+    )
+    job = lab.dispatch(kernel, groups=(4, 1, 1), local=(64, 1, 1), ids=[0], inline=pointers(A, C))
+    assert job.data(0, 1) == [256]
+    assert job.data(0x2000, 257) == [*range(256), 0]
+
+
+@pytest.mark.parametrize(("order", "fastest"), [(0, "xyz"), (1, "xzy"), (2, "yxz"), (3, "yzx"), (4, "zxy"), (5, "zyx")])
+def test_local_ids_follow_the_walk_order(lab: ComputeLab, order: int, fastest: str) -> None:
+    sizes = {"x": 4, "y": 2, "z": 4}
+    kernel = LINEAR
+    for dimension in range(3):
+        kernel += f"mov (16|M0)  r20.0<1>:ud  r{1 + dimension}.0<1;1,0>:uw\n"
+        kernel += f"add (16|M0)  r30.0<1>:uq  r4.{dimension}<0;1,0>:uq  r12.0<1;1,0>:ud\n"
+        kernel += f"send.ugm (16|M0)  null  r30  r20:1  0x0  {STORE}\n"
+    job = lab.dispatch(kernel + EOT, local=(4, 2, 4), ids=[0, 1, 2], order=order, inline=pointers(A, B, C))
+    expected: dict[str, list[int]] = {letter: [] for letter in "xyz"}
+    for item in range(32):
+        rest = item
+        for letter in fastest:
+            rest, index = divmod(rest, sizes[letter])
+            expected[letter].append(index)
+    assert [job.data(0x1000 * n, 32) for n in range(3)] == [expected[letter] for letter in "xyz"]
+
+
+def test_dimensions_are_ends_and_begin_where_the_walker_says(lab: ComputeLab) -> None:
+    kernel = (
+        LINEAR
+        + """
+        (W) shl (1|M0)  r40.0<1>:ud  r0.6<0;1,0>:ud  4:ud
+        (W) add (1|M0)  r40.0<1>:ud  r40.0<0;1,0>:ud  r0.1<0;1,0>:ud
+        (W) shl (1|M0)  r40.0<1>:ud  r40.0<0;1,0>:ud  2:ud
+        (W) add (1|M0)  r30.0<1>:uq  r1.0<0;1,0>:uq  r40.0<0;1,0>:ud
+        (W) mov (1|M0)  r20.0<1>:ud  1:ud
+        (W) send.ugm (1|M0)  null  r30  r20:1  0x0  0x02000584
+    """
+    )
+    job = lab.dispatch(kernel + EOT, groups=(4, 3, 1), first=(2, 1, 0), inline=pointers(A))
+    seen = [index for index, value in enumerate(job.data(0, 64)) if value]
+    assert seen == [16 + 2, 16 + 3, 32 + 2, 32 + 3]
