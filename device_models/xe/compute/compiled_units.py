@@ -97,7 +97,7 @@ class _SlotGroup:
         self.thread = 0
         """Which is interpreted."""
         self._slm_bytes = slm_bytes
-        self._first_scratch = first_scratch
+        self.first_scratch = first_scratch
         self._task = report
 
     @property
@@ -116,7 +116,7 @@ class _SlotGroup:
 
     def scratch_slot(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
         """A number that no other thread of the task has."""
-        return np.full(len(threads), self._first_scratch + self.thread, dtype=np.int64)
+        return np.full(len(threads), self.first_scratch + self.thread, dtype=np.int64)
 
     def signal(self, thread: int, signal: BarrierSignal) -> None:
         """Barriers are the compiled code's; one that it does not take has no meaning."""
@@ -279,19 +279,22 @@ class CompiledExecution:
         return None
 
     def _bind(self, place: _Place, thread: int) -> Fault | None:
-        """Enter the surface that a thread names; scratch, whose place depends on the thread, is interpreted."""
+        """Enter the surface that a thread names. Scratch with fewer slots than threads is interpreted."""
         key = place.slot.missing_surface
         try:
             surface = self._task.surfaces.find(_KIND[key >> 32 & 3], key & 0xFFFF_FFFF)
         except (TranslationFault, AccessFault) as fault:
             return self._set_aside(place, thread, fault)
+        base, stride = surface.base, 0
         if surface.type is SurfaceType.SCRATCH:
-            return self._interpret(place, thread)
+            if surface.entries < len(self._places) * self._walk.threads:
+                return self._interpret(place, thread)
+            base, stride = base + place.group.first_scratch * surface.pitch, surface.pitch
         try:
-            place.slot.bind_surface(key, surface.base, surface.bytes)
+            place.slot.bind_surface(key, base, surface.bytes, stride)
         except ValueError:
             place.slot.forget_surfaces()
-            place.slot.bind_surface(key, surface.base, surface.bytes)
+            place.slot.bind_surface(key, base, surface.bytes, stride)
         return None
 
     def _interpret(self, place: _Place, thread: int) -> Fault | None:

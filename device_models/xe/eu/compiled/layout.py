@@ -131,7 +131,12 @@ class MapStruct(ctypes.Structure):
 
 
 class SurfaceStruct(ctypes.Structure):
-    _fields_ = [("key", ctypes.c_uint64), ("base", ctypes.c_uint64), ("bytes", ctypes.c_uint64)]
+    _fields_ = [
+        ("key", ctypes.c_uint64),
+        ("base", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("stride", ctypes.c_uint64),
+    ]
 
 
 class WalkStruct(ctypes.Structure):

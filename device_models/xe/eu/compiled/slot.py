@@ -256,8 +256,10 @@ class Slot:
             raise RuntimeError("no walk has begun in this slot")
         self._walk.kernel.library.end_thread(ctypes.addressof(self.threads[thread]))
 
-    def bind_surface(self, key: int, base: int, size: int | None) -> None:
+    def bind_surface(self, key: int, base: int, size: int | None, stride: int = 0) -> None:
         """Enter a surface: accesses start at `base`; those not inside of `size` bytes read zero and write nothing.
+
+        With a `stride` each thread of the slot has its own, so many bytes behind the one before.
 
         Raises:
             ValueError: there are too many; `forget_surfaces` makes room.
@@ -268,7 +270,7 @@ class Slot:
         place = (key * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 20 & (_SURFACE_SLOTS - 1)
         while self._surfaces["key"][place] not in (0, key):
             place = (place + 1) % _SURFACE_SLOTS
-        self._surfaces[place] = (key, base, (1 << 64) - 1 if size is None else size)
+        self._surfaces[place] = (key, base, (1 << 64) - 1 if size is None else size, stride)
 
     def forget_surfaces(self) -> None:
         self._surfaces[:] = 0
@@ -276,5 +278,5 @@ class Slot:
 
 # state, signalled, notifications: words of a `struct thread` that a saved group needs; the rest is found anew.
 _KEPT = [getattr(ThreadStruct, name).offset // 4 for name in ("state", "signalled", "notifications")]
-_SURFACE = np.dtype([("key", np.uint64), ("base", np.uint64), ("bytes", np.uint64)])
+_SURFACE = np.dtype([("key", np.uint64), ("base", np.uint64), ("bytes", np.uint64), ("stride", np.uint64)])
 assert _SURFACE.itemsize == ctypes.sizeof(SurfaceStruct)

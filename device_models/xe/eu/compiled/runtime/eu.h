@@ -122,6 +122,7 @@ struct surface {
     uint64_t key; /* kind << 32 | value, and bit 63 */
     uint64_t base;
     uint64_t bytes; /* accesses behind read zero and are not written; ~0 for none */
+    uint64_t stride; /* bytes from a thread's to the next thread's: scratch; 0 for what they share */
 };
 
 /* A place where one group runs at a time, with what a walk over groups needs. */

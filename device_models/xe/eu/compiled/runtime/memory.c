@@ -150,7 +150,7 @@ static int addresses(const struct op *op, struct thread *t, const struct message
         const struct surface *surface = surface_of(op, t, m);
         if (!surface)
             return 0;
-        base = surface->base;
+        base = surface->base + surface->stride * (uint64_t)(t - t->slot->threads);
         limit = surface->bytes;
     }
     if (m->address_bytes == 8) {
