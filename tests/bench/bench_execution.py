@@ -15,10 +15,10 @@ from unittest import mock
 
 from tests.bench.bench_engines import Figure
 from tests.support.xe.commands import END
+from tests.support.xe.compute_kernels import slm_reduction, vector_add
 from tests.support.xe.compute_lab import ComputeLab, base_addresses, walker
 from tests.support.xe.engine_lab import Job
 from tests.support.xe.rig import MIB
-from tests.unit.xe.compute.kernels import slm_reduction, vector_add
 from vfio_user_xe.device_models.xe.compute import dispatch
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.eu.assembler import assemble

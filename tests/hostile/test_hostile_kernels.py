@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import (
     DATA,
     EOT,
@@ -19,7 +20,6 @@ from tests.support.xe.compute_lab import (
     walker,
 )
 from tests.support.xe.engine_lab import Job
-from tests.unit.xe.compute.kernels import LINEAR, store
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE
 

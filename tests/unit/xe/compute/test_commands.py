@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.support.xe.commands import lri, sdi
+from tests.support.xe.compute_kernels import LINEAR
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, base_addresses, walker
 from tests.support.xe.engine_lab import Job
-from tests.unit.xe.compute.kernels import LINEAR
 
 COUNT_GROUPS = (
     LINEAR

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import DATA, EOT, SURFACES, ComputeLab, base_addresses, walker
 from tests.support.xe.engine_lab import Job
-from tests.unit.xe.compute.kernels import LINEAR, store
 from vfio_user_xe.device_models.xe.compute import formats
 from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, Tiling, tile_64
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import (
     DATA,
     EOT,
@@ -13,7 +14,6 @@ from tests.support.xe.compute_lab import (
     walker,
 )
 from tests.support.xe.engine_lab import BATCH_VA, Job
-from tests.unit.xe.compute.kernels import LINEAR, store
 
 STATE, TABLE = 0x100, 0x400
 """Offsets from surface state base."""

@@ -7,9 +7,9 @@ import logging
 import pytest
 
 from tests.support.xe.commands import sdi
+from tests.support.xe.compute_kernels import LINEAR, LOOP, STORE, store
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, walker
 from tests.support.xe.engine_lab import Job
-from tests.unit.xe.compute.kernels import LINEAR, LOOP, STORE, store
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 

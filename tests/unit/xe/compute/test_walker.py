@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.xe.compute_kernels import LINEAR, STORE, offsets, slm_reduction, store, vector_add
 from tests.support.xe.compute_lab import (
     DATA,
     EOT,
     ComputeLab,
 )
-from tests.unit.xe.compute.kernels import LINEAR, STORE, offsets, slm_reduction, store, vector_add
 
 
 def pointers(*addresses: int) -> list[int]:
