@@ -9,7 +9,7 @@
  * which clang has too.
  */
 
-#define BYTES (W * sizeof(T) < 64 ? W * sizeof(T) : 64)
+#define BYTES (W * sizeof(T) < VECTOR ? W * sizeof(T) : VECTOR)
 #define N ((int)(W * sizeof(T) / BYTES))
 #define PER ((int)(BYTES / sizeof(T))) /* lanes of a vector */
 
@@ -19,7 +19,7 @@ typedef S NAME(svec) __attribute__((vector_size(BYTES), aligned(1), may_alias));
 #define V NAME(vec)
 #define UV NAME(uvec)
 #define SV NAME(svec)
-#define UNROLL _Pragma("GCC unroll 4")
+#define UNROLL _Pragma("GCC unroll 16")
 #define INLINE static inline __attribute__((always_inline))
 #define FULL ((uint32_t)(W == 32 ? ~0u : (1u << (W & 31)) - 1))
 
@@ -100,21 +100,28 @@ INLINE SV NAME(mask)(uint32_t lanes, int i)
 INLINE uint32_t NAME(bits)(const SV *mask)
 {
     uint32_t bits = 0;
-#if defined(__AVX512DQ__) && W > 1
+#if VECTOR == 64 && W > 1
+    UNROLL
     for (int i = 0; i < N; i++) {
-        __m512i vector;
-        memcpy(&vector, &mask[i], 64);
+        const __m512i vector = (__m512i)mask[i];
         bits |= (uint32_t)(sizeof(T) == 8 ? _mm512_movepi64_mask(vector) : _mm512_movepi32_mask(vector)) << (i * PER & 31);
     }
-#elif defined(__AVX2__) && W > 1
-    for (int i = 0; i < N; i++)
-        for (int half = 0; half < 2; half++) {
-            __m256i vector;
-            memcpy(&vector, (const char *)&mask[i] + 32 * half, 32);
-            uint32_t part = sizeof(T) == 8 ? (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(vector))
-                                           : (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(vector));
-            bits |= part << ((i * PER + half * PER / 2) & 31);
-        }
+#elif VECTOR == 32 && W > 1
+    UNROLL
+    for (int i = 0; i < N; i++) {
+        const __m256i vector = (__m256i)mask[i];
+        const uint32_t part = sizeof(T) == 8 ? (uint32_t)_mm256_movemask_pd(_mm256_castsi256_pd(vector))
+                                             : (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(vector));
+        bits |= part << (i * PER & 31);
+    }
+#elif defined(__SSE2__) && W > 1
+    UNROLL
+    for (int i = 0; i < N; i++) {
+        const __m128i vector = (__m128i)mask[i];
+        const uint32_t part = sizeof(T) == 8 ? (uint32_t)_mm_movemask_pd(_mm_castsi128_pd(vector))
+                                             : (uint32_t)_mm_movemask_ps(_mm_castsi128_ps(vector));
+        bits |= part << (i * PER & 31);
+    }
 #else
     for (int i = 0; i < N; i++)
         for (int lane = 0; lane < PER; lane++)

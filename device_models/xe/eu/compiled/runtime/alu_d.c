@@ -1,7 +1,7 @@
 /* Instructions on d. */
 #include "eu.h"
 #include "bits.h"
-#ifdef __AVX2__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 

@@ -1,7 +1,7 @@
 /* Instructions on f. */
 #include "eu.h"
 #include "transcendental.h"
-#ifdef __AVX2__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 

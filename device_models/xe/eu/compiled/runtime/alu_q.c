@@ -1,6 +1,6 @@
 /* Instructions on q. */
 #include "eu.h"
-#ifdef __AVX2__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 

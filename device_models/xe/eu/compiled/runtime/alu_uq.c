@@ -1,6 +1,6 @@
 /* Instructions on uq. */
 #include "eu.h"
-#ifdef __AVX2__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 

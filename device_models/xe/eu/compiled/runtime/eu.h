@@ -16,6 +16,16 @@
 #include <string.h>
 
 #define LANES 32
+
+/* Bytes of a vector that the processor has, or that the compiler makes good code for. */
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#define VECTOR 64
+#elif defined(__AVX2__)
+#define VECTOR 32
+#else
+#define VECTOR 16
+#endif
+
 #define ENDED ((1ll << 62) - 1) /* ir.ENDED: the place of a lane that is gone */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

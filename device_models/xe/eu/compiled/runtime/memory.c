@@ -1,9 +1,6 @@
 /* The map of an address space: from a function's virtual addresses to the host's memory, and what was accessed. */
 #pragma GCC optimize("O3") /* loops over lanes become vectors */
 #include "memory.h"
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 
 /* Pages of 64 KiB and of 4 KiB; a larger page is entered as many. */
 enum { LARGE = 16, SMALL = 12 };
@@ -226,54 +223,27 @@ int eu_locate(const struct op *op, struct thread *t, const struct message *m, ui
     return 1;
 }
 
-typedef uint64_t eight __attribute__((vector_size(64), aligned(8), may_alias));
-typedef uint32_t sixteen __attribute__((vector_size(64), aligned(4), may_alias));
-
-static inline int is_zero(eight x)
-{
-#ifdef __AVX512F__
-    return !_mm512_test_epi64_mask((__m512i)x, (__m512i)x);
-#else
-    typedef uint64_t four __attribute__((vector_size(32)));
-    union {
-        eight whole;
-        four half[2];
-        uint64_t word[8];
-    } u = {.whole = x};
-    u.half[0] |= u.half[1];
-    return !(u.word[0] | u.word[1] | u.word[2] | u.word[3]);
-#endif
-}
-
 /* 1: elements of `1 << shift` bytes one behind the other; 2: all lanes have one address; 0: neither. */
-static inline int pattern8(const char *source, int width, int shift)
-{
-    const eight *a = (const eight *)source;
-    const eight first = (eight){0} + a[0][0];
-    eight steps = (eight){0, 1, 2, 3, 4, 5, 6, 7} << shift, wrong = (eight){0}, differ = (eight){0};
-    for (int i = 0; i < width / 8; i++) {
-        const eight distance = a[i] - first;
-        wrong |= distance ^ steps;
-        differ |= distance;
-        steps += (uint64_t)8 << shift;
+#define PATTERN(name, T)                                                            \
+    static inline int name(const char *source, int width, int shift)                \
+    {                                                                               \
+        const T *a = (const T *)source, first = a[0];                               \
+        T wrong = 0, differ = 0;                                                    \
+        if (width == 16)                                                            \
+            for (int lane = 0; lane < 16; lane++) {                                 \
+                wrong |= (a[lane] - first) ^ ((T)lane << shift);                    \
+                differ |= a[lane] - first;                                          \
+            }                                                                       \
+        else                                                                        \
+            for (int lane = 0; lane < 32; lane++) {                                 \
+                wrong |= (a[lane] - first) ^ ((T)lane << shift);                    \
+                differ |= a[lane] - first;                                          \
+            }                                                                       \
+        return !wrong ? 1 : !differ ? 2 : 0;                                        \
     }
-    return is_zero(wrong) ? 1 : is_zero(differ) ? 2 : 0;
-}
 
-static inline int pattern4(const char *source, int width, int shift)
-{
-    const sixteen *a = (const sixteen *)source;
-    const sixteen first = (sixteen){0} + a[0][0];
-    sixteen steps = (sixteen){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} << shift;
-    sixteen wrong = (sixteen){0}, differ = (sixteen){0};
-    for (int i = 0; i < width / 16; i++) {
-        const sixteen distance = a[i] - first;
-        wrong |= distance ^ steps;
-        differ |= distance;
-        steps += (uint32_t)16 << shift;
-    }
-    return is_zero((eight)wrong) ? 1 : is_zero((eight)differ) ? 2 : 0;
-}
+PATTERN(pattern8, uint64_t)
+PATTERN(pattern4, uint32_t)
 
 struct piece eu_piece(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, int access)
 {

@@ -75,16 +75,20 @@ static inline void copy(char *to, const char *from, int bytes)
         memcpy(to, from, bytes);
 }
 
-typedef uint32_t sixteen __attribute__((vector_size(64), aligned(1), may_alias));
-
-/* Elements of 4 bytes, 16 lanes, those of `lanes`. */
-static inline void blend(char *to, sixteen value, uint32_t lanes)
+/* Elements of 4 bytes, 16 lanes, those of `lanes`: from consecutive ones, or all from one. */
+static inline void blend(char *to, const char *from, int is_one, uint32_t lanes)
 {
-    sixteen bits;
-    for (int lane = 0; lane < 16; lane++)
-        bits[lane] = 1u << lane;
-    const sixteen mask = (sixteen)((bits & lanes) != 0);
-    *(sixteen *)to = (value & mask) | (*(sixteen *)to & ~mask);
+    uint32_t *destination = (uint32_t *)to, new[16];
+    const uint32_t *source = (const uint32_t *)from;
+    if (is_one)
+        for (int lane = 0; lane < 16; lane++)
+            new[lane] = source[0];
+    else
+        memcpy(new, source, sizeof new);
+    for (int lane = 0; lane < 16; lane++) {
+        const uint32_t mask = -(lanes >> lane & 1);
+        destination[lane] = (new[lane] & mask) | (destination[lane] & ~mask);
+    }
 }
 
 static inline void load_piece(const struct op *op, struct thread *t, const struct message *m, struct piece piece, uint32_t lanes)
@@ -94,14 +98,8 @@ static inline void load_piece(const struct op *op, struct thread *t, const struc
     if (!piece.is_one && lanes == op->lanes) {
         copy(to, piece.host, width * size);
     } else if (size == 4) {
-        uint32_t one;
-        memcpy(&one, piece.host, 4);
-        for (int i = 0; i < width; i += 16) {
-            sixteen value = (sixteen){0} + one;
-            if (!piece.is_one)
-                value = *(const sixteen *)(piece.host + 4 * i);
-            blend(to + 4 * i, value, lanes >> i);
-        }
+        for (int i = 0; i < width; i += 16)
+            blend(to + 4 * i, piece.host + (piece.is_one ? 0 : 4 * i), piece.is_one, lanes >> i);
     } else {
         for (; lanes; lanes &= lanes - 1) {
             int lane = __builtin_ctz(lanes);

@@ -1,0 +1,65 @@
+"""Building the handlers: compilers that are missing or broken, and the cache."""
+
+from __future__ import annotations
+
+import importlib.util
+import stat
+from pathlib import Path
+
+import pytest
+
+from vfio_user_xe.device_models.xe.eu.compiled import build
+
+
+@pytest.fixture
+def compilers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is all of PATH, and an empty cache."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    return folder
+
+
+def install(folder: Path, name: str, script: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+# Writes what it was called with beside itself, and an object wherever it is told to.
+WORKING = """
+echo "$@" >> "${0%/*}/calls"
+while [ $# -gt 0 ]; do [ "$1" = -o ] && echo object > "$2"; shift; done
+"""
+
+
+def test_without_a_compiler_the_error_says_what_would_help(compilers: Path) -> None:
+    with pytest.raises(build.NoCompiler, match=r"ziglang \(vfio-user-xe\[compute\]\)"):
+        build.library()
+
+
+def test_compiler_that_fails_is_quoted_and_the_next_one_tried(compilers: Path) -> None:
+    install(compilers, "cc", '[ "$1" = --version ] || { echo "no such option"; exit 1; }')
+    with pytest.raises(build.NoCompiler, match="cc -march=native: no such option"):
+        build.library()
+    install(compilers, "gcc", WORKING)
+    assert build.library().read_text() == "object\n"
+
+
+def test_handlers_are_built_once(compilers: Path) -> None:
+    install(compilers, "cc", WORKING)
+    first = build.library()
+    calls = (compilers / "calls").read_text().count(" -c ")
+    assert calls == len(list(build.SOURCES.glob("*.c")))
+    assert build.library() == first
+    assert (compilers / "calls").read_text().count(" -c ") == calls
+
+
+def test_another_compiler_version_builds_anew(compilers: Path) -> None:
+    install(compilers, "cc", f"echo version 1\n{WORKING}")
+    first = build.library()
+    install(compilers, "cc", f"echo version 2\n{WORKING}")
+    assert build.library() != first
