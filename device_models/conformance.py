@@ -32,7 +32,7 @@ _FLAGS = device.DMA_BY_MESSAGE | device.DMA_THEN_MSI
 class Conformance:
     """A device to test vfio-user servers and clients with; see `vfio-user-xe conformance`."""
 
-    API_VERSION: ClassVar[tuple[int, int]] = (1, 0)
+    API_VERSION: ClassVar[tuple[int, int]] = (2, 0)
     OPTIONS: ClassVar[tuple[Option, ...]] = ()
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:

@@ -42,7 +42,7 @@ FACTORIAL_INTERRUPT, DMA_INTERRUPT = 0x001, 0x100
 class Edu:
     """QEMU's teaching device: liveness, factorial, interrupts by MSI, DMA."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     OPTIONS = (
         Option(
             "dma_mask",

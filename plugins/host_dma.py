@@ -26,7 +26,7 @@ is the BAR of another card of this process, and "unshared" when its owner is not
 class HostDma:
     """Memory of the guest, reached by DMA address, zero-copy where the client shares it."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     way: Way = "legacy"
     OPTIONS: tuple[Option, ...] = (
         Option("views", "bool", True, "use the client's shared memory; false sends a message for every access"),

@@ -16,7 +16,7 @@ from vfio_user_xe.emulator.model.card import Card, Option
 class Iov:
     """Memory of the card, reached by device address from any of its functions."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     way: Way = "zero-copy"
     OPTIONS: tuple[Option, ...] = ()
 

@@ -26,7 +26,7 @@ from vfio_user_xe.plugins.peering import NOBODY, PeerMemory, PeerRefused, Reach
 class P2p:
     """BARs of functions, reached by bus address."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     way: Way = "legacy"
     OPTIONS: tuple[Option, ...] = (
         Option("registers", "bool", True, "whether trapped BARs (registers) are reached too, dword by dword"),

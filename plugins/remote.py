@@ -20,7 +20,7 @@ from vfio_user_xe.plugins.peering import PeerMemory, Reach
 class Remote:
     """Memory of a function of another card, at an address of this card's functions."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     way: Way = "other"
     OPTIONS: tuple[Option, ...] = (
         Option("card", "str", "", "socket folder of the server of the other card"),

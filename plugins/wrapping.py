@@ -30,7 +30,7 @@ WRAPPER_OPTIONS: tuple[Option, ...] = (
 class Wrapper(ABC):
     """An interconnect around another one."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     way: Way = "other"
     """Accesses through it count as those of the interconnect that it wraps."""
 

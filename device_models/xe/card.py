@@ -66,7 +66,7 @@ _PCIE, _MSI, _PM, _DSN, _ARI, _SRIOV = 0x70, 0xAC, 0xD0, 0x100, 0x200, 0x320
 class Battlemage:
     """The device model of the card."""
 
-    API_VERSION: ClassVar[tuple[int, int]] = (1, 1)
+    API_VERSION: ClassVar[tuple[int, int]] = (2, 0)
     INFO: ClassVar[ModelInfo] = INFO
     OPTIONS: ClassVar[tuple[Option, ...]] = (
         Option(

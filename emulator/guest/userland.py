@@ -1,7 +1,7 @@
 """Userlands: Debian's programs and libraries for a guest, as one read-only image in the user's cache.
 
     root = fetch_userland("compute").image
-    spec = GuestSpec(modules=("xe",), root=root)
+    spec = GuestSpec(root=root)
 
 A userland is resolved by apt as the guest environment is, unpacked without root, and packed into an EROFS image by the
 mkfs.erofs among its own packages.  Its packages are those for every card, here, and those that the installed device models

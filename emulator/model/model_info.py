@@ -2,7 +2,7 @@
 
     class Blinker:
         "A card that blinks."
-        API_VERSION = (1, 1)
+        API_VERSION = (2, 0)
         INFO = ModelInfo(title="a Blinker", firmware={"blinker": ("blinker/main.bin",)})
 
 Every field has a default, and so has `INFO` itself: a model without it can be served and tested too.

@@ -7,7 +7,7 @@ A package names a class in its `pyproject.toml`, and the class states the API ve
 
     class Delay:
         "Makes accesses slow."
-        API_VERSION = (1, 0)
+        API_VERSION = (2, 0)
         OPTIONS = (Option("microseconds", "int", 10),)
 
 A plug-in that cannot be loaded is named with the reason. It does not affect cards that do not use it.

@@ -27,7 +27,13 @@ class RegisterFile:
     """
 
     def __init__(self, name: str, size: int, kind: str = PF) -> None:
-        """`kind` is `PF` or `VF`: it picks which registers are visible. `size` is a multiple of 4."""
+        """`kind` is `PF` or `VF`: it picks which registers are visible. `size` is a multiple of 4.
+
+        Raises:
+            ValueError: `size` is not a positive multiple of 4.
+
+        From any thread.
+        """
         if size <= 0 or size % 4:
             raise ValueError(f"register file {name}: size {size:#x} is not a positive multiple of 4")
         self.name = name
@@ -53,7 +59,13 @@ class RegisterFile:
         self._storage = self._bytes.cast("I")
 
     def add(self, registers: Iterable[Register]) -> None:
-        """Declare `registers`. Raises ValueError for one outside the file or at an offset that is taken."""
+        """Declare `registers`.
+
+        Raises:
+            ValueError: a register is outside the file, or at an offset that is taken.
+
+        While the card is made.
+        """
         for register in registers:
             if register.offset < 0 or register.offset + register.width > self.size:
                 raise ValueError(f"{self.name}: register {register.name} at {register.offset:#x} is outside the file")
@@ -68,7 +80,10 @@ class RegisterFile:
     def add_storage(self, name: str, offset: int, length: int) -> memoryview:
         """Declare `[offset, offset + length)` (multiples of 4) as plain storage, not worth reporting; returns it.
 
-        Raises ValueError when it is outside the file.
+        Raises:
+            ValueError: the range is outside the file, or `offset` or `length` is not a multiple of 4.
+
+        While the card is made.
         """
         if offset < 0 or length <= 0 or offset + length > self.size or offset % 4 or length % 4:
             raise ValueError(
@@ -85,7 +100,13 @@ class RegisterFile:
                 self._reset(register)
 
     def by_name(self, name: str) -> Register:
-        """The register called `name`, in any case. Raises KeyError with near names."""
+        """The register called `name`; upper and lower case do not matter.
+
+        Raises:
+            KeyError: there is none; the message lists similar names.
+
+        From any thread.
+        """
         names: dict[str, Register] = {}
         for register in self.registers.values():
             names.setdefault(register.name.lower(), register)

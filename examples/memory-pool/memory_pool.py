@@ -17,7 +17,7 @@ from vfio_user_xe.emulator.api import PAGE_SIZE, AccessFault, Card, CardError, I
 class MemoryPool:
     """Memory in a file that several cards share."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     way: Way = "other"
     OPTIONS = (
         Option("file", "str", "", "the file, made when it is not there; the same for every card"),

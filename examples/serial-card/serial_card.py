@@ -39,7 +39,7 @@ KEPT = 1 << 20
 class SerialCard:
     """A PCI card with one 16550 serial port."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     OPTIONS = (Option("loop", "bool", False, "whether the far end sends back what it receives"),)
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab, program
+from tests.support.guest.lab import Lab, open_lab, program
 from vfio_user_xe.emulator.model.card import CardConfig
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.guest.lab import Lab, open_lab
-from tests.guest.xe_programs import NoCompiler, compile_all, files_for, parse_tap, problem_of
+from tests.support.guest.lab import Lab, open_lab
+from tests.support.guest.xe_programs import NoCompiler, compile_all, files_for, parse_tap, problem_of
 from vfio_user_xe.device_models.xe.scenarios.bench import programs as dmabuf_client
 from vfio_user_xe.emulator.guest import MissingEnvironment, locate
 

@@ -52,7 +52,7 @@ from vfio_user_xe.emulator.api import AccessFault, Option, Space, Window
 class Optical:
     """Memory at the other end of a fibre, until it is cut."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     way = "zero-copy"
     OPTIONS = (
         Option("address", "int", 0xFE00_0000, "its DMA address", hexadecimal=True),
@@ -86,7 +86,7 @@ class Optical:
 class UndeclaredBridge:
     """A link of somebody else's between the functions of a card, in place of the card's own."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     OPTIONS = ()
 
     def __init__(self, card, options):

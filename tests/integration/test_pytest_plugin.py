@@ -30,7 +30,7 @@ from vfio_user_xe.emulator.model.registers import RO, Register, flag
 class Copier:
     """Writes a word to guest memory when told to, unless the fault is injected; BUSY never ends."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     OPTIONS = ()
 
     def __init__(self, card: Card, options) -> None:

@@ -26,7 +26,7 @@ GIB = 1 << 30
 class Toy:
     """A device model for these tests."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     OPTIONS = (
         Option("vfs", "int", 7, "number of VFs", 0, 63),
         Option("vram", "size", 4 * GIB, "VRAM", 256 << 20, 24 * GIB, multiple_of=2 << 20),
@@ -55,7 +55,7 @@ class Toy:
 class ToyWithMsiX:
     """A device model whose registers share their BAR with an MSI-X table."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     OPTIONS = ()
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ class ToyWithMsiX:
 class Delay:
     """An interconnect for these tests."""
 
-    API_VERSION = (1, 0)
+    API_VERSION = (2, 0)
     OPTIONS = (Option("microseconds", "int", 10, minimum=0), Option("of", "str", "host"))
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
         if (kind, name) not in offered:
             raise PluginError(f'there is no {kind} "{name}"')
         factory = offered[kind, name]
-        return Plugin(kind, name, "tests", "tests", "0", "", factory.OPTIONS, (1, 0), factory)
+        return Plugin(kind, name, "tests", "tests", "0", "", factory.OPTIONS, (2, 0), factory)
 
     monkeypatch.setattr(card_module, "load_plugin", load)
     monkeypatch.setattr(card_module, "DEFAULT_INTERCONNECTS", ("delay",))

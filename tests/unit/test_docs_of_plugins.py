@@ -124,22 +124,6 @@ def test_the_page_of_the_trace_lists_the_categories_of_every_card() -> None:
     assert listed == set(Card(CardConfig.default("edu")).tracer.categories())
 
 
-def test_pages_name_files_that_exist() -> None:
-    pages = (
-        "interconnects",
-        "export",
-        "ledger",
-        "control-socket",
-        "tracing",
-        "writing-a-device",
-        "writing-an-interconnect",
-    )
-    for page in ("card-file", *pages):
-        text = (DOCS / f"{page}.md").read_text("utf-8")
-        for path in re.findall(r"`((?:device_models|plugins|emulator|tests|docs)/[\w/.-]+)`", text):
-            assert (ROOT / path).exists(), f"{page}.md: {path}"
-
-
 def test_the_page_of_the_interconnects_names_all_of_them_and_their_options() -> None:
     text = (DOCS / "interconnects.md").read_text("utf-8")
     ours = [

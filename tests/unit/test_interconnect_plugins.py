@@ -53,7 +53,7 @@ class Vram:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     class Model:
-        API_VERSION = (1, 0)
+        API_VERSION = (2, 0)
         OPTIONS = ()
 
         def __init__(self, card: Card, options: Any) -> None:
@@ -79,7 +79,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Iterator[Card]:
     monkeypatch.setattr(
         card_module,
         "load_plugin",
-        lambda kind, name: Plugin(kind, name, "", "", "", "", factories[name].OPTIONS, (1, 0), factories[name]),
+        lambda kind, name: Plugin(kind, name, "", "", "", "", factories[name].OPTIONS, (2, 0), factories[name]),
     )
     interconnects = [InterconnectConfig("iov"), InterconnectConfig("host_dma", {"views": True})]
     made = Card(CardConfig("toy", "toy", interconnects, {}))

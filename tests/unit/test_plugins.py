@@ -36,7 +36,7 @@ MAILBOX = """
         More about it.
         '''
 
-        API_VERSION = (1, 0)
+        API_VERSION = (2, 0)
         OPTIONS = (
             Option("address", "int", 0x1000, "where it is"),
             Option("size", "size", "4 KiB", "how large it is"),
@@ -176,14 +176,14 @@ BROKEN = {
     "odd_version": ("broken_plugin:X", "class X: API_VERSION = '1'", "not two integers"),
     "newer": (
         "broken_plugin:X",
-        "class X: API_VERSION = (1, 999)",
-        "written for API version 1.999.*update vfio-user-xe",
+        "class X: API_VERSION = (2, 999)",
+        "written for API version 2.999.*update vfio-user-xe",
     ),
     "older": ("broken_plugin:X", "class X: API_VERSION = (0, 9)", "look for a newer version of the plug-in"),
-    "no_class": ("broken_plugin", "API_VERSION = (1, 0)", "is module, not a class or a function"),
+    "no_class": ("broken_plugin", "API_VERSION = (2, 0)", "is module, not a class or a function"),
     "options": (
         "broken_plugin:X",
-        "class X: API_VERSION = (1, 0); OPTIONS = ['a']",
+        "class X: API_VERSION = (2, 0); OPTIONS = ['a']",
         "not a tuple of vfio_user_xe.emulator.model.card.Option",
     ),
 }
@@ -237,7 +237,7 @@ def test_a_device_model_of_another_package_makes_a_card(installed: Path) -> None
         from vfio_user_xe.emulator.model.registers import Register
 
         class Lamp:
-            API_VERSION = (1, 0)
+            API_VERSION = (2, 0)
             OPTIONS = ()
 
             def __init__(self, card, options):
@@ -259,7 +259,7 @@ MODEL = """
 
 
     class Model:
-        API_VERSION = (1, 1)
+        API_VERSION = (2, 0)
         INFO = {info}
 """
 
