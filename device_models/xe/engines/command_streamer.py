@@ -124,7 +124,10 @@ class CommandStreamer:
         self.jumps = self.executed = 0
         try:
             while True:
-                outcome = self._advance_bulk(deadline) if self.lrc.bulk is not None else self._execute(deadline)
+                lrc = self.lrc
+                # Batches of the context restore come first: a command that is resumed belongs below them.
+                resumed = lrc.bulk is not None and not (lrc.stack and lrc.stack[-1].restore)
+                outcome = self._advance_bulk(deadline) if resumed else self._execute(deadline)
                 if outcome:
                     return outcome
         except (TranslationFault, AccessFault) as fault:

@@ -9,7 +9,7 @@ import pytest
 from tests.support.xe.commands import sdi
 from tests.support.xe.compute_kernels import LINEAR, LOOP, STORE, store
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, walker
-from tests.support.xe.engine_lab import Job
+from tests.support.xe.engine_lab import SEQNO, WA_BB, Job
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 
@@ -225,3 +225,17 @@ def test_the_ledger_has_what_a_kernel_accessed_that_was_dropped(lab: ComputeLab)
     lab.run()
     entry = next(entry for entry in lab.fabric.ledger.entries() if entry.kind == "eu vram" and entry.writes)
     assert entry.bytes_written >= 64
+
+
+def test_work_around_batches_of_the_restore_run_before_a_preempted_kernel_goes_on(lab: ComputeLab) -> None:
+    first, second = job_of(lab, COUNTS + RESULT, quantum_us=1000), job_of(lab, COUNTS + RESULT, quantum_us=1000)
+    for job in (first, second):
+        # BB_PER_CTX_PTR: adds to a word of the context each time it is restored, and ends.
+        job.set_image(0x13, job.at(WA_BB) | 1)
+        job.dwords(job.at(WA_BB), 0x1000_0002 | 1 << 22, job.at(SEQNO), 0, 0x5AFE, 0x0500_0000)
+    first.submit()
+    second.submit()
+    lab.run(lambda: first.data(DONE, 1) == [1] and second.data(DONE, 1) == [1])
+    assert first.data(0, 16) == second.data(0, 16) == [3000] * 16
+    assert not lab.listener.faults
+    assert first.function.ggtt_space.read32(first.at(SEQNO)) == 0x5AFE
