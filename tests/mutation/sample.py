@@ -11,6 +11,10 @@ from cosmic_ray.commands.init import init
 from cosmic_ray.work_db import use_db
 
 
+_NO_CHANGE = ("_Is", "_IsNot")
+"""Operators that put identity for a comparison of numbers: true or false by the interpreter's cache of small integers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """One change of one module."""
@@ -39,7 +43,7 @@ def all_mutants(root: Path, modules: Iterable[str]) -> list[Mutant]:
     return [
         Mutant(module, operator, occurrence, line)
         for module, line, _, operator, occurrence in sorted(found)
-        if line not in idle[module]
+        if line not in idle[module] and not operator.endswith(_NO_CHANGE)
     ]
 
 
