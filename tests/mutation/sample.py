@@ -10,7 +10,6 @@ from pathlib import Path
 from cosmic_ray.commands.init import init
 from cosmic_ray.work_db import use_db
 
-
 _NO_CHANGE = ("_Is", "_IsNot")
 """Operators that put identity for a comparison of numbers: true or false by the interpreter's cache of small integers."""
 
