@@ -11,6 +11,12 @@ from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
 from vfio_user_xe.device_models.xe.eu.reference.threads import Status, Threads
 
 NAMED_BARRIERS = 32
+SLM_ADDRESS_MASK = (1 << 19) - 1
+"""The bits of an offset in shared local memory that count: as many as the largest memory of a group, 384 KiB, needs.
+
+Those above are ignored. IGC relies on that: it sets bit 28 in pointers to local variables that are more than loaded and
+stored through, so that none is the null pointer (IGC PrivateMemoryToSLM.hpp:VALID_LOCAL_HIGH_BITS).
+"""
 _PRODUCER_ONLY, _CONSUMER_ONLY = 1, 2
 
 

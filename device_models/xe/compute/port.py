@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.atomics import OPERANDS, OPERATIONS
 from vfio_user_xe.device_models.xe.compute.block2d import Blocks
-from vfio_user_xe.device_models.xe.compute.groups import GroupsInFlight
+from vfio_user_xe.device_models.xe.compute.groups import SLM_ADDRESS_MASK, GroupsInFlight
 from vfio_user_xe.device_models.xe.compute.images import Images
 from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, numbers, parts
 from vfio_user_xe.device_models.xe.compute.sampler import UnknownSample
@@ -123,6 +123,8 @@ class Port:
         if request.send.sfid is Sfid.URB:
             return self._unserved(request, op.name)
         offsets = payload.addresses(message, request.payload)
+        if request.send.sfid is Sfid.SLM:
+            offsets = offsets & np.uint64(SLM_ADDRESS_MASK)
         if message.transpose:
             offsets = offsets[:, :1]
         elements = offsets[:, None, :] + _component_offsets(message)[None, :, None]

@@ -73,17 +73,18 @@ SLM_STORE = "0x02000504"
 SLM_LOAD = "0x02100500"
 
 
-def slm_reduction(items: int) -> str:
-    """out[group] = sum of in[group · items …], by a tree in SLM. Inline: in, out."""
+def slm_reduction(items: int, base: int = 0) -> str:
+    """out[group] = sum of in[group · items …], by a tree in SLM from `base` on. Inline: in, out."""
     text = offsets(items) + address(14, 0) + f"send.ugm (16|M0)  r20  r14  null:0  0x0  {LOAD}\n"
     text += "mov (16|M0)  r40.0<1>:ud  r12.0<1;1,0>:ud\n"
     # r41: bytes from the group's first item, where its value is in SLM.
     text += "mov (16|M0)  r41.0<1>:ud  r1.0<1;1,0>:uw\nshl (16|M0)  r41.0<1>:ud  r41.0<1;1,0>:ud  2:ud\n"
+    text += f"or (16|M0)  r41.0<1>:ud  r41.0<1;1,0>:ud  {base}:ud\n"
     text += f"send.slm (16|M0)  null  r41  r20:1  0x0  {SLM_STORE}\n" + BARRIER
     stride = items // 2
     while stride:
         text += f"""
-            cmp (16|M0)  (lt)f0.0  null<1>:ud  r41.0<1;1,0>:ud  {4 * stride}:ud
+            cmp (16|M0)  (lt)f0.0  null<1>:ud  r41.0<1;1,0>:ud  {base + 4 * stride}:ud
             (f0.0) send.slm (16|M0)  r20  r41  null:0  0x0  {SLM_LOAD}
             add (16|M0)  r42.0<1>:ud  r41.0<1;1,0>:ud  {4 * stride}:ud
             (f0.0) send.slm (16|M0)  r21  r42  null:0  0x0  {SLM_LOAD}
@@ -93,7 +94,7 @@ def slm_reduction(items: int) -> str:
         text += BARRIER
         stride //= 2
     text += f"""
-        cmp (16|M0)  (eq)f0.0  null<1>:ud  r41.0<1;1,0>:ud  0:ud
+        cmp (16|M0)  (eq)f0.0  null<1>:ud  r41.0<1;1,0>:ud  {base}:ud
         (W) shl (1|M0)  r10.0<1>:ud  r0.1<0;1,0>:ud  2:ud
         add (16|M0)  r14.0<1>:uq  r2.1<0;1,0>:uq  r10.0<0;1,0>:ud
         (f0.0) send.ugm (16|M0)  null  r14  r20:1  0x0  {STORE}

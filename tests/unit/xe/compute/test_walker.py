@@ -38,10 +38,11 @@ def test_lanes_beyond_the_group_are_off_in_its_last_thread(lab: ComputeLab) -> N
     assert vector_add_of(lab, 40, 40) == [101 + 2 * n for n in range(40)] + [0] * 16
 
 
-def test_groups_reduce_in_shared_local_memory_with_barriers(lab: ComputeLab) -> None:
+@pytest.mark.parametrize("base", [0, 0x1000_0000])
+def test_groups_reduce_in_shared_local_memory_with_barriers(lab: ComputeLab, base: int) -> None:
     values = [7 * n % 23 for n in range(192)]
     job = lab.dispatch(
-        slm_reduction(64),
+        slm_reduction(64, base),
         groups=(3, 1, 1),
         local=(64, 1, 1),
         ids=[0],

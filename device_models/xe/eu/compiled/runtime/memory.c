@@ -159,6 +159,9 @@ static int addresses(const struct op *op, struct thread *t, const struct message
         for (int lane = 0; lane < width; lane++)
             p->address[lane] = (uint32_t)(narrow[lane] + m->offset);
     }
+    if (m->space == SHARED)
+        for (int lane = 0; lane < width; lane++)
+            p->address[lane] &= SLM_ADDRESS_MASK;
     p->outside = 0;
     if (limit != ~0ull) {
         for (int lane = 0; lane < width; lane++)
@@ -266,6 +269,7 @@ struct piece eu_piece(const struct op *op, struct thread *t, const struct messag
             return none;
     }
     if (m->space == SHARED) {
+        address &= SLM_ADDRESS_MASK;
         if (address > t->slot->slm_bytes || t->slot->slm_bytes - address < bytes)
             return none;
         return (struct piece){t->slot->slm + address, pattern == 2};

@@ -6,6 +6,8 @@
 
 enum space { FLAT = 0, STATELESS = 1, BOUND = 2, SHARED = 3 };
 
+#define SLM_ADDRESS_MASK 0x7FFFFull /* groups.SLM_ADDRESS_MASK: the bits above are ignored */
+
 /* A load, store or atomic; what does not fit here is interpreted (messages.py). */
 struct message {
     uint8_t address_bytes; /* 4 or 8 */
