@@ -27,6 +27,51 @@ def test_neo_and_rusticl_see_the_card_and_rusticl_its_vf_too() -> None:
         assert both.count("Mesa Intel(R) Arc") == 2, both
 
 
+OPENCL = """
+import numpy as np
+import pyopencl as cl
+import pyopencl.array as array
+
+devices = [d for p in cl.get_platforms() if "Intel(R) OpenCL" in p.name for d in p.get_devices()]
+print(len(devices), "devices")
+for device in devices:
+    context = cl.Context([device])
+    queue = cl.CommandQueue(context)
+    program = cl.Program(context, '''
+        kernel void reduce(global const int *in, global int *out, local int *part) {
+            int i = get_local_id(0);
+            part[i] = in[get_global_id(0)];
+            for (int n = get_local_size(0) / 2; n; n /= 2) {
+                barrier(CLK_LOCAL_MEM_FENCE);
+                if (i < n) part[i] += part[i + n];
+            }
+            if (!i) atomic_add(out, part[0]);
+        }''').build()
+    data = np.random.default_rng(7).integers(-1000, 1000, 1 << 16, dtype=np.int32)
+    total = array.zeros(queue, 1, np.int32)
+    program.reduce(queue, data.shape, (256,), array.to_device(queue, data).data, total.data, cl.LocalMemory(1024))
+    single = data.astype(np.float32)
+    doubled = (array.to_device(queue, single) * 2 + 1).get()
+    print("reduction", total.get()[0] == data.sum(), "arithmetic", np.array_equal(doubled, single * 2 + 1))
+"""
+
+
+@pytest.mark.timeout(400)
+def test_kernels_that_neo_compiles_give_right_results_and_are_in_the_ledger() -> None:
+    try:
+        locate_userland("compute")
+    except GuestError as error:
+        pytest.skip(str(error))
+    files = {"/root/reduce.py": OPENCL.encode()}
+    with open_lab(["--vfs", "0"], modules=["xe"], userland="compute", memory=3072, files=files) as lab:
+        lab.guest.run("modprobe xe", check=True, timeout=120)
+        lab.card.call("ledger", clear=True)
+        out = lab.guest.run("python3 /root/reduce.py", check=True, timeout=300).stdout
+        assert out.splitlines() == ["1 devices", "reduction True arithmetic True"]
+        kinds = {row["kind"] for row in lab.card.call("ledger") if row["initiator"] == "pf"}
+        assert any(kind.startswith("eu ") for kind in kinds), kinds
+
+
 def test_a_folder_is_a_root_that_the_guest_does_not_change(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "etc").mkdir(parents=True)

@@ -184,7 +184,7 @@ def _data(send: Send, message: LscMessage) -> int | None:
     addresses = 1 if message.transpose else message.address_registers
     if message.op in (LscOp.LOAD, LscOp.LOAD_QUAD):
         return 0
-    if message.length0 == addresses:
+    if message.length0 == addresses or (send.length1 and message.length0 > addresses and not message.transpose):
         if send.length1 == 0:
             return 0 if message.op in (LscOp.ATOMIC_INC, LscOp.ATOMIC_DEC, LscOp.ATOMIC_LOAD) else None
         return None if send.source1.arf else send.source1.offset

@@ -151,8 +151,9 @@ class LscMessage:
 
     @property
     def component_registers(self) -> int:
-        """General registers of a component of all lanes."""
-        return max(1, -(-self.width * self.register_bytes // 64))
+        """General registers of a component of all lanes; of a response as many as it has room for (IGC: 16 lanes' for fewer)."""
+        there = self.response_length // len(self.components) if self.components and not self.typed else 0
+        return max(1, -(-self.width * self.register_bytes // 64), there if self.width < 16 else 0)
 
     @property
     def address_registers(self) -> int:

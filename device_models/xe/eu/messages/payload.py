@@ -52,7 +52,9 @@ def data(message: LscMessage, payload: Bytes, operand: int = 0) -> Numbers:
         block = _columns(payload, first, message.register_bytes, count)
         return _low_part(message, block)[:, :, None]
     step = message.component_registers * REGISTER
-    first = (message.length0 * REGISTER) if message.typed else message.address_registers * REGISTER
+    # Payload in two parts: addresses may take more registers than the lanes need. IGC lays messages of one lane out for 16.
+    split = payload.shape[1] > message.length0 * REGISTER
+    first = message.length0 * REGISTER if message.typed or split else message.address_registers * REGISTER
     if message.typed and payload.shape[1] == first:
         first -= count * step
     first += operand * count * step

@@ -54,6 +54,21 @@ def test_groups_reduce_in_shared_local_memory_with_barriers(lab: ComputeLab, bas
     assert job.data(0x2000, 4) == [sum(values[64 * group : 64 * group + 64]) for group in range(3)] + [0]
 
 
+@pytest.mark.parametrize("mask", ["(W) ", ""])
+@pytest.mark.parametrize(("descriptor", "found"), [("0x0400058C", 5 + 1000), ("0x04000584", 5)])
+def test_a_message_of_one_lane_has_its_addresses_in_the_registers_of_sixteen(
+    lab: ComputeLab, mask: str, descriptor: str, found: int
+) -> None:
+    """IGC gives one lane's A64 address two registers, as it does 16 lanes; the data are behind them, in source 1."""
+    kernel = (
+        "(W) mov (16|M0)  r6.0<1>:ud  0:ud\n(W) mov (16|M0)  r7.0<1>:ud  77:ud\n"
+        "(W) mov (1|M0)  r6.0<1>:uq  r2.0<0;1,0>:uq\n(W) mov (1|M0)  r14.0<1>:d  5:w\n"
+        f"{mask}send.ugm (1|M0)  null  r6  r14:1  0x0  {descriptor}\n" + EOT
+    )
+    job = lab.dispatch(kernel, groups=(1, 1, 1), local=(16, 1, 1), ids=[0], inline=pointers(A), data=[1000, 9])
+    assert job.data(0, 2) == [found, 9]
+
+
 def test_atomics_of_all_lanes_add_up_and_return_what_was_there(lab: ComputeLab) -> None:
     kernel = (
         offsets(64)
