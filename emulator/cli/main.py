@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
 
+from vfio_user_xe.emulator import API_VERSION
 from vfio_user_xe.emulator.cli.attach import register as register_attach
 from vfio_user_xe.emulator.cli.authoring import api_reference
 from vfio_user_xe.emulator.cli.authoring import app as new_app
@@ -56,6 +58,25 @@ app.add_typer(scenario_app, name="scenario")
 app.add_typer(igt_app, name="igt")
 app.add_typer(new_app, name="new")
 app.command("api-reference")(api_reference)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(
+            f"vfio-user-xe {importlib.metadata.version('vfio-user-xe')}, plug-in API {'.'.join(map(str, API_VERSION))}"
+        )
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and the API's.")
+    ] = False,
+) -> None:
+    pass
+
+
 plugins_app = typer.Typer(help="Device models and interconnects that are installed.", no_args_is_help=True)
 app.add_typer(plugins_app, name="plugins")
 

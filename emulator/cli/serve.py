@@ -16,7 +16,7 @@ from typing import Annotated
 import trio
 import typer
 
-from vfio_user_xe.emulator.cli.errors import explained
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.cli.options import SocketDir, serve_options
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.serve_options import OWN_BACKEND, ServeOptions
@@ -72,7 +72,12 @@ def serve_command(
         if serve.trace is not None:
             categories, file = parse_trace_argument(serve.trace)
             tracer = running[0].tracer
-            tracer.start(tracer.categories() if categories == ["all"] else categories, file)
+            try:
+                tracer.start(tracer.categories() if categories == ["all"] else categories, file)
+            except ValueError as exc:
+                fail(f"--trace {serve.trace}: {exc}", EXIT_USAGE)
+            except OSError as exc:
+                fail(f"--trace {serve.trace}: {file} cannot be written: {exc.strerror}", EXIT_USAGE)
         described: dict[str, CardDescription] = {}
 
         def ready(description: CardDescription) -> None:

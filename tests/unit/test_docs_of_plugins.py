@@ -71,7 +71,8 @@ def test_what_the_tutorial_shows_of_edu_is_what_edu_does() -> None:
 
 
 def test_the_interconnect_of_the_guide_works_and_so_does_its_test(installed: Path) -> None:
-    install(installed, "writing-an-interconnect.md", "mailbox")
+    install(installed, "writing-an-interconnect.md", "mailbox_link")
+    assert "mailbox_link" not in sys.stdlib_module_names
     (test,) = (block for block in blocks("writing-an-interconnect.md", "python") if "run_sync" in block)
     exec(compile(test, "test_mailbox.py", "exec"), {"Card": Card, "CardConfig": CardConfig, "Space": Space})
     card = Card(CardConfig.default("edu").override(interconnects=["mailbox:address=0x5000"]))
