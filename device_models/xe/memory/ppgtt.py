@@ -35,6 +35,8 @@ EXECUTION_UNITS = "eu "
 _LONGEST = 16 << 20
 """Pieces are put together up to about this size."""
 
+_LARGE_LEAF = PRESENT | LARGE
+
 Table = tuple[memoryview, int]
 """Entries of a last table, and how many bits of address each maps."""
 
@@ -208,6 +210,10 @@ class PpgttSpace(AddressSpace):
             self.flush()
         kept = self._tables.get(address >> 21)
         if kept is None:
+            directory = self._directories.get(address >> 30)
+            if directory is not None and directory[address >> 21 & 0x1FF] & _LARGE_LEAF == _LARGE_LEAF:
+                # What most of VRAM is mapped with.
+                return self._leaf(directory, address >> 21 & 0x1FF, SHIFTS[1], address, 1, write)
             kept = self._walk_tables(address, write)
             if len(kept[0]) == 512 and kept[1] != SHIFTS[0]:
                 # A leaf of 2 MiB or 1 GiB: its table is kept, if at all, as a directory.
