@@ -18,7 +18,7 @@ from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.recording.clock import RecordingClock
 from vfio_user_xe.emulator.recording.stand_ins import recorded_card
 
-MODELS = Path(__file__).parents[2] / "device_models"
+MODELS = Path(__file__).parents[3] / "device_models"
 FILES = [path for path in sorted(MODELS.rglob("*.py")) if "scenarios" not in path.parts]
 """All but what runs outside of a card."""
 

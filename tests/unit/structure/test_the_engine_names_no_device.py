@@ -10,7 +10,7 @@ import pytest
 from vfio_user_xe.device_models.xe.info import INFO
 from vfio_user_xe.emulator.model.plugin_loading import default_model, device_models
 
-EMULATOR = Path(__file__).parents[2] / "emulator"
+EMULATOR = Path(__file__).parents[3] / "emulator"
 WORDS = re.compile(
     r"(?<![a-z0-9])(battlemage|bmg|guc|huc|lmtt|ggtt|ppgtt|gdpa|i915|xe|intel)(?![a-z0-9])", re.IGNORECASE
 )

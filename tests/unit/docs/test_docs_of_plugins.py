@@ -16,7 +16,7 @@ from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 from vfio_user_xe.emulator.model.plugin_loading import INTERCONNECT, find_plugins
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 
 

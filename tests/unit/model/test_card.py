@@ -382,7 +382,7 @@ def test_a_card_that_several_packages_have_is_given_by_its_path(monkeypatch: pyt
     assert "by its path: /a/cards/twice.toml, /b/cards/twice.toml" in error_of(lambda: load_card("twice"))
 
 
-CARDS = sorted((Path(__file__).parents[2] / "device_models").glob("*/cards/*.toml"))
+CARDS = sorted((Path(__file__).parents[3] / "device_models").glob("*/cards/*.toml"))
 
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.bench.walk import Walk, walk_a_doorbell
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "following-a-write.md").read_text("utf-8")
 OUTSIDE = "emulator/vfio_user/"
 """The walk begins behind the socket."""

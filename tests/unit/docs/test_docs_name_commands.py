@@ -9,7 +9,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.main import app
 
-_ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 # In code: after a prompt, a path, or at the start of a line or of an inline literal.
 _CALL = re.compile(r"(?:^ *|`|\$\(|\$ |/bin/)vfio-user-xe ([a-z][a-z-]+)(?: ([a-z][a-z-]+))?", re.MULTILINE)
 
@@ -17,7 +17,7 @@ _CALL = re.compile(r"(?:^ *|`|\$\(|\$ |/bin/)vfio-user-xe ([a-z][a-z-]+)(?: ([a-
 def test_documented_commands_exist() -> None:
     group = typer.main.get_command(app)
     commands = group.commands  # type: ignore[attr-defined]
-    pages = [_ROOT / "README.md", *(_ROOT / "docs").rglob("*.md")]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     calls = {(page.name, *match) for page in pages for match in _CALL.findall(page.read_text("utf-8"))}
     assert {"guest", "igt", "serve"} <= {name for _, name, _ in calls}
     missing = sorted(
