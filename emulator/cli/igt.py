@@ -18,12 +18,13 @@ from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError, default_model, load_plugin
 from vfio_user_xe.emulator.results.junit import junit
-from vfio_user_xe.emulator.suites.igt.expectations import Expectations
+from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
-from vfio_user_xe.emulator.suites.igt.report import read_results, report_of, summary, table
-from vfio_user_xe.emulator.suites.igt.results import subtest_name
 from vfio_user_xe.emulator.suites.igt.runner import IgtRun, plan, run_igt
-from vfio_user_xe.emulator.suites.igt.suite import Suite, SuiteError
+from vfio_user_xe.emulator.suites.igt.suite import Suite
+from vfio_user_xe.emulator.suites.report import read_results, report_of, summary, table
+from vfio_user_xe.emulator.suites.subtest import subtest_name
+from vfio_user_xe.emulator.suites.table import SuiteError
 
 app = typer.Typer(
     help="IGT, the tests of the kernel's graphics drivers, on an emulated card.",
@@ -193,7 +194,7 @@ def _function(name: str | None) -> str | None:
 def _results(output: Path, expectations: Expectations, junit_file: Path | None) -> int:
     """Print and write the results in `output`; returns the exit code."""
     seen = read_results(output / "results.jsonl")
-    judged = report_of(seen, expectations)
+    judged = report_of(seen, expectations, RUNNER, "IGT")
     if seen:
         print(f"\n{table(judged)}\n")
     print(summary(seen, judged, expectations))

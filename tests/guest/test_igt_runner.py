@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from vfio_user_xe.emulator.guest import MissingEnvironment, locate
-from vfio_user_xe.emulator.suites.igt.expectations import Expectations
-from vfio_user_xe.emulator.suites.igt.results import SubtestResult
+from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt.runner import IgtRun, run_igt
 from vfio_user_xe.emulator.suites.igt.suite import Suite
+from vfio_user_xe.emulator.suites.subtest import SubtestResult
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(300)]
 

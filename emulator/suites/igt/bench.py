@@ -23,15 +23,11 @@ from vfio_user_xe.emulator.guest.machine import Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import device_arguments
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
 from vfio_user_xe.emulator.results import Outcome
-from vfio_user_xe.emulator.suites.igt.expectations import Expectations
+from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt.package import PROGRAMS, IgtBuild, host_programs
-from vfio_user_xe.emulator.suites.igt.results import (
-    SubtestResult,
-    attach_kernel_log,
-    read_result,
-    subtest_name,
-)
+from vfio_user_xe.emulator.suites.igt.results import read_result
 from vfio_user_xe.emulator.suites.igt.suite import Group, Suite
+from vfio_user_xe.emulator.suites.subtest import SubtestResult, attach_kernel_log, subtest_name
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 Report = Callable[[str], None]

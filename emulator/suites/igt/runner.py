@@ -17,9 +17,10 @@ from vfio_user_xe.emulator.guest import environment as environments
 from vfio_user_xe.emulator.results.text import counted_line
 from vfio_user_xe.emulator.suites.igt.bench import Bench, DeviceNotReady, IgtRun, Report
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
-from vfio_user_xe.emulator.suites.igt.report import append_result, read_results
-from vfio_user_xe.emulator.suites.igt.results import SubtestResult, subtest_name
-from vfio_user_xe.emulator.suites.igt.suite import Group, SuiteError
+from vfio_user_xe.emulator.suites.igt.suite import Group
+from vfio_user_xe.emulator.suites.report import append_result, read_results
+from vfio_user_xe.emulator.suites.subtest import SubtestResult, subtest_name
+from vfio_user_xe.emulator.suites.table import SuiteError
 
 __all__ = ["DeviceNotReady", "IgtRun", "Planned", "plan", "run_igt"]
 
@@ -104,7 +105,7 @@ async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
                 result = await bench.run_subtest(test, subtest, report)
                 results[result.name, result.on] = result
                 append_result(file, result)
-                report(counted_line(number, total, run.expectations.result(result)))
+                report(counted_line(number, total, run.expectations.result(result, "igt")))
     return list(results.values())
 
 

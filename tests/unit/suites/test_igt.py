@@ -15,12 +15,13 @@ import trio
 from vfio_user_xe.emulator.guest.channel import Result
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError, GuestPanic
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
+from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt import bench as igt_bench
 from vfio_user_xe.emulator.suites.igt import runner as igt
-from vfio_user_xe.emulator.suites.igt.expectations import Expectations
-from vfio_user_xe.emulator.suites.igt.results import KernelLog
 from vfio_user_xe.emulator.suites.igt.runner import DeviceNotReady, IgtRun, plan, run_igt
-from vfio_user_xe.emulator.suites.igt.suite import Group, GuestNeeds, Suite, SuiteError, Wake
+from vfio_user_xe.emulator.suites.igt.suite import Group, GuestNeeds, Suite, Wake
+from vfio_user_xe.emulator.suites.subtest import KernelLog
+from vfio_user_xe.emulator.suites.table import SuiteError
 
 SUBTESTS = {"xe_query": ["config", "engines", "pxp"], "xe_vm": ["bind-a", "bind-b", "scratch"], "drm_mm": [""]}
 RULES = KernelLog.compiled(["ERROR"], [], ["wedged"])

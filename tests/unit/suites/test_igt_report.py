@@ -12,10 +12,10 @@ from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.json_file import dumps, loads
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import counted_line
-from vfio_user_xe.emulator.suites.igt.expectations import Expectation, Expectations
-from vfio_user_xe.emulator.suites.igt.report import append_result, read_results, report_of, summary, table
-from vfio_user_xe.emulator.suites.igt.results import SubtestResult
-from vfio_user_xe.emulator.suites.igt.suite import SuiteError
+from vfio_user_xe.emulator.suites.expectations import Expectation, Expectations
+from vfio_user_xe.emulator.suites.report import append_result, read_results, report_of, summary, table
+from vfio_user_xe.emulator.suites.subtest import SubtestResult
+from vfio_user_xe.emulator.suites.table import SuiteError
 
 EXPECTATIONS = Expectations((Expectation(("xe_query@pxp",), ("skip",), "hardware", "no PXP"),))
 RESULTS = [
@@ -26,7 +26,7 @@ RESULTS = [
     ),
     SubtestResult("xe_vm", "bind", Outcome.TIMEOUT, on="vf1", seconds=60, reason="slow"),
 ]
-REPORT = report_of(RESULTS, EXPECTATIONS)
+REPORT = report_of(RESULTS, EXPECTATIONS, "igt")
 
 
 def test_results_are_read_back_and_the_last_of_a_subtest_counts(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_junit_has_failures_for_what_is_not_explained_and_is_valid_xml() -> None
 def test_a_subtest_is_judged_by_its_expectation() -> None:
     assert [result.verdict for result in REPORT.results] == [Verdict.PASS, Verdict.SKIP, Verdict.FAIL, Verdict.FAIL]
     expected = Expectations((Expectation(("xe_vm",), ("fail", "timeout"), "guest", "slow"),))
-    failed, better = report_of([RESULTS[2], SubtestResult("xe_vm", "map", Outcome.PASS)], expected).results
+    failed, better = report_of([RESULTS[2], SubtestResult("xe_vm", "map", Outcome.PASS)], expected, "igt").results
     assert (failed.verdict, failed.message) == (Verdict.EXPECTED_FAIL, "fail, as expected: slow")
     assert (better.verdict, better.better) == (Verdict.PASS, True)
 
@@ -109,7 +109,7 @@ def test_a_line_of_progress_says_what_nobody_explained() -> None:
 
 def test_what_the_guest_wrote_is_text_in_the_page_and_survives_json() -> None:
     hostile = SubtestResult("xe_vm", "bind", Outcome.FAIL, reason="<script>", kernel_log="\x1b[31m]]>\ud800<img src=x>")
-    report = report_of([hostile], EXPECTATIONS)
+    report = report_of([hostile], EXPECTATIONS, "igt")
     assert loads(dumps(report)) == report
     page = html(report)
     page.encode()

@@ -7,13 +7,8 @@ import json
 import pytest
 
 from vfio_user_xe.emulator.results import Outcome
-from vfio_user_xe.emulator.suites.igt.results import (
-    KernelLog,
-    SubtestResult,
-    attach_kernel_log,
-    read_result,
-    read_subtests,
-)
+from vfio_user_xe.emulator.suites.igt.results import read_result, read_subtests
+from vfio_user_xe.emulator.suites.subtest import KernelLog, SubtestResult, attach_kernel_log
 
 PASSED = """IGT-Version: 2.4-NO-GIT (x86_64) (Linux: 7.3.4 x86_64)
 Opened device: /dev/dri/card0

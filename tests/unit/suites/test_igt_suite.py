@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from vfio_user_xe.emulator.results import Outcome
-from vfio_user_xe.emulator.suites.igt.expectations import BETTER, EXPECTED, UNEXPECTED, Expectations
-from vfio_user_xe.emulator.suites.igt.results import SubtestResult
-from vfio_user_xe.emulator.suites.igt.suite import Suite, SuiteError
+from vfio_user_xe.emulator.suites.expectations import BETTER, EXPECTED, UNEXPECTED, Expectations
+from vfio_user_xe.emulator.suites.igt.suite import Suite
+from vfio_user_xe.emulator.suites.subtest import SubtestResult
+from vfio_user_xe.emulator.suites.table import SuiteError
 
 SUITE = """
 [guest]

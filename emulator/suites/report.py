@@ -1,4 +1,4 @@
-"""What a run of IGT leaves: the lines of JSON from which it is resumed, and the report that they become once judged."""
+"""What a run of a suite leaves: the lines of JSON from which it is resumed, and the report that they become once judged."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vfio_user_xe.emulator.results import Report, Result, Verdict
 from vfio_user_xe.emulator.results.text import totals_table, unexpected
-from vfio_user_xe.emulator.suites.igt.expectations import Expectations
-from vfio_user_xe.emulator.suites.igt.results import SubtestResult
-from vfio_user_xe.emulator.suites.igt.suite import SuiteError
+from vfio_user_xe.emulator.suites.expectations import Expectations
+from vfio_user_xe.emulator.suites.subtest import SubtestResult
+from vfio_user_xe.emulator.suites.table import SuiteError
 
 
 def append_result(path: Path, result: SubtestResult) -> None:
@@ -40,13 +40,13 @@ def read_results(path: Path) -> list[SubtestResult]:
     return list(found.values())
 
 
-def report_of(seen: Iterable[SubtestResult], expectations: Expectations) -> Report:
-    """What was seen, judged, as a report: a suite for each test and function."""
+def report_of(seen: Iterable[SubtestResult], expectations: Expectations, name: str, title: str = "") -> Report:
+    """What was seen of the suite `name`, judged, as a report: a heading for each test and function."""
     by_suite: dict[str, list[Result]] = {}
     for item in seen:
-        result = expectations.result(item)
+        result = expectations.result(item, name)
         by_suite.setdefault(result.case.suite, []).append(result)
-    return Report("igt", [result for results in by_suite.values() for result in results], title="IGT")
+    return Report(name, [result for results in by_suite.values() for result in results], title=title or name)
 
 
 def table(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""What is expected of IGT's subtests on this device: a TOML file, a list of
+"""What is expected of a suite's tests on this device: a TOML file, a list of
 
     [[expect]]
     tests = ["core_hotunplug@unplug-rescan"]
@@ -19,8 +19,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from vfio_user_xe.emulator.results import Log, Outcome, Result, Verdict
-from vfio_user_xe.emulator.suites.igt.results import SubtestResult
-from vfio_user_xe.emulator.suites.igt.suite import SuiteError, Table, fits
+from vfio_user_xe.emulator.suites.subtest import SubtestResult
+from vfio_user_xe.emulator.suites.table import SuiteError, Table, fits
 
 CAUSES = ("hardware", "device", "guest")
 
@@ -94,8 +94,8 @@ class Expectations:
             return True
         return entry is not None and entry.cause == "hardware" and result.outcome in entry.results
 
-    def result(self, seen: SubtestResult) -> Result:
-        """What was seen of a subtest, judged."""
+    def result(self, seen: SubtestResult, suite: str) -> Result:
+        """What was seen of a subtest of the suite `suite` ("igt"), judged."""
         entry = self.find(seen.name, seen.on)
         judged = self.judge(seen)
         if judged == UNEXPECTED:
@@ -110,7 +110,7 @@ class Expectations:
             Log("Output", seen.output, output=True),
         )
         return Result(
-            seen.case,
+            seen.case(suite),
             verdict,
             seen.reason,
             seen.seconds,
