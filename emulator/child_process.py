@@ -44,7 +44,10 @@ def launch(
 
     So call it from a thread that lives as long as the program is wanted (trio's own, not a worker of `trio.to_thread`).
     Standard input is empty. `variables` are added to the environment. A program that cannot be executed ends with code 1
-    and says why on standard error. Raises OSError when no process can be made.
+    and says why on standard error.
+
+    Raises:
+        OSError: no process can be made.
     """
     return subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command],

@@ -114,7 +114,14 @@ class PeerMemory:
     def window(
         self, reach: Reach, initiator: Initiator, address: int, length: int, kind: str, *, write: bool = True
     ) -> Window:
-        """A window on `[address, +length)`, which `reach` covers. Raises `AccessFault`, `PeerRefused`. On the executor."""
+        """A window on `[address, +length)`, which `reach` covers. On the executor.
+
+        Raises:
+            AccessFault: a window on it was revoked meanwhile; once for each.
+            PeerRefused: the other card does not give it, or cannot be reached.
+
+        On the executor.
+        """
         self._fault_once(initiator, reach.space, address)
         length = min(length, reach.address + reach.length - address)
         try:

@@ -83,7 +83,11 @@ class Inspector:
         return space, target
 
     def _space(self, xe: XeFunction, asid: int | None, root: int | None) -> PpgttSpace:
-        """Which PPGTT is meant. Raises LookupError with what there is."""
+        """Which PPGTT is meant.
+
+        Raises:
+            LookupError: none fits, or neither is given and there is not exactly one; the text lists those in use.
+        """
         if root is not None:
             return PpgttSpace(xe, root, asid or 0)
         known = [space for space in self._gpu.spaces.spaces() if isinstance(space, PpgttSpace) and space.function is xe]

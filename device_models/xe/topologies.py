@@ -47,7 +47,11 @@ OPTIONS: tuple[Option, ...] = (
 
 
 def check(options: Mapping[str, Any]) -> None:
-    """Raises `CardError` for options that do not fit the topology."""
+    """Check that the options fit the topology.
+
+    Raises:
+        CardError: they do not.
+    """
     topology = options["topology"]
     if topology != VF_ONLY:
         for option in _PROVISIONING:
@@ -60,7 +64,11 @@ def check(options: Mapping[str, Any]) -> None:
 
 
 def provisioning(options: Mapping[str, Any]) -> pf_provision.Wanted:
-    """The provisioning that the card's options request, with `VF_ONLY`. Raises `CardError`."""
+    """The provisioning that the card's options request, with `VF_ONLY`.
+
+    Raises:
+        CardError: an option's value is not allowed.
+    """
     return pf_provision.Wanted(
         ggtt=options["vf_ggtt_size"],
         vram=options["vf_vram_size"],

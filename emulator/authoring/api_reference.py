@@ -232,7 +232,11 @@ def _string(node: ast.stmt | None) -> str:
 
 
 def _locate(module: str, name: str) -> _Found:
-    """Where `name` of `module` is defined. Raises LookupError."""
+    """Where `name` of `module` is defined.
+
+    Raises:
+        LookupError: the module does not define it.
+    """
     body = _tree(module).body
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:

@@ -28,7 +28,8 @@ class NameRefused(Exception):
 def new_package(kind: str, name: str, parent: Path) -> list[Path]:
     """Write the package `name` of `kind` ("device" or "interconnect") into `parent`; returns the files, sorted.
 
-    Raises `NameRefused`; then nothing was written.
+    Raises:
+        NameRefused: the name cannot be used, or its folder has something in it; nothing was written.
     """
     words = _checked(kind, name)
     target = parent / name
@@ -42,7 +43,11 @@ def new_package(kind: str, name: str, parent: Path) -> list[Path]:
 
 
 def _checked(kind: str, name: str) -> dict[str, str]:
-    """What stands for the placeholders. Raises `NameRefused`."""
+    """What stands for the placeholders.
+
+    Raises:
+        NameRefused: the name is malformed, a word of Python, or taken.
+    """
     if not _NAME.fullmatch(name):
         raise NameRefused(f'"{name}": want lower-case letters and digits, words joined by - or _, a letter first')
     module = name.replace("-", "_")

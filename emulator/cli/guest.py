@@ -151,7 +151,11 @@ def run_command(
 
 
 def chosen_kernel(kernel: str | None, modules: Path | None) -> Kernel | None:
-    """What `--kernel` and `--modules` mean. Raises `KernelError`."""
+    """What `--kernel` and `--modules` mean.
+
+    Raises:
+        KernelError: there is no such image or folder of modules, or the named kernel is not in the cache.
+    """
     if kernel is None:
         return None
     if "/" in kernel or Path(kernel).exists() or modules is not None:

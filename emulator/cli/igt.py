@@ -172,7 +172,11 @@ def report(
 
 
 def _file(given: Path | None, name: str, model: str | None) -> Path:
-    """The file that the user gives, or else the device model has. Raises `SuiteError`."""
+    """The file that the user gives, or else the device model has.
+
+    Raises:
+        SuiteError: neither the user nor the device model names one.
+    """
     if given is not None:
         return given
     try:

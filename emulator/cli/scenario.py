@@ -31,7 +31,11 @@ SuiteName = Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite o
 
 
 def load_suite(name: str) -> Suite[Machine]:
-    """The suite that some installed package offers as `name`; its machine is known to it alone. Raises LookupError."""
+    """The suite that some installed package offers as `name`; its machine is known to it alone.
+
+    Raises:
+        LookupError: no package offers it, or what is offered is no suite.
+    """
     found = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
     if name not in found:
         raise LookupError(unknown(name, "suite of scenarios", sorted(found)))

@@ -30,7 +30,11 @@ from vfio_user_xe.emulator.vfio_user.serve import serve_card, serve_cards
 
 
 def card_config(serve: ServeOptions) -> CardConfig:
-    """The card that the options describe. Raises `CardError`."""
+    """The card that the options describe.
+
+    Raises:
+        CardError: options exclude each other, or a value is not allowed.
+    """
     if serve.card is not None and serve.model is not None:
         raise CardError("--card and --model exclude each other: the card file names its model")
     config = load_card(serve.card) if serve.card is not None else CardConfig.default(serve.model)

@@ -43,14 +43,22 @@ class Driver:
         return self.finish_dma(self.start_dma(command, address, length, buffer))
 
     def read_memory(self, address: int, length: int, *, by_message: bool = False) -> bytes:
-        """The bytes that the device reads at a DMA address. Raises `Failure` when its access fails."""
+        """The bytes that the device reads at a DMA address.
+
+        Raises:
+            Failure: the device's access failed.
+        """
         error = self.dma(device.DMA_READ | (device.DMA_BY_MESSAGE if by_message else 0), address, length)
         if error:
             raise Failure(f"the device could not read {length} bytes at {address:#x}: {errorcode.get(error, error)}")
         return self.client.region_read(device.MAPPED, 0, length)
 
     def write_memory(self, address: int, data: bytes, *, by_message: bool = False) -> None:
-        """Have the device write. Raises `Failure` when its access fails."""
+        """Have the device write.
+
+        Raises:
+            Failure: the device's access failed.
+        """
         self.client.region_write(device.MAPPED, 0, data)
         error = self.dma(device.DMA_WRITE | (device.DMA_BY_MESSAGE if by_message else 0), address, len(data))
         if error:

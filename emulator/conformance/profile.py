@@ -58,7 +58,11 @@ class Profile:
 
     @classmethod
     def load(cls, path: str | Path) -> Profile:
-        """The profile in a TOML file. Raises `ProfileError`."""
+        """The profile in a TOML file.
+
+        Raises:
+            ProfileError: the file cannot be read, is no TOML, or has a key or value that no profile has.
+        """
         try:
             table = tomllib.loads(Path(path).read_text("utf-8"))
         except OSError as exc:

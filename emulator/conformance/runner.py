@@ -39,7 +39,8 @@ def load_cases() -> dict[str, Case]:
 def select_cases(patterns: Sequence[str] = (), *, slow: bool = False) -> list[Case]:
     """The cases whose id matches one of `patterns` ("dma.*"; all without), the slow ones only if asked for or named.
 
-    Raises ValueError for a pattern that matches nothing.
+    Raises:
+        ValueError: a pattern matches nothing.
     """
     cases = load_cases()
     for pattern in patterns:
@@ -56,7 +57,8 @@ def select_cases(patterns: Sequence[str] = (), *, slow: bool = False) -> list[Ca
 class Runner:
     """Runs cases one by one. `server` is started again whenever it has ended.
 
-    Raises `ServerGone` when the server cannot even be asked what it is.
+    Raises:
+        ServerGone: the server cannot even be asked what it is.
     """
 
     def __init__(

@@ -25,7 +25,11 @@ class StartedServer:
     """The process that `command` runs, which must listen at `path`. What it prints is dropped."""
 
     def __init__(self, command: str, path: str) -> None:
-        """Start it. Raises `NotStarted`."""
+        """Start it.
+
+        Raises:
+            NotStarted: there is no such program, or it made no socket.
+        """
         self.trouble = ""
         """How it has ended otherwise than with code 0, as one that serves a client and is done; "" again for each case."""
         self.serves_one = False
@@ -51,7 +55,11 @@ class StartedServer:
         return self._process.pid
 
     def start(self) -> None:
-        """End what there is, and start anew. Raises `NotStarted`."""
+        """End what there is, and start anew.
+
+        Raises:
+            NotStarted: the program cannot be started, ended, or made no socket within `START_TIMEOUT`.
+        """
         self.stop()
         try:
             self._process = self._starter.submit(self._launched).result()
@@ -71,7 +79,11 @@ class StartedServer:
         return launch(self._words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def revive(self, grace: float = 0.0) -> None:
-        """Start it anew if it has ended, or does within `grace` seconds. Raises `NotStarted`."""
+        """Start it anew if it has ended, or does within `grace` seconds.
+
+        Raises:
+            NotStarted: as `start`.
+        """
         with self._lock:
             assert self._process is not None
             try:

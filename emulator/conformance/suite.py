@@ -33,7 +33,11 @@ def run(
 
     `cases` are patterns of ids ("dma.*"), all without; `slow` adds the slow ones; `timeout` is seconds a case; `start` is
     a command that serves, run now and whenever it has ended. Fewer results than cases: the server is gone for good.
-    Raises ValueError for a pattern that matches nothing, `runner.ServerGone`, and `started.NotStarted`.
+
+    Raises:
+        ValueError: a pattern matches nothing.
+        ServerGone: the server cannot even be asked what it is.
+        NotStarted: `start` does not lead to a socket.
     """
 
     chosen = select_cases(cases, slow=slow)

@@ -22,8 +22,11 @@ def make_dma_buf(memfd: int, offset: int, length: int, device: Path = UDMABUF) -
     """The file descriptor of a dma-buf of `[offset, offset + length)` (in whole pages) of `memfd`; the caller owns it.
 
     The kernel pins the pages that are there now: where the memfd loses pages later (a hole is punched), the dma-buf
-    keeps the old ones. Raises OSError: there is no such device, or the range is larger than the host allows
-    (udmabuf's size_limit_mb, 64 MiB by default).
+    keeps the old ones.
+
+    Raises:
+        OSError: there is no udmabuf device, or the range is larger than the host allows (udmabuf's size_limit_mb,
+            64 MiB by default).
     """
     opened = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     try:

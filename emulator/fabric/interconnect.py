@@ -43,6 +43,8 @@ class Interconnect(Protocol):
 
         Raises:
             AccessFault: the address is this path's to answer but is refused.
+
+        On the executor.
         """
         ...
 
@@ -123,7 +125,13 @@ class Fabric:
         return ", ".join(interconnect.name for interconnect in self.interconnects)
 
     def read(self, initiator: Initiator, space: str, address: int, length: int, kind: str = "access") -> bytes:
-        """Gather `length` bytes, over as many windows as it takes. Raises `AccessFault`."""
+        """Gather `length` bytes, over as many windows as it takes.
+
+        Raises:
+            AccessFault: no interconnect reaches an address, or the one that does refuses.
+
+        On the executor.
+        """
         parts = []
         while length > 0:
             window = self.window(initiator, space, address, length, write=False, kind=kind)
@@ -136,7 +144,14 @@ class Fabric:
     def write(
         self, initiator: Initiator, space: str, address: int, data: bytes | memoryview, kind: str = "access"
     ) -> None:
-        """Scatter `data`, over as many windows as it takes. Raises `AccessFault`."""
+        """Scatter `data`, over as many windows as it takes.
+
+        Raises:
+            AccessFault: no interconnect reaches an address, or the one that does refuses; what lies before it is
+                written.
+
+        On the executor.
+        """
         rest = memoryview(data).cast("B")
         while rest:
             window = self.window(initiator, space, address, len(rest), write=True, kind=kind)

@@ -127,7 +127,11 @@ class LeasingCard(Protocol):
         ...
 
     def function(self, name: str, /) -> Function:
-        """The function of that name. Raises KeyError."""
+        """The function of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
         ...
 
 
@@ -162,7 +166,11 @@ class Leases:
         """A lease on the first contiguous bytes of `[address, +length)`: device addresses of `function`, or in its BAR.
 
         Both in bytes, multiples of the page size. `told(lease)` is called when it is taken back, on the thread that does
-        so, perhaps before this returns. `holder` says in words who has it. Raises `LeaseRefused`.
+        so, perhaps before this returns. `holder` says in words who has it.
+
+        Raises:
+            LeaseRefused: these are no whole pages, nothing is there to lease, or its function or owner is being
+                reset.
         """
         if address < 0 or length <= 0 or address % PAGE_SIZE or length % PAGE_SIZE:
             raise LeaseRefused(f"[{address:#x}, +{length:#x}) is not made of whole pages of {PAGE_SIZE:#x} bytes")

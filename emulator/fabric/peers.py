@@ -50,7 +50,11 @@ class Grant:
     view: memoryview | None = None
 
     def map(self) -> memoryview:
-        """Its bytes, mapped at the first use; the descriptor is closed then. Raises OSError."""
+        """Its bytes, mapped at the first use; the descriptor is closed then.
+
+        Raises:
+            OSError: the descriptor cannot be mapped.
+        """
         if self.view is None:
             self.view = memoryview(mmap.mmap(self.fd, self.length, offset=self.offset))
             self.close()
@@ -128,6 +132,10 @@ class Peer(Protocol):
 
 
 class Dial(Protocol):
-    """How a card reaches the one that is served in `folder`. Raises `PeerError`."""
+    """How a card reaches the one that is served in `folder`.
+
+    Raises:
+        PeerError: nobody serves there, or what answers is no card of this protocol.
+    """
 
     def __call__(self, folder: str, listener: PeerListener, /) -> Peer: ...

@@ -103,6 +103,8 @@ class Window:
         Raises:
             Revoked: the window was revoked.
             AccessFault: the memory cannot be reached.
+
+        On the executor.
         """
         self._check(offset, length)
         data = self._read(offset, length)
@@ -110,7 +112,14 @@ class Window:
         return data
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Store `data` at `offset` of the window, counted. Raises as `read`."""
+        """Store `data` at `offset` of the window, counted.
+
+        Raises:
+            Revoked: the window was revoked.
+            AccessFault: the memory cannot be reached.
+
+        On the executor.
+        """
         self._check(offset, len(data))
         self._write(offset, data)
         self.entry.count_write(len(data))
@@ -139,7 +148,14 @@ class Window:
         return view[offset : offset + length]
 
     def fill(self, offset: int, length: int, pattern: bytes, phase: int = 0) -> None:
-        """Fill `length` bytes at `offset` with `pattern` again and again, from its byte `phase` on. Raises as `read`."""
+        """Fill `length` bytes at `offset` with `pattern` again and again, from its byte `phase` on.
+
+        Raises:
+            Revoked: the window was revoked.
+            AccessFault: the memory cannot be reached.
+
+        On the executor.
+        """
         view = self.view
         if len(pattern) == 1 and view is not None and not view.readonly:
             self.entry.count_write(length)
@@ -288,7 +304,10 @@ class Span:
     def fetch(self) -> memoryview:
         """All dwords, `[0]` is that at `base`: for a command streamer, which counts by `fetched` how many it took.
 
-        To be used for one slice of execution at most: it outlives a revocation. Raises `Revoked`.
+        To be used for one slice of execution at most: it outlives a revocation.
+
+        Raises:
+            Revoked: the window was revoked.
         """
         words = self.window.words
         if not words:

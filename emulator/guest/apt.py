@@ -73,8 +73,10 @@ def debian_mirrors(options: Sequence[str] = ()) -> list[Mirror]:
     """Debian mirrors that this machine's apt is configured with, the likeliest first; `options` are for apt-get.
 
     A third party's repository may use Debian's suite names too, so an entry signed by Debian's keyring or whose
-    path ends in `/debian` comes before others; a wrong guess fails at the signature, never silently. Raises
-    `MissingEnvironment` when apt cannot read its own configuration.
+    path ends in `/debian` comes before others; a wrong guess fails at the signature, never silently.
+
+    Raises:
+        MissingEnvironment: apt cannot read its own configuration.
     """
     # Without --no-release-info only those are listed whose package lists this machine has downloaded.
     command = ["apt-get", *options, "indextargets", "--no-release-info", "--format", _TARGET, "Created-By: Packages"]
@@ -205,7 +207,11 @@ class PrivateApt:
         return _query(["apt-cache", "-c", str(self._configuration), "pkgnames", prefix]).split()
 
     def download_alone(self, names: Sequence[str], progress: Callable[[float, str], None]) -> list[Package]:
-        """Download exactly these packages, without what they need. Raises `FetchFailed`."""
+        """Download exactly these packages, without what they need.
+
+        Raises:
+            FetchFailed: apt could not; with the end of what it printed.
+        """
         folder = self.directory / "cache/archives"
         output, code = self._run(["download", "-q", *names], progress, folder)
         if code != 0:

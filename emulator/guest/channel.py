@@ -50,7 +50,11 @@ class Result:
         return self.stdout_bytes.decode(errors="replace")
 
     def check(self, what: str = "the command") -> Result:
-        """This result; raises `CommandFailed` with the command's output when the exit code is not 0."""
+        """This result, of a command that ended with 0.
+
+        Raises:
+            CommandFailed: the exit code is not 0; with the command's output.
+        """
         if self.returncode != 0:
             said = (self.stderr.strip() or self.stdout.strip())[-2000:]
             raise CommandFailed(f"{what} ended with exit code {self.returncode}: {said or '(no output)'}")
@@ -98,8 +102,9 @@ class Channel:
     async def run(self, script: str, *, stdin: bytes = b"", timeout: float = 60) -> Result:
         """Run a shell script (busybox sh) in the guest and wait for its end.
 
-        Raises `CommandTimeout` after `timeout` seconds, having killed the script and its process group;
-        `ChannelLost` when the guest rebooted or its agent ended meanwhile.
+        Raises:
+            CommandTimeout: it did not end within `timeout` seconds; the script and its process group were killed.
+            ChannelLost: the guest rebooted or its agent ended meanwhile.
         """
         async with self._lock:
             await self._settle()

@@ -29,17 +29,29 @@ class Cpio:
         self._entry(name, _DIRECTORY, b"")
 
     def file(self, path: str, data: bytes, mode: int = 0o644) -> None:
-        """Add a regular file; raises `ValueError` when the path is taken or `data` is 4 GiB or more."""
+        """Add a regular file.
+
+        Raises:
+            ValueError: the path is taken, or `data` is 4 GiB or more.
+        """
         if len(data) >= 1 << 32:
             raise ValueError(f"{path}: {len(data)} bytes do not fit into an initramfs (limit 4 GiB)")
         self._new(path, stat.S_IFREG | mode, data)
 
     def symlink(self, path: str, target: str) -> None:
-        """Add a symbolic link; raises `ValueError` when the path is taken."""
+        """Add a symbolic link.
+
+        Raises:
+            ValueError: the path is taken.
+        """
         self._new(path, stat.S_IFLNK | 0o777, target.encode())
 
     def character_device(self, path: str, major: int, minor: int, mode: int = 0o600) -> None:
-        """Add a character device node; raises `ValueError` when the path is taken."""
+        """Add a character device node.
+
+        Raises:
+            ValueError: the path is taken.
+        """
         self._new(path, stat.S_IFCHR | mode, b"", major, minor)
 
     def to_bytes(self) -> bytes:

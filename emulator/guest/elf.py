@@ -57,7 +57,11 @@ def segments(data: bytes) -> list[Segment]:
 
 
 def section(data: bytes, wanted: str) -> bytes:
-    """The contents of the first section called `wanted`, b"" when there is none. Raises `ValueError` as `segments`."""
+    """The contents of the first section called `wanted`, b"" when there is none.
+
+    Raises:
+        ValueError: the file is no ELF file of 64 bits, or damaged.
+    """
     _, table, _, _, size, count, names_index = _header(data)
     headers = [_unpack(_SECTION, data, table + index * size) for index in range(count)]
     if names_index >= count:
@@ -70,7 +74,11 @@ def section(data: bytes, wanted: str) -> bytes:
 
 
 def notes(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The notes of all note segments: owner's name and type. Raises `ValueError` as `segments`."""
+    """The notes of all note segments: owner's name and type.
+
+    Raises:
+        ValueError: the file is no ELF file of 64 bits, or damaged.
+    """
     for segment in segments(data):
         offset, end = segment.offset, segment.offset + segment.length
         while segment.kind == _PT_NOTE and offset + _NOTE.size <= end:
@@ -111,7 +119,10 @@ def dynamic(data: bytes) -> Dynamic:
 def libraries(data: bytes, find: Callable[[str], Path | None]) -> tuple[str, dict[str, Path]]:
     """The interpreter of a program and all libraries it needs, directly or through others, by name.
 
-    `find` gives the file of a library name, or None; raises `ValueError` naming the one that is not found.
+    `find` gives the file of a library name, or None.
+
+    Raises:
+        ValueError: `find` does not find one; it is named.
     """
     program = dynamic(data)
     found: dict[str, Path] = {}

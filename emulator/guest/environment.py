@@ -64,7 +64,11 @@ class Manifest:
 
     @staticmethod
     def from_json(data: bytes) -> Manifest:
-        """Raises `ValueError` when `data` is not a manifest of this schema."""
+        """The manifest that `data` is the JSON text of.
+
+        Raises:
+            ValueError: `data` is not a manifest of this schema.
+        """
         fields = json.loads(data)
         if not isinstance(fields, dict) or fields.get("schema") != SCHEMA:
             raise ValueError(f"not a manifest of schema {SCHEMA}")
@@ -96,7 +100,11 @@ class Environment:
     qemu: Qemu
 
     def path(self, name: str) -> Path:
-        """The file `name` (relative to the root); raises `MissingEnvironment` when it is not there."""
+        """The file `name` (relative to the root).
+
+        Raises:
+            MissingEnvironment: it is not there.
+        """
         found = self.root / name.lstrip("/")
         if not found.exists():
             raise MissingEnvironment(
@@ -134,7 +142,8 @@ def environment_dir() -> Path:
 def locate() -> Environment:
     """The fetched environment, without touching the network.
 
-    Raises `MissingEnvironment`, whose text says what is missing and the command that cures it.
+    Raises:
+        MissingEnvironment: it is not there, or damaged; the text has the command that cures it.
     """
     directory = environment_dir()
     try:

@@ -145,8 +145,9 @@ class Guest:
 
         The shell is busybox's, or that of the spec's `root`.
 
-        Raises `CommandTimeout` after `timeout` seconds (the command is killed, the guest stays usable), and with
-        `check` `CommandFailed` when the exit code is not 0.
+        Raises:
+            CommandTimeout: it did not end within `timeout` seconds; it was killed, and the guest stays usable.
+            CommandFailed: with `check`, the exit code is not 0.
         """
         since = self._console.position
         try:
@@ -160,7 +161,11 @@ class Guest:
             raise self._explained(error) from None
 
     async def script(self, text: str, *, timeout: float = 60) -> Result:
-        """Run a script that ends at the first failing command; raises `CommandFailed` when one fails."""
+        """Run a script that ends at the first failing command.
+
+        Raises:
+            CommandFailed: a command failed.
+        """
         return await self.run(f"set -e\n{text}", timeout=timeout, check=True)
 
     async def put(self, path: str, data: bytes, *, mode: int = 0o644, timeout: float = 60) -> None:
@@ -170,7 +175,11 @@ class Guest:
         await self.run(command, stdin=data, timeout=timeout, check=True)
 
     async def get(self, path: str, *, timeout: float = 60) -> bytes:
-        """Read a file of the guest; raises `CommandFailed` when it cannot be read."""
+        """Read a file of the guest.
+
+        Raises:
+            CommandFailed: it cannot be read.
+        """
         return (await self.run(f"cat {shlex.quote(path)}", timeout=timeout, check=True)).stdout_bytes
 
     async def dmesg(self) -> str:
@@ -206,7 +215,11 @@ class Guest:
         await self._ready(self.spec.boot_timeout if timeout is None else timeout)
 
     async def qmp(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = 20) -> Any:
-        """Run a QMP command; returns its `return` value, raises `QmpError` when QEMU refuses."""
+        """Run a QMP command; returns its `return` value.
+
+        Raises:
+            QmpError: QEMU refuses it.
+        """
         try:
             return await self._guarded(lambda: self._qmp.execute(command, arguments, timeout=timeout))
         except GuestError as error:
@@ -331,7 +344,11 @@ class Guest:
 def prepare(spec: GuestSpec) -> _Prepared:
     """Find or build everything that booting `spec` needs: environment, initramfs, accelerator.
 
-    Raises `MissingEnvironment`, `KernelError`, `RootError` or `InitramfsError`.
+    Raises:
+        MissingEnvironment: the guest environment was not fetched, or lacks something.
+        KernelError: the kernel or one of its modules cannot be used.
+        RootError: the root file system cannot be used.
+        InitramfsError: something cannot be put into the initramfs.
     """
     root = RootFileSystem.at(spec.root) if spec.root is not None else None
     environment = spec.environment if spec.environment is not None else environments.locate()
@@ -348,8 +365,12 @@ def prepare(spec: GuestSpec) -> _Prepared:
 async def boot(spec: GuestSpec) -> AsyncIterator[Guest]:
     """Boot a guest; yields it when its agent answers.
 
-    Raises `MissingEnvironment`, `KernelError`, `InitramfsError` before anything was started, then `QemuFailed`,
-    `BootFailed` or `GuestPanic`.
+    Raises:
+        MissingEnvironment: as `prepare`, before anything was started; so are KernelError, RootError and
+            InitramfsError.
+        QemuFailed: QEMU does not start, or ended.
+        BootFailed: the agent did not answer in time.
+        GuestPanic: the kernel panicked.
     """
     prepared = await trio.to_thread.run_sync(prepare, spec)
     guest = Guest(spec, prepared)

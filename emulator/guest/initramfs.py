@@ -72,7 +72,9 @@ class Contents:
 def initramfs(environment: Environment, kernel: Kernel, contents: Contents) -> Path:
     """The image for a request, from the cache when its sources are unchanged.
 
-    Raises `InitramfsError` or `KernelError` naming what cannot be put into it.
+    Raises:
+        InitramfsError: a file cannot be put into it; it is named.
+        KernelError: a module cannot be put into it; it is named.
     """
     directory = cache.cache_dir() / "initramfs"
     index = directory / f"{_request_key(environment, kernel, contents)}.json"

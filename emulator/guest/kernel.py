@@ -50,7 +50,11 @@ class Kernel:
 
     @staticmethod
     def custom(image: Path, modules: Path | None, environment: Environment | None = None) -> Kernel:
-        """One's own kernel: `--kernel BZIMAGE --modules DIR`.  Raises `KernelError` saying what is wrong with them."""
+        """One's own kernel: `--kernel BZIMAGE --modules DIR`.
+
+        Raises:
+            KernelError: the image or the folder is not there, or they are of different kernels.
+        """
         if not image.is_file():
             raise KernelError(f"kernel image {image}: no such file")
         if modules is not None:
@@ -104,8 +108,10 @@ class Kernel:
         """The modules `names` with all they depend on, uncompressed, each after its dependencies.
 
         Built-in modules are left out.  A name with "?" behind it is left out where the kernel has no such module; one
-        with "*" stands for all modules that it fits, and may fit none.  Raises
-        `KernelError` naming a module that this kernel does not have.
+        with "*" stands for all modules that it fits, and may fit none.
+
+        Raises:
+            KernelError: this kernel does not have a module; it is named.
         """
         loaded: dict[str, bytes] = {}
         visiting: list[str] = []
@@ -173,7 +179,11 @@ def zstd_command(environment: Environment | None) -> tuple[str, ...]:
 
 
 def modinfo(module: bytes, path: Path) -> dict[str, list[str]]:
-    """The `tag=value` strings of a module's `.modinfo` section. Raises `KernelError`, which names the file `path`."""
+    """The `tag=value` strings of a module's `.modinfo` section.
+
+    Raises:
+        KernelError: the file is no kernel module; `path` is named.
+    """
     try:
         strings = elf.section(module, ".modinfo")
     except ValueError as error:

@@ -33,7 +33,11 @@ class CompileError(GuestError):
 def compile_program(environment: Environment, name: str, sources: Sequence[Path]) -> Path:
     """The program made of these C sources, from the cache while nothing it is made from has changed.
 
-    Headers in the sources' folders belong to it. Raises `NoCompiler` or `CompileError`.
+    Headers in the sources' folders belong to it.
+
+    Raises:
+        NoCompiler: this host has no C compiler, or no static C library.
+        CompileError: a source does not compile.
     """
     command = compiler()
     folders = {path.parent for path in sources}
@@ -49,7 +53,11 @@ def compile_program(environment: Environment, name: str, sources: Sequence[Path]
 
 
 def compiler() -> list[str]:
-    """The C compiler's command. Raises `NoCompiler`."""
+    """The C compiler's command.
+
+    Raises:
+        NoCompiler: there is none on PATH.
+    """
     if named := os.environ.get(COMPILER_VARIABLE):
         return shlex.split(named)
     for candidate in ("cc", "gcc", "clang"):
@@ -75,7 +83,12 @@ def source_key(command: Sequence[str], environment: Environment, sources: Sequen
 
 
 def compile_c(command: Sequence[str]) -> None:
-    """Run a compiler's command. Raises `NoCompiler` where it lacks a library, `CompileError` with what it printed."""
+    """Run a compiler's command.
+
+    Raises:
+        NoCompiler: it lacks a static C library.
+        CompileError: it failed; with what it printed.
+    """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return

@@ -91,7 +91,8 @@ class CardDescription:
     def read_all(cls, folders: Iterable[Path]) -> list[CardDescription]:
         """The cards served in `folders`: one of each, or those of a server of several (`serve --cards`), in order.
 
-        Raises FileNotFoundError with what to do.
+        Raises:
+            FileNotFoundError: no card is served in a folder; the text says what to do.
         """
         found = []
         for folder in folders:
@@ -101,7 +102,11 @@ class CardDescription:
 
     @classmethod
     def read(cls, folder: Path) -> CardDescription:
-        """The description of the card served in `folder`. Raises FileNotFoundError with what to do."""
+        """The description of the card served in `folder`.
+
+        Raises:
+            FileNotFoundError: no card is served there; the text says what to do.
+        """
         try:
             data = json.loads((folder / DESCRIPTION_FILE).read_text())
         except FileNotFoundError:

@@ -49,7 +49,12 @@ class Qmp:
             self._wake()
 
     async def execute(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = 20) -> Any:
-        """Run a command and return its `return` value; raises `QmpError` with QEMU's words or after `timeout` s."""
+        """Run a command and return its `return` value.
+
+        Raises:
+            QmpError: QEMU refuses it, or does not answer within `timeout` seconds.
+            QmpClosed: the connection is gone.
+        """
         self._number += 1
         number = self._number
         self._answers[number] = None

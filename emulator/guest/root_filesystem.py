@@ -44,7 +44,11 @@ class RootFileSystem:
 
     @staticmethod
     def at(path: Path) -> RootFileSystem:
-        """The root file system in a folder or an image. Raises `RootError` when it is neither."""
+        """The root file system in a folder or an image.
+
+        Raises:
+            RootError: `path` is neither, or cannot be read.
+        """
         path = path.absolute()
         if path.is_dir():
             return RootFileSystem(path, FOLDER)

@@ -77,7 +77,8 @@ class ServedCard:
 def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | None = None) -> Iterator[ServedCard]:
     """Serve a card with these options, or arguments, of `vfio-user-xe serve`; it and its temporary folder are gone afterwards.
 
-    Raises `ServedCardError`.
+    Raises:
+        ServedCardError: the card is not served: an option is wrong, or the process ended; with what it printed.
     """
     with contextlib.ExitStack() as stack:
         if folder is None:

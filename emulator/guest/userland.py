@@ -110,7 +110,8 @@ def userland_names() -> list[str]:
 def userland_packages(name: str) -> list[str]:
     """Debian packages of a userland: those for every card, then those of the installed device models.
 
-    Raises `UnknownUserland`.
+    Raises:
+        UnknownUserland: no userland has this name.
     """
     if name not in userland_names():
         raise UnknownUserland(f"there is no userland {name!r} (allowed: {', '.join(userland_names())})")
@@ -121,7 +122,9 @@ def userland_packages(name: str) -> list[str]:
 def locate_userland(name: str) -> Userland:
     """The fetched userland, without touching the network.
 
-    Raises `MissingEnvironment`, whose text has the command that fetches it, and `UnknownUserland`.
+    Raises:
+        MissingEnvironment: it was not fetched, or is of another version; the text has the command that fetches it.
+        UnknownUserland: no userland has this name.
     """
     userland_packages(name)
     folder = _userlands() / name
@@ -150,7 +153,12 @@ def fetch_userland(
 
     Needs apt but not root.  With `update` the newest packages are fetched even when all is there.  `accept_expired` names
     suites whose Release file may be past its date.  Safe to call from several processes at once, and to kill at any time.
-    Raises `UnknownUserland`, `MissingEnvironment` when this host has no apt or is not x86-64, `ExpiredSuites`, `FetchFailed`.
+
+    Raises:
+        UnknownUserland: no userland has this name.
+        MissingEnvironment: this host has no apt or is not x86-64.
+        ExpiredSuites: a suite's Release file is past its date.
+        FetchFailed: something could not be downloaded or stored.
     """
     report = progress if progress is not None else Progress()
     if not update and (found := _located(name)) is not None:
@@ -286,7 +294,11 @@ def _compile_python(root: Path) -> None:
 
 
 def make_erofs(tools: Path, folder: Path, image: Path) -> None:
-    """Pack `folder` into an EROFS image with the mkfs.erofs below `tools`, everything owned by root. Raises `FetchFailed`."""
+    """Pack `folder` into an EROFS image with the mkfs.erofs below `tools`, everything owned by root.
+
+    Raises:
+        FetchFailed: mkfs.erofs failed; with what it printed.
+    """
     libraries = tools / LIBRARIES
     loader = [str(tools / LOADER), "--library-path", str(libraries)]
     command = [*loader, str(tools / _MKFS), "--quiet", "--all-root", str(image), str(folder)]

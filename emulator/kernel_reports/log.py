@@ -71,7 +71,11 @@ class KernelLog:
         return lines
 
     def read_or_rest(self) -> list[Line]:
-        """`read`, or what the console has when the guest does not answer. Raises `LogLost`."""
+        """`read`, or what the console has when the guest does not answer.
+
+        Raises:
+            LogLost: lines of the log are lost.
+        """
         try:
             return self.read(timeout=20)
         except GuestError:

@@ -60,12 +60,20 @@ true
 
 
 def probe(shell: Shell) -> dict[str, State]:
-    """Every reporter's state as the guest's files tell it. Raises `GuestError`."""
+    """Every reporter's state as the guest's files tell it.
+
+    Raises:
+        GuestError: the guest cannot be asked.
+    """
     return states(shell.run(_FIND + _PROBE, timeout=240).stdout)
 
 
 def probe_again(shell: Shell, before: Mapping[str, State]) -> dict[str, State]:
-    """The states now; what the kernel is built with is known from `before`. Raises `GuestError`."""
+    """The states now; what the kernel is built with is known from `before`.
+
+    Raises:
+        GuestError: the guest cannot be asked.
+    """
     now = states(shell.run(_PROBE, timeout=60).stdout)
     return {name: before[name] if state is State.ABSENT else state for name, state in now.items()}
 
@@ -170,7 +178,11 @@ true
 
 
 def count(shell: Shell) -> Counts:
-    """What the kernel has counted so far. Raises `GuestError`."""
+    """What the kernel has counted so far.
+
+    Raises:
+        GuestError: the guest cannot be asked.
+    """
     found = dict(line.split("=", 1) for line in shell.run(_COUNTS).stdout.splitlines() if "=" in line)
     warn, oops = found.get("warn"), found.get("oops")
     return Counts(int(found.get("tainted") or 0), int(warn) if warn else None, int(oops) if oops else None)
@@ -204,11 +216,19 @@ true
 
 
 def leaks(shell: Shell) -> list[str]:
-    """What kmemleak finds since the last call, each from its first line on; none where it is not built. Raises `GuestError`."""
+    """What kmemleak finds since the last call, each from its first line on; none where it is not built.
+
+    Raises:
+        GuestError: the guest cannot be asked.
+    """
     text = shell.run(_SCAN, timeout=300).stdout
     return [f"unreferenced object{part.rstrip()}" for part in text.split("unreferenced object")[1:]]
 
 
 def rearm_once(shell: Shell) -> None:
-    """Let warnings that are limited to one a boot (WARN_ONCE) be reported again. Raises `GuestError`."""
+    """Let warnings that are limited to one a boot (WARN_ONCE) be reported again.
+
+    Raises:
+        GuestError: the guest cannot be told.
+    """
     shell.run("echo 1 > /sys/kernel/debug/clear_warn_once 2>/dev/null; true")

@@ -124,7 +124,13 @@ class CardConfig:
 
     @classmethod
     def default(cls, model: str | None = None) -> CardConfig:
-        """A card of `model` (None: of the default model) with every option at its default. Raises `CardError`."""
+        """A card of `model` (None: of the default model) with every option at its default.
+
+        Raises:
+            CardError: there is no such model, or it needs an option that has no default.
+
+        From any thread.
+        """
         return _from_table({} if model is None else {"model": model}, "defaults")
 
     def override(
@@ -206,9 +212,14 @@ class Card:
     """A running card: one executor, one fabric, and the functions that its device model made."""
 
     def __init__(self, config: CardConfig, executor: Executor | None = None) -> None:
-        """Make the functions and the interconnects; nothing runs before `start`. Raises `CardError`.
+        """Make the functions and the interconnects; nothing runs before `start`.
 
         `executor` is for those who need another kind of it: to record a card, to replay one.
+
+        Raises:
+            CardError: an option is not allowed, or a plug-in cannot be loaded.
+
+        From any thread.
         """
         self.config = config
         self.name = config.name
@@ -404,7 +415,8 @@ def _checked_name(name: Any, source: str, key: str = "") -> str:
 def interconnect_config(item: Any) -> InterconnectConfig:
     """From a card file: "name", "name:key=value,..." or { name = ..., key = value }; from a command line: text.
 
-    Raises `CardError`.
+    Raises:
+        CardError: it is of neither form, or names an option that the interconnect does not have.
     """
     if isinstance(item, dict):
         options = dict(item)

@@ -19,7 +19,11 @@ _WIDTH = 100
 
 
 def annotated_card(model: str | None = None) -> str:
-    """The TOML text of a card of `model` (None: the default model) with every option at its default and in words. Raises `CardError`."""
+    """The TOML text of a card of `model` (None: the default model) with every option at its default and in words.
+
+    Raises:
+        CardError: there is no such model.
+    """
     try:
         plugin = default_model() if model is None else load_plugin(DEVICE_MODEL, model)
     except PluginError as error:

@@ -82,7 +82,13 @@ class Option:
         return typed
 
     def parse(self, text: str) -> Any:
-        """`text` (from a command line) as the model gets it. Raises `CardError`."""
+        """`text` (from a command line) as the model gets it.
+
+        Raises:
+            CardError: the text is not a value of this option; it names the option.
+
+        From any thread.
+        """
         value: Any = text
         try:
             if self.kind == "int":
@@ -148,7 +154,11 @@ class Option:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of "4 GiB", "256MiB", "64k", "0x1000", "1.5 GiB". Raises ValueError."""
+    """Bytes of "4 GiB", "256MiB", "64k", "0x1000", "1.5 GiB".
+
+    Raises:
+        ValueError: the text is no size, has an unknown unit, or is no whole number of bytes.
+    """
     match = re.fullmatch(r"\s*(0[xX][0-9a-fA-F_]+|[0-9][0-9_]*(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     if match is None:
         raise ValueError(f'"{text}" is not a size')
@@ -188,7 +198,11 @@ def unknown(word: str, what: str, words: Iterable[str]) -> str:
 
 
 def check_options(declared: Sequence[Option], given: Mapping[str, Any]) -> dict[str, Any]:
-    """All `declared` options: those `given` checked, the others at their defaults. Raises `CardError`."""
+    """All `declared` options: those `given` checked, the others at their defaults.
+
+    Raises:
+        CardError: an option is not declared, or has a value that is not allowed.
+    """
     by_name = {option.name: option for option in declared}
     for name in given:
         if name not in by_name:

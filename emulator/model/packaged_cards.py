@@ -28,7 +28,11 @@ def packaged_cards() -> dict[str, list[Path]]:
 
 
 def load_card(card: str | Path) -> CardConfig:
-    """The card of the file `card`, or the packaged one of that name. Raises `CardError`."""
+    """The card of the file `card`, or the packaged one of that name.
+
+    Raises:
+        CardError: there is no such card or file, several packages have one of this name, or the file is wrong.
+    """
     word = str(card)
     if Path(word).exists() and not Path(word).is_dir():
         return CardConfig.load(word)

@@ -101,7 +101,11 @@ def plugin_names(kind: str) -> list[str]:
 
 
 def load_plugin(kind: str, name: str) -> Plugin:
-    """The plug-in of `kind` called `name`. Raises `PluginError`."""
+    """The plug-in of `kind` called `name`.
+
+    Raises:
+        PluginError: there is none, several packages offer it, or it cannot be imported.
+    """
     entries = list(importlib.metadata.entry_points(group=GROUPS[kind], name=name))
     if not entries:
         raise PluginError(unknown(name, kind, plugin_names(kind)))

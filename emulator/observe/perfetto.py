@@ -30,7 +30,11 @@ class TraceRefused(Exception):
 
 
 def records(lines: Iterable[str], source: str) -> Iterator[Record]:
-    """The records of a trace in JSON lines. Raises `TraceRefused`. A last line that was cut off is left out."""
+    """The records of a trace in JSON lines. A last line that was cut off is left out.
+
+    Raises:
+        TraceRefused: a line is no record of a trace.
+    """
     incomplete: str | None = None
     for number, line in enumerate(lines, 1):
         if incomplete is not None:
@@ -60,7 +64,11 @@ def events(trace: Iterable[Record], processes: Mapping[str, TraceProcess]) -> It
 
 
 def export(lines: Iterable[str], source: str, processes: Mapping[str, TraceProcess]) -> Iterator[str]:
-    """The JSON text of a whole trace file, piece by piece; `processes` as in `events`. Raises `TraceRefused`."""
+    """The JSON text of a whole trace file, piece by piece; `processes` as in `events`.
+
+    Raises:
+        TraceRefused: a line is no record of a trace.
+    """
     yield '{"displayTimeUnit": "ns", "traceEvents": [\n'
     separator = ""
     for event in events(records(lines, source), processes):

@@ -179,7 +179,11 @@ class _Trace:
 
 
 def parse_trace_argument(argument: str) -> tuple[list[str], str]:
-    """Categories and file of "irq,config,mmio:FILE". Raises ValueError."""
+    """Categories and file of "irq,config,mmio:FILE".
+
+    Raises:
+        ValueError: it is not of this form.
+    """
     categories, colon, path = argument.partition(":")
     names = [name.strip() for name in categories.split(",") if name.strip()]
     if not colon or not path or not names:

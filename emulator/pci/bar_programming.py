@@ -275,7 +275,11 @@ class VfBarProgramming:
         return _Target(self._generation, bars, sorted(self._programmed.difference(vfids)))
 
     def _apply(self, target: _Target) -> Status | None:
-        """Do it by the first route that works; None when there is nothing to do. Raises `_Superseded`."""
+        """Do it by the first route that works; None when there is nothing to do.
+
+        Raises:
+            _Superseded: the registers were written again meanwhile.
+        """
         if not target.bars and not target.stale:
             return None
         tried: list[str] = []

@@ -40,7 +40,13 @@ class Bar:
         return (_TYPE_64BIT if self.is_64bit else 0) | (_PREFETCHABLE if self.prefetchable else 0)
 
     def region(self, name: str) -> Region:
-        """What the transport serves. Raises ValueError that names `name` and what is wrong."""
+        """What the transport serves.
+
+        Raises:
+            ValueError: the BAR cannot be served; it names `name` and what is wrong.
+
+        While the card is made.
+        """
         areas = self.areas
         if areas is None:
             areas = [] if self.memory is None else [(0, self.size)]

@@ -84,6 +84,8 @@ class ConfigSpace:
 
         Raises:
             ValueError: a register is outside the space, or at bytes that are taken.
+
+        While the card is made.
         """
         for register in registers:
             offset = base + register.offset

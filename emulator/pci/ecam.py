@@ -30,7 +30,11 @@ class AccessError(Exception):
 
 
 class PhysicalAccess(Protocol):
-    """Reads and writes guest-physical addresses, in order. Blocks; raises `AccessError`."""
+    """Reads and writes guest-physical addresses, in order. Blocks.
+
+    Raises:
+        AccessError: an access failed.
+    """
 
     @property
     def name(self) -> str:

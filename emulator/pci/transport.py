@@ -113,11 +113,19 @@ class Transport(Protocol):
         ...
 
     def read(self, address: int, length: int) -> bytes:
-        """Read by messages. Blocks: from the executor or a thread of one's own, never in an access. Raises `DmaError`."""
+        """Read by messages. Blocks: from the executor or a thread of one's own, never in an access.
+
+        Raises:
+            DmaError: the client refused, or is gone.
+        """
         ...
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        """Write by messages. Blocks as `read` does. Raises `DmaError`."""
+        """Write by messages. Blocks as `read` does.
+
+        Raises:
+            DmaError: the client refused, or is gone.
+        """
         ...
 
     def trigger(self, index: int, vector: int) -> bool:

@@ -120,7 +120,11 @@ class Header:
         return cls(card, functions)
 
     def config(self, source: str) -> CardConfig:
-        """The card's description; options that have come since have their defaults. Raises `CardError`: it names `source`."""
+        """The card's description; options that have come since have their defaults.
+
+        Raises:
+            CardError: the description is damaged, or names what this version does not have; its place is `source`.
+        """
         try:
             interconnects = [{"name": item["name"], **item["options"]} for item in self.card["interconnects"]]
             table = {"model": self.card["model"], "name": self.card["name"], "device": self.card["options"]}
@@ -165,13 +169,21 @@ class Recording:
     """A recording in a file: its header, and its events one by one."""
 
     def __init__(self, path: Path) -> None:
-        """Open it. Raises `RecordingError`."""
+        """Open it.
+
+        Raises:
+            RecordingError: the file cannot be read, or is no recording of this format.
+        """
         self.path = path
         with self._open() as file:
             self.header = self._header(file)
 
     def events(self) -> Iterator[Event]:
-        """Every event in order. Raises `RecordingError` where the file ends in the middle of one."""
+        """Every event in order.
+
+        Raises:
+            RecordingError: the file ends in the middle of one, or is damaged.
+        """
         unpack, size = EVENT.unpack, EVENT.size
         with self._open() as file:
             self._header(file)

@@ -50,11 +50,19 @@ class Recorded(Protocol):
         ...
 
     def dma_read(self, function: int, address: int, length: int) -> bytes:
-        """Guest memory. Raises `DmaError` where it failed then."""
+        """Guest memory.
+
+        Raises:
+            DmaError: it failed when it was recorded.
+        """
         ...
 
     def dma_write(self, function: int, address: int, data: bytes) -> None:
-        """To guest memory. Raises `DmaError` where it failed then."""
+        """To guest memory.
+
+        Raises:
+            DmaError: it failed when it was recorded.
+        """
         ...
 
     def trigger(self, function: int, index: int, vector: int) -> bool:

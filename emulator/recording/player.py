@@ -371,7 +371,11 @@ class _Player:
         self._guest(function).write(address, data)
 
     def _transfer(self, kind: int, function: int, address: int, length: int) -> Event | None:
-        """The same DMA of the recorded device, if it did any; raises the `DmaError` that it got."""
+        """The same DMA of the recorded device, if it did any.
+
+        Raises:
+            DmaError: the recorded device got it.
+        """
         write = int(kind == rec.DMA_WRITE)
 
         def same(event: Event) -> bool:
@@ -422,10 +426,15 @@ _CARRY_OUT: dict[int, Callable[[_Player, Event], None]] = {
 def replay(path: Path, events: Iterable[Event] | None = None, trace: Trace | None = None) -> Outcome:
     """Replay the recording at `path` (or, of its card, other `events`), in the calling thread, without any client.
 
-    `trace` are categories ("all": every one) and a file: what the card traces, at the times of the recording. Raises
-    `RecordingError`, and `CardError` where its card cannot be made any more.
+    `trace` are categories ("all": every one) and a file: what the card traces, at the times of the recording.
 
         assert replay(Path("tests/bug.xz")).difference is None
+
+    Raises:
+        RecordingError: the file cannot be read, or is cut off.
+        CardError: its card cannot be made any more.
+
+    From any thread.
     """
     recording = Recording(path)
     started = time.monotonic()

@@ -45,8 +45,11 @@ class Redaction:
 def redact(path: Path, files: Sequence[bytes], target: Path) -> Redaction:
     """Write the recording at `path` to `target` without the content of `files`.
 
-    Register values are left alone: a file that is uploaded through registers is not found. Raises `RecordingError` when
-    the recording cannot be replayed as it is, and OSError.
+    Register values are left alone: a file that is uploaded through registers is not found.
+
+    Raises:
+        RecordingError: the recording cannot be replayed as it is.
+        OSError: a file cannot be read or written.
     """
     recording = Recording(path)
     first = replay(path)

@@ -209,9 +209,11 @@ class RecordedTransport(Transport):
 
 @contextmanager
 def recorded_card(path: Path, config: CardConfig) -> Iterator[tuple[Card, list[RecordedFunction]]]:
-    """A card of `config` that is recorded to `path`, and what to serve in place of its functions.
+    """A card of `config` that is recorded to `path`, and what to serve in place of its functions. It is complete when the context ends.
 
-    Raises `CardError`, and `RecordingError` when the file cannot be written. It is complete when the context ends.
+    Raises:
+        CardError: the card cannot be made.
+        RecordingError: the file cannot be written.
     """
     recorder = Recorder(path, config)
     try:

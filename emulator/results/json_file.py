@@ -54,7 +54,11 @@ def loads(text: str) -> Report:
 
 
 def write(report: Report, path: Path) -> None:
-    """Write the report to a file. Raises OSError."""
+    """Write the report to a file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     path.write_text(dumps(report), "utf-8")
 
 

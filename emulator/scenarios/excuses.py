@@ -13,7 +13,10 @@ class Excuse:
     """At most `count` reports of one kind, in one place, for a reason.
 
     `place` is a function that the report names; `message`, for reports that name none, text that its first line has.
-    One of the two is needed. Raises ValueError.
+    One of the two is needed.
+
+    Raises:
+        ValueError: neither is given, there is no reason, or `count` is below 1.
     """
 
     kind: Kind

@@ -20,7 +20,12 @@ class Card(Protocol):
     """A card's control socket."""
 
     def call(self, command: str, /, **arguments: Any) -> Any:
-        """The command's result (docs/control-socket.md). Raises `CommandError`, OSError when the server does not answer."""
+        """The command's result (docs/control-socket.md).
+
+        Raises:
+            CommandError: the command failed.
+            OSError: the server does not answer.
+        """
         ...
 
 
@@ -69,5 +74,10 @@ class Machine:
         return self.shell.run(command, timeout=timeout)
 
     def sh(self, command: str, timeout: float = 60) -> str:
-        """Run a command that must succeed; its output without the last newline. Raises `CommandFailed`, and as `run`."""
+        """Run a command that must succeed; its output without the last newline.
+
+        Raises:
+            CommandFailed: its exit code is not 0.
+            GuestError: as `run`.
+        """
         return self.shell.run(command, timeout=timeout, check=True).stdout.rstrip("\n")

@@ -90,7 +90,10 @@ class Run:
 
     def excuse(self, kind: Kind, reason: str, *, place: str = "", message: str = "", count: int = 1) -> None:
         """Up to `count` reports of this kind that name the function `place`, or have `message` in their first line, are no
-        reason to fail. What was excused and not seen is reported. Raises ValueError.
+        reason to fail. What was excused and not seen is reported.
+
+        Raises:
+            ValueError: as `Excuse`.
         """
         self.excuses.append(Excuse(kind, reason, place, message, count))
 
@@ -103,7 +106,12 @@ class Run:
         return reports(self.kernel_log)
 
     def read_kernel_log(self) -> list[Line]:
-        """What the kernel has logged since the last call; kept. Raises `LogLost`, `GuestError`."""
+        """What the kernel has logged since the last call; kept.
+
+        Raises:
+            LogLost: lines of the log are lost.
+            GuestError: the guest cannot be asked.
+        """
         lines = self.log.read()
         self.kernel_log += lines
         return lines

@@ -260,7 +260,11 @@ def grouped(scenarios: Iterable[Scenario[MachineT]]) -> list[Scenario[MachineT]]
 
 
 def select(suite: Suite[MachineT], names: Iterable[str]) -> list[Scenario[MachineT]]:
-    """Scenarios by name, number ("17" is all of 17's variants) or group; all without names. Raises LookupError."""
+    """Scenarios by name, number ("17" is all of 17's variants) or group; all without names.
+
+    Raises:
+        LookupError: a name means nothing.
+    """
     wanted = list(names)
     if not wanted:
         return list(suite.scenarios)

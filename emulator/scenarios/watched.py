@@ -52,14 +52,22 @@ class Watched(Generic[MachineT]):
     kasan_again: bool = True
 
     def begin(self) -> None:
-        """Find out which reporters are at work, once the guest is prepared. Raises `GuestError`."""
+        """Find out which reporters are at work, once the guest is prepared.
+
+        Raises:
+            GuestError: the guest cannot be asked.
+        """
         self.release = self.machine.sh("uname -r")
         self.machine.run(_KMEMLEAK)
         self.reporters = reporters.probe(self.lab.guest)
         self.kasan_again = reporters.multi_shot(self.machine.sh("cat /proc/cmdline"))
 
     def rearm(self) -> None:
-        """Warnings that are limited to one a boot count anew. Raises `GuestError`."""
+        """Warnings that are limited to one a boot count anew.
+
+        Raises:
+            GuestError: the guest cannot be told.
+        """
         reporters.rearm_once(self.lab.guest)
 
     def findings(self, earlier: Iterable[Line] = ()) -> Findings:

@@ -54,7 +54,11 @@ class Expectations:
 
     @staticmethod
     def load(path: Path) -> Expectations:
-        """Read an expectation file; raises `SuiteError`."""
+        """Read an expectation file.
+
+        Raises:
+            SuiteError: the file cannot be read, or has a key or value that is not allowed; its place is named.
+        """
         table = Table.read(path)
         entries = []
         for item in table.tables("expect"):

@@ -22,7 +22,8 @@ def append_result(path: Path, result: SubtestResult) -> None:
 def read_results(path: Path) -> list[SubtestResult]:
     """The results in a file of JSON lines, the last of each subtest; a last line cut short is ignored.
 
-    Raises `SuiteError` for a file that holds something else.
+    Raises:
+        SuiteError: the file holds something else.
     """
     try:
         lines = path.read_text("utf-8").splitlines()

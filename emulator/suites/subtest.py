@@ -46,7 +46,11 @@ class SubtestResult:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> SubtestResult:
-        """From `as_dict`; raises `ValueError` when `data` is something else."""
+        """From `as_dict`.
+
+        Raises:
+            ValueError: `data` is something else.
+        """
         known = {item.name for item in fields(SubtestResult)}
         if not isinstance(data, dict) or not {"test", "subtest", "outcome"} <= set(data) <= known:
             raise ValueError("not the result of a subtest")
@@ -82,7 +86,11 @@ class KernelLog:
 
     @staticmethod
     def compiled(errors: Iterable[str] = (), allowed: Iterable[str] = (), wedged: Iterable[str] = ()) -> KernelLog:
-        """From regular expressions; raises `re.error`."""
+        """From regular expressions.
+
+        Raises:
+            re.error: one is malformed.
+        """
         return KernelLog(*(tuple(re.compile(item) for item in group) for group in (errors, allowed, wedged)))
 
     def complaints(self, log: str) -> list[str]:

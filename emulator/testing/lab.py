@@ -63,6 +63,8 @@ class LiveCard(ServedCard):
         Raises:
             CommandError: the card refused the command.
             OSError: the server does not answer.
+
+        From one thread at a time.
         """
         if self._client is None:
             self._client = ControlClient(self.control)
@@ -95,6 +97,8 @@ class LiveCard(ServedCard):
 
         Raises:
             OSError: the function has a client already.
+
+        From one thread at a time.
         """
         client = Client(self.socket(function))
         # A device is reset for a new client, on its executor; a test should not have to know. This waits for its turn.
@@ -183,7 +187,13 @@ class Lab:
         return f"<lab: {self.card!r} in a guest with {self.guest.accelerator.name}>"
 
     def sh(self, command: str, timeout: float = 60) -> str:
-        """Run a command that must succeed; its output without the last newline. Raises `CommandFailed`."""
+        """Run a command that must succeed; its output without the last newline.
+
+        Raises:
+            CommandFailed: its exit code is not 0.
+
+        From any thread.
+        """
         return self.guest.run(command, timeout=timeout, check=True).stdout.rstrip("\n")
 
     def usable(self) -> bool:
@@ -203,7 +213,13 @@ class Lab:
 
 @contextlib.contextmanager
 def open_card(serve: Sequence[str] = ()) -> Iterator[LiveCard]:
-    """Serve a card with these arguments of `vfio-user-xe serve`; gone afterwards. Raises `ServedCardError`."""
+    """Serve a card with these arguments of `vfio-user-xe serve`; gone afterwards.
+
+    Raises:
+        ServedCardError: the card is not served.
+
+    From any thread.
+    """
     with served_card(serve) as served:
         card = LiveCard(served.folder, served.process, served.description, served.log, tuple(serve))
         try:
@@ -218,7 +234,13 @@ def open_lab(
 ) -> Iterator[Lab]:
     """Serve a card with these arguments of `serve`, boot a guest with it, end both.
 
-    `others` are arguments of `serve` for further cards of the same guest. Raises `ServedCardError` or `GuestError`.
+    `others` are arguments of `serve` for further cards of the same guest.
+
+    Raises:
+        ServedCardError: a card is not served.
+        GuestError: the guest does not boot.
+
+    From any thread.
     """
     with contextlib.ExitStack() as stack:
         card, *more = [stack.enter_context(open_card(arguments)) for arguments in (serve, *others)]

@@ -149,7 +149,10 @@ class FaultInjection:
     def inject(self, fault: str, /, *, after: int = 0, times: int = 1, **arguments: Any) -> None:
         """Let `fault` happen `times` times (0: always) after `after` chances have passed.
 
-        Raises `CommandError`, which lists the faults there are.
+        Raises:
+            CommandError: there is no such fault; it lists those there are.
+
+        From one thread at a time.
         """
         self._card.call("inject", fault=fault, after=after, times=times, arguments=arguments)
 

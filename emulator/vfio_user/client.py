@@ -72,9 +72,13 @@ class Client(Regions, Irqs, Dma, Features):
 
     `capabilities` is what VERSION proposes (`default_capabilities()` unless given); after it, `version` and
     `server_capabilities` are what the server answered. With `negotiate` off nothing is sent: call `negotiate`, or use
-    the raw methods. `timeout` is in seconds and holds for every wait.
+    the raw methods. `timeout` is in seconds and holds for every wait. Nearly every method may raise what is listed.
 
-    Raises `Disconnected`, `RequestError`, `ProtocolError` and TimeoutError from nearly every method.
+    Raises:
+        Disconnected: the server closed the connection.
+        RequestError: the server answered with an error.
+        ProtocolError: the server sent what the protocol does not allow.
+        TimeoutError: no answer came in time.
     """
 
     def __init__(

@@ -136,7 +136,11 @@ class Connection:
     # Sending.
 
     def send(self, data: bytes | memoryview, fds: Sequence[int] = ()) -> None:
-        """Send all of `data`, `fds` with its first byte. Raises `Disconnected`."""
+        """Send all of `data`, `fds` with its first byte.
+
+        Raises:
+            Disconnected: the server closed the connection.
+        """
         with self._send_lock:
             self._send_all(data, fds)
             self._drain()
@@ -206,9 +210,14 @@ class Connection:
     # Receiving.
 
     def receive(self, timeout: float | None = None) -> Message:
-        """The next message. Raises `Disconnected`, `ProtocolError`, or TimeoutError.
+        """The next message.
 
         After a timeout the connection is as good as before: what came of a message is kept.
+
+        Raises:
+            Disconnected: the server closed the connection.
+            ProtocolError: what came is no message.
+            TimeoutError: no whole message came in time.
         """
         self.set_timeout(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout

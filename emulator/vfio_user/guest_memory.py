@@ -96,12 +96,20 @@ class GuestMemory:
             self._insert(index, Range(address, address + size, flags, view))
 
     def add(self, address: int, size: int, flags: int, view: memoryview | None) -> None:
-        """Add a range that the caller has checked and, where there is a `view`, mapped. Raises `MapError`."""
+        """Add a range that the caller has checked and, where there is a `view`, mapped.
+
+        Raises:
+            MapError: it overlaps another range, or there are `max_ranges` already.
+        """
         with self._lock:
             self._insert(self._place(address, size), Range(address, address + size, flags, view))
 
     def _place(self, address: int, size: int) -> int:
-        """Where `[address, address + size)` belongs among the ranges. Raises `MapError` where there is no room."""
+        """Where `[address, address + size)` belongs among the ranges.
+
+        Raises:
+            MapError: it overlaps another range, or there are `max_ranges` already.
+        """
         index = bisect.bisect_right(self._starts, address)
         before = self._ranges[index - 1] if index else None
         after = self._ranges[index] if index < len(self._ranges) else None

@@ -26,12 +26,20 @@ PATIENCE = 2.0
 
 
 def dial(folder: str, listener: PeerListener) -> MemoryClient:
-    """The card that is served in `folder`. Raises `PeerError`."""
+    """The card that is served in `folder`.
+
+    Raises:
+        PeerError: nobody serves there, or what answers is no card of this protocol.
+    """
     return MemoryClient(Path(folder) / "memory.sock", listener)
 
 
 def receive_packet(connected: socket.socket) -> tuple[bytes, list[int]]:
-    """A packet and the descriptor that came with it. Raises OSError."""
+    """A packet and the descriptor that came with it.
+
+    Raises:
+        OSError: the connection broke.
+    """
     size = socket.CMSG_SPACE(array.array("i").itemsize)
     packet, ancillary, _, _ = connected.recvmsg(MAX_PACKET, size, socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")

@@ -167,7 +167,12 @@ class MemoryServer:
 
 
 def send_packet(connected: socket.socket, message: dict[str, Any], fd: int | None = None) -> None:
-    """Send `message`, with a descriptor, without waiting. Raises OSError; BlockingIOError when the peer does not read."""
+    """Send `message`, with a descriptor, without waiting.
+
+    Raises:
+        BlockingIOError: the peer does not read.
+        OSError: the connection broke.
+    """
     # Not socket.send_fds(): it takes flags and does not pass them on (CPython, Lib/socket.py).
     rights = [] if fd is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
     connected.sendmsg([json.dumps(message).encode()], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

@@ -61,7 +61,8 @@ class Outbox:
     def small_sender(self) -> Callable[[memoryview], None]:
         """What sends a short message from a buffer that is used again at once: a closure, because every access calls it.
 
-        It raises what `send` raises.
+        Raises:
+            OSError: as `send`.
         """
         acquire, release = self._lock.acquire, self._lock.release
         kept, send, keep, at_once = self._kept, self._socket.send, self._keep, _AT_ONCE
@@ -145,7 +146,11 @@ class Outbox:
         self._cost = self._fds = 0
 
     def _send_some(self) -> None:
-        """Raises BlockingIOError when the socket takes no more."""
+        """Send as much of what waits as the socket takes.
+
+        Raises:
+            BlockingIOError: the socket takes no more.
+        """
         while self._kept:
             rest, fds = self._kept[0]
             sent = self._socket.sendmsg([rest], _rights(fds), _AT_ONCE)

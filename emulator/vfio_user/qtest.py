@@ -147,7 +147,11 @@ class QtestConnection:
         self._commands([f"{_WRITE[size]} {address:#x} {value:#x}\n" for address, size, value in writes])
 
     def _commands(self, lines: Sequence[str]) -> list[str]:
-        """Send `lines`, return the answers. Raises `AccessError`."""
+        """Send `lines`, return the answers.
+
+        Raises:
+            AccessError: the connection broke, or QEMU refuses a line or does not answer within `TIMEOUT`.
+        """
         answers: list[str] = []
         with self._lock:
             deadline = time.monotonic() + TIMEOUT

@@ -65,10 +65,13 @@ async def serve_card(
     served: Sequence[Served] | None = None,
     qtest: QtestPeer | None = None,
 ) -> None:
-    """Run `card` and serve it in the folder `path` until cancelled. Raises `ServerError`.
+    """Run `card` and serve it in the folder `path` until cancelled.
 
     `backend` is this project's own unless given; `served` are stand-ins for the card's functions, if there are any;
     `qtest` is what several cards share, a card alone has one of its own.
+
+    Raises:
+        ServerError: a socket cannot be made in the folder.
     """
     backend = backend or partial(serve_functions, poll_seconds=poll_seconds, tap=card.client_tap)
     async with socket_folder(path) as folder:

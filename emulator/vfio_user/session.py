@@ -249,7 +249,13 @@ class Session:
         return True
 
     def send(self, pieces: Sequence[bytes | memoryview], fds: Sequence[int] = ()) -> None:
-        """Send one message, from any thread; `fds` stay the caller's. Raises what `Outbox.send` raises."""
+        """Send one message; `fds` stay the caller's.
+
+        Raises:
+            OSError: as `Outbox.send`.
+
+        From any thread.
+        """
         self._outbox.send(pieces, fds)
 
     def _send_command(self, pieces: Sequence[bytes | memoryview]) -> None:

@@ -58,7 +58,11 @@ class Copy:
         self._environment.pop("PYTEST_ADDOPTS", None)
 
     def pytest(self, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
-        """Raises subprocess.TimeoutExpired."""
+        """Run pytest in the copy.
+
+        Raises:
+            subprocess.TimeoutExpired: it did not end within `timeout` seconds.
+        """
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *arguments]
         return subprocess.run(
             command,

@@ -36,13 +36,23 @@ class Blocks:
         self._places = places[inside]
 
     def response(self, memory: UnitMemory, length: int) -> NDArray[np.uint8]:
-        """What a load brings: `length` bytes, zeros for what is not in the matrix. Raises a fault."""
+        """What a load brings: `length` bytes, zeros for what is not in the matrix.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         result = np.zeros(max(length, self._bytes), dtype=np.uint8)
         result[self._places[:, None] + np.arange(self.size)] = parts(memory.load(self.addresses, self.size), self.size)
         return result[:length]
 
     def store(self, memory: UnitMemory, data: NDArray[np.uint8]) -> None:
-        """Store what is behind the address in the payload. Raises a fault."""
+        """Store what is behind the address in the payload.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         padded = np.zeros(self._bytes, dtype=np.uint8)
         rest = data[_REGISTER : _REGISTER + self._bytes]
         padded[: len(rest)] = rest

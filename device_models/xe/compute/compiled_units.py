@@ -67,7 +67,13 @@ class CompiledUnits:
         return CompiledExecution(task, kernel, pages)
 
     def _kernel(self, space: ExecutionUnitSpace, task: Task) -> Kernel:
-        """The kernel as it is in memory now. Raises a fault, or ValueError."""
+        """The kernel as it is in memory now.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+            ValueError: the code means nothing, or is too long.
+        """
         kept = self._kernels.setdefault(space, {})
         entry = task.walker.interface.kernel
         key = (task.state.instruction, entry)
@@ -84,7 +90,12 @@ class CompiledUnits:
 
 
 def _code(task: Task, kernel: Kernel) -> bytes:
-    """The bytes that a kernel is made from, and what lies between. Raises a fault."""
+    """The bytes that a kernel is made from, and what lies between.
+
+    Raises:
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
+    """
     first, last = int(kernel.struct.first), int(kernel.struct.last)
     return task.memory.read(task.state.instruction + first, last - first)
 

@@ -120,7 +120,12 @@ class Progress:
 
 
 def _most_threads(state: ComputeState, surfaces: Surfaces) -> int:
-    """Threads that can be in flight: as many as there are slots of scratch. Raises a fault of its surface state."""
+    """Threads that can be in flight: as many as there are slots of scratch.
+
+    Raises:
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
+    """
     if state.scratch:
         scratch = surfaces.find(SurfaceKind.SS, state.scratch >> 4)
         if scratch.type is SurfaceType.SCRATCH:

@@ -20,7 +20,12 @@ _REGISTER = 64
 
 
 class Images:
-    """Serves what reaches images; raises faults of descriptors and of texels that are read."""
+    """Serves what reaches images.
+
+    Raises:
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
+    """
 
     def __init__(self, task: Task, faults: Callable[[list[Fault]], None]) -> None:
         """`faults` keeps those of texels."""
@@ -31,7 +36,13 @@ class Images:
         self._faults = faults
 
     def load_store(self, request: Request, message: LscMessage) -> Reply:
-        """A typed message. Raises a fault, or `UnknownImage`."""
+        """A typed message.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+            UnknownImage: the message, or the surface's format or layout, is not emulated.
+        """
         surface = self._surface(request)
         if message.op.is_block2d:
             return self._blocks(request, message, surface)
@@ -51,7 +62,14 @@ class Images:
         return Reply(data=_spread(access.run(chosen), chosen, len(everyone)), outcome=outcome)
 
     def sample(self, request: Request, message: SamplerMessage) -> Reply:
-        """A sampler message. Raises a fault, `UnknownImage`, or `UnknownSample`."""
+        """A sampler message.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+            UnknownImage: the surface's format or layout is not emulated.
+            UnknownSample: the message is not emulated.
+        """
         image = Image(self._memory, self._surface(request))
         result = np.zeros((len(request.threads), message.response_length * _REGISTER), dtype=np.uint8)
         by_state: dict[int, list[int]] = {}

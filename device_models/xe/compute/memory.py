@@ -63,7 +63,12 @@ class UnitMemory:
         return bad, reach.faults
 
     def load(self, addresses: Numbers, size: int) -> Numbers:
-        """Elements of `size` bytes. Raises `TranslationFault` or `AccessFault`."""
+        """Elements of `size` bytes.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         addresses = addresses & np.uint64(VA_MASK)
         if _crosses(addresses, size):
             return numbers(self.load(_spread(addresses, size), 1).reshape(-1, size).astype(np.uint8), size)
@@ -74,7 +79,12 @@ class UnitMemory:
                 continue
 
     def store(self, addresses: Numbers, values: Numbers, size: int) -> None:
-        """Store elements; of those at the same place the last stays. Raises as `load`, with nothing stored."""
+        """Store elements; of those at the same place the last stays.
+
+        Raises:
+            TranslationFault: an address is not mapped; nothing was stored.
+            AccessFault: an address is refused, or leads nowhere; nothing was stored.
+        """
         addresses = addresses & np.uint64(VA_MASK)
         if _crosses(addresses, size):
             self.store(_spread(addresses, size), parts(values, size).reshape(-1).astype(np.uint64), 1)
@@ -89,7 +99,11 @@ class UnitMemory:
     def atomic(self, operation: Atomic, addresses: Numbers, operands: list[list[int]], size: int) -> list[int]:
         """Read-modify-write of elements, one after the other in their order; returns what was there before each.
 
-        Raises as `load`, with nothing changed. Addresses are aligned to `size`: lower bits are ignored.
+        Addresses are aligned to `size`: lower bits are ignored.
+
+        Raises:
+            TranslationFault: an address is not mapped; nothing was changed.
+            AccessFault: an address is refused, or leads nowhere; nothing was changed.
         """
         addresses = addresses & np.uint64(VA_MASK & -size)
         reach = self._reached(addresses, True)
@@ -117,7 +131,12 @@ class UnitMemory:
         return old
 
     def read(self, address: int, length: int) -> bytes:
-        """Contiguous bytes, for descriptors and instructions. Raises as `load`."""
+        """Contiguous bytes, for descriptors and instructions.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         return self.space.read(address & VA_MASK, length)
 
     def _load(self, addresses: Numbers, size: int) -> Numbers:

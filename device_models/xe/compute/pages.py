@@ -74,7 +74,9 @@ class Pages:
     def enter(self, address: int, length: int, write: bool) -> bool:
         """Have the pages of `[address, address + length)`; False: one is reached in another way than by a pointer.
 
-        Raises `TranslationFault` or `AccessFault`.
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
         """
         page, end = address & -0x1000, address + length
         while page < end:

@@ -53,7 +53,12 @@ class SamplerState:
 
     @classmethod
     def of(cls, memory: UnitMemory, address: int, dynamic: int) -> SamplerState:
-        """The state at `address`; border colours are behind `dynamic` state base. Raises a fault."""
+        """The state at `address`; border colours are behind `dynamic` state base.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         words = memoryview(memory.read(address, STATE_BYTES)).cast("I")
         colour = memory.read(dynamic + (words[2] & 0xFFFFC0), STATE_BYTES)
         red, green, blue, alpha = np.frombuffer(colour, dtype=np.float32).tolist()

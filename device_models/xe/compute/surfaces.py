@@ -107,7 +107,12 @@ class Surfaces:
         self._found: dict[tuple[SurfaceKind, int], SurfaceState] = {}
 
     def find(self, kind: SurfaceKind, value: int) -> SurfaceState:
-        """The surface that a message names by `kind` and index or byte offset. Raises a fault of its memory."""
+        """The surface that a message names by `kind` and index or byte offset.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         found = self._found.get((kind, value))
         if found is None:
             found = SurfaceState.of(memoryview(self._memory.read(self._place(kind, value), STATE_BYTES)).cast("I"))

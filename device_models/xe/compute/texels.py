@@ -23,7 +23,11 @@ class Image:
     """The view of a surface at one mip level: the base level of those without a mip chain."""
 
     def __init__(self, memory: UnitMemory, surface: SurfaceState) -> None:
-        """Raises `UnknownImage`."""
+        """The view of `surface`.
+
+        Raises:
+            UnknownImage: its format or layout is not emulated.
+        """
         form = formats.FORMATS.get(surface.format)
         if form is None and surface.type is not SurfaceType.NULL:
             raise UnknownImage(f"surface format {surface.format:#x}")
@@ -62,14 +66,24 @@ class Image:
         return (tiles * tiling.size + offset + surface.base).astype(np.uint64)
 
     def load(self, addresses: Numbers) -> Channels:
-        """Texels at `addresses`. Raises a fault."""
+        """Texels at `addresses`.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         size = self.format.bytes
         unit = _unit(size)
         pieces = [parts(self._memory.load(addresses + np.uint64(at), unit), unit) for at in range(0, size, unit)]
         return formats.decode(self.format, np.concatenate(pieces, axis=1))
 
     def store(self, addresses: Numbers, values: Channels) -> None:
-        """Store texels. Raises a fault."""
+        """Store texels.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         size = self.format.bytes
         unit = _unit(size)
         texels = formats.encode(self.format, values)

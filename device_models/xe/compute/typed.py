@@ -27,7 +27,11 @@ class TexelAccess:
         data: NDArray[np.uint8],
         lanes: Flags,
     ) -> None:
-        """Raises `texels.UnknownImage`."""
+        """The access of `message` by the threads whose payloads are `data`.
+
+        Raises:
+            UnknownImage: the surface's format or layout is not emulated.
+        """
         self.image = Image(memory, surface)
         self._memory = memory
         self._message = message
@@ -39,7 +43,12 @@ class TexelAccess:
         self.is_write = message.op not in LOADS
 
     def run(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-        """Do it for the threads in `chosen`; the response of these. Raises a fault."""
+        """Do it for the threads in `chosen`; the response of these.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         message, active = self._message, self.active[chosen]
         places = self.addresses[chosen][active]
         if message.op in OPERATIONS:
@@ -96,7 +105,11 @@ class Block:
     """A 2-D block of bytes of a surface: header in the first register (IGT's gpgpu_shader)."""
 
     def __init__(self, memory: UnitMemory, surface: SurfaceState, data: NDArray[np.uint8]) -> None:
-        """`data` is one thread's payload. Raises `texels.UnknownImage`."""
+        """`data` is one thread's payload.
+
+        Raises:
+            UnknownImage: the surface's format or layout is not emulated.
+        """
         header = data[:64].view(np.uint32)
         x0, y0 = int(header[5].view(np.int32)), int(header[6].view(np.int32))
         self.width, self.height = int(header[7] & 0x3F) + 1, int(header[7] >> 8 & 0x3F) + 1
@@ -116,7 +129,12 @@ class Block:
         return max(4, 1 << (self.width - 1).bit_length())
 
     def load(self, length: int) -> NDArray[np.uint8]:
-        """`length` bytes of response. Raises a fault."""
+        """`length` bytes of response.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         block = np.zeros((self.height, self.pitch), dtype=np.uint8)
         inside = np.zeros(self.height * self.width, dtype=np.uint8)
         inside[self.active] = self._memory.load(self.addresses[self.active], 1)
@@ -127,7 +145,12 @@ class Block:
         return result
 
     def store(self) -> None:
-        """Store the payload behind the header. Raises a fault."""
+        """Store the payload behind the header.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         flat = np.zeros(self.height * self.pitch, dtype=np.uint8)
         rest = self._data[64 : 64 + len(flat)]
         flat[: len(rest)] = rest

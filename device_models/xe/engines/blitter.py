@@ -263,7 +263,11 @@ def _surface(
     *,
     writable: bool = False,
 ) -> Surface:
-    """Raises ValueError when the surface makes no sense."""
+    """The surface that a copy's dwords describe.
+
+    Raises:
+        ValueError: the surface makes no sense.
+    """
     tiling: Tiling | None = (None, TILE_X, TILE_4, tile_64(pixel))[tiling_code]
     return Surface(streamer.space, address, pitch * 4 if tiling else pitch, rows, tiling, writable=writable)
 

@@ -434,7 +434,8 @@ class Tables:
     def __init__(self, commands: Iterable[Command] = COMMANDS, pipelines: Mapping[str, Handler] | None = None) -> None:
         """`pipelines` executes commands of the pipelines (GFXPIPE) by name; without it they are skipped.
 
-        Raises ValueError for a name that is not declared.
+        Raises:
+            ValueError: a name is not declared.
         """
         self.traced = self
         """The table that is used while commands are traced."""

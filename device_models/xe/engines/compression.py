@@ -29,7 +29,12 @@ _STEP = 4 << 20
 
 
 def plain(vram: Vram, space: AddressSpace, address: int, length: int) -> bytearray:
-    """`length` bytes at `address`, expanded. Raises `TranslationFault` or `AccessFault`."""
+    """`length` bytes at `address`, expanded.
+
+    Raises:
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
+    """
     data = bytearray()
     for extent, window in _windows(space, address, length, write=False):
         piece = window.read(0, window.length)
@@ -40,7 +45,12 @@ def plain(vram: Vram, space: AddressSpace, address: int, length: int) -> bytearr
 def store(
     vram: Vram, space: AddressSpace, address: int, data: bytes | bytearray | memoryview, *, compress: bool = True
 ) -> None:
-    """Store `data` at `address`, compressed where pages are for that. Raises as `plain`; all before was stored."""
+    """Store `data` at `address`, compressed where pages are for that.
+
+    Raises:
+        TranslationFault: an address is not mapped; all before it was stored.
+        AccessFault: an address is refused, or leads nowhere; all before it was stored.
+    """
     rest = memoryview(data)
     for extent, window in _windows(space, address, len(rest), write=True):
         piece = rest[: window.length]

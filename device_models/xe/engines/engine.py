@@ -109,7 +109,12 @@ class Engine:
     # Context switches.
 
     def switch_in(self, context: Context, lrc: Lrc) -> None:
-        """Run `lrc` of `context` from here on. Raises `TranslationFault` or `AccessFault` when its image is nowhere."""
+        """Run `lrc` of `context` from here on.
+
+        Raises:
+            TranslationFault: its image is not mapped.
+            AccessFault: its image is nowhere.
+        """
         if self.tap.on:
             self.tap(context.function.name, "in", {"engine": self.name, "context": context.guc_id})
         lrc.restore()
@@ -121,7 +126,12 @@ class Engine:
         self.streamer.load(lrc)
 
     def switch_out(self, *, save: bool = True) -> None:
-        """Save the context and be idle. Raises `TranslationFault` or `AccessFault` when the image cannot be saved; the engine is idle then too."""
+        """Save the context and be idle.
+
+        Raises:
+            TranslationFault: its image is not mapped; the engine is idle all the same.
+            AccessFault: its image is nowhere; the engine is idle all the same.
+        """
         context, lrc = self.context, self.lrc
         if context is None or lrc is None:
             return

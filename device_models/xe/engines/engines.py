@@ -82,7 +82,11 @@ class Engines:
     def adopt(self, context: Context) -> None:
         """Take `context` that was saved elsewhere: enabled, it goes on where its image says, even in the middle of a batch.
 
-        For a VF that was migrated here with its memory. Raises as `register` does.
+        For a VF that was migrated here with its memory.
+
+        Raises:
+            ValueError: there is no engine of its class.
+            StateError: it is registered already.
         """
         self.register(context)
         for lrc in context.members:

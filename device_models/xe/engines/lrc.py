@@ -138,7 +138,9 @@ class Lrc:
     def restore(self) -> None:
         """Load the image. What was executed before goes on where it stopped, unless the driver has moved RING_HEAD.
 
-        Raises `TranslationFault` or `AccessFault`.
+        Raises:
+            TranslationFault: the image is not mapped.
+            AccessFault: the image is nowhere.
         """
         words = self._read(0, REGISTER_DWORDS)
         self.start = words[RING_START] & 0xFFFFF000
@@ -175,7 +177,12 @@ class Lrc:
             self.stack.append(Frame(address, ppgtt=False, limit=address + (indirect & 0x3F) * 64, restore=True))
 
     def save(self) -> None:
-        """Store what the image holds of this context. Raises `TranslationFault` or `AccessFault`."""
+        """Store what the image holds of this context.
+
+        Raises:
+            TranslationFault: the image is not mapped.
+            AccessFault: the image is nowhere.
+        """
         while self.stack and self.stack[-1].restore:
             self.stack.pop()
         head = self.head - self.start

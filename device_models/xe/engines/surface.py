@@ -16,7 +16,11 @@ class Surface:
     def __init__(
         self, space: AddressSpace, address: int, pitch: int, rows: int, tiling: Tiling | None, *, writable: bool
     ) -> None:
-        """Raises ValueError when tiles do not fit the pitch."""
+        """The surface at `address`; `pitch` is in bytes.
+
+        Raises:
+            ValueError: tiles do not fit the pitch.
+        """
         if tiling is not None and (not pitch or pitch % tiling.width):
             raise ValueError(
                 f"a pitch of {pitch:#x} bytes is not a multiple of a {tiling.name} tile's {tiling.width:#x}"

@@ -20,7 +20,9 @@ _HEAD, _TAIL, _ERROR_OFFSET, _STATUS = 0, 4, 8, 12
 def consume(context: Context) -> str | None:
     """Take every item that is there: store the ring tails in the members' images. Returns what was wrong, if anything.
 
-    Raises `TranslationFault` or `AccessFault`.
+    Raises:
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
     """
     assert context.work_queue is not None
     descriptor, base, size = context.work_queue

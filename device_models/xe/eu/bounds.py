@@ -11,7 +11,11 @@ DPAS_COLUMNS = 16
 
 
 def check_bounds(instruction: AnyInstruction) -> None:
-    """Raises `EncodingError` for an operand that reaches beyond its register file. Indirect ones are checked when they run."""
+    """Check that operands lie inside of their register files. Indirect ones are checked when they run.
+
+    Raises:
+        EncodingError: one reaches beyond its file.
+    """
     match instruction:
         case Alu():
             _alu(instruction)
@@ -52,7 +56,11 @@ def _dpas(instruction: Dpas) -> None:
 
 
 def check_payload(send: Send) -> None:
-    """Raises `EncodingError` for a payload or response, as far as their lengths are in the instruction."""
+    """Check that payload and response lie inside of the register file, as far as their lengths are in the instruction.
+
+    Raises:
+        EncodingError: one reaches beyond it.
+    """
     length0 = send.message.length0 if send.message is not None else 0
     response = send.message.response_length if send.message is not None else 0
     length1 = 0 if send.length1_in_extended else send.length1

@@ -62,7 +62,11 @@ def _put_displacement(field: Field, displacement: int) -> int:
 
 
 def check_register(number: int, arf: bool) -> None:
-    """Raises `EncodingError` for an architecture register that does not exist."""
+    """Check that an architecture register exists.
+
+    Raises:
+        EncodingError: it does not.
+    """
     if arf:
         try:
             arf_offset(number)

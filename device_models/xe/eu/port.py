@@ -59,6 +59,7 @@ class MessagePort(Protocol):
     def send(self, request: Request) -> Reply:
         """Serves one message of each of `request.threads`.
 
-        What it raises leaves `Interpreter.run`, with all threads at their sends.
+        Raises:
+            Exception: whatever it is leaves `Interpreter.run`, with all threads at their sends.
         """
         ...

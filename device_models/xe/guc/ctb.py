@@ -107,7 +107,8 @@ class Ctb:
     def receive(self) -> Iterator[Message | None]:
         """The messages in H2G, each consumed (head moved on) before it is handed out; None for padding.
 
-        Raises `CtbBroken`.
+        Raises:
+            CtbBroken: H2G holds what no host may write there; its descriptor's status says so from now on.
         """
         ring = self.h2g
         space, descriptor = ring.space, ring.descriptor

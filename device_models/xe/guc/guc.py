@@ -79,7 +79,11 @@ class Guc:
         return host
 
     def handle(self, action: int, handler: Handler) -> None:
-        """Have `handler` answer `action`. Raises ValueError when it is not declared or taken."""
+        """Have `handler` answer `action`.
+
+        Raises:
+            ValueError: it is not declared, or handled already.
+        """
         if action not in actions.H2G or action in self.handlers:
             raise ValueError(f"GuC action {decode.action_name(action)} is not declared, or handled already")
         self.handlers[action] = handler

@@ -156,7 +156,11 @@ class Host:
         self.opt_ins.clear()
 
     def read_dwords(self, address: int, count: int) -> tuple[int, ...]:
-        """`count` dwords at a GGTT address. Raises GucError when it leads nowhere."""
+        """`count` dwords at a GGTT address.
+
+        Raises:
+            GucError: it leads nowhere.
+        """
         try:
             data = self.space.read(address, 4 * count)
         except (TranslationFault, AccessFault) as fault:

@@ -131,8 +131,9 @@ def split(words: Sequence[int]) -> Iterator[tuple[int, int, int, tuple[int, ...]
 def parse(words: Sequence[int], allowed: frozenset[int] | None = None) -> list[tuple[int, tuple[int, ...]]]:
     """The KLVs in `words`: (key, value) in order.
 
-    Raises GucError: MALFORMED_KLV when a length does not fit the buffer or the key; INVALID_KLV_KEY when a key is not
-    in `allowed` (None: every declared key is).
+    Raises:
+        GucError: MALFORMED_KLV when a length does not fit the buffer or the key; INVALID_KLV_KEY when a key is not
+            in `allowed` (None: every declared key is).
     """
     found = []
     for position, key, length, value in split(words):

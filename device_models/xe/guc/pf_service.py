@@ -124,7 +124,11 @@ class PfService(Host):
         self.request(actions.RELAY_TO_VF, vfid, relay_id, *reply)
 
     def _serve(self, vfid: int, message: Message) -> tuple[int, ...]:
-        """The reply; raises OSError with the error number that the driver has for it."""
+        """The reply.
+
+        Raises:
+            OSError: with the error number that the driver has for it.
+        """
         if message.action == actions.VF2PF_HANDSHAKE:
             return self._handshake(vfid, message)
         if message.action == actions.VF2PF_QUERY_RUNTIME:

@@ -112,10 +112,15 @@ _NOBODY = LedgerEntry("none", "none", "none", "null")
 
 
 class AddressSpace(ABC):
-    """Reads, writes and windows by address. Raises `TranslationFault` or `AccessFault` from every access.
+    """Reads, writes and windows by address.
 
     `readable` and `writable` keep spans by page number (address >> 12); hot code looks there first and asks `span`
-    for what is missing. Addresses for these, and for single values, are already cut to what the space has.
+    for what is missing. Addresses for these, and for single values, are already cut to what the space has. Every access
+    may raise what is listed.
+
+    Raises:
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
     """
 
     name = "address space"
@@ -133,10 +138,18 @@ class AddressSpace(ABC):
 
     @abstractmethod
     def extent(self, address: int, length: int, write: bool) -> Extent:
-        """Where the first contiguous bytes of `[address, address + length)` are. Raises `TranslationFault`."""
+        """Where the first contiguous bytes of `[address, address + length)` are.
+
+        Raises:
+            TranslationFault: `address` is not mapped.
+        """
 
     def extents(self, address: int, length: int, write: bool) -> Iterator[Extent]:
-        """Where `[address, address + length)` is, piece by contiguous piece. Raises `TranslationFault` at a hole."""
+        """Where `[address, address + length)` is, piece by contiguous piece.
+
+        Raises:
+            TranslationFault: there is a hole.
+        """
         while length > 0:
             extent = self.extent(address, length, write)
             yield extent
@@ -145,7 +158,11 @@ class AddressSpace(ABC):
 
     @abstractmethod
     def leaf(self, address: int, write: bool) -> tuple[int, int]:
-        """(first address, size) of what the page-table entry of `address` maps. Raises `TranslationFault`."""
+        """(first address, size) of what the page-table entry of `address` maps.
+
+        Raises:
+            TranslationFault: `address` is not mapped.
+        """
 
     def flush(self) -> None:
         """Forget every translation kept."""

@@ -85,7 +85,11 @@ class Ggtt:
         self.first, self.end = start >> 12, (start + size) >> 12
 
     def entry(self, address: int, write: bool = False) -> int:
-        """The present entry of `address`, this function's own. Raises `TranslationFault`."""
+        """The present entry of `address`, this function's own.
+
+        Raises:
+            TranslationFault: it is not present, another function's, or outside of what the function has.
+        """
         page = address >> 12
         if not self.first <= page < self.end:
             where = "the provisioned range" if self.index else "the GGTT"
@@ -101,7 +105,8 @@ class Ggtt:
     def translate(self, address: int, write: bool = False) -> tuple[str, int, str]:
         """`(Space.DEVICE | Space.SYSTEM, address there, ledger kind)` of a GGTT address; valid to the end of its page.
 
-        Raises `TranslationFault` which says what was wrong with which entry.
+        Raises:
+            TranslationFault: says what was wrong with which entry.
         """
         entry = self.entry(address, write)
         target = entry & ADDRESS_MASK | address & 0xFFF

@@ -33,7 +33,10 @@ class Lmtt:
     def blocks(self, root: int, vfid: int) -> dict[int, int]:
         """The blocks that the directory at DPA `root` gives to VF `vfid`: GDPA block -> DPA block, in units of 2 MiB.
 
-        Costs a comparison of the tables when they are as at the last call. Raises `LmttFault`.
+        Costs a comparison of the tables when they are as at the last call.
+
+        Raises:
+            LmttFault: the directory has no such VFID, or a table lies outside of VRAM.
         """
         if not 0 < vfid < DIRECTORY_ENTRIES:
             raise LmttFault(f"VFID {vfid} has no entry in the LMTT directory (1..{DIRECTORY_ENTRIES - 1} have)")

@@ -204,7 +204,11 @@ class PpgttSpace(AddressSpace):
         return fmt.walk(lambda table, level: self._entries(table, address, level, False), self.root, address)
 
     def _walk(self, address: int, write: bool) -> tuple[memoryview, int, int, int, int]:
-        """(table, index, shift, entry, level) of the leaf of `address`. Raises `TranslationFault`."""
+        """(table, index, shift, entry, level) of the leaf of `address`.
+
+        Raises:
+            TranslationFault: an entry on the way is not present, or refuses the access.
+        """
         if self._tables_of != self._tables_epoch.value:
             # Blocks of the function's VRAM moved, and page tables may have been in them.
             self.flush()
@@ -224,7 +228,11 @@ class PpgttSpace(AddressSpace):
         return self._leaf(view, (address & 0x1FFFFF) >> shift, shift, address, 0, write)
 
     def _walk_tables(self, address: int, write: bool) -> Table:
-        """The table with the leaf of `address`, from the root or the level 1 table that is kept. Raises `TranslationFault`."""
+        """The table with the leaf of `address`, from the root or the level 1 table that is kept.
+
+        Raises:
+            TranslationFault: an entry on the way is not present.
+        """
         directory = self._directories.get(address >> 30)
 
         def read(table: int, level: int) -> memoryview:

@@ -72,8 +72,10 @@ class Vram:
     def resolve(self, initiator: Initiator, address: int, length: int, write: bool) -> tuple[str, memoryview] | None:
         """The owner's name ("pf", "vf1", ...) and a view of the first contiguous bytes of `[address, +length)`.
 
-        `address` is a DPA for the PF and a GDPA for a VF. None when it is outside of VRAM altogether. Raises
-        `AccessFault` when LMTT gives a VF nothing there.
+        `address` is a DPA for the PF and a GDPA for a VF. None when it is outside of VRAM altogether.
+
+        Raises:
+            AccessFault: LMTT gives a VF nothing there.
         """
         found = self._find(initiator, address, length)
         if found is None:
@@ -95,7 +97,11 @@ class Vram:
         return Shared(self._name(owner), memory, offset, span, stamp)
 
     def owner(self, dpa: int) -> int:
-        """VFID of the function that has the block at `dpa`, 0 for the PF. Raises ValueError outside of VRAM."""
+        """VFID of the function that has the block at `dpa`, 0 for the PF.
+
+        Raises:
+            ValueError: `dpa` is outside of VRAM.
+        """
         if not 0 <= dpa < self.size:
             raise ValueError(f"DPA {dpa:#x} is outside of VRAM ({self.size:#x} bytes)")
         home = self._homes[dpa >> BLOCK_SHIFT]

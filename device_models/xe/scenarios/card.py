@@ -34,7 +34,12 @@ class XeCard:
         self.debugfs = f"/sys/kernel/debug/dri/{pf}"
 
     def call(self, command: str, /, **arguments: Any) -> Any:
-        """A command of the card's control socket (docs/control-socket.md). Raises `CommandError`, OSError."""
+        """A command of the card's control socket (docs/control-socket.md).
+
+        Raises:
+            CommandError: the command failed.
+            OSError: the server does not answer.
+        """
         return self._control.call(command, **arguments)
 
     def _sh(self, command: str, timeout: float = 60) -> str:
@@ -102,7 +107,11 @@ class XeCard:
         self.settle(number)
 
     def settle(self, number: int) -> None:
-        """Wait until no reset of VF `number` is going on. Raises TimeoutError."""
+        """Wait until no reset of VF `number` is going on.
+
+        Raises:
+            TimeoutError: one went on for too long.
+        """
         self._wait(lambda: self.vf_state(number) in ("running", "absent"), f"VF {number}'s reset is not finished")
 
     def served(self, number: int, seconds: float) -> bool:

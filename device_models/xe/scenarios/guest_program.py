@@ -84,14 +84,23 @@ class Program:
         self._observer = observer
 
     def start(self) -> None:
-        """Start the process. Raises `ProgramError`."""
+        """Start the process.
+
+        Raises:
+            ProgramError: it does not start.
+        """
         result = self._shell.run(f"{NAME} --serve {shlex.quote(self.name)}")
         if result.returncode:
             raise ProgramError(f"the program {self.name} does not start: {result.stderr}")
         self.pid = int(result.stdout)
 
     def do(self, *commands: str, timeout: float = 60) -> list[Step]:
-        """Run commands one after the other. Raises `StepFailed` for the first that is not ok, and `Blocked`."""
+        """Run commands one after the other.
+
+        Raises:
+            StepFailed: one is not ok; the rest was not run.
+            Blocked: that takes too long.
+        """
         steps = self.attempt(*commands, timeout=timeout)
         for step in steps:
             if not step.ok:
@@ -99,11 +108,21 @@ class Program:
         return steps
 
     def step(self, command: str, timeout: float = 60) -> Step:
-        """Run one command that must be ok. Raises `StepFailed` and `Blocked`."""
+        """Run one command that must be ok.
+
+        Raises:
+            StepFailed: it is not.
+            Blocked: that takes too long.
+        """
         return self.do(command, timeout=timeout)[0]
 
     def attempt(self, *commands: str, timeout: float = 60) -> list[Step]:
-        """Run commands and tell how each ended. Raises `Blocked` when that takes longer than `timeout` seconds."""
+        """Run commands and tell how each ended.
+
+        Raises:
+            Blocked: that takes longer than `timeout` seconds.
+            ProgramError: the program ended.
+        """
         quoted = " ".join(shlex.quote(command) for command in commands)
         line = f"{NAME} --to {shlex.quote(self.name)} --timeout {max(1, int(timeout))} {quoted}"
         result = self._shell.run(line, timeout=timeout + _GRACE)
@@ -144,7 +163,11 @@ class Program:
 
 
 def compiled(environment: Environment) -> dict[str, Path]:
-    """Path in the guest and file of the program, compiled when needed. Raises `NoCompiler`."""
+    """Path in the guest and file of the program, compiled when needed.
+
+    Raises:
+        NoCompiler: this host cannot compile it.
+    """
     return {GUEST_PATH: compile_program(environment, NAME, sorted(SOURCES.glob("*.c")))}
 
 

@@ -40,7 +40,12 @@ class XeMachine(Machine):
     """Bytes of it that a VF's BAR2 shows."""
 
     def __init__(self, shell: Shell, card: Card, others: Sequence[Card] = (), pf: str = PF) -> None:
-        """Load the drivers and enable VFs: two of the first card, one of each other. Raises `GuestError`, LookupError."""
+        """Load the drivers and enable VFs: two of the first card, one of each other.
+
+        Raises:
+            GuestError: a driver does not load, or VFs do not come.
+            LookupError: VF 1 has no VRAM.
+        """
         super().__init__(shell, card, others)
         self._numbers = itertools.count()
         self.card = XeCard(shell, card, pf)
@@ -69,7 +74,11 @@ class XeMachine(Machine):
         return cls(booted.guest, booted.card, booted.others, pf="0000:00:05.0")
 
     def start(self, observer: Callable[[Step], None]) -> Program:
-        """A new process of the guest program; its caller ends it. Raises `ProgramError`."""
+        """A new process of the guest program; its caller ends it.
+
+        Raises:
+            ProgramError: it does not start.
+        """
         made = Program(self.shell, f"c{next(self._numbers)}", observer)
         made.start()
         return made

@@ -302,7 +302,11 @@ class Bench:
         await self._restore(guest, force=False)
 
     async def _restore(self, guest: Guest, force: bool) -> None:
-        """Make the driver own the PF, and the VF where that is under test; raises `DeviceNotReady`."""
+        """Make the driver own the PF, and the VF where that is under test.
+
+        Raises:
+            DeviceNotReady: the driver does not own it.
+        """
         script = f"{self._definitions()}FORCE={int(force)}\n{_RESTORE}"
         done = await guest.run(script, timeout=_RESTORE_TIMEOUT)
         if done.returncode != 0:

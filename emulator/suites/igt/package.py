@@ -35,7 +35,11 @@ class IgtNotFound(GuestError):
 
 
 class IgtBuild:
-    """The IGT build in a folder; raises `IgtNotFound` when there is none."""
+    """The IGT build in a folder.
+
+    Raises:
+        IgtNotFound: there is none.
+    """
 
     def __init__(self, folder: Path, environment: Environment) -> None:
         self.folder = folder.absolute()
@@ -63,7 +67,10 @@ class IgtBuild:
     def subtests(self, names: Iterable[str]) -> dict[str, list[str]]:
         """What each program lists with `--list-subtests`; [""] for one that has no subtests.
 
-        The programs are run on this host: listing opens no device.  Raises `IgtNotFound` when one cannot run.
+        The programs are run on this host: listing opens no device.
+
+        Raises:
+            IgtNotFound: a program cannot be run.
         """
         listed: dict[str, list[str]] = {}
         with tempfile.TemporaryDirectory(prefix="vfio-user-xe-igt-") as folder:

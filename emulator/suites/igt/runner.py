@@ -36,7 +36,11 @@ class Planned:
 def plan(
     run: IgtRun, programs: Iterable[str], list_subtests: Callable[[Iterable[str]], Mapping[str, Sequence[str]]]
 ) -> list[Planned]:
-    """The subtests to run, by group; raises `SuiteError` when a pattern or group means nothing."""
+    """The subtests to run, by group.
+
+    Raises:
+        SuiteError: a pattern or group means nothing.
+    """
     programs = sorted(programs)
     groups = run.suite.select(run.groups)
     if run.on is not None:
@@ -78,7 +82,8 @@ def plan(
 async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
     """Run IGT as `run` says; returns all results, those of an earlier run that is resumed included.
 
-    Raises `GuestError` when IGT, the guest or the device cannot be made to work at all; results are kept until then.
+    Raises:
+        GuestError: IGT, the guest or the device cannot be made to work at all; results are kept until then.
     """
     environment = run.environment if run.environment is not None else environments.locate()
     build = IgtBuild(run.igt, environment)

@@ -128,7 +128,11 @@ class Suite:
 
     @staticmethod
     def load(path: Path) -> Suite:
-        """Read a suite file; raises `SuiteError`."""
+        """Read a suite file.
+
+        Raises:
+            SuiteError: the file cannot be read, or has a key or value that is not allowed; its place is named.
+        """
         table = Table.read(path)
         needs = table.table("guest")
         guest = GuestNeeds(
@@ -189,7 +193,11 @@ class Suite:
         return Suite(guest, tuple(groups), kernel_log, tuple(timeouts), before, after, wake)
 
     def select(self, names: Iterable[str] = ()) -> list[Group]:
-        """The groups of these names, in the file's order (all without names); raises `SuiteError`."""
+        """The groups of these names, in the file's order (all without names).
+
+        Raises:
+            SuiteError: there is no group of a name.
+        """
         wanted = list(names)
         known = list(dict.fromkeys(group.name for group in self.groups))
         for name in wanted:

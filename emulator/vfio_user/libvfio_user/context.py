@@ -42,7 +42,11 @@ class Context:
     """A function's `Transport` while a client is attached, and what serves its clients one after the other."""
 
     def __init__(self, library: Library, function: Served, path: Path) -> None:
-        """Listen at `path`, which must not exist. Raises `BackendError`."""
+        """Listen at `path`, which must not exist.
+
+        Raises:
+            BackendError: the library makes no context.
+        """
         self.function = function
         self.memory = GuestMemory(MAX_DMA_MAPS)
         self._library = library

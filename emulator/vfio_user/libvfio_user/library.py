@@ -90,7 +90,11 @@ class Library:
     """libvfio-user, loaded; `ffi` makes and reads what its functions (`calls`) take."""
 
     def __init__(self, path: str, level: str) -> None:
-        """Load the library at `path`, or that the loader finds by that name. Raises `BackendError`."""
+        """Load the library at `path`, or that the loader finds by that name.
+
+        Raises:
+            BackendError: it cannot be loaded, lacks functions, or cffi is not installed.
+        """
         try:
             from cffi import FFI
         except ImportError as exc:
@@ -129,7 +133,8 @@ class Library:
 def named_library(option: Path | str | None) -> str:
     """Which library to load: the option's, the environment's, or the first usual name that the loader finds.
 
-    Raises `BackendError` where a file was named that is not there.
+    Raises:
+        BackendError: a file was named that is not there, or the loader finds none.
     """
     named = str(option) if option is not None else os.environ.get(ENVIRONMENT, "")
     if named:

@@ -25,9 +25,12 @@ class Crash(Exception):
 
 
 def isolated(work: Callable[[], str], *, silent: bool = False) -> str:
-    """What `work` returns when it runs in a process of its own. Raises `Crash` when that died.
+    """What `work` returns when it runs in a process of its own.
 
     For a process without threads: the child is a fork of it. `silent` drops what the child writes to standard error.
+
+    Raises:
+        Crash: that process died.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -46,10 +49,13 @@ def isolated(work: Callable[[], str], *, silent: bool = False) -> str:
 
 
 def supervised(work: Callable[[], int], fds: Sequence[int] = ()) -> int:
-    """Run `work` in a process of its own and return its exit code; signals to end are passed on. Raises `Crash`.
+    """Run `work` in a process of its own and return its exit code; signals to end are passed on.
 
     `fds` are the child's from now on: this process closes them. For a process without threads: the child is a fork of it.
     The child gets SIGTERM when this process is killed.
+
+    Raises:
+        Crash: that process died.
     """
     child = os.fork()
     if child == 0:

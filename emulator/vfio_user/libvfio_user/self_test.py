@@ -25,7 +25,11 @@ _TIMEOUT = 10.0
 
 
 def tested_level(path: str) -> str:
-    """The level that the library at `path` is of. Raises `BackendError` where it is of none."""
+    """The level that the library at `path` is of.
+
+    Raises:
+        BackendError: it is of none that is known.
+    """
     failures = []
     for level in LEVELS:
         try:
@@ -58,7 +62,11 @@ def _try(path: str, level: str) -> str:
 
 
 def exercise(library: Library, path: Path) -> None:
-    """Serve the probe at `path` and use all of it. Raises an exception that says what was wrong."""
+    """Serve the probe at `path` and use all of it.
+
+    Raises:
+        Exception: what was wrong; of whatever class that comes as.
+    """
     probe = _Probe()
     context = Context(library, probe, path)
     thread = threading.Thread(target=context.run, daemon=True)

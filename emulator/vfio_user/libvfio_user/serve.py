@@ -32,9 +32,12 @@ class Backend:
 
     @classmethod
     def find(cls, option: Path | str | None) -> Backend:
-        """The library that the option, the environment or the loader names, tested. Raises `BackendError`.
+        """The library that the option, the environment or the loader names, tested.
 
         For a process without threads: it is tried in a process of its own.
+
+        Raises:
+            BackendError: there is none, or it does not behave as one of a known level.
         """
         path = named_library(option)
         return cls(path, tested_level(path))
@@ -47,7 +50,9 @@ class Backend:
     ) -> None:
         """Serve every function on `<name>.sock` in `folder` until cancelled; `ready` gets the sockets' paths by name.
 
-        Raises `BackendError`, and `ServerError` for a path that cannot be used.
+        Raises:
+            BackendError: the library fails.
+            ServerError: a path cannot be used.
         """
         sys.setswitchinterval(SWITCH_INTERVAL)
         library = Library(self.path, self.level)
@@ -91,7 +96,10 @@ async def _serve(context: Context, limiter: trio.CapacityLimiter) -> None:
 def supervised_card(serve: Callable[[], int], folder: Path, fds: Sequence[int] = ()) -> int:
     """Run `serve`, which serves in `folder`, in a process of its own and return its exit code.
 
-    `fds` are closed in this process. Raises `BackendError` when that process crashes; its sockets are removed then.
+    `fds` are closed in this process.
+
+    Raises:
+        BackendError: that process crashed; its sockets are removed then.
     """
     existed = folder.exists()
     try:

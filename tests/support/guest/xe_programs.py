@@ -65,7 +65,9 @@ def shared() -> list[Path]:
 def compile_all(environment: Environment) -> dict[str, Path]:
     """The programs' binaries by name, from the cache when nothing they are made from has changed.
 
-    Raises `NoCompiler`, and `CompileError` with the compiler's output when a source does not compile.
+    Raises:
+        NoCompiler: this host cannot compile them.
+        CompileError: a source does not compile; with the compiler's output.
     """
     names = [program.name for program in programs()]
     key = source_key(compiler(), environment, sorted(FOLDER.glob("*.[ch]")))

@@ -74,7 +74,11 @@ class Peer:
         return self._next_id
 
     def receive(self) -> Message:
-        """The next message. Raises EOFError when the session has closed the connection."""
+        """The next message.
+
+        Raises:
+            EOFError: the session has closed the connection.
+        """
         header, rights, _, _ = self.sock.recvmsg(wire.HEADER_SIZE, socket.CMSG_SPACE(4 * 16))
         header += self._exactly(wire.HEADER_SIZE - len(header)) if header else b""
         if not header:

@@ -159,7 +159,11 @@ class Threads:
         self.skip_breakpoint[threads] = skip_breakpoint
 
     def require(self, thread: int, call: str) -> None:
-        """Raises `ThreadStateError` unless the thread's status allows `call`."""
+        """Check that the thread's status allows `call`.
+
+        Raises:
+            ThreadStateError: it does not.
+        """
         status = Status(int(self.status[thread]))
         if status not in _RUNNABLE_FROM[call]:
             allowed = ", ".join(sorted(state.name.lower() for state in _RUNNABLE_FROM[call]))
