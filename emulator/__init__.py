@@ -4,5 +4,5 @@ Plug-ins (device models and interconnects) state the `API_VERSION` that they wer
 `vfio_user_xe.emulator.model.plugin_loading`.
 """
 
-API_VERSION = (2, 0)
+API_VERSION = (2, 1)
 """Version of what plug-ins may rely on: the first number changes when a plug-in must change, the second when it may."""

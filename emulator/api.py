@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from vfio_user_xe.emulator import API_VERSION
 from vfio_user_xe.emulator.control.dispatch import inline
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.fabric.interconnect import (
     AccessFault,
     Fabric,
@@ -91,6 +92,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "CardConfig",
         "CardError",
         "Command",
+        "CommandError",
         "DeviceModel",
         "InterconnectConfig",
         "ModelInfo",
@@ -192,6 +194,7 @@ __all__ = [
     "CardConfig",
     "CardError",
     "Command",
+    "CommandError",
     "ConfigRegister",
     "ConfigSpace",
     "DeviceMemory",

@@ -16,7 +16,7 @@ from rich.table import Table
 from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES, XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, ProgramError, compiled
 from vfio_user_xe.emulator.cli.control import verdict_lines
-from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest import GuestError, GuestSpec, Iommu, Machine, locate
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
 from vfio_user_xe.emulator.guest.qemu_arguments import device_arguments

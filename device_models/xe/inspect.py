@@ -15,11 +15,13 @@ from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats import ggtt, lmtt, ppgtt
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.model.card import Card
-from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.model.options import UnknownName
 
 _GGTT_WINDOW = 8 << 20
+_ROOT_BITS = 52
 
 Step = dict[str, Any]
 
@@ -51,6 +53,11 @@ class Inspector:
     ) -> dict[str, Any]:
         """Page tables from an address ("ggtt", "ppgtt" or "device") to the bytes, level by level."""
         xe = self._function(function)
+        if space not in INFO.address_spaces:
+            raise UnknownName(space, "address space", INFO.address_spaces)
+        _check_address(space, address)
+        if root is not None:
+            _check_root(root)
         steps: list[Step] = []
         target: tuple[str | None, int]
         try:
@@ -58,10 +65,8 @@ class Inspector:
                 target = self._ggtt(xe, address, steps)
             elif space == PPGTT:
                 target = self._ppgtt(self._space(xe, asid, root), address, steps)
-            elif space == Space.DEVICE:
-                target = (Space.DEVICE, address)
             else:
-                raise ValueError(unknown(space, "address space", INFO.address_spaces))
+                target = (Space.DEVICE, address)
             where = self._device(xe, target[1], steps) if target[0] == Space.DEVICE else _place(*target)
         except (TranslationFault, AccessFault, lmtt.LmttFault) as fault:
             return {"steps": steps, "target": None, "fault": str(fault)}
@@ -71,7 +76,7 @@ class Inspector:
         for function in self._gpu.functions:
             if function.name == name:
                 return function
-        raise KeyError(unknown(name, "function", [function.name for function in self._gpu.functions]))
+        raise UnknownName(name, "function", [function.name for function in self._gpu.functions])
 
     def _ggtt(self, xe: XeFunction, address: int, steps: list[Step]) -> tuple[str, int]:
         page = address >> 12
@@ -86,7 +91,7 @@ class Inspector:
         """Which PPGTT is meant.
 
         Raises:
-            LookupError: none fits, or neither is given and there is not exactly one; the text lists those in use.
+            CommandError: none fits, or neither is given and there is not exactly one; the text lists those in use.
         """
         if root is not None:
             return PpgttSpace(xe, root, asid or 0)
@@ -95,7 +100,7 @@ class Inspector:
             if space.asid == asid or (asid is None and len(known) == 1):
                 return space
         there = ", ".join(f"ASID {space.asid} (root {space.root:#x})" for space in known) or "none"
-        raise LookupError(f"say which PPGTT of {xe.name}, by asid or root; contexts use: {there}")
+        raise CommandError(f"say which PPGTT of {xe.name}, by asid or root; contexts use: {there}")
 
     def _ppgtt(self, space: PpgttSpace, address: int, steps: list[Step]) -> tuple[str | None, int]:
         address &= ppgtt.VA_MASK
@@ -125,6 +130,21 @@ class Inspector:
         if found is None:
             raise lmtt.LmttFault(f"LMTT entry: DPA {dpa:#x} is outside of VRAM")
         return int.from_bytes(found[1], "little")
+
+
+def _check_address(space: str, address: int) -> None:
+    """That `space` has `address`: GGTT has 4 GiB, a PPGTT 256 TiB (also written with bit 47 extended), the device 64 bits."""
+    end = {GGTT: ggtt.GGTT_SIZE, PPGTT: 1 << ppgtt.VA_BITS}.get(space, 1 << 64)
+    extended = space == PPGTT and (1 << 64) - (1 << ppgtt.VA_BITS - 1) <= address < 1 << 64
+    if not (0 <= address < end or extended):
+        raise CommandError(f"address {address:#x} is not in {space}: allowed is 0 to {end - 1:#x}")
+
+
+def _check_root(root: int) -> None:
+    if not 0 <= root < 1 << _ROOT_BITS or root & 0xFFF:
+        raise CommandError(
+            f"root {root:#x} is no page table's address: allowed are multiples of 0x1000 below {1 << _ROOT_BITS:#x}"
+        )
 
 
 def _step(table: str, level: int, index: int, place: str, entry: int, meaning: str) -> Step:

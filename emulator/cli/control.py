@@ -15,7 +15,7 @@ from rich.table import Table
 
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.options import Json, SocketDir
-from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 
 

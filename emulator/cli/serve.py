@@ -21,6 +21,7 @@ from vfio_user_xe.emulator.cli.options import SocketDir, serve_options
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.serve_options import OWN_BACKEND, ServeOptions
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
+from vfio_user_xe.emulator.model.options import UnknownName
 from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.observe.trace import parse_trace_argument
 from vfio_user_xe.emulator.pci.transport import Served
@@ -78,7 +79,7 @@ def serve_command(
             tracer = running[0].tracer
             try:
                 tracer.start(tracer.categories() if categories == ["all"] else categories, file)
-            except ValueError as exc:
+            except UnknownName as exc:
                 fail(f"--trace {serve.trace}: {exc}", EXIT_USAGE)
             except OSError as exc:
                 fail(f"--trace {serve.trace}: {file} cannot be written: {exc.strerror}", EXIT_USAGE)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.fabric.interconnect import Space
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.model.options import UnknownName
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import Register
 from vfio_user_xe.emulator.observe.unmodelled import unmodelled_bits, unmodelled_registers, unmodelled_report
@@ -21,7 +23,12 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 16 << 20
 """Bytes that one `read` returns."""
+ADDRESS_SPACE = 1 << 64
 _PATIENCE = 30.0
+_SHOWN = 32
+"""Characters of a wrong argument that an error repeats."""
+_NEAR = 4
+"""Names that an error proposes."""
 
 
 def core_commands(card: Card) -> dict[str, Callable[..., Any]]:
@@ -112,9 +119,10 @@ class _Commands:
     def read(self, function: str, space: str, address: int, length: int) -> str:
         """Bytes as the function reads them, in hexadecimal; `space` is "device" or "system"."""
         if not 0 < length <= MAX_LENGTH:
-            raise ValueError(f"length {length} is not between 1 and {MAX_LENGTH}")
+            raise CommandError(f"length {length} is not between 1 and {MAX_LENGTH}")
         initiator = self._card.function(function)
         _check_space(space)
+        _check_address(address, length)
         fabric = self._card.fabric
         data = self._card.executor.run_sync(
             lambda: fabric.read(initiator, space, address, length, "control"), _PATIENCE
@@ -125,14 +133,19 @@ class _Commands:
         """Write bytes (hexadecimal) as the function does; returns how many."""
         initiator = self._card.function(function)
         _check_space(space)
-        raw = bytes.fromhex(data)
+        raw = _bytes(data)
+        _check_address(address, len(raw))
         fabric = self._card.fabric
         self._card.executor.run_sync(lambda: fabric.write(initiator, space, address, raw, "control"), _PATIENCE)
         return len(raw)
 
     def interrupt(self, function: str, vector: int = 0) -> bool:
         """Raise an interrupt vector of a function; whether the client has wired it."""
-        return self._card.function(function).raise_msi(vector)
+        initiator = self._card.function(function)
+        vectors = max(initiator.interrupt_state.counts)
+        if not 0 <= vector < vectors:
+            raise CommandError(f"vector {vector}: {function} has {_range_in_words(vectors)}")
+        return initiator.raise_msi(vector)
 
     def registers(
         self, function: str | None = None, name: str = "*", offset: int | None = None, live: bool = False
@@ -142,19 +155,20 @@ class _Commands:
         Values are those stored; with `live`, what a read computes is computed, with all that a read does.
         """
         found = []
-        for file in self._files(function):
+        files = self._files(function)
+        for file in files:
             for at, register in sorted(file.registers.items()):
                 wanted = at == offset if offset is not None else fnmatch.fnmatch(register.name.lower(), name.lower())
                 if wanted and at == register.offset:
                     found.append(_register_value(file, register, live))
         if not found:
-            raise LookupError(f"no register is called {name}" if offset is None else f"no register is at {offset:#x}")
+            raise _no_register(name, files) if offset is None else _no_register_at(offset, files)
         return found
 
     def unmodelled(self, function: str | None = None, format: str = "json") -> Any:
         """Undeclared registers that were accessed, the most used first; `format` is "json" or "text", which also has `unmodelled_bits`."""
         if format not in ("json", "text"):
-            raise ValueError(unknown(format, "format", ["json", "text"]))
+            raise UnknownName(format, "format", ["json", "text"])
         files = self._files(function)
         return unmodelled_report(files) if format == "text" else unmodelled_registers(files)
 
@@ -175,6 +189,8 @@ class _Commands:
     ) -> dict[str, Any]:
         """Let a fault happen `times` times (0: always), after `after` chances have passed."""
         point = self._card.faults[fault]
+        if after < 0 or times < 0:
+            raise CommandError(f"after ({after}) and times ({times}) must not be negative")
         point.arm(after, times, arguments)
         return point.as_dict()
 
@@ -191,7 +207,10 @@ class _Commands:
 
     def trace_on(self, categories: list[str], file: str) -> list[str]:
         """Trace categories (or "all") to a file of the server, replacing it; returns what is on."""
-        self._card.tracer.start(categories, file)
+        try:
+            self._card.tracer.start(categories, file)
+        except OSError as error:
+            raise CommandError(f"{file} cannot be written by the server: {error.strerror}") from error
         return self._card.tracer.active
 
     def trace_off(self) -> None:
@@ -218,14 +237,60 @@ class _Commands:
             return files
         found = [file for file in files if file.name == function]
         if not found:
-            raise LookupError(unknown(function, "register file", [file.name for file in files]))
+            raise UnknownName(function, "register file", [file.name for file in files])
         return found
 
 
 def _check_space(space: str) -> None:
     spaces = [Space.DEVICE, Space.SYSTEM]
     if space not in spaces:
-        raise ValueError(unknown(space, "address space", spaces))
+        raise UnknownName(space, "address space", spaces)
+
+
+def _check_address(address: int, length: int) -> None:
+    if not 0 <= address <= ADDRESS_SPACE - length:
+        raise CommandError(f"[{address:#x}, +{length:#x}) is not inside the 64 bits of an address")
+
+
+def _bytes(data: str) -> bytes:
+    try:
+        return bytes.fromhex(data)
+    except ValueError:
+        raise CommandError(
+            f'data "{_cut(data)}" is not hexadecimal: want two digits a byte, such as 0011aaff'
+        ) from None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _range_in_words(vectors: int) -> str:
+    return f"vectors 0 to {vectors - 1}" if vectors > 1 else "vector 0 only" if vectors else "no interrupts"
+
+
+def _no_register(name: str, files: list[RegisterFile]) -> CommandError:
+    """That no register matches `name`, with the names that are like it."""
+    names = sorted({register.name for file in files for register in file.registers.values()})
+    by_key = {known.lower(): known for known in names}
+    plain = name.lower().strip("*?")
+    near = [known for key, known in by_key.items() if plain and plain in key]
+    near = near or [by_key[key] for key in difflib.get_close_matches(plain, by_key, n=_NEAR)]
+    hint = (
+        f"; did you mean {', '.join(near[:_NEAR])}?"
+        if near
+        else f"; {len(names)} are declared, the pattern * lists them"
+    )
+    where = f" of {files[0].name}" if len(files) == 1 else ""
+    return CommandError(f'no register{where} is called "{name}"{hint}', near)
+
+
+def _no_register_at(offset: int, files: list[RegisterFile]) -> CommandError:
+    """That no register is at `offset`, with the nearest ones."""
+    known = sorted({(at, register.name) for file in files for at, register in file.registers.items()})
+    near = sorted(known, key=lambda pair: abs(pair[0] - offset))[:2]
+    hint = "; the nearest: " + ", ".join(f"{name} at {at:#x}" for at, name in sorted(near)) if near else ""
+    return CommandError(f"no register is at {offset:#x}{hint}", [name for _, name in sorted(near)])
 
 
 def _register_value(file: RegisterFile, register: Register, live: bool) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from vfio_user_xe.emulator.control.commands import core_commands
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
 from vfio_user_xe.emulator.model.card import Card, CardError
-from vfio_user_xe.emulator.model.options import similar
+from vfio_user_xe.emulator.model.executor import Busy, NotRunning
+from vfio_user_xe.emulator.model.options import UnknownName, similar
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +30,6 @@ EXECUTOR_PATIENCE = 30.0
 """Seconds that a command waits for its turn on the executor."""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class CommandError(Exception):
-    """A command that cannot be carried out; `allowed` lists the names that are allowed."""
-
-    def __init__(self, message: str, allowed: list[str] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.allowed = allowed or []
 
 
 def inline(command: Function) -> Function:
@@ -79,23 +72,32 @@ class Control:
         """Run a command; blocks.
 
         Raises:
-            CommandError: the command is unknown, or it failed.
+            CommandError: The command is unknown, its arguments are wrong, it refuses them, or it failed.
+
+        From any thread.
         """
         command = self.commands[self._find(name)]
-        converted = _converted(name, command, arguments)
+        try:
+            converted = _converted(name, command, arguments)
+        except CommandError:
+            raise
+        except Exception as error:
+            raise _internal(name, error) from error
         try:
             if getattr(command, "on_executor", True):
                 return self._card.executor.run_sync(lambda: command(**converted), EXECUTOR_PATIENCE)
             return command(**converted)
-        except CommandError:
-            raise
-        except (KeyError, LookupError) as error:
-            raise CommandError(f"{name}: {error.args[0] if error.args else error}") from error
-        except (ValueError, AccessFault, CardError, OSError, TimeoutError) as error:
+        except CommandError as error:
+            raise CommandError(f"{name}: {error.message}", error.allowed) from error
+        except UnknownName as error:
+            raise CommandError(f"{name}: {error}", error.allowed) from error
+        except (AccessFault, CardError) as error:
+            raise CommandError(f"{name}: {error}") from error
+        except (Busy, NotRunning) as error:
+            log.warning("control command %s: %s", name, error)
             raise CommandError(f"{name}: {error}") from error
         except Exception as error:
-            log.exception("control command %s failed", name)
-            raise CommandError(f"{name}: internal error: {type(error).__name__}: {error}") from error
+            raise _internal(name, error) from error
 
     def handle(self, line: bytes) -> bytes:
         """Answer one request line with one line; blocks, never raises."""
@@ -103,22 +105,28 @@ class Control:
         try:
             request = _parse(line)
             identity = request.get("id")
-            result = self.call(request["command"], request.get("arguments", {}))
-            return json.dumps({"id": identity, "result": result}).encode() + b"\n"
+            name = request["command"]
+            result = self.call(name, request.get("arguments", {}))
+            try:
+                answer = json.dumps({"id": identity, "result": result})
+            except (TypeError, ValueError, RecursionError) as error:
+                raise _internal(name, error) from error
         except CommandError as error:
-            return (
-                json.dumps({"id": identity, "error": {"message": error.message, "allowed": error.allowed}}).encode()
-                + b"\n"
-            )
-        except (TypeError, ValueError) as error:
-            log.exception("the result of a control command is not JSON")
-            message = f"internal error: the result cannot be sent: {error}"
-            return json.dumps({"id": identity, "error": {"message": message, "allowed": []}}).encode() + b"\n"
+            answer = json.dumps({"id": identity, "error": {"message": error.message, "allowed": error.allowed}})
+        return answer.encode() + b"\n"
 
     def _find(self, name: str) -> str:
         if name not in self.commands:
             raise CommandError(f'there is no command "{name}"{similar(name, self.commands)}', sorted(self.commands))
         return name
+
+
+def _internal(name: str, error: Exception) -> CommandError:
+    """What is answered for an error that is nobody's wrong argument: a defect, whose traceback is in the log."""
+    log.error("control command %s failed", name, exc_info=error)
+    return CommandError(
+        f"{name}: internal error: {type(error).__name__}: {error}; the server's log (its standard error) has the traceback"
+    )
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -127,6 +135,8 @@ def _parse(line: bytes) -> dict[str, Any]:
         request = json.loads(line)
     except ValueError as error:
         raise CommandError(f"the request is not a line of JSON: {error}") from None
+    except RecursionError:
+        raise CommandError("the request is nested too deeply") from None
     allowed = ["id", "command", "arguments"]
     if not isinstance(request, dict) or not isinstance(request.get("command"), str):
         raise CommandError('the request must be an object with a "command"', allowed)

@@ -28,7 +28,7 @@ from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.faults import Faults
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.model.options import CardError, Option, check_options, unknown
+from vfio_user_xe.emulator.model.options import CardError, Option, UnknownName, check_options, unknown
 from vfio_user_xe.emulator.model.plugin_loading import (
     DEVICE_MODEL,
     INTERCONNECT,
@@ -305,14 +305,14 @@ class Card:
         """The function called `name` ("pf", "vf1").
 
         Raises:
-            KeyError: There is none; the message lists the names there are.
+            UnknownName: There is none (a KeyError); the message lists the names there are.
 
         From any thread.
         """
         for function in self.functions:
             if function.name == name:
                 return function
-        raise KeyError(unknown(name, "function", [function.name for function in self.functions]))
+        raise UnknownName(name, "function", [function.name for function in self.functions])
 
     def _collect(self) -> None:
         """Connect what every card has in common to the functions that the model made."""

@@ -23,6 +23,14 @@ Job = Callable[[], None]
 Result = TypeVar("Result")
 
 
+class NotRunning(RuntimeError):
+    """Nothing runs jobs: the executor has not been started, or it has stopped."""
+
+
+class Busy(TimeoutError):
+    """The executor's other jobs took so long that it did not get through with one in time."""
+
+
 class Executor:
     """A thread with a queue and timers. `submit` and `call_later` may be called from any thread.
 
@@ -95,24 +103,31 @@ class Executor:
         For the control plane and tests, never from an access. On the executor itself it is just a call.
 
         Raises:
-            TimeoutError: The job was not done within `timeout` seconds.
-            RuntimeError: The executor has stopped.
+            Busy: The job was not done within `timeout` seconds.
+            NotRunning: The executor has not been started, or has stopped.
 
         From any thread but inside an access.
         """
         if self.is_current():
             return job()
-        call = _Call(job)
-        self.submit(call)
+        if self._thread is None and not self._stopped:
+            # It would wait until somebody else starts it, and nobody may.
+            raise NotRunning(f"executor {self.name!r} has not been started: call start() first")
+        call = self._queue_call(job)
         if self._ended:
             self._drop_jobs()
         if not call.done.wait(timeout):
-            raise TimeoutError(f"executor {self.name!r} did not run the job within {timeout} s")
+            raise Busy(f"executor {self.name!r} did not run the job within {timeout} s")
         if call.dropped:
-            raise RuntimeError(f"executor {self.name!r} has stopped")
+            raise NotRunning(f"executor {self.name!r} has stopped")
         if call.error is not None:
             raise call.error
         return call.result
+
+    def _queue_call(self, job: Callable[[], Result]) -> Call[Result]:
+        call = Call(job)
+        self.submit(call)
+        return call
 
     def settle(self, timeout: float) -> bool:
         """Wait until the job that is running now has ended; False when it has not within `timeout` seconds.
@@ -189,12 +204,12 @@ class Executor:
                 job = self._jobs.popleft()
             except IndexError:
                 return
-            if isinstance(job, _Call):
+            if isinstance(job, Call):
                 job.dropped = True
                 job.done.set()
 
 
-class _Call(Generic[Result]):
+class Call(Generic[Result]):
     """A job whose result another thread waits for."""
 
     def __init__(self, job: Callable[[], Result]) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.model.options import UnknownName
 
 
 class FaultPoint:
@@ -83,12 +83,12 @@ class Faults:
         """The point `name`.
 
         Raises:
-            KeyError: There is none; the message lists the points there are.
+            UnknownName: There is none (a KeyError); the message lists the points there are.
 
         From any thread.
         """
         if name not in self._points:
-            raise KeyError(unknown(name, "fault", self._points))
+            raise UnknownName(name, "fault", self._points)
         return self._points[name]
 
     def as_list(self) -> list[dict[str, Any]]:

@@ -197,6 +197,18 @@ def unknown(word: str, what: str, words: Iterable[str]) -> str:
     return f'there is no {what} "{word}"{similar(word, words)} (allowed: {", ".join(words) or "none"})'
 
 
+class UnknownName(KeyError):
+    """A name that somebody gave for something of which there are others: the text lists those, and names the nearest."""
+
+    def __init__(self, word: str, what: str, allowed: Iterable[str]) -> None:
+        self.allowed = list(allowed)
+        super().__init__(unknown(word, what, self.allowed))
+
+    def __str__(self) -> str:
+        # KeyError's own shows the message in quotes.
+        return str(self.args[0])
+
+
 def check_options(declared: Sequence[Option], given: Mapping[str, Any]) -> dict[str, Any]:
     """All `declared` options: those `given` checked, the others at their defaults.
 

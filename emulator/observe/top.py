@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.control.errors import CommandError
 
 Call = Callable[..., Any]
 """`ControlClient.call`."""

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.model.options import UnknownName
 from vfio_user_xe.emulator.observe.tap import Fields, Record, Tap
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Tracer:
         A trace that runs is ended first.
 
         Raises:
-            ValueError: for a category that is not there; the trace that runs goes on.
+            UnknownName: for a category that is not there (a KeyError); the trace that runs goes on.
             OSError: for the file; nothing is traced then.
 
         From any thread.
@@ -84,7 +84,7 @@ class Tracer:
         with self._lock:
             for category in sorted(wanted):
                 if category != "all" and category not in self._taps:
-                    raise ValueError(unknown(category, "trace category", ["all", *sorted(self._taps)]))
+                    raise UnknownName(category, "trace category", ["all", *sorted(self._taps)])
             self.stop()
             chosen = set(self._taps) if "all" in wanted else wanted
             self._trace = _Trace(path, chosen, self.now)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
-from vfio_user_xe.emulator.model.executor import Executor, Job, Result
+from vfio_user_xe.emulator.model.executor import Call, Executor, Job, Result
 from vfio_user_xe.emulator.recording import format as rec
 from vfio_user_xe.emulator.recording.outcome import Different
 from vfio_user_xe.emulator.recording.recorder import Recorder
@@ -26,18 +24,11 @@ class RecordingExecutor(Executor):
     def submit(self, job: Job) -> None:
         super().submit(_Job(self._recorder, self, job))
 
-    def run_sync(self, job: Callable[[], Result], timeout: float | None = None) -> Result:
+    def _queue_call(self, job: Callable[[], Result]) -> Call[Result]:
         # The control plane's: in turn as well, but no part of the recording.
-        if self.is_current():
-            return job()
         call = _Unrecorded(self._recorder, job)
         super().submit(call)
-        if not call.done.wait(timeout):
-            raise TimeoutError(f"executor {self.name!r} did not run the job within {timeout} s")
-        if call.error is not None:
-            raise call.error
-        result: Result = call.result
-        return result
+        return call
 
     def settle(self, timeout: float) -> bool:
         # In a turn no job runs; the thread that serves the client waits after it.
@@ -91,24 +82,15 @@ class _Job:
             recorder.give()
 
 
-class _Unrecorded:
+class _Unrecorded(Call[Result]):
     """A job in its turn that is no part of the recording."""
 
-    def __init__(self, recorder: Recorder, job: Callable[[], Any]) -> None:
-        self._recorder = recorder
-        self._job = job
-        self.done = threading.Event()
-        self.result: Any = None
-        self.error: BaseException | None = None
+    def __init__(self, recorder: Recorder, job: Callable[[], Result]) -> None:
+        def aside() -> Result:
+            with recorder.aside():
+                return job()
 
-    def __call__(self) -> None:
-        try:
-            with self._recorder.aside():
-                self.result = self._job()
-        except BaseException as exc:  # handed to the caller
-            self.error = exc
-        finally:
-            self.done.set()
+        super().__init__(aside)
 
 
 class ReplayExecutor(Executor):

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.model.options import UnknownName
 from vfio_user_xe.emulator.pci.ecam import CHALLENGE
 from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, DmaError
@@ -102,7 +103,7 @@ class _Player:
     def _trace(self, categories: Iterable[str], path: Path | str) -> None:
         try:
             self._card.tracer.start(categories, path)
-        except ValueError as exc:
+        except UnknownName as exc:
             raise RecordingError(str(exc)) from None
 
     # Events.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Generic
 
-from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest import GuestError, Kernel
 from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.kernel_reports import LogLost, reports

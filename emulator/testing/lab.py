@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.guest.qemu_arguments import DEFAULT_PORT, ROOT_BUS, cards_arguments, needs_iommu

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.control.errors import CommandError
 
 
 class ControlClient:

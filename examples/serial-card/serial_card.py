@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vfio_user_xe.emulator.api import Bar, Card, Function, Identity, Msi, Option
+from vfio_user_xe.emulator.api import Bar, Card, CommandError, Function, Identity, Msi, Option
 
 DATA, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCRATCH = range(8)
 NAMES = ("DATA", "IER", "IIR/FCR", "LCR", "MCR", "LSR", "MSR", "SCR")
@@ -39,7 +39,7 @@ KEPT = 1 << 20
 class SerialCard:
     """A PCI card with one 16550 serial port."""
 
-    API_VERSION = (2, 0)
+    API_VERSION = (2, 1)
     OPTIONS = (Option("loop", "bool", False, "whether the far end sends back what it receives"),)
 
     def __init__(self, card: Card, options: Mapping[str, Any]) -> None:
@@ -237,7 +237,10 @@ class Uart:
 
     def serial_send(self, data: str) -> int:
         """Send bytes (hexadecimal) from the far end; how many."""
-        sent = bytes.fromhex(data)
+        try:
+            sent = bytes.fromhex(data)
+        except ValueError:
+            raise CommandError(f'data "{data[:32]}" is not hexadecimal: want two digits a byte') from None
         with self._lock:
             self._line_in.extend(sent)
             self._fill()

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vfio_user_xe.device_models.xe.memory.formats.ppgtt import DEVICE_MEMORY, NULL, WRITABLE, Leaf, target
+from vfio_user_xe.device_models.xe.memory.formats.ppgtt import DEVICE_MEMORY, NULL, VA_BITS, WRITABLE, Leaf, target
 from vfio_user_xe.device_models.xe.memory.function import Device
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.emulator.control.errors import CommandError
+from vfio_user_xe.emulator.model.options import UnknownName
 
 _SIZES = {12: "4K", 16: "64K", 21: "2M", 30: "1G"}
 
@@ -19,9 +21,14 @@ def ppgtt_command(gpu: Device) -> Callable[..., list[dict[str, Any]]]:
     """The control socket's `ppgtt` for this card."""
 
     def ppgtt(
-        function: str | None = None, asid: int | None = None, start: int = 0, end: int = 1 << 48
+        function: str | None = None, asid: int | None = None, start: int = 0, end: int = 1 << VA_BITS
     ) -> list[dict[str, Any]]:
         """PPGTTs that contexts use now, and what they map in [start, end); the kernel's own has ASID 0."""
+        names = [known.pci.name for known in gpu.functions]
+        if function is not None and function not in names:
+            raise UnknownName(function, "function", names)
+        if not 0 <= start < end <= 1 << VA_BITS:
+            raise CommandError(f"[{start:#x}, {end:#x}) is not a range of [0, {1 << VA_BITS:#x})")
         found = []
         for space in gpu.spaces.spaces():
             if not isinstance(space, PpgttSpace):

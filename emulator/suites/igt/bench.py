@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError
 from vfio_user_xe.emulator.guest.guest import Guest, GuestSpec, boot

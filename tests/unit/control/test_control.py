@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from vfio_user_xe.device_models.edu import DMA_SOURCE, LIVENESS, STATUS, Edu
-from vfio_user_xe.emulator.control.dispatch import CommandError, Control, inline
+from vfio_user_xe.emulator.control.dispatch import Control, inline
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.model.registers import RO, Register, field, not_modelled
@@ -220,8 +221,10 @@ def test_core_commands_answer_while_the_executor_is_busy(control: Control, card:
         ("inject", {"fault": "x", "times": None}, "inject: times: null is null, wanted is an integer"),
         ("trace_on", {"categories": [1], "file": "/tmp/x"}, "[1] is a list, wanted is a list of strings"),
         ("registers", {"offset": "twenty"}, 'offset: "twenty" is not a number'),
-        ("registers", {"name": "nothing*"}, "no register is called nothing*"),
-        ("registers", {"offset": 0x44}, "no register is at 0x44"),
+        ("registers", {"name": "nothing*"}, 'no register of edu is called "nothing*"; '),
+        ("registers", {"name": "DMA_SORUCE"}, "did you mean DMA_SOURCE"),
+        ("registers", {"name": "interrupt"}, "did you mean INTERRUPT_"),
+        ("registers", {"offset": 0x44}, "no register is at 0x44; the nearest: "),
         ("registers", {"function": "edw"}, 'no register file "edw"; did you mean "edu"'),
         ("unmodelled", {"format": "xml"}, 'no format "xml"'),
         ("inject", {"fault": "x"}, 'no fault "x"'),
@@ -235,13 +238,30 @@ def test_core_commands_answer_while_the_executor_is_busy(control: Control, card:
         ("read", {"function": "edu", "space": "io", "address": 0, "length": 4}, 'no address space "io"'),
         ("read", {"function": "edu", "space": "device", "address": 0, "length": 4}, "no interconnect reaches it"),
         ("read", {"function": "edu", "space": "system", "address": 0, "length": 0}, "not between 1 and"),
-        ("write", {"function": "edu", "space": "system", "address": 0, "data": "0x"}, "non-hexadecimal"),
+        ("write", {"function": "edu", "space": "system", "address": 0, "data": "xyz"}, 'data "xyz" is not hexadecimal'),
+        ("write", {"function": "edu", "space": "system", "address": -4, "data": "00"}, "[-0x4, +0x1) is not inside"),
+        ("read", {"function": "edu", "space": "system", "address": 1 << 64, "length": 4}, "is not inside the 64 bits"),
+        ("read", {"function": "edu", "space": "system", "address": (1 << 64) - 2, "length": 4}, "is not inside the 64"),
+        ("interrupt", {"function": "edu", "vector": -1}, "vector -1: edu has vector 0 only"),
+        ("inject", {"fault": "edu.late", "times": -1}, "after (0) and times (-1) must not be negative"),
+        (
+            "trace_on",
+            {"categories": ["mmio"], "file": "/nonexistent/x"},
+            "/nonexistent/x cannot be written by the server",
+        ),
     ],
 )
 def test_a_wrong_request_is_answered_with_what_is_wrong(
-    control: Control, command: str, arguments: dict[str, Any], message: str
+    control: Control,
+    card: Card,
+    caplog: pytest.LogCaptureFixture,
+    command: str,
+    arguments: dict[str, Any],
+    message: str,
 ) -> None:
+    card.faults.point("edu.late", "be late")
     assert message in str(refusal(control, command, **arguments))
+    assert not caplog.records
 
 
 def test_an_unknown_command_or_argument_comes_with_those_there_are(control: Control) -> None:
@@ -249,12 +269,50 @@ def test_an_unknown_command_or_argument_comes_with_those_there_are(control: Cont
     assert refusal(control, "ledger", x=1).allowed == ["clear: bool = False"]
 
 
-def test_a_command_that_breaks_is_an_error_and_logged(
+@pytest.mark.parametrize(
+    "error", [KeyError("slot"), ValueError("negative shift count"), OSError(9, "bad"), TypeError()]
+)
+def test_what_a_command_does_not_expect_is_logged_with_its_traceback_and_no_mistake_of_the_one_who_asked(
+    control: Control, card: Card, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def broken() -> None:
+        raise error
+
+    card.commands["broken"] = broken
+    told = str(refusal(control, "broken"))
+    assert told.startswith(f"broken: internal error: {type(error).__name__}: ")
+    assert "server's log" in told
+    assert f"in broken\n    raise error\n{type(error).__name__}" in caplog.text
+
+
+def test_what_a_command_of_a_model_refuses_is_answered_with_what_is_allowed(
     control: Control, card: Card, caplog: pytest.LogCaptureFixture
 ) -> None:
-    card.commands["broken"] = lambda: 1 // 0
-    assert "internal error: ZeroDivisionError" in str(refusal(control, "broken"))
-    assert "ZeroDivisionError" in caplog.text
+    def lamp(colour: str) -> None:
+        raise CommandError(f"no lamp is {colour}", ["red", "green"])
+
+    card.commands["lamp"] = lamp
+    refused = refusal(control, "lamp", colour="blue")
+    assert (refused.message, refused.allowed) == ("lamp: no lamp is blue", ["red", "green"])
+    assert not caplog.records
+
+
+def test_a_command_whose_annotations_cannot_be_read_is_a_defect_and_the_socket_lives(
+    control: Control, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    def odd(value: Unknown) -> None:  # type: ignore[name-defined]  # noqa: F821
+        """Takes nothing that there is."""
+
+    card.commands["odd"] = odd
+    line = b'{"id": 1, "command": "odd", "arguments": {"value": 1}}'
+    assert "internal error: NameError" in answer(control, line)["error"]["message"]
+    assert "NameError" in caplog.text
+
+
+def test_a_command_of_a_card_that_is_not_started_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    control = Control(Card(CardConfig.default("edu")))
+    assert "has not been started" in str(refusal(control, "verdicts"))
+    assert "Traceback" not in caplog.text
 
 
 def answer(control: Control, line: bytes) -> dict[str, Any]:
@@ -275,7 +333,7 @@ def test_a_line_is_answered_with_its_id_and_a_result_or_an_error(control: Contro
 
 @pytest.mark.parametrize(
     "line", [b"", b"{", b"[]", b"3", b"{}", b'{"command": 3}', b'{"command": "status", "arguments": []}',
-             b'{"command": "status", "argument": {}}', b"\xff\xfe"]
+             b'{"command": "status", "argument": {}}', b"\xff\xfe", b"[" * 200_000]
 )  # fmt: skip
 def test_what_is_no_request_is_answered_with_an_error(control: Control, line: bytes) -> None:
     assert answer(control, line)["error"]["message"]
@@ -283,7 +341,7 @@ def test_what_is_no_request_is_answered_with_an_error(control: Control, line: by
 
 def test_a_result_that_is_not_json_is_an_error(control: Control, card: Card) -> None:
     card.commands["odd"] = lambda: {1, 2}
-    assert "cannot be sent" in answer(control, b'{"id": 1, "command": "odd"}')["error"]["message"]
+    assert "odd: internal error: TypeError" in answer(control, b'{"id": 1, "command": "odd"}')["error"]["message"]
 
 
 # The socket

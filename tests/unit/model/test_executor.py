@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from vfio_user_xe.emulator.model.executor import Executor
+from vfio_user_xe.emulator.model.executor import Busy, Executor, NotRunning
 
 PATIENCE = 30
 
@@ -158,7 +158,7 @@ def test_run_sync_from_the_executor_itself_is_a_call(executor: Executor) -> None
 def test_run_sync_gives_up_after_its_timeout(executor: Executor) -> None:
     release = threading.Event()
     executor.submit(lambda: release.wait(PATIENCE) and None)
-    with pytest.raises(TimeoutError, match="did not run the job"):
+    with pytest.raises(Busy, match="did not run the job"):
         executor.run_sync(lambda: None, 0.01)
     release.set()
 
@@ -212,8 +212,19 @@ def test_run_sync_after_stop_says_so(started: bool) -> None:
     if started:
         executor.start()
     executor.stop()
-    with pytest.raises(RuntimeError, match="has stopped"):
+    with pytest.raises(NotRunning, match="has stopped"):
         executor.run_sync(lambda: None, PATIENCE)
+
+
+def test_run_sync_before_start_says_so_and_leaves_nothing_queued() -> None:
+    executor = Executor("test")
+    ran: list[int] = []
+    with pytest.raises(NotRunning, match=r"'test' has not been started: call start\(\) first"):
+        executor.run_sync(lambda: ran.append(1))
+    executor.start()
+    executor.run_sync(lambda: None, PATIENCE)
+    executor.stop()
+    assert not ran
 
 
 def test_run_sync_while_stopping_never_hangs(frequent_switches: None) -> None:
@@ -225,7 +236,7 @@ def test_run_sync_while_stopping_never_hangs(frequent_switches: None) -> None:
         def call(executor: Executor = executor, outcomes: list[str] = outcomes) -> None:
             try:
                 executor.run_sync(lambda: outcomes.append("ran"), PATIENCE)
-            except RuntimeError:
+            except NotRunning:
                 outcomes.append("refused")
 
         caller = threading.Thread(target=call)

@@ -11,6 +11,7 @@ import pytest
 from vfio_user_xe.device_models.edu import BUFFER, LIVENESS, STATUS, Edu
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.faults import Faults
+from vfio_user_xe.emulator.model.options import UnknownName
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import RO, Register, flag, not_modelled, reserved
 from vfio_user_xe.emulator.observe.stalls import Stall, StallWatchdog, bit_names
@@ -111,7 +112,7 @@ def test_starting_again_replaces_the_file_and_the_categories(tmp_path: Path) -> 
 def test_an_unknown_category_is_answered_with_those_there_are_and_switches_nothing(tmp_path: Path) -> None:
     tracer = Tracer()
     tap = tracer.tap("guc")
-    with pytest.raises(ValueError, match=r'category "gcu"; did you mean "guc"\? \(allowed: all, guc\)'):
+    with pytest.raises(UnknownName, match=r'category "gcu"; did you mean "guc"\? \(allowed: all, guc\)'):
         tracer.start(["guc", "gcu"], tmp_path / "t")
     assert not tap.on
     assert not (tmp_path / "t").exists()

@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.xe.bench import Bench
 from vfio_user_xe.device_models.xe.soc.lmem_cfg import LMEM_CFG, LMEM_EN
-from vfio_user_xe.emulator.control.dispatch import CommandError, Control
+from vfio_user_xe.emulator.control.dispatch import Control
+from vfio_user_xe.emulator.control.errors import CommandError
 
 MIB = 1 << 20
 ROOT, L3, L2, L1, L0 = (n * MIB for n in range(16, 21))
@@ -136,3 +137,42 @@ def test_activity_is_by_engine_and_function(bench: Bench) -> None:
         {"engine": "rcs0", "function": "pf", "busy_ns": 5},
         {"engine": "bcs0", "function": "vf2", "busy_ns": 7},
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"address": -1}, "address -0x1 is not in ggtt: allowed is 0 to 0xffffffff"),
+        ({"address": 1 << 32}, "is not in ggtt: allowed is 0 to 0xffffffff"),
+        ({"address": 1 << 48, "space": "ppgtt", "root": ROOT}, "is not in ppgtt: allowed is 0 to 0xffffffffffff"),
+        ({"address": -1, "space": "device"}, "is not in device: allowed is 0 to 0xffffffffffffffff"),
+        ({"address": 0, "space": "ppgtt", "root": ROOT + 1}, "root 0x1000001 is no page table's address"),
+        ({"address": 0, "space": "ppgtt", "root": -0x1000}, "root -0x1000 is no page table's address"),
+    ],
+)
+def test_an_address_that_no_space_has_is_refused_and_nothing_is_walked(
+    bench: Bench, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CommandError) as refused:
+        walk(bench, function="pf", **arguments)
+    assert message in str(refused.value)
+
+
+def test_an_address_of_a_ppgtt_may_be_written_with_its_sign_extended(tables: Bench) -> None:
+    extended = walk(tables, function="pf", space="ppgtt", root=ROOT, address=0xFFFF_8000_0000_1234)
+    plain = walk(tables, function="pf", space="ppgtt", root=ROOT, address=0x8000_0000_1234)
+    assert extended == plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"function": "vf9"}, 'there is no function "vf9"'),
+        ({"start": -5, "end": 1}, "[-0x5, 0x1) is not a range of [0, 0x1000000000000)"),
+        ({"start": 8, "end": 8}, "[0x8, 0x8) is not a range"),
+    ],
+)
+def test_mappings_that_cannot_be_are_refused(bench: Bench, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        Control(bench.card).call("ppgtt", arguments)
+    assert message in str(refused.value)
