@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.xe.guc_driver import GucDriver
-from vfio_user_xe.device_models.xe.guc import actions, decode, klv
-from vfio_user_xe.device_models.xe.guc.errors import INVALID_KLV_KEY, MALFORMED_KLV, GucError
+from vfio_user_xe.device_models.xe.guc import actions, decode
 
 STATUS = 0xC000
 SUCCESS = 0xF0000000
@@ -163,55 +162,6 @@ def test_injected_faults_lose_messages_and_fail_requests(driver: GucDriver) -> N
     faults["guc.fail_request"].arm(arguments={"action": "TLB_INVALIDATION_ALL", "error": "PENDING_ACTION"})
     assert driver.request(0x7000, 1, 0)[0] == (SUCCESS,)
     assert driver.request(0x7002, 2, 0)[0] == (failure(0x90),)
-
-
-def test_klvs_are_parsed_with_their_declared_lengths() -> None:
-    words = (0x00010002, 0x1000, 0x1, 0x80010001, 1, 0x40010000)
-    assert klv.parse(words) == [(1, (0x1000, 1)), (0x8001, (1,)), (0x4001, ())]
-    assert klv.number((0x1000, 1)) == 0x1_0000_1000
-    assert klv.pack(klv.GGTT_SIZE, 0x1_0000_1000) == (0x00020002, 0x1000, 1)
-
-
-@pytest.mark.parametrize(
-    ("words", "code"),
-    [
-        ((0x00010001, 0), MALFORMED_KLV),
-        ((0x00010002, 0), MALFORMED_KLV),
-        ((0xF0010001, 0), INVALID_KLV_KEY),
-        ((0x80010001, 0), INVALID_KLV_KEY),
-    ],
-)
-def test_malformed_klvs_are_refused(words: tuple[int, ...], code: int) -> None:
-    with pytest.raises(GucError) as refused:
-        klv.parse(words, klv.VF_CONFIG)
-    assert refused.value.code == code
-
-
-@pytest.mark.parametrize(
-    ("key", "most"), [(klv.ENGINE_GROUP_EXEC_QUANTUM, 8), (klv.ENGINE_GROUP_PREEMPT_TIMEOUT, 8), (klv.NUM_CONTEXTS, 1)]
-)
-def test_a_value_is_as_long_as_its_key_allows_and_no_longer(key: int, most: int) -> None:
-    values = tuple(range(1, most + 2))
-    assert klv.parse((key << 16 | most, *values[:most])) == [(key, values[:most])]
-    for length in (0, most + 1):
-        with pytest.raises(GucError, match=klv.name_of(key)) as refused:
-            klv.parse((key << 16 | length, *values[:length]))
-        assert refused.value.code == MALFORMED_KLV
-
-
-@pytest.mark.parametrize(
-    ("key", "length", "said"),
-    [
-        (klv.GGTT_SIZE, 1, "VF_CFG_GGTT_SIZE has 1 dwords, not 2"),
-        (klv.ENGINE_GROUP_EXEC_QUANTUM, 0, "VF_CFG_ENGINE_GROUP_EXEC_QUANTUM has 0 dwords, not 1 to 8"),
-        (klv.ENGINE_GROUP_EXEC_QUANTUM, 9, "VF_CFG_ENGINE_GROUP_EXEC_QUANTUM has 9 dwords, not 1 to 8"),
-        (klv.ENGINE_GROUP_CONFIG, 129, "VGT_POLICY_ENGINE_GROUP_CONFIG has 129 dwords, not 0 to 128"),
-    ],
-)
-def test_a_klv_of_a_wrong_length_is_refused_with_the_lengths_that_are_allowed(key: int, length: int, said: str) -> None:
-    with pytest.raises(GucError) as refused:
-        klv.parse((key << 16 | length, *[0] * length))
-    assert str(refused.value).endswith(said)
 
 
 def test_every_handled_action_is_declared_and_every_declared_request_handled(driver: GucDriver) -> None:

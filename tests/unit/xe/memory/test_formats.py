@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,3 +143,131 @@ def test_an_lmtt_walk_goes_through_directory_table_and_leaf_table() -> None:
 def test_an_lmtt_walk_says_which_level_maps_nothing(entries: dict[int, int], gdpa: int, reason: str) -> None:
     with pytest.raises(lmtt.LmttFault, match=reason):
         list(lmtt.walk(lambda dpa, size: entries.get(dpa, 0), 0x10000, 1, gdpa))
+
+
+def test_ggtt_entries_have_the_bits_of_the_hardware() -> None:
+    """regs/xe_gtt_defs.h: XE_PAGE_PRESENT, XE_GGTT_PTE_DM, GGTT_PTE_VFID, XE_PAGE_ADDR_MASK."""
+    assert ggtt.encode(0, vram=False) == 0x1
+    assert ggtt.encode(0, vram=True) == 0x3
+    assert ggtt.encode(0x000F_FFFF_FFFF_F000, vram=True, vfid=0x3FF) == 0x000F_FFFF_FFFF_FFFF
+    assert ggtt.encode(0x1000, vram=False, vfid=5) == 0x1015
+    assert (ggtt.GGTT_SIZE, ggtt.PTES_SIZE) == (4 << 30, 8 << 20)
+
+
+@pytest.mark.parametrize(
+    ("entry", "meaning"),
+    [
+        (0x5002, "not present"),
+        (0x5001, "4 KiB in system memory at 0x5000"),
+        (0x5003, "4 KiB in VRAM at 0x5000"),
+        (0x501F, "4 KiB in VRAM at 0x5000, of VF 7"),
+    ],
+)
+def test_a_ggtt_entry_is_told_in_words(entry: int, meaning: str) -> None:
+    assert ggtt.meaning(entry) == meaning
+
+
+@pytest.mark.parametrize(
+    ("options", "entry"),
+    [
+        ({"vram": False, "writable": False}, 0x1),
+        ({"vram": False}, 0x3),
+        ({"vram": True}, 0x803),
+        ({"vram": False, "pat": 1}, 0x3 | 1 << 3),
+        ({"vram": False, "pat": 2}, 0x3 | 1 << 4),
+        ({"vram": False, "pat": 4}, 0x3 | 1 << 7),
+        ({"vram": False, "pat": 8}, 0x3 | 1 << 62),
+        ({"vram": False, "pat": 16}, 0x3 | 1 << 61),
+    ],
+)
+def test_ppgtt_leaves_have_the_bits_of_the_hardware(options: dict[str, Any], entry: int) -> None:
+    """regs/xe_gtt_defs.h and xe_bo.h; the third PAT bit and the page size are elsewhere in leaves of 2 MiB and more."""
+    for shift in (12, 16):
+        assert ppgtt.encode_leaf(3 << 30, shift, **options) == 3 << 30 | entry
+    large = entry | 1 << 7 if options.get("pat") != 4 else 0x3 | 1 << 7 | 1 << 12
+    for shift in (21, 30):
+        assert ppgtt.encode_leaf(3 << 30, shift, **options) == 3 << 30 | large
+
+
+def test_ppgtt_tables_and_null_entries_have_the_bits_of_the_hardware() -> None:
+    """regs/xe_gtt_defs.h: XE_PDE_64K, XE_PTE_PS64, XE_PTE_NULL, XE_USM_PPGTT_PTE_AE."""
+    assert ppgtt.encode_table(0x7000) == 0x7003
+    assert ppgtt.encode_table(0x7000, compact=True) == 0x7043
+    assert (ppgtt.PS64, ppgtt.NULL, ppgtt.ATOMIC_ENABLE) == (0x100, 0x200, 0x400)
+    assert ppgtt.table_of(0xFFF0_0000_0000_7FFF) == 0x7000
+
+
+@pytest.mark.parametrize(
+    ("level", "shift", "entry", "meaning"),
+    [
+        (0, 12, 0x5003, "4 KiB in system memory at 0x5000"),
+        (0, 16, 0x5_0801, "64 KiB in VRAM at 0x50000, read-only"),
+        (1, 21, 0x60_0C83, "2 MiB in VRAM at 0x600000, atomics"),
+        (2, 30, 0x4000_0081, "1 GiB in system memory at 0x40000000, read-only"),
+        (0, 12, 0x201, "null: reads zero, drops writes"),
+        (1, 21, 0x7003, "table at 0x7000"),
+        (1, 21, 0x7043, "table at 0x7000, of 64 KiB pages"),
+        (2, 30, 0x7043, "table at 0x7000"),
+        (3, 39, 0x7083, "table at 0x7000"),
+        (0, 12, 0x5002, "not present"),
+    ],
+)
+def test_a_ppgtt_entry_is_told_in_words(level: int, shift: int, entry: int, meaning: str) -> None:
+    assert ppgtt.meaning(ppgtt.Step(level, 0x1000, memoryview(b""), 0, shift, entry)) == meaning
+
+
+def test_leaves_come_from_all_tables_in_the_order_of_their_addresses() -> None:
+    tables = Tables()
+    pages = [
+        (0x123 << 39 | 0x45 << 30 | 0x67 << 21 | 0x89 << 12, 12),
+        (0x123 << 39 | 0x45 << 30 | 0x67 << 21 | 0x1FF << 12, 12),
+        (0x123 << 39 | 0x45 << 30 | 0x68 << 21 | 31 << 16, 16),
+        (0x123 << 39 | 0x45 << 30 | 0x69 << 21, 21),
+        (0x123 << 39 | 0x46 << 30, 30),
+    ]
+    for table, index in ((0x1000, 0), (0x2000, 0x123), (0x3000, 0x45), (0x4000, 0x67)):
+        tables.put(table, index, ppgtt.encode_table(table + 0x1000))
+    tables.put(0x4000, 0x68, ppgtt.encode_table(0x6000, compact=True))
+    tables.put(0x4000, 0x6A, ppgtt.encode_table(0x7000))
+    entries = [ppgtt.encode_leaf(number << 30, shift, vram=True) for number, (_, shift) in enumerate(pages)]
+    for (table, index), entry in zip(
+        ((0x5000, 0x89), (0x5000, 0x1FF), (0x6000, 31), (0x4000, 0x69), (0x3000, 0x46)), entries, strict=True
+    ):
+        tables.put(table, index, entry)
+    # No table at 0x7000: it maps nothing. Entries beyond the 32nd of a table of 64 KiB pages are none.
+    tables.put(0x6000, 32, ppgtt.encode_leaf(0, 16, vram=True))
+    expected = [(address, entry, shift) for (address, shift), entry in zip(pages, entries, strict=True)]
+
+    def leaves(start: int = 0, end: int = 1 << 48) -> list[tuple[int, int, int]]:
+        return list(ppgtt.leaves(lambda table, level: tables.tables.get(table), 0x1000, start, end))
+
+    assert leaves() == expected
+    for number in range(len(pages)):
+        assert leaves(start=pages[number][0]) == expected[number:]
+        assert leaves(end=pages[number][0]) == expected[:number]
+        assert leaves(start=pages[number][0], end=pages[number][0] + 1) == expected[number : number + 1]
+
+
+def test_lmtt_entries_have_the_bits_of_the_hardware() -> None:
+    """xe_lmtt_ml.c: LMTT_ML_HW_PDE_MAX_NUM and its like, lmtt_ml_encode_pde, lmtt_ml_encode_pte."""
+    assert (lmtt.DIRECTORY_ENTRIES, lmtt.TABLE_ENTRIES, lmtt.LEAF_ENTRIES) == (64, 8192, 16384)
+    assert (lmtt.PDE_SIZE, lmtt.LEAF_SIZE, lmtt.TABLE_SIZE, lmtt.BLOCK_SHIFT) == (8, 4, 64 << 10, 21)
+    assert lmtt.encode_pde(0x1_2345_0000) == 0x12_3451
+    assert lmtt.encode_leaf(77) == 77 << 5 | 1
+    assert lmtt.table_of(0x12_345F) == 0x1_2345_0000
+
+
+@pytest.mark.parametrize(("size", "code"), [(8, "Q"), (4, "I")])
+@given(data=st.data())
+def test_valid_lmtt_entries_are_found_wherever_they_are(size: Literal[8, 4], code: str, data: st.DataObject) -> None:
+    limit = 1 << 8 * size - 1
+    valid = data.draw(st.dictionaries(st.integers(0, 63), st.integers(0, limit - 1).map(lambda n: n << 1 | 1)))
+    invalid = data.draw(st.dictionaries(st.integers(0, 63), st.integers(0, limit - 1).map(lambda n: n << 1)))
+    table = memoryview(bytearray(64 * size)).cast(code)
+    for index, entry in (invalid | valid).items():
+        table[index] = entry
+    assert lmtt.valid_entries(table.tobytes(), size) == sorted(valid.items())
+
+
+def test_an_lmtt_entry_that_is_not_valid_is_told_in_words() -> None:
+    assert lmtt.meaning(lmtt.Step(0, 0, 0, 0x20)) == "not valid"
