@@ -17,7 +17,10 @@ INFO = ModelInfo(
     firmware={"xe": ("xe/bmg_guc_70.bin", "xe/bmg_huc.bin")},
     firmware_packages=("firmware-intel-graphics",),
     # NEO: OpenCL and Level Zero.
-    userland_packages={"compute": ("intel-opencl-icd", "libze-intel-gpu1")},
+    userland_packages={
+        "compute": ("intel-opencl-icd", "libze-intel-gpu1"),
+        "suites": ("intel-opencl-icd", "libze-intel-gpu1"),
+    },
     address_spaces={
         GGTT: "the function's global GTT",
         PPGTT: "a VM's page tables, named by ASID or by root table",
@@ -25,5 +28,5 @@ INFO = ModelInfo(
     },
     topologies=TOPOLOGIES,
     trace_processes={"guc": TraceProcess("GuC", "gt")},
-    suites={"igt": Path(__file__).parent / "suites" / "igt"},
+    suites={folder.name: folder for folder in sorted((Path(__file__).parent / "suites").iterdir()) if folder.is_dir()},
 )

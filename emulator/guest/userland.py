@@ -56,6 +56,28 @@ PACKAGES = {
         "vkmark",
         "weston",
     ),
+    # What test suites of user space need: programs and tests of others, and drivers to compare with.
+    "suites": (
+        "mesa-opencl-icd",
+        "mesa-vulkan-drivers",
+        "libegl-mesa0",
+        "libgl1-mesa-dri",
+        "libglx-mesa0",
+        "libze1",
+        "clinfo",
+        "clpeak",
+        "glmark2-es2-drm",
+        "hashcat",
+        "mesa-utils",
+        "piglit",
+        "pocl-opencl-icd",
+        "python3-mako",
+        "python3-numpy",
+        "python3-pyopencl",
+        "python3-pytest",
+        "vkmark",
+        "vulkan-tools",
+    ),
 }
 """By userland, what it holds for every card."""
 

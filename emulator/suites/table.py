@@ -71,6 +71,17 @@ class Table:
         value: bool = self.get(key, bool, "true or false", False)
         return value
 
+    def seconds(self) -> tuple[tuple[str, float], ...]:
+        """All keys with their values, which must be times."""
+        for key, value in self.values.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise SuiteError(f'{self.place}."{key}" must be a number of seconds above 0')
+        return tuple((key, float(value)) for key, value in self.values.items())
+
+    def words(self) -> dict[str, str]:
+        """All keys with their values, which must be strings."""
+        return {key: self.text(key) for key in self.values}
+
     def table(self, key: str) -> Table:
         return Table(f"{self.place}: {key}", self.get(key, dict, "a table", {}))
 

@@ -155,11 +155,7 @@ class Suite:
         except re.error as error:
             raise SuiteError(f"{log.place}: {error.pattern!r} is not a regular expression: {error}") from error
         log.finish()
-        timeouts = []
-        for pattern, seconds in table.table("timeouts").values.items():
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
-                raise SuiteError(f'{path}: timeouts."{pattern}" must be a number of seconds above 0')
-            timeouts.append((pattern, float(seconds)))
+        timeouts = table.table("timeouts").seconds()
         before, after = (
             tuple((pattern, hooks.text(pattern)) for pattern in hooks.values)
             for hooks in (table.table("before"), table.table("after"))
@@ -190,7 +186,7 @@ class Suite:
                 raise SuiteError(f"{item.place}.cards: {group.cards} is not between 1 and {_MOST_CARDS}")
             groups.append(group)
         table.finish()
-        return Suite(guest, tuple(groups), kernel_log, tuple(timeouts), before, after, wake)
+        return Suite(guest, tuple(groups), kernel_log, timeouts, before, after, wake)
 
     def select(self, names: Iterable[str] = ()) -> list[Group]:
         """The groups of these names, in the file's order (all without names).

@@ -1,0 +1,198 @@
+"""Suite files of user space, the results of their tests, and what a lost guest costs."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import pytest
+
+from vfio_user_xe.device_models.xe.info import INFO
+from vfio_user_xe.emulator.guest.channel import Result as Done
+from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError
+from vfio_user_xe.emulator.results import Outcome
+from vfio_user_xe.emulator.suites.expectations import Expectations
+from vfio_user_xe.emulator.suites.subtest import KernelLog, SubtestResult
+from vfio_user_xe.emulator.suites.table import SuiteError
+from vfio_user_xe.emulator.suites.userland import runner, source
+from vfio_user_xe.emulator.suites.userland.bench import Bench, SetupFailed
+from vfio_user_xe.emulator.suites.userland.kinds import CommandTests, Name, PiglitTests, read_piglit_result
+from vfio_user_xe.emulator.suites.userland.suite import Group, Kind, Needs, Source, UserlandSuite
+
+GROUP = Group("programs", Kind.COMMAND, commands={"one": "true", "two": "false"})
+SUITE = UserlandSuite("a suite", Needs("compute"), (GROUP,), KernelLog(), timeouts=(("one", 5.0),))
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "suite.toml"
+    path.write_text(f'title = "t"\n[guest]\nuserland = "compute"\n{text}')
+    return path
+
+
+def test_every_suite_of_the_card_can_be_read() -> None:
+    names = [name for name in INFO.suites if name != "igt"]
+    assert "pyopencl" in names
+    for name in names:
+        folder = INFO.suites[name]
+        suite = UserlandSuite.load(folder / "suite.toml")
+        assert suite.groups
+        if (folder / "expectations.toml").exists():
+            Expectations.load(folder / "expectations.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[[group]]\nname = "a"\nkind = "junit"', r'kind: "junit" is not allowed \(allowed: pytest, piglit, command\)'),
+        ('[[group]]\nname = "a"\nkind = "pytest"', r"needs a table \[source\]"),
+        ('[[group]]\nname = "a"\nkind = "piglit"', r'profile: belongs to kind = "piglit"'),
+        ('[[group]]\nname = "a"\nkind = "command"\nprofile = "quick"\ncommands = {a = "b"}', 'this is "command"'),
+        ('[[group]]\nname = "a"\nkind = "command"\ncommands = {a = "b"}\non = "vf0"', r'"vf0" is not a function'),
+        ('[timeouts]\n"*" = 0', r'timeouts\."\*" must be a number of seconds above 0'),
+        ("[kernel_log]\nerrors = ['(']", "is not a regular expression"),
+        ("[surprise]", 'there is no key "surprise"'),
+    ],
+)
+def test_a_wrong_suite_file_is_refused_with_the_place_and_what_is_allowed(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    with pytest.raises(SuiteError, match=complaint):
+        UserlandSuite.load(written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("code", "output", "outcome"),
+    [
+        (0, 'hello\nPIGLIT: {"result": "pass" }\n', Outcome.PASS),
+        (1, 'Probe at (1,2)\nPIGLIT: {"result": "fail" }\n', Outcome.FAIL),
+        (0, 'PIGLIT: {"subtest": {"a" : "fail"}}\nPIGLIT: {"result": "skip" }\n', Outcome.SKIP),
+        (0, "nothing of it\n", Outcome.FAIL),
+        (139, 'PIGLIT: {"result": "pass" }\n', Outcome.CRASH),
+    ],
+)
+def test_the_result_that_a_test_of_piglit_prints_counts(code: int, output: str, outcome: Outcome) -> None:
+    assert read_piglit_result(code, output)[0] is outcome
+
+
+def test_piglits_commands_are_found_by_name() -> None:
+    bench = create_autospec(Bench, instance=True)
+    bench.run.return_value = Done(0, b"spec@arb_x@one ::: /usr/lib/piglit/bin/x one -auto\nnoise\n", "", 1.0)
+    tests = PiglitTests("quick", ("spec@*",))
+    assert tests.names(bench) == [("spec", "arb_x@one")]
+    bench.run.return_value = Done(0, b'PIGLIT: {"result": "pass" }\n', "", 1.0)
+    ((result,),) = tests.run(bench, [("spec", "arb_x@one")], lambda name: 7.0)
+    assert (result.name, result.outcome) == ("spec@arb_x@one", Outcome.PASS)
+    assert "/usr/lib/piglit/bin/x one -auto" in bench.run.call_args.args[0]
+    assert bench.run.call_args.kwargs["limit"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("done", "outcome"),
+    [
+        (Done(0, b"fine", "", 1.0), Outcome.PASS),
+        (Done(77, b"no such thing here", "", 1.0), Outcome.SKIP),
+        (Done(3, b"wrong", "", 1.0), Outcome.FAIL),
+        (Done(134, b"", "", 1.0), Outcome.CRASH),
+        (CommandTimeout("slow", output=b"so far"), Outcome.TIMEOUT),
+        (GuestError("panic"), Outcome.LOST),
+    ],
+)
+def test_a_command_is_judged_by_how_it_ends(done: Done | Exception, outcome: Outcome) -> None:
+    bench = create_autospec(Bench, instance=True)
+    bench.run.side_effect = [done]
+    ((result,),) = CommandTests({"one": "true"}).run(bench, [("one", "")], lambda name: 1.0)
+    assert result.outcome is outcome
+    assert bench.close.called == (outcome is Outcome.LOST)
+
+
+class Scripted:
+    """Tests that end as they are told; `GuestError` loses the guest."""
+
+    def __init__(self, outcomes: dict[str, Outcome | GuestError]) -> None:
+        self.outcomes = outcomes
+        self.files: dict[str, str] = {}
+
+    def names(self, bench: Bench) -> list[Name]:
+        return [(name, "") for name in self.outcomes]
+
+    def run(self, bench: Bench, names: Sequence[Name], limit: object) -> Iterator[list[SubtestResult]]:
+        for test, subtest in names:
+            outcome = self.outcomes[test]
+            if isinstance(outcome, GuestError):
+                raise outcome
+            yield [SubtestResult(test, subtest, outcome)]
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runner.UserlandRun:
+    monkeypatch.setattr(runner, "locate_userland", create_autospec(runner.locate_userland))
+    bench = create_autospec(Bench, instance=True)
+    bench.__enter__.return_value = bench
+    bench.group = GROUP
+    monkeypatch.setattr(runner, "Bench", create_autospec(Bench, return_value=bench))
+    return runner.UserlandRun("s", SUITE, Expectations(), tmp_path / "out")
+
+
+def run(given: runner.UserlandRun, tests: Scripted, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
+    monkeypatch.setattr(runner, "tests_of", lambda group, folder: tests)
+    return {result.name: result.outcome for result in runner.run_userland(given, lambda text: None)}
+
+
+def test_a_test_that_loses_the_guest_is_lost_and_the_rest_runs(
+    given: runner.UserlandRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = Scripted({"a": Outcome.PASS, "b": GuestError("panic"), "c": Outcome.FAIL})
+    assert run(given, tests, monkeypatch) == {"a": Outcome.PASS, "b": Outcome.LOST, "c": Outcome.FAIL}
+
+
+def test_a_guest_that_cannot_be_set_up_ends_the_run_and_keeps_the_results(
+    given: runner.UserlandRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SetupFailed):
+        run(given, Scripted({"a": Outcome.PASS, "b": SetupFailed("no driver")}), monkeypatch)
+    resumed = replace(given, resume=True)
+    ended = run(resumed, Scripted({"a": Outcome.FAIL, "b": Outcome.PASS}), monkeypatch)
+    assert ended == {"a": Outcome.PASS, "b": Outcome.PASS}, "what was run before is not run again"
+
+
+def test_a_sample_is_spread_evenly(given: runner.UserlandRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = Scripted(dict.fromkeys("abcdefgh", Outcome.PASS))
+    assert list(run(replace(given, sample=4), tests, monkeypatch)) == ["a", "c", "e", "g"]
+
+
+def test_patterns_that_fit_no_test_are_refused(given: runner.UserlandRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SuiteError, match="no test of the suite s fits nothing"):
+        run(replace(given, tests=("nothing",)), Scripted({"a": Outcome.PASS}), monkeypatch)
+
+
+def test_a_requirement_takes_the_upstream_version_of_the_userlands_package() -> None:
+    wanted = Source("thing=={python3-thing}", "test")
+    assert source.requirement(wanted, {"python3-thing": "1:2025.1+dfsg-2+b2"}) == "thing==2025.1"
+    with pytest.raises(SuiteError, match="no package python3-thing"):
+        source.requirement(wanted, {})
+
+
+def test_a_source_is_downloaded_once_and_a_missing_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "thing-1/test").mkdir(parents=True)
+    (tmp_path / "thing-1/test/test_it.py").write_text("")
+
+    def download(command: Sequence[str], **settings: object) -> object:
+        calls.append(command)
+        with tarfile.open(Path(command[command.index("--dest") + 1]) / "thing-1.tar.gz", "w:gz") as archive:
+            archive.add(tmp_path / "thing-1", "thing-1")
+        return create_autospec(source.subprocess.CompletedProcess, instance=True, returncode=0, stderr="")
+
+    calls: list[Sequence[str]] = []
+    monkeypatch.setattr(source.subprocess, "run", download)
+    for _ in range(2):
+        folder = source.fetch_source(Source("thing==1", "test"), {})
+        assert [path.name for path in folder.iterdir()] == ["test_it.py"]
+    assert len(calls) == 1
+    with pytest.raises(source.FetchFailed, match=r"has no folder tests \(there are: test\)"):
+        source.fetch_source(Source("thing==1", "tests"), {})
