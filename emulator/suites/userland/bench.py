@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vfio_user_xe.emulator.control.dispatch import CommandError
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest.channel import Result
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.initramfs import Content
