@@ -171,7 +171,7 @@ class Fabric:
         Called when a function is reset or stops to answer; after the change, so that a window that is being opened at
         the same time sees it. `match` must not open windows.
         """
-        return self._revoke(list(self._open), match)
+        return self._revoke(None, match)
 
     def revoke_owners(self, owners: Iterable[str]) -> int:
         """Take back all windows on memory of `owners`, and begin a new epoch of it; returns how many windows.
@@ -181,7 +181,7 @@ class Fabric:
         names = frozenset(owners)
         for name in names:
             self.epoch(name).value += 1
-        return self._revoke(list(self._open), lambda window: window.owner in names, always=True)
+        return self._revoke(None, lambda window: window.owner in names, always=True)
 
     def revoke_range(self, initiator: Initiator, space: str, address: int, length: int) -> int:
         """Take back the windows of `initiator` that touch `[address, address + length)` of `space`; returns how many.
@@ -198,12 +198,12 @@ class Fabric:
         return [window for group in list(self._open.values()) for window in group.snapshot() if window.valid]
 
     def _revoke(
-        self, groups: list[tuple[str, str]], match: Callable[[Window], bool] | None, *, always: bool = False
+        self, groups: list[tuple[str, str]] | None, match: Callable[[Window], bool] | None, *, always: bool = False
     ) -> int:
-        # Before the windows are looked at: see window().
+        # Before the windows, and which groups there are, are looked at: see window().
         self._revocations += 1
         revoked = 0
-        for group in groups:
+        for group in list(self._open) if groups is None else groups:
             if group not in self._open:
                 continue
             for window in self._open[group].snapshot():

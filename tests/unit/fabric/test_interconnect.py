@@ -3,7 +3,9 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -192,6 +194,21 @@ def test_only_windows_that_touch_a_range_are_revoked() -> None:
     assert fabric.revoke_range(VF1, Space.DEVICE, 16, 32) == 0
 
 
+def test_a_window_that_begins_in_a_page_is_revoked_up_to_its_last_byte_and_no_further() -> None:
+    fabric, _ = fabric_with_pages({0: "vf1"})
+    for address, length, touched in ((12, 4, True), (15, 1, True), (16, 16, False), (0, 12, False), (0, 13, True)):
+        window = fabric.window(VF1, Space.DEVICE, 12, 4, write=False)
+        fabric.revoke_range(VF1, Space.DEVICE, address, length)
+        assert window.valid is not touched
+
+
+def test_a_window_may_have_one_byte() -> None:
+    fabric, pages = fabric_with_pages({0: "vf1"})
+    pages.memory[15] = 7
+    assert fabric.window(PF, Space.DEVICE, 15, 1, write=False).read(0, 1) == b"\x07"
+    assert fabric.read(PF, Space.DEVICE, 15, 1) == b"\x07"
+
+
 def test_revoking_a_range_leaves_other_initiators_and_spaces_alone() -> None:
     fabric = Fabric()
     pages, system = Pages(fabric), Pages(fabric, "system", space=Space.SYSTEM)
@@ -245,6 +262,39 @@ def test_a_window_that_is_opened_while_its_memory_changes_hands_belongs_to_the_n
 
     pages.open = open_then_lose  # type: ignore[method-assign]
     assert fabric.window(PF, Space.DEVICE, 0, 4, write=False).owner == "vf2"
+
+
+def test_the_first_window_of_an_initiator_does_not_survive_a_revocation_that_began_before_it_was_known() -> None:
+    """The revocation looks which initiators have windows while the first window of one is between open and known."""
+    fabric, pages = fabric_with_pages({0: "vf1"})
+    opened, looked = threading.Event(), threading.Event()
+    plain_open = pages.open
+
+    def open_and_wait(
+        initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str
+    ) -> Window | None:
+        window = plain_open(initiator, space, address, length, write, kind)
+        opened.set()
+        assert looked.wait(20)
+        return window
+
+    class Groups(dict[tuple[str, str], Any]):
+        def __iter__(self) -> Iterator[tuple[str, str]]:
+            groups = list(super().__iter__())
+            looked.set()
+            opener.join(20)
+            return iter(groups)
+
+    windows: list[Window] = []
+    pages.open = open_and_wait  # type: ignore[method-assign]
+    fabric._open = Groups()
+    opener = threading.Thread(target=lambda: windows.append(fabric.window(PF, Space.DEVICE, 0, 4, write=False)))
+    opener.start()
+    assert opened.wait(20)
+    pages.owners[0] = "vf2"
+    fabric.revoke_owners(["vf1"])
+    opener.join(20)
+    assert [(window.owner, window.valid) for window in windows] == [("vf2", True)]
 
 
 def test_no_window_survives_a_revocation_from_another_thread() -> None:

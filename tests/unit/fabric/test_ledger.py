@@ -129,6 +129,18 @@ def test_accesses_of_others_during_a_reset_are_stale(ledger: Ledger, clock: Cloc
     ]
 
 
+def test_an_owners_own_accesses_do_not_hide_those_of_others_that_come_after(ledger: Ledger) -> None:
+    ledger.ownership.reset_began("vf1")
+    use(ledger, "vf1", "vf1", "iov")
+    use(ledger, "pf", "vf2", "iov")
+    use(ledger, "pf", "vf1", "iov", KERNEL + "vram")
+    ledger.entry("vf2", "vf1", "iov", "vram").count_write(4)
+    ledger.ownership.reset_ended("vf1")
+    (reset,) = ledger.ownership.resets_as_list()
+    assert [(a["initiator"], a["reads"], a["writes"]) for a in reset["accesses"]] == [("vf2", 0, 1)]
+    assert paths(ledger) == [("pf", "vf2", "zero-copy"), ("vf2", "vf1", "zero-copy")]
+
+
 def test_an_access_during_a_reset_tells_when_its_path_was_opened(ledger: Ledger, clock: Clock) -> None:
     ledger.entry("pf", "vf1", "p2p", "system").opened(ledger.now())
     ledger.ownership.reset_began("vf1")
@@ -167,6 +179,15 @@ def test_the_history_of_a_page_is_told_in_order(ledger: Ledger, clock: Clock) ->
     assert len(ledger.ownership.history()) == 2
     lines = history_lines({"changes": history, "resets": ledger.ownership.resets_as_list()})
     assert lines[1].endswith("[0x400000, 0x600000) went from vf1 to vf2")
+
+
+@pytest.mark.parametrize(
+    ("address", "told"), [(0x1FFFFF, 0), (0x200000, 1), (0x3FFFFF, 1), (0x400000, 2), (0x5FFFFF, 2), (0x600000, 0)]
+)
+def test_a_change_is_of_the_pages_from_its_first_to_its_last(ledger: Ledger, address: int, told: int) -> None:
+    ledger.ownership.changed(0x200000, 0x400000, "pf", "vf1")
+    ledger.ownership.changed(0x400000, 0x200000, "vf1", "vf2")
+    assert len(ledger.ownership.history(address)) == told
 
 
 def test_an_entry_whose_windows_are_older_than_the_last_clear_has_no_times(ledger: Ledger, clock: Clock) -> None:

@@ -138,3 +138,60 @@ def test_zeroing_that_did_nothing_is_not_counted() -> None:
     assert counted(held.entry)[2:] == (0, 0)
     assert held.zero(0, 16, lambda view: len(view) == 16)
     assert counted(held.entry)[2:] == (1, 16)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 6, 7, 100])
+@pytest.mark.parametrize("phase", [0, 1, 2])
+def test_a_fill_of_any_length_repeats_its_pattern(length: int, phase: int) -> None:
+    held = window()
+    held.fill(5, length, b"abc", phase)
+    assert held.read(0, 5 + length + 1) == bytes(5) + (b"abc" * 40)[phase:][:length] + b"\0"
+
+
+def test_what_is_lent_is_the_piece_that_was_asked_for() -> None:
+    held = window()
+    held.write(0, bytes(range(1, 200)))
+    lent = held.lend(10, 7, write=False)
+    assert lent is not None
+    assert bytes(lent) == bytes(range(11, 18))
+    lent = held.lend(16, 4, write=True, count=2)
+    assert lent is not None
+    lent[:] = b"wxyz"
+    assert held.read(15, 6) == b"\x10wxyz\x15"
+    assert counted(held.entry) == (2, 7 + 6, 2, 199 + 2)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 0x2001), (0x2000, 1), (0x1FFF, 2), (-1, 1), (0, -1), (8, 0x1FF9)])
+def test_a_window_ends_with_its_last_byte(offset: int, length: int) -> None:
+    held = window()
+    assert len(held.read(0, 0x2000)) == 0x2000
+    assert held.read(0x2000, 0) == b""
+    with pytest.raises(ValueError, match="outside of a window of 0x2000 bytes"):
+        held.read(offset, length)
+
+
+def test_words_of_a_span_are_at_their_addresses() -> None:
+    span = Span(window(), BASE)
+    span.store(BASE, bytes(range(64)))
+    for address in range(0, 48, 4):
+        for count in (1, 2, 3, 4):
+            words = memoryview(bytes(range(64))).cast("I")[address // 4 :][:count].tolist()
+            assert span.load_words(BASE + address, count) == words
+            assert span.load32(BASE + address) == words[0]
+    for address in (0, 4, 20, 0x1FF8):
+        span.store_words(BASE + address, array("I", [address, 0xFFFF_FFFF]))
+        assert span.load(BASE + address, 8) == address.to_bytes(4, "little") + b"\xff" * 4
+    with pytest.raises(ValueError, match="0x701ffc is outside of the span"):
+        span.load_words(BASE + 0x1FFC, 2)
+    with pytest.raises(ValueError, match="0x701ffc is outside of the span"):
+        span.store_words(BASE + 0x1FFC, array("I", [1, 2]))
+
+
+@pytest.mark.parametrize("size", [16, 0x4000 - 1, 0x4000, 0x4001, 600 << 10])
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (1, 8), (40, 24)])
+def test_a_move_changes_nothing_but_its_target(size: int, start: int, end: int) -> None:
+    for made in (bytearray, bytes):
+        data = bytes(n % 251 for n in range(size + 64))
+        source, target = window(size + 64, memoryview(made(data))), window(size + 64)
+        move(source, start, target, end, size)
+        assert target.read(0, size + 64) == bytes(end) + data[start:][:size] + bytes(64 - end)
