@@ -172,7 +172,11 @@ def _folders(model: str | None) -> dict[str, Path]:
 
 
 def _folder(name: str, model: str | None) -> Path:
-    """The folder of a suite. Raises `SuiteError` when there is none of this name."""
+    """The folder of a suite.
+
+    Raises:
+        SuiteError: There is none of this name.
+    """
     if name in _OTHER_COMMANDS:
         raise SuiteError(f"the suite {name} has a command of its own: {_OTHER_COMMANDS[name]}")
     if (Path(name) / SUITE).is_file():

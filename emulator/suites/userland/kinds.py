@@ -43,11 +43,20 @@ class Tests(Protocol):
         ...
 
     def names(self, bench: Bench) -> list[Name]:
-        """All tests that there are. Raises `GuestError`, and `SuiteError` where there is none."""
+        """All tests that there are.
+
+        Raises:
+            SuiteError: There is none.
+            GuestError: The guest cannot be set up, or does not answer.
+        """
         ...
 
     def run(self, bench: Bench, names: Sequence[Name], limit: Limit) -> Iterator[list[SubtestResult]]:
-        """Run these; results come in portions that have one kernel log. Raises `GuestError`."""
+        """Run these; results come in portions that have one kernel log.
+
+        Raises:
+            GuestError: The guest did not survive a test, or cannot be set up.
+        """
         ...
 
 

@@ -56,7 +56,11 @@ class UserlandRun:
         return self.timeout or self.suite.timeout(name)
 
     def selected(self) -> list[Group]:
-        """The groups to run. Raises `SuiteError` for a name that is none."""
+        """The groups to run.
+
+        Raises:
+            SuiteError: There is no group of a name.
+        """
         groups = self.suite.select(self.groups)
         return groups if self.on is None else [replace(group, on=self.on) for group in groups]
 

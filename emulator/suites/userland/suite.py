@@ -4,9 +4,9 @@
 
     [guest]
     userland = "suites"           # vfio-user-xe guest fetch --userland suites
-    modules = ["xe"]
+    modules = ["blinker"]
     memory = 3072                 # MiB
-    setup = "modprobe xe"         # shell, once after boot; $VF is the number of the VF under test, 0 for the PF
+    setup = "modprobe blinker"         # shell, once after boot; $VF is the number of the VF under test, 0 for the PF
 
     [source]                      # what the tests come from, besides the userland
     pip = "pyopencl=={python3-pyopencl}"    # a source distribution; {PACKAGE} is the version of the userland's package
@@ -22,11 +22,11 @@
     "*" = 60
 
     [[group]]
-    name = "neo"
+    name = "opencl"
     kind = "pytest"               # files of [source]; "piglit": tests of a profile; "command": [group.commands]
     tests = ["test_*.py"]         # patterns
     on = "pf"                     # or "vf1": the function that the guest's drivers find
-    env = { OCL_ICD_VENDORS = "intel.icd" }
+    env = { OCL_ICD_VENDORS = "blinker.icd" }
     device = { vram = "4 GiB" }   # options of the card
     active = true                 # a pass in which the device did nothing is no pass
 
@@ -40,7 +40,7 @@
     name = "programs"
     kind = "command"
     [group.commands]
-    clinfo = "clinfo | grep -q Arc"        # passes with exit code 0, is skipped with 77
+    clinfo = "clinfo | grep -q Blinker"        # passes with exit code 0, is skipped with 77
 
 Patterns are those of a shell, on `test@subtest`; one without `@` means all subtests of the tests that it names.
 """
