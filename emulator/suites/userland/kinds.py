@@ -91,6 +91,8 @@ class CommandTests:
 
 
 _PIGLIT_LINE = re.compile(r"^(?P<name>\S.*?) ::: (?P<command>.+)$")
+# The commands' paths are relative to where the program piglit lies.
+_PIGLIT_FOLDER = 'cd "$(dirname "$(readlink -f "$(command -v piglit)")")"'
 _PIGLIT_RESULT = re.compile(r'^PIGLIT: (\{.*"result".*\})\s*$', re.MULTILINE)
 _PIGLIT_WORDS = {
     "pass": Outcome.PASS,
@@ -131,7 +133,7 @@ class PiglitTests:
         if not self._commands:
             self.names(bench)
         for name in names:
-            command = f"cd /tmp; {self._commands[name]} 2>&1"
+            command = f"{_PIGLIT_FOLDER}; {self._commands[name]} 2>&1"
             yield [_process(bench, name, command, limit(subtest_name(*name)), read_piglit_result)]
 
 
