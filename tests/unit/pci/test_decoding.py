@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import NonCallableMock
 
 import pytest
 
+from vfio_user_xe.emulator.pci import Bar, Function
 from vfio_user_xe.emulator.pci.decoding import BusDecoder
+from vfio_user_xe.emulator.pci.transport import AccessHandler
 
 PF_BAR2 = 0x3700_0000_0000
 MIDDLE = 0x1000
@@ -76,3 +80,44 @@ def test_every_change_is_announced(plugged: Any, decoder: BusDecoder) -> None:
     assert changes[-1] == [("vf1", 0), ("vf1", 2)]
     plugged.guest.disable()
     assert changes[-1] == []
+
+
+@pytest.mark.parametrize("number", [0, 2, 4, 5])
+def test_a_bar_that_moves_is_decoded_where_it_is_now(make_pf: Callable[..., Function], number: int) -> None:
+    """Also the last ones, and a BAR of 32 bits: what its neighbour has is not a part of its address."""
+    handler = NonCallableMock(spec=AccessHandler)
+    bars = {index: Bar(1 << 24, handler, prefetchable=True) for index in (0, 2)}
+    bars |= {4: Bar(1 << 16, handler, is_64bit=False), 5: Bar(1 << 12, handler, is_64bit=False)}
+    pf = make_pf(bars=bars)
+    decoder = BusDecoder([pf])
+    announced: list[int] = []
+    decoder.on_change.append(lambda: announced.append(len(decoder.decoded())))
+    pf.config.write(0x04, 2, 2)
+    register = 0x10 + 4 * number
+    for address in (0x4000_0000, 0x5000_0000):
+        before = len(announced)
+        pf.config.write(register, 4, address)
+        assert len(announced) > before
+        assert [(d.base, d.number) for d in decoder.decoded()] == [(address, number)]
+        assert found(decoder, address - 1) is None
+        assert found(decoder, address + bars[number].size - 1) == ("pf", number)
+        assert found(decoder, address + bars[number].size) is None
+    pf.config.write(0x04, 2, 5)
+    assert decoder.decoded() == []
+
+
+def test_bars_are_found_among_several_in_any_order(plugged: Any, decoder: BusDecoder) -> None:
+    plugged.guest.assign_vf_bars()
+    plugged.guest.enable(7)
+    for bar in (0, 2):
+        for vfid in range(1, 8):
+            assert found(decoder, plugged.sriov.bar_address(bar, vfid)) == (f"vf{vfid}", bar)
+    bases = [decoded.base for decoded in decoder.decoded()]
+    assert bases == sorted(bases)
+    assert found(decoder, 0) is None
+    assert found(decoder, 1 << 63) is None
+
+
+def test_a_decoder_that_has_seen_no_change_decodes_what_is_there() -> None:
+    assert BusDecoder([]).decoded() == []
+    assert BusDecoder([]).at(0) is None

@@ -174,6 +174,47 @@ def test_vfs_lie_one_after_the_other_behind_the_pf(make_pf: Callable[..., Functi
     assert [sriov.routing_offset(vfid) for vfid in (1, 2, 24)] == [1, 2, 24]
 
 
+@pytest.mark.parametrize(("first_offset", "stride"), [(1, 1), (4, 1), (1, 3), (5, 2)])
+def test_vfs_have_the_routing_ids_that_first_offset_and_stride_say(first_offset: int, stride: int) -> None:
+    sriov = Sriov(7, 0xE212, {0: 4096}, first_offset, stride)
+    assert [sriov.routing_offset(vfid) for vfid in range(1, 8)] == [first_offset + stride * n for n in range(7)]
+
+
+@pytest.mark.parametrize("size", [4096, 8192, 1 << 40])
+def test_vf_bars_may_have_any_power_of_two_of_pages(size: int) -> None:
+    assert Sriov(255, 0xE212, {0: size, 2: 4096, 4: size}).vf_bars == {0: size, 2: 4096, 4: size}
+
+
+def test_the_last_vf_may_have_the_last_routing_id_of_the_bus() -> None:
+    assert Sriov(255, 0xE212, {0: 4096}).routing_offset(255) == 255
+    assert Sriov(128, 0xE212, {0: 4096}, 1, 2).routing_offset(128) == 255
+    with pytest.raises(ValueError, match="leave the PF's bus"):
+        Sriov(128, 0xE212, {0: 4096}, 2, 2)
+
+
+def test_registers_are_as_wide_as_the_specification_says(plugged: Any) -> None:
+    """What lies behind a register is not written with it (SR-IOV spec, 3.3)."""
+    guest = plugged.guest
+    guest.write(0x10, 2, 3)
+    assert guest.read(0x0C, 4) == 7 << 16 | 7
+    assert guest.read(0x10, 4) == 3
+    assert guest.read(0x14, 4) == 1 << 16 | 1
+    assert guest.read(0x18, 4) == 0xE212 << 16
+    guest.write(0x08, 4, 0xFFFF_FFFF)
+    assert guest.read(0x08, 4) == 0x19
+
+
+def test_vf_bars_are_programmed_when_vf_enable_or_memory_enable_changes_and_not_otherwise(
+    plugged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates: list[int] = []
+    monkeypatch.setattr(plugged.sriov.programming, "update", lambda: updates.append(plugged.guest.read(0x08, 2)))
+    plugged.guest.write(0x10, 2, 2)
+    for control in (0x10, 0x11, 0x11, 0x19, 0x19, 0x11, 0x10, 0x00):
+        plugged.guest.write(0x08, 2, control)
+    assert updates == [0x11, 0x19, 0x11, 0x10]
+
+
 def test_qemu_is_shown_no_sriov_and_no_ari_but_the_guest_is(plugged: Any) -> None:
     assert plugged.guest.device.extended_ids == [0x03, 0x0B, 0x0B]
     assert plugged.guest.device.read(0x110, 4) & 0xFFFF == 0x0E

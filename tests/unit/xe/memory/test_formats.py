@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfio_user_xe.device_models.xe.memory.formats import ggtt, lmtt, ppgtt
@@ -258,6 +258,7 @@ def test_lmtt_entries_have_the_bits_of_the_hardware() -> None:
 
 
 @pytest.mark.parametrize(("size", "code"), [(8, "Q"), (4, "I")])
+@settings(max_examples=30)
 @given(data=st.data())
 def test_valid_lmtt_entries_are_found_wherever_they_are(size: Literal[8, 4], code: str, data: st.DataObject) -> None:
     limit = 1 << 8 * size - 1
