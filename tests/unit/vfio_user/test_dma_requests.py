@@ -205,9 +205,9 @@ def feature(peer: Peer, flags: int, data: bytes = b"", argsz: int = 4096) -> str
     return peer.refused(wire.DEVICE_FEATURE, wire.DEVICE_FEATURE_BODY.pack(argsz, flags) + data)
 
 
-def report(peer: Peer, address: int, length: int) -> bytes:
+def report(peer: Peer, address: int, length: int, page_size: int = PAGE) -> bytes:
     flags = wire.FEATURE_GET | wire.FEATURE_DMA_LOGGING_REPORT
-    body = wire.DEVICE_FEATURE_BODY.pack(4096, flags) + wire.DMA_LOGGING_REPORT.pack(address, length, PAGE)
+    body = wire.DEVICE_FEATURE_BODY.pack(4096, flags) + wire.DMA_LOGGING_REPORT.pack(address, length, page_size)
     reply = peer.request(wire.DEVICE_FEATURE, body)
     assert reply.errno == 0
     return reply.body[wire.DEVICE_FEATURE_BODY.size + wire.DMA_LOGGING_REPORT.size :]
@@ -229,6 +229,38 @@ def test_an_unmapping_tells_which_pages_were_written_and_drops_windows_before_it
     assert reply.body[-8:] == (1 << 2 | 1 << 5).to_bytes(8, "little")
     assert connection.function.drop_windows.mock_calls[-1] == call(BASE, 8 * PAGE)
     assert session.memory.find(BASE) is None
+
+
+@pytest.mark.parametrize(("pages", "bitmap"), [(1, 8), (63, 8), (64, 8), (65, 16), (128, 16), (129, 24)])
+def test_a_bitmap_has_a_bit_for_each_page_in_whole_qwords(connection: Connection, pages: int, bitmap: int) -> None:
+    peer = connection.peer
+    assert peer.map(BASE, pages * PAGE) == ""
+    assert start_logging(peer) == ""
+    for wrong in (bitmap - 8, bitmap + 8):
+        assert peer.refused(wire.DMA_UNMAP, dirty_unmap_body(BASE, pages * PAGE, PAGE, wrong)) == "EINVAL"
+    reply = peer.request(wire.DMA_UNMAP, dirty_unmap_body(BASE, pages * PAGE, PAGE, bitmap))
+    assert reply.body[wire.DMA_UNMAP_BODY.size :] == wire.DIRTY_BITMAP.pack(PAGE, bitmap) + bytes(bitmap)
+    assert reply.body[: wire.DMA_UNMAP_BODY.size][-8:] == (pages * PAGE).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("page_size", "taken"), [(PAGE, PAGE), (2 * PAGE, 2 * PAGE), (1 << 21, 1 << 21), (512, PAGE), (5000, PAGE)]
+)
+def test_logging_tells_the_page_size_that_it_takes(connection: Connection, page_size: int, taken: int) -> None:
+    head = wire.DEVICE_FEATURE_BODY.pack(4096, wire.FEATURE_SET | wire.FEATURE_DMA_LOGGING_START)
+    logged = wire.DMA_LOGGING_RANGE.pack(BASE, 8 * PAGE)
+    reply = connection.peer.request(wire.DEVICE_FEATURE, head + wire.DMA_LOGGING_CONTROL.pack(page_size, 1, 0) + logged)
+    assert reply.errno == 0
+    assert reply.body[wire.DEVICE_FEATURE_BODY.size :] == wire.DMA_LOGGING_CONTROL.pack(taken, 1, 0) + logged
+
+
+def test_a_report_is_in_pages_of_the_size_that_is_asked_for(connection: Connection, ram: Memory) -> None:
+    assert connection.peer.map(BASE, 8 * PAGE, ram.fd) == ""
+    assert start_logging(connection.peer) == ""
+    for page_size, bits in ((PAGE, 0b1010_0000), (2 * PAGE, 0b1100), (4 * PAGE, 0b10)):
+        connection.session.view(BASE + 5 * PAGE, 1, True)
+        connection.session.view(BASE + 7 * PAGE, 1, True)
+        assert report(connection.peer, BASE, 8 * PAGE, page_size) == bits.to_bytes(8, "little")
 
 
 @pytest.mark.parametrize(("page_size", "bitmap"), [(PAGE, 16), (PAGE, 0), (PAGE // 2, 8), (PAGE + 1, 8), (0, 8)])
@@ -291,7 +323,15 @@ def test_features_that_are_not_there_or_asked_for_wrongly_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("address", "length", "page_size", "argsz"), [(0, 0, PAGE, 4096), (0, PAGE, 5000, 4096), (0, PAGE, PAGE, 32)]
+    ("address", "length", "page_size", "argsz"),
+    [
+        (0, 0, PAGE, 4096),
+        (0, PAGE, 5000, 4096),
+        (0, PAGE, PAGE // 2, 4096),
+        (0, PAGE, 0, 4096),
+        (0, PAGE, PAGE, 32),
+        (0, 1 << 60, PAGE, 4096),
+    ],
 )
 def test_a_report_that_cannot_be_given_is_refused(
     peer: Peer, address: int, length: int, page_size: int, argsz: int
@@ -320,3 +360,16 @@ def test_dirty_pages_of_older_specifications_are_logged_too(connection: Connecti
     assert peer.refused(wire.DIRTY_PAGES, get) == "EINVAL"
     for flags in (0, 3, 8):
         assert peer.refused(wire.DIRTY_PAGES, head.pack(8, flags)) == "EINVAL"
+    too_much = 8 * wire.DEFAULT_MAX_DATA_XFER * PAGE + PAGE
+    assert peer.refused(wire.DIRTY_PAGES, head.pack(8, 1)) == ""
+    for address, size, page_size, bitmap in (
+        (BASE, 0, PAGE, 0),
+        (BASE, too_much, PAGE, 8),
+        (BASE, 8 * PAGE, PAGE, 16),
+        (BASE, 8 * PAGE, PAGE // 2, 8),
+    ):
+        body = head.pack(40, 4) + area.pack(address, size, page_size, bitmap)
+        assert peer.refused(wire.DIRTY_PAGES, body) == "EINVAL"
+    assert peer.refused(wire.DIRTY_PAGES, get[:-1]) == "EINVAL"
+    reply = peer.request(wire.DIRTY_PAGES, get)
+    assert reply.body == head.pack(48, 4) + area.pack(BASE, 8 * PAGE, PAGE, 8) + bytes(8)
