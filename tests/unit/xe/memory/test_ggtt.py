@@ -74,10 +74,26 @@ def test_a_vf_cannot_name_another_function(vf: Ggtt) -> None:
     assert vf.translate(0) == (Space.DEVICE, 0x9000, "ggtt-vram")
 
 
-@pytest.mark.parametrize("bad", [(1, 0x1000), (0, 0x800), (-0x1000, 0x1000), (0xFFFFF000, 0x2000)])
+@pytest.mark.parametrize(
+    "bad", [(1, 0x1000), (0, 0x800), (0x800, 0x800), (-0x1000, 0x1000), (0, -0x1000), (0xFFFFF000, 0x2000)]
+)
 def test_a_range_must_be_of_whole_pages_inside(vf: Ggtt, bad: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="whole pages"):
         vf.provision(*bad)
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, 0), (0, 1 << 32), (0xFFFFF000, 0x1000), (0x100000, 0x300000)])
+def test_a_range_counts_from_its_first_page_to_its_last(vf: Ggtt, start: int, size: int) -> None:
+    vf.provision(start, size)
+    for page in {0, max(start >> 12, 1) - 1, start >> 12, (start + size >> 12) - 1, start + size >> 12} & set(
+        range(1 << 20)
+    ):
+        vf.entries[page] = 0x7000 | 3
+        if start <= page << 12 < start + size:
+            assert vf.translate(page << 12)[1] == 0x7000
+        else:
+            with pytest.raises(TranslationFault, match=rf"provisioned range \[{start:#x}, {start + size:#x}\)"):
+                vf.translate(page << 12)
 
 
 def test_entries_are_shown_to_the_pf_with_their_vfid(vf: Ggtt, pf: Ggtt) -> None:
@@ -89,9 +105,27 @@ def test_entries_are_shown_to_the_pf_with_their_vfid(vf: Ggtt, pf: Ggtt) -> None
 
 def test_entries_are_stored_with_a_vfid(pf: Ggtt) -> None:
     pf.write_entries(0x20000, (0x1000 | 3).to_bytes(8, "little") * 2, vfid=4)
-    assert pf.entries[0x20:0x22].tolist() == [0x1000 | 4 << 2 | 3] * 2
+    assert pf.entries[0x1F:0x23].tolist() == [0, *[0x1000 | 4 << 2 | 3] * 2, 0]
+
+
+@pytest.mark.parametrize(("vfid", "stored"), [(0, 0), (1023, 0x3FF << 2), (None, 7 << 2)])
+def test_every_bit_but_the_vfid_is_stored_as_it_comes(pf: Ggtt, vfid: int | None, stored: int) -> None:
+    others = (1 << 64) - 1 & ~(0x3FF << 2)
+    entries = [others | 7 << 2, 7 << 2, 3 | 7 << 2]
+    pf.write_entries(0x20000, b"".join(entry.to_bytes(8, "little") for entry in entries), vfid)
+    assert pf.entries[0x20:0x23].tolist() == [others | stored, stored, 3 | stored]
+    shown = memoryview(pf.read_entries(0x20000, 0x3000, 5)).cast("Q").tolist()
+    assert shown == [others | 5 << 2, 5 << 2, 3 | 5 << 2]
+
+
+def test_entries_are_read_from_the_first_page_to_the_last(pf: Ggtt) -> None:
+    for page in range(8):
+        pf.entries[page] = page << 12
+    for start, size in ((0, 0), (0, 0x8000), (0x3000, 0x1000), (0x3000, 0x5000)):
+        assert memoryview(pf.read_entries(start, size)).cast("Q").tolist() == list(range(start, start + size, 0x1000))
 
 
 def test_a_window_of_the_wrong_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="0x800000"):
-        Ggtt(0, memoryview(bytearray(4096)))
+    for size in (4096, PTES_SIZE - 8, PTES_SIZE + 8):
+        with pytest.raises(ValueError, match=f"{size:#x} bytes of entries, not 0x800000"):
+            Ggtt(0, memoryview(bytearray(size)))

@@ -110,5 +110,18 @@ def test_a_leaf_entry_outside_of_vram_gives_the_vf_nothing(vram: Vram, caplog: p
 
 
 def test_only_vfs_have_directory_entries() -> None:
-    with pytest.raises(LmttFault, match="VFID 64"):
-        Lmtt(lambda address, length: b"").blocks(0, 64)
+    for vfid in (-1, 0, 64):
+        with pytest.raises(LmttFault, match=rf"VFID {vfid} has no entry in the LMTT directory \(1..63 have\)"):
+            Lmtt(lambda address, length: b"").blocks(0, vfid)
+
+
+@pytest.mark.parametrize("vfid", [1, 2, 5, 63])
+def test_a_vf_s_entry_of_the_directory_is_at_its_vfid(vfid: int) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def read(address: int, length: int) -> bytes:
+        asked.append((address, length))
+        return bytes(length)
+
+    assert Lmtt(read).blocks(DIRECTORY, vfid) == {}
+    assert asked == [(DIRECTORY + 8 * vfid, 8)]
