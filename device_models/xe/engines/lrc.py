@@ -5,7 +5,7 @@ and values at fixed places (`regs/xe_lrc_layout.h`, `xe_lrc.c:xe2_rcs_offsets`);
 the register loads that they look like are not executed. At dword 0x100 follow the other registers that the context
 has written, as loads up to a batch end: that is where the driver looks for what its first job has programmed
 (`xe_lrc.c:xe_lrc_lookup_default_reg_value`). The rest of an engine's state has no published format; here it is a
-record (`_STATE`) behind them, so that a context moves with its memory when a VF is migrated.
+record (`_HEADER` and what follows it) behind them, so that a context moves with its memory when a VF is migrated.
 """
 
 from __future__ import annotations
@@ -68,8 +68,13 @@ _MAX_REGISTERS = 48
 _MAGIC = 0x31434C58
 # Precompiled, not construct: packed whenever a context leaves an engine.
 _LOADS = struct.Struct(f"<{1 + 2 * _MAX_REGISTERS + 1}I")
-_STATE = struct.Struct(f"<4I{2 * MAX_NESTING}Q32I")
-_PIPELINE_INDEX = _LOADS_INDEX + (_LOADS.size + _STATE.size) // 4
+# The record: what it holds, batches, general purpose registers.
+_HEADER = struct.Struct("<4I")
+_BATCHES = struct.Struct(f"<{2 * MAX_NESTING}Q")
+_GPR = struct.Struct("<32I")
+_RECORD_INDEX = _LOADS_INDEX + _LOADS.size // 4
+_PIPELINE_INDEX = _RECORD_INDEX + (_HEADER.size + _BATCHES.size + _GPR.size) // 4
+_NO_BATCHES = bytes(_BATCHES.size)
 _MOST_PIPELINE_STATE = 0x400 - _PIPELINE_INDEX
 """Dwords up to the end of the image's first page."""
 _FLAG_PPGTT = 1
@@ -134,6 +139,9 @@ class Lrc:
         (`xe_gt.c:xe_gt_record_default_lrcs`), as real hardware would load them."""
         self._continued = False
         """The image goes on where the driver's template ends it."""
+        self._saved_registers: list[tuple[int, int]] | None = None
+        self._loads = b""
+        """`registers` as they were saved last, and the loads of them: most jobs change none."""
 
     def restore(self) -> None:
         """Load the image. What was executed before goes on where it stopped, unless the driver has moved RING_HEAD.
@@ -188,7 +196,7 @@ class Lrc:
         head = self.head - self.start
         self._left_at = head
         values = {
-            CONTEXT_CONTROL: self._read(CONTEXT_CONTROL, 1)[0] & ~RESTORE_INHIBIT,
+            CONTEXT_CONTROL: self.ggtt.read32(self.image + 4 * CONTEXT_CONTROL) & ~RESTORE_INHIBIT,
             RING_HEAD: head,
             TIMESTAMP: self.timestamp & 0xFFFFFFFF,
             TIMESTAMP_UDW: self.timestamp >> 32 & 0xFFFFFFFF,
@@ -200,11 +208,9 @@ class Lrc:
                 BB_ADDR_UDW: batch.address >> 32,
                 BB_STATE: batch.ppgtt << 5,
             }
-        for index, value in values.items():
-            self._write(index, value)
         if not self._continued:
             self._continue()
-        self._save_state()
+        self._store(values, self._engine_state())
 
     def read_tail(self) -> int:
         """RING_TAIL of the image, as an absolute GGTT address: the driver moves it without telling."""
@@ -214,7 +220,7 @@ class Lrc:
 
     def write_tail(self, tail: int) -> None:
         """Set RING_TAIL of the image (an offset in bytes): what the GuC does for members of parallel contexts."""
-        self._write(RING_TAIL, tail)
+        self.ggtt.write32(self.image + 4 * RING_TAIL, tail)
 
     def has_work(self) -> bool:
         """Whether there is anything to run: by the image, so only while it is on no engine."""
@@ -237,16 +243,20 @@ class Lrc:
         except Revoked:
             return self._read(index, count)
 
-    def _write(self, index: int, *values: int) -> None:
+    def _store(self, values: dict[int, int], state: bytes) -> None:
+        """Store dwords by index, and the engine's state."""
         span = self.ggtt.span(self.image, True)
-        data = array("I", values)
-        if span is None:
-            self.ggtt.write(self.image + 4 * index, data.tobytes())
-            return
-        try:
-            span.store_words(self.image + 4 * index, data)
-        except Revoked:
-            self._write(index, *values)
+        if span is not None:
+            try:
+                for index, value in values.items():
+                    span.store32(self.image + 4 * index, value)
+                span.store(self.image + 4 * _LOADS_INDEX, state)
+                return
+            except Revoked:
+                pass  # What is kept of the page is out of date: the writes open it anew.
+        for index, value in values.items():
+            self.ggtt.write32(self.image + 4 * index, value)
+        self.ggtt.write(self.image + 4 * _LOADS_INDEX, state)
 
     def _continue(self) -> None:
         """Take away the batch end behind the driver's template (`xe_lrc.c:set_offsets`)."""
@@ -255,44 +265,36 @@ class Lrc:
         while index < REGISTER_DWORDS:
             opcode = words[index] & _OPCODE
             if opcode == _BATCH_END:
-                self._write(index, 0)
+                self.ggtt.write32(self.image + 4 * index, 0)
                 break
             index += (words[index] & 0xFF) + 2 if opcode else 1
         self._continued = True
 
-    def _save_state(self) -> None:
+    def _engine_state(self) -> bytes:
+        """What the image holds from `_LOADS_INDEX` on: loads of registers, and the record."""
+        items = list(self.registers.items())[-_MAX_REGISTERS:]
+        if items != self._saved_registers:
+            self._saved_registers, self._loads = items, _register_loads(items)
         frames = [frame for frame in self.stack if not frame.restore][-MAX_NESTING:]
-        places: list[int] = []
-        for frame in frames:
-            places += [frame.address | (_FLAG_PPGTT if frame.ppgtt else 0), frame.limit]
-        registers = list(self.registers.items())[-_MAX_REGISTERS:]
-        pairs = [number for pair in registers for number in pair]
-        loads = _LOADS.pack(
-            _LRI | len(pairs) - 1 if pairs else 0,
-            *pairs,
-            _BATCH_END,
-            *[0] * (2 * _MAX_REGISTERS - len(pairs)),
-        )
         pipelines = self._pipeline_state()
-        record = _STATE.pack(
+        header = _HEADER.pack(
             _MAGIC,
-            len(frames) | len(registers) << 8,
+            len(frames) | len(items) << 8,
             (_FLAG_ARBITRATION if self.arbitration else 0) | (_FLAG_NOOP if self.noop else 0) | self.predicate << 8,
-            len(pipelines),
-            *places,
-            *[0] * (2 * MAX_NESTING - len(places)),
-            *self.gpr,
+            len(pipelines) // 4,
         )
-        self._write(_LOADS_INDEX, *memoryview(loads + record).cast("I"), *pipelines)
+        return b"".join((self._loads, header, _batches(frames), _GPR.pack(*self.gpr), pipelines))
 
-    def _pipeline_state(self) -> list[int]:
+    def _pipeline_state(self) -> bytes:
         """`state` for the image: each command's upper half with its number of dwords, then these."""
+        if not self.state:
+            return b""
         packed: list[int] = []
         for opcode, dwords in self.state.items():
             if len(packed) + 1 + len(dwords) > _MOST_PIPELINE_STATE:
                 raise ValueError(f"state of {len(self.state)} commands is more than an image holds")
             packed += [opcode << 16 | len(dwords), *dwords]
-        return packed
+        return array("I", packed).tobytes()
 
     def _load_pipeline_state(self, count: int) -> None:
         packed = self._read(_PIPELINE_INDEX, min(count, _MOST_PIPELINE_STATE)) if count else []
@@ -305,21 +307,42 @@ class Lrc:
 
     def _load_state(self, everything: bool) -> None:
         """Read registers back from the image, and if wanted `everything`: where it was in which batches too."""
-        image = self._read(_LOADS_INDEX, (_LOADS.size + _STATE.size) // 4)
-        record = _STATE.unpack(array("I", image[_LOADS.size // 4 :]).tobytes())
+        image = array("I", self._read(_LOADS_INDEX, _PIPELINE_INDEX - _LOADS_INDEX)).tobytes()
+        magic, counts, flags, pipelines = _HEADER.unpack_from(image, _LOADS.size)
         if everything:
             self.stack.clear()
-        if record[0] != _MAGIC:
+        if magic != _MAGIC:
             return
-        frames, registers = min(record[1] & 0xFF, MAX_NESTING), min(record[1] >> 8 & 0xFF, _MAX_REGISTERS)
-        pairs = image[1 : 1 + 2 * registers]
+        frames, registers = min(counts & 0xFF, MAX_NESTING), min(counts >> 8 & 0xFF, _MAX_REGISTERS)
+        pairs = _LOADS.unpack_from(image)[1 : 1 + 2 * registers]
         self.registers = dict(zip(pairs[0::2], pairs[1::2], strict=True))
-        self.gpr = list(record[-32:])
-        self._load_pipeline_state(record[3])
+        self.gpr = list(_GPR.unpack_from(image, _LOADS.size + _HEADER.size + _BATCHES.size))
+        self._load_pipeline_state(pipelines)
         if not everything:
             return
-        self.arbitration, self.noop = bool(record[2] & _FLAG_ARBITRATION), bool(record[2] & _FLAG_NOOP)
-        self.predicate = record[2] >> 8 & 0xF
-        places = record[4 : 4 + 2 * MAX_NESTING]
+        self.arbitration, self.noop = bool(flags & _FLAG_ARBITRATION), bool(flags & _FLAG_NOOP)
+        self.predicate = flags >> 8 & 0xF
+        places = _BATCHES.unpack_from(image, _LOADS.size + _HEADER.size)
         for place, limit in zip(places[0 : 2 * frames : 2], places[1 : 2 * frames : 2], strict=True):
             self.stack.append(Frame(place & ~3, ppgtt=bool(place & _FLAG_PPGTT), limit=limit))
+
+
+def _register_loads(items: list[tuple[int, int]]) -> bytes:
+    """The image's loads of registers, up to the batch end and its space's."""
+    pairs = [number for item in items for number in item]
+    return _LOADS.pack(
+        _LRI | len(pairs) - 1 if pairs else 0,
+        *pairs,
+        _BATCH_END,
+        *[0] * (2 * _MAX_REGISTERS - len(pairs)),
+    )
+
+
+def _batches(frames: list[Frame]) -> bytes:
+    """The record's part of where it was in which batches."""
+    if not frames:
+        return _NO_BATCHES
+    places: list[int] = []
+    for frame in frames:
+        places += [frame.address | (_FLAG_PPGTT if frame.ppgtt else 0), frame.limit]
+    return _BATCHES.pack(*places, *[0] * (2 * MAX_NESTING - len(places)))

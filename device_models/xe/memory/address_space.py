@@ -345,14 +345,20 @@ class GgttSpace(AddressSpace):
         return address & -0x1000, 0x1000
 
     def span(self, address: int, write: bool) -> Span | None:
-        entry = self.function.ggtt.entry(address, write)
+        ggtt, page = self.function.ggtt, address >> 12
         kept = self.writable if write else self.readable
-        span = kept.get(address >> 12)
-        if span is not None and span.mark == entry and span.window.valid:
+        span = kept.get(page)
+        # The entry that the span was opened for translates as long as its page counts.
+        if (
+            span is not None
+            and ggtt.first <= page < ggtt.end
+            and span.mark == ggtt.entries[page]
+            and span.window.valid
+        ):
             return span
-        span = self._open(address & -0x1000, 0x1000, write, entry)
+        span = self._open(address & -0x1000, 0x1000, write, ggtt.entry(address, write))
         if span is not None:
-            kept[address >> 12] = span
+            kept[page] = span
         return span
 
 
