@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.engines.context import NORMAL, Context
@@ -55,6 +55,8 @@ class RunQueue:
         self._levels: dict[int, list[deque[Context]]] = {}
         self._turn: list[int] = []
         """VFIDs, the one whose turn it is first."""
+        self._count = 0
+        """How many contexts are queued: mostly none, and then nothing is looked at."""
 
     def add(self, context: Context, *, first: bool = False) -> None:
         """Queue `context`, behind others of its priority or before them."""
@@ -69,6 +71,7 @@ class RunQueue:
         else:
             queue.append(context)
         context.queued = True
+        self._count += 1
 
     def remove(self, context: Context) -> None:
         """Take `context` out, if it is in."""
@@ -77,6 +80,7 @@ class RunQueue:
                 if context in queue:
                     queue.remove(context)
             context.queued = False
+            self._count -= 1
 
     def rotate(self, vfid: int) -> None:
         """The turn of function `vfid` is over."""
@@ -90,7 +94,9 @@ class RunQueue:
         `holder` has it until now and keeps it while its turn lasts (-1: the turn is over); `before` is who had it last.
         What is named may have no work: then its turn passes with the engine doing nothing.
         """
-        wanting = {vfid for vfid in self._turn if not self._paused(vfid) and self._wants(engine, vfid)}
+        if not self._count:
+            return None
+        wanting = {vfid for vfid in self._turn if not self._paused(vfid) and self.first(engine, vfid) is not None}
         if not wanting:
             return None
         self._turn += [vfid for vfid in self._policies if self._reserves(engine, vfid) and vfid not in self._turn]
@@ -100,21 +106,24 @@ class RunQueue:
         others = (vfid for vfid in self._turn if vfid in wanting or self._reserves(engine, vfid))
         return next(itertools.chain(urgent, others))
 
-    def candidates(self, engine: Engine, vfid: int) -> Iterator[Context]:
-        """Contexts of a function that may run on `engine`, the one that should first."""
+    def first(self, engine: Engine, vfid: int) -> Context | None:
+        """The context of a function that should have `engine` first; None when none may run on it."""
         for queue in self._levels.get(vfid, ()):
-            yield from (context for context in queue if fits(context, engine))
+            for context in queue:
+                if fits(context, engine):
+                    return context
+        return None
 
     def others(self, engine: Engine, vfid: int) -> bool:
         """Whether functions other than `vfid` have a claim to `engine`."""
         reserved = any(policy.reserves(engine) for other, policy in self._policies.items() if other != vfid)
         return reserved or any(
-            other != vfid and not self._paused(other) and self._wants(engine, other) for other in self._turn
+            other != vfid and not self._paused(other) and self.first(engine, other) is not None for other in self._turn
         )
 
     def rivals(self, engine: Engine, context: Context) -> int | None:
         """The most urgent priority at which contexts of the same function want `engine`; None when none does."""
-        if self._paused(context.function.vfid):
+        if not self._count or self._paused(context.function.vfid):
             return None
         for level, queue in enumerate(self._levels.get(context.function.vfid, ())):
             if any(fits(other, engine) for other in queue):
@@ -124,9 +133,6 @@ class RunQueue:
     def contexts(self) -> list[Context]:
         """All that are queued."""
         return [context for levels in self._levels.values() for queue in levels for context in queue]
-
-    def _wants(self, engine: Engine, vfid: int) -> bool:
-        return any(True for _ in self.candidates(engine, vfid))
 
     def _reserves(self, engine: Engine, vfid: int) -> bool:
         policy = self._policies.get(vfid)
@@ -147,7 +153,8 @@ def _of_group(numbers: int | Sequence[int], group: int | None) -> int:
 
 def fits(context: Context, engine: Engine) -> bool:
     """Whether `context` (of a parallel one: any member) may run on `engine`."""
-    mask = context.logical_mask
-    for _ in range(1, len(context.members)):
-        mask |= mask << 1
+    mask, members = context.logical_mask, len(context.members)
+    if members > 1:
+        for _ in range(1, members):
+            mask |= mask << 1
     return bool(mask >> engine.logical & 1)

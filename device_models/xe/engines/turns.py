@@ -68,7 +68,7 @@ class Turns:
         if vfid is None:
             return None, 0.0
         self.begin(slot, vfid)
-        context = next(queue.candidates(engine, vfid), None)
+        context = queue.first(engine, vfid)
         # A function of normal priority without work: its turn passes all the same.
         return context, 0.0 if context is not None else max(self.left(slot), _SHORTEST)
 

@@ -349,12 +349,7 @@ class GgttSpace(AddressSpace):
         kept = self.writable if write else self.readable
         span = kept.get(page)
         # The entry that the span was opened for translates as long as its page counts.
-        if (
-            span is not None
-            and ggtt.first <= page < ggtt.end
-            and span.mark == ggtt.entries[page]
-            and span.window.valid
-        ):
+        if span is not None and ggtt.first <= page < ggtt.end and span.mark == ggtt.entries[page] and span.window.valid:
             return span
         span = self._open(address & -0x1000, 0x1000, write, ggtt.entry(address, write))
         if span is not None:
