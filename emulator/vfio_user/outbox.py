@@ -96,10 +96,12 @@ class Outbox:
             if not self._kept:
                 # A large one may wait for PATIENCE_MS (SO_SNDTIMEO).
                 flags = socket.MSG_NOSIGNAL if total > LARGE else _AT_ONCE
-                with contextlib.suppress(BlockingIOError):
-                    sent = self._socket.sendmsg(pieces, _rights(fds), flags)
-                if sent == total:
-                    return
+                try:
+                    sent = self._socket.sendmsg(pieces, _rights(fds) if fds else (), flags)
+                    if sent == total:
+                        return
+                except BlockingIOError:
+                    pass
             self._keep(b"".join(pieces)[sent:], () if sent else fds)
 
     @property

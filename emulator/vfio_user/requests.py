@@ -25,6 +25,8 @@ from vfio_user_xe.emulator.vfio_user.session_view import SessionView
 
 log = logging.getLogger(__name__)
 
+_NEGOTIATING, _RUNNING = SessionState.NEGOTIATING, SessionState.RUNNING
+
 
 class RequestError(Exception):
     """A request that is refused; `errno` is what the client is told."""
@@ -75,10 +77,12 @@ def handle(session: SessionView, command: int, body: memoryview, fds: list[int])
     handler = _HANDLERS.get(command)
     if handler is None:
         raise RequestError(errno.ENOTSUP, f"unknown command {command}")
-    try:
-        session.state.require(SessionState.NEGOTIATING if command == wire.VERSION else SessionState.RUNNING)
-    except StateError as exc:
-        raise RequestError(errno.EINVAL, str(exc)) from exc
+    wanted = _NEGOTIATING if command == wire.VERSION else _RUNNING
+    if session.state.state is not wanted:
+        try:
+            session.state.require(wanted)
+        except StateError as exc:
+            raise RequestError(errno.EINVAL, str(exc)) from exc
     try:
         return handler(Request(session, body, fds))
     except (MapError, IrqError) as exc:
