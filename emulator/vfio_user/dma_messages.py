@@ -38,6 +38,11 @@ class DmaMessages:
         self._closed = False
         self._aborts = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many requests the client has not answered yet. From any thread."""
+        return len(self._waiting)
+
     def read(self, address: int, length: int) -> bytes:
         """See `Transport.read`."""
         result = bytearray(length)

@@ -56,6 +56,8 @@ class Outbox:
         self._fds = 0
         self._sender: threading.Thread | None = None
         self._closed = False
+        self.gave_up = False
+        """Whether the client was disconnected because too much waited for it; the log has it then."""
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, PATIENCE_MS * 1000))
 
     def small_sender(self) -> Callable[[memoryview], None]:
@@ -129,7 +131,7 @@ class Outbox:
                 " wait for it; at most %d bytes and %d descriptors may",
                 *(self.name, len(self._kept), self._cost, self._fds, MAX_KEPT, MAX_KEPT_FDS),
             )
-            self._closed = True
+            self._closed = self.gave_up = True
             self._drop()
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

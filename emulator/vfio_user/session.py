@@ -25,6 +25,7 @@ from vfio_user_xe.emulator.vfio_user.formats import describe
 from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory
 from vfio_user_xe.emulator.vfio_user.interrupts import Interrupts
 from vfio_user_xe.emulator.vfio_user.outbox import Outbox
+from vfio_user_xe.emulator.vfio_user.qtest import peer_process
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
 from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
 from vfio_user_xe.emulator.vfio_user.requests import RequestError, handle
@@ -79,8 +80,12 @@ class Session:
         self.state = SESSION.start(f"{function.name}'s session", SessionState.NEGOTIATING)
         """Only the session's thread changes it."""
         self._socket = sock
+        self._process = peer_process(sock)
         self._receiver = Receiver(sock, CAPACITY, poll_seconds)
         self._outbox = Outbox(sock, function.name)
+        self._stopped = False
+        self._broken = False
+        """The client's end broke while it was read or written: what was sent last did not arrive."""
         self._thread: threading.Thread | None = None
         self._twin_thread: threading.Thread | None = None
 
@@ -122,14 +127,37 @@ class Session:
         try:
             self._loop()
         except (BrokenPipeError, ConnectionResetError):
-            pass
+            self._broken = True
         except OSError as exc:
             log.info("%s: connection lost: %s", self.function.name, exc)
         finally:
+            self._tell_losses()
             self._end()
+
+    def _tell_losses(self) -> None:
+        """Log what a client left undone that went in the middle of something: a QEMU that was killed, or crashed."""
+        if self._stopped or self._outbox.gave_up:
+            return
+        receiver, lost = self._receiver, []
+        if unserved := receiver.end - receiver.start:
+            lost.append(f"{unserved} bytes of requests that were incomplete or not served")
+        elif receiver.skipping:
+            lost.append("the rest of a request that was too large")
+        if kept := self._outbox.kept:
+            lost.append(f"{kept} messages that it had not read")
+        elif self._broken:
+            lost.append("replies that it had not read")
+        if self.messages is not None and (waiting := self.messages.waiting):
+            lost.append(f"{waiting} DMA requests of the device without an answer")
+        if lost:
+            log.warning(
+                "%s: the client (process %d) went away in the middle, as if it was killed; lost: %s",
+                *(self.function.name, self._process, ", ".join(lost)),
+            )
 
     def stop(self) -> None:
         """End the connection from another thread; `run` returns."""
+        self._stopped = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

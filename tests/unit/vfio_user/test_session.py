@@ -116,10 +116,56 @@ def test_stopping_ends_the_connection_and_whoever_waits_for_the_client(connectio
         connection.peer.receive()
 
 
-def test_a_client_that_goes_in_the_middle_of_a_message_is_gone(connection: Connection) -> None:
-    connection.peer.sock.sendall(read_message(0, 4, 1)[:-1])
+def test_a_client_that_goes_in_the_middle_of_a_message_is_gone(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = read_message(0, 4, 1)[:-1]
+    connection.peer.sock.sendall(part)
     connection.end()
     connection.function.detached.assert_called_once_with()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        f"fake: the client (process {os.getpid()}) went away in the middle, as if it was killed;"
+        f" lost: {len(part)} bytes of requests that were incomplete or not served"
+    )
+
+
+def test_a_client_that_goes_without_its_replies_or_with_dma_unanswered_is_told_of(
+    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = connect(make_function([Region(PAGE, handler=storage)]))
+    connection.peer.sock.sendall(read_message(0, 4, 1))
+    assert connection.peer.has_message(TIMEOUT)
+    connection.end()
+    assert caplog.records[-1].getMessage().endswith("lost: replies that it had not read")
+
+    connection = connect(make_function([Region(PAGE, handler=storage)]))
+
+    def read() -> None:
+        with pytest.raises(DmaError):
+            connection.session.read(BASE, 4)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert connection.peer.receive().command == wire.DMA_READ
+    connection.end()
+    reader.join(TIMEOUT)
+    assert caplog.records[-1].getMessage().endswith("lost: 1 DMA requests of the device without an answer")
+
+
+def test_an_orderly_end_of_either_side_is_no_warning(
+    connect: Connect, storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = make_function([Region(PAGE, handler=storage)])
+    connection = connect(served)
+    assert connection.peer.read(0, 0, 4).errno == 0
+    connection.end()
+    stopped = connect(make_function([Region(PAGE, handler=storage)]))
+    stopped.peer.sock.sendall(read_message(0, 4, 1)[:-1])
+    stopped.session.stop()
+    stopped.thread.join(TIMEOUT)
+    assert not caplog.records
 
 
 def test_a_connection_leaves_no_descriptors_behind(connect: Connect, ram: Memory) -> None:
