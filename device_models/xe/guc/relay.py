@@ -49,6 +49,9 @@ class Relay:
         target = self._guc.hosts[vfid]
         if not target.ctb.enabled:
             raise GucError(CTB_NOT_REGISTERED, f"{target.name} has no CT buffer")
+        if not target.can_queue_g2h(len(relayed) + 3):
+            # A VF that does not read would have the oldest of what is kept for it dropped: answers of the GuC, too.
+            raise GucError(CTB_FULL, f"{target.name} has not read what was relayed before")
         target.event(actions.RELAY_FROM_PF, relay_id, *relayed)
         return 0
 

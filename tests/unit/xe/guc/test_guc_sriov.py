@@ -203,6 +203,22 @@ def test_relay_carries_messages_both_ways_within_the_gt(driver: GucDriver, vf: G
     assert vf.request(0x5103, 77)[0] == (failure(0x60),)
 
 
+def test_a_vf_that_does_not_read_is_relayed_no_more_and_keeps_room_for_the_guc_s_answers(
+    driver: GucDriver, vf: GucDriver
+) -> None:
+    vf.start_ct()
+    sent = 0
+    while (answer := driver.request(0x5101, 1, sent, *range(100))[0])[0] == SUCCESS:
+        sent += 1
+        assert sent < 1000, "it is never refused"
+    assert answer == (failure(0x301),)
+    vf.send(0x5103, 77, 0x00000001, 0x00010000, kind=0)
+    received = [words for _, words in vf.received()]
+    assert [words[1] for words in received[:-1]] == list(range(sent)), "what was taken came, in order"
+    assert received[-1] == (SUCCESS,), "and the GuC's own answer had room"
+    assert driver.request(0x5101, 1, 99, 0x70000000)[0] == (SUCCESS,), "what it has read makes room"
+
+
 def test_pf_sees_and_clears_a_vfs_mailbox(driver: GucDriver, vf: GucDriver) -> None:
     vf.mmio(0x5500, 0x00010200)
     view = [0x190240 + 0x400 + 4 * n for n in range(4)]
