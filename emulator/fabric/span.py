@@ -315,8 +315,9 @@ class Span:
         return words
 
     def fetched(self, dwords: int) -> None:
-        """Count `dwords` of what `fetch` gave as one access."""
-        self.entry.count_read(dwords << 2)
+        """Count `dwords` of what `fetch` gave as one access; none is no access."""
+        if dwords:
+            self.entry.count_read(dwords << 2)
 
     def account(self, reads: int, bytes_read: int, writes: int, bytes_written: int) -> None:
         """Count accesses that compiled code made to what `fetch` gave, in bulk."""

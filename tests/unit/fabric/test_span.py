@@ -37,6 +37,7 @@ def test_values_of_each_size_are_stored_loaded_and_counted() -> None:
     assert span.load_words(BASE + 32, 3) == [1, 2, 3]
     words = span.fetch()
     assert words[1] == 0xDEAD_BEEF
+    span.fetched(0)
     span.fetched(2)
     assert counted(span.entry)[:2] == (5, 4 + 8 + 3 + 12 + 8)
 
