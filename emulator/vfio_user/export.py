@@ -11,6 +11,7 @@ without it means the same.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -26,7 +27,10 @@ from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.vfio_user.memory_client import MemoryClient, dial
 from vfio_user_xe.emulator.vfio_user.memory_server import send_packet
 
+log = logging.getLogger(__name__)
+
 AS_FAR_AS_IT_GOES = 1 << 46
+_ACCEPT_AGAIN_SECONDS = 0.1
 
 
 class ExportError(Exception):
@@ -62,7 +66,11 @@ class Exporter:
             self._peer = dial(str(folder), self)
             self.grant = self._lease(self._peer, function, address, length)
             self._fd, kind, offset = self._descriptor(self.grant, read_only, dma_buf and not read_only)
-        except (PeerError, OSError) as error:
+        except PeerError as error:
+            self.close()
+            hint = _no_memory(folder, function) if error.code == "hole" else ""
+            raise ExportError(f"{error}{hint}") from None
+        except OSError as error:
             self.close()
             raise ExportError(str(error)) from None
         except ExportError:
@@ -129,8 +137,10 @@ class Exporter:
             for fd, _ in poller.poll():
                 if fd == self._listener.fileno():
                     self._accept(poller)
-                elif fd != self._woken.fileno() and self._ended(fd, poller) and once:
-                    return None
+                elif fd != self._woken.fileno():
+                    self._drop(fd, poller)
+                    if once:
+                        return None
         return self.reason
 
     def stop(self) -> None:
@@ -157,26 +167,36 @@ class Exporter:
         self._woken.close()
 
     def _accept(self, poller: select.poll) -> None:
+        """Hand the descriptor to the next program; one that does not get it is told by the end of its connection."""
         assert self._listener is not None
-        program, _ = self._listener.accept()
+        try:
+            program, _ = self._listener.accept()
+        except OSError as error:
+            # Out of descriptors, or the program has gone already. One that is still there waits in the queue and would
+            # wake this loop for ever: give descriptors a chance to be freed.
+            log.warning("cannot accept a program: %s", error.strerror)
+            select.select([self._woken], [], [], _ACCEPT_AGAIN_SECONDS)
+            return
         with self._lock:
             # Not after it was taken back, and nobody in between who would not be told.
             if self.reason is None:
-                with suppress(OSError):
+                try:
                     send_packet(program, self.description, self._fd)
+                except OSError as error:
+                    log.warning("a program did not get the descriptor: %s", error.strerror)
+                else:
                     self._programs.append(program)
                     poller.register(program, 0)
                     return
         program.close()
 
-    def _ended(self, fd: int, poller: select.poll) -> bool:
-        """A program's connection broke."""
+    def _drop(self, fd: int, poller: select.poll) -> None:
+        """Forget the program at `fd`, whose connection broke."""
         poller.unregister(fd)
         with self._lock:
             for program in [p for p in self._programs if p.fileno() == fd]:
                 self._programs.remove(program)
                 program.close()
-        return True
 
     # What the card tells.
 
@@ -213,6 +233,14 @@ def whole_pages(value: int, what: str) -> int:
     if value % PAGE_SIZE:
         raise ExportError(f"{what} {value:#x} is not a multiple of {PAGE_SIZE:#x}")
     return value
+
+
+def _no_memory(folder: Path, function: str) -> str:
+    """What to do about device addresses of `function` that have no memory now."""
+    return (
+        f". A VF has device memory from when the guest's PF driver enables VFs (sriov_numvfs) until it disables them."
+        f" 'vfio-user-xe vram-map --socket-dir {folder}' shows what {function} has now"
+    )
 
 
 def _remove_dead(path: Path) -> None:

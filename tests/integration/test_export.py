@@ -151,7 +151,11 @@ def test_a_memfd_can_be_handed_out_for_reading_only(owner: Owner) -> None:
         (["--length", "1MB"], 2, '--length: "1MB" has the unknown unit "MB"; write MiB'),
         (["--offset", "12"], 2, "--offset 0xc is not a multiple of 0x1000"),
         (["--length", "128MiB"], 1, "only 0x4000000 of 0x8000000 bytes at 0x0 of vf1 are in one piece"),
-        (["--offset", "64MiB"], 1, "LMTT gives vf1 nothing there"),
+        (
+            ["--offset", "64MiB"],
+            1,
+            "LMTT gives vf1 nothing there. A VF has device memory from when the guest's PF driver",
+        ),
         (["--function", "vf9"], 1, 'there is no function "vf9"'),
         (["--socket-dir", "/nowhere"], 1, "no card is served at /nowhere/memory.sock"),
         (["--to", "/nowhere/at/all"], 1, "cannot listen on /nowhere/at/all"),

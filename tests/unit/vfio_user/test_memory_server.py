@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -231,6 +234,40 @@ def test_where_the_host_can_an_export_is_a_dma_buf_of_just_that_range(
     plain = export.Exporter(tmp_path, "vf1", 2 * MIB, MIB, dma_buf=False)
     assert (plain.description["kind"], plain.description["offset"]) == ("memfd", 2 * MIB)
     plain.close()
+
+
+def test_an_export_outlives_a_lack_of_descriptors_and_serves_the_program_later(
+    server: MemoryServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = export.Exporter(tmp_path, "vf1", 2 * MIB, MIB, dma_buf=False)
+    exporter.listen(tmp_path / "export.sock")
+    listener = exporter._listener
+    assert listener is not None
+    refusals = iter([OSError(errno.EMFILE, "Too many open files"), OSError(errno.ECONNABORTED, "gone")])
+
+    def accept() -> tuple[socket.socket, object]:
+        for refusal in refusals:
+            raise refusal
+        return listener.accept()
+
+    scarce = create_autospec(socket.socket, instance=True)
+    scarce.fileno.return_value, scarce.accept.side_effect = listener.fileno(), accept
+    exporter._listener = scarce
+    serving = threading.Thread(target=exporter.serve)
+    serving.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as program:
+        program.settimeout(30)
+        program.connect(str(tmp_path / "export.sock"))
+        assert json.loads(program.recv(65536))["function"] == "vf1"
+        assert [record.getMessage() for record in caplog.records if record.name == export.__name__] == [
+            "cannot accept a program: Too many open files",
+            "cannot accept a program: gone",
+        ]
+    exporter.stop()
+    serving.join(30)
+    assert not serving.is_alive()
+    listener.close()
+    exporter.close()
 
 
 def test_a_dma_buf_is_asked_for_as_udmabuf_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
