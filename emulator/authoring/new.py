@@ -34,7 +34,11 @@ def new_package(kind: str, name: str, parent: Path) -> list[Path]:
     words = _checked(kind, name)
     target = parent / name
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise NameRefused(f"{target} is there already, and not an empty folder")
+        what = "the folder" if target.is_dir() else "a file"
+        raise NameRefused(
+            f'"{name}": {what} {target} is there already{" and is not empty" if target.is_dir() else ""}. Nothing was'
+            f" written: choose another name, or another place with --directory"
+        )
     contents = {target / _filled(path, words): _filled(text, words) for path, text in _templates(_folder(kind)).items()}
     for path, text in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)

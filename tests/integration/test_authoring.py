@@ -98,7 +98,10 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     result = CliRunner().invoke(app, ["new", "device", "mine", "--directory", str(tmp_path)])
     assert result.exit_code == 2
-    assert "is there already" in result.stderr
+    assert result.stderr == (
+        f'vfio-user-xe: new device "mine": the folder {tmp_path / "mine"} is there already and is not empty.'
+        " Nothing was written: choose another name, or another place with --directory\n"
+    )
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
