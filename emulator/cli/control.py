@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from vfio_user_xe.emulator.cli.answers import as_json_text, for_a_person, show_any, show_records, show_status
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.options import Json, SocketDir
 from vfio_user_xe.emulator.control.errors import CommandError
@@ -26,31 +24,21 @@ def connected(folder: Path) -> Iterator[ControlClient]:
         with ControlClient(folder / "control.sock") as client:
             yield client
     except CommandError as exc:
-        fail(exc)
+        # Most messages name what is allowed themselves.
+        untold = [name for name in exc.allowed if name not in exc.message]
+        fail(f"{exc}\nallowed: {', '.join(exc.allowed)}" if untold else exc)
     except OSError as exc:
         fail(f"{exc}: is a card served in {folder}?")
 
 
-def show(value: Any, as_json: bool, columns: list[str] | None = None, title: str = "") -> None:
-    """Print an answer: as a table when it is a list of records, else as JSON."""
-    if as_json or not isinstance(value, list):
-        print(json.dumps(value, indent=2))
-        return
-    if not value:
-        print(f"no {title}" if title else "nothing")
-        return
-    names = columns or list(value[0])
-    table = Table(*names, title=title or None)
-    for record in value:
-        table.add_row(*(f"{record[name]:,}" if isinstance(record[name], int) else str(record[name]) for name in names))
-    # Without a terminal, as wide as needed: a wrapped table cannot be searched.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def status(socket_dir: SocketDir) -> None:
-    """Show the card: functions, clients, VFs, the state of the VF BARs."""
+def status(socket_dir: SocketDir, as_json: Json = False) -> None:
+    """Show the card: functions, clients, VFs, the state of the VF BARs. JSON where the output is no terminal."""
     with connected(socket_dir) as client:
-        show(client.call("status"), as_json=True)
+        answer = client.call("status")
+    if for_a_person(as_json):
+        show_status(answer)
+    else:
+        print(as_json_text(answer))
 
 
 LEDGER_COLUMNS = [
@@ -76,12 +64,12 @@ def ledger(
         entries = client.call("ledger", clear=clear)
     if as_json:
         answer = {"entries": entries, **verdicts, **({"ownership": owners} if owners is not None else {})}
-        print(json.dumps(answer, indent=2))
+        print(as_json_text(answer))
         return
     for entry in entries:
         times = [f"{entry[name]:.3f} s" if entry["spans"] else "-" for name in ("first", "last")]
         entry["first"], entry["last"] = times
-    show(entries, False, LEDGER_COLUMNS, "accesses")
+    show_records(entries, LEDGER_COLUMNS, "accesses")
     print("\n".join(verdict_lines(verdicts)))
     if owners is not None:
         print("\n".join(history_lines(owners) or ["no memory changed its owner, no function was reset"]))
@@ -135,13 +123,15 @@ def inspect(
     """Show registers by name: values and fields."""
     with connected(socket_dir) as client:
         records = client.call("registers", function=function, name=name, live=live)
-        if not as_json:
-            for record in records:
-                record["offset"] = f"{record['offset']:#x}"
-                record["value"] = "-" if record["value"] is None else f"{record['value']:#010x}"
-                fields = record["fields"] | record["meanings"]
-                record["fields"] = " ".join(f"{key}={value}" for key, value in fields.items())
-        show(records, as_json, ["function", "name", "offset", "value", "fields"])
+    if as_json:
+        print(as_json_text(records))
+        return
+    for record in records:
+        record["offset"] = f"{record['offset']:#x}"
+        record["value"] = "-" if record["value"] is None else f"{record['value']:#010x}"
+        fields = record["fields"] | record["meanings"]
+        record["fields"] = " ".join(f"{key}={value}" for key, value in fields.items())
+    show_records(records, ["function", "name", "offset", "value", "fields"])
 
 
 def unmodelled(socket_dir: SocketDir, function: Annotated[str | None, typer.Option(metavar="NAME")] = None) -> None:
@@ -154,19 +144,24 @@ def control(
     socket_dir: SocketDir,
     command: Annotated[str, typer.Argument(help="Command of the control socket; 'help' lists them.")],
     arguments: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE, the value as JSON or text.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Send any command to the control socket."""
+    """Send any command to the control socket; 'control help' lists them. JSON where the output is no terminal."""
     given: dict[str, Any] = {}
     for argument in arguments or []:
         key, equals, text = argument.partition("=")
         if not equals:
-            fail(f"{argument}: want KEY=VALUE", EXIT_USAGE)
+            fail(f"{argument}: want KEY=VALUE; 'control help command={command}' shows the arguments", EXIT_USAGE)
         try:
             given[key] = int(text, 0) if text[:1].isdigit() else json.loads(text)
         except ValueError:
             given[key] = text
     with connected(socket_dir) as client:
-        show(client.call(command, **given), as_json=True)
+        answer = client.call(command, **given)
+    if for_a_person(as_json):
+        show_any(answer)
+    else:
+        print(as_json_text(answer))
 
 
 def register(app: typer.Typer) -> None:

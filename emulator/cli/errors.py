@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.errors import GuestError, NotUsable
 from vfio_user_xe.emulator.guest.served import ServedCardError
 from vfio_user_xe.emulator.model.options import CardError
 from vfio_user_xe.emulator.model.plugin_loading import PluginError
@@ -19,6 +19,8 @@ from vfio_user_xe.emulator.vfio_user.server import ServerError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+"""As a shell counts a program that SIGINT ended."""
 
 
 def fail(message: object, code: int = EXIT_FAILED) -> NoReturn:
@@ -32,14 +34,21 @@ def say(message: object) -> None:
     print(f"vfio-user-xe: {message}", file=sys.stderr)
 
 
+def exit_code_of(error: Exception) -> int:
+    """`EXIT_USAGE` for what an argument names that is not there or cannot be used, `EXIT_FAILED` for the rest."""
+    if isinstance(error, ServedCardError):
+        return EXIT_USAGE if error.code == EXIT_USAGE else EXIT_FAILED
+    return EXIT_USAGE if isinstance(error, CardError | PluginError | RecordingError | NotUsable) else EXIT_FAILED
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn the errors that explain themselves into a message and an exit code."""
     try:
         yield
-    except (CardError, PluginError, RecordingError) as exc:
-        fail(exc, EXIT_USAGE)
-    except (ServerError, BackendError, GuestError, ServedCardError, FileNotFoundError) as exc:
+    except (CardError, PluginError, RecordingError, GuestError, ServedCardError) as exc:
+        fail(exc, exit_code_of(exc))
+    except (ServerError, BackendError, FileNotFoundError) as exc:
         fail(exc)
     except BaseExceptionGroup as group:
         # What ended one of trio's tasks; the nurseries around it wrap it.

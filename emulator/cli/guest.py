@@ -10,9 +10,26 @@ from typing import Annotated
 import trio
 import typer
 
-from vfio_user_xe.emulator.cli.errors import explained
-from vfio_user_xe.emulator.cli.options import Functions, Root, Userland, check_functions, chosen_root, serve_options
-from vfio_user_xe.emulator.guest import GuestSpec, Iommu, Kernel, KernelError, Machine, boot, environment
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
+from vfio_user_xe.emulator.cli.options import (
+    Functions,
+    Root,
+    Userland,
+    check_functions,
+    check_outputs,
+    chosen_root,
+    serve_options,
+)
+from vfio_user_xe.emulator.guest import (
+    GuestSpec,
+    Iommu,
+    Kernel,
+    KernelError,
+    Machine,
+    MissingEnvironment,
+    boot,
+    environment,
+)
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel, find_kernel
 from vfio_user_xe.emulator.guest.progress import Progress
@@ -110,11 +127,12 @@ def run_command(
     iommu: Annotated[bool, typer.Option("--iommu", help="With a vIOMMU.")] = False,
     ovmf: Annotated[bool, typer.Option("--ovmf", help="OVMF instead of SeaBIOS.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of the command.")] = 300,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Time limit of the command.")] = 300,
     console: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the guest's console.")] = None,
 ) -> None:
     """Boot a guest with a card, run a command in it, exit with its exit code."""
-    contents = dict(item.partition("=")[::2] for item in files or [])
+    check_outputs(console=console)
+    contents = dict(_file(item) for item in files or [])
     wanted = set(modules or [])
 
     def spec_for(descriptions: list[CardDescription]) -> GuestSpec:
@@ -131,7 +149,7 @@ def run_command(
             modules=tuple(sorted(wanted)),
             firmware=tuple(firmware or known_firmware(sorted(wanted))),
             files={name: Path(host) for name, host in contents.items()},
-            kernel=chosen_kernel(kernel, modules_dir),
+            kernel=chosen,
             append=append,
             accelerator=accelerator,
             console_log=console,
@@ -141,6 +159,7 @@ def run_command(
     root_path = chosen_root(userland, root)
     line = shlex.join(command) if command and len(command) > 1 else "".join(command or ["lspci -nn"])
     with explained():
+        chosen = chosen_kernel(kernel, modules_dir)
         if socket_dirs:
             descriptions = CardDescription.read_all([folder.absolute() for folder in socket_dirs])
             code = trio.run(_run, spec_for(descriptions), line, timeout)
@@ -154,16 +173,26 @@ def chosen_kernel(kernel: str | None, modules: Path | None) -> Kernel | None:
     """What `--kernel` and `--modules` mean.
 
     Raises:
-        KernelError: there is no such image or folder of modules, or the named kernel is not in the cache.
+        KernelError: there is no such image or folder of modules, or `--modules` is there alone.
+        MissingEnvironment: the named kernel is not in the cache.
     """
     if kernel is None:
+        if modules is not None:
+            raise KernelError("--modules is for --kernel: the packaged kernel has modules of its own")
         return None
     if "/" in kernel or Path(kernel).exists() or modules is not None:
         return Kernel.custom(Path(kernel), modules)
     found = find_kernel(kernel)
     if found is None:
-        raise KernelError(f"kernel {kernel} is not in the cache: vfio-user-xe guest fetch --kernel {kernel}")
+        raise MissingEnvironment(f"kernel {kernel} is not in the cache: vfio-user-xe guest fetch --kernel {kernel}")
     return found
+
+
+def _file(item: str) -> tuple[str, str]:
+    guest, equals, host = item.partition("=")
+    if not equals or not guest or not host:
+        fail(f"--file {item}: want GUEST=HOST, such as /root/tool=./tool", EXIT_USAGE)
+    return guest, host
 
 
 async def _run(spec: GuestSpec, command: str, timeout: float) -> int:

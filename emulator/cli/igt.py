@@ -8,8 +8,8 @@ from typing import Annotated
 import trio
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
-from vfio_user_xe.emulator.cli.options import Model, serve_options
+from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail
+from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
 from vfio_user_xe.emulator.guest import environment as environments
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
@@ -28,7 +28,7 @@ from vfio_user_xe.emulator.suites.table import SuiteError
 
 app = typer.Typer(
     help="IGT, the tests of the kernel's graphics drivers, on an emulated card.",
-    epilog="Exit codes: 0 everything is as expected, 1 something is not explained, 2 it could not be run.",
+    epilog="Exit codes: 0 everything is as expected, 1 something is not explained or the guest failed, 2 wrong use.",
     no_args_is_help=True,
 )
 
@@ -93,6 +93,9 @@ def run_command(
     """Boot a guest with a card and run IGT subtests in it, each in a process of its own."""
     expectations = Expectations()
     wanted = (tuple(groups or ()), tuple(tests or ()))
+    if modules_dir is not None and kernel is None:
+        fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
+    check_outputs(junit=junit_file)
     try:
         model = load_card(serve.card).model if serve.card is not None else serve.model
         expectations = Expectations.load(_file(expect, EXPECTATIONS, model))
@@ -115,12 +118,12 @@ def run_command(
         trio.run(run_igt, work, lambda text: print(text, flush=True))
     except (GuestError, ServedCardError, CardError) as exc:
         _results(output, expectations, junit_file)
-        fail(exc, EXIT_USAGE)
+        fail(exc, exit_code_of(exc))
     except (KeyboardInterrupt, BaseExceptionGroup) as exc:
         if isinstance(exc, BaseExceptionGroup) and exc.subgroup(KeyboardInterrupt) is None:
             raise
         _results(output, expectations, junit_file)
-        fail("interrupted; go on with --resume", EXIT_USAGE)
+        fail("interrupted; go on with --resume", EXIT_INTERRUPTED)
     raise typer.Exit(_results(output, expectations, junit_file))
 
 
@@ -154,7 +157,7 @@ def list_subtests(
                 expected = f"  ({'/'.join(entry.results)}, {entry.cause}: {entry.reason})" if entry else ""
                 print(f"  {subtest_name(*pair)}{expected}")
     except GuestError as exc:
-        fail(exc, EXIT_USAGE)
+        fail(exc, exit_code_of(exc))
 
 
 @app.command("report", epilog="Example: vfio-user-xe igt report --output igt-results --junit igt.xml")
@@ -168,7 +171,7 @@ def report(
     try:
         raise typer.Exit(_results(output, Expectations.load(_file(expect, EXPECTATIONS, model)), junit_file))
     except GuestError as exc:
-        fail(exc, EXIT_USAGE)
+        fail(exc, exit_code_of(exc))
 
 
 def _file(given: Path | None, name: str, model: str | None) -> Path:

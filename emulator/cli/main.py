@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from vfio_user_xe.emulator.cli.export import register as register_export
 from vfio_user_xe.emulator.cli.guest import app as guest_app
 from vfio_user_xe.emulator.cli.igt import app as igt_app
 from vfio_user_xe.emulator.cli.observe import register as register_observation
+from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.cli.recording import register as register_recording
 from vfio_user_xe.emulator.cli.scenario import app as scenario_app
 from vfio_user_xe.emulator.cli.serve import register as register_serve
@@ -49,7 +51,7 @@ class _Program(TyperGroup):
 app = typer.Typer(
     name="vfio-user-xe",
     cls=_Program,
-    epilog="Exit codes: 0 success, 1 the work failed, 2 a wrong argument or card file.",
+    epilog="Exit codes: 0 success; 1 the work failed, or the served card refused it; 2 wrong use: an argument, or a file that one names.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -151,6 +153,7 @@ def conformance(
     ] = "",
 ) -> None:
     """Test any vfio-user server against the specification."""
+    check_outputs(junit=Path(junit) if junit is not None else None)
     raise typer.Exit(
         run_conformance(
             socket, profile, junit, cases=cases or (), slow=slow, list_only=list_only, timeout=timeout, start=start

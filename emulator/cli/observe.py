@@ -14,16 +14,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from vfio_user_xe.emulator.cli.control import connected, show
+from vfio_user_xe.emulator.cli.answers import PLAIN_WIDTH, as_json_text, print_table
+from vfio_user_xe.emulator.cli.control import connected
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
-from vfio_user_xe.emulator.cli.options import Json, SocketDir
+from vfio_user_xe.emulator.cli.options import Json, SocketDir, check_outputs
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.model.plugin_loading import device_models
 from vfio_user_xe.emulator.observe.memory_map import MemoryMap
 from vfio_user_xe.emulator.observe.perfetto import TraceRefused, export
 from vfio_user_xe.emulator.observe.top import screen, take
-
-_WIDTH = 160
 
 
 def top(
@@ -35,7 +34,7 @@ def top(
 
     On a terminal it is drawn anew until Ctrl-C; elsewhere every look is printed as plain text.
     """
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     with connected(socket_dir) as client, _interruptible():
         before = take(client.call)
         if once or not console.is_terminal:
@@ -88,7 +87,7 @@ def walk(
             fail(f"--space {space}: {unknown(space, 'address space', known)}", EXIT_USAGE)
         answer = client.call("walk", space=space or next(iter(known)), **arguments)
     if as_json:
-        show(answer, as_json=True)
+        print(as_json_text(answer))
         return
     table = Table("table", "level", "index", "entry at", "entry", "meaning", box=None)
     for step in answer["steps"]:
@@ -100,8 +99,7 @@ def walk(
             f"{step['entry']:#018x}",
             step["meaning"],
         )
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    console.print(table)
+    print_table(table)
     if answer["fault"]:
         print(f"fault: {answer['fault']}")
         raise typer.Exit(1)
@@ -116,6 +114,7 @@ def vram_map(
     as_json: Json = False,
 ) -> None:
     """Show which function owns which part of the card's VRAM."""
+    check_outputs(png=png)
     with connected(socket_dir) as client:
         answer = client.call("vram_map")
     owners = {name: [(part["dpa"], part["size"]) for part in parts] for name, parts in answer["vfs"].items()}
@@ -123,7 +122,7 @@ def vram_map(
     if png is not None:
         png.write_bytes(found.png())
     if as_json:
-        show(answer, as_json=True)
+        print(as_json_text(answer))
     else:
         print(found.text(), end="")
         print(f"source: {answer['source']}")
@@ -141,10 +140,12 @@ def perfetto(
             pieces = export(lines, str(trace), processes)
             with target.open("w", encoding="utf-8") as file:
                 file.writelines(pieces)
-    except (TraceRefused, UnicodeDecodeError, OSError) as error:
+    except (TraceRefused, UnicodeDecodeError) as error:
         if isinstance(error, TraceRefused):
             target.unlink(missing_ok=True)
-        fail(error)
+        fail(error, EXIT_USAGE)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}", EXIT_USAGE)
     print(target)
 
 

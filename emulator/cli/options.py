@@ -132,6 +132,24 @@ def _parameter(name: str, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=shown, annotation=_SERVE[name])
 
 
+def check_outputs(**files: Path | None) -> None:
+    """End with a message if a file that an option names cannot be written: before the work, not when it is done.
+
+    Each keyword is an option's name without its dashes.
+    """
+    for option, path in files.items():
+        if path is None:
+            continue
+        made = not path.exists()
+        try:
+            with path.open("a"):
+                pass
+        except OSError as error:
+            fail(f"--{option} {path}: cannot be written: {error.strerror}", EXIT_USAGE)
+        if made:
+            path.unlink()
+
+
 def check_functions(cards: Iterable[CardDescription], functions: Sequence[str] | None) -> None:
     """End with a message if `--function` names a function that the cards do not have."""
     known = sorted({function.name for description in cards for function in description.functions})

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail, say
+from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
+from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.guest import GuestError, Kernel, locate
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Report, Result
@@ -90,6 +91,14 @@ def run(
     Interrupted (Ctrl-C), what has come out so far is written all the same; the exit code is then 130.
     """
     suite, chosen = _explained(suite_name, names or [])
+    if modules is not None and kernel is None:
+        fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
+    check_outputs(junit=junit_file, report=report, json=json_file)
+    if consoles is not None:
+        try:
+            consoles.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fail(f"--consoles {consoles}: {error.strerror}", EXIT_USAGE)
     started = time.monotonic()
     results: list[Result] = []
     interrupted = False
@@ -102,8 +111,6 @@ def run(
 
     try:
         environment = locate()
-        if consoles is not None:
-            consoles.mkdir(parents=True, exist_ok=True)
         runner = Runner(
             suite,
             suite.files(environment),
@@ -117,11 +124,11 @@ def run(
         interrupted = True
         say("interrupted")
     except GuestError as error:
-        fail(error)
+        fail(error, exit_code_of(error))
     print(f"\n{verdict_table(results)}\n\n{summary_of(results, time.monotonic() - started)}")
     whole = report_of(suite, results)
     write(whole, junit_file, report, json_file)
-    raise typer.Exit(130 if interrupted else int(whole.failed))
+    raise typer.Exit(EXIT_INTERRUPTED if interrupted else int(whole.failed))
 
 
 def write(report: Report, junit_file: Path | None, page: Path | None, data: Path | None) -> None:

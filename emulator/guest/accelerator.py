@@ -11,7 +11,7 @@ from pathlib import Path
 from vfio_user_xe.emulator.guest import cache
 from vfio_user_xe.emulator.guest.cpio import Cpio
 from vfio_user_xe.emulator.guest.environment import Environment
-from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.errors import NotUsable
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.process import Process, describe_exit
 
@@ -35,12 +35,12 @@ def choose(environment: Environment, wanted: str = "auto") -> Accelerator:
     before it trusts KVM; the outcome is remembered until the machine restarts.
 
     Raises:
-        GuestError: the name is unknown.
+        NotUsable: the name is unknown.
     """
     if wanted in ("tcg", "kvm"):
         return Accelerator(wanted, "asked for")
     if wanted != "auto":
-        raise GuestError(f"accelerator {wanted!r}: allowed are auto, kvm and tcg")
+        raise NotUsable(f"accelerator {wanted!r}: allowed are auto, kvm and tcg")
     if problem := _device_problem():
         return Accelerator("tcg", f"TCG, because {problem}")
     key = [_boot_id(), environment.qemu.version, environment.qemu.origin, environment.manifest.kernel]

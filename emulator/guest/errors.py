@@ -48,19 +48,23 @@ class ExpiredSuites(FetchFailed):
         self.suites = suites
 
 
-class KernelError(GuestError):
+class NotUsable(GuestError):
+    """What the caller named for the guest is not there, or cannot be used; no guest was begun."""
+
+
+class KernelError(NotUsable):
     """A kernel image or module directory is not usable, or a module does not exist in it."""
 
 
-class InitramfsError(GuestError):
+class InitramfsError(NotUsable):
     """A file or program that the initramfs should hold cannot be put into it."""
 
 
-class RootError(GuestError):
+class RootError(NotUsable):
     """A root file system for the guest is neither a folder nor an image of a kind that can be mounted."""
 
 
-class UnknownUserland(GuestError):
+class UnknownUserland(NotUsable):
     """There is no userland of that name; the text lists those that there are."""
 
 

@@ -30,7 +30,11 @@ STOP_TIMEOUT = 10.0
 
 
 class ServedCardError(Exception):
-    """The server did not start; the text has what it said."""
+    """The server did not start; the text has what it said. `code` is its exit code, None while it runs."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(slots=True)
@@ -122,7 +126,8 @@ def _wait_ready(fd: int, process: subprocess.Popen[bytes], log: Path) -> None:
         readable, _, _ = select.select([fd], [], [], max(0.0, left))
         chunk = os.read(fd, 65536) if readable else b""
         if not chunk:
-            why = f"ended with code {process.wait(5)}" if readable else f"was not ready within {START_TIMEOUT:g} s"
-            raise ServedCardError(f"the server {why}:\n{log.read_text(errors='replace')[-4000:]}")
+            code = process.wait(5) if readable else None
+            why = f"was not ready within {START_TIMEOUT:g} s" if code is None else f"ended with code {code}"
+            raise ServedCardError(f"the server {why}:\n{log.read_text(errors='replace')[-4000:].rstrip()}", code)
         line += chunk
     json.loads(line)

@@ -71,7 +71,7 @@ def screen(before: Sample, now: Sample) -> Group:
     """The whole of it, for a terminal."""
     status = now.status
     trace = f"   tracing {','.join(status['trace'])}" if status["trace"] else ""
-    head = f"{status['card']} ({status['model']})   {_bytes(now.resident)} of host memory{trace}"
+    head = f"{status['card']} ({status['model']})   {size_in_words(now.resident)} of host memory{trace}"
     parts: list[Text | Table] = [Text(head, style="bold")]
     parts += [table for table in tables(before, now) if table.row_count]
     for stall in now.stalls:
@@ -88,9 +88,6 @@ def _functions(before: Sample, now: Sample, seconds: float) -> Table:
         table.add_column(column, justify="right")
     for function in now.status["functions"]:
         name = function["name"]
-        state = "memory" if function["memory_enable"] else "off"
-        state += ", DMA" if function["bus_master"] else ""
-        state += f", D{function['power_state']}" if function["power_state"] else ""
         sriov = function.get("sriov")
         vfs = f"{sriov['num_vfs'] if sriov['enabled'] else 0} of {sriov['total_vfs']}" if sriov else ""
         reads, writes = now.accesses.get(name, (0, 0))
@@ -98,7 +95,7 @@ def _functions(before: Sample, now: Sample, seconds: float) -> Table:
         table.add_row(
             name,
             "attached" if function["attached"] else "-",
-            state,
+            state_in_words(function),
             vfs,
             f"{(reads - reads_before) / seconds:,.0f}",
             f"{(writes - writes_before) / seconds:,.0f}",
@@ -106,6 +103,15 @@ def _functions(before: Sample, now: Sample, seconds: float) -> Table:
             f"{writes:,}",
         )
     return table
+
+
+def state_in_words(function: Mapping[str, Any]) -> str:
+    """What a guest has switched on; registers without a guest have what the last one left, or the values at reset."""
+    if not function["attached"]:
+        return "-"
+    state = "memory" if function["memory_enable"] else "off"
+    state += ", DMA" if function["bus_master"] else ""
+    return state + (f", D{function['power_state']}" if function["power_state"] else "")
 
 
 def _engines(before: Sample, now: Sample, seconds: float) -> Table:
@@ -126,11 +132,14 @@ def _links(before: Sample, now: Sample, seconds: float) -> Table:
         # A ledger that was cleared meanwhile begins anew.
         read_before, written_before = before.links.get(link, (0, 0))
         rates = (max(read - read_before, 0) / seconds, max(written - written_before, 0) / seconds)
-        table.add_row(*link, *(f"{_bytes(rate)}/s" for rate in rates), _bytes(read), _bytes(written))
+        table.add_row(
+            *link, *(f"{size_in_words(rate)}/s" for rate in rates), size_in_words(read), size_in_words(written)
+        )
     return table
 
 
-def _bytes(count: float) -> str:
+def size_in_words(count: float) -> str:
+    """A number of bytes with the unit that suits it."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.errors import NotUsable
 
 
-class SuiteError(GuestError):
+class SuiteError(NotUsable):
     """A suite or expectation file is wrong; the text names the file, the key and what is allowed."""
 
 

@@ -188,6 +188,13 @@ def test_rates_are_what_happened_between_two_looks() -> None:
     assert cells(links)[4:] == ["2.0 MiB/s", "0 B/s", "4.0 MiB", "0 B"]
 
 
+def test_a_function_without_a_guest_has_no_state() -> None:
+    before, now = sample(0.0, 0, 0, 0), sample(1.0, 0, 0, 0)
+    now.status["functions"][0]["attached"] = False
+    functions, _, _ = tables(before, now)
+    assert cells(functions)[1:3] == ["-", "-"], "its registers have what the last guest left"
+
+
 def test_a_ledger_that_was_cleared_shows_no_negative_rate() -> None:
     _, _, links = tables(sample(0.0, 0, 0, MIB), sample(1.0, 0, 0, 1024))
     assert cells(links)[4] == "0 B/s"
@@ -249,7 +256,7 @@ def test_a_trace_becomes_a_perfetto_file_beside_it(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "trace.perfetto.json").read_text())["traceEvents"]) > len(TRACE)
     (tmp_path / "notes.txt").write_text("no trace\n")
     refused = command("perfetto", str(tmp_path / "notes.txt"))
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "line 1, is no record of a trace" in refused.stderr
     assert not (tmp_path / "notes.perfetto.json").exists()
 

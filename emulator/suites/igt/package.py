@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vfio_user_xe.emulator.guest import elf
 from vfio_user_xe.emulator.guest.environment import LIBRARIES, Environment
-from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.errors import NotUsable
 from vfio_user_xe.emulator.suites.igt.results import read_subtests
 
 PROGRAMS = "/usr/libexec/igt-gpu-tools"
@@ -30,7 +30,7 @@ _C_LIBRARY = re.compile(r"(ld-linux-x86-64|lib(c|m|mvec|dl|rt|pthread|resolv|uti
 _LIST_TIMEOUT = 30
 
 
-class IgtNotFound(GuestError):
+class IgtNotFound(NotUsable):
     """The folder holds no IGT build, or one that cannot be run; the text says what was looked for."""
 
 

@@ -9,7 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.cli.errors import exit_code_of
 from vfio_user_xe.emulator.cli.main import app
+from vfio_user_xe.emulator.cli.options import check_outputs
+from vfio_user_xe.emulator.guest.errors import BootFailed, KernelError, MissingEnvironment, RootError
+from vfio_user_xe.emulator.guest.served import ServedCardError
+from vfio_user_xe.emulator.model.options import CardError
+from vfio_user_xe.emulator.testing.lab import open_card
 
 
 def test_the_version_is_that_of_the_package_and_of_the_api() -> None:
@@ -31,3 +37,95 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
     result = CliRunner().invoke(app, ["serve", "--model", "edu", "--socket-dir", str(tmp_path / "s"), "--trace", trace])
     assert result.exit_code == 2
     assert said in result.stderr + capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["guest", "run", "--modules", "/tmp"], "--modules is for --kernel"),
+        (["guest", "run", "--file", "tool"], "--file tool: want GUEST=HOST"),
+        (["guest", "run", "--console", "/nonexistent/c"], "--console /nonexistent/c: cannot be written"),
+        (["guest", "run", "--timeout", "-1"], "--timeout"),
+        (["guest", "run", "--userland", "nosuch"], "there is no userland 'nosuch'"),
+        (
+            ["guest", "run", "--model", "edu", "--vfs", "0", "--kernel", "/nonexistent/k"],
+            "kernel image /nonexistent/k: no such",
+        ),
+        (["scenario", "run", "--modules", "/tmp"], "--modules is for --kernel"),
+        (["scenario", "run", "--junit", "/nonexistent/j"], "--junit /nonexistent/j: cannot be written: No such file"),
+        (["scenario", "run", "--report", "/"], "--report /: cannot be written: Is a directory"),
+        (["scenario", "run", "--consoles", "/dev/null/c"], "--consoles /dev/null/c: Not a directory"),
+        (["igt", "run", "--igt", "/", "--modules", "/tmp"], "--modules is for --kernel"),
+        (["igt", "run", "--igt", "/", "--junit", "/nonexistent/j"], "--junit /nonexistent/j: cannot be written"),
+        (["igt", "list", "--igt", "/nonexistent"], "/nonexistent holds no IGT test programs"),
+        (["conformance", "--socket", "/x", "--junit", "/nonexistent/j"], "--junit /nonexistent/j: cannot be written"),
+        (["vram-map", "--socket-dir", "/x", "--png", "/nonexistent/p"], "--png /nonexistent/p: cannot be written"),
+        (["perfetto", "/nonexistent/t.jsonl"], "/nonexistent/t.jsonl: No such file or directory"),
+        (["replay", "/nonexistent/r.gz"], "/nonexistent/r.gz: No such file or directory"),
+        (
+            ["control", "--socket-dir", "/x", "read", "address"],
+            "address: want KEY=VALUE; 'control help command=read' shows",
+        ),
+    ],
+)
+def test_wrong_use_ends_with_2_before_anything_is_done(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert said in " ".join(result.stderr.split())
+    assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status", "--socket-dir", "/nonexistent"], "is a card served in /nonexistent?"),
+        (["qemu-args", "--socket-dir", "/nonexistent"], "no card is served in /nonexistent"),
+        (
+            ["guest", "run", "--kernel", "9.99"],
+            "kernel 9.99 is not in the cache: vfio-user-xe guest fetch --kernel 9.99",
+        ),
+    ],
+)
+def test_what_must_be_there_and_is_not_ends_with_1(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert said in " ".join(result.stderr.split())
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ServedCardError("the server ended with code 2", 2), 2),
+        (ServedCardError("the server ended with code 1", 1), 1),
+        (ServedCardError("the server was not ready within 30 s"), 1),
+        (CardError("must be at least 1"), 2),
+        (KernelError("no module nosuch"), 2),
+        (RootError("neither a folder nor an image"), 2),
+        (MissingEnvironment("no QEMU"), 1),
+        (BootFailed("no answer"), 1),
+    ],
+)
+def test_wrong_use_ends_with_2_and_a_failed_run_with_1(error: Exception, code: int) -> None:
+    assert exit_code_of(error) == code
+
+
+def test_looking_whether_a_file_can_be_written_leaves_nothing_behind_and_harms_nothing(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_text("kept")
+    check_outputs(junit=old, report=new, json=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert old.read_text() == "kept"
+
+
+def test_a_card_answers_a_wrong_command_with_those_it_has() -> None:
+    with open_card(["--model", "edu"]) as card:
+        folder = str(card.folder)
+        result = CliRunner().invoke(app, ["control", "--socket-dir", folder, "ledgre"])
+        assert result.exit_code == 1
+        assert result.stderr.startswith(
+            'vfio-user-xe: there is no command "ledgre"; did you mean "ledger"?\nallowed: accesses, '
+        )
+        wrong = CliRunner().invoke(app, ["control", "--socket-dir", folder, "read", "function=edu"])
+        assert wrong.stderr.endswith("allowed: function: str, space: str, address: int, length: int\n")
+        # What the message itself lists is not told twice.
+        twice = CliRunner().invoke(app, ["control", "--socket-dir", folder, "capabilities", "function=edw"])
+        assert twice.stderr.count("edu") == 2
