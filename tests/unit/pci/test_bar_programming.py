@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import NonCallableMock, call
 
 import pytest
 
 from tests.support.wait import eventually
 from vfio_user_xe.emulator.model.states import StateError
 from vfio_user_xe.emulator.pci import RESET, Function
-from vfio_user_xe.emulator.pci.bar_programming import STATES, BarState
+from vfio_user_xe.emulator.pci.bar_programming import STATES, BarState, Status, VfBarProgramming
 from vfio_user_xe.emulator.pci.ecam import CHALLENGE, AccessError, Location, locate
 
 VF_BARS = {0: 1 << 24, 2: 1 << 26}
@@ -256,6 +257,24 @@ def test_what_dma_could_not_do_is_done_when_the_pf_becomes_bus_master(plugged: A
     device.write(4, 2, 6)
     plugged.settle()
     assert sorted(mapped(plugged)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "again"),
+    [(0, 4, True), (0, 6, True), (2, 6, True), (3, 7, True), (0x400, 0x404, True), (6, 4, False), (0, 2, False)],
+)
+def test_what_has_failed_is_tried_again_only_when_bus_master_is_set_that_was_not(
+    plugged: Any, monkeypatch: pytest.MonkeyPatch, before: int, after: int, again: bool
+) -> None:
+    plugged.pf.config.write(4, 2, before)
+    programming = NonCallableMock(spec=VfBarProgramming, status=Status(state=BarState.FAILED))
+    monkeypatch.setattr(plugged.sriov, "programming", programming)
+    plugged.pf.config.write(4, 2, after)
+    assert programming.update.mock_calls == [call()] * again
+    programming.status = Status(state=BarState.DONE)
+    plugged.pf.config.write(4, 2, before)
+    plugged.pf.config.write(4, 2, after)
+    assert programming.update.mock_calls == [call()] * again
 
 
 def test_a_bar_that_the_client_did_not_take_is_an_error(plugged: Any, monkeypatch: pytest.MonkeyPatch) -> None:

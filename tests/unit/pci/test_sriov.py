@@ -108,6 +108,14 @@ def test_vf_bars_hold_still_while_vfs_decode_memory(plugged: Any) -> None:
     assert guest.read(0x2C, 4) == 0xC
 
 
+@pytest.mark.parametrize(("control", "held"), [(0x00, False), (0x10, False), (0x11, False), (0x08, True), (0x19, True)])
+def test_vf_bars_are_held_by_memory_enable_alone(plugged: Any, control: int, held: bool) -> None:
+    plugged.guest.write(0x10, 2, 2)
+    plugged.guest.write(0x08, 2, control)
+    plugged.guest.write(0x28, 4, 0x1234)
+    assert plugged.guest.read(0x28, 4) == (0 if held else 0x1234)
+
+
 def test_more_vfs_than_there_are_is_not_taken(plugged: Any) -> None:
     plugged.guest.write(0x10, 2, 5)
     plugged.guest.write(0x10, 2, 8)

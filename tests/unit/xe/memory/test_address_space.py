@@ -157,6 +157,7 @@ def test_aligned_values_are_not_put_together_from_bytes(space: AddressSpace, mon
 
 
 def test_nothing_is_no_access(space: AddressSpace) -> None:
+    assert space.extent(0x80_0000, 0, False).length == 0
     assert list(space.extents(0x80_2000, 0, False)) == []
     assert list(space.spans(0x80_2000, 0, False)) == []
     assert [extent.length for extent in space.extents(0x80_1000, 0x1000, False)] == [0x1000]
@@ -189,6 +190,11 @@ def test_a_large_piece_gets_a_window_as_large(rig: Rig) -> None:
         assert bytes(rig.vram.memory.view[0x1F_F000:0x1F_F004]) == b"here"
         if size > MIB:
             assert window.length - offset >= size
+
+
+def test_a_ggtt_entry_maps_its_page(rig: Rig) -> None:
+    assert rig.pf.ggtt_space.leaf(0x80_0FFF, False) == (0x80_0000, 0x1000)
+    assert rig.pf.ggtt_space.leaf(0x80_1000, True) == (0x80_1000, 0x1000)
 
 
 def test_pieces_of_several_regions_keep_their_windows(rig: Rig) -> None:

@@ -277,6 +277,22 @@ def test_extents_reach_across_tables(tables: PageTables) -> None:
     assert [(e.address, e.length) for e in extents] == [(0x60_0800, 0x3800), (0x70_0000, 0x800)]
 
 
+@pytest.mark.parametrize("start", [0x1000, 0x1004, 0x1800, 0x1FFC])
+@pytest.mark.parametrize("length", [4, 0x1000, 0x1800, 0x2800])
+def test_extents_begin_and_end_in_the_middle_of_pages(tables: PageTables, start: int, length: int) -> None:
+    for n, target in enumerate((5, 3, 4, 9)):
+        tables.map(0x1000 + n * 0x1000, 0x60_0000 + target * 0x1000)
+    expected = []
+    for first, size, target in ((0x1000, 0x1000, 0x60_5000), (0x2000, 0x2000, 0x60_3000), (0x4000, 0x1000, 0x60_9000)):
+        low, high = max(start, first), min(start + length, first + size)
+        if low < high:
+            expected.append((target + low - first, high - low))
+    space = tables.space()
+    assert [(e.address, e.length) for e in space.extents(start, length, False)] == expected
+    extent = space.extent(start, length, False)
+    assert (extent.address, extent.length) == expected[0]
+
+
 def test_extents_give_what_is_before_a_hole_and_fault_at_it(tables: PageTables) -> None:
     tables.map(0x1F_E000, 0x60_0000, 0x3000)
     extents = tables.space().extents(0x1F_E000, 0x4000, False)

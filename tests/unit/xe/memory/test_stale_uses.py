@@ -5,11 +5,15 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
 from tests.support.xe.rig import PageTables, Rig
+from vfio_user_xe.device_models.xe.memory.address_space import Extent
+from vfio_user_xe.device_models.xe.memory.stale import ForeignUses
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
+from vfio_user_xe.emulator.fabric.interconnect import Space
 
 VA = 0x4000_0000
 FIRST, SECOND = 10, 11
@@ -64,6 +68,42 @@ def test_a_copy_is_accounted_stale_where_it_is(rig: Rig, tables: PageTables) -> 
     rig.fabric.ledger.clear()
     space.read(VA, 0x8000)
     assert kinds(rig) == {("pf", "vf1", "vram"), ("pf", "pf", "stale vram")}
+
+
+@pytest.mark.parametrize("lost", [9, 10, 11, 12])
+def test_an_extent_is_cut_at_the_blocks_where_staleness_changes(rig: Rig, lost: int) -> None:
+    rig.vram.assign(1, {n: n for n in range(9, 13)})
+    uses = ForeignUses(rig.vram, lambda: ())
+    start, end = 9 * BLOCK_SIZE + 0x800, 13 * BLOCK_SIZE
+    whole = Extent(Space.DEVICE, start, end - start, "vram")
+    assert uses.marked(whole) == whole
+    rig.vram.assign(1, {n: n for n in range(9, 13) if n != lost})
+    found = []
+    while start < end:
+        extent = uses.marked(Extent(Space.DEVICE, start, end - start, "vram"))
+        found.append((extent.address, extent.length, extent.kind))
+        start += extent.length
+    edges = sorted({whole.address, max(lost * BLOCK_SIZE, whole.address), (lost + 1) * BLOCK_SIZE, end})
+    assert found == [
+        (first, after - first, "stale vram" if first >> 21 == lost else "vram") for first, after in pairwise(edges)
+    ]
+
+
+def test_an_invalidation_forgets_the_blocks_that_are_not_mapped_any_more_and_no_others(rig: Rig) -> None:
+    """A mapping may begin and end in the middle of a block."""
+    rig.vram.assign(1, {n: n for n in range(8, 14)})
+    mapped: list[tuple[int, int]] = [(9 * BLOCK_SIZE + 0x1000, 0x1000), (11 * BLOCK_SIZE - 0x1000, 0x2000)]
+    uses = ForeignUses(rig.vram, lambda: mapped)
+    blocks = [Extent(Space.DEVICE, n * BLOCK_SIZE, 0x1000, "vram") for n in range(8, 14)]
+    for block in blocks:
+        uses.marked(block)
+    uses.invalidated()
+    rig.vram.assign(1, {})
+    stale = [n for n, block in zip(range(8, 14), blocks, strict=True) if uses.marked(block).kind == "stale vram"]
+    assert stale == [9, 10, 11]
+    mapped.clear()
+    uses.invalidated()
+    assert {uses.marked(block).kind for block in blocks} == {"vram"}
 
 
 def test_a_translation_that_was_taken_back_and_made_anew_is_not_stale(rig: Rig, tables: PageTables) -> None:
