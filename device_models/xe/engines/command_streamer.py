@@ -1,7 +1,7 @@
 """The command streamer: fetches commands of a context from its ring and batches, and executes them.
 
 One `run` is one time slice. It decodes straight from the memory that holds the commands, and takes the handler of each
-from a table indexed by bits 31:22 of its first dword (`commands.Tables`). A handler gets the streamer, the dwords
+from a table indexed by bits 31:22 of its first dword (`command_tables.Tables`). A handler gets the streamer, the dwords
 around it, its index among them and its length, and returns None, or what is to happen instead of going on behind it.
 """
 
@@ -57,7 +57,7 @@ _NO_SPANS: dict[int, Span] = {}
 
 
 class Tables(Protocol):
-    """Handlers of commands by bits 31:22 of the first dword, 1024 entries each; `commands.Tables` is one."""
+    """Handlers of commands by bits 31:22 of the first dword, 1024 entries each; `command_tables.Tables` is one."""
 
     @property
     def normal(self) -> Sequence[Entry]:

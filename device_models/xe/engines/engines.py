@@ -17,6 +17,7 @@ from typing import Any
 
 from vfio_user_xe.device_models.xe.engines import commands, disassembler, register_access, work_queue
 from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer, Handler
+from vfio_user_xe.device_models.xe.engines.command_tables import Tables
 from vfio_user_xe.device_models.xe.engines.context import (
     DISABLED,
     ENABLED,
@@ -49,7 +50,7 @@ class Engines:
 
         `pipelines` executes commands of the 3D and compute pipelines, by name.
         """
-        tables = commands.Tables(pipelines=pipelines).with_trace(_trace)
+        tables = Tables(pipelines=pipelines).with_trace(_trace)
         gpu = gt.gpu
         self._gt = gt
         clock = gpu.card.clock

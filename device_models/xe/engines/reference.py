@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.engines.commands import COMMANDS, MI, Command
+from vfio_user_xe.device_models.xe.engines.command import MI, Command
+from vfio_user_xe.device_models.xe.engines.commands import COMMANDS
 
 
 def table() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import NonCallableMock, create_autospec
 
 from vfio_user_xe.device_models.xe.engines import engine_regs
-from vfio_user_xe.device_models.xe.engines.commands import TABLES
+from vfio_user_xe.device_models.xe.engines.command_tables import TABLES
 from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.engines import Engines
 from vfio_user_xe.device_models.xe.engines.types import EngineListener

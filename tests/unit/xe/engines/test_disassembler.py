@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vfio_user_xe.device_models.xe.engines import commands, disassembler
-from vfio_user_xe.device_models.xe.engines.commands import COMMANDS, Command, find, length_of, name_of
+from vfio_user_xe.device_models.xe.engines import disassembler
+from vfio_user_xe.device_models.xe.engines.command import Command
+from vfio_user_xe.device_models.xe.engines.command_tables import TABLES
+from vfio_user_xe.device_models.xe.engines.commands import COMMANDS, find, length_of, name_of
 
 STREAMS = Path(__file__).parent / "streams"
 
@@ -59,7 +61,7 @@ def test_a_declaration_finds_itself(command: Command) -> None:
 def test_every_command_that_is_executed_is_in_the_table() -> None:
     for command in COMMANDS:
         if command.execute is not None and command.name != "PIPE_CONTROL":
-            assert commands.TABLES.normal[command.header >> 22][0] is command.execute
+            assert TABLES.normal[command.header >> 22][0] is command.execute
 
 
 @pytest.mark.parametrize("path", sorted(STREAMS.glob("*.txt")), ids=lambda path: str(path.stem))
