@@ -12,6 +12,8 @@ from rich.table import Table
 
 from vfio_user_xe.emulator.observe.top import size_in_words, state_in_words
 
+_HEXADECIMAL = frozenset({"address", "dpa", "entry", "first_value", "gdpa", "offset", "root", "va", "value"})
+"""Members of answers that people write in hexadecimal."""
 PLAIN_WIDTH = 160
 """Characters of a line without a terminal: as wide as needed, because a wrapped table cannot be searched."""
 
@@ -39,7 +41,7 @@ def show_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str] | 
     names = columns or list({name: None for record in records for name in record})
     table = Table(*names, title=title or None)
     for record in records:
-        table.add_row(*(_cell(record.get(name)) for name in names))
+        table.add_row(*(_cell(record.get(name), name) for name in names))
     print_table(table)
 
 
@@ -58,7 +60,7 @@ def show_any(value: Any, indent: str = "") -> None:
                 print(f"{indent}{name}:")
                 show_any(item, indent + "  ")
             else:
-                print(f"{indent}{name}: {_cell(item)}")
+                print(f"{indent}{name}: {_cell(item, name)}")
     else:
         print(f"{indent}{_cell(value)}")
 
@@ -89,13 +91,15 @@ def show_status(status: Mapping[str, Any]) -> None:
     print(f"jobs that failed: {status['executor']['failures']}")
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, name: str = "") -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        return " ".join(f"{name}={_cell(item)}" for name, item in value.items()) or "-"
+        return " ".join(f"{key}={_cell(item, key)}" for key, item in value.items()) or "-"
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value) or "-"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:#x}" if name in _HEXADECIMAL else f"{value:,}"
+    return str(value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import Annotated
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import explained
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.cli.options import Functions, SocketDir, SocketDirs, check_functions
 from vfio_user_xe.emulator.guest import locate
 from vfio_user_xe.emulator.guest.accelerator import choose
@@ -30,6 +31,7 @@ def qemu_args(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of shell words.")] = False,
 ) -> None:
     """Print the QEMU arguments that attach served cards."""
+    _check_memory(memory)
     with explained():
         cards = CardDescription.read_all([folder.absolute() for folder in socket_dirs])
     check_functions(cards, functions)
@@ -50,6 +52,7 @@ def vng_args(
     functions: Functions = None,
 ) -> None:
     """Print the arguments with which virtme-ng boots a kernel tree with a served card, quoted for eval."""
+    _check_memory(memory)
     with explained():
         environment = locate()
         description = CardDescription.read(socket_dir.absolute())
@@ -57,6 +60,12 @@ def vng_args(
         kvm = choose(environment, "auto").name == KVM
     check_functions([description], functions)
     print(shlex.join(vng_arguments(description, qemu, memory=memory, kvm=kvm, functions=functions)))
+
+
+def _check_memory(memory: str) -> None:
+    """What QEMU's `-m` takes: a number of MiB, or one with a unit."""
+    if not re.fullmatch(r"[1-9][0-9]*[MGTmgt]?", memory):
+        fail(f'--memory {memory}: want a number of MiB, or one with the unit M, G or T, such as "2G"', EXIT_USAGE)
 
 
 def register(app: typer.Typer) -> None:

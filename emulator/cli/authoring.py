@@ -34,7 +34,7 @@ def _write(kind: str, name: str, directory: Path) -> None:
     except NameRefused as refusal:
         fail(f"new {kind} {refusal}", EXIT_USAGE)
     except OSError as error:
-        fail(f"new {kind} {name}: {error}")
+        fail(f"new {kind} {name}: {error.filename}: {error.strerror}", EXIT_USAGE)
     for path in written:
         print(path)
     target = directory / name

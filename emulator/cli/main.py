@@ -147,7 +147,7 @@ def conformance(
     ] = None,
     slow: Annotated[bool, typer.Option("--slow", help="Run the cases that take seconds, too.")] = False,
     list_only: Annotated[bool, typer.Option("--list", help="List the cases.")] = False,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Time limit of a case.")] = 30.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0.1, help="Time limit of a case.")] = 30.0,
     start: Annotated[
         str, typer.Option("--start", metavar="COMMAND", help="Start the server, and again whenever it has ended.")
     ] = "",

@@ -29,6 +29,7 @@ SWITCH_INTERVAL = 50e-6
 """Seconds a thread may keep the interpreter while another wants it: an access must not wait for 5 ms (the default)."""
 _MAX_SOCKET_PATH = 107
 _BACKLOG = 8
+_LONGEST_NAME = "control"
 
 
 class ServerError(Exception):
@@ -98,6 +99,8 @@ async def socket_folder(path: Path) -> AsyncIterator[SocketFolder]:
 
     In the trio thread.
     """
+    # Before anything is made.
+    SocketFolder(path).socket_path(_LONGEST_NAME)
     made = False
     try:
         try:

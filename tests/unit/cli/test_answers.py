@@ -25,6 +25,7 @@ FUNCTION: dict[str, Any] = {
         ([], ["none"]),
         ({}, ["nothing: "]),
         (["mmio", "irq"], ["mmio", "irq"]),
+        ({"address": 4096, "length": 4096}, ["address: 0x1000", "length: 4,096"]),
         ({"on": [], "size": 4096, "off": None}, ["on: -", "size: 4,096", "off: -"]),
         (
             {"memories": {"vram": {"size": 8192, "resident": 0}}, "resident": 0},

@@ -28,7 +28,7 @@ def test_the_version_is_that_of_the_package_and_of_the_api() -> None:
     ("trace", "said"),
     [
         ("nosuch:-", '--trace nosuch:-: there is no trace category "nosuch" (allowed: all,'),
-        ("mmio:/nonexistent/f", "--trace mmio:/nonexistent/f: /nonexistent/f cannot be written"),
+        ("mmio:/dev/null/f", "--trace mmio:/dev/null/f: /dev/null/f cannot be written"),
     ],
 )
 def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
@@ -44,7 +44,7 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
     [
         (["guest", "run", "--modules", "/tmp"], "--modules is for --kernel"),
         (["guest", "run", "--file", "tool"], "--file tool: want GUEST=HOST"),
-        (["guest", "run", "--console", "/nonexistent/c"], "--console /nonexistent/c: cannot be written"),
+        (["guest", "run", "--console", "/dev/null/c"], "--console /dev/null/c: cannot be written"),
         (["guest", "run", "--timeout", "-1"], "--timeout"),
         (["guest", "run", "--userland", "nosuch"], "there is no userland 'nosuch'"),
         (
@@ -52,14 +52,21 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
             "kernel image /nonexistent/k: no such",
         ),
         (["scenario", "run", "--modules", "/tmp"], "--modules is for --kernel"),
-        (["scenario", "run", "--junit", "/nonexistent/j"], "--junit /nonexistent/j: cannot be written: No such file"),
+        (["scenario", "run", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written: Not a directory"),
         (["scenario", "run", "--report", "/"], "--report /: cannot be written: Is a directory"),
         (["scenario", "run", "--consoles", "/dev/null/c"], "--consoles /dev/null/c: Not a directory"),
         (["igt", "run", "--igt", "/", "--modules", "/tmp"], "--modules is for --kernel"),
-        (["igt", "run", "--igt", "/", "--junit", "/nonexistent/j"], "--junit /nonexistent/j: cannot be written"),
+        (["igt", "run", "--igt", "/", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
         (["igt", "list", "--igt", "/nonexistent"], "/nonexistent holds no IGT test programs"),
-        (["conformance", "--socket", "/x", "--junit", "/nonexistent/j"], "--junit /nonexistent/j: cannot be written"),
-        (["vram-map", "--socket-dir", "/x", "--png", "/nonexistent/p"], "--png /nonexistent/p: cannot be written"),
+        (["conformance", "--socket", "/x", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
+        (["vram-map", "--socket-dir", "/x", "--png", "/dev/null/p"], "--png /dev/null/p: cannot be written"),
+        (["qemu-args", "--socket-dir", "/x", "--memory", "foo"], "--memory foo: want a number of MiB"),
+        (["vng-args", "--socket-dir", "/x", "--memory", "-5"], "--memory -5: want a number of MiB"),
+        (["conformance", "--socket", "/x", "--timeout", "-1"], "--timeout"),
+        (
+            ["new", "device", "thing3", "--directory", "/etc/passwd"],
+            "new device thing3: /etc/passwd/thing3: Not a directory",
+        ),
         (["perfetto", "/nonexistent/t.jsonl"], "/nonexistent/t.jsonl: No such file or directory"),
         (["replay", "/nonexistent/r.gz"], "/nonexistent/r.gz: No such file or directory"),
         (
@@ -129,3 +136,11 @@ def test_a_card_answers_a_wrong_command_with_those_it_has() -> None:
         # What the message itself lists is not told twice.
         twice = CliRunner().invoke(app, ["control", "--socket-dir", folder, "capabilities", "function=edw"])
         assert twice.stderr.count("edu") == 2
+
+
+def test_a_socket_folder_whose_name_is_too_long_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "between" / ("a" * 120)
+    result = CliRunner().invoke(app, ["serve", "--model", "edu", "--socket-dir", str(folder)])
+    assert result.exit_code == 1
+    assert "choose a shorter --socket-dir" in result.stderr
+    assert list(tmp_path.iterdir()) == []

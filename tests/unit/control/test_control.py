@@ -246,8 +246,8 @@ def test_core_commands_answer_while_the_executor_is_busy(control: Control, card:
         ("inject", {"fault": "edu.late", "times": -1}, "after (0) and times (-1) must not be negative"),
         (
             "trace_on",
-            {"categories": ["mmio"], "file": "/nonexistent/x"},
-            "/nonexistent/x cannot be written by the server",
+            {"categories": ["mmio"], "file": "/dev/null/x"},
+            "/dev/null/x cannot be written by the server",
         ),
     ],
 )
