@@ -121,3 +121,16 @@ def test_bars_are_found_among_several_in_any_order(plugged: Any, decoder: BusDec
 def test_a_decoder_that_has_seen_no_change_decodes_what_is_there() -> None:
     assert BusDecoder([]).decoded() == []
     assert BusDecoder([]).at(0) is None
+
+
+@pytest.mark.parametrize("changes", [1, 2, 3])
+def test_what_is_decoded_is_looked_for_anew_after_the_first_change_too(
+    make_pf: Callable[..., Function], changes: int
+) -> None:
+    pf = make_pf()
+    pf.config.write(0x1C, 4, PF_BAR2 >> 32)
+    decoder = BusDecoder([pf])
+    for _ in range(changes - 1):
+        pf.config.write(0x1C, 4, PF_BAR2 >> 32)
+    pf.config.write(0x04, 2, 2)
+    assert [(decoded.base, decoded.number) for decoded in decoder.decoded()] == [(PF_BAR2, 2)]

@@ -110,6 +110,7 @@ def test_a_device_has_nine_regions_and_five_interrupts_and_can_be_reset(peer: Pe
     reply = peer.request(wire.DEVICE_GET_INFO, wire.DEVICE_INFO.pack(16, 0, 0, 0))
     flags = wire.DEVICE_FLAG_RESET | wire.DEVICE_FLAG_PCI
     assert reply.body == wire.DEVICE_INFO.pack(16, flags, wire.NUM_REGIONS, wire.NUM_IRQS)
+    assert peer.request(wire.DEVICE_GET_INFO, wire.DEVICE_INFO.pack(64, 0, 0, 0)).body == reply.body, "room for more"
     assert peer.refused(wire.DEVICE_GET_INFO, wire.DEVICE_INFO.pack(15, 0, 0, 0)) == "EINVAL"
     assert peer.refused(wire.DEVICE_GET_INFO, wire.DEVICE_INFO.pack(16, 1, 0, 0)) == "EINVAL"
 

@@ -88,6 +88,20 @@ def test_scheduling_of_a_function_reaches_the_engines(driver: GucDriver) -> None
     )
 
 
+@pytest.mark.parametrize(
+    ("quantum", "timeout", "in_force"),
+    [(100_000, 100_000_000, (100_000_000, 100_000_000)), (100_001, 100_000_001, (100_000_000, 100_000_000)),
+     (99_999, 99_999_999, (99_999_000, 99_999_999)), (0, 0, (0, 0))],
+)  # fmt: skip
+def test_quanta_and_timeouts_are_cut_to_100_seconds(
+    driver: GucDriver, quantum: int, timeout: int, in_force: tuple[int, int]
+) -> None:
+    """abi/guc_klvs_abi.h: GUC_KLV_VF_CFG_EXEC_QUANTUM_MAX_VALUE, GUC_KLV_VF_CFG_PREEMPT_TIMEOUT_MAX_VALUE."""
+    configure(driver, 1, {klv.EXEC_QUANTUM: quantum, klv.PREEMPT_TIMEOUT: timeout})
+    policies = [call for call in driver.bench.gpu.gts[0].engines.calls if call[0] == "function_policy"]
+    assert policies[-1][2:4] == ((in_force[0],) * 8, (in_force[1],) * 8)
+
+
 def test_engine_groups_have_quanta_of_their_own(driver: GucDriver) -> None:
     def policy() -> Any:
         return [call[2:] for call in driver.bench.gpu.gts[0].engines.calls if call[0] == "function_policy"][-1]
@@ -122,9 +136,10 @@ def test_engine_groups_are_told_to_engines_and_vfs_and_end_with_a_parallel_conte
     assert calls[-1] == ("scheduling_groups", None)
 
 
-def test_a_group_configuration_that_is_no_whole_groups_is_refused(driver: GucDriver) -> None:
-    driver.poke_dwords(driver.buffer, klv.ENGINE_GROUP_CONFIG << 16 | 5, 1, 0, 0, 0, 0)
-    assert driver.request(0x5502, driver.buffer, 0, 6)[0] == (failure(0x50),)
+@pytest.mark.parametrize("length", [1, 5, 8, 17, 40])
+def test_a_group_configuration_that_is_no_whole_groups_is_refused(driver: GucDriver, length: int) -> None:
+    driver.poke_dwords(driver.buffer, klv.ENGINE_GROUP_CONFIG << 16 | length, *[1] * length)
+    assert driver.request(0x5502, driver.buffer, 0, 1 + length)[0] == (failure(0x50),)
 
 
 def test_a_functions_quantum_is_its_part_of_all_ticks(driver: GucDriver) -> None:

@@ -193,6 +193,8 @@ def test_ppgtt_tables_and_null_entries_have_the_bits_of_the_hardware() -> None:
     """regs/xe_gtt_defs.h: XE_PDE_64K, XE_PTE_PS64, XE_PTE_NULL, XE_USM_PPGTT_PTE_AE."""
     assert ppgtt.encode_table(0x7000) == 0x7003
     assert ppgtt.encode_table(0x7000, compact=True) == 0x7043
+    assert (ppgtt.SHIFTS, ppgtt.COMPACT_SHIFT) == ((12, 21, 30, 39, 48), 16)
+    assert (ppgtt.TABLE_SIZE, ppgtt.VA_MASK) == (4096, 0xFFFF_FFFF_FFFF)
     assert (ppgtt.PS64, ppgtt.NULL, ppgtt.ATOMIC_ENABLE) == (0x100, 0x200, 0x400)
     assert ppgtt.table_of(0xFFF0_0000_0000_7FFF) == 0x7000
 

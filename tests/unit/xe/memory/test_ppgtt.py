@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -178,6 +179,24 @@ def test_a_kept_translation_lasts_until_it_is_flushed(rig: Rig, tables: PageTabl
     assert (rig.dword(0x60_0000), rig.dword(0x50_0000)) == (2, 3)
 
 
+def test_a_table_that_is_kept_is_not_walked_to_again(
+    rig: Rig, tables: PageTables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for va in (0x1000, 0x4000_0000, 0x7FC0_0000_0000):
+        tables.map(va, 0x60_0000, 0x3000)
+    space = tables.space()
+    for va in (0x1000, 0x4000_0000, 0x7FC0_0000_0000):
+        space.extent(va, 4, False)
+    resolve = create_autospec(rig.vram.resolve, side_effect=rig.vram.resolve)
+    monkeypatch.setattr(rig.vram, "resolve", resolve)
+    for va in (0x1000, 0x4000_0000, 0x7FC0_0000_0000):
+        assert [space.extent(va + offset, 4, False).address for offset in (0x1000, 0x2000)] == [0x60_1000, 0x60_2000]
+    resolve.assert_not_called()
+    space.invalidated()
+    space.extent(0x1000, 4, False)
+    assert resolve.mock_calls[0].args[1] == space.root
+
+
 def test_what_was_not_present_is_not_kept(tables: PageTables) -> None:
     space = tables.space()
     tables.map(0x2000, 0x50_0000)
@@ -240,6 +259,22 @@ def test_translations_are_dropped_when_a_block_changes_owner(rig: Rig, tables: P
     assert rig.dword(10 * BLOCK_SIZE + 4) == 0
 
 
+def test_tables_are_found_again_where_the_block_that_they_are_in_went(rig: Rig, tables: PageTables) -> None:
+    rig.vf(1)
+    tables.map(0x1000, 0x60_0000)
+    tables.entry(0x4020_0000, 1, 3 | ppgtt.LARGE | DM)
+    space = tables.space()
+    for blocks in ({0: POOL // BLOCK_SIZE}, {3: POOL // BLOCK_SIZE}, {}):
+        assert space.extent(0x1000, 4, False).address == 0x60_0000
+        assert space.extent(0x4020_0000, 4, False).address == 0
+        rig.vram.assign(1, blocks)
+        assert space.extent(0x1008, 4, False).address == 0x60_0008
+        assert space.extent(0x4020_0008, 4, False).address == 8
+    tables.map(0x1000, 0x70_0000)
+    space.invalidated()
+    assert space.extent(0x1000, 4, False).address == 0x70_0000
+
+
 def test_memory_without_a_view_is_reached_by_messages(rig: Rig, tables: PageTables) -> None:
     tables.map(0x1000, 0x9000, 0x2000, system=True)
     rig.ram.messages = True
@@ -275,6 +310,15 @@ def test_extents_reach_across_tables(tables: PageTables) -> None:
     tables.map(0x20_2000, 0x70_0000, 0x1000)
     extents = list(tables.space().extents(0x1F_E800, 0x4000, False))
     assert [(e.address, e.length) for e in extents] == [(0x60_0800, 0x3800), (0x70_0000, 0x800)]
+
+
+def test_an_extent_of_null_pages_is_no_longer_than_the_zeros_that_are_kept_for_it(tables: PageTables) -> None:
+    tables.entry(GIB, 2, 3 | ppgtt.NULL | ppgtt.LARGE)
+    space = tables.space()
+    for length in (1, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 16 * MIB):
+        assert space.extent(GIB + 0x1000, length, False) == Extent(None, 0, min(length, 2 * MIB), "null")
+    assert [window.length for window in space.spans(GIB, 5 * MIB, False)] == [2 * MIB, 2 * MIB, MIB]
+    assert space.read(GIB, 3 * MIB) == bytes(3 * MIB)
 
 
 @pytest.mark.parametrize("start", [0x1000, 0x1004, 0x1800, 0x1FFC])

@@ -46,7 +46,13 @@ def test_a_size_that_is_no_multiple_of_a_block_is_refused() -> None:
 def test_the_pf_reaches_all_of_it_and_nothing_beyond(vram: Vram) -> None:
     owner, view = vram.resolve(PF, 0, SIZE, True) or ("", memoryview(b""))
     assert (owner, len(view)) == ("pf", SIZE)
-    assert vram.resolve(PF, SIZE, 4, False) is None
+    for address in (SIZE, SIZE + 1, SIZE + BLOCK_SIZE, 1 << 60, -1, -BLOCK_SIZE):
+        assert vram.resolve(PF, address, 4, False) is None
+        assert vram.to_dpa(PF, address) is None
+        with pytest.raises(ValueError, match="outside of VRAM"):
+            vram.owner(address)
+    assert (vram.to_dpa(PF, 0), vram.to_dpa(PF, SIZE - 1)) == (0, SIZE - 1)
+    assert (vram.owner(0), vram.owner(SIZE - 1)) == (0, 0)
     owner, view = vram.resolve(PF, SIZE - 8, 64, False) or ("", memoryview(b""))
     assert len(view) == 8
 
@@ -214,8 +220,9 @@ def test_provision_says_what_is_free(vram: Vram) -> None:
     vram.provision(1, 14 * BLOCK_SIZE)
     with pytest.raises(ValueError, match="0x600000 bytes of VRAM do not fit, 0x400000 are free"):
         vram.provision(2, 3 * BLOCK_SIZE)
-    with pytest.raises(ValueError, match="multiple"):
-        vram.provision(2, 5)
+    for size in (5, BLOCK_SIZE + 4096, -1, -BLOCK_SIZE):
+        with pytest.raises(ValueError, match="multiple"):
+            vram.provision(2, size)
 
 
 def test_clear_zeroes_what_a_vf_has(vram: Vram) -> None:
