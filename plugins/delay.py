@@ -5,8 +5,8 @@ The card's executor waits, so everything else that runs there waits too: as if t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from time import sleep
 from typing import Any
 
 from vfio_user_xe.emulator.fabric.interconnect import Window
@@ -43,4 +43,4 @@ class _Slow(WatchedWindow):
         seconds = self._link.latency
         if self._link.bandwidth:
             seconds += length / self._link.bandwidth
-        time.sleep(seconds)
+        sleep(seconds)

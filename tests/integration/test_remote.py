@@ -11,8 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import NonCallableMock, create_autospec
 
 import pytest
 
@@ -25,6 +25,8 @@ from tests.support.xe.served_rig import BLOCKS, LMTT, STARTS, Rig, open_rig, sto
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
 from vfio_user_xe.emulator.model.card import Card, CardConfig
+from vfio_user_xe.emulator.model.clock import CardClock
+from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.options import check_options
 from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.testing.fake_transport import FakeTransport
@@ -339,10 +341,14 @@ def test_a_copy_under_way_ends_in_a_fault_of_its_job_and_the_next_job_runs(morta
     size = 32 * MIB
     lab = Lab()
     try:
-        executor = SimpleNamespace(settle=lambda seconds: True, submit=lab.executor.submit)
-        card = SimpleNamespace(name="a", fabric=lab.fabric, dial=dial, executor=executor, on_stop=[])
+        executor = create_autospec(Executor, instance=True)
+        executor.settle.return_value, executor.submit.side_effect = True, lab.executor.submit
+        card = NonCallableMock(
+            spec=Card, fabric=lab.fabric, dial=dial, executor=executor, clock=CardClock(), on_stop=[]
+        )
+        card.name = "a"
         options = check_options(Remote.OPTIONS, {"card": str(mortal.folder)})
-        lab.fabric.interconnects = [Remote(card, options), *lab.fabric.interconnects]  # type: ignore[arg-type]
+        lab.fabric.interconnects = [Remote(card, options), *lab.fabric.interconnects]
         job = lab.job()
         for offset in range(0, size, 2 * MIB):
             large = 3 | ppgtt.LARGE | ppgtt.DEVICE_MEMORY

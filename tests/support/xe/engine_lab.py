@@ -8,8 +8,8 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import NonCallableMock
 
 from tests.support.xe.commands import END, NOOP
 from tests.support.xe.contexts import lrc_image
@@ -19,6 +19,7 @@ from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.engines import Engines
 from vfio_user_xe.device_models.xe.engines.types import EngineView
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, main_gt_engines, media_gt_engines
 from vfio_user_xe.emulator.model.register_file import RegisterFile
@@ -109,9 +110,9 @@ class Lab(Rig):
         self.executor = HandExecutor()
         self.pf.registers = RegisterFile("pf", REGISTERS_SIZE, PF)
         infos = media_gt_engines(decode, 1) if media else main_gt_engines(compute_engines)
-        self.gt = SimpleNamespace(gpu=self, infos=infos)
+        self.gt = NonCallableMock(spec=Gt, gpu=self, infos=infos)
         self.listener = Listener()
-        self.engines = Engines(self.gt, self.listener, compute.COMMANDS)  # type: ignore[arg-type]
+        self.engines = Engines(self.gt, self.listener, compute.COMMANDS)
         self.pf.registers.add(self.engines.registers())
         self.jobs: list[Job] = []
 

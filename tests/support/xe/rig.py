@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import NonCallableMock
 
@@ -26,6 +25,7 @@ from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.observe.trace import Tracer
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.plugins.iov import Iov
 
 VRAM_SIZE = 64 * MIB
@@ -119,7 +119,8 @@ class Rig:
         return function
 
     def _function(self, vfid: int) -> FakeFunction:
-        pci = SimpleNamespace(name=f"vf{vfid}" if vfid else "pf", index=vfid, transport=None)
+        pci = NonCallableMock(spec=Function, index=vfid, transport=None)
+        pci.name = f"vf{vfid}" if vfid else "pf"
         function = FakeFunction(vfid, self, Ggtt(vfid, self._gsm[vfid].view), pci)
         self.functions[vfid] = function
         return function

@@ -4,22 +4,13 @@ import gc
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from tests.support.initiators import PF, VF1, VF2
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space, Window
 from vfio_user_xe.emulator.observe.tap import Record
-
-
-@dataclass(frozen=True)
-class Someone:
-    name: str
-    index: int
-
-
-PF, VF1, VF2 = Someone("pf", 0), Someone("vf1", 1), Someone("vf2", 2)
 
 
 class Pages:

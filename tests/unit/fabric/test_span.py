@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.support.initiators import PF
 from vfio_user_xe.emulator.fabric.ledger import LedgerEntry
 from vfio_user_xe.emulator.fabric.span import Revoked, Span, Window, move
 
@@ -16,7 +16,7 @@ BASE = 0x70_0000
 
 def window(size: int = 0x2000, view: Any = None) -> Window:
     made = Window(0x1000, size, view or memoryview(bytearray(size)), "vf1", LedgerEntry("pf", "vf1", "iov", "vram"))
-    made.initiator, made.space = SimpleNamespace(name="pf", index=0), "device"
+    made.initiator, made.space = PF, "device"
     return made
 
 

@@ -6,9 +6,9 @@ import json
 import shlex
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+from tests.support.guest.environments import environment_in
+from vfio_user_xe.emulator.guest.environment import Environment, Qemu
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, FunctionDescription
 from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments
 
@@ -55,8 +55,8 @@ def test_the_cpu_is_the_host_s_with_kvm_and_one_with_room_for_the_bars_without()
 
 
 def test_a_qemu_of_several_words_becomes_one_program(tmp_path: Path) -> None:
-    def environment(*command: str, **variables: str) -> Any:
-        return SimpleNamespace(qemu=SimpleNamespace(command=command, variables=variables))
+    def environment(*command: str, **variables: str) -> Environment:
+        return environment_in(qemu=Qemu(command, variables))
 
     assert qemu_program(environment("/usr/bin/qemu"), tmp_path) == Path("/usr/bin/qemu")
     script = qemu_program(environment("/bin/echo", "two words", WHERE="a b"), tmp_path)

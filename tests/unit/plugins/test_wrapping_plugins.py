@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import pytest
@@ -46,7 +45,7 @@ def read(card: Card, address: int, length: int) -> bytes:
 
 def test_a_delayed_link_takes_its_latency_and_its_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     sleep = create_autospec(time.sleep)
-    monkeypatch.setattr(delay, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(delay, "sleep", sleep)
     with card_with("delay:inner=host_dma,latency_us=1000,bandwidth=1MiB") as card:
         write(card, 0, b"x" * 10486)
         (waited,) = sleep.call_args_list

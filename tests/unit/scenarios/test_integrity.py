@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import NonCallableMock
 
 import pytest
 
@@ -22,6 +22,7 @@ from vfio_user_xe.emulator.scenarios.excuses import Excuse
 from vfio_user_xe.emulator.scenarios.runner import Runner
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
 from vfio_user_xe.emulator.scenarios.watched import command_line
+from vfio_user_xe.emulator.testing.lab import Lab
 
 WARNING = "WARNING: CPU: 0 PID: 7 at drivers/made/up.c:1 made_up+0x1/0x2"
 HUNG = "INFO: task a:1 blocked for more than 5 seconds."
@@ -98,7 +99,9 @@ def guests(monkeypatch: pytest.MonkeyPatch) -> list[Guest]:
     @contextlib.contextmanager
     def boot(serve: Any, **settings: Any) -> Iterator[Any]:
         guest = waiting.pop(0)
-        yield SimpleNamespace(guest=guest, card=guest.card, others=[], usable=lambda: not guest.dead)
+        lab = NonCallableMock(spec=Lab, guest=guest, card=guest.card, others=[])
+        lab.usable.side_effect = lambda: not guest.dead
+        yield lab
 
     monkeypatch.setattr(runner, "open_lab", boot)
     monkeypatch.setattr(runner, "command_line", lambda kernel: "")

@@ -7,9 +7,8 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import create_autospec
+from unittest.mock import NonCallableMock, create_autospec
 from xml.etree import ElementTree
 
 import pytest
@@ -34,6 +33,7 @@ from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
+from vfio_user_xe.emulator.testing.lab import Lab
 
 VRAM_MAP = {"size": 1 << 30, "vfs": {"vf1": [{"gdpa": 0, "dpa": 1 << 29, "size": 2 << 20}]}}
 
@@ -96,9 +96,8 @@ class Labs:
         guest = Guest()
         guest.log += self.prepared
         self.guests.append(guest)
-        lab = SimpleNamespace(
-            guest=guest, card=Card(), others=[], usable=lambda: self.healthy and not guest.dead, serve=serve
-        )
+        lab = NonCallableMock(spec=Lab, guest=guest, card=Card(), others=[])
+        lab.usable.side_effect = lambda: self.healthy and not guest.dead
         try:
             yield lab
         finally:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 import trio
 
+from tests.support.guest.environments import environment_in
+from vfio_user_xe.emulator.guest.accelerator import Accelerator
 from vfio_user_xe.emulator.guest.channel import Result
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError, GuestPanic
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
+from vfio_user_xe.emulator.guest.served import ServedCard
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt import bench as igt_bench
 from vfio_user_xe.emulator.suites.igt import runner as igt
@@ -41,7 +45,7 @@ def suite(*groups: Group) -> Suite:
 
 
 def request(output: Path = Path(), *, groups: Iterable[Group] = (), **options: Any) -> IgtRun:
-    return IgtRun(Path("igt"), suite(*groups), Expectations(), output, environment=SimpleNamespace(), **options)  # type: ignore[arg-type]
+    return IgtRun(Path("igt"), suite(*groups), Expectations(), output, environment=environment_in(), **options)
 
 
 def listing(names: Iterable[str]) -> dict[str, list[str]]:
@@ -91,7 +95,7 @@ class FakeGuest:
     """Answers the scripts that the runner sends, as a guest would whose tests do what `behaviour` says."""
 
     boot_seconds = 1.0
-    accelerator = SimpleNamespace(name="tcg")
+    accelerator = Accelerator("tcg", "")
 
     def __init__(self, behaviour: Callable[[str], Result]) -> None:
         self.behaviour = behaviour
@@ -153,11 +157,13 @@ class Stage:
         return {f"/tests/{name}": Path(name) for name in names}
 
     @contextlib.contextmanager
-    def card(self, arguments: list[str], log: Path) -> Iterator[Any]:
+    def card(self, arguments: list[str], log: Path) -> Iterator[ServedCard]:
         self.cards.append(arguments)
         self.running += 1
         try:
-            yield SimpleNamespace(description=CardDescription("card", "xe", []), control=self.control, log=self.log)
+            process = create_autospec(subprocess.Popen, instance=True)
+            description = CardDescription("card", "xe", [], control=str(self.control))
+            yield ServedCard(Path("/nonexistent"), process, description, self.log)
         finally:
             self.running -= 1
 

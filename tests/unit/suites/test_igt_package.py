@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vfio_user_xe.emulator.guest.environment import LIBRARIES
+from tests.support.guest.environments import environment_in
+from vfio_user_xe.emulator.guest.environment import LIBRARIES, Environment
 from vfio_user_xe.emulator.suites.igt import package as igt_package
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild, IgtNotFound
 
@@ -49,7 +49,7 @@ def put(path: Path, data: bytes) -> Path:
 
 
 @pytest.fixture
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """A guest environment with a C library, 2.41, and libkmod; the host has 2.36 and libproc2."""
     guest, host = tmp_path / "environment", tmp_path / "host"
     put(guest / LIBRARIES / "libc.so.6", elf([Path(LOADER).name], text=b"GLIBC_2.2.5\0GLIBC_2.41\0"))
@@ -59,7 +59,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     put(host / "libproc2.so.0", elf(["libc.so.6"]))
     put(host / "libkmod.so.2", elf(["libc.so.6"]))
     monkeypatch.setattr(igt_package, "_HOST_LIBRARIES", (str(host),))
-    return SimpleNamespace(root=guest)
+    return environment_in(guest)
 
 
 @pytest.fixture
@@ -72,17 +72,17 @@ def installed(tmp_path: Path) -> Path:
     return folder
 
 
-def test_programs_are_those_that_use_igts_library(installed: Path, environment: Any) -> None:
+def test_programs_are_those_that_use_igts_library(installed: Path, environment: Environment) -> None:
     assert list(IgtBuild(installed, environment).programs) == ["xe_query"]
 
 
-def test_a_build_directory_serves(tmp_path: Path, environment: Any) -> None:
+def test_a_build_directory_serves(tmp_path: Path, environment: Environment) -> None:
     put(tmp_path / "build/tests/xe_vm", elf(["libigt.so.0"], LOADER))
     put(tmp_path / "build/lib/libigt.so.0", elf([]))
     assert list(IgtBuild(tmp_path / "build", environment).programs) == ["xe_vm"]
 
 
-def test_a_folder_without_tests_is_refused_with_what_was_looked_for(tmp_path: Path, environment: Any) -> None:
+def test_a_folder_without_tests_is_refused_with_what_was_looked_for(tmp_path: Path, environment: Environment) -> None:
     with pytest.raises(IgtNotFound, match=r"holds no IGT test programs.*libexec/igt-gpu-tools"):
         IgtBuild(tmp_path, environment)
 
@@ -105,25 +105,25 @@ def test_libraries_come_from_the_build_then_from_where_the_c_library_is_newest(
     assert "/usr/libexec/igt-gpu-tools/xe_query" in files
 
 
-def test_a_newer_c_library_in_the_build_is_used(installed: Path, environment: Any) -> None:
+def test_a_newer_c_library_in_the_build_is_used(installed: Path, environment: Environment) -> None:
     newer = put(installed / "usr/lib/libc.so.6", elf([], text=b"GLIBC_2.43\0"))
     files = IgtBuild(installed, environment).guest_files(["xe_query"])
     assert files[f"/{LIBRARIES}/libc.so.6"] == newer
 
 
-def test_libraries_stand_after_those_they_need(installed: Path, environment: Any) -> None:
+def test_libraries_stand_after_those_they_need(installed: Path, environment: Environment) -> None:
     """An initramfs takes each file once, and adds what a library needs with it."""
     names = [Path(target).name for target in IgtBuild(installed, environment).guest_files(["xe_query"])]
     assert names.index("libc.so.6") < names.index("libkmod.so.2") < names.index("libigt.so.0") < names.index("xe_query")
 
 
-def test_a_missing_library_is_named_with_who_needs_it(installed: Path, environment: Any) -> None:
+def test_a_missing_library_is_named_with_who_needs_it(installed: Path, environment: Environment) -> None:
     put(installed / "usr/lib/libigt.so.0", elf(["libnowhere.so.3"]))
     with pytest.raises(IgtNotFound, match=r"libigt\.so\.0 needs libnowhere\.so\.3"):
         IgtBuild(installed, environment).guest_files(["xe_query"])
 
 
-def test_a_program_that_cannot_list_its_subtests_is_named(installed: Path, environment: Any) -> None:
+def test_a_program_that_cannot_list_its_subtests_is_named(installed: Path, environment: Environment) -> None:
     with pytest.raises(IgtNotFound, match="xe_query --list-subtests"):
         IgtBuild(installed, environment).subtests(["xe_query"])
 

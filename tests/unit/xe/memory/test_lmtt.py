@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +14,6 @@ DIRECTORY = 0x10000
 TABLE = 0x20000
 LEAF = 0x40000
 SIZE = 64 * BLOCK_SIZE
-VF1 = SimpleNamespace(name="vf1", index=1)
 
 
 @pytest.fixture

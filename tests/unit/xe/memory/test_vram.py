@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
+from unittest.mock import NonCallableMock
 
 import pytest
 
+from tests.support.initiators import PF, VF1, VF2
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space
+from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.plugins.iov import Iov
 
 SIZE = 16 * BLOCK_SIZE
-PF: Initiator = SimpleNamespace(name="pf", index=0)
-VF1: Initiator = SimpleNamespace(name="vf1", index=1)
-VF2: Initiator = SimpleNamespace(name="vf2", index=2)
 
 
 @pytest.fixture
 def vram() -> Iterator[Vram]:
     fabric = Fabric()
     vram = Vram(SIZE, fabric=fabric)
-    fabric.interconnects = [Iov(SimpleNamespace(device_memory=vram, fabric=fabric), {})]  # type: ignore[arg-type]
+    fabric.interconnects = [Iov(NonCallableMock(spec=Card, device_memory=vram, fabric=fabric), {})]
     yield vram
     vram.close()
 
