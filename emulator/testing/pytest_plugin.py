@@ -15,7 +15,6 @@ It is there wherever vfio-user-xe is installed, and imports nothing until a test
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -24,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from vfio_user_xe.emulator.testing.pytest_marks import CARD_MARK, GUEST_MARK, card_of, guest_of
+from vfio_user_xe.emulator.testing.pytest_sharing import GuestSlots, Shared, Slot
+
 if TYPE_CHECKING:
     from vfio_user_xe.emulator.guest import BlockingGuest
     from vfio_user_xe.emulator.testing.lab import Lab, LiveCard
     from vfio_user_xe.emulator.vfio_user.client import Client
-
-CARD_MARK = "vfio_user_card"
-GUEST_MARK = "vfio_user_guest"
 
 _failed = pytest.StashKey[bool]()
 _card = pytest.StashKey["LiveCard"]()
@@ -60,7 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marks."""
     config.addinivalue_line(
-        "markers", f"{CARD_MARK}(*arguments, fresh=False): arguments of `vfio-user-xe serve` for the test's card"
+        "markers", f"{CARD_MARK}(*arguments, fresh=False, **options): the test's card, as `vfio-user-xe serve` takes it"
     )
     config.addinivalue_line(
         "markers",
@@ -179,31 +178,9 @@ class FaultInjection:
         return points
 
 
-class _Shared:
-    """What the tests of a module share: one card, or one lab, at a time."""
-
-    def __init__(self) -> None:
-        self._key: object = None
-        self._thing: Any = None
-        self._stack = contextlib.ExitStack()
-
-    def get(self, key: object, usable: Any, make: Any) -> Any:
-        """The thing of `key` while it is usable, else a new one; whatever else there was is ended before."""
-        if self._thing is None or key != self._key or not usable(self._thing):
-            self.drop()
-            self._thing = self._stack.enter_context(make())
-            self._key = key
-        return self._thing
-
-    def drop(self) -> None:
-        """End what there is."""
-        self._key = self._thing = None
-        self._stack.close()
-
-
 @pytest.fixture(scope="module")
-def _shared() -> Iterator[_Shared]:
-    shared = _Shared()
+def _shared() -> Iterator[Shared]:
+    shared = Shared()
     try:
         yield shared
     finally:
@@ -218,8 +195,8 @@ def card(request: pytest.FixtureRequest) -> Iterator[LiveCard]:
         return
     from vfio_user_xe.emulator.testing.lab import open_card
 
-    arguments, fresh = _card_of(request)
-    shared: _Shared = request.getfixturevalue("_shared")
+    arguments, fresh = card_of(request)
+    shared: Shared = request.getfixturevalue("_shared")
     with contextlib.ExitStack() as stack:
         if fresh:
             live = stack.enter_context(open_card(arguments))
@@ -239,9 +216,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """
     from vfio_user_xe.emulator.testing.lab import open_lab
 
-    arguments, fresh_card = _card_of(request)
-    settings, fresh_guest = _guest_of(request)
-    shared: _Shared = request.getfixturevalue("_shared")
+    arguments, fresh_card = card_of(request)
+    settings, fresh_guest = guest_of(request)
+    shared: Shared = request.getfixturevalue("_shared")
     slot = request.getfixturevalue("_guest_slot")
     with contextlib.ExitStack() as stack:
         if fresh_card or fresh_guest:
@@ -289,7 +266,7 @@ def faults(card: LiveCard) -> FaultInjection:
     return FaultInjection(card)
 
 
-def _finish(request: pytest.FixtureRequest, shared: _Shared | None, card: LiveCard) -> None:
+def _finish(request: pytest.FixtureRequest, shared: Shared | None, card: LiveCard) -> None:
     """A test ended: what failed may have left anything behind, and is not shared (`shared` is who shares it) on."""
     if shared is None:
         return
@@ -299,57 +276,6 @@ def _finish(request: pytest.FixtureRequest, shared: _Shared | None, card: LiveCa
         card.call("heal")
 
 
-def _card_of(request: pytest.FixtureRequest) -> tuple[tuple[str, ...], bool]:
-    """Arguments of `serve`, and whether the card is the test's own."""
-    from vfio_user_xe.emulator.guest.serve_options import ServeOptions
-
-    mark = request.node.get_closest_marker(CARD_MARK)
-    arguments = tuple(str(argument) for argument in mark.args) if mark else ()
-    fresh = _flags(mark.kwargs if mark else {}, CARD_MARK)
-    file = request.config.getoption("vfio_user_xe_card")
-    if file and not {"--card", "--model"} & set(arguments):
-        arguments = (*ServeOptions(card=file).argv(), *arguments)
-    return arguments, fresh
-
-
-def _guest_of(request: pytest.FixtureRequest) -> tuple[dict[str, Any], bool]:
-    """Settings of `open_lab`, the mark nearest to the test first, and whether the guest is the test's own."""
-    from vfio_user_xe.emulator.guest import Kernel
-    from vfio_user_xe.emulator.testing.lab import guest_settings
-
-    settings: dict[str, Any] = {}
-    for mark in request.node.iter_markers(GUEST_MARK):
-        if mark.args:
-            raise pytest.UsageError(f"the mark {GUEST_MARK} takes keyword arguments only")
-        settings = {**mark.kwargs, **settings}
-    fresh = _flags({"fresh": settings.pop("fresh", False)}, GUEST_MARK)
-    allowed = guest_settings()
-    for name in settings:
-        if name not in allowed:
-            raise pytest.UsageError(f"the mark {GUEST_MARK} has no setting {name!r} (allowed: {', '.join(allowed)})")
-    option = request.config.getoption
-    kernel, modules = option("vfio_user_xe_kernel"), option("vfio_user_xe_modules")
-    if kernel is not None:
-        settings.setdefault("kernel", Kernel.custom(kernel, modules))
-    elif modules is not None:
-        raise pytest.UsageError("--vfio-user-xe-modules needs --vfio-user-xe-kernel")
-    settings.setdefault("accelerator", option("vfio_user_xe_accelerator"))
-    folder: Path | None = option("vfio_user_xe_console")
-    if folder is not None and "console" not in settings:
-        folder.mkdir(parents=True, exist_ok=True)
-        module = request.node.nodeid.partition("::")[0].replace("/", "_")
-        name = "".join(c if c.isalnum() or c in "_.-" else "_" for c in request.node.name) if fresh else "shared"
-        settings["console"] = folder / f"{module}.{name}.txt"
-    return settings, fresh
-
-
-def _flags(given: dict[str, Any], mark: str) -> bool:
-    for name in given:
-        if name != "fresh":
-            raise pytest.UsageError(f"the mark {mark} has no keyword {name!r} (allowed: fresh)")
-    return bool(given.get("fresh", False))
-
-
 def _trace_of(config: pytest.Config, card: LiveCard) -> list[str]:
     # Commands of GPU engines are too many to write down by the way.
     chosen: str = config.getoption("vfio_user_xe_trace") or "all,-cs"
@@ -357,50 +283,8 @@ def _trace_of(config: pytest.Config, card: LiveCard) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def _guest_slot(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def _guest_slot(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Slot:
     """Under xdist only so many guests run at the same time, whatever the number of workers."""
     count = request.config.getoption("vfio_user_xe_guests") or max(1, (os.cpu_count() or 1) // 2)
     parallel = hasattr(request.config, "workerinput")
-    folder = tmp_path_factory.getbasetemp().parent
-    held = 0
-
-    @contextlib.contextmanager
-    def slot() -> Iterator[None]:
-        nonlocal held
-        # A worker that has a guest may have more of them: waiting for others with it in hand could wait for ever.
-        if not parallel or held:
-            yield
-            return
-        with _one_of([folder / f"vfio-user-xe-guest-{index}.lock" for index in range(count)]):
-            held += 1
-            try:
-                yield
-            finally:
-                held -= 1
-
-    return slot
-
-
-@contextlib.contextmanager
-def _one_of(files: list[Path]) -> Iterator[None]:
-    """Hold the lock on one of `files`; it is free again when this process ends, however it ends."""
-    import time
-
-    descriptors = [os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600) for file in files]
-    try:
-        while True:
-            if any(_locked(descriptor) for descriptor in descriptors):
-                break
-            time.sleep(0.2)
-        yield
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return GuestSlots(tmp_path_factory.getbasetemp().parent, count).hold if parallel else contextlib.nullcontext

@@ -277,7 +277,7 @@ def test_fault(faults):
 """,
     )
     result.assert_outcomes(passed=2, errors=2)
-    result.stdout.fnmatch_lines(["*vfio_user_card has no keyword 'fersh' (allowed: fresh)*"])
+    result.stdout.fnmatch_lines(["*vfio_user_card has no keyword 'fersh' (allowed: fresh, card, model, vfs,*"])
     result.stdout.fnmatch_lines(["*vfio_user_guest has no setting 'module' (allowed: modules, load,*"])
 
 
