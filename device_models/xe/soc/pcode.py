@@ -69,11 +69,12 @@ Answer = tuple[int, int, int]
 
 
 class Pcode:
-    """The mailbox of the card's PCODE. `commands_seen` counts commands by number, for reports."""
+    """The mailbox of the card's PCODE."""
 
     def __init__(self, registers: RegisterFile) -> None:
         self._registers = registers
-        self.commands_seen: dict[int, int] = {}
+        self._min_frequencies: dict[int, int] = {}
+        """By GT frequency: ratios of what is to run no slower, processor in 7:0 and ring in 15:8."""
         self._power_limits = {6: _CARD_LIMITS, 8: _PACKAGE_LIMITS}
         self._handlers: dict[int, Callable[[int, int, int, int], Answer]] = {
             DGFX_STATUS: self._status,
@@ -82,7 +83,8 @@ class Pcode:
             THERMAL_INFO: self._thermal_info,
             LATE_BINDING: self._late_binding,
             FREQUENCY_CONFIG: self._frequency_config,
-            WRITE_MIN_FREQUENCY_TABLE: lambda param1, param2, data0, data1: (SUCCESS, data0, data1),
+            WRITE_MIN_FREQUENCY_TABLE: self._write_min_frequencies,
+            READ_MIN_FREQUENCY_TABLE: self._read_min_frequencies,
         }
         registers.add(
             [
@@ -95,14 +97,14 @@ class Pcode:
         )
 
     def reset(self) -> None:
-        """Power limits go back to what they were at boot."""
+        """Power limits and the table of minimum frequencies go back to what they were at boot."""
         self._power_limits = {6: _CARD_LIMITS, 8: _PACKAGE_LIMITS}
+        self._min_frequencies.clear()
 
     def _mailbox_written(self, value: int) -> None:
         if not value & READY:
             return
         command, param1, param2 = value & 0xFF, value >> 8 & 0xFF, value >> 16 & 0xFF
-        self.commands_seen[command] = self.commands_seen.get(command, 0) + 1
         registers = self._registers
         handler = self._handlers.get(command)
         if handler is None:
@@ -144,3 +146,13 @@ class Pcode:
 
     def _frequency_config(self, param1: int, param2: int, data0: int, data1: int) -> Answer:
         return (SUCCESS, 0, 0) if param1 in (0, 1) else (ILLEGAL_SUBCOMMAND, 0, 0)
+
+    # A GT frequency is in 7:0, in units of 50 MHz. Drivers use the table on devices that share the processor's last level
+    # cache only (xe_pcode.c:xe_pcode_init_min_freq_table); what a read answers is in i915's selftest_llc.c.
+
+    def _write_min_frequencies(self, param1: int, param2: int, data0: int, data1: int) -> Answer:
+        self._min_frequencies[data0 & 0xFF] = data0 >> 8 & 0xFFFF
+        return SUCCESS, data0, data1
+
+    def _read_min_frequencies(self, param1: int, param2: int, data0: int, data1: int) -> Answer:
+        return SUCCESS, self._min_frequencies.get(data0 & 0xFF, 0), 0
