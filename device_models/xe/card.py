@@ -44,7 +44,8 @@ from vfio_user_xe.emulator.model.card import Card, CardError, Option
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.model_info import ModelInfo
 from vfio_user_xe.emulator.model.registers import PF, VF
-from vfio_user_xe.emulator.pci.capabilities import Ari, Capability, DeviceSerialNumber, Msi, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.pci.sriov import Sriov
 

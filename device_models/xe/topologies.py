@@ -10,7 +10,7 @@ from vfio_user_xe.device_models.xe.memory.memory_map import MIB
 from vfio_user_xe.emulator.model.card import CardError, Option
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.model_info import Topology
-from vfio_user_xe.emulator.pci.capabilities import Capability
+from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.function import FLR, Function, Identity
 
 SAME_GUEST = "same-guest"

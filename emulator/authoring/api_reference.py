@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from vfio_user_xe.emulator import API_VERSION, api
 
@@ -121,7 +122,7 @@ def _class(node: ast.ClassDef, module: str) -> str:
         heading += f"({_fields(node)})"
     lines = [f"### `{heading}`\n", _doc(node), ""]
     parts = list(_parts(node, module))
-    derived = [base for base in bases if base not in ("Protocol", "Generic", *(part.name for part in parts))]
+    derived = [base for base in bases if base not in ("ABC", "Protocol", "Generic", *(part.name for part in parts))]
     if derived:
         lines += [f"Derived from `{', '.join(derived)}`.", ""]
     if initializer is not None and ast.get_docstring(initializer):
@@ -232,10 +233,10 @@ def _string(node: ast.stmt | None) -> str:
 
 
 def _locate(module: str, name: str) -> _Found:
-    """Where `name` of `module` is defined.
+    """Where `name` of `module` is defined; imports are followed inside of this project.
 
     Raises:
-        LookupError: the module does not define it.
+        LookupError: the module neither defines it nor has it from another module of this project.
     """
     body = _tree(module).body
     for statement, following in zip(body, [*body[1:], None], strict=True):
@@ -244,11 +245,15 @@ def _locate(module: str, name: str) -> _Found:
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             return _Found(statement, _string(following), module)
-        if isinstance(statement, ast.ImportFrom) and statement.module is not None:
+        if isinstance(statement, ast.ImportFrom) and _is_ours(statement.module):
             for alias in statement.names:
                 if (alias.asname or alias.name) == name:
                     return _locate(statement.module, alias.name)
     raise LookupError(f"{module} does not define {name}")
+
+
+def _is_ours(module: str | None) -> TypeGuard[str]:
+    return module is not None and module.partition(".")[0] == __name__.partition(".")[0]
 
 
 @functools.cache

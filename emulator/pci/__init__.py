@@ -3,7 +3,6 @@
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import (
     Ari,
-    Capability,
     DeviceSerialNumber,
     ExtendedVendorSpecific,
     Msi,
@@ -13,6 +12,7 @@ from vfio_user_xe.emulator.pci.capabilities import (
     ResizableBar,
     VendorSpecific,
 )
+from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.config_space import ConfigRegister, ConfigSpace
 from vfio_user_xe.emulator.pci.function import D3HOT, DISABLED, FLR, RESET, Function, Identity
 from vfio_user_xe.emulator.pci.sriov import Sriov

@@ -11,7 +11,7 @@ from typing import Any
 from construct import BytesInteger, Construct, Int8ul, Pointer, Struct
 
 from vfio_user_xe.emulator.model.layout import plain, word
-from vfio_user_xe.emulator.pci.capabilities import CAPABILITY_POINTER, Capability
+from vfio_user_xe.emulator.pci.capability import CAPABILITY_POINTER, Capability
 from vfio_user_xe.emulator.pci.config_space import CONFIG_SIZE, EXTENDED_START
 from vfio_user_xe.emulator.pci.function import Function
 

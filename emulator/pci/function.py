@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.bars import Bar, bar_registers, check_layout
-from vfio_user_xe.emulator.pci.capabilities import Capability, Msi, MsiX, PciExpress, install_all
+from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX, PciExpress
+from vfio_user_xe.emulator.pci.capability import Capability, install_all
 from vfio_user_xe.emulator.pci.config_space import (
     COMMAND,
     COMMAND_MASTER,

@@ -13,7 +13,7 @@ from functools import partial
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.pci.bar_programming import BarState, VfBarProgramming, default_routes
 from vfio_user_xe.emulator.pci.bars import BARS, bar_registers
-from vfio_user_xe.emulator.pci.capabilities import Capability
+from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, ConfigRegister
 from vfio_user_xe.emulator.pci.types import FunctionView
 

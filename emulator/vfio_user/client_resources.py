@@ -7,6 +7,7 @@ import mmap
 import os
 import select
 import struct
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -17,12 +18,12 @@ from vfio_user_xe.emulator.vfio_user import wire
 _COUNTER = struct.Struct("=Q")
 
 
-class Owner:
+class Owner(ABC):
     """Something to be closed; also a context manager."""
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what is held. May be called twice."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
