@@ -62,7 +62,7 @@ def case(section: str, *, silent: bool = False, slow: bool = False) -> Callable[
     """Register a case; see the module. `slow` ones run only when asked for."""
 
     def register(check: Check) -> Check:
-        identity = f"{check.__module__.rpartition('.')[2]}.{check.__name__}"
+        identity = f"{_group(check.__module__)}.{check.__name__}"
         if identity in CASES:
             raise ValueError(f"two cases are called {identity}")
         if not check.__doc__:
@@ -71,3 +71,9 @@ def case(section: str, *, silent: bool = False, slow: bool = False) -> Callable[
         return check
 
     return register
+
+
+def _group(module: str) -> str:
+    """The group of the cases in a module: its name, or that of the package in `cases` which it is in."""
+    inside = module.partition(".cases.")[2]
+    return inside.partition(".")[0] if inside else module.rpartition(".")[2]
