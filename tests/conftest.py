@@ -2,6 +2,12 @@
 
 import signal
 
+from hypothesis import settings
+
+# No test asserts how long something takes.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
+
 # A shell starts background jobs with SIGINT ignored, and Python leaves it so: tests of Ctrl-C, and the programs that
 # they start, would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

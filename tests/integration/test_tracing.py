@@ -21,11 +21,13 @@ from typing import Any
 
 import pytest
 
+from tests.support import logs
 from tests.support.xe.wire_driver import MIB, Context, WireDriver
 from vfio_user_xe.device_models import edu
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.observe.trace import Tracer
+from vfio_user_xe.emulator.observe.trace import log as trace_log
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.testing.lab import CONFIG, LiveCard, open_card
 from vfio_user_xe.emulator.vfio_user import wire
@@ -264,7 +266,7 @@ def test_a_trace_whose_file_is_full_ends_with_a_log_line_and_the_card_goes_on(
     with caplog.at_level(logging.ERROR):
         assert told.wait(10)
         tracer.stop()
-    assert "the trace /dev/full is incomplete: No space left on device" in caplog.text
+    assert "the trace /dev/full is incomplete: No space left on device" in logs.text(caplog, trace_log)
     assert not tap.on
     tracer.start(["uart"], tmp_path / "t")
     tap("serial", "again")

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support import logs
 from vfio_user_xe.device_models.edu import DMA_SOURCE, LIVENESS, STATUS, Edu
+from vfio_user_xe.emulator.control import dispatch
 from vfio_user_xe.emulator.control.dispatch import Control, inline
 from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.model.card import Card, CardConfig
@@ -261,7 +263,7 @@ def test_a_wrong_request_is_answered_with_what_is_wrong(
 ) -> None:
     card.faults.point("edu.late", "be late")
     assert message in str(refusal(control, command, **arguments))
-    assert not caplog.records
+    assert not logs.records(caplog, dispatch.log)
 
 
 def test_an_unknown_command_or_argument_comes_with_those_there_are(control: Control) -> None:
@@ -282,7 +284,7 @@ def test_what_a_command_does_not_expect_is_logged_with_its_traceback_and_no_mist
     told = str(refusal(control, "broken"))
     assert told.startswith(f"broken: internal error: {type(error).__name__}: ")
     assert "server's log" in told
-    assert f"in broken\n    raise error\n{type(error).__name__}" in caplog.text
+    assert f"in broken\n    raise error\n{type(error).__name__}" in logs.text(caplog, dispatch.log)
 
 
 def test_what_a_command_of_a_model_refuses_is_answered_with_what_is_allowed(
@@ -294,7 +296,7 @@ def test_what_a_command_of_a_model_refuses_is_answered_with_what_is_allowed(
     card.commands["lamp"] = lamp
     refused = refusal(control, "lamp", colour="blue")
     assert (refused.message, refused.allowed) == ("lamp: no lamp is blue", ["red", "green"])
-    assert not caplog.records
+    assert not logs.records(caplog, dispatch.log)
 
 
 def test_a_command_whose_annotations_cannot_be_read_is_a_defect_and_the_socket_lives(
@@ -306,13 +308,13 @@ def test_a_command_whose_annotations_cannot_be_read_is_a_defect_and_the_socket_l
     card.commands["odd"] = odd
     line = b'{"id": 1, "command": "odd", "arguments": {"value": 1}}'
     assert "internal error: NameError" in answer(control, line)["error"]["message"]
-    assert "NameError" in caplog.text
+    assert "NameError" in logs.text(caplog, dispatch.log)
 
 
 def test_a_command_of_a_card_that_is_not_started_says_so(caplog: pytest.LogCaptureFixture) -> None:
     control = Control(Card(CardConfig.default("edu")))
     assert "has not been started" in str(refusal(control, "verdicts"))
-    assert "Traceback" not in caplog.text
+    assert "Traceback" not in logs.text(caplog, dispatch.log)
 
 
 def answer(control: Control, line: bytes) -> dict[str, Any]:
@@ -444,7 +446,7 @@ def test_a_client_that_never_reads_its_answers_is_disconnected(
         ended.register(raw, 0)
         assert ended.poll(30_000), "the server ends the connection, though nothing is read"
         assert len(list(raw.makefile("rb"))) < 100
-    (line,) = [record.getMessage() for record in caplog.records]
+    (line,) = logs.messages(caplog, control_server.log)
     assert line.startswith("control: a client is disconnected, because it does not read its answers: more than 1048576")
     with ControlClient(served.path) as client:
         assert client.call("ledger") == []

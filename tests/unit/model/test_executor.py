@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import logs
+from vfio_user_xe.emulator.model import executor as executor_module
 from vfio_user_xe.emulator.model.executor import Busy, Executor, NotRunning
 
 PATIENCE = 30
@@ -142,7 +144,7 @@ def test_a_job_that_raises_is_counted_and_does_not_stop_the_next(
     executor.submit(leave)
     assert executor.run_sync(lambda: "alive", PATIENCE) == "alive"
     assert executor.failures == 2
-    assert "planned" in caplog.text
+    assert "planned" in logs.text(caplog, executor_module.log)
 
 
 def test_run_sync_raises_what_the_job_raises(executor: Executor) -> None:

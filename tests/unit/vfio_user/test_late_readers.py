@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import logs
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.pci.transport import DmaError
@@ -125,7 +126,7 @@ def test_a_client_that_never_reads_is_disconnected_by_whatever_reply_is_too_much
         send_without_end()
     served.thread.join(30)
     assert not served.thread.is_alive()
-    (line,) = [record.getMessage() for record in caplog.records]
+    (line,) = logs.messages(caplog, outbox.log)
     assert f"{served.session.function.name}: disconnected, because it does not read what is sent to it" in line
 
 

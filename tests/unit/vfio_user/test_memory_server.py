@@ -16,6 +16,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from tests.support import logs
 from tests.support.wait import eventually
 from vfio_user_xe.emulator.fabric.dma_buf import make_dma_buf
 from vfio_user_xe.emulator.fabric.leases import LeaseRefused
@@ -322,7 +323,7 @@ def test_a_client_that_never_reads_is_disconnected_and_the_others_are_served(
 
     with pytest.raises(ConnectionError):
         send_without_end()
-    (line,) = [record.getMessage() for record in caplog.records if record.name == outbox.__name__]
+    (line,) = logs.messages(caplog, outbox.log)
     assert line.startswith(f"memory: process {os.getpid()}: disconnected, because it does not read what is sent to it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
         other.settimeout(10)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import logs
 from vfio_user_xe.emulator.vfio_user import outbox as module
 from vfio_user_xe.emulator.vfio_user.outbox import Backlog, Outbox
 
@@ -140,7 +141,7 @@ def test_who_reads_too_little_is_disconnected_and_the_log_says_so(
         send_without_end()
     kept = 1 + len(sent)
     assert kept == 1 + (100_000 - 4 - module.MESSAGE_COST) // (1000 + module.MESSAGE_COST)
-    (line,) = [record.getMessage() for record in caplog.records]
+    (line,) = logs.messages(caplog, module.log)
     assert line.startswith(f"vf1: disconnected, because it does not read what is sent to it: {kept} messages (")
     assert line.endswith("at most 100000 bytes and 64 descriptors may")
     while theirs.recv(1 << 16):

@@ -13,6 +13,7 @@ from unittest.mock import call
 
 import pytest
 
+from tests.support import logs
 from tests.unit.vfio_user.conftest import (
     PAGE,
     TIMEOUT,
@@ -25,7 +26,7 @@ from tests.unit.vfio_user.conftest import (
 )
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.pci.transport import DmaError, Region
-from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user import session, wire
 from vfio_user_xe.emulator.vfio_user.session import CAPACITY, Session
 
 BASE = 0x1_0000_0000
@@ -82,10 +83,10 @@ def test_a_command_in_the_wrong_state_is_refused_and_the_log_says_both_states(
     peer = connect(negotiate=False).peer
     with caplog.at_level("INFO"):
         assert peer.request(wire.DEVICE_RESET).errno == errno.EINVAL
-        assert "session: is negotiating, not running" in caplog.text
+        assert "session: is negotiating, not running" in logs.text(caplog, session.log)
         assert peer.negotiate().errno == 0
         assert peer.negotiate().errno == errno.EINVAL
-        assert "session: is running, not negotiating" in caplog.text
+        assert "session: is running, not negotiating" in logs.text(caplog, session.log)
 
 
 def test_a_client_that_never_negotiated_was_never_there(connect: Connect) -> None:
@@ -271,7 +272,7 @@ def test_a_model_that_fails_fails_the_access_and_not_the_session(
     storage.fails = True
     assert peer.read(0, 8, count).errno == errno.EIO
     assert peer.write(0, 8, bytes(count)).errno == errno.EIO
-    assert [record.levelname for record in caplog.records] == ["ERROR"] * 2
+    assert [record.levelname for record in logs.records(caplog, session.log)] == ["ERROR"] * 2
     storage.fails = False
     assert peer.read(0, 8, count).errno == 0
 

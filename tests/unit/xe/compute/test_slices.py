@@ -6,10 +6,12 @@ import logging
 
 import pytest
 
+from tests.support import logs
 from tests.support.xe.commands import sdi
 from tests.support.xe.compute_kernels import LINEAR, LOOP, STORE, store
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, walker
 from tests.support.xe.engine_lab import SEQNO, WA_BB, Job
+from vfio_user_xe.device_models.xe.engines import scheduler
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 
@@ -135,7 +137,7 @@ def test_without_an_answer_the_context_alone_is_lost_and_its_thread_reported(
     assert lab.listener.of("memory fault") == [("memory fault", bad.context.guc_id, "ccs0")]
     assert good.data(0, 16) == [42] * 16
     assert bad.data(DONE, 1) == [0]
-    text = "\n".join(record.getMessage() for record in caplog.records)
+    text = logs.text(caplog, scheduler.log)
     assert "group (0, 0, 0), kernel at 0x8000" in text
     assert "send.ugm" in text
     assert "lanes 0x0000ffff" in text

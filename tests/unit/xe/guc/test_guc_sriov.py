@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import logs
 from tests.support.wait import eventually
 from tests.support.xe.bench import mock_engine
 from tests.support.xe.guc_driver import GucDriver
@@ -23,7 +24,7 @@ from tests.support.xe.provisioning import (
     failure,
     klvs,
 )
-from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.device_models.xe.guc import guc, klv
 from vfio_user_xe.device_models.xe.guc.sriov import FLR_FINISH, FLR_START, PAUSE, RESUME, STOP
 from vfio_user_xe.emulator.fabric.interconnect import Space
 
@@ -330,8 +331,9 @@ def test_a_command_that_the_state_of_a_vf_does_not_allow_is_refused_and_changes_
     assert control(driver, 1, first)[0] == SUCCESS
     with caplog.at_level("INFO"):
         assert control(driver, 1, then)[0] == failure(0x0A)
-    assert "vf1: " in caplog.text
-    assert state in caplog.text
+    said = logs.text(caplog, guc.log)
+    assert "vf1: " in said
+    assert state in said
     assert state_of(driver, "vf1") == state
 
 

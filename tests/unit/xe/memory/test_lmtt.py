@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support import logs
+from vfio_user_xe.device_models.xe.memory import vram as vram_module
 from vfio_user_xe.device_models.xe.memory.formats.lmtt import LmttFault
 from vfio_user_xe.device_models.xe.memory.lmtt import Lmtt
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
@@ -97,14 +99,14 @@ def test_tables_outside_of_vram_give_nothing_and_are_named(
     pde(vram, table, index, address)
     vram.update(DIRECTORY, range(1, 2))
     assert vram.blocks(1) == {}
-    assert f"DPA {SIZE:#x} is outside of VRAM" in caplog.text
+    assert f"DPA {SIZE:#x} is outside of VRAM" in logs.text(caplog, vram_module.log)
 
 
 def test_a_leaf_entry_outside_of_vram_gives_the_vf_nothing(vram: Vram, caplog: pytest.LogCaptureFixture) -> None:
     build(vram, dpas={0: 0x80_0000, 1: SIZE})
     vram.update(DIRECTORY, range(1, 2))
     assert vram.blocks(1) == {}
-    assert "GDPA 0x200000 -> DPA 0x8000000 is outside of VRAM" in caplog.text
+    assert "GDPA 0x200000 -> DPA 0x8000000 is outside of VRAM" in logs.text(caplog, vram_module.log)
 
 
 def test_only_vfs_have_directory_entries() -> None:
