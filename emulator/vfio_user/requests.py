@@ -1,7 +1,8 @@
 """Every command that is not on the access path: checked against the specification, carried out, answered.
 
 `handle` raises `RequestError` with the errno that the client gets; what it returns is the body of the reply.
-Descriptors that a handler takes leave the list it was given; the session closes the rest.
+Descriptors that a handler takes leave the list it was given; the session closes the rest. Dirty-page logging is in
+`dirty_logging.py`.
 """
 
 from __future__ import annotations
@@ -10,60 +11,22 @@ import errno
 import json
 import logging
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from struct import Struct
+from collections.abc import Callable
 from typing import Any
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.model.states import StateError
 from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.dirty_logging import device_feature, dirty_bitmap, dirty_pages
 from vfio_user_xe.emulator.vfio_user.guest_memory import MapError
 from vfio_user_xe.emulator.vfio_user.interrupts import IrqError
+from vfio_user_xe.emulator.vfio_user.request import Answer, Request, RequestError
 from vfio_user_xe.emulator.vfio_user.session_state import SessionState
 from vfio_user_xe.emulator.vfio_user.session_view import SessionView
 
 log = logging.getLogger(__name__)
 
 _NEGOTIATING, _RUNNING = SessionState.NEGOTIATING, SessionState.RUNNING
-
-
-class RequestError(Exception):
-    """A request that is refused; `errno` is what the client is told."""
-
-    def __init__(self, number: int, message: str) -> None:
-        super().__init__(message)
-        self.errno = number
-
-
-@dataclass(slots=True)
-class Answer:
-    """The body of a reply, the descriptors that go with it, and what happens once it was sent."""
-
-    pieces: Sequence[bytes | memoryview] = ()
-    fds: Sequence[int] = ()
-    after: Callable[[], None] | None = None
-
-
-@dataclass(slots=True)
-class Request:
-    """One command's body and descriptors."""
-
-    session: SessionView
-    body: memoryview
-    fds: list[int] = field(default_factory=list)
-
-    def fixed(self, layout: Struct) -> tuple[Any, ...]:
-        """The fixed part, which must be there.
-
-        Raises:
-            RequestError: The body is shorter.
-
-        On the access thread of the function.
-        """
-        if len(self.body) < layout.size:
-            raise RequestError(errno.EINVAL, f"body of {len(self.body)} bytes, want at least {layout.size}")
-        return layout.unpack_from(self.body)
 
 
 def handle(session: SessionView, command: int, body: memoryview, fds: list[int]) -> Answer:
@@ -174,24 +137,11 @@ def _dma_unmap(request: Request) -> Answer:
         if not session.dirty.active:
             raise RequestError(errno.EINVAL, "dirty pages are not being logged")
         _, _, _, _, page_size, bitmap_size = request.fixed(wire.DMA_UNMAP_DIRTY_BODY)
-        pieces.append(_dirty_bitmap(session, address, size, page_size, bitmap_size))
+        pieces.append(dirty_bitmap(session, address, size, page_size, bitmap_size))
     removed = session.memory.unmap(address, size)
     session.function.drop_windows(address, size)
     pieces[0] = wire.DMA_UNMAP_BODY.pack(argsz, flags, address, removed)
     return Answer(pieces)
-
-
-def _dirty_bitmap(session: SessionView, address: int, size: int, page_size: int, bitmap_size: int) -> bytes:
-    if page_size < PAGE_SIZE or page_size & (page_size - 1):
-        raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
-    pages = -(-size // page_size)
-    needed = -(-pages // 64) * 8
-    if needed > wire.DEFAULT_MAX_DATA_XFER:
-        raise RequestError(errno.E2BIG, f"the bitmap of {size:#x} bytes is larger than a message may be")
-    if bitmap_size != needed:
-        raise RequestError(errno.EINVAL, f"a bitmap of {bitmap_size} bytes, want {needed}")
-    session.function.drop_windows(address, size)
-    return wire.DIRTY_BITMAP.pack(page_size, needed) + session.dirty.report(address, size, page_size)
 
 
 def _get_info(request: Request) -> Answer:
@@ -333,107 +283,6 @@ def _server_command(request: Request) -> Answer:
     raise RequestError(errno.EINVAL, "only a server sends this command")
 
 
-_LOGGING_FEATURES = {
-    wire.FEATURE_DMA_LOGGING_START: wire.FEATURE_SET,
-    wire.FEATURE_DMA_LOGGING_STOP: wire.FEATURE_SET,
-    wire.FEATURE_DMA_LOGGING_REPORT: wire.FEATURE_GET,
-}
-
-
-def _device_feature(request: Request) -> Answer:
-    argsz, flags = request.fixed(wire.DEVICE_FEATURE_BODY)
-    methods = flags & (wire.FEATURE_GET | wire.FEATURE_SET)
-    probe = flags & wire.FEATURE_PROBE
-    feature = flags & wire.FEATURE_MASK
-    if argsz < wire.DEVICE_FEATURE_BODY.size:
-        raise RequestError(errno.EINVAL, f"argsz {argsz}, want {wire.DEVICE_FEATURE_BODY.size} or more")
-    if flags & ~(wire.FEATURE_MASK | methods | probe) or not (methods or probe):
-        raise RequestError(errno.EINVAL, f"flags {flags:#x}: want get, set or probe")
-    if methods == wire.FEATURE_GET | wire.FEATURE_SET and not probe:
-        raise RequestError(errno.EINVAL, "get and set exclude each other")
-    supported = _LOGGING_FEATURES.get(feature)
-    if supported is None:
-        raise RequestError(errno.ENOTTY, f"the device has no feature {feature} (it cannot migrate)")
-    if methods & ~supported:
-        raise RequestError(errno.EINVAL, f"feature {feature} does not have that method")
-    head = wire.DEVICE_FEATURE_BODY.pack(argsz, flags)
-    if probe:
-        return Answer([head])
-    data = request.body[wire.DEVICE_FEATURE_BODY.size :]
-    dirty = request.session.dirty
-    if feature == wire.FEATURE_DMA_LOGGING_STOP:
-        dirty.stop()
-        return Answer([head])
-    if feature == wire.FEATURE_DMA_LOGGING_START:
-        return Answer([head, _start_logging(request.session, data)])
-    if len(data) < wire.DMA_LOGGING_REPORT.size:
-        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want {wire.DMA_LOGGING_REPORT.size}")
-    address, length, page_size = wire.DMA_LOGGING_REPORT.unpack_from(data)
-    if not dirty.active:
-        raise RequestError(errno.EINVAL, "dirty pages are not being logged")
-    bitmap = _reported(request.session, address, length, page_size)
-    total = wire.DEVICE_FEATURE_BODY.size + wire.DMA_LOGGING_REPORT.size + len(bitmap)
-    if argsz < total:
-        raise RequestError(errno.EINVAL, f"argsz {argsz} has no room for the bitmap, want {total}")
-    return Answer([wire.DEVICE_FEATURE_BODY.pack(total, flags), bytes(data[: wire.DMA_LOGGING_REPORT.size]), bitmap])
-
-
-def _start_logging(session: SessionView, data: memoryview) -> bytes:
-    if len(data) < wire.DMA_LOGGING_CONTROL.size:
-        raise RequestError(errno.EINVAL, f"{len(data)} bytes of data, want at least {wire.DMA_LOGGING_CONTROL.size}")
-    page_size, count, _ = wire.DMA_LOGGING_CONTROL.unpack_from(data)
-    ranges = data[wire.DMA_LOGGING_CONTROL.size :]
-    if len(ranges) != count * wire.DMA_LOGGING_RANGE.size:
-        raise RequestError(
-            errno.EINVAL, f"{len(ranges)} bytes for {count} ranges of {wire.DMA_LOGGING_RANGE.size} bytes"
-        )
-    if session.dirty.active:
-        raise RequestError(errno.EINVAL, "dirty pages are being logged already")
-    if page_size < PAGE_SIZE or page_size & (page_size - 1):
-        page_size = PAGE_SIZE
-    session.dirty.start(page_size, list(wire.DMA_LOGGING_RANGE.iter_unpack(ranges)))
-    session.function.drop_windows(0, 1 << 64)
-    return wire.DMA_LOGGING_CONTROL.pack(page_size, count, 0) + bytes(ranges)
-
-
-def _reported(session: SessionView, address: int, length: int, page_size: int) -> bytes:
-    if page_size < PAGE_SIZE or page_size & (page_size - 1):
-        raise RequestError(errno.EINVAL, f"page size {page_size:#x} is no power of two of {PAGE_SIZE:#x} or more")
-    if length == 0 or length // page_size > 8 * wire.DEFAULT_MAX_DATA_XFER:
-        raise RequestError(errno.EINVAL, f"length {length:#x} is empty or its bitmap is larger than a message")
-    session.function.drop_windows(address, length)
-    return session.dirty.report(address, length, page_size)
-
-
-def _dirty_pages(request: Request) -> Answer:
-    argsz, flags = request.fixed(wire.DIRTY_PAGES_BODY)
-    dirty = request.session.dirty
-    if argsz < wire.DIRTY_PAGES_BODY.size or flags not in (
-        wire.DIRTY_PAGES_START,
-        wire.DIRTY_PAGES_STOP,
-        wire.DIRTY_PAGES_GET,
-    ):
-        raise RequestError(errno.EINVAL, f"argsz {argsz}, flags {flags:#x}: want 1 (start), 2 (stop) or 4 (get bitmap)")
-    if flags == wire.DIRTY_PAGES_START:
-        dirty.start(PAGE_SIZE, [])
-        request.session.function.drop_windows(0, 1 << 64)
-        return Answer([wire.DIRTY_PAGES_BODY.pack(argsz, flags)])
-    if not dirty.active:
-        raise RequestError(errno.EINVAL, "dirty pages are not being logged")
-    if flags == wire.DIRTY_PAGES_STOP:
-        dirty.stop()
-        return Answer([wire.DIRTY_PAGES_BODY.pack(argsz, flags)])
-    ranges = request.body[wire.DIRTY_PAGES_BODY.size :]
-    if len(ranges) < wire.DIRTY_PAGES_RANGE.size:
-        raise RequestError(errno.EINVAL, f"{len(ranges)} bytes of data, want {wire.DIRTY_PAGES_RANGE.size}")
-    address, size, page_size, bitmap_size = wire.DIRTY_PAGES_RANGE.unpack_from(ranges)
-    if size == 0 or size // PAGE_SIZE > 8 * wire.DEFAULT_MAX_DATA_XFER:
-        raise RequestError(errno.EINVAL, f"size {size:#x} is empty or its bitmap is larger than a message")
-    bitmap = _dirty_bitmap(request.session, address, size, page_size, bitmap_size)
-    total = wire.DIRTY_PAGES_BODY.size + wire.DIRTY_PAGES_REPLY.size + len(bitmap)
-    return Answer([wire.DIRTY_PAGES_BODY.pack(total, flags), wire.DIRTY_PAGES_REPLY.pack(address, size), bitmap])
-
-
 def _migration_data(request: Request) -> Answer:
     request.fixed(wire.MIG_DATA)
     raise RequestError(errno.EINVAL, "the device is in no state that moves migration data (it cannot migrate)")
@@ -454,8 +303,8 @@ _HANDLERS: dict[int, Callable[[Request], Answer]] = {
     wire.DMA_READ: _server_command,
     wire.DMA_WRITE: _server_command,
     wire.DEVICE_RESET: _reset,
-    wire.DIRTY_PAGES: _dirty_pages,
-    wire.DEVICE_FEATURE: _device_feature,
+    wire.DIRTY_PAGES: dirty_pages,
+    wire.DEVICE_FEATURE: device_feature,
     wire.MIG_DATA_READ: _migration_data,
     wire.MIG_DATA_WRITE: _migration_data,
 }

@@ -28,7 +28,8 @@ from vfio_user_xe.emulator.vfio_user.outbox import Outbox
 from vfio_user_xe.emulator.vfio_user.qtest import peer_process
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
 from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
-from vfio_user_xe.emulator.vfio_user.requests import RequestError, handle
+from vfio_user_xe.emulator.vfio_user.request import RequestError
+from vfio_user_xe.emulator.vfio_user.requests import handle
 from vfio_user_xe.emulator.vfio_user.session_state import SESSION, SessionState
 
 log = logging.getLogger(__name__)

@@ -20,5 +20,7 @@ MODULES = (
     "emulator/pci/decoding.py",
     "emulator/pci/sriov.py",
     "emulator/vfio_user/guest_memory.py",
+    "emulator/vfio_user/dirty_logging.py",
+    "emulator/vfio_user/request.py",
     "emulator/vfio_user/requests.py",
 )
