@@ -23,6 +23,7 @@ from typing import Any
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, MSI, MSIX, DmaError, Region, Served
 from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory, MapError
 from vfio_user_xe.emulator.vfio_user.libvfio_user import library as lvu
+from vfio_user_xe.emulator.vfio_user.libvfio_user.client_memory import Transfer, carry_out, own_view
 from vfio_user_xe.emulator.vfio_user.libvfio_user.library import Library
 from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
 from vfio_user_xe.emulator.vfio_user.wire import DMA_WRITABLE, MAX_DMA_MAPS
@@ -33,7 +34,6 @@ MAX_CHUNK = 64 * 1024
 """Bytes of a DMA message: a reply must fit into a socket's buffer, because QEMU takes a partial send for a complete one."""
 REPLY_TIMEOUT = 10
 """Seconds that the library may wait for a client to read a reply: it sends by itself, and blocks when the socket is full."""
-_MREMAP_MAYMOVE = 1
 _SHORT = (1, 2, 4, 8)
 _TIMEVAL = struct.Struct("@ll")
 
@@ -54,7 +54,7 @@ class Context:
         self._calls = library.calls
         self._inside = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._queue: deque[_Transfer] = deque()
+        self._queue: deque[Transfer] = deque()
         self._thread: threading.Thread | None = None
         self._attached = False
         self._resetting = False
@@ -162,7 +162,7 @@ class Context:
             )
         for position in range(0, len(data), MAX_CHUNK):
             piece = data[position : position + MAX_CHUNK]
-            transfer = _Transfer(address + position, piece, write)
+            transfer = Transfer(address + position, piece, write)
             if not self._attached:
                 raise DmaError("no client has negotiated", errno.ENOTCONN)
             self._queue.append(transfer)
@@ -283,29 +283,13 @@ class Context:
             self._transferring = True
             try:
                 with self._inside:
-                    transfer.error = self._carry_out(transfer)
+                    transfer.error = carry_out(self._library, self._context, self._segment, transfer)
             finally:
                 self._transferring = False
                 transfer.done.set()
             while self._gone:
                 self.function.drop_windows(*self._gone.pop())
         return self._stopping
-
-    def _carry_out(self, transfer: _Transfer) -> int:
-        """Send one message and wait for the reply; the error, 0 for none."""
-        calls, ffi = self._calls, self._ffi
-        address, count = ffi.cast("void *", transfer.address), len(transfer.data)
-        segment = ffi.cast("segment *", self._segment)
-        protection = 2 if transfer.write else 1
-        if calls.vfu_addr_to_sgl(self._context, address, count, segment, 1, protection) != 1:
-            return int(ffi.errno) or errno.EFAULT
-        if transfer.write:
-            buffer = ffi.from_buffer(transfer.data)
-            failed = calls.vfu_sgl_write(self._context, segment, 1, buffer, 0) != 0
-        else:
-            buffer = ffi.from_buffer(transfer.data, require_writable=True)
-            failed = calls.vfu_sgl_read(self._context, segment, 1, buffer, 0) != 0
-        return (int(ffi.errno) or errno.EIO) if failed else 0
 
     def _give_up(self, error: int) -> None:
         """Callers that wait for a DMA message get the reason why there will be none."""
@@ -385,29 +369,15 @@ class Context:
         flags = int(info.protection) & 3
         view = None
         if info.mapped_at != self._ffi.NULL:
-            view = self._own_view(info, size)
+            try:
+                view = own_view(self._library, info, size)
+            except OSError as exc:
+                log.warning("%s: guest memory cannot be mapped: %s", self.function.name, exc.strerror)
             if view is not None and not flags & DMA_WRITABLE:
                 view = view.toreadonly()
         # The same range again is accepted by the library, which keeps the first.
         with contextlib.suppress(MapError):
             self.memory.add(address, size, flags, view)
-
-    def _own_view(self, info: Any, size: int) -> memoryview | None:
-        """The range's bytes, through a second mapping of them: it lasts as long as it is used.
-
-        The library's own goes when the client takes the range back, also from under who is using it.
-        """
-        ffi, system = self._ffi, self._library.system
-        mapping = info.mapping
-        # A length of 0 makes a second mapping of the same pages (mremap(2), "old_size").
-        start = system.mremap(mapping.start, 0, mapping.length, _MREMAP_MAYMOVE)
-        if int(ffi.cast("intptr_t", start)) == -1:
-            log.warning("%s: guest memory cannot be mapped: %s", self.function.name, os.strerror(ffi.errno))
-            return None
-        length = mapping.length
-        owned = ffi.gc(ffi.cast("char *", start), lambda pointer: system.munmap(pointer, length), length)
-        offset = int(ffi.cast("uintptr_t", info.mapped_at)) - int(ffi.cast("uintptr_t", mapping.start))
-        return memoryview(ffi.buffer(owned, length)).cast("B")[offset : offset + size]
 
     def _unmapped(self, context: Any, info: Any) -> None:
         address, size = self._range(info)
@@ -424,16 +394,3 @@ class Context:
 
     def _logged(self, context: Any, level: int, text: Any) -> None:
         log.info("%s: libvfio-user: %s", self.function.name, self._ffi.string(text).decode(errors="replace"))
-
-
-class _Transfer:
-    """One DMA message to be: done when `done` is set, `error` is 0 for success."""
-
-    __slots__ = ("address", "data", "done", "error", "write")
-
-    def __init__(self, address: int, data: memoryview, write: bool) -> None:
-        self.address = address
-        self.data = data
-        self.write = write
-        self.done = threading.Event()
-        self.error = 0
