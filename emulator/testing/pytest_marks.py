@@ -138,5 +138,7 @@ def _fresh(named: dict[str, Any], mark: str) -> bool:
     """Take `fresh` out of a mark's keywords."""
     fresh = named.pop("fresh", False)
     if not isinstance(fresh, bool):
-        raise pytest.UsageError(f"the mark {mark}: fresh={fresh!r} is of type {type(fresh).__name__} (allowed: True, False)")
+        raise pytest.UsageError(
+            f"the mark {mark}: fresh={fresh!r} is of type {type(fresh).__name__} (allowed: True, False)"
+        )
     return fresh

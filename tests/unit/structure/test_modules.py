@@ -1,0 +1,27 @@
+"""Modules: how long they are, where they lie, and what a package's `__init__` is for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs/decisions/module-size.md"
+FOLDERS = ("emulator", "device_models", "plugins", "tests")
+LIMIT = 400
+
+
+def test_every_module_of_more_than_400_lines_is_listed_with_a_reason_and_no_other_is() -> None:
+    long = {
+        str(path.relative_to(ROOT))
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        if len(path.read_text("utf-8").splitlines()) > LIMIT
+    }
+    listed = dict(re.findall(r"^\| `([\w/]+\.py)` \| (.+) \|$", PAGE.read_text("utf-8"), re.MULTILINE))
+    assert set(listed) == long
+    assert all(len(reason) > 30 for reason in listed.values())
+
+
+def test_no_unit_test_lies_loose() -> None:
+    assert [path.name for path in (ROOT / "tests/unit").glob("*.py")] == ["conftest.py"]
