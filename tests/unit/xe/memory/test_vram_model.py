@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from unittest.mock import NonCallableMock
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.initiators import FakeInitiator
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator
+from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.plugins.iov import Iov
 
 BLOCKS = 6
-FUNCTIONS: list[Initiator] = [SimpleNamespace(name=f"vf{n}" if n else "pf", index=n) for n in range(4)]
+FUNCTIONS: list[Initiator] = [FakeInitiator(f"vf{n}" if n else "pf", n) for n in range(4)]
 PLACES = (0, 0x1000, 0x10_0800, BLOCK_SIZE - 8)
 """Where in a block its content is looked at."""
 
@@ -39,7 +41,7 @@ def test_what_was_written_is_read_by_whoever_has_the_block_after_any_changes(
 ) -> None:
     fabric = Fabric()
     vram = Vram(BLOCKS * BLOCK_SIZE, fabric=fabric)
-    fabric.interconnects = [Iov(SimpleNamespace(device_memory=vram, fabric=fabric), {})]  # type: ignore[arg-type]
+    fabric.interconnects = [Iov(NonCallableMock(spec=Card, device_memory=vram, fabric=fabric), {})]
     mapped: dict[int, dict[int, int]] = {1: {}, 2: {}, 3: {}}
     for dpa in range(BLOCKS):
         for place in PLACES:
