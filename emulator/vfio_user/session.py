@@ -14,6 +14,7 @@ import logging
 import socket
 import threading
 from collections.abc import Sequence
+from functools import partial
 from struct import Struct
 
 from vfio_user_xe.emulator.observe.tap import Tap
@@ -21,9 +22,9 @@ from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.dirty_pages import DirtyPages
 from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
-from vfio_user_xe.emulator.vfio_user.formats import describe
 from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory
 from vfio_user_xe.emulator.vfio_user.interrupts import Interrupts
+from vfio_user_xe.emulator.vfio_user.message_trace import trace_message
 from vfio_user_xe.emulator.vfio_user.outbox import Outbox
 from vfio_user_xe.emulator.vfio_user.qtest import peer_process
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
@@ -49,10 +50,6 @@ _DATA = {1: Struct("<B"), 2: Struct("<H"), 4: Struct("<I"), 8: Struct("<Q")}
 _ACCESS = Struct("<HHIIIQII")
 
 
-_TRACED = 1024
-"""Bytes of a message's body that a trace keeps."""
-
-
 class Session:
     """A function's `Transport` while a client is connected."""
 
@@ -64,6 +61,7 @@ class Session:
         `tap` is told of every message but the accesses that are answered right in the loop.
         """
         self._tap = tap or Tap("client")
+        self._trace = partial(trace_message, self._tap, function.name)
         self.function = function
         self.regions: list[Region | None] = list(function.regions)
         self.access = [RegionAccess(region) if region and region.size else None for region in self.regions]
@@ -342,21 +340,6 @@ class Session:
             if self._tap.on:
                 self._trace(message_id, command, reply_flags, memoryview(b""), 0, number)
             self.send([wire.HEADER.pack(message_id, command, wire.HEADER_SIZE, reply_flags, number)])
-
-    def _trace(self, message_id: int, command: int, flags: int, body: memoryview, fds: int, error: int = 0) -> None:
-        """Tell the trace of a message, of which so much is kept as a trace shows. The tracer's thread decodes it."""
-        shown, size = bytes(body[:_TRACED]), len(body)
-
-        def fields() -> dict[str, object]:
-            known: dict[str, object] = {"command": wire.COMMAND_NAMES.get(command, command), "id": message_id}
-            if fds:
-                known["fds"] = fds
-            if error:
-                known["errno"] = errno.errorcode.get(error, error)
-            return known | {"bytes": size} | describe(command, shown)
-
-        is_reply = flags & wire.TYPE_MASK == wire.TYPE_REPLY
-        self._tap(self.function.name, "reply" if is_reply else "command", fields)
 
     def _failed(self, message_id: int, command: int, flags: int, where: str) -> None:
         log.exception("%s: %s at %s failed", self.function.name, wire.COMMAND_NAMES[command], where)
