@@ -68,7 +68,7 @@ def test_a_userland_that_is_not_there_is_explained_with_the_command() -> None:
 
 
 def test_an_unknown_userland_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(UnknownUserland, match=r"no userland 'games' \(allowed: compute, graphics\)"):
+    with pytest.raises(UnknownUserland, match=r"no userland 'games' \(allowed: compute, graphics, suites\)"):
         userland.locate_userland("games")
 
 
