@@ -12,8 +12,10 @@ from rich.table import Table
 
 from vfio_user_xe.emulator.observe.top import size_in_words, state_in_words
 
-_HEXADECIMAL = frozenset({"address", "dpa", "entry", "first_value", "gdpa", "offset", "root", "va", "value"})
-"""Members of answers that people write in hexadecimal."""
+_HEXADECIMAL = frozenset({"address", "entry", "first_value", "offset", "root", "va", "value"})
+"""Members of answers that people write in hexadecimal; so are physical addresses of any kind."""
+_PHYSICAL_ADDRESS = "pa"
+"""How the names of these end: "dpa", "hpa"."""
 PLAIN_WIDTH = 160
 """Characters of a line without a terminal: as wide as needed, because a wrapped table cannot be searched."""
 
@@ -101,5 +103,5 @@ def _cell(value: Any, name: str = "") -> str:
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value) or "-"
     if isinstance(value, int):
-        return f"{value:#x}" if name in _HEXADECIMAL else f"{value:,}"
+        return f"{value:#x}" if name in _HEXADECIMAL or name.endswith(_PHYSICAL_ADDRESS) else f"{value:,}"
     return str(value)

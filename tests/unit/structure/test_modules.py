@@ -1,4 +1,4 @@
-"""Modules: how long they are, where they lie, and what a package's `__init__` is for."""
+"""Modules: how long they are and where they lie; what tests may not do."""
 
 from __future__ import annotations
 
@@ -25,3 +25,10 @@ def test_every_module_of_more_than_400_lines_is_listed_with_a_reason_and_no_othe
 
 def test_no_unit_test_lies_loose() -> None:
     assert [path.name for path in (ROOT / "tests/unit").glob("*.py")] == ["conftest.py"]
+
+
+def test_tests_look_at_one_loggers_lines_and_at_stand_ins_with_a_spec() -> None:
+    vague = re.compile(r"caplog\.(?:records|text|messages|record_tuples)\b|SimpleNamespace")
+    ours = [Path(__file__), ROOT / "tests/support/logs.py"]
+    found = [path.name for path in (ROOT / "tests").rglob("*.py") if vague.search(path.read_text("utf-8"))]
+    assert set(found) <= {path.name for path in ours}

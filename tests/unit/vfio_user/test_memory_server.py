@@ -260,7 +260,7 @@ def test_an_export_outlives_a_lack_of_descriptors_and_serves_the_program_later(
         program.settimeout(30)
         program.connect(str(tmp_path / "export.sock"))
         assert json.loads(program.recv(65536))["function"] == "vf1"
-        assert [record.getMessage() for record in caplog.records if record.name == export.__name__] == [
+        assert logs.messages(caplog, export.log) == [
             "cannot accept a program: Too many open files",
             "cannot accept a program: gone",
         ]

@@ -124,7 +124,7 @@ def test_a_client_that_goes_in_the_middle_of_a_message_is_gone(
     connection.peer.sock.sendall(part)
     connection.end()
     connection.function.detached.assert_called_once_with()
-    (record,) = caplog.records
+    (record,) = logs.records(caplog, session.log)
     assert record.levelname == "WARNING"
     assert record.getMessage() == (
         f"fake: the client (process {os.getpid()}) went away in the middle, as if it was killed;"
@@ -139,7 +139,7 @@ def test_a_client_that_goes_without_its_replies_or_with_dma_unanswered_is_told_o
     connection.peer.sock.sendall(read_message(0, 4, 1))
     assert connection.peer.has_message(TIMEOUT)
     connection.end()
-    assert caplog.records[-1].getMessage().endswith("lost: replies that it had not read")
+    assert logs.messages(caplog, session.log)[-1].endswith("lost: replies that it had not read")
 
     connection = connect(make_function([Region(PAGE, handler=storage)]))
 
@@ -152,7 +152,7 @@ def test_a_client_that_goes_without_its_replies_or_with_dma_unanswered_is_told_o
     assert connection.peer.receive().command == wire.DMA_READ
     connection.end()
     reader.join(TIMEOUT)
-    assert caplog.records[-1].getMessage().endswith("lost: 1 DMA requests of the device without an answer")
+    assert logs.messages(caplog, session.log)[-1].endswith("lost: 1 DMA requests of the device without an answer")
 
 
 def test_an_orderly_end_of_either_side_is_no_warning(
@@ -166,7 +166,7 @@ def test_an_orderly_end_of_either_side_is_no_warning(
     stopped.peer.sock.sendall(read_message(0, 4, 1)[:-1])
     stopped.session.stop()
     stopped.thread.join(TIMEOUT)
-    assert not caplog.records
+    assert not logs.records(caplog, session.log)
 
 
 def test_a_connection_leaves_no_descriptors_behind(connect: Connect, ram: Memory) -> None:
