@@ -124,25 +124,50 @@ def device_arguments(
     chassis: int = 1,
     functions: Iterable[str] | None = None,
     qtest: bool = True,
+    unplugged: bool = False,
+    window: int | None = None,
 ) -> list[str]:
     """Root port, functions and qtest socket, as QEMU arguments.
 
     `port` and `chassis` must differ between cards of one machine; with `ROOT_BUS` for a port there is none, and the
     functions are endpoints of the root complex. `functions` picks some by name; the default is all
     that belong into the guest of the card's first function. Picked VFs without the PF sit at function 0 and those that
-    follow. `qtest` lets the server program the VF BARs in every IOMMU mode.
+    follow. `qtest` lets the server program the VF BARs in every IOMMU mode. `unplugged` leaves the functions out:
+    `device_properties` are what QMP's `device_add` takes. `window` is the size in bytes of what is behind the root port
+    for 64-bit prefetchable BARs; None: as large as they need.
     """
-    chosen = [f for f in card.functions if (not f.apart if functions is None else f.name in set(functions))]
+    functions = None if functions is None else tuple(functions)
+    chosen = _chosen(card, functions)
+    if window is None:
+        window = _power_of_two(sum(function.prefetchable for function in chosen) + _MIB)
+    arguments = ["-device", f"pcie-root-port,id={port},chassis={chassis},slot={chassis},pref64-reserve={window}"]
+    if port == ROOT_BUS:
+        arguments = []
+    if not unplugged:
+        for device in device_properties(card, port=port, chassis=chassis, functions=functions):
+            arguments += ["-device", json.dumps(device, separators=(",", ":"))]
+    if qtest and card.qtest and len(card.functions) > 1:
+        arguments += _qtest_arguments(card.qtest)
+    return arguments
+
+
+def _chosen(card: CardDescription, functions: Iterable[str] | None) -> list[FunctionDescription]:
+    names = None if functions is None else set(functions)
+    chosen = [f for f in card.functions if (not f.apart if names is None else f.name in names)]
     if chosen and all(function.devfn for function in chosen):
         # Kernels do not scan a device that has no function 0.
-        chosen = [replace(function, devfn=number) for number, function in enumerate(chosen)]
-    window = _power_of_two(sum(function.prefetchable for function in chosen) + _MIB)
-    arguments = ["-device", f"pcie-root-port,id={port},chassis={chassis},slot={chassis},pref64-reserve={window}"]
-    first = 0
-    if port == ROOT_BUS:
-        arguments, first = [], _ROOT_SLOT + chassis
+        return [replace(function, devfn=number) for number, function in enumerate(chosen)]
+    return chosen
+
+
+def device_properties(
+    card: CardDescription, *, port: str = DEFAULT_PORT, chassis: int = 1, functions: Iterable[str] | None = None
+) -> list[dict[str, Any]]:
+    """The functions as properties of QEMU's devices; see `device_arguments`. Function 0 is the first of its device."""
+    chosen = _chosen(card, functions)
+    first = _ROOT_SLOT + chassis if port == ROOT_BUS else 0
     alone = len(chosen) == 1
-    devices = {function.devfn // _FUNCTIONS_A_DEVICE for function in chosen}
+    devices = []
     for function in chosen:
         slot, number = divmod(function.devfn, _FUNCTIONS_A_DEVICE)
         device: dict[str, Any] = {
@@ -153,12 +178,10 @@ def device_arguments(
             "x-msg-timeout": MESSAGE_TIMEOUT,
             "socket": {"type": "unix", "path": function.socket},
         }
-        if number == 0 and not alone and slot in devices:
+        if number == 0 and not alone:
             device["multifunction"] = True
-        arguments += ["-device", json.dumps(device, separators=(",", ":"))]
-    if qtest and card.qtest and len(card.functions) > 1:
-        arguments += _qtest_arguments(card.qtest)
-    return arguments
+        devices.append(device)
+    return devices
 
 
 def _qtest_arguments(socket: str) -> list[str]:
@@ -177,6 +200,8 @@ def cards_arguments(
     chassis: int = 1,
     functions: Iterable[str] | None = None,
     qtest: bool = True,
+    unplugged: bool = False,
+    window: int | None = None,
 ) -> list[str]:
     """As `device_arguments`, for all cards of one machine: the second is at `port` + "2" and the next chassis, and so on.
 
@@ -187,7 +212,15 @@ def cards_arguments(
     socket = next((card.qtest for card in cards if card.qtest), None)
     for index, card in enumerate(cards):
         name = f"{port}{index + 1}" if index and port != ROOT_BUS else port
-        arguments += device_arguments(card, port=name, chassis=chassis + index, functions=functions, qtest=False)
+        arguments += device_arguments(
+            card,
+            port=name,
+            chassis=chassis + index,
+            functions=functions,
+            qtest=False,
+            unplugged=unplugged,
+            window=window,
+        )
     if qtest and socket is not None and any(len(card.functions) > 1 for card in cards):
         arguments += _qtest_arguments(socket)
     return arguments

@@ -35,6 +35,8 @@ class GuestSettings(TypedDict, total=False):
     """More for the kernel's command line."""
     kernel: Kernel | None
     """None: the fetched one."""
+    image: bool
+    """The kernel's image is in the guest too, as /boot/kernel: for kexec."""
     userland: str | None
     """A fetched userland (`vfio-user-xe guest fetch --userland NAME`) that commands run in."""
     root: Path | None
@@ -47,5 +49,9 @@ class GuestSettings(TypedDict, total=False):
     """A file for the guest's console."""
     qtest: bool
     """Whether VF BARs are programmed over QEMU's qtest socket."""
+    unplugged: bool
+    """The card's functions are left out, for QMP's `device_add`; its root port is there."""
+    window: int | None
+    """Bytes of 64-bit prefetchable memory behind the root port; None: what the card's BARs need."""
     root_bus: bool
     """Without a root port."""

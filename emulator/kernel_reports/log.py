@@ -17,6 +17,8 @@ from vfio_user_xe.emulator.kernel_reports.lines import Line, parse, records
 
 _MARK = "vfio-user-xe: log read"
 _TRIES = 3
+_FIRST = "Linux version "
+"""What a kernel logs first (init/version.c: linux_banner)."""
 
 
 class LogLost(Exception):
@@ -32,7 +34,7 @@ class Shell(Protocol):
 
 
 class KernelLog:
-    """The log of one boot of a guest. Not safe to use from several threads."""
+    """The log of a guest, boot by boot. Not safe to use from several threads."""
 
     def __init__(self, shell: Shell, console: Callable[[], str]) -> None:
         """`console` gives what the guest's console wrote, as far as it is remembered."""
@@ -41,6 +43,8 @@ class KernelLog:
         self._reader = secrets.token_hex(4)
         self._numbers = itertools.count(1)
         self._next = 0
+        self.boots = 0
+        """How often the guest has booted anew."""
         self._mark = ""
         self._told = 0
         """Lines of the console behind the mark that `rest` has given."""
@@ -80,6 +84,14 @@ class KernelLog:
             return self.read(timeout=20)
         except GuestError:
             return self.rest()
+
+    def rebooted(self) -> list[Line]:
+        """The guest has booted anew: what the boot before logged last, from the console; `read` begins with the new one's log."""
+        text = self._console().rpartition(self._mark)[2] if self._mark else self._console()
+        lines = parse(text.partition("\n")[2])[self._told :]
+        first = next((at for at, line in enumerate(lines) if _FIRST in line.text), len(lines))
+        self._next, self._mark, self._told, self.boots = 0, "", 0, self.boots + 1
+        return lines[:first]
 
     def _taken(self, found: list[Line], mark: str) -> list[Line]:
         first, expected = found[0].sequence, self._next

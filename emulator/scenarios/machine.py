@@ -16,6 +16,23 @@ class Shell(Protocol):
         ...
 
 
+class VirtualMachine(Shell, Protocol):
+    """A guest together with the machine that it runs on: what suspends it, boots it anew, plugs devices in."""
+
+    @property
+    def qmp_events(self) -> list[dict[str, Any]]:
+        """The latest events that QEMU told of."""
+        ...
+
+    def qmp(self, command: str, arguments: dict[str, Any] | None = None, *, timeout: float = 20) -> Any:
+        """See `vfio_user_xe.emulator.guest.guest.Guest.qmp`."""
+        ...
+
+    def reboot(self, command: str = "reboot -f", *, timeout: float | None = None) -> None:
+        """See `vfio_user_xe.emulator.guest.guest.Guest.reboot`. A scenario calls `Run.rebooted` afterwards."""
+        ...
+
+
 class Card(Protocol):
     """A card's control socket."""
 
@@ -33,7 +50,7 @@ class Booted(Protocol):
     """A guest that has booted with its cards: `vfio_user_xe.emulator.testing.lab.Lab` is one."""
 
     @property
-    def guest(self) -> Shell: ...
+    def guest(self) -> VirtualMachine: ...
 
     @property
     def card(self) -> Card: ...
@@ -41,6 +58,11 @@ class Booted(Protocol):
     @property
     def others(self) -> Sequence[Card]:
         """Further cards of the same guest."""
+        ...
+
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """QMP's arguments of `device_add` for the functions of the first card, function 0 first."""
         ...
 
 

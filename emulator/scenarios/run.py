@@ -105,6 +105,11 @@ class Run:
         """What the kernel has reported of itself, excused or not, in the part of its log that was read."""
         return reports(self.kernel_log)
 
+    def rebooted(self) -> None:
+        """The guest has booted anew. What was prepared in it is gone, so it is given up when the scenario ends."""
+        self.kernel_log += self.log.rebooted()
+        self.give_up("the guest was booted anew")
+
     def read_kernel_log(self) -> list[Line]:
         """What the kernel has logged since the last call; kept.
 

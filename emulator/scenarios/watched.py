@@ -49,6 +49,8 @@ class Watched(Generic[MachineT]):
     """State of each of the kernel's reporters."""
     counts: Counts = field(default_factory=Counts)
     """What the kernel had counted when its log was judged last."""
+    boots: int = 0
+    """How often it had booted anew by then."""
     kasan_again: bool = True
 
     def begin(self) -> None:
@@ -91,6 +93,8 @@ class Watched(Generic[MachineT]):
         return found
 
     def _cross_examine(self, found: Findings) -> None:
+        if self.log.boots != self.boots:
+            self.boots, self.counts = self.log.boots, Counts()
         leaks = reporters.leaks(self.lab.guest) if self.reporters.get("kmemleak") is State.ON else []
         counts = reporters.count(self.lab.guest)
         found.contradictions += reporters.unreported(self.counts, counts, found.reports)

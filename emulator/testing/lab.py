@@ -12,14 +12,20 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from vfio_user_xe.emulator.control.errors import CommandError
-from vfio_user_xe.emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine
+from vfio_user_xe.emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine, locate
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
-from vfio_user_xe.emulator.guest.qemu_arguments import DEFAULT_PORT, ROOT_BUS, cards_arguments, needs_iommu
+from vfio_user_xe.emulator.guest.qemu_arguments import (
+    DEFAULT_PORT,
+    ROOT_BUS,
+    cards_arguments,
+    device_properties,
+    needs_iommu,
+)
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
 from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.guest.userland import locate_userland
@@ -186,6 +192,11 @@ class Lab:
     def __repr__(self) -> str:
         return f"<lab: {self.card!r} in a guest with {self.guest.accelerator.name}>"
 
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """QMP's arguments of `device_add` for the functions of the first card, function 0 first."""
+        return device_properties(self.card.description)
+
     def sh(self, command: str, timeout: float = 60) -> str:
         """Run a command that must succeed; its output without the last newline.
 
@@ -280,7 +291,14 @@ def open_guest(
             cpu=settings.get("cpu"),
             iommu=Iommu() if settings.get("iommu") or needs_iommu(descriptions) else None,
             ovmf=settings.get("ovmf", False),
-            arguments=cards_arguments(descriptions, functions=functions, qtest=settings.get("qtest", True), port=port),
+            arguments=cards_arguments(
+                descriptions,
+                functions=functions,
+                qtest=settings.get("qtest", True),
+                port=port,
+                unplugged=settings.get("unplugged", False),
+                window=settings.get("window"),
+            ),
         ),
         modules=tuple(modules),
         load=tuple(load),
@@ -293,6 +311,9 @@ def open_guest(
         console_log=settings.get("console"),
         root=locate_userland(userland).image if userland else settings.get("root"),
     )
+    if settings.get("image"):
+        kernel = spec.kernel or Kernel.packaged(locate())
+        spec = replace(spec, files={**spec.files, "/boot/kernel": kernel.image})
     with contextlib.ExitStack() as stack:
         try:
             guest = stack.enter_context(BlockingGuest(spec))

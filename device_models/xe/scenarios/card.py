@@ -124,12 +124,13 @@ class XeCard:
         return True
 
     def vf_state(self, number: int) -> str:
-        """What the GuC thinks of VF `number`: running, flr, paused, stopped; "absent" without it."""
-        for gt in self.call("guc"):
-            for client in gt["clients"]:
-                if client["function"] == f"vf{number}":
-                    return str(client["state"])
-        return "absent"
+        """What the GuCs think of VF `number`: running, flr, paused, stopped; "absent" without it.
+
+        Of a card with two GTs that is the state of the GT on which it does not run.
+        """
+        clients = [client for gt in self.call("guc") for client in gt["clients"]]
+        states = [str(client["state"]) for client in clients if client["function"] == f"vf{number}"]
+        return next((state for state in states if state != "running"), states[0] if states else "absent")
 
     def lmtt(self, number: int) -> list[dict[str, int]]:
         """What LMTT gives VF `number`: ranges with "gdpa", "dpa" and "size" in bytes."""

@@ -8,6 +8,7 @@ RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
 CLEAR_AFTER_RESET = "clear-outlasts-reset"
 RESET_LOST = "reset-lost-while-another-ends"
 HANDED_ON_DIRTY = "memory-handed-on-uncleaned"
+RESCAN_LOCK = "vfs-removed-without-the-rescan-lock"
 
 DEFECTS = {
     REVOCATION_WAITS: "vfio-pci's revocation waits, without a limit, until importers have unmapped (vfio_pci_dma_buf_move);"
@@ -23,6 +24,8 @@ DEFECTS = {
     " not served until it is reset again",
     HANDED_ON_DIRTY: "xe clears a VF's memory at its reset, not when its provisioning changes: VRAM that one VF has to give up"
     " reaches another, which is running, with what was written there",
+    RESCAN_LOCK: "a PF's driver that disables VFs in its remove(), on unbind or unload, removes devices without"
+    " pci_rescan_remove_lock, which only the files in sysfs take: lockdep_assert_held in pci_stop_and_remove_bus_device",
     "D1": "an import keeps a reference of the VF's memory object: VRAM does not come back",
     "D2": "one device address for a range whose memory is scattered: foreign VRAM is mapped",
     "D3": "sizes of ranges are rounded up to powers of two: wrong data from the second range on",
@@ -39,6 +42,7 @@ DEFECTS = {
 
 
 REPORTS = {
+    RESCAN_LOCK: r"(?s)WARNING: .*pci/remove\.c.*pci_stop_and_remove_bus_device.*sriov_disable.*xe_pci_remove",
     "D5": r"WARNING: .*xe_res_cursor\.h",
     "D11": r"(?s)possible circular locking dependency.*xe_gt_sriov_pf_config_get_lmem_obj",
 }

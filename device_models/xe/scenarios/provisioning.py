@@ -7,26 +7,11 @@ from contextlib import contextmanager
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.background import PATIENCE, Background
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, opened, scenario
 from vfio_user_xe.emulator.scenarios.run import Run
-
-PATIENCE = 30
-"""Seconds that a command in the background may take once nothing holds it up any more."""
-
-
-class Background:
-    """A command of the guest that may block."""
-
-    def __init__(self, machine: XeMachine, command: str) -> None:
-        self._machine = machine
-        machine.run(f"rm -f /tmp/background; ({command}; echo $? > /tmp/background) > /dev/null 2>&1 3>&- &")
-
-    def ended(self, seconds: float) -> bool:
-        """Whether it has ended, or does within `seconds`."""
-        script = f"for i in $(seq {max(1, int(10 * seconds))}); do test -e /tmp/background && exit 0; sleep 0.1; done; exit 1"
-        return self._machine.run(script, timeout=seconds + 30).returncode == 0
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
 from vfio_user_xe.emulator.kernel_reports import Kind
+from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup
 
@@ -206,7 +207,7 @@ def check_vram(run: Run, machine: XeMachine, before: int) -> None:
     run.check(after <= before, f"VRAM in use: {before:#x} before, {after:#x} afterwards")
 
 
-def blocked_tasks(machine: XeMachine) -> dict[str, str]:
+def blocked_tasks(machine: Machine) -> dict[str, str]:
     """Stacks of the guest's tasks that sleep uninterruptibly, by "name (pid)"."""
     script = (
         "for t in /proc/[0-9]*/task/[0-9]*; do\n"

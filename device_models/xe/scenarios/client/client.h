@@ -91,7 +91,15 @@ long gpu_export(struct object *bo, struct object *dmabuf);
 long gpu_bind(struct object *bo, uint64_t va, uint64_t offset, uint64_t length, unsigned pat);
 long gpu_unbind(struct object *gpu, uint64_t va, uint64_t length);
 long gpu_close_handle(struct object *bo);
+/* Unmaps a buffer of this process and closes its handle. */
+long gpu_unmap(struct object *bo);
 /* Copies with the copy engine and waits; `nanoseconds` is from the exec to the fence. */
 long gpu_copy(struct object *gpu, uint64_t to, uint64_t from, uint64_t length, uint64_t *nanoseconds);
+
+/* engines.c: `rounds` jobs on every engine, compared; how many ended well, and a bit for each GT that has an engine. */
+long gpu_engines(struct object *gpu, uint64_t rounds, unsigned *jobs, uint64_t *gts);
+
+/* kexec.c: starts another kernel; returns only when that fails. */
+long start_kernel(const char *kernel, const char *initrd, const char *line_file);
 
 #endif

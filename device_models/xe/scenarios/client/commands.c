@@ -298,6 +298,39 @@ static long do_loop(char **w)
 	return 0;
 }
 
+/* engines GPU ROUNDS: jobs on every engine */
+static long do_engines(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	unsigned jobs = 0;
+	uint64_t gts = 0;
+	long result = gpu_engines(gpu, value(w[1]), &jobs, &gts);
+
+	say("jobs=%u gts=%d", jobs, __builtin_popcountll(gts));
+	return result;
+}
+
+/* busy GPU: the same, until stopped or refused */
+static long do_busy(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	unsigned jobs = 0;
+	uint64_t gts = 0;
+	long result = 0;
+
+	if (!current)
+		return -EINVAL;
+	while (!current->stop && result == 0)
+		result = gpu_engines(gpu, 1, &jobs, &gts);
+	say("jobs=%u", jobs);
+	return result;
+}
+
+static long do_kexec(char **w)
+{
+	return start_kernel(w[0], w[1], w[2]);
+}
+
 /* verify BUFFER AT OFFSET LENGTH SEED: bytes from AT on are those of the BAR's OFFSET */
 static long do_verify(char **w)
 {
@@ -466,6 +499,9 @@ static const struct command {
 	{ "gem-close", do_gem_close, 1, 1, "BUFFER" },
 	{ "copy", do_copy, 4, 5, "GPU TO FROM LENGTH [TIMES]" },
 	{ "loop", do_loop, 4, 4, "GPU TO FROM LENGTH" },
+	{ "engines", do_engines, 2, 2, "GPU ROUNDS" },
+	{ "busy", do_busy, 1, 1, "GPU" },
+	{ "kexec", do_kexec, 3, 3, "KERNEL INITRD FILE-WITH-COMMAND-LINE" },
 	{ "verify", do_verify, 5, 5, "BUFFER AT OFFSET LENGTH SEED" },
 	{ "paint", do_paint, 5, 5, "BUFFER AT OFFSET LENGTH SEED" },
 	{ "holds", do_holds, 4, 4, "BUFFER AT LENGTH WORD" },

@@ -208,6 +208,13 @@ long gpu_close_handle(struct object *bo)
 	return call(bo->gpu->fd, DRM_IOCTL_GEM_CLOSE, &arguments);
 }
 
+long gpu_unmap(struct object *bo)
+{
+	munmap(bo->map, bo->size);
+	bo->map = NULL;
+	return gpu_close_handle(bo);
+}
+
 /* Write a batch that copies; false when it does not fit. */
 static bool write_copies(struct code *code, uint64_t to, uint64_t from, uint64_t length)
 {

@@ -1,0 +1,38 @@
+"""A command of the guest that may block, while the scenario goes on."""
+
+from __future__ import annotations
+
+import itertools
+
+from vfio_user_xe.emulator.scenarios.machine import Machine
+
+PATIENCE = 30
+"""Seconds that a command in the background may take once nothing holds it up any more."""
+
+_numbers = itertools.count()
+
+
+class Background:
+    """Starts `command`, a line for the shell. Raises `GuestError`."""
+
+    def __init__(self, machine: Machine, command: str) -> None:
+        self._machine = machine
+        self._file = f"/tmp/background-{next(_numbers)}"
+        machine.run(
+            f"rm -f {self._file}; (({command}); echo $? > {self._file}.code; mv {self._file}.code {self._file}) > {self._file}.out 2>&1 3>&- &"
+        )
+
+    def ended(self, seconds: float) -> bool:
+        """Whether it has ended, or does within `seconds`."""
+        script = (
+            f"for i in $(seq {max(1, int(10 * seconds))}); do test -e {self._file} && exit 0; sleep 0.1; done; exit 1"
+        )
+        return self._machine.run(script, timeout=seconds + 30).returncode == 0
+
+    def code(self) -> int:
+        """Its exit code, once it has ended. Raises `CommandFailed` before."""
+        return int(self._machine.sh(f"cat {self._file}"))
+
+    def output(self) -> str:
+        """What it has written so far."""
+        return self._machine.run(f"cat {self._file}.out").stdout.strip()

@@ -1,0 +1,25 @@
+"""The suite `sriov`: a card's life with VFs, from enabling them to taking the card out, as administrators and machines do it."""
+
+from __future__ import annotations
+
+from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
+from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
+from vfio_user_xe.device_models.xe.scenarios.sriov import removal, resets
+from vfio_user_xe.device_models.xe.scenarios.sriov.defects import DEFECTS, REPORTS
+from vfio_user_xe.device_models.xe.scenarios.sriov.machine import account
+from vfio_user_xe.device_models.xe.scenarios.sriov.steps import SCENARIOS
+from vfio_user_xe.emulator.scenarios.scenario import Suite
+
+__all__ = ["SRIOV", "removal", "resets"]
+
+SRIOV = Suite(
+    "sriov",
+    tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)),
+    DEFECTS,
+    compiled,
+    account,
+    REPORTS,
+    fatal=r"kernel panic",
+    records=RECORDS,
+    exhibits=exhibits,
+)

@@ -1,0 +1,42 @@
+"""Defects that the suite `sriov` knows by name: of released kernels, and of QEMU where a scenario meets it."""
+
+from __future__ import annotations
+
+from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS as OF_DMABUFS
+from vfio_user_xe.device_models.xe.scenarios.defects import REPORTS as OF_KERNELS
+from vfio_user_xe.device_models.xe.scenarios.defects import RESCAN_LOCK, RESET_LOST
+
+REMOVAL_DEADLOCK = "pf-removal-takes-the-rescan-lock-twice"
+LATE_INVALIDATION = "lmtt-invalidated-after-the-guc"
+SILENT_VF = "vf-driver-leaves-without-telling"
+CCS_MODE = "vf-has-ccs-mode"
+NO_SHARE = "small-vram-is-not-shared-out"
+LATE_CLOSE = "last-close-after-removal-without-pm"
+WEDGED_REMOVAL = "removal-of-a-wedged-device-warns"
+LOST_TAIL = "restore-misses-the-last-vram"
+
+DEFECTS = {
+    RESCAN_LOCK: OF_DMABUFS[RESCAN_LOCK],
+    RESET_LOST: OF_DMABUFS[RESET_LOST],
+    REMOVAL_DEADLOCK: "removing a PF whose VFs are enabled never ends: remove_store holds pci_rescan_remove_lock, and sriov_disable,"
+    " called by the driver's remove(), takes it again (sriov_del_vfs)",
+    LATE_INVALIDATION: "xe invalidates the LMTT when its GuC is gone already: unloading it with VFs provisioned logs"
+    ' "LMTT0 invalidation failed (-ENODEV)"',
+    SILENT_VF: "xe on a VF leaves without a VF_RESET: the GuC goes on using the VF's CT buffer, whose memory is freed",
+    CCS_MODE: "a VF's driver offers ccs_mode, which only a PF can set",
+    NO_SHARE: "xe shares VRAM out by whole GiB (pf_profile_fair_lmem): of less than that VFs get nothing, and their drivers do not"
+    " probe, while series before 7.0 share all of it out",
+    LATE_CLOSE: "a process that has a VM when its device is removed and that ends later makes xe warn of missing runtime PM"
+    " protection (xe_pm_runtime_get_noresume)",
+    WEDGED_REMOVAL: "removing a wedged device warns of memory that was never given back (drm_buddy_fini, drm_mm_takedown)",
+    LOST_TAIL: "a VF's restore may end before the last VRAM is written: xe looks at its queue and at the end of the stream in the"
+    " wrong order (pf_handle_vf_restore)",
+}
+
+REPORTS = {
+    RESCAN_LOCK: OF_KERNELS[RESCAN_LOCK],
+    LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
+    WEDGED_REMOVAL: r"WARNING: .*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c)",
+    REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",
+}
+"""What kernels say of defects by themselves."""

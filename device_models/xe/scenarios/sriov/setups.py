@@ -1,0 +1,65 @@
+"""The machines that the scenarios of SR-IOV's life run on."""
+
+from __future__ import annotations
+
+from vfio_user_xe.device_models.xe.scenarios.card import MODULES
+from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
+from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.scenarios.scenario import Setup
+
+GIB = 1 << 30
+
+
+def guest(append: str = "iommu=pt", *, iommu: bool = True) -> GuestSettings:
+    """What each of these guests has."""
+    return {
+        "modules": (*MODULES, "configfs?", "button?"),
+        "memory": 1536,
+        "cpus": 2,
+        "iommu": iommu,
+        "append": append,
+    }
+
+
+SERVE = ("--vfs", "3", "--set", "vram=2GiB", "--set", "vf_bar2=64MiB")
+USUAL = Setup(
+    "two GTs, four compute engines, a vIOMMU",
+    (*SERVE, "--set", "media=true", "--set", "ccs=4"),
+    guest(),
+    SriovMachine.of,
+)
+"""Most scenarios share this one's guest."""
+MANY = Setup(
+    "24 VFs", ("--vfs", "24", "--set", "vram=4GiB", "--set", "vf_bar2=64MiB"), guest("", iommu=False), SriovMachine.of
+)
+SMALL_VRAM = Setup(
+    "1 GiB of VRAM",
+    ("--vfs", "2", "--set", "vram=1GiB", "--set", "vf_bar2=64MiB"),
+    guest("", iommu=False),
+    SriovMachine.of,
+)
+SMALL_BAR = Setup(
+    "small BARs",
+    ("--vfs", "2", "--set", "vram=4GiB", "--set", "bar2=256MiB", "--set", "vf_bar2=64MiB"),
+    guest("", iommu=False),
+    SriovMachine.of,
+)
+NO_ROOM = Setup(
+    "a root port without room for VFs",
+    ("--vfs", "24", "--set", "vram=4GiB", "--set", "vf_bar2=8GiB"),
+    {**guest("", iommu=False), "window": 8 * GIB},
+    SriovMachine.of,
+)
+POWER = Setup(
+    "UEFI firmware",
+    SERVE,
+    {**guest("no_console_suspend", iommu=False), "ovmf": True, "image": True},
+    SriovMachine.of,
+)
+"""Suspending to RAM: SeaBIOS leaves MMCONFIG disabled when it wakes up, and a kernel that QEMU loads itself is not resumed."""
+HOT_PLUG = Setup(
+    "a slot without a card",
+    SERVE,
+    {**guest("", iommu=False), "unplugged": True, "window": 8 * GIB},
+    SriovMachine.without_driver,
+)
