@@ -26,12 +26,11 @@ from vfio_user_xe.emulator.guest import (
     Kernel,
     KernelError,
     Machine,
-    MissingEnvironment,
     boot,
     environment,
 )
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
-from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel, find_kernel
+from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel, named_kernel
 from vfio_user_xe.emulator.guest.progress import Progress
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, cards_arguments, needs_iommu
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
@@ -180,12 +179,7 @@ def chosen_kernel(kernel: str | None, modules: Path | None) -> Kernel | None:
         if modules is not None:
             raise KernelError("--modules is for --kernel: the packaged kernel has modules of its own")
         return None
-    if "/" in kernel or Path(kernel).exists() or modules is not None:
-        return Kernel.custom(Path(kernel), modules)
-    found = find_kernel(kernel)
-    if found is None:
-        raise MissingEnvironment(f"kernel {kernel} is not in the cache: vfio-user-xe guest fetch --kernel {kernel}")
-    return found
+    return named_kernel(kernel, modules)
 
 
 def _file(item: str) -> tuple[str, str]:

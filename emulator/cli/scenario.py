@@ -13,12 +13,15 @@ import typer
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
 from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.guest import GuestError, Kernel, locate
+from vfio_user_xe.emulator.guest.packaged_kernels import named_kernel
 from vfio_user_xe.emulator.model.options import unknown
-from vfio_user_xe.emulator.results import Report, Result
+from vfio_user_xe.emulator.results import Report, Result, Verdict
 from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
 from vfio_user_xe.emulator.scenarios.evidence import as_data, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.finding import Finding
+from vfio_user_xe.emulator.scenarios.findings import chosen_findings, load, record, save, table
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Suite
@@ -29,6 +32,11 @@ DEFAULT_SUITE = "dmabuf"
 app = typer.Typer(help="Put a kernel's drivers through scenarios in guests, and judge.", no_args_is_help=True)
 
 SuiteName = Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite of scenarios.")]
+
+
+def installed_suites() -> list[str]:
+    """The names of all suites that installed packages offer."""
+    return sorted({entry.name for entry in importlib.metadata.entry_points(group=GROUP)})
 
 
 def load_suite(name: str) -> Suite[Machine]:
@@ -72,7 +80,9 @@ def run(
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Names, numbers or groups; none: all.")
     ] = None,
     suite_name: SuiteName = DEFAULT_SUITE,
-    kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="BZIMAGE|SERIES", help="Your own kernel, or a fetched one such as 6.18.")
+    ] = None,
     modules: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Its modules (what modules_install made).")
     ] = None,
@@ -114,7 +124,7 @@ def run(
         runner = Runner(
             suite,
             suite.files(environment),
-            kernel=Kernel.custom(kernel, modules) if kernel is not None else Kernel.packaged(environment),
+            kernel=named_kernel(kernel, modules, environment) if kernel is not None else Kernel.packaged(environment),
             own_kernel=kernel is not None,
             console_folder=consoles,
             append=append,
@@ -129,6 +139,70 @@ def run(
     whole = report_of(suite, results)
     write(whole, junit_file, report, json_file)
     raise typer.Exit(EXIT_INTERRUPTED if interrupted else int(whole.failed))
+
+
+@app.command(
+    epilog="Example: vfio-user-xe scenario findings --kernel 6.18 --kernel 7.3 --repeat 3 --data findings.json"
+)
+def findings(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Defects, or scenarios; none: all.")
+    ] = None,
+    kernels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kernel", metavar="BZIMAGE|SERIES", help="Run on this kernel; repeatable. None: only the table."
+        ),
+    ] = None,
+    modules: Annotated[Path | None, typer.Option(metavar="DIR", help="Modules, of one BZIMAGE.")] = None,
+    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Run each so many times.")] = 1,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep what was seen here, with earlier runs.")
+    ] = None,
+) -> None:
+    """Known defects and their fixes: which kernel is red and which green, as a table in Markdown.
+
+    Exit code: 1 when a scenario failed otherwise than by a known defect.
+    """
+    if modules is not None and len(kernels or ()) != 1:
+        fail("--modules are those of one kernel: name it by --kernel", EXIT_USAGE)
+    suites = {name: suite for name in installed_suites() if (suite := load_suite(name)).findings}
+    try:
+        seen = load(data) if data is not None else []
+        wanted = {name: chosen_findings(suite, names or []) for name, suite in suites.items()}
+        if names and not any(wanted.values()):
+            known = [finding.defect for suite in suites.values() for finding in suite.findings]
+            fail(unknown(names[0], "finding", known), EXIT_USAGE)
+    except ValueError as error:
+        fail(error, EXIT_USAGE)
+    failed = False
+    for kernel in kernels or ():
+        for name, rows in wanted.items():
+            results = _find(suites[name], rows, kernel, modules, repeat)
+            record(seen, name, results, {at: row.needs for row in rows for at in row.scenarios})
+            failed = failed or any(result.verdict is Verdict.FAIL for result in results)
+            if data is not None:
+                save(data, seen)
+    print(table(wanted, seen))
+    raise typer.Exit(int(failed))
+
+
+def _find(suite: Suite[Machine], rows: list[Finding], kernel: str, modules: Path | None, repeat: int) -> list[Result]:
+    results: list[Result] = []
+    try:
+        environment = locate()
+        names = list(dict.fromkeys(name for row in rows for name in row.scenarios))
+        if not names:
+            return results
+        chosen = named_kernel(kernel, modules, environment)
+        runner = Runner(suite, suite.files(environment), kernel=chosen, own_kernel=True)
+        runner.run(grouped(select(suite, names)), repeat, lambda result: say(line(result)))
+        results = runner.results
+    except KeyboardInterrupt:
+        say("interrupted")
+    except GuestError as error:
+        fail(error)
+    return results
 
 
 def write(report: Report, junit_file: Path | None, page: Path | None, data: Path | None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vfio_user_xe.emulator.guest import apt, cache
 from vfio_user_xe.emulator.guest.environment import Environment, locate
-from vfio_user_xe.emulator.guest.errors import FetchFailed, KernelError
+from vfio_user_xe.emulator.guest.errors import FetchFailed, KernelError, MissingEnvironment
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.progress import Progress
 
@@ -48,6 +48,23 @@ def find_kernel(series: str, environment: Environment | None = None) -> Kernel |
         if _belongs(release, series):
             return _kernel(release, environment or locate())
     return None
+
+
+def named_kernel(name: str, modules: Path | None = None, environment: Environment | None = None) -> Kernel:
+    """What a user calls a kernel: an image with its modules, or the series of one that was fetched.
+
+    Raises:
+        KernelError: there is no such image or folder of modules.
+        MissingEnvironment: no kernel of the series was fetched.
+    """
+    if "/" in name or Path(name).exists() or modules is not None:
+        return Kernel.custom(Path(name), modules, environment)
+    found = find_kernel(name, environment)
+    if found is None and _belongs((usual := Kernel.packaged(environment or locate())).release, name):
+        return usual
+    if found is None:
+        raise MissingEnvironment(f"kernel {name} is not in the cache: vfio-user-xe guest fetch --kernel {name}")
+    return found
 
 
 def fetch_kernel(series: str, *, progress: Progress | None = None) -> Kernel:

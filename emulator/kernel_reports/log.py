@@ -87,8 +87,10 @@ class KernelLog:
 
     def rebooted(self) -> list[Line]:
         """The guest has booted anew: what the boot before logged last, from the console; `read` begins with the new one's log."""
-        text = self._console().rpartition(self._mark)[2] if self._mark else self._console()
-        lines = parse(text.partition("\n")[2])[self._told :]
+        text = self._console()
+        if self._mark:
+            text = text.rpartition(self._mark)[2].partition("\n")[2]
+        lines = parse(text)[self._told :]
         first = next((at for at, line in enumerate(lines) if _FIRST in line.text), len(lines))
         self._next, self._mark, self._told, self.boots = 0, "", 0, self.boots + 1
         return lines[:first]

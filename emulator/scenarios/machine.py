@@ -32,6 +32,14 @@ class VirtualMachine(Shell, Protocol):
         """See `vfio_user_xe.emulator.guest.guest.Guest.reboot`. A scenario calls `Run.rebooted` afterwards."""
         ...
 
+    def reset(self, *, timeout: float | None = None) -> None:
+        """See `vfio_user_xe.emulator.guest.guest.Guest.reset`. A scenario calls `Run.rebooted` afterwards."""
+        ...
+
+    def console_tail(self, lines: int = 30) -> str:
+        """The last lines that the console wrote."""
+        ...
+
 
 class Card(Protocol):
     """A card's control socket."""
@@ -46,6 +54,13 @@ class Card(Protocol):
         ...
 
 
+class ServedCard(Card, Protocol):
+    """A card together with the process that serves it."""
+
+    @property
+    def pid(self) -> int: ...
+
+
 class Booted(Protocol):
     """A guest that has booted with its cards: `vfio_user_xe.emulator.testing.lab.Lab` is one."""
 
@@ -53,7 +68,7 @@ class Booted(Protocol):
     def guest(self) -> VirtualMachine: ...
 
     @property
-    def card(self) -> Card: ...
+    def card(self) -> ServedCard: ...
 
     @property
     def others(self) -> Sequence[Card]:

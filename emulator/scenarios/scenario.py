@@ -14,6 +14,7 @@ from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.results import Case, Evidence
 from vfio_user_xe.emulator.results.text import order
 from vfio_user_xe.emulator.scenarios.excuses import Excuse
+from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.machine import Booted, Machine
 from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -113,5 +114,7 @@ class Suite(Generic[MachineT]):
     """A pattern of lines in the kernel's log after which a guest is of no use to others; empty: there is none."""
     records: Sequence[str] = ()
     """Commands of the card, besides those that every card has, whose answers are kept with each result."""
+    findings: Sequence[Finding] = ()
+    """Its defects as `scenario findings` shows them: their fixes, and which scenarios see them."""
     exhibits: Callable[[Records], Sequence[Evidence]] = lambda records: ()
     """What a report shows of the records, besides the ledger: whatever needs the words of this device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vfio_user_xe.device_models.xe.scenarios import controls, elsewhere, paths, provisioning, resets, revocation
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
+from vfio_user_xe.device_models.xe.scenarios.findings import FINDINGS
 from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
 from vfio_user_xe.device_models.xe.scenarios.machine import account
 from vfio_user_xe.device_models.xe.scenarios.steps import SCENARIOS
@@ -22,5 +23,6 @@ DMABUF = Suite(
     fatal=r"device wedged|kernel panic",
     records=RECORDS,
     exhibits=exhibits,
+    findings=FINDINGS,
 )
 """VRAM of VFs as dma-bufs in the hands of the PF's driver."""

@@ -91,3 +91,27 @@ def test_of_a_guest_that_is_dead_the_console_has_what_was_not_read() -> None:
     assert texts(log.read_or_rest()) == ["new"]
     guest.say("newest")
     assert texts(log.read_or_rest()) == ["newest"]
+
+
+def test_after_a_reboot_the_end_of_the_boot_before_comes_from_the_console_and_the_new_log_is_read_from_its_start() -> (
+    None
+):
+    guest = Guest()
+    log = KernelLog(guest, lambda: "\n".join(console))
+    console = ["early"]
+    guest.say("early")
+    assert texts(log.read()) == ["early"]
+    mark = guest.records[-1][1]
+    console += [mark, "[    9.000000] last words", "[    0.000000] Linux version 7.3.4", "[    0.100000] early"]
+    guest.records, guest.next = [], 0
+    guest.say("Linux version 7.3.4", "early")
+    assert texts(log.rebooted()) == ["last words"]
+    assert log.boots == 1
+    assert texts(log.read()) == ["Linux version 7.3.4", "early"]
+
+
+def test_a_boot_whose_end_the_console_does_not_show_has_no_last_words() -> None:
+    guest = Guest()
+    log = log_of(guest)
+    log.read()
+    assert log.rebooted() == []

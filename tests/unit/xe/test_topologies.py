@@ -16,6 +16,7 @@ from vfio_user_xe.emulator.guest.qemu_arguments import (
     ROOT_BUS,
     CardDescription,
     cards_arguments,
+    device_properties,
     needs_iommu,
 )
 from vfio_user_xe.emulator.pci.config_space import COMMAND
@@ -93,6 +94,19 @@ def test_cards_on_the_root_bus_have_no_ports_and_devices_of_their_own(make_bench
         "pcie.0/6.0": "/b/pf.sock",
         "pcie.0/6.1": "/b/vf1.sock",
     }
+
+
+def test_a_card_that_is_not_plugged_in_leaves_its_port_with_the_window_that_is_asked_for(
+    make_bench: Callable[..., Bench],
+) -> None:
+    card = described(make_bench(vfs=2))
+    arguments = cards_arguments([card], unplugged=True, window=8 << 30)
+    assert attached(arguments) == {}
+    assert [word for word in arguments if word.endswith(f"pref64-reserve={8 << 30}")]
+    plugged = device_properties(card)
+    assert [device["addr"] for device in plugged] == ["0.0", "0.1", "0.2"]
+    assert [device.get("multifunction", False) for device in plugged] == [True, False, False]
+    assert {device["bus"] for device in plugged} == {"vfuport"}
 
 
 def vars_of(card: CardDescription) -> dict[str, Any]:

@@ -84,7 +84,8 @@ long iommufd_map(struct object *iommufd, int dmabuf, uint64_t iova, uint64_t len
 long iommufd_unmap(struct object *iommufd, uint64_t iova, uint64_t length);
 
 /* gpu.c: 0 or a negative errno value. */
-long gpu_open(struct object *gpu, const char *address, bool long_running);
+/* `mode`: NULL, "lr" (long-running), or "svm" (fault mode, with this process's addresses mirrored). */
+long gpu_open(struct object *gpu, const char *address, const char *mode);
 long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size, bool vram);
 long gpu_import(struct object *gpu, int dmabuf, struct object *bo);
 long gpu_export(struct object *bo, struct object *dmabuf);
@@ -98,6 +99,10 @@ long gpu_copy(struct object *gpu, uint64_t to, uint64_t from, uint64_t length, u
 
 /* engines.c: `rounds` jobs on every engine, compared; how many ended well, and a bit for each GT that has an engine. */
 long gpu_engines(struct object *gpu, uint64_t rounds, unsigned *jobs, uint64_t *gts);
+
+/* svm.c: anonymous memory of this process; where a GPU's VM in fault mode should have its pages. */
+long svm_memory(struct object *bo, uint64_t size);
+long svm_prefer(struct object *gpu, uint64_t va, uint64_t size, const char *where, struct object *other);
 
 /* kexec.c: starts another kernel; returns only when that fails. */
 long start_kernel(const char *kernel, const char *initrd, const char *line_file);

@@ -214,7 +214,7 @@ static long do_export(char **w)
 
 static long do_gpu(char **w)
 {
-	return gpu_open(create(w[0], GPU), w[1], w[2] && !strcmp(w[2], "lr"));
+	return gpu_open(create(w[0], GPU), w[1], w[2]);
 }
 
 static long do_buffer(char **w)
@@ -324,6 +324,31 @@ static long do_busy(char **w)
 		result = gpu_engines(gpu, 1, &jobs, &gts);
 	say("jobs=%u", jobs);
 	return result;
+}
+
+static long do_memory(char **w)
+{
+	return svm_memory(create(w[0], BO), value(w[1]));
+}
+
+/* where BUFFER: its virtual address */
+static long do_where(char **w)
+{
+	WANT(bo, w[0], BO);
+	say("va=%#llx", (unsigned long long)bo->va);
+	return 0;
+}
+
+/* prefer GPU MEMORY vram|system|OTHER-GPU */
+static long do_prefer(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	WANT(memory, w[1], BO);
+	struct object *other = NULL;
+
+	if (strcmp(w[2], "vram") && strcmp(w[2], "system"))
+		other = find(w[2], GPU);
+	return svm_prefer(gpu, memory->va, memory->size, w[2], other);
 }
 
 static long do_kexec(char **w)
@@ -489,7 +514,7 @@ static const struct command {
 	{ "read-config", do_read_config, 3, 3, "VF OFFSET SIZE" },
 	{ "feature", do_feature, 2, 2, "VF FLAGS" },
 	{ "export", do_export, 4, 5, "VF REGION OFFSET+LENGTH,...|- NAME [FLAGS]" },
-	{ "gpu", do_gpu, 2, 3, "NAME ADDRESS [lr]" },
+	{ "gpu", do_gpu, 2, 3, "NAME ADDRESS [lr|svm]" },
 	{ "device", do_device, 2, 2, "NAME PATH" },
 	{ "buffer", do_buffer, 4, 5, "GPU NAME VA SIZE [vram]" },
 	{ "import", do_import, 3, 3, "GPU DMABUF NAME" },
@@ -501,6 +526,9 @@ static const struct command {
 	{ "loop", do_loop, 4, 4, "GPU TO FROM LENGTH" },
 	{ "engines", do_engines, 2, 2, "GPU ROUNDS" },
 	{ "busy", do_busy, 1, 1, "GPU" },
+	{ "memory", do_memory, 2, 2, "NAME SIZE" },
+	{ "where", do_where, 1, 1, "BUFFER" },
+	{ "prefer", do_prefer, 3, 3, "GPU MEMORY vram|system|OTHER-GPU" },
 	{ "kexec", do_kexec, 3, 3, "KERNEL INITRD FILE-WITH-COMMAND-LINE" },
 	{ "verify", do_verify, 5, 5, "BUFFER AT OFFSET LENGTH SEED" },
 	{ "paint", do_paint, 5, 5, "BUFFER AT OFFSET LENGTH SEED" },

@@ -11,6 +11,7 @@
 #define CODE_VA 0x100000ull
 #define CODE_SIZE 0x10000ull
 #define FENCE_OFFSET 0xf000ull
+#define MIRRORED_BITS 47
 
 /* MEM_COPY in units of 256 bytes (Intel's public Xe2 command definitions; xe_migrate.c uses the same). */
 #define MEM_COPY_PAGES (2u << 29 | 0x5au << 22 | 1u << 19 | 8)
@@ -136,18 +137,31 @@ static long create(int fd, uint64_t size, bool vram, uint32_t *handle, uint8_t *
 	return 0;
 }
 
-long gpu_open(struct object *gpu, const char *address, bool long_running)
+long gpu_open(struct object *gpu, const char *address, const char *mode)
 {
+	bool mirror = mode && !strcmp(mode, "svm"), long_running = mirror || (mode && !strcmp(mode, "lr"));
+
 	gpu->fd = open_render_node(address);
 	if (gpu->fd < 0)
 		return gpu->fd;
 	gpu->long_running = long_running;
-	struct drm_xe_vm_create vm = { .flags = long_running ? DRM_XE_VM_CREATE_FLAG_LR_MODE : 0 };
+	struct drm_xe_vm_create vm = {
+		.flags = (long_running ? DRM_XE_VM_CREATE_FLAG_LR_MODE : 0) | (mirror ? DRM_XE_VM_CREATE_FLAG_FAULT_MODE : 0),
+	};
 	long result = call(gpu->fd, DRM_IOCTL_XE_VM_CREATE, &vm);
 
 	if (result < 0)
 		return result;
 	gpu->vm = vm.vm_id;
+	if (mirror) {
+		result = bind_op(gpu, (struct drm_xe_vm_bind_op){
+					      .range = 1ull << MIRRORED_BITS,
+					      .op = DRM_XE_VM_BIND_OP_MAP,
+					      .flags = DRM_XE_VM_BIND_FLAG_CPU_ADDR_MIRROR,
+				      });
+		if (result < 0)
+			return result;
+	}
 	gpu->code = calloc(1, sizeof(*gpu->code));
 	result = create(gpu->fd, CODE_SIZE, false, &gpu->code->handle, &gpu->code->map);
 	if (result < 0)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
-from vfio_user_xe.device_models.xe.scenarios.sriov import removal, resets
+from vfio_user_xe.device_models.xe.scenarios.sriov import (
+    controls,
+    hotplug,
+    migration,
+    power,
+    removal,
+    resets,
+    sharing,
+    svm,
+    wedged,
+)
 from vfio_user_xe.device_models.xe.scenarios.sriov.defects import DEFECTS, REPORTS
+from vfio_user_xe.device_models.xe.scenarios.sriov.findings import FINDINGS
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import account
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import SCENARIOS
 from vfio_user_xe.emulator.scenarios.scenario import Suite
 
-__all__ = ["SRIOV", "removal", "resets"]
+__all__ = ["SRIOV", "controls", "hotplug", "migration", "power", "removal", "resets", "sharing", "svm", "wedged"]
 
 SRIOV = Suite(
     "sriov",
@@ -22,4 +33,5 @@ SRIOV = Suite(
     fatal=r"kernel panic",
     records=RECORDS,
     exhibits=exhibits,
+    findings=FINDINGS,
 )

@@ -12,6 +12,7 @@ SILENT_VF = "vf-driver-leaves-without-telling"
 CCS_MODE = "vf-has-ccs-mode"
 NO_SHARE = "small-vram-is-not-shared-out"
 LATE_CLOSE = "last-close-after-removal-without-pm"
+UNLOCKED_BRIDGE = "bus-reset-without-the-bridge-lock"
 WEDGED_REMOVAL = "removal-of-a-wedged-device-warns"
 LOST_TAIL = "restore-misses-the-last-vram"
 
@@ -28,6 +29,8 @@ DEFECTS = {
     " probe, while series before 7.0 share all of it out",
     LATE_CLOSE: "a process that has a VM when its device is removed and that ends later makes xe warn of missing runtime PM"
     " protection (xe_pm_runtime_get_noresume)",
+    UNLOCKED_BRIDGE: "vfio-pci resets a device by its bus when it is closed, without the lock of the bridge above it:"
+    ' "unlocked secondary bus reset"',
     WEDGED_REMOVAL: "removing a wedged device warns of memory that was never given back (drm_buddy_fini, drm_mm_takedown)",
     LOST_TAIL: "a VF's restore may end before the last VRAM is written: xe looks at its queue and at the end of the stream in the"
     " wrong order (pf_handle_vf_restore)",
@@ -35,6 +38,7 @@ DEFECTS = {
 
 REPORTS = {
     RESCAN_LOCK: OF_KERNELS[RESCAN_LOCK],
+    LATE_INVALIDATION: r"TLB invalidation request failed \(-ENODEV\)",
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
     WEDGED_REMOVAL: r"WARNING: .*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c)",
     REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",

@@ -28,6 +28,7 @@ class SriovMachine(Machine):
         super().__init__(booted.guest, booted.card, booted.others)
         self.vm = booted.guest
         self.devices = booted.devices
+        self.server = booted.card.pid
         self.card = XeCard(booted.guest, booted.card)
         self._numbers = itertools.count()
         self.run(
@@ -136,7 +137,10 @@ class SriovMachine(Machine):
             self.sh(
                 f"test $(cat {self.card.sysfs}/sriov_numvfs) = 0 || echo 0 > {self.card.sysfs}/sriov_numvfs", timeout=40
             )
-            self.run(f"echo 1 > {self.card.sysfs}/sriov_drivers_autoprobe")
+            self.run(
+                f"echo 1 > {self.card.sysfs}/sriov_drivers_autoprobe;"
+                f" for f in {self.card.sysfs}/sriov_admin/vf*/profile/vram_quota; do test -e $f && echo 0 > $f; done"
+            )
             self.card.share_evenly()
         except GuestError as error:
             run.give_up(f"the machine is not as it was before: {str(error).splitlines()[0]}")

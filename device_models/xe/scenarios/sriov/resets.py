@@ -160,3 +160,38 @@ def vfio_user_killed(run: Run, machine: SriovMachine) -> None:
                 why = s.lost_reset(run, machine, number)
                 run.check(why, f"VF {number} is not served after its user has gone")
                 run.known(RESET_LOST, why)
+
+
+@scenario(
+    "16",
+    "the PF on vfio-pci, reset by its bus, opened and closed 3 times",
+    "the bridge is locked while its bus is reset",
+)
+def reset_by_the_bus(run: Run, machine: SriovMachine) -> None:
+    pf = machine.card.pf
+    if "bus" not in machine.sh(f"cat {machine.card.sysfs}/reset_method").split():
+        run.not_applicable("the kernel would not reset the PF by its bus")
+    machine.unbind(pf)
+    try:
+        machine.sh(
+            f"echo bus > {machine.card.sysfs}/reset_method; echo vfio-pci > {machine.card.sysfs}/driver_override;"
+            f" echo {pf} > /sys/bus/pci/drivers_probe"
+        )
+        run.read_kernel_log()
+        before = len(run.kernel_log)
+        for _ in range(3):
+            with s.program(run, machine) as user:
+                user.step(f"vfio v {pf}")
+        machine.unbind(pf)
+        run.read_kernel_log()
+    finally:
+        machine.run(
+            f"echo > {machine.card.sysfs}/driver_override; echo default > {machine.card.sysfs}/reset_method;"
+            f" test -e {machine.card.sysfs}/driver && test $(basename $(readlink {machine.card.sysfs}/driver)) = vfio-pci"
+            f" && echo {pf} > /sys/bus/pci/drivers/vfio-pci/unbind"
+        )
+        machine.as_before(run)
+    said = [line.text for line in run.kernel_log[before:] if "unlocked secondary bus reset" in line.text]
+    s.work(run, machine, pf)
+    if said:
+        run.known(defects.UNLOCKED_BRIDGE, said[0])

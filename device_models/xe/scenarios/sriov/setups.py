@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.scenarios.card import MODULES
+from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
 from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.scenarios.scenario import Setup
 
 GIB = 1 << 30
+
+
+_PATIENT = "rcupdate.rcu_cpu_stall_timeout=120"
+"""Two processors under TCG, on a host that others use too: one may get no time for longer than the usual 21 s."""
 
 
 def guest(append: str = "iommu=pt", *, iommu: bool = True) -> GuestSettings:
@@ -17,7 +21,7 @@ def guest(append: str = "iommu=pt", *, iommu: bool = True) -> GuestSettings:
         "memory": 1536,
         "cpus": 2,
         "iommu": iommu,
-        "append": append,
+        "append": f"{append} {_PATIENT}".strip(),
     }
 
 
@@ -63,3 +67,12 @@ HOT_PLUG = Setup(
     {**guest("", iommu=False), "unplugged": True, "window": 8 * GIB},
     SriovMachine.without_driver,
 )
+_CARD = ("--vfs", "0", "--set", "vram=1GiB")
+THREE_CARDS = Setup(
+    "three cards, AMD",
+    _CARD,
+    {**guest("", iommu=False), "cpu": CPU, "memory": 2048},
+    SriovMachine.of,
+    others=(_CARD, _CARD),
+)
+"""Shared virtual memory; the processor is one behind whose host bridge Linux lets peer-to-peer traffic through."""

@@ -1,0 +1,39 @@
+"""The defects of the dma-buf scenarios with their fixes, as `scenario findings` shows them."""
+
+from __future__ import annotations
+
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.emulator.scenarios.finding import Finding
+
+FINDINGS = (
+    Finding(
+        defects.REVOCATION_WAITS,
+        "vfio-pci, xe: a reset waits for an idle importer without a limit",
+        ("reset-with-an-idle-import",),
+        page=defects.REVOCATION_WAITS,
+    ),
+    Finding(
+        defects.RANGES_OVERLAP,
+        "dma-buf: ranges are linked at one IOVA",
+        ("several-ranges-translating",),
+        page=defects.RANGES_OVERLAP,
+    ),
+    Finding(
+        defects.RESET_UNNOTICED,
+        "vfio-pci: a reset through sysfs revokes nothing",
+        ("reset-through-sysfs",),
+        page=defects.RESET_UNNOTICED,
+    ),
+    Finding(
+        defects.CLEAR_AFTER_RESET,
+        "vfio-pci, xe: a VF is used before it is clean",
+        ("written-right-after-opening",),
+        page=defects.CLEAR_AFTER_RESET,
+    ),
+    Finding(
+        defects.HANDED_ON_DIRTY,
+        "xe: VRAM is handed on uncleaned",
+        ("memory-handed-on",),
+        page=defects.HANDED_ON_DIRTY,
+    ),
+)

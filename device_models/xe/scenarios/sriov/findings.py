@@ -1,0 +1,78 @@
+"""The suite's defects with their fixes, as `scenario findings` shows them."""
+
+from __future__ import annotations
+
+from vfio_user_xe.device_models.xe.scenarios.defects import RESCAN_LOCK, RESET_LOST
+from vfio_user_xe.device_models.xe.scenarios.sriov import defects
+from vfio_user_xe.emulator.scenarios.finding import Finding
+
+FINDINGS = (
+    Finding(
+        defects.REMOVAL_DEADLOCK,
+        "PCI/IOV: removing a PF with VFs enabled never ends",
+        ("pf-removed-with-vfs",),
+        "2fa119c0e5e5, a revert of 05703271c3cd; the lock is now taken in sriov_numvfs_store",
+    ),
+    Finding(
+        RESCAN_LOCK,
+        "PCI/IOV: VFs are removed without pci_rescan_remove_lock",
+        ("pf-unbound-with-vfs",),
+        needs="lockdep",
+        page=RESCAN_LOCK,
+    ),
+    Finding(
+        defects.LATE_INVALIDATION,
+        "xe: LMTT invalidated after the GuC is gone",
+        ("unloaded-after-vfs",),
+        "9a54b5127f08, drm/xe/pf: Make the late-initialization really late",
+    ),
+    Finding(
+        defects.SILENT_VF,
+        "xe: a VF's driver leaves without telling the GuC",
+        ("vf-driver-unbound",),
+        "d043b95993e6, drm/xe/vf: Reset VF GuC state on fini",
+    ),
+    Finding(
+        defects.CCS_MODE,
+        "xe: VFs offer ccs_mode",
+        ("ccs-mode-of-vfs",),
+        "ae9e86545797 (merge), in 7.0",
+    ),
+    Finding(
+        RESET_LOST,
+        "xe: a reset is lost while another ends",
+        ("reset-bursts",),
+        "3764e9b99fa8 mends what two GTs have to do with it, not this",
+        page=RESET_LOST,
+    ),
+    Finding(
+        defects.UNLOCKED_BRIDGE,
+        "vfio-pci: bus reset without the bridge's lock",
+        ("reset-by-the-bus",),
+        "vfio/pci: Lock upstream bridge for vfio_pci_core_disable()",
+    ),
+    Finding(
+        defects.LATE_CLOSE,
+        "xe: a process that outlives its device makes it warn of runtime PM",
+        ("pf-removed-under-jobs",),
+        page=defects.LATE_CLOSE,
+    ),
+    Finding(
+        defects.WEDGED_REMOVAL,
+        "xe: removing a wedged device warns of memory",
+        ("gone-and-removed", "wedged-and-removed"),
+        page=defects.WEDGED_REMOVAL,
+    ),
+    Finding(
+        defects.NO_SHARE,
+        "xe: VRAM below 1 GiB is not shared out",
+        ("little-vram",),
+        page=defects.NO_SHARE,
+    ),
+    Finding(
+        defects.LOST_TAIL,
+        "xe: a VF's restore misses the last of VRAM",
+        ("restored-in-one-piece",),
+        page=defects.LOST_TAIL,
+    ),
+)

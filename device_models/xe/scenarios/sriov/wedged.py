@@ -1,0 +1,80 @@
+"""Scenarios 60 and 61: a device that its driver has given up, or that is gone, is taken away."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from vfio_user_xe.device_models.xe.scenarios.sriov import steps as s
+from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
+from vfio_user_xe.device_models.xe.scenarios.sriov.steps import scenario
+from vfio_user_xe.emulator.kernel_reports import Kind
+from vfio_user_xe.emulator.scenarios.run import Run
+
+_ANNOUNCED = (
+    (Kind.DEVICE_LOST, "wedged"),
+    (Kind.GPU_HANG, "TLB invalidation fence timeout"),
+    (Kind.GPU_HANG, "Timedout job"),
+    (Kind.DRM, "Timed out wait for G2H"),
+    (Kind.DRM, "failed to enable GuC opt-in features"),
+    (Kind.DRM, "reset failed"),
+)
+"""What xe says of a GuC that does not answer."""
+_GONE = (
+    (Kind.DEVICE_LOST, "wedged"),
+    (Kind.GPU_HANG, "Timedout job"),
+    (Kind.GPU_HANG, "TLB invalidation fence timeout"),
+    (Kind.DRM, "*ERROR*"),
+)
+"""What xe says of a device whose registers read all ones; any error of its is one too many to be named each."""
+
+
+@scenario(
+    "60",
+    "the GuC stops answering until xe declares the PF wedged; then it answers again, and the PF is removed and found",
+    "removal is silent and gives memory back; works again",
+)
+def wedged_and_removed(run: Run, machine: SriovMachine) -> None:
+    for kind, message in _ANNOUNCED:
+        run.excuse(kind, "the card stops answering on purpose", message=message, count=50)
+    run.give_up("the device was wedged")
+    with s.program(run, machine) as user:
+        user.step(f"gpu g {machine.card.pf}")
+        machine.card.call("inject", fault="guc.lose_g2h", times=0)
+        user.step("spawn work engines g 1")
+        wedged = machine.wait(lambda: _wedged(machine), 90)
+        machine.card.call("heal")
+        run.check(wedged, "xe has not declared the device wedged within 90 s")
+        user.kill()
+        run.check(user.gone(20), "the process with a job on the wedged device does not end")
+    s.must_end(run, machine, f"echo 1 > {machine.card.sysfs}/remove", 60, "removing the wedged PF")
+    run.check(machine.rescan(), "the PF does not come back with xe")
+    s.work(run, machine, machine.card.pf)
+
+
+@scenario(
+    "61",
+    "the card is gone while VFs are enabled and a job runs (all registers read ones), and the PF is removed",
+    "the process ends, removal ends; memory is given back without a warning",
+    restore=False,
+)
+def gone_and_removed(run: Run, machine: SriovMachine) -> None:
+    for kind, message in _GONE:
+        run.excuse(kind, "the card is gone on purpose", message=message, count=200)
+    for place in ("xe_force_wake_get", "domain_wake_wait", "xe_force_wake_put"):
+        run.excuse(Kind.WARNING, "no domain answers on a card that is gone", place=place, count=50)
+    run.give_up("the card is gone")
+    vfs = machine.enable(2)
+    with s.busy(run, machine, machine.card.pf, vfs[0]) as user:
+        # QEMU answers for a server that has ended: all ones. It does not survive a read that is under way, so the server
+        # ends by itself, after those.
+        os.kill(machine.server, signal.SIGTERM)
+        machine.wait(lambda: _wedged(machine), 60)
+        run.evidence("xe has declared the device wedged", _wedged(machine))
+        user.kill()
+        run.check(user.gone(30), "the process with jobs on the card that is gone does not end")
+    s.must_end(run, machine, f"echo 1 > {machine.card.sysfs}/remove", 90, "removing the PF")
+
+
+def _wedged(machine: SriovMachine) -> bool:
+    return machine.run("dmesg | grep -q 'declared device .* as wedged'").returncode == 0
