@@ -135,7 +135,7 @@ class SriovMachine(Machine):
                 self.run("modprobe xe", timeout=_PROBE)
                 self.run(f"echo {self.card.pf} > /sys/bus/pci/drivers/xe/bind", timeout=_PROBE)
             self.sh(
-                f"test $(cat {self.card.sysfs}/sriov_numvfs) = 0 || echo 0 > {self.card.sysfs}/sriov_numvfs", timeout=40
+                f"f={self.card.sysfs}/sriov_numvfs; test ! -e $f || test $(cat $f) = 0 || echo 0 > $f", timeout=60
             )
             self.run(
                 f"echo 1 > {self.card.sysfs}/sriov_drivers_autoprobe;"
