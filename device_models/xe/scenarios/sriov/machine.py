@@ -134,9 +134,7 @@ class SriovMachine(Machine):
             if self.driver(self.card.pf) != "xe":
                 self.run("modprobe xe", timeout=_PROBE)
                 self.run(f"echo {self.card.pf} > /sys/bus/pci/drivers/xe/bind", timeout=_PROBE)
-            self.sh(
-                f"f={self.card.sysfs}/sriov_numvfs; test ! -e $f || test $(cat $f) = 0 || echo 0 > $f", timeout=60
-            )
+            self.sh(f"f={self.card.sysfs}/sriov_numvfs; test ! -e $f || test $(cat $f) = 0 || echo 0 > $f", timeout=60)
             self.run(
                 f"echo 1 > {self.card.sysfs}/sriov_drivers_autoprobe;"
                 f" for f in {self.card.sysfs}/sriov_admin/vf*/profile/vram_quota; do test -e $f && echo 0 > $f; done"
