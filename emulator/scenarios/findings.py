@@ -51,7 +51,11 @@ def chosen_findings(suite: Suite[MachineT], names: Sequence[str]) -> list[Findin
 
 
 def load(file: Path) -> list[Seen]:
-    """What was seen so far; nothing where there is no file. Raises ValueError for a file of another form."""
+    """What was seen so far; nothing where there is no file.
+
+    Raises:
+        ValueError: the file is of another form.
+    """
     if not file.exists():
         return []
     try:

@@ -13,7 +13,11 @@ _numbers = itertools.count()
 
 
 class Background:
-    """Starts `command`, a line for the shell. Raises `GuestError`."""
+    """Starts `command`, a line for the shell.
+
+    Raises:
+        GuestError: the guest does not answer.
+    """
 
     def __init__(self, machine: Machine, command: str) -> None:
         self._machine = machine
@@ -30,7 +34,11 @@ class Background:
         return self._machine.run(script, timeout=seconds + 30).returncode == 0
 
     def code(self) -> int:
-        """Its exit code, once it has ended. Raises `CommandFailed` before."""
+        """Its exit code, once it has ended.
+
+        Raises:
+            CommandFailed: it has not.
+        """
         return int(self._machine.sh(f"cat {self._file}"))
 
     def output(self) -> str:

@@ -12,8 +12,10 @@ SILENT_VF = "vf-driver-leaves-without-telling"
 CCS_MODE = "vf-has-ccs-mode"
 NO_SHARE = "small-vram-is-not-shared-out"
 LATE_CLOSE = "last-close-after-removal-without-pm"
-UNLOCKED_BRIDGE = "bus-reset-without-the-bridge-lock"
+UNLOCKED_CLOSE = "bus-reset-at-close-without-the-bridge-lock"
+UNLOCKED_TRY = "bus-reset-at-open-without-the-bridge-lock"
 WEDGED_REMOVAL = "removal-of-a-wedged-device-warns"
+SAVE_ABANDONED = "save-interrupted-by-a-reset-never-ends"
 LOST_TAIL = "restore-misses-the-last-vram"
 
 DEFECTS = {
@@ -29,9 +31,13 @@ DEFECTS = {
     " probe, while series before 7.0 share all of it out",
     LATE_CLOSE: "a process that has a VM when its device is removed and that ends later makes xe warn of missing runtime PM"
     " protection (xe_pm_runtime_get_noresume)",
-    UNLOCKED_BRIDGE: "vfio-pci resets a device by its bus when it is closed, without the lock of the bridge above it:"
-    ' "unlocked secondary bus reset"',
+    UNLOCKED_CLOSE: "vfio-pci resets a device by its bus when it is closed without the lock of the bridge above it"
+    " (vfio_pci_core_disable)",
+    UNLOCKED_TRY: "pci_try_reset_function(), by which vfio-pci resets a device when it is opened or asked to, takes the device's lock"
+    ' and not the bridge\'s, as pci_reset_function() does: "unlocked secondary bus reset"',
     WEDGED_REMOVAL: "removing a wedged device warns of memory that was never given back (drm_buddy_fini, drm_mm_takedown)",
+    SAVE_ABANDONED: "a VF's reset ends a save of it without marking it as failed and without waking its reader: reading migration_data"
+    " waits until a signal comes (pf_exit_vf_save_wip)",
     LOST_TAIL: "a VF's restore may end before the last VRAM is written: xe looks at its queue and at the end of the stream in the"
     " wrong order (pf_handle_vf_restore)",
 }

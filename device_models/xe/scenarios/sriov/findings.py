@@ -46,10 +46,16 @@ FINDINGS = (
         page=RESET_LOST,
     ),
     Finding(
-        defects.UNLOCKED_BRIDGE,
-        "vfio-pci: bus reset without the bridge's lock",
-        ("reset-by-the-bus",),
+        defects.UNLOCKED_CLOSE,
+        "vfio-pci: bus reset at close without the bridge's lock",
+        ("reset-by-the-bus-at-close",),
         "vfio/pci: Lock upstream bridge for vfio_pci_core_disable()",
+    ),
+    Finding(
+        defects.UNLOCKED_TRY,
+        "PCI: pci_try_reset_function() does not lock the bridge",
+        ("reset-by-the-bus-at-open",),
+        page=defects.UNLOCKED_TRY,
     ),
     Finding(
         defects.LATE_CLOSE,
@@ -61,13 +67,18 @@ FINDINGS = (
         defects.WEDGED_REMOVAL,
         "xe: removing a wedged device warns of memory",
         ("gone-and-removed", "wedged-and-removed"),
-        page=defects.WEDGED_REMOVAL,
     ),
     Finding(
         defects.NO_SHARE,
         "xe: VRAM below 1 GiB is not shared out",
         ("little-vram",),
         page=defects.NO_SHARE,
+    ),
+    Finding(
+        defects.SAVE_ABANDONED,
+        "xe: saving a VF that is reset meanwhile never ends",
+        ("reset-while-saving",),
+        page=defects.SAVE_ABANDONED,
     ),
     Finding(
         defects.LOST_TAIL,

@@ -24,7 +24,11 @@ class SriovMachine(Machine):
     card: XeCard
 
     def __init__(self, booted: Booted, *, load: bool = True) -> None:
-        """Load the drivers, or leave that to scenarios. Raises `GuestError`."""
+        """Load the drivers, or leave that to scenarios.
+
+        Raises:
+            GuestError: it does not answer, or a driver cannot be loaded.
+        """
         super().__init__(booted.guest, booted.card, booted.others)
         self.vm = booted.guest
         self.devices = booted.devices
@@ -51,7 +55,11 @@ class SriovMachine(Machine):
         return cls(booted, load=False)
 
     def start(self, observer: Callable[[Step], None]) -> Program:
-        """A new process of the guest program; its caller ends it. Raises `ProgramError`."""
+        """A new process of the guest program; its caller ends it.
+
+        Raises:
+            ProgramError: it does not start.
+        """
         made = Program(self.shell, f"s{next(self._numbers)}", observer)
         made.start()
         return made
@@ -69,7 +77,11 @@ class SriovMachine(Machine):
         return self.sh(f"basename $(readlink /sys/bus/pci/devices/{address}/driver 2>/dev/null) 2>/dev/null; true")
 
     def enable(self, count: int, driver: str = "xe") -> list[str]:
-        """Enable VFs; their addresses. xe probes them before this returns. Raises `GuestError`."""
+        """Enable VFs; their addresses. xe probes them before this returns.
+
+        Raises:
+            GuestError: the kernel refuses, or the guest does not answer.
+        """
         if driver != "xe":
             self.card.enable_vfs(count, driver)
             return self.vfs()
@@ -84,11 +96,19 @@ class SriovMachine(Machine):
         return int(self.sh(f"cat {self.card.sysfs}/sriov_numvfs"))
 
     def bind(self, address: str, driver: str = "xe") -> None:
-        """Bind a device without a driver. Raises `CommandFailed`."""
+        """Bind a device without a driver.
+
+        Raises:
+            CommandFailed: its probe fails.
+        """
         self.sh(f"echo {address} > /sys/bus/pci/drivers/{driver}/bind", timeout=_PROBE)
 
     def unbind(self, address: str) -> None:
-        """Take a device's driver away. Raises `CommandFailed`."""
+        """Take a device's driver away.
+
+        Raises:
+            CommandFailed: it has none.
+        """
         self.sh(f"echo {address} > /sys/bus/pci/devices/{address}/driver/unbind", timeout=_PROBE)
 
     def rescan(self) -> bool:
@@ -107,7 +127,11 @@ class SriovMachine(Machine):
         return {name: sum(block["size"] for block in blocks) for name, blocks in given.items() if blocks}
 
     def quota_file(self, number: int) -> str:
-        """Where the PF's driver takes VF `number`'s share of VRAM. Raises LookupError."""
+        """Where the PF's driver takes VF `number`'s share of VRAM.
+
+        Raises:
+            LookupError: this driver has no such file.
+        """
         debugfs = self.card.debugfs
         found = self.sh(
             f"ls -d {debugfs}/sriov/vf{number}/tile0/vram_quota {debugfs}/gt0/vf{number}/lmem_quota 2>/dev/null; true"

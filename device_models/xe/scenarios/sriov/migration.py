@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from vfio_user_xe.device_models.xe.scenarios.background import Background
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.sriov import defects
 from vfio_user_xe.device_models.xe.scenarios.sriov import steps as s
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
@@ -12,12 +16,18 @@ from vfio_user_xe.emulator.scenarios.run import Run
 MIB = 1 << 20
 _QUOTA = 32 * MIB
 """Little, so that a state is small: it goes through a file of the guest."""
+_DATA = 4 * MIB
 _STATE = "/tmp/vf-state"
 _TIME = 180.0
 
 
 class Migration:
-    """The PF's files for VF 1, whose driver is xe, with little VRAM. Raises `NotApplicable`, `CommandFailed`."""
+    """The PF's files for VF 1, whose driver is xe, with little VRAM.
+
+    Raises:
+        NotApplicable: this driver does not migrate VFs.
+        CommandFailed: VFs cannot be enabled.
+    """
 
     def __init__(self, run: Run, machine: SriovMachine) -> None:
         self._run, self._machine = run, machine
@@ -28,11 +38,23 @@ class Migration:
         for number in (1, 2):
             machine.sh(f"echo {_QUOTA} > {machine.card.sysfs}/sriov_admin/vf{number}/profile/vram_quota")
         self.vfs = machine.enable(2)
-        # The VF's driver goes on while its device is paused, which a machine that moves does not: its watchdog must be patient.
-        machine.sh(
-            f"for f in {machine.card.sysfs}/virtfn0/tile*/gt*/engines/*/job_timeout_ms; do echo 10000 > $f; done",
-            timeout=60,
-        )
+
+    @contextlib.contextmanager
+    def user(self) -> Iterator[Program]:
+        """A process with data in VRAM and jobs on all engines of the VF, which go on when the block ends; data are compared.
+
+        It is stopped meanwhile. The VF's driver is not, as it would be in a machine that moves: a job in flight would meet
+        the driver's watchdog, which allows 10 s at most.
+        """
+        with s.program(self._run, self._machine) as made:
+            made.do(f"gpu g {self.vfs[0]}", f"buffer g b 0x90000000 {_DATA:#x} vram", f"paint b 0 0 {_DATA:#x} 5")
+            made.do(f"gpu h {self.vfs[0]}", "spawn work busy h", "sleep 500")
+            self._machine.sh(f"kill -STOP {made.pid}; usleep 300000")
+            try:
+                yield made
+            finally:
+                self._machine.sh(f"kill -CONT {made.pid}")
+            made.do("sleep 500", "stop work", "join work 40000", f"verify b 0 0 {_DATA:#x} 5", timeout=90)
 
     def save(self) -> int:
         """Pause and save; the size of the state in bytes."""
@@ -66,43 +88,32 @@ class Migration:
         with self._run.step("resume"):
             self._machine.sh(f"echo 1 > {self.folder}/resume", timeout=60)
 
-    def resume_without_move(self) -> None:
-        """Resume a VF that was only paused."""
-        self.resume()
 
-
-@scenario("30", "a VF with jobs on both GTs saved, reset, restored and resumed", "its jobs go on; data as before")
+@scenario(
+    "30", "a VF with jobs on both GTs saved, reset, restored and resumed", "its jobs go on; data in VRAM as before"
+)
 def saved_and_restored(run: Run, machine: SriovMachine) -> None:
     migration = Migration(run, machine)
-    with s.program(run, machine) as made:
-        made.do(f"gpu g {migration.vfs[0]}", "buffer g b 0x90000000 0x400000 vram", "paint b 0 0 0x400000 5")
-        made.do(f"gpu h {migration.vfs[0]}", "spawn work busy h", "sleep 300")
+    with migration.user():
         run.evidence("bytes of state", migration.save())
         migration.wipe()
         migration.restore()
         migration.resume()
-        made.do("sleep 500", "stop work", "join work 40000", timeout=90)
-        made.step("verify b 0 0 0x400000 5")
     s.work(run, machine, machine.card.pf, *migration.vfs)
 
 
-@scenario("31", "a VF moved a second time before its driver has finished with the first", "jobs go on; data as before")
+@scenario(
+    "31", "a VF moved a second time before its driver has finished with the first", "its jobs go on; data as before"
+)
 def moved_twice_before_resfix(run: Run, machine: SriovMachine) -> None:
     migration = Migration(run, machine)
-    with s.program(run, machine) as made:
-        made.do(f"gpu g {migration.vfs[0]}", "buffer g b 0x90000000 0x400000 vram", "paint b 0 0 0x400000 5")
-        made.do(f"gpu h {migration.vfs[0]}", "spawn work busy h", "sleep 300")
-        migration.save()
-        migration.wipe()
-        migration.restore()
-        # At once: the driver has been told of the move, and its worker has hardly begun.
-        migration.resume()
-        migration.save()
-        migration.wipe()
-        migration.restore()
-        migration.resume()
-        made.do("sleep 1000", "stop work", "join work 40000", timeout=90)
-        made.step("verify b 0 0 0x400000 5")
+    with migration.user():
+        for _ in range(2):
+            migration.save()
+            migration.wipe()
+            migration.restore()
+            # The second time this comes at once: the driver has been told of the move, and its worker has hardly begun.
+            migration.resume()
     s.work(run, machine, machine.card.pf, *migration.vfs)
 
 
@@ -116,13 +127,20 @@ def reset_while_saving(run: Run, machine: SriovMachine) -> None:
     saving = Background(machine, f"cd {folder}; echo 1 > pause; echo 1 > save; cat migration_data > {_STATE}; cat save")
     machine.sh("usleep 20000")
     s.reset(machine, 1)
-    if not saving.ended(60):
-        s.stuck(run, machine, "saving a VF that was reset does not end")
+    stack = ""
+    if not saving.ended(20):
+        stack = run.evidence("where reading migration_data waits", machine.sh("cat /proc/$(pidof cat)/stack"))
+        machine.run("kill $(pidof cat)")
+        if not saving.ended(10):
+            s.stuck(run, machine, "saving a VF that was reset cannot be ended by a signal")
     run.evidence("saving ended with code", saving.code())
     machine.run(f"echo 1 > {folder}/reset", timeout=60)
     run.check(machine.card.served(1, 10), "the VF is not served after a reset")
     machine.bind(migration.vfs[0])
     s.work(run, machine, machine.card.pf, *migration.vfs)
+    if "xe_sriov_pf_migration_save_consume" in stack:
+        run.known(defects.SAVE_ABANDONED, "reading migration_data of a VF that was reset waits for ever")
+    run.check(not stack, "saving a VF that was reset does not end")
 
 
 @scenario("33", "a VF saved and restored 5 times in a row", "VRAM that the PF's driver has given away is as before")

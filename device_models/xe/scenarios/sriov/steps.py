@@ -98,7 +98,11 @@ def busy(run: Run, machine: SriovMachine, *functions: str) -> Iterator[Program]:
 
 
 def work(run: Run, machine: SriovMachine, *functions: str) -> dict[str, int]:
-    """Jobs on every engine of these functions, one after the other; how many GTs each has. Raises `StepFailed`."""
+    """Jobs on every engine of these functions, one after the other; how many GTs each has.
+
+    Raises:
+        StepFailed: a job fails, or its result is wrong.
+    """
     gts = {}
     with program(run, machine) as made:
         for address in functions:
@@ -144,10 +148,18 @@ def lost_reset(run: Run, machine: SriovMachine, number: int) -> str:
 
 
 def reset(machine: SriovMachine, number: int) -> None:
-    """A function level reset of VF `number` that the kernel's drivers do not know of. Raises `GuestError`."""
+    """A function level reset of VF `number` that the kernel's drivers do not know of.
+
+    Raises:
+        GuestError: the guest does not answer.
+    """
     machine.sh(f"setpci -s {machine.card.vf(number)} CAP_EXP+8.w=8000:8000")
 
 
 def refused(machine: SriovMachine, value: object, file: str) -> bool:
-    """Whether writing to a file fails. Raises `GuestError` when the guest does not answer."""
+    """Whether writing to a file fails.
+
+    Raises:
+        GuestError: the guest does not answer.
+    """
     return machine.run(f"echo {value} > {file}", timeout=120).returncode != 0

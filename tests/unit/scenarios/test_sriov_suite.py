@@ -1,0 +1,116 @@
+"""The suite `sriov`: what it knows by name is told apart from what it does not, and its findings agree with what there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+
+from vfio_user_xe.device_models.xe.scenarios import DMABUF
+from vfio_user_xe.device_models.xe.scenarios.sriov import SRIOV, defects, steps
+from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
+from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, reports
+from vfio_user_xe.emulator.kernel_reports.lines import parse
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect
+
+FINDINGS = Path(__file__).parents[3] / "docs" / "findings"
+SUITES = pytest.mark.parametrize("suite", [SRIOV, DMABUF], ids=lambda suite: suite.name)
+
+RESCAN = """\
+[   50.100000] WARNING: drivers/pci/remove.c:128 at pci_stop_and_remove_bus_device+0x4d/0x60, CPU#1: sh/250
+[   50.100000] Call Trace:
+[   50.100000]  <TASK>
+[   50.100000]  pci_iov_remove_virtfn+0xc1/0x130
+[   50.100000]  sriov_disable+0x5c/0x1a0
+[   50.100000]  pci_disable_sriov+0x22/0x30
+[   50.100000]  xe_pci_sriov_configure+0x2f1/0x5d0 [xe]
+[   50.100000]  xe_pci_remove+0x35/0x60 [xe]
+[   50.100000]  unbind_store+0x7e/0x90
+"""
+CLOSE = """\
+[  103.000000] WARNING: drivers/gpu/drm/xe/xe_pm.c:917 at xe_pm_runtime_get_noresume+0x89/0xc0 [xe], CPU#0: xe-dmabuf/1610
+[  103.000000] Call Trace:
+[  103.000000]  guc_exec_queue_add_msg+0x23/0xc0 [xe]
+[  103.000000]  xe_file_close+0xd1/0x1e0 [xe]
+"""
+
+
+def defect_of(text: str) -> str | None:
+    """The defect that the suite takes a report for."""
+    (report,) = reports(parse(text))
+    return next((name for name, pattern in SRIOV.reports.items() if re.search(pattern, report.text)), None)
+
+
+@SUITES
+def test_numbers_and_names_tell_scenarios_apart(suite: Any) -> None:
+    for key in ("number", "name"):
+        found = [getattr(scenario, key) for scenario in suite.scenarios]
+        assert len(found) == len(set(found))
+
+
+@SUITES
+def test_every_finding_is_a_defect_that_the_suite_knows_and_has_scenarios_that_look_for_it(suite: Any) -> None:
+    names = {scenario.name for scenario in suite.scenarios}
+    for finding in suite.findings:
+        assert finding.defect in suite.defects
+        assert set(finding.scenarios) <= names
+    assert set(suite.reports) <= set(suite.defects)
+
+
+@SUITES
+def test_every_report_of_a_finding_is_there_and_names_the_command(suite: Any) -> None:
+    for finding in suite.findings:
+        if finding.page:
+            assert "vfio-user-xe scenario run" in (FINDINGS / f"{finding.page}.md").read_text()
+
+
+def test_there_are_fifteen_findings_or_more() -> None:
+    assert len(SRIOV.findings) + len(DMABUF.findings) >= 15
+
+
+@pytest.mark.parametrize(
+    ("text", "defect"),
+    [
+        (RESCAN, defects.RESCAN_LOCK),
+        (CLOSE, defects.LATE_CLOSE),
+        (RESCAN.replace("unbind_store", "remove_store").replace("xe_pci_remove", "another_remove"), None),
+        (CLOSE.replace("xe_pm_runtime_get_noresume", "xe_pm_runtime_put").replace("xe_pm.c", "xe_bo.c"), None),
+    ],
+)
+def test_a_report_of_the_kernel_is_a_known_defect_s_only_with_its_place_and_its_callers(
+    text: str, defect: str | None
+) -> None:
+    assert defect_of(text) == defect
+
+
+def blocked(monkeypatch: pytest.MonkeyPatch, *stacks: str) -> Run:
+    monkeypatch.setattr(steps, "blocked_tasks", lambda machine: {f"sh ({n})": stack for n, stack in enumerate(stacks)})
+    return Run(create_autospec(KernelLog, instance=True))
+
+
+def test_a_removal_that_waits_for_its_own_lock_is_the_known_deadlock(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = blocked(monkeypatch, "[<0>] sriov_disable+0x2a\n[<0>] xe_pci_remove+0x44\n[<0>] remove_store+0x81")
+    with pytest.raises(KnownDefect, match=defects.REMOVAL_DEADLOCK):
+        steps.stuck(run, create_autospec(SriovMachine, instance=True), "removing")
+    assert run.given_up
+
+
+@pytest.mark.parametrize("stacks", [(), ("[<0>] sriov_disable+0x2a\n[<0>] sriov_numvfs_store+0x10",)])
+def test_what_waits_elsewhere_is_a_failure(monkeypatch: pytest.MonkeyPatch, stacks: tuple[str, ...]) -> None:
+    run = blocked(monkeypatch, *stacks)
+    with pytest.raises(Failed, match="removing"):
+        steps.stuck(run, create_autospec(SriovMachine, instance=True), "removing")
+    assert run.given_up
+
+
+def test_hung_task_reports_of_the_deadlock_are_told_from_others() -> None:
+    text = (
+        "INFO: task sh:337 blocked for more than 5 seconds.\n sriov_disable+0x2a/0x100\n xe_pci_remove+0x44/0x50 [xe]\n"
+    )
+    assert reports(parse(text))[0].kind is Kind.HUNG_TASK
+    assert defect_of(text) == defects.REMOVAL_DEADLOCK
+    assert defect_of(text.replace("sriov_disable", "mutex_lock")) is None
