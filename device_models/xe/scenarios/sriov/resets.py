@@ -11,6 +11,7 @@ from vfio_user_xe.device_models.xe.scenarios.sriov import defects
 from vfio_user_xe.device_models.xe.scenarios.sriov import steps as s
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import scenario
+from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.run import Run
 
 MIB = 1 << 20
@@ -18,6 +19,15 @@ _BURSTS = 20
 _GAPS = (0, 5, 20, 50, 100, 200)
 """Milliseconds between resets of a burst."""
 _SERVED = 10.0
+_UNAWARE = (
+    (Kind.GPU_HANG, "0000:01:00.1: [drm] *ERROR* TLB invalidation fence timeout"),
+    (Kind.GPU_HANG, "0000:01:00.1: [drm] Tile0: GT"),
+    (Kind.GPU_HANG, "coredump"),
+    (Kind.DRM, "0000:01:00.1: [drm] *ERROR*"),
+    (Kind.DEVICE_LOST, "0000:01:00.1"),
+    (Kind.DEVICE_LOST, "wedged"),
+)
+"""What xe says on a VF that was reset behind its back."""
 _UNLOCKED = "unlocked secondary bus reset"
 """pci.c:pci_bridge_secondary_bus_reset"""
 
@@ -74,6 +84,8 @@ def vf_driver_unbound(run: Run, machine: SriovMachine) -> None:
     "12", "a VF's reset while jobs run on it, on another VF and on the PF", "the others go on; the VF works again"
 )
 def busy_vf_reset(run: Run, machine: SriovMachine) -> None:
+    for kind, message in _UNAWARE:
+        run.excuse(kind, "the VF's xe is not told of the reset, and gives its device up", message=message, count=40)
     vfs = machine.enable(2)
     with s.busy(run, machine, machine.card.pf, vfs[1]) as others, s.program(run, machine) as own:
         own.do(f"gpu g {vfs[0]}", "spawn work busy g", "sleep 200")
