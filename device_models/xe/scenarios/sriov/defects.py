@@ -7,6 +7,7 @@ from vfio_user_xe.device_models.xe.scenarios.defects import REPORTS as OF_KERNEL
 from vfio_user_xe.device_models.xe.scenarios.defects import RESCAN_LOCK, RESET_LOST
 
 REMOVAL_DEADLOCK = "pf-removal-takes-the-rescan-lock-twice"
+NUMVFS_DEADLOCK = "numvfs-and-removal-block-each-other"
 LATE_INVALIDATION = "lmtt-invalidated-after-the-guc"
 SILENT_VF = "vf-driver-leaves-without-telling"
 CCS_MODE = "vf-has-ccs-mode"
@@ -23,6 +24,8 @@ DEFECTS = {
     RESET_LOST: OF_DMABUFS[RESET_LOST],
     REMOVAL_DEADLOCK: "removing a PF whose VFs are enabled never ends: remove_store holds pci_rescan_remove_lock, and sriov_disable,"
     " called by the driver's remove(), takes it again (sriov_del_vfs)",
+    NUMVFS_DEADLOCK: "writing sriov_numvfs takes the device's lock and then pci_rescan_remove_lock, removing the PF takes them the other"
+    " way round: both block for ever, and with them whoever looks for or removes a PCI device",
     LATE_INVALIDATION: "xe invalidates the LMTT when its GuC is gone already: unloading it with VFs provisioned logs"
     ' "LMTT0 invalidation failed (-ENODEV)"',
     SILENT_VF: "xe on a VF leaves without a VF_RESET: the GuC goes on using the VF's CT buffer, whose memory is freed",
@@ -46,7 +49,8 @@ REPORTS = {
     RESCAN_LOCK: OF_KERNELS[RESCAN_LOCK],
     LATE_INVALIDATION: r"TLB invalidation request failed \(-ENODEV\)",
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
-    WEDGED_REMOVAL: r"WARNING: .*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c)",
+    WEDGED_REMOVAL: r"WARNING: .*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c|xe_ttm_vram_mgr_fini)",
+    NUMVFS_DEADLOCK: r"(?s)blocked for more than.*(sriov_numvfs_store|device_release_driver_internal.*remove_store)",
     REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",
 }
 """What kernels say of defects by themselves."""

@@ -14,6 +14,12 @@ FINDINGS = (
         "2fa119c0e5e5, a revert of 05703271c3cd; the lock is now taken in sriov_numvfs_store",
     ),
     Finding(
+        defects.NUMVFS_DEADLOCK,
+        "PCI/IOV: writing sriov_numvfs and removing the PF block each other",
+        ("numvfs-against-removal",),
+        page=defects.NUMVFS_DEADLOCK,
+    ),
+    Finding(
         RESCAN_LOCK,
         "PCI/IOV: VFs are removed without pci_rescan_remove_lock",
         ("pf-unbound-with-vfs",),
@@ -66,7 +72,8 @@ FINDINGS = (
     Finding(
         defects.WEDGED_REMOVAL,
         "xe: removing a wedged device warns of memory",
-        ("gone-and-removed", "wedged-and-removed"),
+        ("gone-and-removed",),
+        page=defects.WEDGED_REMOVAL,
     ),
     Finding(
         defects.NO_SHARE,

@@ -91,7 +91,7 @@ def numvfs_against_removal(run: Run, machine: SriovMachine) -> None:
         for loop in loops
     ]
     for shell in shells:
-        if not shell.ended(120):
+        if not shell.ended(100):
             s.stuck(run, machine, "enabling VFs and removing the PF block each other")
     with run.step("rescan"):
         run.check(machine.rescan(), "the PF does not come back with xe")

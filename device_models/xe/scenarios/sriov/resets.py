@@ -86,6 +86,10 @@ def vf_driver_unbound(run: Run, machine: SriovMachine) -> None:
 def busy_vf_reset(run: Run, machine: SriovMachine) -> None:
     for kind, message in _UNAWARE:
         run.excuse(kind, "the VF's xe is not told of the reset, and gives its device up", message=message, count=40)
+    for place in ("ggtt_node_remove", "xe_pci_remove"):
+        run.excuse(
+            Kind.HUNG_TASK, "the VF's xe waits for answers to invalidations while it goes", place=place, count=40
+        )
     vfs = machine.enable(2)
     with s.busy(run, machine, machine.card.pf, vfs[1]) as others, s.program(run, machine) as own:
         own.do(f"gpu g {vfs[0]}", "spawn work busy g", "sleep 200")

@@ -128,6 +128,8 @@ def stuck(run: Run, machine: SriovMachine, what: str) -> None:
     together = "\n".join(stacks.values())
     if "sriov_disable" in together and "xe_pci_remove" in together and "remove_store" in together:
         run.known(defects.REMOVAL_DEADLOCK, f"{what}: sriov_disable waits for the lock that remove_store holds")
+    if "sriov_numvfs_store" in together and "device_release_driver_internal" in together and "remove_store" in together:
+        run.known(defects.NUMVFS_DEADLOCK, f"{what}: each of sriov_numvfs_store and remove_store has the other's lock")
     run.check(False, what)
 
 

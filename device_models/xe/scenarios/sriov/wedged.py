@@ -21,6 +21,7 @@ _ANNOUNCED = (
 )
 """What xe says of a GuC that does not answer."""
 _GONE = (
+    (Kind.GPU_HANG, "coredump"),
     (Kind.DEVICE_LOST, "wedged"),
     (Kind.GPU_HANG, "Timedout job"),
     (Kind.GPU_HANG, "TLB invalidation fence timeout"),
