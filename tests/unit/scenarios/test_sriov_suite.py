@@ -114,3 +114,38 @@ def test_hung_task_reports_of_the_deadlock_are_told_from_others() -> None:
     assert reports(parse(text))[0].kind is Kind.HUNG_TASK
     assert defect_of(text) == defects.REMOVAL_DEADLOCK
     assert defect_of(text.replace("sriov_disable", "mutex_lock")) is None
+
+
+NUMVFS = """\
+INFO: task sh:2340 blocked for more than 5 seconds.
+Call Trace:
+ schedule+0x28/0xa0
+ __mutex_lock.constprop.0+0x56e/0xa30
+ sriov_numvfs_store+0x133/0x180
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "defect"),
+    [
+        (NUMVFS, defects.NUMVFS_DEADLOCK),
+        (
+            NUMVFS.replace("sriov_numvfs_store", "device_release_driver_internal+0xf3/0x210\n remove_store"),
+            defects.NUMVFS_DEADLOCK,
+        ),
+        (NUMVFS.replace(" sriov_numvfs_store", " xe_sriov_pf_enable_vfs+0x10/0x20\n sriov_numvfs_store"), None),
+        (NUMVFS.replace("sriov_numvfs_store", "device_release_driver_internal+0xf3/0x210\n unbind_store"), None),
+    ],
+)
+def test_only_tasks_that_wait_for_the_two_locks_are_taken_for_that_deadlock(text: str, defect: str | None) -> None:
+    assert defect_of(text) == defect
+
+
+def test_both_halves_of_the_deadlock_are_wanted_to_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = "[<0>] sriov_numvfs_store+0x133"
+    other = "[<0>] device_release_driver_internal+0xf3\n[<0>] remove_store+0x81"
+    machine = create_autospec(SriovMachine, instance=True)
+    with pytest.raises(KnownDefect, match=defects.NUMVFS_DEADLOCK):
+        steps.stuck(blocked(monkeypatch, half, other), machine, "loops")
+    with pytest.raises(Failed):
+        steps.stuck(blocked(monkeypatch, half), machine, "loops")

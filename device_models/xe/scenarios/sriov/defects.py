@@ -50,7 +50,8 @@ REPORTS = {
     LATE_INVALIDATION: r"TLB invalidation request failed \(-ENODEV\)",
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
     WEDGED_REMOVAL: r"WARNING: .*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c|xe_ttm_vram_mgr_fini)",
-    NUMVFS_DEADLOCK: r"(?s)blocked for more than.*(sriov_numvfs_store|device_release_driver_internal.*remove_store)",
+    NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*\s+"
+    r"(sriov_numvfs_(store|show)|device_release_driver_internal.*remove_store)",
     REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",
 }
 """What kernels say of defects by themselves."""
