@@ -177,27 +177,30 @@ class CompiledExecution:
         )
         self._total = int(self._walk.struct.total)
         self._walk.struct.next = task.begin_at
-        size = walker.interface.threads
-        count = max(1, min(_processors(), walker.groups, task.most_threads // size))
-        self._places = [_Place(task, self._walk, pages, index) for index in range(count)]
+        self._most = max(1, min(walker.groups, task.most_threads // walker.interface.threads))
+        """Slots that there can be."""
+        self._places = [_Place(task, self._walk, pages, 0)]
         self._budget = _FIRST_BUDGET
         self._harvested = task.nanoseconds()
 
     @property
     def finished(self) -> bool:
         """All groups have ended."""
-        return self.at_boundary and self.begun >= self._total
+        return self.begun >= self._total and self.at_boundary
 
     @property
     def begun(self) -> int:
         """`Execution.begun`."""
         # Slots that found none left have counted on.
-        return min(int(self._walk.struct.next), int(self._walk.struct.total))
+        struct = self._walk.struct
+        begun: int = struct.next
+        total: int = struct.total
+        return begun if begun < total else total
 
     @property
     def at_boundary(self) -> bool:
         """`Execution.at_boundary`."""
-        return not any(place.slot.struct.occupied for place in self._places)
+        return all(not place.slot.struct.occupied for place in self._places)
 
     def hold(self, held: bool) -> None:
         """`Execution.hold`."""
@@ -215,7 +218,8 @@ class CompiledExecution:
         now = task.nanoseconds()
         end = now + nanoseconds
         for place in self._places:
-            self._go_on(place)
+            if place.aside:
+                self._go_on(place)
         fault: Fault | None = None
         able = [place for place in self._places if not place.gone]
         while now < end and able:
@@ -231,6 +235,9 @@ class CompiledExecution:
             if all(reason is Reason.RAN_OUT for _, reason in reasons):
                 wanted = self._budget * nanoseconds // max(1, now - before)
                 self._budget = max(_LEAST_BUDGET, min(_MOST_BUDGET, self._budget * 4, wanted))
+                able += self._more_places()
+            elif Reason.BLOCKED in (reason for _, reason in reasons):
+                able += self._more_places()
         if fault is not None or now - self._harvested >= _HARVEST_NS:
             self._pages.harvest()
             self._harvested = now
@@ -239,9 +246,23 @@ class CompiledExecution:
     def close(self) -> None:
         """`Execution.close`."""
         self._pages.harvest()
-        if self.finished:
-            for place in self._places:
+        for place in self._places:
+            if self.finished:
                 self._pages.give_back(place.slot)
+            else:
+                self._pages.drop(place.slot)
+        self._places.clear()
+
+    def _more_places(self) -> list[_Place]:
+        """Slots for the other processors, once there turned out to be enough to do for them."""
+        if len(self._places) == self._most or self.begun >= self._walk.struct.total:
+            return []
+        first = len(self._places)
+        new = [
+            _Place(self._task, self._walk, self._pages, index) for index in range(first, min(self._most, _processors()))
+        ]
+        self._places += new
+        return new
 
     def _run(self, places: list[_Place]) -> list[tuple[_Place, Reason]]:
         """Run slots in parallel."""
@@ -250,10 +271,14 @@ class CompiledExecution:
             if pages.is_stale:
                 # Between the look at it and the lock; from here on who takes memory away waits.
                 return [(place, Reason.STOPPED) for place in places]
-            pages.stop[:] = [place.slot.stop for place in places]
-            others = [_pool().submit(place.slot.run, budget) for place in places[1:]]
-            first = places[0].slot.run(budget)
-            reasons = [first, *(other.result() for other in others)]
+            halts = self._walk.halts
+            pages.stop[:] = [place.slot for place in places]
+            if len(places) == 1:
+                reasons = [places[0].slot.run(budget, halts)]
+            else:
+                others = [_pool().submit(place.slot.run, budget, halts) for place in places[1:]]
+                first = places[0].slot.run(budget, halts)
+                reasons = [first, *(other.result() for other in others)]
             pages.stop.clear()
         return list(zip(places, reasons, strict=True))
 
@@ -298,7 +323,7 @@ class CompiledExecution:
             return self._set_aside(place, thread, fault)
         base, stride = surface.base, 0
         if surface.type is SurfaceType.SCRATCH:
-            if surface.entries < len(self._places) * self._walk.threads:
+            if surface.entries < min(self._most, _processors()) * self._walk.threads:
                 return self._interpret(place, thread)
             base, stride = base + place.group.first_scratch * surface.pitch, surface.pitch
         try:
@@ -357,6 +382,7 @@ def units() -> CompiledUnits | ReferenceUnits:
         return ReferenceUnits()
 
 
+@cache
 def _processors() -> int:
     return len(os.sched_getaffinity(0))
 

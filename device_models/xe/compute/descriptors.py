@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import VA_MASK
 
@@ -29,6 +30,10 @@ class PostSync(IntEnum):
     NONE = 0
     IMMEDIATE = 1
     TIMESTAMP = 3
+
+
+_POST_SYNC = (PostSync.NONE, PostSync.IMMEDIATE, PostSync.NONE, PostSync.TIMESTAMP)
+_EMITTED = tuple((code & 1 != 0, code & 2 != 0, code & 4 != 0) for code in range(8))
 
 
 def _bits(value: int, high: int, low: int) -> int:
@@ -78,6 +83,12 @@ class InterfaceDescriptor:
         )
 
 
+@lru_cache(maxsize=256)
+def _interface(words: tuple[int, ...]) -> InterfaceDescriptor:
+    """A kernel is dispatched with the same one again and again."""
+    return InterfaceDescriptor.of(words)
+
+
 @dataclass(frozen=True, slots=True)
 class Walker:
     """A dispatch: groups `first` to `end` (exclusive) in three dimensions."""
@@ -109,8 +120,8 @@ class Walker:
     @property
     def groups(self) -> int:
         """How many there are."""
-        x, y, z = (max(0, high - low) for low, high in zip(self.first, self.end, strict=True))
-        return x * y * z
+        (x, y, z), (x0, y0, z0) = self.end, self.first
+        return (x - x0) * (y - y0) * (z - z0) if x > x0 and y > y0 and z > z0 else 0
 
     @classmethod
     def of(cls, header: int, body: Sequence[int]) -> Walker:
@@ -123,28 +134,28 @@ class Walker:
         words = [header, *body[:BODY_DWORDS]]
         if len(words) != WALKER_DWORDS:
             raise BadDescriptor(f"a walker of {len(words)} dwords; it has {WALKER_DWORDS}")
-        simd, order = _SIMD.get(words[4] >> 30), _bits(words[4], 24, 22)
+        form, size = words[4], words[6]
+        simd, order = _SIMD.get(form >> 30), form >> 22 & 7
         if simd is None:
-            raise BadDescriptor(f"SIMD size code {words[4] >> 30}; 0 to 2 have a meaning")
+            raise BadDescriptor(f"SIMD size code {form >> 30}; 0 to 2 have a meaning")
         if order >= len(_ORDERS):
             raise BadDescriptor(f"walk order {order}; 0 to {len(_ORDERS) - 1} have a meaning")
-        operation = words[27] & 3
         return cls(
-            predicated=bool(header >> 8 & 1),
-            indirect=bool(header >> 10 & 1),
-            indirect_length=_bits(words[2], 16, 0),
+            predicated=header & 1 << 8 != 0,
+            indirect=header & 1 << 10 != 0,
+            indirect_length=words[2] & 0x1_FFFF,
             indirect_data=words[3] & ~0x3F,
             simd=simd,
-            generate_ids=bool(words[4] >> 29 & 1),
-            emit_ids=(bool(words[4] >> 26 & 1), bool(words[4] >> 27 & 1), bool(words[4] >> 28 & 1)),
-            emit_inline=bool(words[4] >> 25 & 1),
+            generate_ids=form & 1 << 29 != 0,
+            emit_ids=_EMITTED[form >> 26 & 7],
+            emit_inline=form & 1 << 25 != 0,
             order=_ORDERS[order],
             last_mask=words[5],
-            local=(_bits(words[6], 9, 0) + 1, _bits(words[6], 19, 10) + 1, _bits(words[6], 29, 20) + 1),
+            local=((size & 0x3FF) + 1, (size >> 10 & 0x3FF) + 1, (size >> 20 & 0x3FF) + 1),
             end=(words[7], words[8], words[9]),
             first=(words[10], words[11], words[12]),
-            interface=InterfaceDescriptor.of(words[19:27]),
-            post_sync=PostSync(operation) if operation != 2 else PostSync.NONE,
+            interface=_interface(tuple(words[19:27])),
+            post_sync=_POST_SYNC[words[27] & 3],
             post_sync_address=(words[28] & ~7 | words[29] << 32) & VA_MASK,
             immediate=words[30] | words[31] << 32,
             inline=tuple(words[32:40]),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
 
 import numpy as np
 
@@ -24,6 +23,8 @@ from vfio_user_xe.emulator.fabric.span import Revoked, Span
 
 _LARGE = 1 << LARGE_SHIFT
 _SLOTS_KEPT = 16
+_AHEAD = 16
+"""Large pages that are entered with the one that was missed: most kernels go through their buffers."""
 
 
 class Pages:
@@ -34,8 +35,8 @@ class Pages:
         self.map = Map(library)
         self.running = threading.Lock()
         """Held while compiled code runs on the map."""
-        self.stop: list[Callable[[], None]] = []
-        """What makes it return soon; changed only with `running` held or nothing running."""
+        self.stop: list[Slot] = []
+        """What runs, and is to return soon; changed only with `running` held or nothing running."""
         self._stale = False
         self._generation = space.generation
         self._spans: list[Span] = []
@@ -93,18 +94,24 @@ class Pages:
     def take_slot(self, threads: int, slm_bytes: int) -> Slot:
         """A slot on this map in which nothing is left of what ran there before."""
         for index, slot in enumerate(self._slots):
-            if len(slot.threads) == threads and slot.struct.slm_bytes == slm_bytes:
+            if slot.size == (threads, slm_bytes):
                 del self._slots[index]
-                slot.slm[:] = 0
                 slot.forget_surfaces()
                 slot.go_on()
                 return slot
         return Slot(self.map, threads, slm_bytes)
 
+    def drop(self, slot: Slot) -> None:
+        """A slot that was given up in the middle."""
+        self.map.forget(slot.counts)
+
     def give_back(self, slot: Slot) -> None:
-        """Keep a slot whose walk is over, for the next."""
-        self._slots.append(slot)
-        del self._slots[:-_SLOTS_KEPT]
+        """A slot whose walk is over: kept for the next, if there are not many."""
+        if len(self._slots) < _SLOTS_KEPT:
+            self._slots.append(slot)
+        else:
+            self.harvest()
+            self.map.forget(slot.counts)
 
     def harvest(self) -> None:
         """Tell the ledger what compiled code has accessed."""
@@ -117,8 +124,8 @@ class Pages:
         if self.running.acquire(blocking=False):
             self.running.release()
             return
-        for stop in list(self.stop):
-            stop()
+        for slot in list(self.stop):
+            slot.stop()
         with self.running:
             pass
 
@@ -136,12 +143,19 @@ class Pages:
             # What is entered of 64 KiB allows less, and would be found first.
             self.harvest()
             self.map.remove(large, _LARGE)
-        at = large if shift == LARGE_SHIFT else page
-        if shift == LARGE_SHIFT:
-            self._large[large] = access
+        host = memory.ctypes.data - span.base
+        if shift == SMALL_SHIFT:
+            self._insert(page, shift, host + page, access, number)
+            return
+        for at in range(large, min(large + _AHEAD * _LARGE, span.end - _LARGE + 1), _LARGE):
+            if at == large or at not in self._large:
+                self._large[at] = access
+                self._insert(at, shift, host + at, access, number)
+
+    def _insert(self, at: int, shift: int, host: int, access: Access, number: int) -> None:
         while True:
             try:
-                self.map.insert(at, shift, memory.ctypes.data + at - span.base, access, number)
+                self.map.insert(at, shift, host, access, number)
             except MapFull:
                 self.harvest()
                 self.map.grow()

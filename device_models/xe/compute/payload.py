@@ -6,10 +6,12 @@ threads of the group 31:24, .3 sampler state pointer, .4 binding table pointer, 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.compute.descriptors import Walker
+from vfio_user_xe.device_models.xe.compute.descriptors import Triple, Walker
 
 REGISTER = 64
 _WORDS = REGISTER // 4
@@ -24,31 +26,40 @@ def lanes(walker: Walker) -> list[int]:
 def group_registers(walker: Walker, scratch: int) -> NDArray[np.uint8]:
     """[threads of a group, bytes]: registers from r0 on, the same for every group but for r0.1, .6 and .7."""
     threads = walker.interface.threads
-    r0 = np.zeros((threads, _WORDS), dtype=np.uint32)
-    r0[:, 0] = walker.indirect_data
-    r0[:, 2] = np.arange(threads, dtype=np.uint32) & 0xFF | np.uint32((threads & 0xFF) << 24)
-    r0[:, 3] = walker.interface.sampler_state
-    r0[:, 4] = walker.interface.binding_table
-    r0[:, 5] = scratch
-    parts = [r0.view(np.uint8)]
-    if walker.generate_ids:
-        ids = local_ids(walker)
-        parts += [ids[:, dimension] for dimension in range(3) if walker.emit_ids[dimension]]
+    ids = walker.emit_ids if walker.generate_ids else (False, False, False)
+    registers = _form(threads, walker.simd, walker.local, walker.order, ids, walker.emit_inline).copy()
+    words = registers.view(np.uint32)
+    words[:, 0] = walker.indirect_data
+    words[:, 3:6] = walker.interface.sampler_state, walker.interface.binding_table, scratch
     if walker.emit_inline:
-        inline = np.zeros((threads, _WORDS), dtype=np.uint32)
-        inline[:, :8] = walker.inline
-        parts.append(inline.view(np.uint8))
+        words[:, -_WORDS : 8 - _WORDS] = walker.inline
+    return registers
+
+
+@lru_cache(maxsize=256)
+def _form(
+    threads: int, simd: int, local: Triple, order: Triple, ids: tuple[bool, bool, bool], inline: bool
+) -> NDArray[np.uint8]:
+    """What is the same in all groups of that form."""
+    r0 = np.zeros((threads, _WORDS), dtype=np.uint32)
+    r0[:, 2] = np.arange(threads, dtype=np.uint32) & 0xFF | np.uint32((threads & 0xFF) << 24)
+    parts = [r0.view(np.uint8)]
+    if any(ids):
+        places = local_ids(threads, simd, local, order)
+        parts += [places[:, dimension] for dimension in range(3) if ids[dimension]]
+    if inline:
+        parts.append(np.zeros((threads, REGISTER), dtype=np.uint8))
     return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
-def local_ids(walker: Walker) -> NDArray[np.uint8]:
+def local_ids(threads: int, simd: int, local: Triple, order: Triple) -> NDArray[np.uint8]:
     """[threads of a group, dimension, bytes of a register]: words of the lanes' ids, in the walk order."""
-    index = np.arange(walker.interface.threads * walker.simd, dtype=np.int64)
+    index = np.arange(threads * simd, dtype=np.int64)
     found = np.zeros((3, len(index)), dtype=np.int64)
-    for dimension in walker.order:
-        size = walker.local[dimension]
+    for dimension in order:
+        size = local[dimension]
         found[dimension] = index % size
         index = index // size
-    registers = np.zeros((walker.interface.threads, 3, REGISTER // 2), dtype=np.uint16)
-    registers[:, :, : walker.simd] = found.reshape(3, -1, walker.simd).transpose(1, 0, 2)
+    registers = np.zeros((threads, 3, REGISTER // 2), dtype=np.uint16)
+    registers[:, :, :simd] = found.reshape(3, -1, simd).transpose(1, 0, 2)
     return registers.view(np.uint8)

@@ -155,6 +155,9 @@ def _modular(instruction: Alu, constants: Constants) -> list[Op]:
         if direct:
             return direct
     if opcode is Opcode.MOV and not instruction.saturate and instruction.condition is Condition.NONE:
+        direct = _one_element(instruction)
+        if direct:
+            return direct
         direct = _widening_move(instruction, kind)
         if direct:
             return direct
@@ -185,6 +188,19 @@ def _narrowing_move(instruction: Alu) -> list[Op]:
     if fetched.before or fetched.how:
         return []
     return [narrow(instruction, fetched.offset, "d", int(instruction.condition))]
+
+
+def _one_element(instruction: Alu) -> list[Op]:
+    """A mov of one byte or word is a copy."""
+    source, destination = instruction.sources[0], instruction.destination
+    size = destination.type.size
+    if instruction.width != 1 or size > 2 or source.type.size != size or not isinstance(source, Register):
+        return []
+    fetched = fetch(source, 0, "d", 1, Constants())
+    if modifiers(source) or not fetched.before:
+        return []
+    op = Op(f"move_{UNSIGNED[size].label}", place(destination, 1), (source.offset, 0, 0)).masked(instruction)
+    return [op]
 
 
 def _widening_move(instruction: Alu, kind: str) -> list[Op]:

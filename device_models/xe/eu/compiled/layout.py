@@ -154,6 +154,7 @@ class WalkStruct(ctypes.Structure):
         ("end", ctypes.c_int64 * 3),
         ("total", ctypes.c_int64),
         ("next", ctypes.c_int64),
+        ("halts", ctypes.c_int64),
     ]
 
 
@@ -162,6 +163,7 @@ class SlotStruct(ctypes.Structure):
         ("threads", ctypes.c_void_p),
         ("map", ctypes.c_void_p),
         ("counts", ctypes.c_void_p),
+        ("touched", ctypes.c_void_p),
         ("surfaces", ctypes.c_void_p),
         ("surface_slots", ctypes.c_uint64),
         ("slm", ctypes.c_void_p),
@@ -177,6 +179,8 @@ class SlotStruct(ctypes.Structure):
         ("alive", ctypes.c_int64),
         ("group", ctypes.c_int64 * 3),
         ("barriers", ctypes.c_uint32 * 32),
+        ("halts", ctypes.c_int64),
+        ("recent", ctypes.c_uint64 * (3 * 2 * 8)),
     ]
 
 

@@ -25,6 +25,9 @@ class Library:
         self.end_thread = shared.eu_end_thread
         self.end_thread.argtypes = [ctypes.c_void_p]
         self.end_thread.restype = None
+        self.harvest = shared.eu_harvest
+        self.harvest.argtypes = [ctypes.c_void_p] * 4
+        self.harvest.restype = None
         self.map_insert = shared.eu_map_insert
         self.map_insert.argtypes = [
             ctypes.c_void_p,

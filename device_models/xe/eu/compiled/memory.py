@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +38,15 @@ class Counts:
     """What one slot accessed, page by page; not shared by host threads."""
 
     def __init__(self, slots: int) -> None:
+        self.resize(slots)
+
+    def resize(self, slots: int) -> None:
+        """Zeros for so many slots of the map."""
         self.array = np.zeros((slots, ctypes.sizeof(CountStruct) // 8), dtype=np.uint64)
+        self.touched = np.zeros(slots + 1, dtype=np.uint32)
+        """How many rows of `array` are not zero, and which."""
+        self.address = self.array.ctypes.data
+        self.touched_address = self.touched.ctypes.data
 
 
 class Map:
@@ -55,7 +62,9 @@ class Map:
         self._pages = self._new_table()
         self.struct = MapStruct(pages=self._pages.ctypes.data, slots=self._slots, used=0)
         self._entries: dict[tuple[int, int], tuple[int, int, int]] = {}
-        self._counts: weakref.WeakSet[Counts] = weakref.WeakSet()
+        self._counts: list[Counts] = []
+        self._ledgers = 1
+        """Ledger numbers below this one are in use."""
 
     @property
     def address(self) -> int:
@@ -63,10 +72,14 @@ class Map:
         return ctypes.addressof(self.struct)
 
     def counts(self) -> Counts:
-        """New counters for a slot that runs on this map."""
+        """New counters for a slot that runs on this map; the map keeps them until `forget`."""
         counts = Counts(self._slots)
-        self._counts.add(counts)
+        self._counts.append(counts)
         return counts
+
+    def forget(self, counts: Counts) -> None:
+        """The slot of these counters is no more. Harvest before."""
+        self._counts.remove(counts)
 
     def insert(self, address: int, shift: int, host: int, access: Access, ledger: int = 0) -> None:
         """Enter the page of `1 << shift` bytes (4 or 64 KiB) at `address`, which lies at `host` in this process.
@@ -82,6 +95,7 @@ class Map:
         if self._library.map_insert(self.address, address, shift, host, int(access), ledger) < 0:
             raise MapFull(f"{self.struct.used} of {self._slots} slots are taken")
         self._entries[address, shift] = (host, int(access), ledger)
+        self._ledgers = max(self._ledgers, ledger + 1)
 
     def grow(self) -> None:
         """Double the table. What was counted so far is to be harvested before."""
@@ -105,18 +119,14 @@ class Map:
 
     def harvest(self) -> list[Used]:
         """What was accessed since the last call, for each ledger number."""
-        totals: dict[int, list[int]] = {}
-        pages = self._pages.view(_PAGE)["ledger"]
+        totals = (ctypes.c_uint64 * (4 * self._ledgers))()
         for counts in self._counts:
-            touched = np.flatnonzero(counts.array[:, 0] | counts.array[:, 2])
-            if not len(touched):
-                continue
-            for ledger, row in zip(pages[touched].tolist(), counts.array[touched].tolist(), strict=True):
-                total = totals.setdefault(ledger, [0, 0, 0, 0])
-                for column, value in enumerate(row):
-                    total[column] += value
-            counts.array[touched] = 0
-        return [Used(ledger, *total) for ledger, total in totals.items()]
+            self._library.harvest(self.address, counts.address, counts.touched_address, totals)
+        return [
+            Used(place // 4, *totals[place : place + 4])
+            for place in range(0, len(totals), 4)
+            if totals[place] or totals[place + 2]
+        ]
 
     def _new_table(self) -> NDArray[np.uint8]:
         return aligned(self._slots * ctypes.sizeof(PageStruct))
@@ -127,7 +137,7 @@ class Map:
         self.struct.slots = self._slots
         self.struct.used = 0
         for counts in self._counts:
-            counts.array = np.zeros((self._slots, 4), dtype=np.uint64)
+            counts.resize(self._slots)
         entries, self._entries = self._entries, {}
         for (address, shift), (host, access, ledger) in entries.items():
             self.insert(address, shift, host, Access(access), ledger)
@@ -135,6 +145,3 @@ class Map:
 
 class MapFull(Exception):
     """A map has no room for another page before it grows."""
-
-
-_PAGE = np.dtype([("tag", np.uint64), ("host", np.uint64), ("access", np.uint32), ("ledger", np.uint32)])

@@ -121,13 +121,21 @@ def _register(source: Register, k: int, kind: str, width: int, constants: Consta
     label = source.type.label
     place = SCRATCH + k * SCRATCH_BYTES
     op = Op(f"widen_{label}_{BASE[kind]}", place, (source.offset, 0, 0), width=1 if is_scalar else width)
-    op.detail = source.width.bit_length() - 1
-    op.strides = (source.vertical * source.type.size, source.horizontal * source.type.size)
+    op.detail, op.strides = _strides(source, width)
     if kind in FLOAT_CLASSES and not source.type.is_float:
         if source.type.size == 8 and how:
             raise NotHere  # the negative of the least q is no q
         op.modified, how = (how, 0, 0), 0
     return Fetched(place, how | (Modified.SCALAR if is_scalar and width > 1 else 0), [op])
+
+
+def _strides(source: Register, width: int) -> tuple[int, tuple[int, int]]:
+    """log2 of a row's elements, and bytes between rows and between elements of a row; even regions have one distance."""
+    places = [source.element(lane) - source.offset for lane in range(width)]
+    step = places[1] if width > 1 else 0
+    if all(place == lane * step for lane, place in enumerate(places)):
+        return 0, (step, step)
+    return source.width.bit_length() - 1, (source.vertical * source.type.size, source.horizontal * source.type.size)
 
 
 def _is_of(data_type: DataType, kind: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ _ARFS_FROM, _ARFS_TO = F0, IP
 
 Triple = tuple[int, int, int]
 _SURFACE_SLOTS = 512
+_REASONS = tuple(Reason)
 
 
 class Walk:
@@ -59,26 +61,21 @@ class Walk:
         self.threads = len(dispatch)
         self.stateless_base = stateless_base
         self._payload = np.ascontiguousarray(payload)
-        self._dispatch = np.array(dispatch, dtype=np.uint32)
-        here = self._dispatch[:, None] >> np.arange(LANES, dtype=np.uint32) & 1
-        self._places = np.where(here, entry, ENDED).astype(np.int64)
-        self._arfs = np.zeros((self.threads, _ARFS_TO - _ARFS_FROM), dtype=np.uint8)
-        self._arfs[:, CE0 - _ARFS_FROM : CE0 - _ARFS_FROM + 4] = self._dispatch[:, None].view(np.uint8)
-        self._arfs[:, CR0 - _ARFS_FROM : CR0 - _ARFS_FROM + 4] = np.frombuffer(cr0.to_bytes(4, "little"), np.uint8)
-        size = [max(0, high - low) for low, high in zip(first, end, strict=True)]
+        self._start = _start(tuple(dispatch), entry, cr0)
+        wide, high, deep = end[0] - first[0], end[1] - first[1], end[2] - first[2]
         self.struct = WalkStruct(
             kernel=kernel.address,
             payload=self._payload.ctypes.data,
-            arfs=self._arfs.ctypes.data,
+            arfs=self._start.arfs_at,
             payload_bytes=self._payload.shape[1],
-            arf_bytes=self._arfs.shape[1],
+            arf_bytes=self._start.arfs.shape[1],
             arf_at=_ARFS_FROM,
-            dispatch=self._dispatch.ctypes.data,
-            places=self._places.ctypes.data,
+            dispatch=self._start.dispatch_at,
+            places=self._start.places_at,
             entry=entry,
             first=first,
             end=end,
-            total=size[0] * size[1] * size[2],
+            total=wide * high * deep if wide > 0 and high > 0 and deep > 0 else 0,
             next=0,
         )
 
@@ -88,9 +85,37 @@ class Walk:
         return ctypes.addressof(self.struct)
 
     @property
+    def halts(self) -> int:
+        """How often a slot has stopped because a thread needs something."""
+        return int(self.struct.halts)
+
+    @property
     def is_given_out(self) -> bool:
         """All groups have been begun."""
         return bool(self.struct.next >= self.struct.total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """How the threads of a group begin, and where that is in memory; not to be written."""
+
+    dispatch: NDArray[np.uint32]
+    places: NDArray[np.int64]
+    arfs: NDArray[np.uint8]
+    dispatch_at: int
+    places_at: int
+    arfs_at: int
+
+
+@lru_cache(maxsize=256)
+def _start(dispatch: tuple[int, ...], entry: int, cr0: int) -> _Start:
+    lanes = np.array(dispatch, dtype=np.uint32)
+    here = lanes[:, None] >> np.arange(LANES, dtype=np.uint32) & 1
+    arfs = np.zeros((len(lanes), _ARFS_TO - _ARFS_FROM), dtype=np.uint8)
+    arfs[:, CE0 - _ARFS_FROM : CE0 - _ARFS_FROM + 4] = lanes[:, None].view(np.uint8)
+    arfs[:, CR0 - _ARFS_FROM : CR0 - _ARFS_FROM + 4] = np.frombuffer(cr0.to_bytes(4, "little"), np.uint8)
+    places = np.where(here, entry, ENDED).astype(np.int64)
+    return _Start(lanes, places, arfs, lanes.ctypes.data, places.ctypes.data, arfs.ctypes.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +135,7 @@ class Slot:
 
     def __init__(self, map_: Map, threads: int, slm_bytes: int = 0) -> None:
         self.map = map_
+        self.size = threads, slm_bytes
         self.storage = aligned(threads * THREAD_BYTES).reshape(threads, THREAD_BYTES)
         self.registers = self.storage[:, :STORAGE_BYTES]
         """[threads, STORAGE_BYTES]"""
@@ -118,6 +144,7 @@ class Slot:
         self.slm = aligned(max(64, slm_bytes + 64))
         self.counts = map_.counts()
         self._surfaces = np.zeros(_SURFACE_SLOTS, dtype=_SURFACE)
+        self._bound = 0
         self._stop = ctypes.c_int32(0)
         self.threads = (ThreadStruct * threads)()
         for index, thread in enumerate(self.threads):
@@ -135,6 +162,7 @@ class Slot:
             stop=ctypes.addressof(self._stop),
             thread_count=threads,
         )
+        self._address = ctypes.addressof(self.struct)
         self._walk: Walk | None = None
 
     def begin(self, walk: Walk) -> None:
@@ -148,18 +176,23 @@ class Slot:
             raise ValueError(f"groups of {walk.threads} threads in a slot for {len(self.threads)}")
         if self.struct.occupied:
             raise RuntimeError("a group is in flight in this slot")
-        self.storage[:] = 0
-        self.slm[:] = 0
+        self.storage.fill(0)
+        self.slm.fill(0)
         self._walk = walk
         self.struct.walk = walk.address
         self.struct.stateless_base = walk.stateless_base
 
-    def run(self, budget: int) -> Reason:
-        """Run groups until none is left (GONE), `budget` ops are used up, or a thread needs something (`culprit`)."""
+    def run(self, budget: int, halts: int | None = None) -> Reason:
+        """Run groups until none is left (GONE), `budget` ops are used up, or a thread needs something (`culprit`).
+
+        STOPPED as soon as `Walk.halts` is not `halts` (what it is now, if not given) any more.
+        """
         if self._walk is None:
             raise RuntimeError("no walk has begun in this slot")
-        self.struct.counts = self.counts.array.ctypes.data
-        return Reason(self._walk.kernel.library.run_slot(ctypes.addressof(self.struct), budget))
+        self.struct.halts = self._walk.halts if halts is None else halts
+        self.struct.counts = self.counts.address
+        self.struct.touched = self.counts.touched_address
+        return _REASONS[int(self._walk.kernel.library.run_slot(self._address, budget))]
 
     def stop(self) -> None:
         """Make `run` return soon (from another host thread); it returns at once until `go_on`."""
@@ -264,16 +297,18 @@ class Slot:
         Raises:
             ValueError: there are too many; `forget_surfaces` makes room.
         """
-        taken = np.count_nonzero(self._surfaces["key"])
-        if taken * 2 >= _SURFACE_SLOTS:
-            raise ValueError(f"{taken} surfaces are bound already")
+        if self._bound * 2 >= _SURFACE_SLOTS:
+            raise ValueError(f"{self._bound} surfaces are bound already")
         place = (key * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 20 & (_SURFACE_SLOTS - 1)
         while self._surfaces["key"][place] not in (0, key):
             place = (place + 1) % _SURFACE_SLOTS
+        self._bound += self._surfaces["key"][place] == 0
         self._surfaces[place] = (key, base, (1 << 64) - 1 if size is None else size, stride)
 
     def forget_surfaces(self) -> None:
-        self._surfaces[:] = 0
+        if self._bound:
+            self._surfaces[:] = 0
+            self._bound = 0
 
 
 # state, signalled, notifications: words of a `struct thread` that a saved group needs; the rest is found anew.

@@ -18,14 +18,18 @@ static inline int is_even(const struct op *op)
     return op->strides[0] == op->strides[1] << op->detail;
 }
 
+/* No byte of one is a byte of the other. */
+static inline int apart(const char *a, uint32_t bytes_a, const char *b, uint32_t bytes_b)
+{
+    return a + bytes_a <= b || b + bytes_b <= a;
+}
+
 /* Consecutive elements to the destination, those of enabled lanes. */
 static inline void deliver(const struct op *op, struct thread *t, const void *from, int size)
 {
-    uint32_t lanes = enabled(op, t);
+    uint32_t lanes = op->final ? enabled(op, t) : op->lanes;
     char *to = t->storage + op->destination;
-    if (likely(lanes == 0xffff && op->lanes == 0xffff))
-        memcpy(to, from, 16 * size);
-    else if (lanes == op->lanes)
+    if (lanes == op->lanes)
         memcpy(to, from, count_of(op) * size);
     else
         for (; lanes; lanes &= lanes - 1) {
@@ -34,20 +38,16 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
         }
 }
 
+/* One way for consecutive elements that all go to where nothing is read from: it needs no copy.  Another for one element. */
 #define WIDEN(type, S, class, T, convert)                                                       \
-    const struct op *widen_##type##_##class(const struct op *op, struct thread *t)              \
+    static NOINLINE const struct op *widen_##type##_##class##_region(const struct op *op, struct thread *t) \
     {                                                                                           \
         const char *from = at(t, op->source[0]);                                                \
         T to[LANES];                                                                            \
         const int count = count_of(op);                                                         \
         const uint32_t column = op->strides[1];                                                 \
-        if (likely(is_even(op))) {                                                              \
-            if (column == sizeof(S) && count == 16)                                             \
-                for (int lane = 0; lane < 16; lane++) { S x; memcpy(&x, from + lane * sizeof(S), sizeof x); to[lane] = (convert); } \
-            else if (column == sizeof(S) && count == 32)                                        \
-                for (int lane = 0; lane < 32; lane++) { S x; memcpy(&x, from + lane * sizeof(S), sizeof x); to[lane] = (convert); } \
-            else                                                                                \
-                for (int lane = 0; lane < count; lane++) { S x; memcpy(&x, from + lane * column, sizeof x); to[lane] = (convert); } \
+        if (is_even(op)) {                                                                      \
+            for (int lane = 0; lane < count; lane++) { S x; memcpy(&x, from + lane * column, sizeof x); to[lane] = (convert); } \
         } else {                                                                                \
             const uint32_t mask = (1u << op->detail) - 1;                                       \
             for (uint32_t lane = 0; lane < (uint32_t)count; lane++) {                           \
@@ -56,13 +56,34 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
                 to[lane] = (convert);                                                           \
             }                                                                                   \
         }                                                                                       \
-        if (op->final)                                                                          \
-            deliver(op, t, to, sizeof(T));                                                      \
-        else if (count == 16)                                                                   \
-            memcpy(t->storage + op->destination, to, 16 * sizeof(T));                           \
-        else                                                                                    \
-            memcpy(t->storage + op->destination, to, count * sizeof(T));                        \
+        deliver(op, t, to, sizeof(T));                                                          \
         return op + 1;                                                                          \
+    }                                                                                           \
+    const struct op *widen_##type##_##class(const struct op *op, struct thread *t)              \
+    {                                                                                           \
+        const uint32_t lanes = op->lanes;                                                       \
+        const char *source = at(t, op->source[0]);                                              \
+        if (lanes == 1 && (!op->final || enabled(op, t))) {                                     \
+            S x;                                                                                \
+            memcpy(&x, source, sizeof x);                                                       \
+            T y = (convert);                                                                    \
+            memcpy(t->storage + op->destination, &y, sizeof y);                                 \
+            return op + 1;                                                                      \
+        }                                                                                       \
+        if (likely(op->strides[1] == sizeof(S) && is_even(op) && (!op->final || enabled(op, t) == lanes)) \
+            && apart(source, LANES * sizeof(S), t->storage + op->destination, LANES * sizeof(T))) { \
+            const char *restrict from = source;                                                 \
+            T *restrict to = (T *)(t->storage + op->destination);                               \
+            if (lanes == 0xffff) {                                                              \
+                for (int lane = 0; lane < 16; lane++) { S x; memcpy(&x, from + lane * sizeof(S), sizeof x); to[lane] = (convert); } \
+                return op + 1;                                                                  \
+            }                                                                                   \
+            if (lanes == 0xffffffff) {                                                          \
+                for (int lane = 0; lane < 32; lane++) { S x; memcpy(&x, from + lane * sizeof(S), sizeof x); to[lane] = (convert); } \
+                return op + 1;                                                                  \
+            }                                                                                   \
+        }                                                                                       \
+        return widen_##type##_##class##_region(op, t);                                          \
     }
 
 #define INTEGER(type, S)                        \
@@ -137,17 +158,14 @@ static inline int holds(int condition, int less, int equal, int greater)
 }
 
 #define NARROW(class, C, type, D, convert, tested)                                              \
-    const struct op *narrow_##class##_##type(const struct op *op, struct thread *t)             \
+    static NOINLINE const struct op *narrow_##class##_##type##_region(const struct op *op, struct thread *t) \
     {                                                                                           \
         const uint32_t lanes = enabled(op, t);                                                  \
         const int count = count_of(op), saturate = op->saturate;                                \
         C in[LANES];                                                                            \
         D out[LANES];                                                                           \
         memcpy(in, at(t, op->source[0]), sizeof in);                                            \
-        if (count == 16)                                                                        \
-            for (int lane = 0; lane < 16; lane++) { C x = in[lane]; out[lane] = (convert); }    \
-        else                                                                                    \
-            for (int lane = 0; lane < LANES; lane++) { C x = in[lane]; out[lane] = (convert); } \
+        for (int lane = 0; lane < LANES; lane++) { C x = in[lane]; out[lane] = (convert); }     \
         (void)saturate;                                                                         \
         if (unlikely(op->condition)) {                                                          \
             uint32_t bits = 0;                                                                  \
@@ -159,6 +177,35 @@ static inline int holds(int condition, int less, int equal, int greater)
         }                                                                                       \
         scatter(op, t, out, sizeof(D), lanes);                                                  \
         return op + 1;                                                                          \
+    }                                                                                           \
+    const struct op *narrow_##class##_##type(const struct op *op, struct thread *t)             \
+    {                                                                                           \
+        const int saturate = op->saturate;                                                      \
+        const char *source = at(t, op->source[0]);                                              \
+        char *destination = t->storage + op->destination;                                       \
+        (void)saturate;                                                                         \
+        if (unlikely(op->condition) || enabled(op, t) != op->lanes)                             \
+            return narrow_##class##_##type##_region(op, t);                                     \
+        if (op->lanes == 1) {                                                                   \
+            C x;                                                                                \
+            memcpy(&x, source, sizeof x);                                                       \
+            D y = (convert);                                                                    \
+            memcpy(destination, &y, sizeof y);                                                  \
+            return op + 1;                                                                      \
+        }                                                                                       \
+        if (likely(op->strides[1] == sizeof(D) && apart(source, LANES * sizeof(C), destination, LANES * sizeof(D)))) { \
+            const C *restrict from = (const C *)source;                                         \
+            D *restrict to = (D *)destination;                                                  \
+            if (op->lanes == 0xffff) {                                                          \
+                for (int lane = 0; lane < 16; lane++) { C x = from[lane]; to[lane] = (convert); } \
+                return op + 1;                                                                  \
+            }                                                                                   \
+            if (op->lanes == 0xffffffff) {                                                      \
+                for (int lane = 0; lane < 32; lane++) { C x = from[lane]; to[lane] = (convert); } \
+                return op + 1;                                                                  \
+            }                                                                                   \
+        }                                                                                       \
+        return narrow_##class##_##type##_region(op, t);                                         \
     }
 
 static inline int64_t clamp(int64_t x, int64_t low, int64_t high)
@@ -209,6 +256,17 @@ NARROW(df, double, hf, uint16_t, hf_of_f(odd_f(UNIT(x))), f_of_hf(x))
 NARROW(df, double, bf, uint16_t, bf_of_f(odd_f(UNIT(x))), f_of_bf(x))
 NARROW(df, double, f, float, canonical_f((float)UNIT(x)), x)
 NARROW(df, double, df, double, UNIT(x) == UNIT(x) ? UNIT(x) : df_of_bits(0x7ff8000000000000ull), x)
+
+/* One element as it is. */
+#define MOVE(type, D)                                                          \
+    const struct op *move_##type(const struct op *op, struct thread *t)        \
+    {                                                                          \
+        if (enabled(op, t))                                                    \
+            memcpy(t->storage + op->destination, at(t, op->source[0]), sizeof(D)); \
+        return op + 1;                                                         \
+    }
+MOVE(ub, uint8_t)
+MOVE(uw, uint16_t)
 
 /* Before ops that know only one way: of the bits strides[0] of cr0.0 those of strides[1] must be set, and only those. */
 const struct op *float_guard(const struct op *op, struct thread *t)

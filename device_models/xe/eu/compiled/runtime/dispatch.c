@@ -136,6 +136,12 @@ static void begin_group(struct slot *s, int64_t index)
     s->occupied = 1;
 }
 
+static int must_return(const struct slot *s)
+{
+    return (s->stop && atomic_load_explicit(s->stop, memory_order_relaxed))
+        || atomic_load_explicit(&s->walk->halts, memory_order_relaxed) != s->halts;
+}
+
 /* Run the group in flight until it is done (1) or something stops it (0, and the reason). */
 static int run_group(struct slot *s, int64_t *budget, int *reason)
 {
@@ -152,7 +158,7 @@ static int run_group(struct slot *s, int64_t *budget, int *reason)
                     *reason = RAN_OUT;
                     return 0;
                 }
-                if (s->stop && atomic_load_explicit(s->stop, memory_order_relaxed)) {
+                if (unlikely(must_return(s))) {
                     *reason = STOPPED;
                     return 0;
                 }
@@ -165,6 +171,7 @@ static int run_group(struct slot *s, int64_t *budget, int *reason)
                 else if (t->reason != RAN_OUT && t->reason != GONE) {
                     s->culprit = i;
                     *reason = t->reason;
+                    atomic_fetch_add_explicit(&s->walk->halts, 1, memory_order_relaxed);
                     return 0;
                 }
             }
@@ -205,6 +212,7 @@ static void leave(struct slot *s)
 int eu_run(struct slot *s, int64_t budget)
 {
     int reason = RAN_OUT;
+    memset(s->recent, 0, sizeof s->recent); /* the map may have changed */
     if (s->occupied)
         arrive(s);
     for (;;) {

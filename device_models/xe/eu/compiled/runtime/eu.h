@@ -29,6 +29,7 @@
 #define ENDED ((1ll << 62) - 1) /* ir.ENDED: the place of a lane that is gone */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
+#define NOINLINE __attribute__((noinline)) /* a rare way, whose registers and copies the usual one need not save */
 
 /* Why a thread, or a slot, stopped. */
 enum reason {
@@ -135,11 +136,20 @@ struct surface {
     uint64_t stride; /* bytes from a thread's to the next thread's: scratch; 0 for what they share */
 };
 
+/* A page of 64 KiB that was used lately: found again by its number, without the map. */
+struct recent {
+    uint64_t page; /* number + 1; 0 for none */
+    char *host;
+    struct count *count;
+};
+#define RECENT 8
+
 /* A place where one group runs at a time, with what a walk over groups needs. */
 struct slot {
     struct thread *threads;
     struct map *map;
     struct count *counts; /* by slot of the map */
+    uint32_t *touched;    /* how many of them are not zero, and which */
     struct surface *surfaces;
     uint64_t surface_slots;
     char *slm;
@@ -155,6 +165,8 @@ struct slot {
     int64_t alive;    /* threads of the group that have not ended */
     int64_t group[3];
     struct barrier barriers[32];
+    int64_t halts; /* of the walk, when the slots were let run */
+    struct recent recent[2][RECENT]; /* read, and written; of no other call than this */
 };
 
 /* Groups [first, end) in each dimension, x fastest; slots take them one by one. */
@@ -169,6 +181,7 @@ struct walk {
     int64_t first[3], end[3];
     int64_t total;
     _Atomic int64_t next;
+    _Atomic int64_t halts; /* how often a slot needed something: the others come back too */
 };
 
 void eu_enter(struct thread *t);

@@ -1,6 +1,9 @@
 /* The map of an address space: from a function's virtual addresses to the host's memory, and what was accessed. */
 #pragma GCC optimize("O3") /* loops over lanes become vectors */
 #include "memory.h"
+#if VECTOR == 64
+#include <immintrin.h>
+#endif
 
 /* Pages of 64 KiB and of 4 KiB; a larger page is entered as many. */
 enum { LARGE = 16, SMALL = 12 };
@@ -39,9 +42,10 @@ static inline struct page *page_at(const struct map *map, uint64_t address, int 
     return page && (page->access & access) == (uint32_t)access ? page : NULL;
 }
 
-static inline void count(struct thread *t, const struct page *page, uint64_t times, uint64_t bytes, int access)
+static inline void add(struct slot *s, struct count *c, uint64_t times, uint64_t bytes, int access)
 {
-    struct count *c = &t->slot->counts[page - t->slot->map->pages];
+    if (unlikely(!(c->reads | c->writes)))
+        s->touched[++s->touched[0]] = (uint32_t)(c - s->counts);
     if (access & WRITE) {
         c->writes += times;
         c->written_bytes += bytes;
@@ -50,6 +54,25 @@ static inline void count(struct thread *t, const struct page *page, uint64_t tim
         c->reads += times;
         c->read_bytes += bytes;
     }
+}
+
+static inline void count(struct thread *t, const struct page *page, uint64_t times, uint64_t bytes, int access)
+{
+    add(t->slot, &t->slot->counts[page - t->slot->map->pages], times, bytes, access);
+}
+
+/* What a slot has counted, added to `totals` by ledger number, and forgotten. */
+void eu_harvest(const struct map *map, struct count *counts, uint32_t *touched, struct count *totals)
+{
+    for (uint32_t i = 1; i <= touched[0]; i++) {
+        struct count *c = &counts[touched[i]], *total = &totals[map->pages[touched[i]].ledger];
+        total->reads += c->reads;
+        total->read_bytes += c->read_bytes;
+        total->writes += c->writes;
+        total->written_bytes += c->written_bytes;
+        memset(c, 0, sizeof *c);
+    }
+    touched[0] = 0;
 }
 
 static int miss(const struct op *op, struct thread *t, uint64_t address, uint32_t bytes, int access)
@@ -227,6 +250,39 @@ int eu_locate(const struct op *op, struct thread *t, const struct message *m, ui
 }
 
 /* 1: elements of `1 << shift` bytes one behind the other; 2: all lanes have one address; 0: neither. */
+#if VECTOR == 64
+static inline int pattern8(const char *source, int width, int shift)
+{
+    const __m512i first = _mm512_set1_epi64(*(const int64_t *)source), lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m128i by = _mm_cvtsi32_si128(shift);
+    __m512i expected = _mm512_add_epi64(first, _mm512_sll_epi64(lanes, by));
+    const __m512i step = _mm512_set1_epi64(8ll << shift);
+    unsigned wrong = 0, differ = 0;
+    for (int i = 0; i < width; i += 8) {
+        const __m512i found = _mm512_loadu_si512(source + 8 * i);
+        wrong |= _mm512_cmpneq_epi64_mask(found, expected);
+        differ |= _mm512_cmpneq_epi64_mask(found, first);
+        expected = _mm512_add_epi64(expected, step);
+    }
+    return !wrong ? 1 : !differ ? 2 : 0;
+}
+
+static inline int pattern4(const char *source, int width, int shift)
+{
+    const __m512i first = _mm512_set1_epi32(*(const int32_t *)source);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i expected = _mm512_add_epi32(first, _mm512_sll_epi32(lanes, _mm_cvtsi32_si128(shift)));
+    const __m512i step = _mm512_set1_epi32(16 << shift);
+    unsigned wrong = 0, differ = 0;
+    for (int i = 0; i < width; i += 16) {
+        const __m512i found = _mm512_loadu_si512(source + 4 * i);
+        wrong |= _mm512_cmpneq_epi32_mask(found, expected);
+        differ |= _mm512_cmpneq_epi32_mask(found, first);
+        expected = _mm512_add_epi32(expected, step);
+    }
+    return !wrong ? 1 : !differ ? 2 : 0;
+}
+#else
 #define PATTERN(name, T)                                                            \
     static inline int name(const char *source, int width, int shift)                \
     {                                                                               \
@@ -247,6 +303,30 @@ int eu_locate(const struct op *op, struct thread *t, const struct message *m, ui
 
 PATTERN(pattern8, uint64_t)
 PATTERN(pattern4, uint32_t)
+#endif
+
+/* The page of 64 KiB at `address`; 0 if there is none for this access. */
+static NOINLINE int remember(const struct slot *s, struct recent *recent, uint64_t address, int access)
+{
+    const struct page *page = probe(s->map, tag_of(address, LARGE));
+    if (!page || (page->access & access) != (uint32_t)access)
+        return 0;
+    *recent = (struct recent){(address >> LARGE) + 1, page->host, &s->counts[page - s->map->pages]};
+    return 1;
+}
+
+static NOINLINE struct piece small_piece(struct thread *t, uint64_t address, uint32_t bytes, uint32_t lanes,
+                                         uint32_t data_bytes, int pattern, int access)
+{
+    const struct piece none = {NULL, 0};
+    int shift;
+    struct page *page = page_at(t->slot->map, address, access, &shift);
+    const uint64_t within = address & ((1ull << shift) - 1);
+    if (!page || (1ull << shift) - within < bytes)
+        return none;
+    count(t, page, 1, pattern == 1 ? __builtin_popcount(lanes) * data_bytes : data_bytes, access);
+    return (struct piece){page->host + within, pattern == 2};
+}
 
 struct piece eu_piece(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, int access)
 {
@@ -277,11 +357,12 @@ struct piece eu_piece(const struct op *op, struct thread *t, const struct messag
     if (m->space == STATELESS)
         address += t->slot->stateless_base;
     address &= ADDRESS_MASK;
-    int shift;
-    struct page *page = page_at(t->slot->map, address, access, &shift);
-    const uint64_t within = address & ((1ull << shift) - 1);
-    if (!page || (1ull << shift) - within < bytes)
+    const uint64_t within = address & ((1ull << LARGE) - 1), number = (address >> LARGE) + 1;
+    struct recent *recent = &t->slot->recent[access & WRITE ? 1 : 0][number & (RECENT - 1)];
+    if (unlikely(recent->page != number) && !remember(t->slot, recent, address, access))
+        return small_piece(t, address, bytes, lanes, m->data_bytes, pattern, access);
+    if ((1ull << LARGE) - within < bytes)
         return none;
-    count(t, page, 1, pattern == 1 ? __builtin_popcount(lanes) * m->data_bytes : m->data_bytes, access);
-    return (struct piece){page->host + within, pattern == 2};
+    add(t->slot, recent->count, 1, pattern == 1 ? __builtin_popcount(lanes) * m->data_bytes : m->data_bytes, access);
+    return (struct piece){recent->host + within, pattern == 2};
 }

@@ -108,6 +108,17 @@ static inline void load_piece(const struct op *op, struct thread *t, const struc
     }
 }
 
+static NOINLINE const struct op *load_each(const struct op *op, struct thread *t, uint32_t lanes)
+{
+    const struct message *m = op->extra;
+    struct places p;
+    if (!eu_locate(op, t, m, lanes, m->data_bytes * m->components, READ, &p))
+        return NULL;
+    if (m->returns)
+        BY_SIZE(load_lanes)
+    return op + 1;
+}
+
 const struct op *message_load(const struct op *op, struct thread *t)
 {
     const struct message *m = op->extra;
@@ -120,11 +131,16 @@ const struct op *message_load(const struct op *op, struct thread *t)
             load_piece(op, t, m, piece, lanes);
         return op + 1;
     }
+    return load_each(op, t, lanes);
+}
+
+static NOINLINE const struct op *store_each(const struct op *op, struct thread *t, uint32_t lanes)
+{
+    const struct message *m = op->extra;
     struct places p;
-    if (!eu_locate(op, t, m, lanes, m->data_bytes * m->components, READ, &p))
+    if (!eu_locate(op, t, m, lanes, m->data_bytes * m->components, WRITE, &p))
         return NULL;
-    if (m->returns)
-        BY_SIZE(load_lanes)
+    BY_SIZE(store_lanes)
     return op + 1;
 }
 
@@ -147,11 +163,7 @@ const struct op *message_store(const struct op *op, struct thread *t)
             }
         return op + 1;
     }
-    struct places p;
-    if (!eu_locate(op, t, m, lanes, m->data_bytes * m->components, WRITE, &p))
-        return NULL;
-    BY_SIZE(store_lanes)
-    return op + 1;
+    return store_each(op, t, lanes);
 }
 
 /* Transposed: one address, and consecutive elements to or from consecutive bytes of registers. */
