@@ -13,7 +13,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, NotHere, O
 from vfio_user_xe.device_models.xe.eu.compiled.operands import CLASS_SIZE, fetch, finish, modifiers, narrow, place
 from vfio_user_xe.device_models.xe.eu.compiled.shared import UNSIGNED, choose_by_predicate, finish_compare, operation
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
-from vfio_user_xe.device_models.xe.eu.ir import Alu, Immediate, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Immediate, Indirect, Register, Source, Vector
 from vfio_user_xe.device_models.xe.eu.opcodes import LOGIC, Condition, Opcode
 from vfio_user_xe.device_models.xe.eu.semantics import is_float_operation
 
@@ -210,13 +210,15 @@ def _widening_move(instruction: Alu, kind: str) -> list[Op]:
         return []
     if destination.is_null or (instruction.width > 1 and destination.horizontal != 1):
         return []
+    if isinstance(instruction.sources[0], Indirect):
+        return []
     fetched = fetch(instruction.sources[0], 0, kind, instruction.width, Constants())
     if not fetched.before or fetched.how:
         return []
     (op,) = fetched.before
     op.masked(instruction)
     op.destination = place(destination, instruction.width)
-    op.final = True
+    op.final = 1
     return [op]
 
 
@@ -326,11 +328,8 @@ def _carry(instruction: Alu, constants: Constants) -> list[Op]:
     destination = instruction.destination
     if not plain or instruction.condition is not Condition.NONE or instruction.saturate or destination.type.size != 4:
         raise NotHere
-    if (
-        isinstance(destination, Register)
-        and not destination.is_null
-        and instruction.width > 1
-        and destination.horizontal != 1
-    ):
+    if not isinstance(destination, Register):
+        raise NotHere
+    if not destination.is_null and instruction.width > 1 and destination.horizontal != 1:
         raise NotHere
     return _plain(instruction, f"{instruction.opcode.mnemonic}_ud", "ud", constants)

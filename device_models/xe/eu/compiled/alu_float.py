@@ -9,7 +9,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.layout import CONSTANT
 from vfio_user_xe.device_models.xe.eu.compiled.operands import fetch, finish, modifiers, narrow
 from vfio_user_xe.device_models.xe.eu.compiled.shared import UNSIGNED, choose_by_predicate, finish_compare, operation
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
-from vfio_user_xe.device_models.xe.eu.ir import Alu, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Indirect, Register, Source, Vector
 from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
 from vfio_user_xe.device_models.xe.eu.semantics import DENORMAL_BITS, execution_float, is_raw_move
 
@@ -141,7 +141,7 @@ def _move(instruction: Alu, kind: str, constants: Constants) -> list[Op]:
     """A conversion: the values of the class, as they are, to the destination."""
     source = instruction.sources[0]
     fetched = fetch(source, 0, kind, instruction.width, constants)
-    in_storage = not fetched.offset & CONSTANT
+    in_storage = not fetched.offset & CONSTANT and isinstance(instruction.destination, Register)
     if not _is(instruction.destination.type, kind) and not fetched.how and in_storage:
         return [*fetched.before, narrow(instruction, fetched.offset, kind, int(instruction.condition))]
     return _operation(instruction, "mov", kind, constants)
@@ -167,7 +167,9 @@ def _raw(instruction: Alu, constants: Constants) -> list[Op]:
 def _is_vector(instruction: Alu) -> bool:
     """The destination's elements are one behind the other."""
     destination = instruction.destination
-    if isinstance(destination, Register) and destination.is_null:
+    if isinstance(destination, Indirect):
+        return False
+    if destination.is_null:
         return True
     return instruction.width == 1 or destination.horizontal == 1
 

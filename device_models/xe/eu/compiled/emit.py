@@ -33,7 +33,7 @@ class Op:
     condition: int = 0
     saturate: bool = False
     detail: int = 0
-    final: bool = False
+    final: int = 0
     strides: tuple[int, int] = (0, 0)
     message: int | None = None
     """Offset of a message in the kernel's messages."""

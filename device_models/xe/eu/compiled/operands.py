@@ -12,10 +12,10 @@ import struct
 from dataclasses import dataclass, field
 
 from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, NotHere, Op
-from vfio_user_xe.device_models.xe.eu.compiled.layout import SCRATCH, SCRATCH_BYTES, Modified
+from vfio_user_xe.device_models.xe.eu.compiled.layout import SCRATCH, SCRATCH_BYTES, THREAD_BYTES, Modified
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
-from vfio_user_xe.device_models.xe.eu.ir import Alu, Destination, Immediate, Register, Source, Vector
-from vfio_user_xe.device_models.xe.eu.registers import STORAGE_BYTES, Arf
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Destination, Immediate, Indirect, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.registers import A0, STORAGE_BYTES, Arf
 
 CLASS_SIZE = {"d": 4, "ud": 4, "q": 8, "uq": 8, "f": 4, "df": 8}
 FLOAT_CLASSES = frozenset({"f", "df"})
@@ -51,12 +51,29 @@ def fetch(source: Source, k: int, kind: str, width: int, constants: Constants, c
             return Fetched(constants.offset(b"".join(elements)), Modified.CONSTANT)
         case Register():
             return _register(source, k, kind, width, constants, complement)
+        case Indirect():
+            gathered, plain = gather(source, k, width)
+            fetched = _register(plain, k, kind, width, constants, complement, THREAD_BYTES)
+            return Fetched(fetched.offset, fetched.how, [gathered, *fetched.before])
     raise NotHere
+
+
+def gather(source: Indirect, k: int, width: int) -> tuple[Op, Register]:
+    """The op that brings an indirect source's elements to scratch `k`, and what they are there."""
+    place = SCRATCH + k * SCRATCH_BYTES
+    op = Op(f"gather_{source.type.size}", place, (A0, source.displacement & 0xFFFF_FFFF, 0), width=width)
+    op.modified = (source.pointer, int(source.vertical is None), 0)
+    op.detail = source.width.bit_length() - 1
+    op.strides = ((source.vertical or 0) * source.type.size, source.horizontal * source.type.size)
+    plain = Register(
+        source.type, 0, place, vertical=1, width=1, horizontal=0, negate=source.negate, absolute=source.absolute
+    )
+    return op, plain
 
 
 def modifiers(source: Source, complement: bool = False) -> int:
     """`Modified` bits of a source's modifiers; an unsigned number is its own absolute value."""
-    if not isinstance(source, Register):
+    if not isinstance(source, Register | Indirect):
         return 0
     if complement:
         return Modified.COMPLEMENT if source.negate else 0
@@ -101,11 +118,13 @@ def _float_immediate(bits: int, kind: DataType, wanted: str) -> bytes:
     return struct.pack("<f" if wanted == "f" else "<d", value)
 
 
-def _register(source: Register, k: int, kind: str, width: int, constants: Constants, complement: bool) -> Fetched:
+def _register(
+    source: Register, k: int, kind: str, width: int, constants: Constants, complement: bool, end: int = STORAGE_BYTES
+) -> Fetched:
     if source.is_null:
         return Fetched(constants.offset(bytes(8)), Modified.SCALAR)
     ends = source.element(width - 1) + source.type.size
-    if _is_computed(source) or max(ends, source.element(0) + source.type.size) > STORAGE_BYTES:
+    if _is_computed(source) or max(ends, source.element(0) + source.type.size) > end:
         raise NotHere
     how = modifiers(source, complement)
     if source.type.size == 8 and how & Modified.ABSOLUTE and CLASS_SIZE[kind] == 4:
@@ -154,6 +173,8 @@ def finish(instruction: Alu, op: Op, kind: str, tests: bool = True) -> list[Op]:
     """
     destination = instruction.destination
     condition = int(instruction.condition) if tests else 0
+    if isinstance(destination, Indirect):
+        return _finish_indirect(instruction, destination, op, kind, condition)
     offset = place(destination, instruction.width)
     if _is_direct(destination, kind, instruction.width, bool(condition)) and not (
         instruction.saturate and kind not in FLOAT_CLASSES
@@ -167,6 +188,24 @@ def finish(instruction: Alu, op: Op, kind: str, tests: bool = True) -> list[Op]:
     op.destination = RESULT
     op.width = instruction.width
     return [op, narrow(instruction, RESULT, kind, condition)]
+
+
+def _finish_indirect(instruction: Alu, destination: Indirect, op: Op, kind: str, condition: int) -> list[Op]:
+    """The result as elements of the destination in scratch, and then to where a0 says."""
+    if condition and instruction.predicate is not None:
+        raise NotHere  # the flags that mask the second op are not those that masked the first any more
+    op.destination = RESULT
+    op.width = instruction.width
+    size = destination.type.size
+    converted = Op(f"narrow_{BASE[kind]}_{destination.type.label}", RESULT, (RESULT, 0, 0)).masked(instruction)
+    converted.condition = condition
+    converted.saturate = instruction.saturate
+    converted.strides = (0, size)
+    scattered = Op(f"scatter_{size}").masked(instruction)
+    scattered.sources = (RESULT, A0, destination.displacement & 0xFFFF_FFFF)
+    scattered.modified = (destination.pointer & 0xF, 0, 0)
+    scattered.strides = (0, destination.horizontal * size)
+    return [op, converted, scattered]
 
 
 def narrow(instruction: Alu, source: int, kind: str, condition: int) -> Op:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from vfio_user_xe.device_models.xe.eu.compiled.alu import translate_alu
 from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, Handlers, NotHere, Op
 from vfio_user_xe.device_models.xe.eu.compiled.messages import plain_send
+from vfio_user_xe.device_models.xe.eu.compiled.systolic import translate_dpas
 from vfio_user_xe.device_models.xe.eu.ir import (
     Alu,
     AnyInstruction,
     Branch,
+    Dpas,
     Illegal,
     Leavers,
     Link,
@@ -19,7 +21,7 @@ from vfio_user_xe.device_models.xe.eu.ir import (
     Send,
     Sync,
 )
-from vfio_user_xe.device_models.xe.eu.opcodes import SyncFunction
+from vfio_user_xe.device_models.xe.eu.opcodes import Opcode, SyncFunction
 
 _STRAY = "flow_stray"
 _INTERPRET = "flow_interpret"
@@ -67,6 +69,8 @@ def _instruction(instruction: AnyInstruction, result: Translation) -> list[Op]:
     match instruction:
         case Alu():
             return translate_alu(instruction, result.constants)
+        case Dpas():
+            return [translate_dpas(instruction, result.constants)]
         case Branch():
             return [_branch(instruction)]
         case Send():
@@ -80,13 +84,15 @@ def _instruction(instruction: AnyInstruction, result: Translation) -> list[Op]:
     raise NotHere
 
 
+# How `flow_far` finds its target, op->detail: flow.c.
+_DIRECT, _DISTANCE, _ABSOLUTE = range(3)
+
+
 def _branch(branch: Branch) -> Op:
-    if branch.link is not Link.NONE:
-        raise NotHere
+    if branch.link is not Link.NONE or (branch.target is None and branch.leavers is not Leavers.NONE):
+        return _far(branch)
     if branch.leavers is Leavers.NONE or (branch.leavers is Leavers.FALSE and branch.predicate is None):
         return Op("flow_nop")
-    if branch.target is None:
-        raise NotHere
     handler = {
         Leavers.TRUE: "flow_true",
         Leavers.FALSE: "flow_false",
@@ -97,6 +103,28 @@ def _branch(branch: Branch) -> Op:
         handler = "flow_all"
     op = Op(handler).masked(branch)
     op.target = branch.target
+    return op
+
+
+def _far(branch: Branch) -> Op:
+    """Calls, returns, and branches whose target is in a register."""
+    if branch.leavers not in (Leavers.TRUE, Leavers.UNIFORM):
+        raise NotHere
+    op = Op("flow_far").masked(branch)
+    op.final = int(branch.leavers is Leavers.UNIFORM)
+    op.condition = {Link.NONE: 0, Link.CALL: 1, Link.RETURN: 2}[branch.link]
+    op.target = branch.target
+    if branch.target is None:
+        source = branch.source
+        if source is None or source.is_live:
+            raise NotHere
+        first = 4 if branch.opcode is Opcode.BRC else 0
+        op.sources = (source.offset + first, 0, 0)
+        op.detail = _ABSOLUTE if branch.link is Link.RETURN or branch.opcode is Opcode.CALLA else _DISTANCE
+    destination = branch.destination
+    if branch.link is Link.CALL and destination is not None and not destination.is_null:
+        op.saturate = True  # there is a destination
+        op.destination = destination.offset
     return op
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from vfio_user_xe.device_models.xe.eu.data_types import DataType, Packed
-from vfio_user_xe.device_models.xe.eu.ir import Alu, Immediate, Predicate, Register, Vector
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Dpas, Immediate, Indirect, Predicate, Register, Vector
 from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Opcode, PredicateMode, Shape
 
 INTEGERS = [DataType.UB, DataType.UW, DataType.UD, DataType.UQ, DataType.B, DataType.W, DataType.D, DataType.Q]
@@ -104,6 +105,22 @@ def _source(draw: Any, kind: DataType, plain: bool) -> Any:
 
 
 @st.composite
+def indirect(draw: Any, kind: DataType) -> Indirect:
+    """A source whose place is in a0: with one pointer, or one for each row."""
+    vertical, width, horizontal = draw(st.sampled_from([*_REGIONS, (None, 1, 0), (None, 4, 1), (None, 8, 2)]))
+    return Indirect(
+        kind,
+        draw(st.integers(0, 15)),
+        draw(st.sampled_from([0, 0, 8, -16, 64, -512, 511])),
+        vertical,
+        width,
+        horizontal,
+        negate=draw(st.integers(0, 5)) == 0,
+        absolute=draw(st.integers(0, 7)) == 0,
+    )
+
+
+@st.composite
 def _destination(draw: Any, kind: DataType) -> Register:
     if draw(st.integers(0, 11)) == 0:
         return Register(kind, 0, arf=True, horizontal=1)
@@ -153,4 +170,54 @@ def active_lanes() -> st.SearchStrategy[int]:
     """Masks of the lanes that are active; at least one is."""
     return st.one_of(
         st.sampled_from([0xFFFF_FFFF, 0xFFFF, 0xFFFF_0000, 1, 1 << 31, 0x5555_5555]), st.integers(1, 0xFFFF_FFFF)
+    )
+
+
+@st.composite
+def with_indirect(draw: Any, instructions: st.SearchStrategy[Alu]) -> Alu:
+    """One of `instructions` in which a source or the destination, or both, are found through a0."""
+    instruction = draw(instructions)
+    which = draw(st.integers(0, len(instruction.sources)))
+    sources = list(instruction.sources)
+    if which < len(sources):
+        sources[which] = draw(indirect(sources[which].type))
+    destination = instruction.destination
+    if which == len(sources) or draw(st.integers(0, 3)) == 0:
+        horizontal = draw(st.sampled_from([1, 1, 2, 4]))
+        pointer, displacement = draw(st.integers(0, 15)), draw(st.sampled_from([0, 0, 8, -16, 64, 511]))
+        destination = Indirect(destination.type, pointer, displacement, horizontal=horizontal)
+    return replace(instruction, sources=tuple(sources), destination=destination)
+
+
+_SYSTOLIC_FLOATS = [DataType.HF, DataType.BF, DataType.TF32]
+
+
+@st.composite
+def dpas(draw: Any) -> Dpas:
+    """A dpas of types that have products."""
+    mode = draw(st.sampled_from([None, None, *list(PredicateMode)[1:]]))
+    is_float = draw(st.booleans())
+    sums = [DataType.F, DataType.HF, DataType.BF] if is_float else [DataType.D, DataType.UD]
+    elements = st.sampled_from(_SYSTOLIC_FLOATS if is_float else [DataType.B, DataType.UB])
+    bits = st.just(8) if is_float else st.sampled_from([8, 8, 4, 2])
+    null = Register(draw(st.sampled_from(sums)), 0, arf=True)
+    accumulator = Register(draw(st.sampled_from(sums)), draw(st.integers(8, 40)))
+    return Dpas(
+        opcode=Opcode.DPAS,
+        width=16,
+        destination=Register(draw(st.sampled_from(sums)), draw(st.integers(8, 40)), horizontal=1),
+        sources=(
+            draw(st.sampled_from([accumulator, accumulator, null])),
+            Register(draw(elements), draw(st.integers(8, 40))),
+            Register(draw(elements), draw(st.integers(8, 40)), draw(st.sampled_from([0, 32]))),
+        ),
+        repeat=draw(st.integers(1, 8)),
+        depth=8,
+        bits_b=draw(bits),
+        bits_a=draw(bits),
+        no_mask=draw(st.booleans()),
+        first_lane=draw(st.sampled_from([0, 16])),
+        predicate=None if mode is None else Predicate(mode, draw(st.booleans())),
+        flag_number=draw(st.integers(0, 3)),
+        flag_half=draw(st.integers(0, 1)),
     )

@@ -13,10 +13,11 @@ from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, compile_pro
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
 from vfio_user_xe.device_models.xe.eu.compiled.memory import aligned
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
-from vfio_user_xe.device_models.xe.eu.ir import ENDED, LANES, Alu, Program, Register, Send
+from vfio_user_xe.device_models.xe.eu.ir import ENDED, LANES, Alu, Dpas, Program, Register, Send
 from vfio_user_xe.device_models.xe.eu.messages.message import GatewayMessage, GatewayOp
 from vfio_user_xe.device_models.xe.eu.opcodes import Opcode, Sfid
 from vfio_user_xe.device_models.xe.eu.reference.alu import AluStep
+from vfio_user_xe.device_models.xe.eu.reference.systolic import DpasStep
 from vfio_user_xe.device_models.xe.eu.registers import CR0, STORAGE_BYTES
 
 Registers = NDArray[np.uint8]
@@ -46,7 +47,7 @@ def end_of_thread(address: int) -> Send:
     )
 
 
-def kernel_of(instruction: Alu) -> Kernel:
+def kernel_of(instruction: Alu | Dpas) -> Kernel:
     program = Program((0,), (instruction, end_of_thread(16)), frozenset({0}))
     return compile_program(program, loaded())
 
@@ -69,11 +70,12 @@ def run_alone(kernel: Kernel, registers: Registers, active: int, budget: int = 1
     return Reason(reason), storage[:STORAGE_BYTES].copy()
 
 
-def run_reference(instruction: Alu, registers: Registers, active: int) -> Registers:
+def run_reference(instruction: Alu | Dpas, registers: Registers, active: int) -> Registers:
     """What the interpreter makes of one instruction."""
     storage = registers.copy()[None]
     lanes = [instruction.no_mask or bool(active >> instruction.first_lane + k & 1) for k in range(instruction.width)]
-    AluStep(instruction)(storage, np.array([0]), np.array([lanes]))
+    step = AluStep(instruction) if isinstance(instruction, Alu) else DpasStep(instruction)
+    step(storage, np.array([0]), np.array([lanes]))
     return np.asarray(storage[0])
 
 

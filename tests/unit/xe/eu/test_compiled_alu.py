@@ -14,13 +14,16 @@ from tests.unit.xe.eu.alu_strategies import (
     INTEGERS,
     active_lanes,
     alu,
+    dpas,
+    with_indirect,
 )
 from tests.unit.xe.eu.compiled_rig import kernel_of, registers_from, run_alone, run_reference
 from vfio_user_xe.device_models.xe.eu.assembler import parse_instruction
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
-from vfio_user_xe.device_models.xe.eu.ir import Alu
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Dpas
 from vfio_user_xe.device_models.xe.eu.opcodes import Opcode
+from vfio_user_xe.device_models.xe.eu.registers import A0
 
 KEEP = 0x4C0
 MODES = [KEEP, KEEP, KEEP, 0x400, 0x80, 0x440, 0, KEEP | 0x10, KEEP | 0x30]
@@ -29,10 +32,15 @@ EFFORT = settings(
 )
 
 
-def check(instruction: Alu, seed: int, active: int, cr0: int) -> None:
+def check(instruction: Alu | Dpas, seed: int, active: int, cr0: int, pointers: int | None = None) -> None:
     kernel = kernel_of(instruction)
     assume(not kernel.interpreted)
     registers = registers_from(seed, cr0)
+    if pointers is not None:
+        # Most a0 inside of the registers that have numbers, some at the ends of the file or beyond.
+        random = np.random.default_rng(pointers)
+        choices = np.concatenate([random.integers(512, 3584, 32), [0, 2, 16320, 16383, 16384, 65535]])
+        registers[A0 : A0 + 32] = random.choice(choices, 16).astype(np.uint16).view(np.uint8)
     reason, found = run_alone(kernel, registers, active)
     if reason is Reason.INTERPRET:
         # A float mode that handlers do not have: nothing has happened yet.
@@ -75,6 +83,24 @@ def test_conversions_are_equal(instruction: Alu, seed: int, active: int, cr0: in
     check(instruction, seed, active, cr0)
 
 
+@EFFORT
+@given(with_indirect(alu(INTEGERS, INTEGER_OPCODES)), st.integers(0, 1 << 32), active_lanes(), st.integers(0, 1 << 32))
+def test_integers_through_pointers_are_equal(instruction: Alu, seed: int, active: int, pointers: int) -> None:
+    check(instruction, seed, active, KEEP, pointers)
+
+
+@EFFORT
+@given(with_indirect(alu(FLOATS, FLOAT_OPCODES)), st.integers(0, 1 << 32), active_lanes(), st.integers(0, 1 << 32))
+def test_floats_through_pointers_are_equal(instruction: Alu, seed: int, active: int, pointers: int) -> None:
+    check(instruction, seed, active, KEEP, pointers)
+
+
+@EFFORT
+@given(dpas(), st.integers(0, 1 << 32), active_lanes())
+def test_systolic_products_are_equal(instruction: Dpas, seed: int, active: int) -> None:
+    check(instruction, seed, active, KEEP)
+
+
 # What compilers emit most has handlers: none of these may go to the interpreter.
 COMMON = """
 mov (16|M0)  r10.0<1>:ud  r11.0<1;1,0>:uw
@@ -106,13 +132,19 @@ math.rsqt (16|M0)  r10.0<1>:f  r12.0<1;1,0>:f
 math.exp (16|M0)  r10.0<1>:f  r12.0<1;1,0>:f
 math.sin (16|M0)  r10.0<1>:f  r12.0<1;1,0>:f
 rnde (16|M0)  r10.0<1>:f  r12.0<1;1,0>:f
+mov (16|M0)  r10.0<1>:ud  r[a0.0,8]<1;1,0>:ud
+mov (16|M0)  r10.0<1>:uw  r[a0.0]<1,0>:uw
+mov (16|M0)  r[a0.2,-16]<1>:f  r12.0<1;1,0>:f
+add (16|M0)  r10.0<1>:d  r12.0<1;1,0>:d  -r[a0.1]<0;1,0>:w
+dpas.8x8 (16|M0)  r40:f  r50:f  r20:bf  r30.0:bf
+dpas.8x4 (16|M0)  r40:d  null:d  r20:s4  r30.0:ub
 """
 
 
 @pytest.mark.parametrize("text", [line for line in COMMON.splitlines() if line])
 def test_common_instruction_has_a_handler(text: str) -> None:
     instruction = parse_instruction(text)
-    assert isinstance(instruction, Alu)
+    assert isinstance(instruction, Alu | Dpas)
     kernel = kernel_of(instruction)
     assert not kernel.interpreted
     registers = registers_from(1, KEEP)

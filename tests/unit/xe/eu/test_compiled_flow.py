@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ def bodies(draw: Any, depth: int = 3) -> str:
     """Structured code that counts in r20 which lanes came by, with loops that end for each lane in its own round."""
     lines = []
     for _ in range(draw(st.integers(1, 3))):
-        kind = draw(st.sampled_from(["add", "if", "loop", "goto"])) if depth else "add"
+        kind = draw(st.sampled_from(["add", "if", "loop", "goto", "call"])) if depth else "add"
         number = draw(st.integers(1, 1000))
         label = f"l{draw(st.uuids()).hex}"
         mask = draw(st.integers(1, 7))
@@ -59,6 +60,11 @@ def bodies(draw: Any, depth: int = 3) -> str:
             case "goto":
                 lines += [test, f"(~f0.0) goto (32|M0)  {label}j  {label}j", draw(bodies(depth - 1)), f"{label}j:"]
                 lines += [f"join (32|M0)  {label}n", f"{label}n:"]
+            case "call":
+                pair = f"r{60 + depth}.0"
+                lines += [test, draw(st.sampled_from(["", "(f0.0) "])) + f"call (32|M0)  {pair}  {label}c"]
+                lines += [f"goto (32|M0)  {label}b  {label}b", f"{label}c:", draw(bodies(depth - 1))]
+                lines += [f"ret (32|M0)  {pair}", f"{label}b:"]
             case "loop":
                 counter = f"r{40 + 2 * depth}.0<1>:d"
                 value = f"r{40 + 2 * depth}.0<1;1,0>:d"
@@ -86,4 +92,33 @@ def test_lanes_go_the_same_ways(body: str, active: int, seed: int, budget: int) 
             break
     assert reason is Reason.GONE
     # r0 has the group's place, which the reference was not given.
+    assert np.array_equal(slot.registers[0, 64:STORAGE_BYTES], expected.registers[0, 64:])
+
+
+def targets_in_registers(opcode: str) -> str:
+    """Lanes with an odd id take a branch whose target is 48 bytes on, as r4 says, or r5 in its second dword."""
+    return f"""
+        (W) mov (1|M0)  r4.0<1>:d  48:d
+        (W) mov (1|M0)  r5.0<1>:d  4096:d
+        (W) mov (1|M0)  r5.1<1>:d  48:d
+        and (32|M0)  r30.0<1>:d  r10.0<1;1,0>:d  1:d
+        cmp (32|M0) (ne)f0.0  null<1>:d  r30.0<1;1,0>:d  0:d
+        {opcode}
+        mov (32|M0)  r20.0<1>:d  7:d
+        mul (32|M0)  r20.0<1>:d  r20.0<1;1,0>:d  3:d
+        add (32|M0)  r20.0<1>:d  r20.0<1;1,0>:d  9:d
+    """
+
+
+@pytest.mark.parametrize(
+    "opcode",
+    ["(f0.0) brd (32|M0)  r4.0", "(f0.0) brc (32|M0)  r5.0", "(W&f0.0) jmpi (1|M0)  r4.0", "(f0.0) brd (16|M0)  r4.0"],
+)
+@pytest.mark.parametrize("active", [0xFFFF_FFFF, 0x5A5A_0F0F])
+def test_a_target_in_a_register_is_found_as_the_interpreter_finds_it(opcode: str, active: int) -> None:
+    body, payload = targets_in_registers(opcode), start(3)
+    expected = run(body, [active], {0: payload[0]})
+    slot = slot_of(body + "\n" + END, payload, [active])
+    assert not kernel_of(body + "\n" + END).interpreted
+    assert slot.run(FOREVER) is Reason.GONE
     assert np.array_equal(slot.registers[0, 64:STORAGE_BYTES], expected.registers[0, 64:])

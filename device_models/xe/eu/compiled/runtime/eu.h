@@ -203,8 +203,8 @@ static inline char *at(const struct thread *t, uint32_t offset)
     return unlikely(offset & 0x80000000u) ? (char *)t->constants + (offset & 0x7fffffffu) : t->storage + offset;
 }
 
-#if !defined(FLAGS) || !defined(CONTROL) || !defined(ACCUMULATOR)
-#error "FLAGS, CONTROL and ACCUMULATOR, the offsets of f0, cr0 and acc0 in storage, are given when this is compiled"
+#if !defined(FLAGS) || !defined(CONTROL) || !defined(ACCUMULATOR) || !defined(REGISTER_FILE)
+#error "FLAGS, CONTROL, ACCUMULATOR: offsets of f0, cr0, acc0 in storage; REGISTER_FILE: bytes of general registers; by the compiler's flags"
 #endif
 
 static inline uint32_t flags_of(const struct op *op, const struct thread *t)

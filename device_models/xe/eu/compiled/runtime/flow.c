@@ -147,6 +147,37 @@ const struct op *flow_uniform(const struct op *op, struct thread *t)
     return op + 1;
 }
 
+/* Calls, returns, and branches to where a register says.  final: of jmpi, one flag bit decides for all lanes; detail: how the target
+ * is found; condition: what becomes of the call depth; saturate: there is a destination. */
+const struct op *flow_far(const struct op *op, struct thread *t)
+{
+    enum { DIRECT = 0, DISTANCE = 1, ABSOLUTE_PLACE = 2 };
+    enum { CALL = 1, RETURN = 2 };
+    uint32_t leave = t->active, word = 0;
+    if (op->predicate)
+        leave = !op->final ? chosen(op, t) : (flags_of(op, t) & 1) != op->inverse ? t->active : 0;
+    if (!leave)
+        return op + 1;
+    if (op->detail != DIRECT)
+        memcpy(&word, at(t, op->source[0]), 4);
+    int64_t target = word;
+    if (op->detail == DIRECT)
+        target = ((const struct op *)op->extra)->address;
+    else if (op->detail == DISTANCE)
+        target = (uint32_t)(word + op->address);
+    if (op->condition) {
+        const int32_t deeper = op->condition == CALL ? 1 : -1;
+        for (int lane = 0; lane < LANES; lane++)
+            if (leave >> lane & 1)
+                t->depths[lane] = t->depths[lane] + deeper > 0 ? t->depths[lane] + deeper : 0;
+    }
+    if (op->saturate) {
+        const uint32_t pair[2] = {op[1].address, leave};
+        memcpy(t->storage + op->destination, pair, sizeof pair);
+    }
+    return eu_jump(op, t, leave, target);
+}
+
 /* At a label: lanes that wait here are taken up. */
 const struct op *flow_label(const struct op *op, struct thread *t)
 {
