@@ -11,6 +11,7 @@ from vfio_user_xe.device_models.xe import compute
 from vfio_user_xe.device_models.xe.engines.engines import Engines
 from vfio_user_xe.device_models.xe.gt import reg_sr
 from vfio_user_xe.device_models.xe.gt.clock import Clock
+from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall
 from vfio_user_xe.device_models.xe.gt.forcewake import Forcewake
 from vfio_user_xe.device_models.xe.gt.freq import Frequency
 from vfio_user_xe.device_models.xe.gt.fuses import Fuses
@@ -70,6 +71,7 @@ class CompleteGt(Gt):
         self.engines: Engines
         self.guc: Guc
         self.sriov: GucSriov
+        self.stalls: EuStall | None = None
 
 
 class Gpu(Device):
@@ -140,6 +142,11 @@ class Gpu(Device):
         gt.engines = guc.engines = Engines(gt, submission, compute.COMMANDS)
         registers.add(gt.engines.registers())
         reg_sr.declare(gt, registers)
+        if not gt.index:
+            gt.stalls = stalls = EuStall(gt, registers, steering, self.pf.ggtt_space)
+            for engine in gt.engines.engines:
+                engine.stalls = stalls
+            self._blocks.append(stalls)
         frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
         Slpc(guc, frequency)
         activity = EngineActivity(guc, registers, sriov.quantum)
@@ -170,6 +177,8 @@ class Gpu(Device):
     def _reset_later(gt: CompleteGt, domains: int) -> None:
         if domains & GRDOM_FULL:
             gt.engines.reset()
+            if gt.stalls is not None:
+                gt.stalls.reset()
         if domains & (GRDOM_FULL | GRDOM_GUC):
             gt.guc.reset()
 

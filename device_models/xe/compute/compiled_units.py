@@ -19,7 +19,7 @@ from vfio_user_xe.device_models.xe.compute.units import Execution, Task
 from vfio_user_xe.device_models.xe.eu.compiled.build import NoCompiler
 from vfio_user_xe.device_models.xe.eu.compiled.fallback import Fallback
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, load_kernel
-from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
+from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason, ThreadState
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library, load
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
@@ -27,6 +27,7 @@ from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
 from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
 from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads
+from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall, Stall
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace
 
@@ -141,7 +142,7 @@ class _Place:
         interface = task.walker.interface
         self._task = task
         self.slot = pages.take_slot(walk.threads, interface.slm_bytes)
-        self.slot.begin(walk)
+        self.slot.begin(walk, index * walk.threads)
         self.group = _SlotGroup(self.slot, interface.slm_bytes, index * walk.threads, task)
         self.aside: dict[int, bool] = {}
         """Threads that wait for a fault to be served; True: in the interpreter."""
@@ -224,7 +225,8 @@ class CompiledExecution:
         able = [place for place in self._places if not place.gone]
         while now < end and able:
             self._pages.refresh()
-            reasons = self._run(able)
+            sampler = task.sampler()
+            reasons = self._run(able) if sampler is None else self._run_sampled(sampler, able)
             for place, reason in reasons:
                 found = self._serve(place, reason)
                 if found is not None and fault is None:
@@ -232,7 +234,7 @@ class CompiledExecution:
                     fault, end = found, task.nanoseconds() + nanoseconds
             able = [place for place, reason in reasons if reason is not Reason.BLOCKED and not place.gone]
             before, now = now, task.nanoseconds()
-            if all(reason is Reason.RAN_OUT for _, reason in reasons):
+            if sampler is None and all(reason is Reason.RAN_OUT for _, reason in reasons):
                 wanted = self._budget * nanoseconds // max(1, now - before)
                 self._budget = max(_LEAST_BUDGET, min(_MOST_BUDGET, self._budget * 4, wanted))
                 able += self._more_places()
@@ -264,9 +266,35 @@ class CompiledExecution:
         self._places += new
         return new
 
-    def _run(self, places: list[_Place]) -> list[tuple[_Place, Reason]]:
-        """Run slots in parallel."""
-        pages, budget = self._pages, self._budget
+    def _run_sampled(self, sampler: EuStall, places: list[_Place]) -> list[tuple[_Place, Reason]]:
+        """Run slots one after the other until a sample is due, and take it."""
+        reasons = []
+        for place in places:
+            before = place.slot.executed
+            reasons += self._run([place], sampler.left)
+            due = sampler.passed(place.slot.executed - before)
+            if due and place.slot.struct.occupied:
+                self._sample(sampler, place, reasons[-1][1], due)
+        return reasons
+
+    def _sample(self, sampler: EuStall, place: _Place, reason: Reason, due: int) -> None:
+        slot = place.slot
+        thread = slot.struct.current if reason in (Reason.RAN_OUT, Reason.STOPPED) else slot.culprit
+        states = [one.state for one in slot.threads]
+        if states[thread] == ThreadState.DONE:
+            thread = next(index for index, state in enumerate(states) if state != ThreadState.DONE)
+        stall = Stall.ACTIVE
+        if states[thread] == ThreadState.AT_BARRIER:
+            stall = Stall.SYNC
+        elif reason in (Reason.MISS, Reason.SURFACE, Reason.INTERPRET):
+            stall = Stall.SEND
+        address = int(slot.places[thread].min())
+        self._task.sample(sampler, sum(slot.group) * self._walk.threads + thread, address, stall, due)
+
+    def _run(self, places: list[_Place], budget: int | None = None) -> list[tuple[_Place, Reason]]:
+        """Run slots in parallel, each for `budget` ops (`_budget` if not given)."""
+        pages = self._pages
+        budget = self._budget if budget is None else budget
         with pages.running:
             if pages.is_stale:
                 # Between the look at it and the lock; from here on who takes memory away waits.
@@ -345,6 +373,8 @@ class CompiledExecution:
             place.aside[thread] = True
             return self._described(place, thread, faults[0])
         if status is Status.EXCEPTION:
+            if place.fallback.handle(place.slot, thread, self._task.state.system_routine):
+                return None
             cause = place.fallback.cause(place.slot, thread)
             self._task.report(f"a thread of a walker cannot go on and is ended: {self._describe(place, thread, cause)}")
             place.slot.end(thread)

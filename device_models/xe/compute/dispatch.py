@@ -13,6 +13,7 @@ from vfio_user_xe.device_models.xe.compute.surfaces import Surfaces, SurfaceType
 from vfio_user_xe.device_models.xe.compute.units import Execution, Task
 from vfio_user_xe.device_models.xe.engines.lrc import WALKER_PROGRESS
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
+from vfio_user_xe.device_models.xe.eu.reference.exceptions import ENABLE_ILLEGAL, ENABLE_SOFTWARE
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 
@@ -29,6 +30,8 @@ _PATIENCE_NS, _LEAVING_PATIENCE_NS = 2_000_000, 500_000_000
 when it is disabled or its function is paused, after which it may be saved."""
 _DENORMALS = 1 << 6 | 1 << 7 | 1 << 10
 """cr0.0: denormals of double, single and half are kept."""
+_ENABLES = {1 << 7: ENABLE_SOFTWARE, 1 << 11: 1 << 11, 1 << 13: ENABLE_ILLEGAL}
+"""Bits of cr0.1 by those of `InterfaceDescriptor.exceptions`."""
 
 
 def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
@@ -58,6 +61,7 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
         most_threads=most,
         nanoseconds=streamer.engine.clock.ns,
         ticks=streamer.engine.timestamp,
+        stalls=streamer.engine.stalls,
         report=streamer.engine.report,
     )
     execution = units().start(task)
@@ -134,5 +138,6 @@ def _most_threads(state: ComputeState, surfaces: Surfaces) -> int:
 
 
 def _control(interface: InterfaceDescriptor) -> int:
-    """cr0.0 of new threads: rounding 5:4, and denormals."""
-    return interface.rounding << 4 | (_DENORMALS if interface.denormals else 0)
+    """cr0.0 of new threads: rounding 5:4, and denormals; in bits 63:32 cr0.1: which exceptions are enabled."""
+    enabled = sum(bit for field, bit in _ENABLES.items() if interface.exceptions & field)
+    return interface.rounding << 4 | (_DENORMALS if interface.denormals else 0) | enabled << 32

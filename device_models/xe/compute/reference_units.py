@@ -7,10 +7,12 @@ import numpy as np
 from vfio_user_xe.device_models.xe.compute.groups import Groups
 from vfio_user_xe.device_models.xe.compute.port import Port
 from vfio_user_xe.device_models.xe.compute.units import Task
+from vfio_user_xe.device_models.xe.eu.reference import exceptions
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter, RunState
 from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
 from vfio_user_xe.device_models.xe.eu.reference.threads import Status, Threads
 from vfio_user_xe.device_models.xe.eu.registers import SR0
+from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall, Stall
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 
 _FIRST_STEP, _LEAST_STEP, _MOST_STEP = 4096, 64, 1 << 20
@@ -68,7 +70,13 @@ class ReferenceExecution:
             count = min(_most_groups(self._task), self._task.walker.groups - self.done)
             self._batch = _Batch(self._task, self.done, count)
         start = self._task.nanoseconds()
-        ended, fault = self._batch.run(self._instructions)
+        sampler = self._task.sampler()
+        count = self._instructions if sampler is None else min(self._instructions, sampler.left)
+        ended, fault = self._batch.run(count)
+        if sampler is not None:
+            due = sampler.passed(count)
+            if due and not ended:
+                self._batch.sample(sampler, due)
         elapsed = max(1, self._task.nanoseconds() - start)
         wanted = self._instructions * nanoseconds // elapsed
         self._instructions = max(_LEAST_STEP, min(_MOST_STEP, self._instructions * 4, wanted))
@@ -117,10 +125,21 @@ class _Batch:
             if self._stopped:
                 faults[0].add_note(self._describe(self._stopped[0]))
             return False, faults[0]
+        for thread in np.nonzero(self._threads.status == Status.EXCEPTION)[0].tolist():
+            exceptions.handle(self._threads, thread, self._task.state.system_routine)
         if state is RunState.WAITING and not (self._threads.status == Status.RUNNING).any():
             self._give_up()
             return True, None
         return False, None
+
+    def sample(self, sampler: EuStall, due: int) -> None:
+        """Record samples of the thread that is furthest behind."""
+        threads = self._threads
+        left = np.nonzero(threads.status != Status.ENDED)[0]
+        thread = int(left[threads.executed[left].argmin()])
+        waits = {Status.BARRIER: Stall.SYNC, Status.STOPPED: Stall.SEND, Status.WAITING: Stall.SEND}
+        stall = waits.get(Status(int(threads.status[thread])), Stall.ACTIVE)
+        self._task.sample(sampler, self._first + thread, int(threads.current()[thread]), stall, due)
 
     def _give_up(self) -> None:
         """Threads that nothing can bring to an end: illegal instructions, barriers that others will never reach."""

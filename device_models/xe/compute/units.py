@@ -13,7 +13,8 @@ from vfio_user_xe.device_models.xe.compute.descriptors import Triple, Walker
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.compute.surfaces import Surfaces
-from vfio_user_xe.device_models.xe.memory.address_space import Fault
+from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall, Stall
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 
 _COMPACTED, _COMPACTED_FLAG = 8, 0x20
 """Bytes of a compacted instruction, and what says so in its byte 3."""
@@ -32,7 +33,7 @@ class Task:
     lanes: list[int]
     """Dispatch mask of each thread of a group."""
     control: int
-    """cr0.0 of new threads."""
+    """cr0.0 of new threads, and cr0.1 in bits 63:32."""
     begin_at: int
     """Number of the first group, in the order of the walk: those before it have run already."""
     most_threads: int
@@ -40,6 +41,8 @@ class Task:
     nanoseconds: Callable[[], int]
     ticks: Callable[[], int]
     """tm0."""
+    stalls: EuStall | None
+    """Who samples its threads."""
     report: Callable[[str], None]
     """Takes what is not emulated or makes no sense, in words."""
 
@@ -57,6 +60,17 @@ class Task:
         if here == length or (here == _COMPACTED and data[3] & _COMPACTED_FLAG):
             return data
         return data + self.memory.read(place + here, length - here)
+
+    def sampler(self) -> EuStall | None:
+        """`stalls` if samples are wanted."""
+        return self.stalls if self.stalls is not None and self.stalls.enabled else None
+
+    def sample(self, sampler: EuStall, core: int, address: int, stall: Stall, samples: int) -> None:
+        """Record samples of one thread; a buffer that cannot be reached is reported."""
+        try:
+            sampler.keep(core, address, stall, samples)
+        except (TranslationFault, AccessFault) as fault:
+            self.report(f"a sample of EU stalls is lost: {fault}")
 
     def group(self, index: int) -> Triple:
         """Place of the walk's group number `index`: x fastest."""

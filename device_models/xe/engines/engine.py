@@ -13,6 +13,7 @@ from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import RING_VALID, Lrc
 from vfio_user_xe.device_models.xe.engines.types import EngineListener
 from vfio_user_xe.device_models.xe.gt.clock import ticks
+from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall
 from vfio_user_xe.device_models.xe.memory.vram import Vram
 from vfio_user_xe.device_models.xe.profiles.profile import EngineInfo
 from vfio_user_xe.emulator.model.clock import CardClock
@@ -53,6 +54,8 @@ class Engine:
         self.group: int | None = 0
         """The scheduling group whose quanta and timeouts count here; None: it is in none, and runs nothing."""
         self.streamer = CommandStreamer(self, tables)
+        self.stalls: EuStall | None = None
+        """Who samples the threads of its kernels."""
         self.siblings: dict[int, Callable[[], int]] = {}
         """Live registers of all engines of the GT, by absolute offset."""
         self._listener = listener

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall
 from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.vram import Vram
@@ -51,6 +52,11 @@ class EngineView(Protocol):
     @property
     def lrc(self) -> Lrc | None:
         """Which member of it."""
+        ...
+
+    @property
+    def stalls(self) -> EuStall | None:
+        """Who samples the threads of its kernels; None: nobody."""
         ...
 
     @property

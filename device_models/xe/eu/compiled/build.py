@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vfio_user_xe.device_models.xe.eu.registers import ACC0, ARF_BASE, CR0, F0
+from vfio_user_xe.device_models.xe.eu.registers import ACC0, ARF_BASE, CR0, F0, SR0
 from vfio_user_xe.emulator.guest import cache
 
 SOURCES = Path(__file__).with_name("runtime")
@@ -36,6 +36,7 @@ _FLAGS = (
     f"-DFLAGS={F0}",
     f"-DCONTROL={CR0}",
     f"-DACCUMULATOR={ACC0}",
+    f"-DSTATE={SR0}",
     f"-DREGISTER_FILE={ARF_BASE}",
 )
 _LINK = ("-shared", "-Wl,-Bsymbolic", "-lm")

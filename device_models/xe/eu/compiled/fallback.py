@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot
 from vfio_user_xe.device_models.xe.eu.decode import Reader
 from vfio_user_xe.device_models.xe.eu.port import MessagePort
+from vfio_user_xe.device_models.xe.eu.reference import exceptions
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
 from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads
+
+_ROUTINE_SLICE = 64
+"""Instructions of the system routine at once."""
 
 
 class Fallback:
@@ -37,7 +41,8 @@ class Fallback:
         view = self._view(slot, thread)
         self._interpreter.threads = view
         try:
-            self._interpreter.run(1)
+            # The system routine is not compiled.
+            self._interpreter.run(_ROUTINE_SLICE if view.system_lanes[0] else 1)
         finally:
             self._interpreter.threads = self._nobody
         return self._settle(slot, thread, view)
@@ -66,6 +71,14 @@ class Fallback:
         view.resume([0], skip_breakpoint)
         return self._settle(slot, thread, view)
 
+    def handle(self, slot: Slot, thread: int, routine: int) -> bool:
+        """Bring a thread in EXCEPTION to the system routine, or behind what it is at (`exceptions.handle`); False: it cannot go on."""
+        view = self._view(slot, thread)
+        if not exceptions.handle(view, 0, routine):
+            return False
+        self._settle(slot, thread, view)
+        return True
+
     def cause(self, slot: Slot, thread: int) -> Cause:
         """Why a thread is in EXCEPTION."""
         return Cause(int(self._view(slot, thread).cause[0]))
@@ -73,6 +86,7 @@ class Fallback:
     def _view(self, slot: Slot, thread: int) -> Threads:
         held = self._held.get((id(slot), thread))
         if held is not None:
+            held.notifications[0] = slot.threads[thread].notifications
             return held
         part = slice(thread, thread + 1)
         view = Threads.create(0, [0])
@@ -87,7 +101,7 @@ class Fallback:
         status = Status(int(view.status[0]))
         slot.threads[thread].notifications = int(view.notifications[0])
         key = (id(slot), thread)
-        if status is Status.RUNNING and not view.skip_breakpoint[0]:
+        if status is Status.RUNNING and not view.skip_breakpoint[0] and not view.system_lanes[0]:
             self._held.pop(key, None)
             slot.resume(thread)
         elif status is Status.RUNNING:

@@ -179,6 +179,7 @@ class SlotStruct(ctypes.Structure):
         ("alive", ctypes.c_int64),
         ("group", ctypes.c_int64 * 3),
         ("barriers", ctypes.c_uint32 * 32),
+        ("number", ctypes.c_int64),
         ("halts", ctypes.c_int64),
         ("recent", ctypes.c_uint64 * (3 * 2 * 8)),
     ]

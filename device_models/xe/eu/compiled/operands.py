@@ -15,7 +15,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, NotHere, O
 from vfio_user_xe.device_models.xe.eu.compiled.layout import SCRATCH, SCRATCH_BYTES, THREAD_BYTES, Modified
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
 from vfio_user_xe.device_models.xe.eu.ir import Alu, Destination, Immediate, Indirect, Register, Source, Vector
-from vfio_user_xe.device_models.xe.eu.registers import A0, STORAGE_BYTES, Arf
+from vfio_user_xe.device_models.xe.eu.registers import A0, CR0, STORAGE_BYTES, Arf
 
 CLASS_SIZE = {"d": 4, "ud": 4, "q": 8, "uq": 8, "f": 4, "df": 8}
 FLOAT_CLASSES = frozenset({"f", "df"})
@@ -232,6 +232,7 @@ def place(destination: Destination, width: int) -> int:
     last = destination.offset + (width - 1) * destination.horizontal * destination.type.size
     if (
         _is_computed(destination)
+        or _raises(destination, width)
         or last + destination.type.size > STORAGE_BYTES
         or (width > 1 and not destination.horizontal)
     ):
@@ -245,6 +246,12 @@ def _is_direct(destination: Destination, kind: str, width: int, tested: bool) ->
     if tested and kind not in FLOAT_CLASSES and destination.type.is_signed == kind.startswith("u"):
         return False
     return width == 1 or destination.horizontal == 1
+
+
+def _raises(destination: Register, width: int) -> bool:
+    """It has cr0.1, where a software exception is raised, or AIP; cr0.0 alone does nothing outside of the system routine."""
+    last = destination.offset + ((width - 1) * destination.horizontal + 1) * destination.type.size
+    return destination.arf and destination.offset < CR0 + 64 and last > CR0 + 4
 
 
 def _is_computed(register: Register) -> bool:

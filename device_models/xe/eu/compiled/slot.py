@@ -38,8 +38,8 @@ class Walk:
     """Groups `first` to `end` (exclusive) of one dispatch, x fastest. Slots take them one by one.
 
     `payload` is what each thread of a group begins with: [threads, bytes], r0 first, of which dwords 1, 6 and 7 become the
-    group's place. `dispatch` has the lanes of each thread, `entry` is where they begin. Stateless messages
-    (A32) are from `stateless_base` on, general state base.
+    group's place. `dispatch` has the lanes of each thread, `entry` is where they begin, `cr0` their cr0.0, with cr0.1 in
+    bits 63:32. Stateless messages (A32) are from `stateless_base` on, general state base.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ def _start(dispatch: tuple[int, ...], entry: int, cr0: int) -> _Start:
     here = lanes[:, None] >> np.arange(LANES, dtype=np.uint32) & 1
     arfs = np.zeros((len(lanes), _ARFS_TO - _ARFS_FROM), dtype=np.uint8)
     arfs[:, CE0 - _ARFS_FROM : CE0 - _ARFS_FROM + 4] = lanes[:, None].view(np.uint8)
-    arfs[:, CR0 - _ARFS_FROM : CR0 - _ARFS_FROM + 4] = np.frombuffer(cr0.to_bytes(4, "little"), np.uint8)
+    arfs[:, CR0 - _ARFS_FROM : CR0 - _ARFS_FROM + 8] = np.frombuffer(cr0.to_bytes(8, "little"), np.uint8)
     places = np.where(here, entry, ENDED).astype(np.int64)
     return _Start(lanes, places, arfs, lanes.ctypes.data, places.ctypes.data, arfs.ctypes.data)
 
@@ -165,8 +165,10 @@ class Slot:
         self._address = ctypes.addressof(self.struct)
         self._walk: Walk | None = None
 
-    def begin(self, walk: Walk) -> None:
+    def begin(self, walk: Walk, number: int = 0) -> None:
         """Take groups of `walk` from now on; nothing of what ran here before can be seen by them.
+
+        Their threads are `number` and on among all that run at once, which they find in sr0.0.
 
         Raises:
             ValueError: its groups have another number of threads than the slot.
@@ -179,6 +181,7 @@ class Slot:
         self.storage.fill(0)
         self.slm.fill(0)
         self._walk = walk
+        self.struct.number = number
         self.struct.walk = walk.address
         self.struct.stateless_base = walk.stateless_base
 

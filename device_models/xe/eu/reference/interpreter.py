@@ -192,6 +192,7 @@ class Interpreter:
                 if _writes_control(instruction):
                     self._arrive(rows, active, instruction.next, count + 1)
                     exceptions.leave(threads, rows)
+                    exceptions.software(threads, rows)
                     return False
         return True
 

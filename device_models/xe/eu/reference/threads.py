@@ -40,6 +40,8 @@ class Cause(IntEnum):
     """Bit 30 of the instruction."""
     DESCRIPTOR = 3
     """A message whose payload or response reaches beyond the register file."""
+    SOFTWARE = 4
+    """The thread has set bit 29 of cr0.1, behind the instruction that did."""
 
 
 _RUNNABLE_FROM = {
@@ -81,12 +83,15 @@ class Threads:
 
     @classmethod
     def create(cls, entry: int, dispatch: Sequence[int], cr0: int = 0) -> Threads:
-        """New threads at `entry` with these dispatch masks (32 bits each), registers zero but for cr0.0 and ce0."""
+        """New threads at `entry` with these dispatch masks (32 bits each), registers zero but for cr0 and ce0.
+
+        `cr0` is cr0.0, with cr0.1 in bits 63:32.
+        """
         count = len(dispatch)
         masks = np.array(dispatch, dtype=np.uint32)
         lanes = lane_matrix(masks)
         registers = np.zeros((count, STORAGE_BYTES), dtype=np.uint8)
-        registers[:, CR0 : CR0 + 4] = np.frombuffer(cr0.to_bytes(4, "little"), dtype=np.uint8)
+        registers[:, CR0 : CR0 + 8] = np.frombuffer(cr0.to_bytes(8, "little"), dtype=np.uint8)
         registers[:, CE0 : CE0 + 4] = masks[:, None].view(np.uint8)
         return cls(
             registers=registers,

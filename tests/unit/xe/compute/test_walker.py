@@ -116,3 +116,11 @@ def test_dimensions_are_ends_and_begin_where_the_walker_says(lab: ComputeLab) ->
     job = lab.dispatch(kernel + EOT, groups=(4, 3, 1), first=(2, 1, 0), inline=pointers(A))
     seen = [index for index, value in enumerate(job.data(0, 64)) if value]
     assert seen == [16 + 2, 16 + 3, 32 + 2, 32 + 3]
+
+
+def test_threads_that_run_at_once_have_numbers_of_their_own(lab: ComputeLab) -> None:
+    kernel = LINEAR + "mov (16|M0)  r20.0<1>:ud  sr0.0<0;1,0>:ud\n" + store(0, "r20").replace("r2.", "r1.") + EOT
+    job = lab.dispatch(kernel, local=(160, 1, 1), inline=[DATA, 0])
+    numbers = job.data(0, 160)[::16]
+    # Thread 2:0, execution unit 6:4.
+    assert numbers == [index & 7 | index >> 3 << 4 for index in range(10)]

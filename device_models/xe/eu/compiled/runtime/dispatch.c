@@ -117,6 +117,10 @@ static void begin_group(struct slot *s, int64_t index)
         r0[1] = s->group[0];
         r0[6] = s->group[1];
         r0[7] = s->group[2];
+        /* sr0.0: thread 2:0, execution unit 6:4, subslice from bit 8 on. */
+        const uint64_t number = s->number + i;
+        const uint32_t where = (number & 7) | (number >> 3 & 7) << 4 | number >> 6 << 8;
+        memcpy(t->storage + STATE, &where, sizeof where);
         memcpy(t->places, w->places + i * LANES, LANES * sizeof *t->places);
         memset(t->depths, 0, LANES * sizeof *t->depths);
         t->kernel = w->kernel;

@@ -165,6 +165,7 @@ struct slot {
     int64_t alive;    /* threads of the group that have not ended */
     int64_t group[3];
     struct barrier barriers[32];
+    int64_t number; /* of its first thread, among all of the walk that run */
     int64_t halts; /* of the walk, when the slots were let run */
     struct recent recent[2][RECENT]; /* read, and written; of no other call than this */
 };
@@ -203,8 +204,8 @@ static inline char *at(const struct thread *t, uint32_t offset)
     return unlikely(offset & 0x80000000u) ? (char *)t->constants + (offset & 0x7fffffffu) : t->storage + offset;
 }
 
-#if !defined(FLAGS) || !defined(CONTROL) || !defined(ACCUMULATOR) || !defined(REGISTER_FILE)
-#error "FLAGS, CONTROL, ACCUMULATOR: offsets of f0, cr0, acc0 in storage; REGISTER_FILE: bytes of general registers; by the compiler's flags"
+#if !defined(FLAGS) || !defined(CONTROL) || !defined(ACCUMULATOR) || !defined(STATE) || !defined(REGISTER_FILE)
+#error "FLAGS, CONTROL, ACCUMULATOR, STATE: offsets of f0, cr0, acc0, sr0 in storage; REGISTER_FILE: bytes of general registers; by the compiler's flags"
 #endif
 
 static inline uint32_t flags_of(const struct op *op, const struct thread *t)
