@@ -69,6 +69,8 @@ def _operands(streamer: CommandStreamer, words: memoryview, index: int, length: 
 
 
 def _join(dwords: list[int]) -> int:
+    if len(dwords) == 1:
+        return dwords[0]
     return sum(dword << 32 * n for n, dword in enumerate(dwords))
 
 

@@ -57,6 +57,8 @@ class PpgttSpace(AddressSpace):
         """Level 0 tables by address >> 21: what a page walk mostly needs."""
         self._directories: dict[int, memoryview] = {}
         """Level 1 tables by address >> 30."""
+        self._pointers: dict[int, memoryview] = {}
+        """Tables of level 2, whose leaves are of 1 GiB, by address >> 39."""
         self._tables_epoch = self._fabric.epoch(function.pci.name)
         self._tables_of = self._tables_epoch.value
         """The epoch of the function's memory that the tables kept are of."""
@@ -83,6 +85,7 @@ class PpgttSpace(AddressSpace):
         self._tables_of = self._tables_epoch.value
         self._tables.clear()
         self._directories.clear()
+        self._pointers.clear()
         super().flush()
 
     def invalidated(self) -> None:
@@ -161,6 +164,7 @@ class PpgttSpace(AddressSpace):
             low = address & (size - 1)
             last = min(len(table), index + (low + length + size - 1 >> shift))
             entries = table[index:last]
+            target_mask = fmt.target_mask(shift)
             for start, number in runs(entries, size):
                 entry = entries[start]
                 if shift >= SHIFTS[1] and entry & PRESENT and not entry & LARGE:
@@ -170,9 +174,13 @@ class PpgttSpace(AddressSpace):
                     # It faults with all that is to be said, or is a page of zeros.
                     extent = self.extent(address, length, write)
                 else:
-                    target = fmt.target(entry, shift) | low
-                    count = min((number << shift) - low, length)
-                    extent = self._extent(entry, shift, target, count)
+                    target = entry & target_mask | low
+                    count = (number << shift) - low
+                    count = min(count, length)
+                    if entry & DEVICE_MEMORY:
+                        extent = self._extent(entry, shift, target, count)
+                    else:
+                        extent = Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
                 yield extent
                 address += extent.length
                 length -= extent.length
@@ -218,6 +226,9 @@ class PpgttSpace(AddressSpace):
             if directory is not None and directory[address >> 21 & 0x1FF] & _LARGE_LEAF == _LARGE_LEAF:
                 # What most of VRAM is mapped with.
                 return self._leaf(directory, address >> 21 & 0x1FF, SHIFTS[1], address, 1, write)
+            pointers = self._pointers.get(address >> 39) if directory is None else None
+            if pointers is not None and pointers[address >> 30 & 0x1FF] & _LARGE_LEAF == _LARGE_LEAF:
+                return self._leaf(pointers, address >> 30 & 0x1FF, SHIFTS[2], address, 2, write)
             kept = self._walk_tables(address, write)
             if len(kept[0]) == 512 and kept[1] != SHIFTS[0]:
                 # A leaf of 2 MiB or 1 GiB: its table is kept, if at all, as a directory.
@@ -244,6 +255,8 @@ class PpgttSpace(AddressSpace):
         for step in fmt.walk(read, root, address, level):
             if step.level == 1:
                 self._directories[address >> 30] = step.entries
+            elif step.level == 2:
+                self._pointers[address >> 39] = step.entries
             if step.level and not step.entry & PRESENT:
                 raise self._fault(address, step.level, step.entry, write, "not present")
         if not step.level:

@@ -76,7 +76,12 @@ def is_compact(entry: int, level: int) -> bool:
 
 def target(entry: int, shift: int) -> int:
     """The address that a leaf maps, which is that of a piece of `1 << shift` bytes."""
-    return entry & ADDRESS_MASK & -(1 << shift)
+    return entry & target_mask(shift)
+
+
+def target_mask(shift: int) -> int:
+    """The bits of a leaf that are the address, of one that maps `1 << shift` bytes: for loops over a table."""
+    return ADDRESS_MASK & -(1 << shift)
 
 
 def table_of(entry: int) -> int:

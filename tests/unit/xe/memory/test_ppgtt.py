@@ -60,6 +60,24 @@ def test_large_pages_translate_with_their_offset(tables: PageTables, va: int, le
     assert tables.space().leaf(va + 0x12345, True) == (va, size)
 
 
+def test_pages_of_1_gib_under_one_table_have_each_its_own_entry(tables: PageTables) -> None:
+    tables.entry(GIB, 2, 0 | 3 | ppgtt.LARGE | DM)
+    tables.entry(2 * GIB, 2, GIB | 1 | ppgtt.LARGE)
+    tables.map(3 * GIB, 0x50_0000)
+    space = tables.space()
+    assert space.extent(GIB + 8, 4, True) == Extent(Space.DEVICE, 8, 4, "vram")
+    assert space.extent(2 * GIB + 16, 4, False) == Extent(Space.SYSTEM, GIB + 16, 4, "system")
+    with pytest.raises(TranslationFault, match=r"level 2 entry .*: read-only"):
+        space.extent(2 * GIB, 4, True)
+    assert space.extent(3 * GIB + 4, 4, False).address == 0x50_0004
+    with pytest.raises(TranslationFault, match="level 2 entry 0x0: not present"):
+        space.extent(4 * GIB, 4, False)
+    tables.entry(GIB, 2, 0)
+    space.flush()
+    with pytest.raises(TranslationFault, match="level 2 entry 0x0: not present"):
+        space.extent(GIB, 4, False)
+
+
 def test_a_compact_table_maps_64k_pages(rig: Rig, tables: PageTables) -> None:
     tables.map_64k(0x80_0000, {0: 0x10_0000, 3: 0x20_0000, 31: 0x30_0000})
     space = tables.space()
