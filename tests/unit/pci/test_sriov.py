@@ -238,6 +238,7 @@ def test_qemu_is_shown_no_sriov_and_no_ari_but_the_guest_is(plugged: Any) -> Non
         ({"total_vfs": 1, "first_offset": 0}, "leave the PF's bus"),
         ({"total_vfs": 1, "vf_bars": {1: 4096}}, "VF BAR1"),
         ({"total_vfs": 1, "vf_bars": {0: 6144}}, "VF BAR0 size 0x1800"),
+        ({"total_vfs": 1, "vf_bars": {0: 5 * 4096}}, "VF BAR0 size 0x5000"),
         ({"total_vfs": 1, "vf_bars": {0: 2048}}, "VF BAR0 size 0x800"),
     ],
 )

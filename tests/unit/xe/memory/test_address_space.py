@@ -156,6 +156,16 @@ def test_aligned_values_are_not_put_together_from_bytes(space: AddressSpace, mon
         assert space.read64(0x80_0000 + offset) == offset << 32 | 1
 
 
+def test_spans_are_kept_by_the_number_of_their_page(space: AddressSpace) -> None:
+    """Engines look there before they ask for a span."""
+    for address in (0x80_0000, 0x80_0FFC, 0x80_1000):
+        assert space.span(address, True) is space.span(address & -0x1000, True)
+        space.span(address, False)
+    assert list(space.writable) == list(space.readable) == [0x800, 0x801]
+    assert [span.base for span in space.writable.values()] == [0x80_0000, 0x80_1000]
+    assert space.writable[0x800] is not space.readable[0x800]
+
+
 def test_nothing_is_no_access(space: AddressSpace) -> None:
     assert space.extent(0x80_0000, 0, False).length == 0
     assert list(space.extents(0x80_2000, 0, False)) == []

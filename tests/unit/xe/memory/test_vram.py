@@ -8,7 +8,7 @@ from unittest.mock import NonCallableMock
 import pytest
 
 from tests.support.initiators import PF, VF1, VF2
-from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram, _runs
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.plugins.iov import Iov
@@ -172,6 +172,13 @@ def test_the_pf_s_own_windows_on_a_block_are_revoked_when_a_vf_gets_it(vram: Vra
     assert get(vram, PF, 2 * BLOCK_SIZE, 4) == b"kept", "it reaches the block where it is now"
     vram.assign(1, {})
     assert get(vram, PF, 2 * BLOCK_SIZE, 4) == b"kept", "and what was written too late is gone"
+
+
+def test_blocks_that_are_neighbours_on_both_sides_move_in_one_piece() -> None:
+    blocks = [(3, (1, 0)), (4, (1, 1)), (5, (1, 2)), (6, (1, 4)), (8, (1, 5)), (9, (2, 6)), (10, (2, 7)), (11, (2, 7))]
+    runs = [(3, 3, (1, 0)), (6, 1, (1, 4)), (8, 1, (1, 5)), (9, 2, (2, 6)), (11, 1, (2, 7))]
+    assert _runs(blocks) == _runs(blocks[::-1]) == runs
+    assert _runs([]) == []
 
 
 def test_a_block_mapped_by_two_vfs_has_one_content(vram: Vram) -> None:
