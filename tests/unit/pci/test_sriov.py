@@ -82,6 +82,18 @@ def test_disabling_takes_the_vfs_away_and_resets_them(plugged: Any) -> None:
     assert resets == [(1, DISABLED), (2, DISABLED)]
 
 
+def test_vfs_go_with_vf_enable_whatever_else_is_set(plugged: Any) -> None:
+    events = record(plugged)
+    plugged.guest.write(0x10, 2, 2)
+    for control in (0x18, 0x19, 0x11, 0x18, 0x10, 0x00):
+        plugged.guest.write(0x08, 2, control)
+        assert plugged.sriov.enabled is bool(control & 1)
+        assert plugged.sriov.enabled_vfs == ([1, 2] if control & 1 else [])
+        assert plugged.sriov.memory_enabled is (control & 9 == 9)
+    plugged.settle()
+    assert events == [("enable", [1, 2]), ("disable", [1, 2])]
+
+
 def test_num_vfs_page_size_and_ari_hold_still_while_vf_enable_is_set(plugged: Any) -> None:
     guest = plugged.guest
     guest.write(0x08, 2, 0x10)
