@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from unittest.mock import NonCallableMock
 
@@ -243,7 +244,12 @@ def test_zero_takes_whole_pages_of_vram_only(vram: Vram) -> None:
     assert vram.zero(vram.memory.view[4096:8192])
     assert bytes(vram.memory.view[4095:4097]) == b"a\0"
     assert not vram.zero(vram.memory.view[0:100])
-    assert not vram.zero(memoryview(bytearray(8192)))
+    with mmap.mmap(-1, 8192) as elsewhere, memoryview(elsewhere) as view:
+        view[:] = b"c" * 8192
+        assert not vram.zero(view)
+        assert bytes(view) == b"c" * 8192
+    assert not vram.zero(vram.memory.view[4096:8192].toreadonly())
+    assert not vram.zero(vram.memory.view[4096:4096])
     vram.assign(1, {0: 2})
     vram.vf_memory(1).view[0:4096] = b"b" * 4096
     assert vram.zero(vram.vf_memory(1).view[0:4096])
