@@ -60,29 +60,22 @@ from vfio_user_xe.emulator.model.registers import (
 )
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.observe.trace import Tracer
-from vfio_user_xe.emulator.pci import (
-    D3HOT,
-    DISABLED,
-    FLR,
-    RESET,
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import (
     Ari,
-    Bar,
-    Capability,
-    ConfigRegister,
-    ConfigSpace,
     DeviceSerialNumber,
     ExtendedVendorSpecific,
-    Function,
-    Identity,
     Msi,
     MsiX,
     PciExpress,
     PowerManagement,
     ResizableBar,
-    Sriov,
     VendorSpecific,
 )
-from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.capability import Capability
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, ConfigRegister, ConfigSpace
+from vfio_user_xe.emulator.pci.function import D3HOT, DISABLED, FLR, RESET, Function, Identity
+from vfio_user_xe.emulator.pci.sriov import Sriov
 from vfio_user_xe.emulator.pci.transport import AccessHandler, DmaError
 
 SECTIONS: dict[str, tuple[str, ...]] = {

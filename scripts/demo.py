@@ -17,8 +17,11 @@ from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES, XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, ProgramError, compiled
 from vfio_user_xe.emulator.cli.control import verdict_lines
 from vfio_user_xe.emulator.control.errors import CommandError
-from vfio_user_xe.emulator.guest import GuestError, GuestSpec, Iommu, Machine, locate
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.guest import GuestSpec
+from vfio_user_xe.emulator.guest.machine import Iommu, Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import device_arguments
 from vfio_user_xe.emulator.guest.served import ServedCard, ServedCardError, served_card
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient

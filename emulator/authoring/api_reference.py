@@ -31,7 +31,7 @@ Made from the docstrings by `vfio-user-xe api-reference`; do not edit. API versi
 API version stays; the second rises when something is added. A plug-in states the version that it was written for as
 `API_VERSION`, and one of another first number, or of a newer second number than the emulator's, is refused when it is
 loaded, by name and with both versions. Tests may use [`vfio_user_xe.emulator.testing.fake_transport`](#vfio_user_xeemulatortestingfake_transport-a-client-without-a-socket),
-[`vfio_user_xe.emulator.testing.lab`](#vfio_user_xeemulatortestinglab-served-cards-and-guests), [`vfio_user_xe.emulator.recording`](#vfio_user_xeemulatorrecording-recordings-as-tests)
+[`vfio_user_xe.emulator.testing.lab`](#vfio_user_xeemulatortestinglab-served-cards-and-guests), [`vfio_user_xe.emulator.recording.player`](#vfio_user_xeemulatorrecordingplayer-recordings-as-tests)
 and the [fixtures](#fixtures-of-the-pytest-plug-in). Everything else in `emulator` may change at any time. Tutorials: [a device](writing-a-device.md),
 [an interconnect](writing-an-interconnect.md), [the kit](authoring.md).
 """
@@ -64,7 +64,7 @@ def _page() -> Iterator[tuple[str, list[tuple[str, str]]]]:
         [*lab, client, ("vfio_user_xe.emulator.guest.blocking", "BlockingGuest")],
     )
     yield (
-        f"{_RECORDING}: recordings as tests",
+        f"{_RECORDING}.player: recordings as tests",
         [
             (f"{_RECORDING}.player", "replay"),
             (f"{_RECORDING}.format", "RecordingError"),

@@ -11,8 +11,8 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.cli.options import Functions, SocketDir, SocketDirs, check_functions
-from vfio_user_xe.emulator.guest import locate
 from vfio_user_xe.emulator.guest.accelerator import choose
+from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.machine import KVM, Iommu, Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, as_shell, cards_arguments, needs_iommu
 from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments

@@ -13,7 +13,7 @@ from vfio_user_xe.emulator.guest.errors import GuestError, NotUsable
 from vfio_user_xe.emulator.guest.served import ServedCardError
 from vfio_user_xe.emulator.model.options import CardError
 from vfio_user_xe.emulator.model.plugin_loading import PluginError
-from vfio_user_xe.emulator.recording import RecordingError
+from vfio_user_xe.emulator.recording.format import RecordingError
 from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError
 from vfio_user_xe.emulator.vfio_user.server import ServerError
 

@@ -20,16 +20,12 @@ from vfio_user_xe.emulator.cli.options import (
     chosen_root,
     serve_options,
 )
-from vfio_user_xe.emulator.guest import (
-    GuestSpec,
-    Iommu,
-    Kernel,
-    KernelError,
-    Machine,
-    boot,
-    environment,
-)
+from vfio_user_xe.emulator.guest import environment
+from vfio_user_xe.emulator.guest.errors import KernelError
+from vfio_user_xe.emulator.guest.guest import GuestSpec, boot
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.machine import Iommu, Machine
 from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel, named_kernel
 from vfio_user_xe.emulator.guest.progress import Progress
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, cards_arguments, needs_iommu

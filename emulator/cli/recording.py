@@ -14,7 +14,9 @@ import typer
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.observe.trace import parse_trace_argument
-from vfio_user_xe.emulator.recording import RecordingError, redact, replay
+from vfio_user_xe.emulator.recording.format import RecordingError
+from vfio_user_xe.emulator.recording.player import replay
+from vfio_user_xe.emulator.recording.redact import redact
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A file that 'serve --record' wrote.")]
 

@@ -12,7 +12,9 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
 from vfio_user_xe.emulator.cli.options import check_outputs
-from vfio_user_xe.emulator.guest import GuestError, Kernel, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.packaged_kernels import named_kernel
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Report, Result, Verdict

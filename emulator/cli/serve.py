@@ -25,7 +25,7 @@ from vfio_user_xe.emulator.model.options import UnknownName
 from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.observe.trace import parse_trace_argument
 from vfio_user_xe.emulator.pci.transport import Served
-from vfio_user_xe.emulator.recording import recorded_card
+from vfio_user_xe.emulator.recording.stand_ins import recorded_card
 from vfio_user_xe.emulator.vfio_user.libvfio_user.serve import Backend, supervised_card
 from vfio_user_xe.emulator.vfio_user.serve import serve_card, serve_cards
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from vfio_user_xe.emulator.guest import Environment
+from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.machine import KVM, TCG, Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, device_arguments
 

@@ -10,7 +10,7 @@ import contextlib
 import shlex
 from collections.abc import Callable, Iterator
 
-from vfio_user_xe.emulator.guest import GuestError
+from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.kernel_reports import Example, Kind, examples
 from vfio_user_xe.emulator.kernel_reports.forms import CUT
 from vfio_user_xe.emulator.scenarios.machine import Machine

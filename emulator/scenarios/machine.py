@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
-from vfio_user_xe.emulator.guest import Result as Output
+from vfio_user_xe.emulator.guest.channel import Result as Output
 
 
 class Shell(Protocol):

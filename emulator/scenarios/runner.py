@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Generic
 
 from vfio_user_xe.emulator.control.errors import CommandError
-from vfio_user_xe.emulator.guest import GuestError, Kernel
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.kernel_reports import LogLost, reports
 from vfio_user_xe.emulator.kernel_reports.reporters import State

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic
 
-from vfio_user_xe.emulator.guest import GuestError, Kernel, vmlinux
+from vfio_user_xe.emulator.guest import vmlinux
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.kernel_reports import KernelLog, KernelReport, Kind, Line, LogLost, reporters, reports
 from vfio_user_xe.emulator.kernel_reports.lines import parse
 from vfio_user_xe.emulator.kernel_reports.reporters import Counts, State

@@ -17,8 +17,13 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from vfio_user_xe.emulator.control.errors import CommandError
-from vfio_user_xe.emulator.guest import BlockingGuest, GuestError, GuestSpec, Iommu, Kernel, Machine, locate
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.guest import GuestSpec
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.machine import Iommu, Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import (
     DEFAULT_PORT,
     ROOT_BUS,

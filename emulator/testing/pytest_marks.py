@@ -105,7 +105,7 @@ def _settings(value: object) -> tuple[str, ...]:
 
 def guest_of(request: pytest.FixtureRequest) -> tuple[dict[str, Any], bool]:
     """Settings of `open_lab`, the mark nearest to the test first, and whether the guest is the test's own."""
-    from vfio_user_xe.emulator.guest import Kernel
+    from vfio_user_xe.emulator.guest.kernel import Kernel
     from vfio_user_xe.emulator.testing.lab import guest_settings
 
     settings: dict[str, Any] = {}

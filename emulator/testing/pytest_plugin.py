@@ -27,7 +27,7 @@ from vfio_user_xe.emulator.testing.pytest_marks import CARD_MARK, GUEST_MARK, ca
 from vfio_user_xe.emulator.testing.pytest_sharing import GuestSlots, Shared, Slot
 
 if TYPE_CHECKING:
-    from vfio_user_xe.emulator.guest import BlockingGuest
+    from vfio_user_xe.emulator.guest.blocking import BlockingGuest
     from vfio_user_xe.emulator.testing.lab import Lab, LiveCard
     from vfio_user_xe.emulator.vfio_user.client import Client
 

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from tests.support.guest.lab import open_lab
-from vfio_user_xe.emulator.guest import Environment, locate
-from vfio_user_xe.emulator.recording import Redaction, redact
+from vfio_user_xe.emulator.guest.environment import Environment, locate
+from vfio_user_xe.emulator.recording.redact import Redaction, redact
 
 KEPT = Path(__file__).parents[1] / "unit/xe/fixtures/probe.xz"
 VFS = "/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs"

@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.packages import run_tests
 from vfio_user_xe.emulator.authoring.new import new_package
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 
 pytestmark = pytest.mark.guest
 

@@ -12,7 +12,9 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.support import recipes
-from vfio_user_xe.emulator.guest import Kernel, MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
+from vfio_user_xe.emulator.guest.kernel import Kernel
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
 

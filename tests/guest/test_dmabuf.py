@@ -17,7 +17,8 @@ from xml.etree import ElementTree
 import pytest
 
 from vfio_user_xe.device_models.xe.scenarios import DMABUF
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.guest.programs import NoCompiler, compiler
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
 

@@ -9,17 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from vfio_user_xe.emulator.guest import (
-    BlockingGuest,
-    CommandTimeout,
-    GuestPanic,
-    GuestSpec,
-    Iommu,
-    Kernel,
-    Machine,
-    QemuFailed,
-    locate,
-)
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestPanic, QemuFailed
+from vfio_user_xe.emulator.guest.guest import GuestSpec
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.machine import Iommu, Machine
 
 pytestmark = pytest.mark.guest
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt.runner import IgtRun, run_igt
 from vfio_user_xe.emulator.suites.igt.suite import Suite

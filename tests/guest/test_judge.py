@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.scenarios.judge import JUDGE
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
 

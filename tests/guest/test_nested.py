@@ -11,8 +11,9 @@ import pytest
 
 from tests.support.guest.lab import Lab, open_lab, program
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.guest import Kernel, locate
+from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.initramfs import Contents, initramfs
+from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.vmlinux import unpacked
 
 ENVIRONMENT = "VFIO_USER_XE_NESTED"

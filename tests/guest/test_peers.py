@@ -15,7 +15,9 @@ import pytest
 from tests.support.guest.lab import open_card, open_guest
 from tests.support.viewer import VIEWER, pixels
 from vfio_user_xe.emulator.control.errors import CommandError
-from vfio_user_xe.emulator.guest import BlockingGuest, CommandFailed, MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import CommandFailed, MissingEnvironment
 from vfio_user_xe.emulator.testing.lab import LiveCard
 
 pytestmark = pytest.mark.guest

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
 from vfio_user_xe.emulator.guest.cache import cache_dir
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 
 pytest_plugins = ["pytester"]
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]

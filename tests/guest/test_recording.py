@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.guest.record_probe import record
-from vfio_user_xe.emulator.recording import replay
+from vfio_user_xe.emulator.recording.player import replay
 
 pytestmark = pytest.mark.guest
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.packages import run_tests
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 
 pytestmark = pytest.mark.guest
 

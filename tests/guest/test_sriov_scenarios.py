@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.guest.programs import NoCompiler, compiler
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
 

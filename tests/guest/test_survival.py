@@ -13,8 +13,9 @@ import pytest
 
 from tests.support.guest.lab import open_lab
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.guest import GuestError, GuestSpec
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.guest import GuestSpec
 from vfio_user_xe.emulator.guest.served import ServedCard
 
 pytestmark = pytest.mark.guest

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.guest.lab import Lab, open_card, open_guest, open_lab, program
-from vfio_user_xe.emulator.guest import BlockingGuest
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
 from vfio_user_xe.emulator.testing.lab import LiveCard
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 

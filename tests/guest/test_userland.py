@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from vfio_user_xe.emulator.guest import BlockingGuest, GuestError, GuestSpec
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.guest import GuestSpec
 from vfio_user_xe.emulator.guest.userland import locate_userland
 from vfio_user_xe.emulator.testing.lab import open_lab
 

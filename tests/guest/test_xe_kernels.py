@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.guest.lab import Lab, open_lab
 from tests.support.guest.xe_programs import NoCompiler, compile_all, files_for, parse_tap, problem_of
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.guest.packaged_kernels import cached_kernels, find_kernel
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
 

@@ -9,7 +9,8 @@ import pytest
 from tests.support.guest.lab import Lab, open_lab, program
 from tests.support.guest.xe import DEBUGFS, DEVICE, PF, check_card, complaints, load, unmodelled
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.guest import Kernel, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.kernel import Kernel
 
 pytestmark = pytest.mark.guest
 

@@ -9,7 +9,8 @@ import pytest
 from tests.support.guest.lab import Lab, open_lab
 from tests.support.guest.xe_programs import NoCompiler, compile_all, files_for, parse_tap, problem_of
 from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled as dmabuf_client
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]
 

@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.guest.lab import Lab, open_lab
 from tests.support.guest.xe_programs import NoCompiler, Outcome, compile_all, files_for, parse_tap, problem_of, programs
-from vfio_user_xe.emulator.guest import GuestError, MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import GuestError, MissingEnvironment
 
 # Far more than any program takes, also on a slow machine; the first test boots the guest.
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]

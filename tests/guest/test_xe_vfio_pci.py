@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.guest.lab import Lab, open_lab
-from vfio_user_xe.emulator.guest import Kernel
+from vfio_user_xe.emulator.guest.kernel import Kernel
 
 KERNEL, MODULES = "VFIO_USER_XE_MIGRATION_KERNEL", "VFIO_USER_XE_MIGRATION_MODULES"
 

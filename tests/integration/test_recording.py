@@ -21,9 +21,10 @@ from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.conformance.driver import Driver
 from vfio_user_xe.emulator.conformance.profile import Profile
 from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
-from vfio_user_xe.emulator.recording import RecordingError, redact, replay
 from vfio_user_xe.emulator.recording import format as rec
-from vfio_user_xe.emulator.recording.format import Event, Recording
+from vfio_user_xe.emulator.recording.format import Event, Recording, RecordingError
+from vfio_user_xe.emulator.recording.player import replay
+from vfio_user_xe.emulator.recording.redact import redact
 from vfio_user_xe.emulator.results import Verdict
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.client import Client, RequestError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vfio_user_xe.emulator.guest import GuestSpec
+from vfio_user_xe.emulator.guest.guest import GuestSpec
 from vfio_user_xe.emulator.testing import lab as labs
 
 

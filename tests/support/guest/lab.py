@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from tests.support.guest.xe_programs import shared
-from vfio_user_xe.emulator.guest import MissingEnvironment, locate
+from vfio_user_xe.emulator.guest.environment import locate
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.guest.programs import NoCompiler, compile_program
 from vfio_user_xe.emulator.testing import lab as labs
 from vfio_user_xe.emulator.testing.lab import Lab, open_card, open_guest

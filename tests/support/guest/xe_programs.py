@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vfio_user_xe.emulator.guest import Environment
 from vfio_user_xe.emulator.guest.cache import building, cache_dir, lock
+from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.programs import FLAGS, NoCompiler, compile_c, compiler, include_flags, source_key
 
 __all__ = [

@@ -16,21 +16,19 @@ import trio
 
 from tests.support.guest.samples import environment, runs
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.guest import (
-    BlockingGuest,
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.environment import Qemu
+from vfio_user_xe.emulator.guest.errors import (
     BootFailed,
     CommandFailed,
     CommandTimeout,
     ConsoleTimeout,
-    Guest,
     GuestError,
     GuestPanic,
-    GuestSpec,
     MissingEnvironment,
     QemuFailed,
-    boot,
 )
-from vfio_user_xe.emulator.guest.environment import Qemu
+from vfio_user_xe.emulator.guest.guest import Guest, GuestSpec, boot
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
 Play = Callable[[str], GuestSpec]
@@ -302,7 +300,8 @@ RUNNER = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = sys.argv[3:]
-from vfio_user_xe.emulator.guest import BlockingGuest, GuestSpec
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.guest import GuestSpec
 from vfio_user_xe.emulator.guest.environment import Qemu
 from tests.support.guest.samples import environment
 import dataclasses

@@ -11,18 +11,11 @@ import pytest
 
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.pci import (
-    Ari,
-    Bar,
-    DeviceSerialNumber,
-    Function,
-    Identity,
-    Msi,
-    PciExpress,
-    PowerManagement,
-    Sriov,
-)
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
 from vfio_user_xe.emulator.pci.ecam import AccessError
+from vfio_user_xe.emulator.pci.function import Function, Identity
+from vfio_user_xe.emulator.pci.sriov import Sriov
 from vfio_user_xe.emulator.pci.transport import DmaError, Transport
 
 VF_BARS = {0: 1 << 24, 2: 1 << 26}

@@ -12,9 +12,9 @@ import pytest
 
 from tests.support.wait import eventually
 from vfio_user_xe.emulator.model.states import StateError
-from vfio_user_xe.emulator.pci import RESET, Function
 from vfio_user_xe.emulator.pci.bar_programming import STATES, BarState, Status, VfBarProgramming
 from vfio_user_xe.emulator.pci.ecam import CHALLENGE, AccessError, Location, locate
+from vfio_user_xe.emulator.pci.function import RESET, Function
 
 VF_BARS = {0: 1 << 24, 2: 1 << 26}
 

@@ -9,23 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vfio_user_xe.emulator.model.executor import Executor
-from vfio_user_xe.emulator.pci import (
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import (
     Ari,
-    Bar,
-    Capability,
     DeviceSerialNumber,
     ExtendedVendorSpecific,
-    Function,
-    Identity,
     Msi,
     MsiX,
     PciExpress,
     PowerManagement,
     ResizableBar,
-    Sriov,
     VendorSpecific,
 )
+from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.config_space import ConfigSpace
+from vfio_user_xe.emulator.pci.function import Function, Identity
+from vfio_user_xe.emulator.pci.sriov import Sriov
 
 
 class Zeros:

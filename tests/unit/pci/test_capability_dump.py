@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vfio_user_xe.emulator.pci import Function
 from vfio_user_xe.emulator.pci.capability_dump import dump
+from vfio_user_xe.emulator.pci.function import Function
 
 
 def test_both_chains_are_shown_in_order(make_pf: Callable[..., Function]) -> None:

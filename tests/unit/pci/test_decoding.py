@@ -8,8 +8,9 @@ from unittest.mock import NonCallableMock
 
 import pytest
 
-from vfio_user_xe.emulator.pci import Bar, Function
+from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.decoding import BusDecoder
+from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.pci.transport import AccessHandler
 
 PF_BAR2 = 0x3700_0000_0000

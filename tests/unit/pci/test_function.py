@@ -7,18 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from vfio_user_xe.emulator.model.executor import Executor
-from vfio_user_xe.emulator.pci import (
-    D3HOT,
-    FLR,
-    RESET,
-    Bar,
-    Function,
-    Identity,
-    Msi,
-    PciExpress,
-    PowerManagement,
-    Sriov,
-)
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Msi, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.function import D3HOT, FLR, RESET, Function, Identity
+from vfio_user_xe.emulator.pci.sriov import Sriov
 
 IDENTITY = Identity(0x8086, 0xE212, 0x8086, 0x1100, 0x030000, 3)
 Make = Callable[..., Function]

@@ -6,7 +6,10 @@ import pytest
 
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.pci import Bar, Capability, Function, Identity, Msi, MsiX
+from vfio_user_xe.emulator.pci.bars import Bar
+from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
+from vfio_user_xe.emulator.pci.capability import Capability
+from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.pci.transport import MSI, MSIX
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from vfio_user_xe.emulator.pci import DISABLED, FLR, Function, Sriov
+from vfio_user_xe.emulator.pci.function import DISABLED, FLR, Function
+from vfio_user_xe.emulator.pci.sriov import Sriov
 
 VF_BARS = {0: 1 << 24, 2: 1 << 26}
 

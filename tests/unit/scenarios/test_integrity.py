@@ -17,10 +17,12 @@ from vfio_user_xe.emulator.guest.errors import GuestPanic
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.kernel_reports import Kind, examples
 from vfio_user_xe.emulator.results import Fact, Result, Verdict
-from vfio_user_xe.emulator.scenarios import Machine, Run, Scenario, Setup, Suite, runner
+from vfio_user_xe.emulator.scenarios import runner
 from vfio_user_xe.emulator.scenarios.excuses import Excuse
+from vfio_user_xe.emulator.scenarios.machine import Machine
+from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner
-from vfio_user_xe.emulator.scenarios.scenario import SETUP
+from vfio_user_xe.emulator.scenarios.scenario import SETUP, Scenario, Setup, Suite
 from vfio_user_xe.emulator.scenarios.watched import command_line
 from vfio_user_xe.emulator.testing.lab import Lab
 

@@ -26,13 +26,13 @@ from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.json_file import dumps, loads
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
-from vfio_user_xe.emulator.scenarios import Scenario, Setup, Suite, runner
+from vfio_user_xe.emulator.scenarios import runner
 from vfio_user_xe.emulator.scenarios.evidence import as_data, evidence_of, report_of, summary_of
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
-from vfio_user_xe.emulator.scenarios.scenario import SETUP
+from vfio_user_xe.emulator.scenarios.scenario import SETUP, Scenario, Setup, Suite
 from vfio_user_xe.emulator.testing.lab import Lab
 
 VRAM_MAP = {"size": 1 << 30, "vfs": {"vf1": [{"gdpa": 0, "dpa": 1 << 29, "size": 2 << 20}]}}

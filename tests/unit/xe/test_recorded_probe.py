@@ -12,8 +12,8 @@ import pytest
 
 from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.recording import format as rec
-from vfio_user_xe.emulator.recording import replay
 from vfio_user_xe.emulator.recording.format import Recording
+from vfio_user_xe.emulator.recording.player import replay
 
 PROBE = Path(__file__).parent / "fixtures/probe.xz"
 

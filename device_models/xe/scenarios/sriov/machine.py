@@ -9,7 +9,7 @@ from typing import Self
 
 from vfio_user_xe.device_models.xe.scenarios.card import XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
-from vfio_user_xe.emulator.guest import GuestError
+from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.scenarios.machine import Booted, Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 
