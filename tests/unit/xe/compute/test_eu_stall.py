@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import struct
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import NonCallableMock
 
 import pytest
 
 from tests.support.xe.compute_kernels import BARRIER, offsets, store
 from tests.support.xe.compute_lab import DATA, EOT, KERNEL, ComputeLab, walker
 from vfio_user_xe.device_models.xe.gt.eu_stall import BASE, CTRL, REPORT, REPORT1, EuStall, Stall
+from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.gt.mcr import MCR_SELECTOR, Steering
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import PRESENT
 from vfio_user_xe.emulator.model.registers import Register
@@ -35,7 +36,8 @@ class Sampling:
     def __init__(self, lab: ComputeLab) -> None:
         self.lab = lab
         registers = lab.pf.registers
-        gt: Any = SimpleNamespace(register=Register, offset=lambda at: at)
+        gt: Any = NonCallableMock(spec=Gt)
+        gt.register.side_effect, gt.offset.side_effect = Register, lambda at: at
         self.block = EuStall(gt, registers, Steering(gt, registers), lab.pf.ggtt_space)
         for engine in lab.engines.engines:
             engine.stalls = self.block
