@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from vfio_user_xe.device_models.xe import compute
+from vfio_user_xe.device_models.xe import compute, render
 from vfio_user_xe.device_models.xe.engines.engines import Engines
 from vfio_user_xe.device_models.xe.gt import reg_sr
 from vfio_user_xe.device_models.xe.gt.clock import Clock
@@ -139,7 +139,7 @@ class Gpu(Device):
         gt.sriov = sriov = GucSriov(guc, None if gt.index else self.sharing)
         capture = Capture(guc)
         submission = Submission(guc, sriov, capture)
-        gt.engines = guc.engines = Engines(gt, submission, compute.COMMANDS)
+        gt.engines = guc.engines = Engines(gt, submission, {**compute.COMMANDS, **render.COMMANDS})
         registers.add(gt.engines.registers())
         reg_sr.declare(gt, registers)
         if not gt.index:

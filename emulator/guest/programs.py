@@ -19,6 +19,8 @@ from vfio_user_xe.emulator.guest.errors import GuestError
 
 COMPILER_VARIABLE = "CC"
 FLAGS = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-static", "-pthread", "-s")
+SHARED_FLAGS = tuple(flag for flag in FLAGS if flag != "-static")
+"""For programs that load libraries of a root file system; its C library has to be as new as this machine's."""
 _HEADERS = ("usr/include", "usr/include/x86_64-linux-gnu")
 
 
@@ -30,7 +32,9 @@ class CompileError(GuestError):
     """A source does not compile; the text has the compiler's output."""
 
 
-def compile_program(environment: Environment, name: str, sources: Sequence[Path]) -> Path:
+def compile_program(
+    environment: Environment, name: str, sources: Sequence[Path], *, flags: Sequence[str] = FLAGS
+) -> Path:
     """The program made of these C sources, from the cache while nothing it is made from has changed.
 
     Headers in the sources' folders belong to it.
@@ -42,13 +46,13 @@ def compile_program(environment: Environment, name: str, sources: Sequence[Path]
     command = compiler()
     folders = {path.parent for path in sources}
     headers = [path for folder in folders for path in folder.glob("*.h")]
-    target = cache_dir() / "guest-programs" / source_key(command, environment, sorted([*sources, *headers]))
+    target = cache_dir() / "guest-programs" / source_key([*command, *flags], environment, sorted([*sources, *headers]))
     if not target.exists():
         with lock(target.parent / "lock"):
             if not target.exists():
                 with building(target) as work:
                     files = map(str, sources)
-                    compile_c([*command, *FLAGS, *include_flags(environment), *files, "-o", str(work / name)])
+                    compile_c([*command, *flags, *include_flags(environment), *files, "-o", str(work / name)])
     return target / name
 
 

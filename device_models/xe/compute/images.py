@@ -11,7 +11,7 @@ from vfio_user_xe.device_models.xe.compute import sampler, typed
 from vfio_user_xe.device_models.xe.compute.atomics import OPERATIONS
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState
 from vfio_user_xe.device_models.xe.compute.texels import Image, UnknownImage
-from vfio_user_xe.device_models.xe.compute.units import Task
+from vfio_user_xe.device_models.xe.compute.units import Dispatched
 from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage, LscOp, SamplerMessage, SurfaceKind
 from vfio_user_xe.device_models.xe.eu.port import Outcome, Reply, Request
 from vfio_user_xe.device_models.xe.memory.address_space import Fault
@@ -27,12 +27,12 @@ class Images:
         AccessFault: an address is refused, or leads nowhere.
     """
 
-    def __init__(self, task: Task, faults: Callable[[list[Fault]], None]) -> None:
+    def __init__(self, task: Dispatched, faults: Callable[[list[Fault]], None]) -> None:
         """`faults` keeps those of texels."""
         self._memory = task.memory
         self._surfaces = task.surfaces
         self._state = task.state
-        self._stage = task.walker.interface.sampler_state
+        self._stage = task.sampler_state
         self._faults = faults
 
     def load_store(self, request: Request, message: LscMessage) -> Reply:
@@ -70,7 +70,8 @@ class Images:
             UnknownImage: the surface's format or layout is not emulated.
             UnknownSample: the message is not emulated.
         """
-        image = Image(self._memory, self._surface(request))
+        surface = self._surface(request)
+        image = Image(self._memory, surface, surface.level)
         result = np.zeros((len(request.threads), message.response_length * _REGISTER), dtype=np.uint8)
         by_state: dict[int, list[int]] = {}
         for index in range(len(request.threads)):

@@ -20,7 +20,7 @@ from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, numbers
 from vfio_user_xe.device_models.xe.compute.sampler import UnknownSample
 from vfio_user_xe.device_models.xe.compute.surfaces import STATELESS, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
-from vfio_user_xe.device_models.xe.compute.units import Task
+from vfio_user_xe.device_models.xe.compute.units import Dispatched
 from vfio_user_xe.device_models.xe.eu.messages import payload
 from vfio_user_xe.device_models.xe.eu.messages.message import (
     FenceMessage,
@@ -43,7 +43,7 @@ _REGISTER = 64
 class Port:
     """The message port of the groups in flight of one walker."""
 
-    def __init__(self, groups: GroupsInFlight, task: Task) -> None:
+    def __init__(self, groups: GroupsInFlight, task: Dispatched) -> None:
         self.groups = groups
         self.faults: list[Fault] = []
         self._memory = task.memory

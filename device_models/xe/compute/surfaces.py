@@ -52,13 +52,20 @@ class SurfaceState:
     """Lowest array element of the view."""
     array: bool
     level: int
-    """Lowest mip level of the view (for writes: the level)."""
+    """Lowest mip level of the view."""
     levels: int
-    """Mip levels of the view."""
+    """Mip levels of the view; what is written to is the last of them (`target_level`)."""
     swizzle: tuple[int, int, int, int]
     """Of red, green, blue, alpha: 0 zero, 1 one, 4 to 7 red to alpha."""
     alignment: tuple[int, int]
     """Horizontal and vertical, codes as in dword 0."""
+    samples: int = 1
+    depth_samples: bool = False
+    """Samples lie as in depth and stencil buffers, not one slice behind the other."""
+    tail: int = 15
+    """First mip level of Tile64's mip tail."""
+    extent: int = 1
+    """Layers of the view that are written to."""
 
     @classmethod
     def of(cls, words: Sequence[int]) -> SurfaceState:
@@ -81,7 +88,16 @@ class SurfaceState:
             levels=(words[5] & 0xF) + 1,
             swizzle=(words[7] >> 25 & 7, words[7] >> 22 & 7, words[7] >> 19 & 7, words[7] >> 16 & 7),
             alignment=(words[0] >> 14 & 3, words[0] >> 16 & 3),
+            samples=1 << (words[4] >> 3 & 7),
+            depth_samples=bool(words[4] >> 6 & 1),
+            tail=words[5] >> 8 & 0xF,
+            extent=(words[4] >> 7 & 0x7FF) + 1,
         )
+
+    @property
+    def target_level(self) -> int:
+        """The mip level that render targets and typed messages reach: dword 5, 3:0 is its number then."""
+        return self.levels - 1
 
     @property
     def bytes(self) -> int:

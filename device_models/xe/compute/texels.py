@@ -20,10 +20,10 @@ class UnknownImage(ValueError):
 
 
 class Image:
-    """The view of a surface at one mip level: the base level of those without a mip chain."""
+    """The view of a surface at one mip level."""
 
-    def __init__(self, memory: UnitMemory, surface: SurfaceState) -> None:
-        """The view of `surface`.
+    def __init__(self, memory: UnitMemory, surface: SurfaceState, level: int = 0) -> None:
+        """The view of `surface` at a mip level, counted from its own first one.
 
         Raises:
             UnknownImage: its format or layout is not emulated.
@@ -31,8 +31,8 @@ class Image:
         form = formats.FORMATS.get(surface.format)
         if form is None and surface.type is not SurfaceType.NULL:
             raise UnknownImage(f"surface format {surface.format:#x}")
-        if surface.level:
-            raise UnknownImage(f"mip level {surface.level}")
+        if surface.tiling == _TILE_64 and level and level >= surface.tail:
+            raise UnknownImage(f"mip level {level} in a mip tail")
         if surface.type is SurfaceType.D3 and surface.tiling == _TILE_64:
             raise UnknownImage("Tile64 of a 3-D surface")
         self.surface = surface
@@ -40,9 +40,12 @@ class Image:
         self._memory = memory
         self._tiling = _tiling(surface.tiling, self.format.bytes)
         self.is_buffer = surface.type in (SurfaceType.BUFFER, SurfaceType.STRUCTURED)
-        self.width = surface.entries if self.is_buffer else surface.width
-        self.height = 1 if self.is_buffer or surface.type is SurfaceType.D1 else surface.height
-        self.depth = 1 if self.is_buffer else surface.depth
+        self.level = level
+        self.width = surface.entries if self.is_buffer else max(1, surface.width >> level)
+        self.height = 1 if self.is_buffer or surface.type is SurfaceType.D1 else max(1, surface.height >> level)
+        deep = surface.depth >> level if surface.type is SurfaceType.D3 else surface.depth
+        self.depth = 1 if self.is_buffer else max(1, deep)
+        self._place = (0, 0) if self.is_buffer else self._level_place()
 
     def inside(self, x: Coordinates, y: Coordinates, layer: Coordinates) -> Flags:
         """Which texels there are."""
@@ -56,14 +59,35 @@ class Image:
         surface, tiling = self.surface, self._tiling
         if self.is_buffer:
             return (x * surface.pitch + surface.base).astype(np.uint64)
-        row = y + (layer + surface.first_element) * surface.q_pitch
-        byte = x * self.format.bytes
+        row = y + (layer + surface.first_element) * surface.q_pitch + self._place[1]
+        byte = (x + self._place[0]) * self.format.bytes
         if tiling is None:
             return (row * surface.pitch + byte + surface.base).astype(np.uint64)
         tiles = row // tiling.height * (surface.pitch // tiling.width) + byte // tiling.width
         offset = _spread(byte % tiling.width, tiling.x_mask)
         offset |= _spread(row % tiling.height, tiling.size - 1 & ~tiling.x_mask)
         return (tiles * tiling.size + offset + surface.base).astype(np.uint64)
+
+    def sample_addresses(self, x: Coordinates, y: Coordinates, layer: Coordinates, sample: int) -> Numbers:
+        """Where sample number `sample` of texels is, of surfaces that have several: each is a slice of its own."""
+        if self.surface.samples == 1:
+            return self.addresses(x, y, layer)
+        return self.addresses(x, y, layer * self.surface.samples + sample)
+
+    def _level_place(self) -> tuple[int, int]:
+        """Column and row of the level's first texel in its slice (isl.c:get_image_offset_sa_gfx4_2d, _gfx9_1d)."""
+        surface, x, y = self.surface, 0, 0
+        if self._tiling is not None and surface.tiling == _TILE_64:
+            wide, high = self._tiling.width // self.format.bytes, self._tiling.height
+        else:
+            wide = max(1, (16 << surface.alignment[0]) // self.format.bytes)
+            high = 4 << max(0, surface.alignment[1] - 1)
+        for level in range(self.level):
+            if level == 1 or surface.type is SurfaceType.D1:
+                x += -(-max(1, surface.width >> level) // wide) * wide
+            else:
+                y += -(-max(1, surface.height >> level) // high) * high
+        return x, y
 
     def load(self, addresses: Numbers) -> Channels:
         """Texels at `addresses`.
@@ -72,10 +96,19 @@ class Image:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
+        return formats.decode(self.format, self.load_bytes(addresses))
+
+    def load_bytes(self, addresses: Numbers) -> NDArray[np.uint8]:
+        """Texels at `addresses` as they are in memory: [texels, bytes].
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         size = self.format.bytes
         unit = _unit(size)
         pieces = [parts(self._memory.load(addresses + np.uint64(at), unit), unit) for at in range(0, size, unit)]
-        return formats.decode(self.format, np.concatenate(pieces, axis=1))
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
 
     def store(self, addresses: Numbers, values: Channels) -> None:
         """Store texels.
@@ -84,14 +117,20 @@ class Image:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
+        self.store_bytes(addresses, formats.encode(self.format, values))
+
+    def store_bytes(self, addresses: Numbers, texels: NDArray[np.uint8]) -> None:
+        """Store texels [texels, bytes] as they are.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         size = self.format.bytes
         unit = _unit(size)
-        texels = formats.encode(self.format, values)
         for at in range(0, size, unit):
             piece = np.ascontiguousarray(texels[:, at : at + unit])
-            number = np.zeros((len(piece), 8), dtype=np.uint8)
-            number[:, :unit] = piece
-            self._memory.store(addresses + np.uint64(at), number.view(np.uint64).reshape(-1), unit)
+            self._memory.store(addresses + np.uint64(at), piece.view(f"<u{unit}").reshape(-1).astype(np.uint64), unit)
 
     def from_bits(self, bits: Numbers) -> Channels:
         """Register contents of 32 bits as numbers of the kind that the format has."""
@@ -112,7 +151,7 @@ class Image:
 
 def _unit(size: int) -> int:
     """Bytes that texels of `size` are moved in."""
-    return size if size in (1, 2, 4, 8) else 8 if size == 16 else 4
+    return next(unit for unit in (8, 4, 2, 1) if not size % unit)
 
 
 def _tiling(code: int, size: int) -> Tiling | None:

@@ -20,6 +20,35 @@ _COMPACTED, _COMPACTED_FLAG = 8, 0x20
 """Bytes of a compacted instruction, and what says so in its byte 3."""
 
 
+class Dispatched(Protocol):
+    """What messages need of whatever dispatched their threads: a walker's task, or a stage of the 3-D pipeline."""
+
+    @property
+    def memory(self) -> UnitMemory:
+        """The address space that they reach."""
+        ...
+
+    @property
+    def surfaces(self) -> Surfaces:
+        """Found by binding table and offset."""
+        ...
+
+    @property
+    def state(self) -> ComputeState:
+        """Base addresses."""
+        ...
+
+    @property
+    def sampler_state(self) -> int:
+        """Offset from dynamic state base of the samplers that messages without a header name."""
+        ...
+
+    @property
+    def report(self) -> Callable[[str], None]:
+        """Takes what is not emulated or makes no sense, in words."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
     """A walker to be run: what all its groups share."""
@@ -46,6 +75,11 @@ class Task:
     report: Callable[[str], None]
     """Takes what is not emulated or makes no sense, in words."""
 
+    @property
+    def sampler_state(self) -> int:
+        """`Dispatched.sampler_state`."""
+        return self.walker.interface.sampler_state
+
     def fetch(self, address: int, length: int) -> bytes:
         """Instruction memory: `length` bytes at `address` from instruction base.
 
@@ -54,12 +88,7 @@ class Task:
         Raises:
             TranslationFault, AccessFault: it is not there.
         """
-        place = self.state.instruction + address
-        here = min(length, 0x1000 - (place & 0xFFF))
-        data = self.memory.read(place, here)
-        if here == length or (here == _COMPACTED and data[3] & _COMPACTED_FLAG):
-            return data
-        return data + self.memory.read(place + here, length - here)
+        return fetch_code(self.memory, self.state.instruction + address, length)
 
     def sampler(self) -> EuStall | None:
         """`stalls` if samples are wanted."""
@@ -78,6 +107,20 @@ class Task:
         x1, y1, _ = self.walker.end
         wide, high = x1 - x0, y1 - y0
         return x0 + index % wide, y0 + index // wide % high, z0 + index // (wide * high)
+
+
+def fetch_code(memory: UnitMemory, place: int, length: int) -> bytes:
+    """Instructions at address `place`: one that ends with its page does not need the next.
+
+    Raises:
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
+    """
+    here = min(length, 0x1000 - (place & 0xFFF))
+    data = memory.read(place, here)
+    if here == length or (here == _COMPACTED and data[3] & _COMPACTED_FLAG):
+        return data
+    return data + memory.read(place + here, length - here)
 
 
 class Execution(Protocol):

@@ -10,6 +10,7 @@ from vfio_user_xe.device_models.xe.engines import post_sync
 from vfio_user_xe.device_models.xe.engines.blt_commands import BLT_COMMANDS
 from vfio_user_xe.device_models.xe.engines.command import ADDRESS, BARRIER, BLT, GFXPIPE, MI, STATE, Command, Field
 from vfio_user_xe.device_models.xe.engines.mi_commands import MI_COMMANDS
+from vfio_user_xe.device_models.xe.engines.render_commands import RENDER_COMMANDS
 
 
 def _skip(name: str, header: int, mask: int = 0xFFFF0000, *, work: bool = False, length: int = 0) -> Command:
@@ -82,10 +83,7 @@ COMMANDS: tuple[Command, ...] = (
         Field("arguments", 4, ADDRESS),
     ),
     _compute("3DSTATE_BINDING_TABLE_POOL_ALLOC", 0x79190000, Field("base", 1, ADDRESS)),
-    _skip("3DSTATE_SO_DECL_LIST", 0x79170000),
-    _skip("3DPRIMITIVE", 0x7B000000, work=True),
-    _skip("3DPRIMITIVE_EXTENDED", 0x7B010000, work=True),
-    _skip("3DMESH_1D", 0x7B020000, work=True),
+    *RENDER_COMMANDS,
     _skip("STATE_WRITE_INLINE", STATE << 29, 0xFC000000),
     _skip("RESOURCE_BARRIER", BARRIER << 29 | 3 << 26, 0xFC000000),
 )

@@ -75,8 +75,10 @@ _GPR = struct.Struct("<32I")
 _RECORD_INDEX = _LOADS_INDEX + _LOADS.size // 4
 _PIPELINE_INDEX = _RECORD_INDEX + (_HEADER.size + _BATCHES.size + _GPR.size) // 4
 _NO_BATCHES = bytes(_BATCHES.size)
-_MOST_PIPELINE_STATE = 0x400 - _PIPELINE_INDEX
-"""Dwords up to the end of the image's first page."""
+_PAGE_DWORDS = 0x400
+_MOST_PIPELINE_STATE = 4 * _PAGE_DWORDS - _PIPELINE_INDEX
+"""Dwords up to the end of the image's fourth page. Only engines with the 3-D pipeline have so much state, and their images are of
+13 pages (`xe_lrc.c:xe_gt_lrc_size`)."""
 _FLAG_PPGTT = 1
 _FLAG_ARBITRATION, _FLAG_NOOP = 1, 2
 
@@ -232,9 +234,14 @@ class Lrc:
         if not isinstance(space, PpgttSpace) or space.root != root & ~0xFFF & (1 << 52) - 1 or space.asid != asid:
             self.space = self.function.gpu.spaces.ppgtt(self.function, root, asid)
 
-    # The image is one page, so its dwords are mostly at hand.
+    # Of the image the first page is what mostly matters, and its dwords are mostly at hand.
 
     def _read(self, index: int, count: int) -> list[int]:
+        here = max(0, min(count, _PAGE_DWORDS - index))
+        if here < count:
+            first = self._read(index, here) if here else []
+            more = self.ggtt.read(self.image + 4 * (index + here), 4 * (count - here))
+            return first + memoryview(more).cast("I").tolist()
         span = self.ggtt.span(self.image, False)
         if span is None:
             return memoryview(self.ggtt.read(self.image + 4 * index, 4 * count)).cast("I").tolist()
@@ -250,7 +257,10 @@ class Lrc:
             try:
                 for index, value in values.items():
                     span.store32(self.image + 4 * index, value)
-                span.store(self.image + 4 * _LOADS_INDEX, state)
+                room = 4 * (_PAGE_DWORDS - _LOADS_INDEX)
+                span.store(self.image + 4 * _LOADS_INDEX, state[:room])
+                if len(state) > room:
+                    self.ggtt.write(self.image + 4 * _PAGE_DWORDS, state[room:])
                 return
             except Revoked:
                 pass  # What is kept of the page is out of date: the writes open it anew.

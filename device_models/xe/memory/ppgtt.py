@@ -31,6 +31,8 @@ SYSTEM_KIND = "system"
 NULL_KIND = "null"
 EXECUTION_UNITS = "eu "
 """Prefix of the kind of accesses that threads of the execution units make."""
+FIXED_FUNCTIONS = "3d "
+"""Prefix of the kind of accesses that the 3-D pipeline's fixed functions make: vertices, depth, render targets."""
 
 _LONGEST = 16 << 20
 """Pieces are put together up to about this size."""
@@ -45,6 +47,7 @@ class PpgttSpace(AddressSpace):
     """The address space of `function` whose level 4 table is at `root`, known to the TLB as `asid`."""
 
     _units: ExecutionUnitSpace | None = None
+    _fixed: FixedFunctionSpace | None = None
 
     def __init__(self, function: FunctionView, root: int, asid: int) -> None:
         """`root` is the root descriptor of a context image (PDP0): only its address bits count."""
@@ -77,11 +80,18 @@ class PpgttSpace(AddressSpace):
             self._units = ExecutionUnitSpace(self.function, self.root, self.asid)
         return self._units
 
+    @property
+    def fixed_functions(self) -> FixedFunctionSpace:
+        """The same address space as the 3-D pipeline's fixed functions see it. On the card's executor."""
+        if self._fixed is None:
+            self._fixed = FixedFunctionSpace(self.function, self.root, self.asid)
+        return self._fixed
+
     def flush(self) -> None:
         """Forget every translation kept."""
-        units = self._units
-        if units is not None:
-            units.flush()
+        for other in (self._units, self._fixed):
+            if other is not None:
+                other.flush()
         self._tables_of = self._tables_epoch.value
         self._tables.clear()
         self._directories.clear()
@@ -316,6 +326,14 @@ class ExecutionUnitSpace(PpgttSpace):
     def _extent(self, entry: int, shift: int, target: int, count: int) -> Extent:
         extent = super()._extent(entry, shift, target, count)
         return extent._replace(kind=EXECUTION_UNITS + extent.kind)
+
+
+class FixedFunctionSpace(PpgttSpace):
+    """A PPGTT as the 3-D pipeline's fixed functions see it: the ledger has kinds of their own for what they access."""
+
+    def _extent(self, entry: int, shift: int, target: int, count: int) -> Extent:
+        extent = super()._extent(entry, shift, target, count)
+        return extent._replace(kind=FIXED_FUNCTIONS + extent.kind)
 
 
 def _nulls(entries: memoryview) -> int:

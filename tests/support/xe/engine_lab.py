@@ -14,7 +14,7 @@ from unittest.mock import NonCallableMock
 from tests.support.xe.commands import END, NOOP
 from tests.support.xe.contexts import lrc_image
 from tests.support.xe.rig import MIB, PageTables, Rig
-from vfio_user_xe.device_models.xe import compute
+from vfio_user_xe.device_models.xe import compute, render
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.engines import Engines
@@ -112,7 +112,7 @@ class Lab(Rig):
         infos = media_gt_engines(decode, 1) if media else main_gt_engines(compute_engines)
         self.gt = NonCallableMock(spec=Gt, gpu=self, infos=infos)
         self.listener = Listener()
-        self.engines = Engines(self.gt, self.listener, compute.COMMANDS)
+        self.engines = Engines(self.gt, self.listener, {**compute.COMMANDS, **render.COMMANDS})
         self.pf.registers.add(self.engines.registers())
         self.jobs: list[Job] = []
 

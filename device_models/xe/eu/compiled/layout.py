@@ -155,6 +155,7 @@ class WalkStruct(ctypes.Structure):
         ("total", ctypes.c_int64),
         ("next", ctypes.c_int64),
         ("halts", ctypes.c_int64),
+        ("shaders", ctypes.c_int64),
     ]
 
 

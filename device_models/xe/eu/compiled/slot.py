@@ -40,6 +40,9 @@ class Walk:
     `payload` is what each thread of a group begins with: [threads, bytes], r0 first, of which dwords 1, 6 and 7 become the
     group's place. `dispatch` has the lanes of each thread, `entry` is where they begin, `cr0` their cr0.0, with cr0.1 in
     bits 63:32. Stateless messages (A32) are from `stateless_base` on, general state base.
+
+    Threads of `shaders` do not belong to a group's place: their r0 is the payload's. Those that come to an instruction which
+    has to be interpreted are set aside, so that it can be done for many at once when the slot is BLOCKED (`Slot.aside`).
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Walk:
         first: Triple = (0, 0, 0),
         cr0: int = 0,
         stateless_base: int = 0,
+        shaders: bool = False,
     ) -> None:
         if len(payload) != len(dispatch):
             raise ValueError(f"payloads of {len(payload)} threads, and lanes of {len(dispatch)}")
@@ -77,6 +81,7 @@ class Walk:
             end=end,
             total=wide * high * deep if wide > 0 and high > 0 and deep > 0 else 0,
             next=0,
+            shaders=shaders,
         )
 
     @property
@@ -239,6 +244,14 @@ class Slot:
         if self.threads[thread].state == ThreadState.SET_ASIDE:
             self.threads[thread].state = ThreadState.RUNNING
 
+    def aside(self) -> NDArray[np.int64]:
+        """The threads that are set aside."""
+        return np.nonzero(self._thread_words()[:, _STATE] == ThreadState.SET_ASIDE)[0]
+
+    def resume_all(self, threads: NDArray[np.int64]) -> None:
+        """Let these go on, which were set aside."""
+        self._thread_words()[threads, _STATE] = ThreadState.RUNNING
+
     def save(self) -> dict[str, NDArray[Any]]:
         """The group in flight, by name of what it is made of; only while `run` does not."""
         threads = self._thread_words()
@@ -315,6 +328,7 @@ class Slot:
 
 
 # state, signalled, notifications: words of a `struct thread` that a saved group needs; the rest is found anew.
+_STATE = ThreadStruct.state.offset // 4
 _KEPT = [getattr(ThreadStruct, name).offset // 4 for name in ("state", "signalled", "notifications")]
 _SURFACE = np.dtype([("key", np.uint64), ("base", np.uint64), ("bytes", np.uint64), ("stride", np.uint64)])
 assert _SURFACE.itemsize == ctypes.sizeof(SurfaceStruct)

@@ -30,7 +30,7 @@ from vfio_user_xe.device_models.xe.eu.ir import (
     Send,
     Sync,
 )
-from vfio_user_xe.device_models.xe.eu.opcodes import SyncFunction
+from vfio_user_xe.device_models.xe.eu.opcodes import Sfid, SyncFunction
 from vfio_user_xe.device_models.xe.eu.port import MessagePort, Outcome
 from vfio_user_xe.device_models.xe.eu.reference import exceptions, sends
 from vfio_user_xe.device_models.xe.eu.reference.alu import AluStep
@@ -244,7 +244,8 @@ class Interpreter:
             lanes = lanes & holds
         silent = ~lanes.any(axis=1)
         if silent.any():
-            self._pass(send, rows[silent], active[silent], ends=holds is None)
+            # A render target write ends its thread even if no pixel is left to be written.
+            self._pass(send, rows[silent], active[silent], ends=holds is None or send.sfid is Sfid.RC)
         rows, lanes, active = rows[~silent], lanes[~silent], active[~silent]
         if not len(rows):
             return

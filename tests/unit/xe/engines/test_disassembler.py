@@ -27,7 +27,7 @@ STREAMS = Path(__file__).parent / "streams"
         ([0x1780_0501, 0x1000, 0], "MI_ATOMIC opcode=INC32 address=0x1000"),
         ([0x1780_2701, 0x1000, 0], "MI_ATOMIC opcode=ADD64 address=0x1000"),
         ([0x1100_0003, 0x6204, 1, 0x6208, 2], "MI_LOAD_REGISTER_IMM register=0x6204 value=0x1 registers=0x2"),
-        ([0x7815_0001, 1, 2], "GFXPIPE_7815 dwords=78150001 00000001 00000002"),
+        ([0x7834_0001, 1, 2], "GFXPIPE_7834 dwords=78340001 00000001 00000002"),
         ([0x1F80_0000, 5], "MI_3F dwords=1f800000 00000005"),
     ],
 )  # fmt: skip

@@ -113,10 +113,12 @@ static void begin_group(struct slot *s, int64_t index)
         struct thread *t = &s->threads[i];
         memcpy(t->storage, w->payload + i * w->payload_bytes, w->payload_bytes);
         memcpy(t->storage + w->arf_at, w->arfs + i * w->arf_bytes, w->arf_bytes);
-        uint32_t *r0 = (uint32_t *)t->storage;
-        r0[1] = s->group[0];
-        r0[6] = s->group[1];
-        r0[7] = s->group[2];
+        if (!w->shaders) {
+            uint32_t *r0 = (uint32_t *)t->storage;
+            r0[1] = s->group[0];
+            r0[6] = s->group[1];
+            r0[7] = s->group[2];
+        }
         /* sr0.0: thread 2:0, execution unit 6:4, subslice from bit 8 on. */
         const uint64_t number = s->number + i;
         const uint32_t where = (number & 7) | (number >> 3 & 7) << 4 | number >> 6 << 8;
@@ -172,6 +174,8 @@ static int run_group(struct slot *s, int64_t *budget, int *reason)
                 *budget -= done + 1;
                 if (t->reason == BARRIER)
                     t->state = AT_BARRIER;
+                else if (t->reason == INTERPRET && s->walk->shaders)
+                    t->state = SET_ASIDE;
                 else if (t->reason != RAN_OUT && t->reason != GONE) {
                     s->culprit = i;
                     *reason = t->reason;

@@ -183,6 +183,7 @@ struct walk {
     int64_t total;
     _Atomic int64_t next;
     _Atomic int64_t halts; /* how often a slot needed something: the others come back too */
+    int64_t shaders; /* its threads are shaders: r0 is the payload's, and who needs the interpreter waits for the others */
 };
 
 void eu_enter(struct thread *t);

@@ -1,0 +1,190 @@
+"""A draw through the 3-D pipeline, as work of the command streamer in steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.compute.state import ComputeState
+from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
+from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.device_models.xe.render import vertex_fetch, vertex_shader
+from vfio_user_xe.device_models.xe.render.blend import BlendState
+from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, clip
+from vfio_user_xe.device_models.xe.render.depth_stencil import (
+    DepthStencil,
+    DepthStencilState,
+    depth_buffer,
+    stencil_buffer,
+)
+from vfio_user_xe.device_models.xe.render.draw import Draw
+from vfio_user_xe.device_models.xe.render.fast_clear import fast_clear
+from vfio_user_xe.device_models.xe.render.fields import bits
+from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
+from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels
+from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
+from vfio_user_xe.device_models.xe.render.setup import SetupState, set_up
+from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend
+from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
+from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, UnknownTopology, assemble
+from vfio_user_xe.device_models.xe.render.urb import Urb
+from vfio_user_xe.device_models.xe.render.vertex_fetch import VertexState
+from vfio_user_xe.device_models.xe.render.viewport import depth_ranges, viewports
+
+if TYPE_CHECKING:
+    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
+
+_CENTRE = 128.0
+Vertices = NDArray[np.uint32]
+
+
+class Pipeline:
+    """The state that one draw takes from its context, and the way through the stages."""
+
+    def __init__(self, streamer: CommandStreamer, draw: Draw) -> None:
+        """The state of the streamer's context now.
+
+        Raises:
+            TranslationFault: an address of state in memory is not mapped.
+            AccessFault: an address of state in memory is refused, or leads nowhere.
+        """
+        lrc = streamer.lrc
+        space = lrc.space
+        self._streamer = streamer
+        self._draw = draw
+        self._fixed = UnitMemory(space.fixed_functions if isinstance(space, PpgttSpace) else space)
+        self._units = UnitMemory(space.execution_units if isinstance(space, PpgttSpace) else space)
+        self._report = streamer.engine.report
+        dynamic = ComputeState.of(lrc).dynamic
+        self._vertex_state = VertexState.of(lrc)
+        self._clip = ClipState.of(lrc)
+        self._setup = SetupState.of(lrc)
+        self._viewports = viewports(lrc, dynamic, self._fixed)
+        self._pixel = PixelState.of(lrc)
+        self._tests = DepthStencil(
+            DepthStencilState.of(lrc), depth_buffer(lrc, self._fixed), stencil_buffer(lrc, self._fixed), self._fixed
+        )
+        samples = sample_places(bits(kept(lrc, Op.MULTISAMPLE), 1, 3, 1))
+        mask = kept(lrc, Op.SAMPLE_MASK)
+        self._pixels = PixelBackend(
+            state=self._pixel,
+            stage=self._pixel_stage(),
+            backend=SetupBackend.of(lrc),
+            blend=BlendState.of(lrc, dynamic, self._fixed),
+            tests=self._tests,
+            memory=self._fixed,
+            samples=samples,
+            sample_mask=bits(mask, 1, 15, 0) if mask else 0xFFFF,
+            depth_ranges=depth_ranges(lrc, dynamic, self._fixed),
+            depth_offset=self._setup.depth_offset,
+            report=self._report,
+        )
+
+    def run(self) -> Bulk:
+        """All instances, one after the other."""
+        draw, state = self._draw, self._vertex_state
+        ids = vertex_fetch.indices(state, draw, self._fixed)
+        try:
+            strips = self._strips(ids)
+        except UnknownTopology as unknown:
+            self._report(f"a draw is skipped: {unknown} is not assembled")
+            return
+        for instance in range(draw.instances):
+            yield from self._instance(ids, strips, instance)
+
+    @property
+    def passed(self) -> int:
+        """Samples that passed the depth test."""
+        return self._tests.passed
+
+    def _strips(self, ids: NDArray[np.int64]) -> list[tuple[int, Primitives]]:
+        """Parts between cut indices: where each begins, and its primitives."""
+        kind = self._draw.topology or self._vertex_state.topology
+        cut = self._vertex_state.cut if self._draw.indexed else None
+        if cut is None or not (ids == cut).any():
+            return [(0, assemble(kind, len(ids)))]
+        ends = [*np.nonzero(ids == cut)[0].tolist(), len(ids)]
+        begins = [0, *(end + 1 for end in ends[:-1])]
+        return [(begin, assemble(kind, end - begin)) for begin, end in zip(begins, ends, strict=True)]
+
+    def _instance(self, ids: NDArray[np.int64], strips: list[tuple[int, Primitives]], instance: int) -> Bulk:
+        unique, inverse = np.unique(ids, return_inverse=True)
+        elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instance)
+        lrc = self._streamer.lrc
+        if vertex_shader.is_enabled(lrc):
+            urb = Urb(len(unique), vertex_shader.entry_bytes(lrc))
+            shader = vertex_shader.vertex_stage(self._streamer, self._units)
+            chosen = vertex_shader.columns(lrc, self._vertex_state)
+            yield from vertex_shader.shade(shader, elements, chosen, urb)
+            shaded = urb.entries
+        else:
+            shaded = elements.reshape(len(elements), -1)
+        vertices = shaded[inverse.reshape(-1)]
+        yield None
+        for begin, primitives in strips:
+            yield from self._primitives(vertices[begin:], primitives)
+
+    def _primitives(self, vertices: Vertices, primitives: Primitives) -> Bulk:
+        if not len(primitives.vertices) or vertices.shape[1] < POSITION + 4:
+            return
+        if primitives.shape in (Shape.POINT, Shape.LINE):
+            self._report(f"a draw of {primitives.shape.name.lower()}s is skipped: they are not rasterised")
+            return
+        positions = np.ascontiguousarray(vertices[:, POSITION : POSITION + 4]).view(np.float32).astype(np.float64)
+        clipped = clip(self._clip, vertices, positions, primitives.vertices)
+        setup = set_up(self._setup, self._clip, self._viewports, vertices, positions, primitives, clipped)
+        if not len(setup):
+            return
+        if self._pixel.fast_clear:
+            yield from fast_clear(self._pixels, setup, vertices)
+            return
+        pixels = Pixels(self._pixels, setup, vertices)
+        for quads in rasterize(setup, self._pixels.samples):
+            yield from pixels.draw(quads)
+            yield None
+
+    def _pixel_stage(self) -> Stage | None:
+        if not self._pixel.valid or not self._pixel.kernels:
+            return None
+        return stage(
+            self._streamer,
+            self._units,
+            PIXEL,
+            kernel=self._pixel.kernels[0].start,
+            first_register=self._pixel.kernels[0].first_register,
+            scratch=self._pixel.scratch,
+        )
+
+
+def run(streamer: CommandStreamer, draw: Draw) -> Bulk:
+    """Everything that a 3DPRIMITIVE does."""
+    try:
+        pipeline = Pipeline(streamer, draw)
+    except UnknownImage as unknown:
+        streamer.engine.report(f"a draw is skipped: {unknown} as a depth or stencil buffer")
+        return
+    yield from pipeline.run()
+
+
+_PATTERNS: dict[int, tuple[tuple[int, int], ...]] = {
+    1: ((4, 4), (12, 12)),
+    2: ((6, 2), (14, 6), (2, 10), (10, 14)),
+    3: ((9, 5), (7, 11), (13, 9), (5, 3), (3, 13), (1, 7), (11, 15), (15, 1)),
+    4: (
+        (9, 9), (7, 5), (5, 10), (12, 7), (3, 6), (10, 13), (13, 11), (11, 3),
+        (6, 14), (8, 1), (4, 2), (2, 12), (0, 8), (15, 4), (14, 15), (1, 0),
+    ),
+}  # fmt: skip
+"""Standard sample positions in sixteenths, by the exponent of their number (intel_sample_positions.c)."""
+
+
+def sample_places(exponent: int) -> NDArray[np.float64]:
+    """[samples, 2]: places of samples in a pixel, in subpixels."""
+    pattern = _PATTERNS.get(exponent)
+    if pattern is None:
+        return np.array([[_CENTRE, _CENTRE]])
+    return np.array(pattern, dtype=np.float64) * 16

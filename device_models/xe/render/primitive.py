@@ -1,0 +1,45 @@
+"""3DPRIMITIVE: predicated, indirect or neither, handed to the pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from vfio_user_xe.device_models.xe.engines import register_access as regs
+from vfio_user_xe.device_models.xe.engines.command_streamer import BULK
+from vfio_user_xe.device_models.xe.engines.engine_regs import MI_PREDICATE_RESULT
+from vfio_user_xe.device_models.xe.render import pipeline
+from vfio_user_xe.device_models.xe.render.draw import Draw
+from vfio_user_xe.device_models.xe.render.fields import signed
+
+if TYPE_CHECKING:
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+
+_PREDICATE, _INDIRECT = 1 << 8, 1 << 10
+_START_VERTEX, _VERTICES, _INSTANCES, _START_INSTANCE, _BASE_VERTEX = 0x430, 0x434, 0x438, 0x43C, 0x440
+"""3DPRIM_* registers, from the engine's base."""
+
+
+def primitive(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
+    """3DPRIMITIVE, with or without extended parameters."""
+    dwords = words[index : index + length].tolist()
+    if dwords[0] & _PREDICATE and not regs.read(streamer, streamer.base + MI_PREDICATE_RESULT.offset) & 1:
+        return None
+    draw = Draw.of(dwords)
+    if dwords[0] & _INDIRECT:
+        first, vertices, instances, first_instance, base = (
+            regs.read(streamer, streamer.base + offset)
+            for offset in (_START_VERTEX, _VERTICES, _INSTANCES, _START_INSTANCE, _BASE_VERTEX)
+        )
+        draw = replace(
+            draw,
+            first=first,
+            vertices=vertices,
+            instances=instances,
+            first_instance=first_instance,
+            base_vertex=signed(base),
+        )
+    if not draw.vertices or not draw.instances:
+        return None
+    streamer.lrc.bulk = pipeline.run(streamer, draw)
+    return BULK

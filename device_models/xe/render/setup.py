@@ -1,0 +1,245 @@
+"""Strips and fans (SF): triangles and rectangles in screen coordinates, as the rasteriser takes them.
+
+Three edge functions E of a place (x, y) say all: a sample is inside where none is below zero, and they weight what is
+interpolated. With corner values v, weights q and n of a primitive:
+
+    perspective    sum(E q v) / sum(E q)        screen space    sum(E n v) / sum(E n)        1/w = sum(E q) / sum(E n)
+
+Where all corners are before the eye, places are snapped to 1/256 of a pixel, E are exact, q = 1/w and n = 1. Otherwise E are
+those of homogeneous coordinates, q = 1 and n = w (Olano and Greer, Triangle Scan Conversion using 2D Homogeneous Coordinates).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.render.clip import POSITION, Clipped, ClipState, Floats
+from vfio_user_xe.device_models.xe.render.fields import bits, flag, real
+from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape
+
+if TYPE_CHECKING:
+    from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+
+Indices = NDArray[np.int64]
+SUBPIXELS = 256
+"""Places are in units of 1/256 of a pixel."""
+_FARTHEST = 1 << 15
+"""Pixels from the origin up to which edge functions of snapped places are exact."""
+_LAYER, _VIEWPORT, _POINT_SIZE = 1, 2, 3
+_CULL_BOTH, _CULL_NONE, _CULL_FRONT, _CULL_BACK = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class SetupState:
+    """What setup needs of 3DSTATE_SF and 3DSTATE_RASTER."""
+
+    transform: bool
+    cull: int
+    counter_clockwise: bool
+    """Front faces wind so, as seen on the screen."""
+    provoking: tuple[int, int, int]
+    """Of triangles, lines and fans."""
+    line_width: float
+    point_width: float
+    point_width_from_state: bool
+    depth_offset: tuple[float, float, float] | None
+    """Constant, scale and clamp."""
+    fill_modes: tuple[int, int]
+    """Of front and back faces: 0 solid, 1 lines, 2 points."""
+
+    @classmethod
+    def of(cls, lrc: Lrc) -> SetupState:
+        """The context's state now."""
+        sf, raster = kept(lrc, Op.SF), kept(lrc, Op.RASTER)
+        return cls(
+            transform=flag(sf, 1, 1),
+            cull=bits(raster, 1, 17, 16),
+            counter_clockwise=flag(raster, 1, 21),
+            provoking=(bits(sf, 3, 30, 29), bits(sf, 3, 28, 27), bits(sf, 3, 26, 25)),
+            line_width=bits(sf, 1, 29, 12) / 128,
+            point_width=bits(sf, 3, 10, 0) / 8,
+            point_width_from_state=flag(sf, 3, 11),
+            depth_offset=(real(raster, 2), real(raster, 3), real(raster, 4)) if flag(raster, 1, 9) else None,
+            fill_modes=(bits(raster, 1, 6, 5), bits(raster, 1, 4, 3)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Viewports:
+    """SF_CLIP_VIEWPORTs and the rectangles of pixels that may be drawn to."""
+
+    matrix: Floats
+    """[viewports, 6]: m00, m11, m22, m30, m31, m32."""
+    bounds: Indices
+    """[viewports, 4]: first x and y, and those behind the last, of viewport, scissor and drawing rectangle."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Primitives, each with what the docstring of this module says."""
+
+    edges: Floats
+    """[primitives, 3 edges, 3]: E = e[0] x + e[1] y + e[2]; places in subpixels."""
+    inclusive: NDArray[np.bool_]
+    """[primitives, 3]: samples on the edge belong to the primitive (top and left edges)."""
+    perspective: Floats
+    """[primitives, 3]: q"""
+    screen: Floats
+    """[primitives, 3]: n"""
+    depth: Floats
+    """[primitives, 3]: depth times n."""
+    planes: Floats
+    """[primitives, 3, planes]: clip distances."""
+    bounds: Indices
+    """[primitives, 4]: pixels, first x and y, and those behind the last."""
+    rectangle: NDArray[np.bool_]
+    """[primitives]: it is all of `extent`, and edges only interpolate."""
+    extent: Floats
+    """[primitives, 4]: of rectangles, in subpixels."""
+    vertices: Indices
+    """[primitives, 3]: positions among the vertices."""
+    provoking: Indices
+    """[primitives]: which of the three."""
+    front: NDArray[np.bool_]
+    layer: Indices
+    viewport: Indices
+    number: Indices
+    """[primitives]: of the draw's instance (gl_PrimitiveID)."""
+
+    def __len__(self) -> int:
+        return len(self.edges)
+
+    def of(self, chosen: NDArray[np.bool_] | Indices) -> Setup:
+        """Some of them."""
+        return Setup(**{item.name: getattr(self, item.name)[chosen] for item in fields(self)})
+
+
+def set_up(
+    state: SetupState,
+    clip_state: ClipState,
+    viewports: Viewports,
+    vertices: NDArray[np.uint32],
+    positions: Floats,
+    primitives: Primitives,
+    clipped: Clipped,
+) -> Setup:
+    """Triangles or rectangles; those that cannot be seen are left out."""
+    corners = primitives.vertices
+    provoking = primitives.provoking(*state.provoking)
+    first = corners[np.arange(len(corners)), provoking]
+    header = vertices[:, :POSITION]
+    layer = header[first, _LAYER].astype(np.int64)
+    if clip_state.no_layers:
+        layer[:] = 0
+    viewport = np.minimum(header[first, _VIEWPORT].astype(np.int64), clip_state.most_viewports)
+    viewport = np.minimum(viewport, len(viewports.bounds) - 1)
+    clip_space = positions[corners]
+    matrix = viewports.matrix[viewport][:, :, None]
+    w = clip_space[:, :, 3] if clip_state.divide else np.ones(clip_space.shape[:2])
+    x, y, z = clip_space[:, :, 0], clip_space[:, :, 1], clip_space[:, :, 2]
+    if state.transform:
+        x, y, z = (
+            x * matrix[:, 0] + matrix[:, 3] * w,
+            y * matrix[:, 1] + matrix[:, 4] * w,
+            z * matrix[:, 2] + matrix[:, 5] * w,
+        )
+    before = (w > 0).all(axis=1)
+    with np.errstate(all="ignore"):
+        screen_x, screen_y, depth = x / w, y / w, z / w
+        near = (np.abs(screen_x) < _FARTHEST).all(axis=1) & (np.abs(screen_y) < _FARTHEST).all(axis=1)
+        snapped_x = np.floor(screen_x * SUBPIXELS + 0.5)
+        snapped_y = np.floor(screen_y * SUBPIXELS + 0.5)
+    plain = np.asarray(before & near)
+    rectangle = np.full(len(corners), primitives.shape is Shape.RECTANGLE)
+    edges = np.zeros((len(corners), 3, 3))
+    edges[plain] = _edges(snapped_x[plain], snapped_y[plain])
+    edges[~plain] = _homogeneous(x[~plain] * SUBPIXELS, y[~plain] * SUBPIXELS, w[~plain])
+    area = np.where(plain, _area(snapped_x, snapped_y), _determinant(x, y, w))
+    edges *= np.sign(area)[:, None, None]
+    clockwise = area > 0
+    front = clockwise != state.counter_clockwise
+    with np.errstate(all="ignore"):
+        perspective = np.where(plain[:, None], 1 / w, 1.0)
+    screen = np.where(plain[:, None], 1.0, w)
+    depth = np.where(plain[:, None], depth, z)
+    left, right = snapped_x.min(axis=1), snapped_x.max(axis=1)
+    top, bottom = snapped_y.min(axis=1), snapped_y.max(axis=1)
+    extent = np.stack([left, top, right, bottom], axis=1)
+    bounds = viewports.bounds[viewport].copy()
+    inside = np.nan_to_num(extent[plain] / SUBPIXELS)
+    bounds[plain, 0] = np.maximum(bounds[plain, 0], np.floor(inside[:, 0]).astype(np.int64))
+    bounds[plain, 1] = np.maximum(bounds[plain, 1], np.floor(inside[:, 1]).astype(np.int64))
+    bounds[plain, 2] = np.minimum(bounds[plain, 2], np.floor(inside[:, 2]).astype(np.int64) + 1)
+    bounds[plain, 3] = np.minimum(bounds[plain, 3], np.floor(inside[:, 3]).astype(np.int64) + 1)
+    seen = clipped.visible & (area != 0) & np.isfinite(area)
+    seen &= (bounds[:, 0] < bounds[:, 2]) & (bounds[:, 1] < bounds[:, 3])
+    if primitives.shape is Shape.TRIANGLE:
+        culled = {_CULL_BOTH: np.ones_like(front), _CULL_FRONT: front, _CULL_BACK: ~front}.get(state.cull)
+        if culled is not None:
+            seen &= ~culled
+    else:
+        front[:] = True
+        seen &= plain
+    whole = Setup(
+        edges=edges,
+        inclusive=(edges[:, :, 0] > 0) | ((edges[:, :, 0] == 0) & (edges[:, :, 1] > 0)),
+        perspective=perspective,
+        screen=screen,
+        depth=depth,
+        planes=_needed(clipped.planes),
+        bounds=bounds,
+        rectangle=rectangle,
+        extent=extent,
+        vertices=corners,
+        provoking=provoking,
+        front=front,
+        layer=layer,
+        viewport=viewport,
+        number=np.arange(len(corners), dtype=np.int64),
+    )
+    return whole.of(seen)
+
+
+def _needed(planes: Floats) -> Floats:
+    """Without the planes that nothing is beyond."""
+    return planes[:, :, (planes < 0).any(axis=(0, 1))]
+
+
+def _area(x: Floats, y: Floats) -> Floats:
+    with np.errstate(all="ignore"):
+        return (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
+
+
+def _edges(x: Floats, y: Floats) -> Floats:
+    """Of snapped places: exact."""
+    result = np.zeros((len(x), 3, 3))
+    for corner in range(3):
+        j, k = (corner + 1) % 3, (corner + 2) % 3
+        a, b = y[:, j] - y[:, k], x[:, k] - x[:, j]
+        result[:, corner] = np.stack([a, b, -(a * x[:, j] + b * y[:, j])], axis=1)
+    return result
+
+
+def _homogeneous(x: Floats, y: Floats, w: Floats) -> Floats:
+    """Rows of the adjoint of the matrix of corners."""
+    result = np.zeros((len(x), 3, 3))
+    for corner in range(3):
+        j, k = (corner + 1) % 3, (corner + 2) % 3
+        result[:, corner, 0] = y[:, j] * w[:, k] - y[:, k] * w[:, j]
+        result[:, corner, 1] = x[:, k] * w[:, j] - x[:, j] * w[:, k]
+        result[:, corner, 2] = x[:, j] * y[:, k] - x[:, k] * y[:, j]
+    return result
+
+
+def _determinant(x: Floats, y: Floats, w: Floats) -> Floats:
+    with np.errstate(all="ignore"):
+        return np.asarray(
+            x[:, 0] * (y[:, 1] * w[:, 2] - y[:, 2] * w[:, 1])
+            + x[:, 1] * (y[:, 2] * w[:, 0] - y[:, 0] * w[:, 2])
+            + x[:, 2] * (y[:, 0] * w[:, 1] - y[:, 1] * w[:, 0])
+        )

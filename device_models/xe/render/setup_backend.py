@@ -1,0 +1,116 @@
+"""SBE: attributes of vertices, as pixel shaders interpolate them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.render.fields import bits, flag
+from vfio_user_xe.device_models.xe.render.setup import Setup
+from vfio_user_xe.device_models.xe.render.state import Op, kept
+
+if TYPE_CHECKING:
+    from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+
+_SLOTS_OF_REGISTER = 5
+"""Components of an attribute whose three floats fit into a register."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetupBackend:
+    """3DSTATE_SBE and 3DSTATE_SBE_SWIZ: which attributes pixel shaders get, and from where in a vertex."""
+
+    attributes: int
+    offset: int
+    """Dwords of a vertex before the first."""
+    flat: int
+    """Bits: attributes that are the provoking vertex's."""
+    sources: tuple[int, ...]
+    """Attribute of the vertex, of each."""
+    overrides: tuple[tuple[int, int], ...]
+    """(components, constant) of each."""
+    select: tuple[int, ...]
+    """Swizzle select of each: 1 and 3 choose by facing."""
+    primitive_id: tuple[int, int]
+    """Attribute, and its components that are the primitive's number."""
+    sprite: int
+    """Bits: attributes that are point sprite coordinates."""
+
+    @classmethod
+    def of(cls, lrc: Lrc) -> SetupBackend:
+        """The context's state now."""
+        sbe, swiz = kept(lrc, Op.SBE), kept(lrc, Op.SBE_SWIZ)
+        count = bits(sbe, 1, 27, 22)
+        swizzled = flag(sbe, 1, 21)
+        details = [
+            bits(swiz, 1 + n // 2, 16 * (n % 2) + 15, 16 * (n % 2)) if swizzled and n < 16 else n for n in range(count)
+        ]
+        return cls(
+            attributes=count,
+            offset=8 * bits(sbe, 1, 10, 5),
+            flat=bits(sbe, 3, 31, 0),
+            sources=tuple(detail & 0x1F for detail in details),
+            overrides=tuple((detail >> 12 & 0xF, detail >> 9 & 3) if swizzled else (0, 0) for detail in details),
+            select=tuple(detail >> 6 & 3 if swizzled else 0 for detail in details),
+            primitive_id=(bits(sbe, 1, 4, 0), bits(sbe, 1, 19, 16)),
+            sprite=bits(sbe, 2, 31, 0),
+        )
+
+
+_CONSTANTS = ((0, 0, 0, 0), (0, 0, 0, 0x3F80_0000), (0x3F80_0000,) * 4)
+
+
+def setup_data(backend: SetupBackend, setup: Setup, vertices: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """[primitives, registers, 15]: setup data of each primitive, the same for all its pixels."""
+    count = backend.attributes
+    columns = np.zeros((len(setup), 4 * count, 3), dtype=np.float32)
+    first = np.take_along_axis(setup.vertices, setup.provoking[:, None], axis=1)[:, 0]
+    for number in range(count):
+        source = backend.sources[number]
+        values = _attribute(backend, vertices, source)
+        if backend.select[number] & 1:
+            back = _attribute(backend, vertices, source + 1)
+            corners = np.where(setup.front[:, None, None], values[setup.vertices], back[setup.vertices])
+            flat = np.where(setup.front[:, None], values[first], back[first])
+        else:
+            corners, flat = values[setup.vertices], values[first]
+        part = columns[:, 4 * number : 4 * number + 4]
+        if backend.flat >> number & 1:
+            part[:, :, 0] = flat
+        else:
+            with np.errstate(invalid="ignore", over="ignore"):
+                part[:, :, 0] = corners[:, 2]
+                part[:, :, 1] = corners[:, 0] - corners[:, 2]
+                part[:, :, 2] = corners[:, 1] - corners[:, 2]
+        _override(backend, number, part, setup)
+    registers = -(-4 * count // _SLOTS_OF_REGISTER)
+    padded = np.zeros((len(setup), registers * _SLOTS_OF_REGISTER, 3), dtype=np.float32)
+    padded[:, : 4 * count] = columns
+    return padded.reshape(len(setup), registers, 3 * _SLOTS_OF_REGISTER)
+
+
+def _attribute(backend: SetupBackend, vertices: NDArray[np.uint32], source: int) -> NDArray[np.float32]:
+    at = backend.offset + 4 * source
+    values = np.zeros((len(vertices), 4), dtype=np.uint32)
+    there = vertices[:, at : at + 4]
+    values[:, : there.shape[1]] = there
+    return values.view(np.float32)
+
+
+def _override(backend: SetupBackend, number: int, part: NDArray[np.float32], setup: Setup) -> None:
+    """Components that are constants, or the primitive's number."""
+    mask, constant = backend.overrides[number]
+    ids = setup.number.astype(np.uint32).view(np.float32)
+    for component in range(4):
+        if mask >> component & 1:
+            part[:, component] = 0
+            if constant == len(_CONSTANTS):
+                part[:, component, 0] = ids
+            else:
+                part[:, component, 0] = np.array(_CONSTANTS[constant][component], dtype=np.uint32).view(np.float32)
+        if backend.primitive_id[0] == number and backend.primitive_id[1] >> component & 1:
+            part[:, component] = 0
+            part[:, component, 0] = ids

@@ -1,0 +1,84 @@
+"""Serves the messages of shader threads: the URB and render targets here, memory and images as compute's threads have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.compute.port import Port
+from vfio_user_xe.device_models.xe.eu.messages import payload
+from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage, LscOp, RenderCacheOp, RenderTargetMessage
+from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
+from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
+from vfio_user_xe.device_models.xe.eu.port import Reply, Request
+from vfio_user_xe.device_models.xe.memory.address_space import Fault
+from vfio_user_xe.device_models.xe.render.pixel_output import PixelOutput
+from vfio_user_xe.device_models.xe.render.stage import Stage
+from vfio_user_xe.device_models.xe.render.urb import Urb
+
+_REGISTER = 64
+
+
+@dataclass
+class _Alone:
+    """`GroupsInFlight` of threads that are in no group."""
+
+    slm_bytes: int = 0
+    memory: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
+
+    def slm_start(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """There is no shared local memory."""
+        return np.zeros(len(threads), dtype=np.int64)
+
+    def scratch_slot(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A thread's number."""
+        return threads
+
+    def signal(self, thread: int, signal: BarrierSignal) -> None:
+        """Nobody else waits."""
+
+
+class ShaderPort:
+    """The message port of one stage's threads (`eu.port.MessagePort`)."""
+
+    def __init__(self, stage: Stage, urb: Urb | None = None, output: PixelOutput | None = None) -> None:
+        """`urb` is what URB messages reach, `output` takes what pixel shaders write."""
+        self._stage = stage
+        self._urb = urb
+        self._output = output
+        self._memory = Port(_Alone(), stage)
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Of messages whose threads are to repeat them."""
+        return self._memory.faults
+
+    def send(self, request: Request) -> Reply:
+        """Serve one message of each of `request.threads`."""
+        message = request.message
+        if isinstance(message, LscMessage) and request.send.sfid is Sfid.URB:
+            return self._urb_message(request, message)
+        if isinstance(message, RenderTargetMessage) and self._output is not None:
+            if message.op is RenderCacheOp.WRITE:
+                self._output.write(request, message)
+                return Reply()
+            return Reply(data=self._output.read(request, message))
+        return self._memory.send(request)
+
+    def _urb_message(self, request: Request, message: LscMessage) -> Reply:
+        length = message.response_length * _REGISTER
+        nothing = Reply(data=np.zeros((len(request.threads), length), dtype=np.uint8) if length else None)
+        stores = message.op in (LscOp.STORE, LscOp.STORE_QUAD)
+        if self._urb is None or not (stores or message.op in (LscOp.LOAD, LscOp.LOAD_QUAD)):
+            self._stage.report(f"threads send {message.op.name} to URB, which is not emulated: answered with zeros")
+            return nothing
+        offsets = payload.addresses(message, request.payload)
+        lanes = request.lanes[:, : offsets.shape[1]]
+        if stores:
+            self._urb.store(offsets, payload.data(message, request.payload), message.components, lanes)
+            return nothing
+        if not length:
+            return nothing
+        return Reply(data=payload.response(message, self._urb.load(offsets, message.components, lanes)))

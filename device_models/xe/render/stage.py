@@ -1,0 +1,133 @@
+"""A shader stage of a draw: its kernel, and what its threads' messages reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.compute.state import ComputeState
+from vfio_user_xe.device_models.xe.compute.surfaces import Surfaces
+from vfio_user_xe.device_models.xe.compute.units import fetch_code
+from vfio_user_xe.device_models.xe.render.fields import Words, address, bits
+from vfio_user_xe.device_models.xe.render.state import Op, constants, kept
+
+if TYPE_CHECKING:
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+
+REGISTER = 64
+_WORDS = REGISTER // 4
+_DENORMALS = 1 << 6 | 1 << 7 | 1 << 10
+"""cr0.0: denormals of double, single and half are kept."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`compute.units.Dispatched` for threads of a shader, with their kernel."""
+
+    name: str
+    kernel: int
+    """Offset from instruction base."""
+    memory: UnitMemory
+    """As the execution units see it."""
+    state: ComputeState
+    surfaces: Surfaces
+    sampler_state: int
+    first_register: int
+    """Where push constants begin, with other data behind them."""
+    constants: NDArray[np.uint8]
+    """Whole registers."""
+    report: Callable[[str], None]
+    ticks: Callable[[], int]
+    control: int = field(default=_DENORMALS)
+    """cr0.0 of new threads."""
+
+    @property
+    def data_register(self) -> int:
+        """The first one behind the push constants."""
+        return self.first_register + len(self.constants) // REGISTER
+
+    def fetch(self, place: int, length: int) -> bytes:
+        """Instruction memory at `place` from instruction base.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
+        return fetch_code(self.memory, self.state.instruction + place, length)
+
+    def header(self, threads: int) -> NDArray[np.uint32]:
+        """[threads, dwords]: r0 with what every stage finds there: .3 sampler states, .4 binding table, .5 scratch."""
+        r0 = np.zeros((threads, _WORDS), dtype=np.uint32)
+        r0[:, 3] = self.sampler_state
+        r0[:, 5] = self.state.scratch
+        return r0
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """Which commands point to a stage's tables and constants."""
+
+    command: Op
+    table: Op
+    samplers: Op
+    constants: Op
+
+
+VERTEX = Bindings(Op.VS, Op.BINDING_TABLE_VS, Op.SAMPLER_STATE_VS, Op.CONSTANT_VS)
+PIXEL = Bindings(Op.PS, Op.BINDING_TABLE_PS, Op.SAMPLER_STATE_PS, Op.CONSTANT_PS)
+
+
+def stage(
+    streamer: CommandStreamer,
+    memory: UnitMemory,
+    bindings: Bindings,
+    *,
+    kernel: int,
+    first_register: int,
+    scratch: int,
+) -> Stage:
+    """The stage with the context's state as it is now.
+
+    Raises:
+        TranslationFault: an address of its constants is not mapped.
+        AccessFault: an address of its constants is refused, or leads nowhere.
+    """
+    lrc = streamer.lrc
+    words: Words = kept(lrc, bindings.command)
+    state = replace(ComputeState.of(lrc), scratch=scratch)
+    table = bits(kept(lrc, bindings.table), 1, 20, 5) << 5
+    return Stage(
+        name=bindings.command.name,
+        kernel=kernel,
+        memory=memory,
+        state=state,
+        surfaces=Surfaces(memory, state, table),
+        sampler_state=bits(kept(lrc, bindings.samplers), 1, 31, 5) << 5,
+        first_register=first_register,
+        constants=_constants(constants(lrc, bindings.constants), memory),
+        report=streamer.engine.report,
+        ticks=streamer.engine.timestamp,
+        control=_control(words),
+    )
+
+
+def kernel_of(words: Words, dword: int) -> int:
+    """A kernel start pointer."""
+    return address(words, dword, 6)
+
+
+def _control(words: Words) -> int:
+    """cr0.0: rounding 5:4 of 3DSTATE_PS."""
+    rounding = bits(words, 3, 15, 14) if words and words[0] >> 16 == Op.PS else 0
+    return _DENORMALS | rounding << 4
+
+
+def _constants(buffers: list[tuple[int, int]], memory: UnitMemory) -> NDArray[np.uint8]:
+    data = b"".join(memory.read(where, length) for where, length in buffers)
+    data += bytes(-len(data) % REGISTER)
+    return np.frombuffer(data, dtype=np.uint8)

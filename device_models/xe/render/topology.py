@@ -1,0 +1,160 @@
+"""Topologies: how consecutive vertices become points, lines, triangles and rectangles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+class Topology(IntEnum):
+    """Primitive topology types (genxml 3D_Prim_Topo_Type)."""
+
+    POINTLIST = 1
+    LINELIST = 2
+    LINESTRIP = 3
+    TRILIST = 4
+    TRISTRIP = 5
+    TRIFAN = 6
+    QUADLIST = 7
+    QUADSTRIP = 8
+    LINELIST_ADJ = 9
+    LINESTRIP_ADJ = 10
+    TRILIST_ADJ = 11
+    TRISTRIP_ADJ = 12
+    TRISTRIP_REVERSE = 13
+    POLYGON = 14
+    RECTLIST = 15
+    LINELOOP = 16
+    TRIFAN_NOSTIPPLE = 22
+
+
+class Shape(Enum):
+    """What a primitive is."""
+
+    POINT = 1
+    LINE = 2
+    TRIANGLE = 3
+    RECTANGLE = 4
+    """Three vertices of a rectangle parallel to the axes; the fourth is implied."""
+
+
+class UnknownTopology(ValueError):
+    """A topology that is not assembled; the text says which."""
+
+
+@dataclass(frozen=True)
+class Primitives:
+    """Vertices of primitives, in the order in which they are drawn."""
+
+    shape: Shape
+    vertices: Indices
+    """[primitives, vertices of one]: positions among the vertices that were fetched."""
+    first: Indices
+    """[primitives]: which of them is the provoking one if that is the first, in the sense of the API."""
+    second: Indices
+    """[primitives]: the middle one, of fans."""
+    last: Indices
+    """[primitives]: and if it is the last."""
+    fan: bool = False
+
+    def provoking(self, triangles: int, lines: int, fans: int) -> Indices:
+        """[primitives]: which vertex of each is the provoking one, by the select fields of 3DSTATE_SF (0 first, 1, 2)."""
+        if self.shape is Shape.LINE:
+            return self.first if lines == 0 else self.last
+        select = fans if self.fan else triangles
+        return (self.first, self.second, self.last)[min(select, 2)]
+
+
+def assemble(kind: int, count: int) -> Primitives:
+    """The primitives of `count` consecutive vertices.
+
+    Raises:
+        UnknownTopology: `kind` is none that is assembled here.
+    """
+    try:
+        topology = Topology(kind)
+    except ValueError:
+        raise UnknownTopology(f"topology {kind:#x}") from None
+    match topology:
+        case Topology.POINTLIST:
+            return _primitives(Shape.POINT, np.arange(count)[:, None])
+        case Topology.LINELIST:
+            return _primitives(Shape.LINE, _chunks(count, 2))
+        case Topology.LINESTRIP | Topology.LINELOOP:
+            lines = _windows(count, 2)
+            if topology is Topology.LINELOOP and count > 2:
+                lines = np.concatenate([lines, [[count - 1, 0]]])
+            return _primitives(Shape.LINE, lines)
+        case Topology.LINELIST_ADJ:
+            return _primitives(Shape.LINE, _chunks(count, 4)[:, 1:3])
+        case Topology.LINESTRIP_ADJ:
+            return _primitives(Shape.LINE, _windows(count, 4)[:, 1:3])
+        case Topology.TRILIST:
+            return _primitives(Shape.TRIANGLE, _chunks(count, 3))
+        case Topology.TRILIST_ADJ:
+            return _primitives(Shape.TRIANGLE, _chunks(count, 6)[:, ::2])
+        case Topology.TRISTRIP | Topology.TRISTRIP_REVERSE:
+            return _strip(_windows(count, 3), reverse=topology is Topology.TRISTRIP_REVERSE)
+        case Topology.TRISTRIP_ADJ:
+            even = _windows(count // 2, 3) * 2
+            return _strip(even, reverse=False)
+        case Topology.TRIFAN | Topology.TRIFAN_NOSTIPPLE | Topology.POLYGON:
+            return _fan(count, polygon=topology is Topology.POLYGON)
+        case Topology.QUADLIST:
+            quads = _chunks(count, 4)
+            return _quads(quads[:, [0, 1, 3]], quads[:, [1, 2, 3]])
+        case Topology.QUADSTRIP:
+            quads = _windows(count, 4)[::2]
+            return _quads(quads[:, [0, 1, 3]], quads[:, [2, 0, 3]])
+        case Topology.RECTLIST:
+            return _primitives(Shape.RECTANGLE, _chunks(count, 3))
+
+
+def _chunks(count: int, size: int) -> Indices:
+    return np.arange(count // size * size, dtype=np.int64).reshape(-1, size)
+
+
+def _windows(count: int, size: int) -> Indices:
+    return np.arange(max(0, count - size + 1), dtype=np.int64)[:, None] + np.arange(size)
+
+
+def _primitives(shape: Shape, vertices: Indices) -> Primitives:
+    number = len(vertices)
+    last = vertices.shape[1] - 1
+    return Primitives(
+        shape,
+        vertices.astype(np.int64),
+        np.zeros(number, np.int64),
+        np.full(number, min(1, last)),
+        np.full(number, last),
+    )
+
+
+def _strip(windows: Indices, *, reverse: bool) -> Primitives:
+    """Every other triangle has its last two vertices exchanged, so that all wind the same way."""
+    odd = np.arange(len(windows)) % 2 == (0 if reverse else 1)
+    vertices = np.where(odd[:, None], windows[:, [0, 2, 1]], windows)
+    first = np.zeros(len(windows), np.int64)
+    return Primitives(Shape.TRIANGLE, vertices, first, np.where(odd, 2, 1), np.where(odd, 1, 2))
+
+
+def _fan(count: int, *, polygon: bool) -> Primitives:
+    number = max(0, count - 2)
+    middle = np.arange(1, number + 1, dtype=np.int64)
+    vertices = np.stack([np.zeros_like(middle), middle, middle + 1], axis=1)
+    places = [np.full(number, index) for index in range(3)]
+    if polygon:
+        places = [places[0]] * 3
+    return Primitives(Shape.TRIANGLE, vertices, places[0], places[1], places[2], fan=True)
+
+
+def _quads(one: Indices, other: Indices) -> Primitives:
+    """Two triangles a quad; its last vertex is the last of both, and provokes."""
+    vertices = np.stack([one, other], axis=1).reshape(-1, 3)
+    last = np.full(len(vertices), 2)
+    return Primitives(Shape.TRIANGLE, vertices, last, last, last)

@@ -1,0 +1,112 @@
+/* OpenGL ES 3 without a window, by symbols that are looked up when the program runs: no headers or libraries of Mesa's are
+ * needed to compile it.  Names and values are those of the Khronos registry. */
+#ifndef GL_H
+#define GL_H
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef unsigned int GLenum, GLuint, GLbitfield;
+typedef int GLint, GLsizei;
+typedef float GLfloat;
+typedef unsigned char GLubyte, GLboolean;
+typedef intptr_t GLintptr, GLsizeiptr;
+
+enum {
+	GL_TRIANGLES = 0x4, GL_TRIANGLE_STRIP = 0x5, GL_TRIANGLE_FAN = 0x6, GL_POINTS = 0, GL_LINES = 1,
+	GL_COLOR_BUFFER_BIT = 0x4000, GL_DEPTH_BUFFER_BIT = 0x100, GL_STENCIL_BUFFER_BIT = 0x400,
+	GL_SRC_ALPHA = 0x302, GL_ONE_MINUS_SRC_ALPHA = 0x303, GL_ONE = 1, GL_ZERO = 0,
+	GL_CULL_FACE = 0xB44, GL_DEPTH_TEST = 0xB71, GL_STENCIL_TEST = 0xB90, GL_BLEND = 0xBE2, GL_SCISSOR_TEST = 0xC11,
+	GL_LESS = 0x201, GL_EQUAL = 0x202, GL_LEQUAL = 0x203, GL_ALWAYS = 0x207, GL_KEEP = 0x1E00, GL_REPLACE = 0x1E01,
+	GL_BACK = 0x405, GL_FRONT = 0x404,
+	GL_UNSIGNED_BYTE = 0x1401, GL_UNSIGNED_SHORT = 0x1403, GL_UNSIGNED_INT = 0x1405, GL_FLOAT = 0x1406,
+	GL_RGBA = 0x1908, GL_RGBA8 = 0x8058, GL_DEPTH24_STENCIL8 = 0x88F0, GL_DEPTH_COMPONENT24 = 0x81A6,
+	GL_DEPTH_COMPONENT32F = 0x8CAC,
+	GL_VENDOR = 0x1F00, GL_RENDERER = 0x1F01, GL_VERSION = 0x1F02,
+	GL_NEAREST = 0x2600, GL_LINEAR = 0x2601, GL_NEAREST_MIPMAP_NEAREST = 0x2700, GL_LINEAR_MIPMAP_LINEAR = 0x2703,
+	GL_TEXTURE_2D = 0xDE1, GL_TEXTURE_MAG_FILTER = 0x2800, GL_TEXTURE_MIN_FILTER = 0x2801, GL_TEXTURE_WRAP_S = 0x2802,
+	GL_TEXTURE_WRAP_T = 0x2803, GL_REPEAT = 0x2901, GL_CLAMP_TO_EDGE = 0x812F, GL_TEXTURE0 = 0x84C0,
+	GL_ARRAY_BUFFER = 0x8892, GL_ELEMENT_ARRAY_BUFFER = 0x8893, GL_STATIC_DRAW = 0x88E4,
+	GL_FRAGMENT_SHADER = 0x8B30, GL_VERTEX_SHADER = 0x8B31, GL_COMPILE_STATUS = 0x8B81, GL_LINK_STATUS = 0x8B82,
+	GL_FRAMEBUFFER = 0x8D40, GL_RENDERBUFFER = 0x8D41, GL_COLOR_ATTACHMENT0 = 0x8CE0,
+	GL_DEPTH_ATTACHMENT = 0x8D00, GL_DEPTH_STENCIL_ATTACHMENT = 0x821A, GL_FRAMEBUFFER_COMPLETE = 0x8CD5,
+	GL_ANY_SAMPLES_PASSED = 0x8C2F, GL_QUERY_RESULT = 0x8866,
+};
+
+#define GL_FUNCTIONS(X) \
+	X(void, ActiveTexture, (GLenum texture)) \
+	X(void, AttachShader, (GLuint program, GLuint shader)) \
+	X(void, BindAttribLocation, (GLuint program, GLuint index, const char *name)) \
+	X(void, BindBuffer, (GLenum target, GLuint buffer)) \
+	X(void, BindFramebuffer, (GLenum target, GLuint framebuffer)) \
+	X(void, BindRenderbuffer, (GLenum target, GLuint renderbuffer)) \
+	X(void, BindTexture, (GLenum target, GLuint texture)) \
+	X(void, BlendFunc, (GLenum source, GLenum destination)) \
+	X(void, BufferData, (GLenum target, GLsizeiptr size, const void *data, GLenum usage)) \
+	X(GLenum, CheckFramebufferStatus, (GLenum target)) \
+	X(void, Clear, (GLbitfield mask)) \
+	X(void, ClearColor, (GLfloat red, GLfloat green, GLfloat blue, GLfloat alpha)) \
+	X(void, ClearDepthf, (GLfloat depth)) \
+	X(void, ClearStencil, (GLint value)) \
+	X(void, ColorMask, (GLboolean red, GLboolean green, GLboolean blue, GLboolean alpha)) \
+	X(void, CompileShader, (GLuint shader)) \
+	X(GLuint, CreateProgram, (void)) \
+	X(GLuint, CreateShader, (GLenum type)) \
+	X(void, CullFace, (GLenum mode)) \
+	X(void, DepthFunc, (GLenum function)) \
+	X(void, Disable, (GLenum cap)) \
+	X(void, DrawArrays, (GLenum mode, GLint first, GLsizei count)) \
+	X(void, DrawArraysInstanced, (GLenum mode, GLint first, GLsizei count, GLsizei instances)) \
+	X(void, DrawElements, (GLenum mode, GLsizei count, GLenum type, const void *indices)) \
+	X(void, Enable, (GLenum cap)) \
+	X(void, EnableVertexAttribArray, (GLuint index)) \
+	X(void, DisableVertexAttribArray, (GLuint index)) \
+	X(void, Finish, (void)) \
+	X(void, FramebufferRenderbuffer, (GLenum target, GLenum attachment, GLenum kind, GLuint renderbuffer)) \
+	X(void, GenBuffers, (GLsizei n, GLuint *buffers)) \
+	X(void, GenFramebuffers, (GLsizei n, GLuint *framebuffers)) \
+	X(void, GenRenderbuffers, (GLsizei n, GLuint *renderbuffers)) \
+	X(void, GenTextures, (GLsizei n, GLuint *textures)) \
+	X(void, GenerateMipmap, (GLenum target)) \
+	X(GLenum, GetError, (void)) \
+	X(void, GetProgramInfoLog, (GLuint program, GLsizei size, GLsizei *length, char *log)) \
+	X(void, GetProgramiv, (GLuint program, GLenum name, GLint *value)) \
+	X(void, GetShaderInfoLog, (GLuint shader, GLsizei size, GLsizei *length, char *log)) \
+	X(void, GetShaderiv, (GLuint shader, GLenum name, GLint *value)) \
+	X(const GLubyte *, GetString, (GLenum name)) \
+	X(GLint, GetUniformLocation, (GLuint program, const char *name)) \
+	X(void, LinkProgram, (GLuint program)) \
+	X(void, ReadPixels, (GLint x, GLint y, GLsizei w, GLsizei h, GLenum format, GLenum type, void *pixels)) \
+	X(void, RenderbufferStorage, (GLenum target, GLenum format, GLsizei width, GLsizei height)) \
+	X(void, Scissor, (GLint x, GLint y, GLsizei width, GLsizei height)) \
+	X(void, ShaderSource, (GLuint shader, GLsizei count, const char *const *text, const GLint *length)) \
+	X(void, StencilFunc, (GLenum function, GLint reference, GLuint mask)) \
+	X(void, StencilOp, (GLenum fail, GLenum depth_fail, GLenum pass)) \
+	X(void, TexImage2D, (GLenum target, GLint level, GLint internal, GLsizei width, GLsizei height, GLint border, \
+			     GLenum format, GLenum type, const void *pixels)) \
+	X(void, TexParameteri, (GLenum target, GLenum name, GLint value)) \
+	X(void, Uniform1f, (GLint location, GLfloat x)) \
+	X(void, Uniform1i, (GLint location, GLint x)) \
+	X(void, Uniform4f, (GLint location, GLfloat x, GLfloat y, GLfloat z, GLfloat w)) \
+	X(void, UniformMatrix4fv, (GLint location, GLsizei count, GLboolean transpose, const GLfloat *value)) \
+	X(void, UseProgram, (GLuint program)) \
+	X(void, VertexAttribPointer, (GLuint index, GLint size, GLenum type, GLboolean normalized, GLsizei stride, \
+				      const void *pointer)) \
+	X(void, Viewport, (GLint x, GLint y, GLsizei width, GLsizei height))
+
+#define GL_DECLARE(result, name, arguments) extern result (*gl##name) arguments;
+GL_FUNCTIONS(GL_DECLARE)
+
+/* A context without a surface on the first device; ends the program where there is none. */
+void gl_open(void);
+/* A framebuffer with colour, and with depth and stencil. */
+void gl_framebuffer(int width, int height);
+GLuint gl_program(const char *vertex, const char *fragment);
+/* A 2-D texture of `size` by `size` texels with a pattern of colours, with its mip levels. */
+GLuint gl_texture(int size, int min_filter, int mag_filter);
+/* Writes the framebuffer as a PAM with alpha, lowest row first. */
+void gl_save(const char *path, int width, int height);
+
+#endif

@@ -1,0 +1,194 @@
+"""Whole draws, from commands in a batch to pixels in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.support.xe.render_lab import (
+    DEPTH,
+    FLAT,
+    RECTLIST,
+    TRILIST,
+    VERTEX_KERNEL,
+    VIEWPORT,
+    WRITE,
+    RenderLab,
+    element,
+    elements,
+    pixel_shader,
+    primitive,
+    setup_backend,
+    target_state,
+    vertex_buffer,
+)
+
+RED, HALF_GREEN = (1.0, 0.0, 0.0, 1.0), (0.0, 0.5, 0.0, 0.5)
+
+
+def corners(left: float, top: float, right: float, bottom: float, colour: tuple[float, ...]) -> list[list[float]]:
+    """Vertices of a RECTLIST, in BLORP's order: header, position, colour."""
+    return [
+        [0, 0, 0, 0, x, y, 0.5, 1, *colour] for x, y in ((right, bottom), (left, bottom), (left, top))
+    ]  # fmt: skip
+
+
+def rectangles(count: int, *more: int) -> tuple[int, ...]:
+    """Commands that draw them, the colour flat in the register behind r0."""
+    pitch = 12 * 4
+    return (
+        *vertex_buffer(pitch, 3 * count * pitch),
+        *elements(element(0), element(16), element(32)),
+        *setup_backend(1, flat=1),
+        *pixel_shader(),
+        *more,
+        *primitive(RECTLIST, 3 * count),
+    )
+
+
+def test_a_rectangle_covers_pixels_whose_centres_are_in_it(lab: RenderLab) -> None:
+    job = lab.draw(FLAT.format(1) + WRITE, *rectangles(1), vertices=corners(2, 3.5, 10.5, 8, RED))
+    pixels = lab.pixels(job)
+    # Left and top edges belong to it, right and bottom ones do not.
+    assert (pixels[3:8, 2:10] == [255, 0, 0, 255]).all()
+    assert pixels.any(axis=2).sum() == 5 * 8
+
+
+def test_later_rectangles_are_above_earlier_ones(lab: RenderLab) -> None:
+    vertices = corners(0, 0, 16, 16, RED) + corners(4, 4, 8, 8, (0.0, 0.0, 1.0, 1.0))
+    pixels = lab.pixels(lab.draw(FLAT.format(1) + WRITE, *rectangles(2), vertices=vertices))
+    assert (pixels[4:8, 4:8] == [0, 0, 255, 255]).all()
+    assert (pixels[:4] == [255, 0, 0, 255]).all()
+
+
+def test_a_fast_clear_writes_whole_blocks(lab: RenderLab) -> None:
+    # A pixel of the rectangle stands for 64 bytes by 4 rows: 16 pixels by 4.
+    commands = (
+        *vertex_buffer(48, 144), *elements(element(0), element(16), element(32)), *setup_backend(1, flat=1),
+        *pixel_shader(fast_clear=True), *primitive(RECTLIST, 3),
+    )  # fmt: skip
+    job = lab.draw(FLAT.format(1) + WRITE, *commands, vertices=corners(0, 1, 1, 3, RED))
+    pixels = lab.pixels(job)
+    assert (pixels[4:12] == [255, 0, 0, 255]).all()
+    assert not pixels[:4].any()
+    assert not pixels[12:].any()
+
+
+def test_what_is_written_to_a_tiled_target_is_where_its_tiling_says(lab: RenderLab) -> None:
+    job = lab.draw(
+        FLAT.format(1) + WRITE,
+        *rectangles(1),
+        vertices=corners(0, 0, 4, 1, RED),
+        surface=target_state(pitch=128, tiling=3),
+    )
+    # Tile4: 16 bytes of a row lie together, and those of the row below follow.
+    assert job.data(0x4000, 5) == [0xFF0000FF] * 4 + [0]
+
+
+def test_blending_mixes_with_what_is_there(lab: RenderLab) -> None:
+    # Source alpha and one minus it, for colour and alpha.
+    entry = 1 << 31 | 3 << 26 | 19 << 21 | 3 << 13 | 19 << 8
+    vertices = corners(0, 0, 8, 8, HALF_GREEN)
+    before = bytes([200, 100, 50, 255]) * 256
+    job = lab.draw(
+        FLAT.format(1) + WRITE, *rectangles(1), vertices=vertices, blend=[1 << 30, entry, 3, *[0] * 14], pixels=before
+    )
+    pixels = lab.pixels(job)
+    assert pixels[0, 0].tolist() == [100, 114, 25, 191]
+    assert pixels[8, 8].tolist() == [200, 100, 50, 255]
+
+
+def test_channels_that_are_not_written_keep_what_they_hold(lab: RenderLab) -> None:
+    before = bytes([1, 2, 3, 4]) * 256
+    job = lab.draw(
+        FLAT.format(1) + WRITE,
+        *rectangles(1),
+        vertices=corners(0, 0, 1, 1, (1.0, 1.0, 1.0, 1.0)),
+        blend=[0, 0b1001, 0, *[0] * 14],  # alpha and blue
+        pixels=before,
+    )
+    assert lab.pixels(job)[0, 0].tolist() == [255, 255, 3, 4]
+
+
+DEPTH_BUFFER = (0x78050006, 1 << 29 | 1 << 28 | 1 << 24 | 127, DEPTH, 0, 15 << 1 | 15 << 17, 0, 3 << 30, 0)
+DEPTH_LESS = (0x784E0002, 2 << 5 | 0b11, 0, 0)
+
+
+def test_what_is_behind_is_not_drawn_and_the_nearer_depth_is_kept(lab: RenderLab) -> None:
+    near, far = corners(0, 0, 8, 8, RED), corners(0, 0, 16, 16, (0.0, 0.0, 1.0, 1.0))
+    for row in far:
+        row[6] = 0.75
+    clear = (0x78520004, 1 << 30, 0, 16 | 16 << 16, 1, 0x3F800000)
+    commands = rectangles(2, *DEPTH_BUFFER, *DEPTH_LESS, *clear)
+    job = lab.draw(FLAT.format(1) + WRITE, *commands, vertices=near + far)
+    pixels = lab.pixels(job)
+    assert (pixels[:8, :8] == [255, 0, 0, 255]).all()
+    assert (pixels[8:] == [0, 0, 255, 255]).all()
+    depth = np.array(job.data(0x8000, 4), dtype=np.uint32).view(np.float32)
+    assert depth.tolist() == [0.5] * 4
+
+
+VERTEX = """
+    mov (16|M0)  r10.0<1>:f  0:f
+    mov (16|M0)  r11.0<1>:f  r2.0<8;8,1>:f
+    mov (16|M0)  r12.0<1>:f  r3.0<8;8,1>:f
+    mov (16|M0)  r13.0<1>:f  0:f
+    mov (16|M0)  r14.0<1>:f  1:f
+    send.urb (16|M0)  null  r1  r10:1  0x0  0x02000504
+    add (16|M0)  r20.0<1>:ud  r1.0<8;8,1>:ud  16:ud
+    send.urb (16|M0)  null  r20  r11:4  0x0  0x02003504
+    add (16|M0)  r20.0<1>:ud  r1.0<8;8,1>:ud  32:ud
+    send.urb (16|M0)  null  r20  r6:4  0x0  0x02003504
+    (W) send.gtwy (1|M0)  null  r112  null:0  0x0  0x02000010  {EOT}
+"""
+"""The first element's x and y (r2, r3) are the position, the second (from r6 on) is the attribute."""
+INTERPOLATE = "".join(
+    f"""
+    mad (16|M0)  r{60 + n}.0<1>:f  r3.{3 * n}<0;0>:f  r1.0<1;0>:f  r3.{3 * n + 1}<0>:f
+    mad (16|M0)  r{60 + n}.0<1>:f  r{60 + n}.0<1;0>:f  r2.0<1;0>:f  r3.{3 * n + 2}<0>:f
+    """
+    for n in range(4)
+)
+"""The first attribute by barycentrics in r1 and r2, with setup data in r3."""
+
+
+def test_a_triangle_through_a_vertex_shader_interpolates_its_attributes(lab: RenderLab) -> None:
+    vertices = [[-1, -1, 0, 1, 1, 0, 0, 1], [3, -1, 0, 1, 0, 1, 0, 1], [-1, 3, 0, 1, 0, 0, 1, 1]]
+    commands = (
+        *vertex_buffer(32, 96), *elements(element(0), element(16)), *setup_backend(1), *pixel_shader(3, modes=1),
+        0x78120002, 0, 1 << 31, 0, 0x78130002, 2, 0, 0, 0x78210000, VIEWPORT,
+        0x78580001, 1, 0,
+        0x78100007, VERTEX_KERNEL, 0, 0, 0, 0, 2 << 20 | 1 << 11, 1, 0,
+        *primitive(TRILIST, 3),
+    )  # fmt: skip
+    job = lab.draw(INTERPOLATE + WRITE, *commands, vertices=vertices, vertex_kernel=VERTEX)
+    pixels = lab.pixels(job).astype(int)
+    # Half of each axis is on the screen: colours go from the first vertex's to half of the other two's.
+    assert np.abs(pixels[0, 0] - [247, 4, 4, 255]).max() <= 1
+    assert np.abs(pixels[0, 15] - [128, 124, 4, 255]).max() <= 1
+    assert np.abs(pixels[15, 15] - [8, 124, 124, 255]).max() <= 1
+
+
+def test_accesses_of_fixed_functions_have_a_kind_of_their_own_in_the_ledger(lab: RenderLab) -> None:
+    lab.draw(FLAT.format(1) + WRITE, *rectangles(1), vertices=corners(0, 0, 2, 2, RED))
+    entry = next(entry for entry in lab.fabric.ledger.entries() if entry.kind == "3d vram" and entry.writes)
+    assert entry.bytes_written == 4 * 4
+
+
+def test_a_predicated_draw_that_is_off_draws_nothing(lab: RenderLab) -> None:
+    commands = list(rectangles(1))
+    commands[-7] |= 1 << 8
+    job = lab.draw(FLAT.format(1) + WRITE, *commands, vertices=corners(0, 0, 16, 16, RED))
+    assert not lab.pixels(job).any()
+
+
+def test_state_is_saved_with_the_context_and_loaded_again(lab: RenderLab) -> None:
+    job = lab.draw(FLAT.format(1) + WRITE, *rectangles(1), vertices=corners(0, 0, 2, 2, RED))
+    lrc = job.context.members[0]
+    # More than fits into the first page of the image.
+    lrc.state[0x7917] = list(range(1, 900))
+    before = dict(lrc.state)
+    lrc.save()
+    lrc.state.clear()
+    lrc.adopted = True
+    lrc.restore()
+    assert lrc.state == before

@@ -1,0 +1,56 @@
+"""State commands that change a part of what is kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from vfio_user_xe.device_models.xe.render import state
+from vfio_user_xe.device_models.xe.render.state import Op
+
+
+def streamer() -> Any:
+    return SimpleNamespace(lrc=SimpleNamespace(state={}))
+
+
+def put(handler: Any, on: Any, *words: int) -> None:
+    handler(on, memoryview(b"".join(word.to_bytes(4, "little") for word in words)).cast("I"), 0, len(words))
+
+
+def test_vertex_buffers_are_kept_one_by_one() -> None:
+    on = streamer()
+    put(state.vertex_buffers, on, 0x78080003, 1 << 26 | 16, 0x1000, 0, 64)
+    put(state.vertex_buffers, on, 0x78080003, 0 << 26 | 8, 0x2000, 0, 32)
+    assert on.lrc.state[Op.VERTEX_BUFFERS][1:] == [8, 0x2000, 0, 32, 1 << 26 | 16, 0x1000, 0, 64]
+
+
+def test_constants_of_all_stages_go_to_those_that_are_named() -> None:
+    on = streamer()
+    put(state.constant_all, on, 0x786D0000 | 1 << 8 | 1 << 12 | 2, 0b101 << 16, 0x1002, 0, 0x3001, 0)
+    assert state.constants(on.lrc, Op.CONSTANT_VS) == [(0x1000, 64), (0x3000, 32)]
+    assert state.constants(on.lrc, Op.CONSTANT_PS) == [(0x1000, 64), (0x3000, 32)]
+    assert state.constants(on.lrc, Op.CONSTANT_GS) == []
+    put(state.constant_all, on, 0x786D0000 | 1 << 12, 0)
+    assert state.constants(on.lrc, Op.CONSTANT_PS) == []
+
+
+def test_constants_of_one_stage_are_kept_in_the_same_form() -> None:
+    on = streamer()
+    put(state.constant_stage, on, 0x78170009, 2 | 1 << 16, 0, 0x1000, 0, 0x2000, 1, 0, 0, 0, 0)
+    assert state.constants(on.lrc, Op.CONSTANT_PS) == [(0x1000, 64), (0x1_0000_2000, 32)]
+
+
+def test_what_modify_disable_bits_name_stays() -> None:
+    on = streamer()
+    put(state.wm_depth_stencil, on, 0x784E0002, 0xFFFFFFFF, 0x11223344, 0x5566)
+    put(state.wm_depth_stencil, on, 0x784E0002 | 0b01101 << 8, 0, 0, 0)
+    kept = on.lrc.state[Op.WM_DEPTH_STENCIL]
+    assert kept[3] == 0x5566  # reference values
+    assert kept[2] == 0x00220044  # write masks; test masks are new
+
+
+def test_instancing_is_kept_by_element() -> None:
+    on = streamer()
+    put(state.vf_instancing, on, 0x78490001, 2 | 1 << 8, 3)
+    put(state.vf_instancing, on, 0x78490001, 0, 0)
+    assert on.lrc.state[Op.VF_INSTANCING][1:] == [0, 0, 0, 0, 2 | 1 << 8, 3]

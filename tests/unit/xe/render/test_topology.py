@@ -1,0 +1,49 @@
+"""Primitives of consecutive vertices."""
+
+from __future__ import annotations
+
+import pytest
+
+from vfio_user_xe.device_models.xe.render.topology import Shape, Topology, UnknownTopology, assemble
+
+
+@pytest.mark.parametrize(
+    ("topology", "count", "expected"),
+    [
+        (Topology.TRILIST, 7, [[0, 1, 2], [3, 4, 5]]),
+        (Topology.TRISTRIP, 5, [[0, 1, 2], [1, 3, 2], [2, 3, 4]]),
+        (Topology.TRISTRIP_REVERSE, 4, [[0, 2, 1], [1, 2, 3]]),
+        (Topology.TRIFAN, 5, [[0, 1, 2], [0, 2, 3], [0, 3, 4]]),
+        (Topology.QUADLIST, 5, [[0, 1, 3], [1, 2, 3]]),
+        (Topology.QUADSTRIP, 4, [[0, 1, 3], [2, 0, 3]]),
+        (Topology.LINESTRIP, 3, [[0, 1], [1, 2]]),
+        (Topology.LINELOOP, 3, [[0, 1], [1, 2], [2, 0]]),
+        (Topology.TRILIST_ADJ, 6, [[0, 2, 4]]),
+        (Topology.LINELIST_ADJ, 4, [[1, 2]]),
+        (Topology.POINTLIST, 2, [[0], [1]]),
+        (Topology.RECTLIST, 3, [[0, 1, 2]]),
+        (Topology.TRILIST, 2, []),
+        (Topology.TRISTRIP, 1, []),
+    ],
+)
+def test_vertices_of_primitives(topology: Topology, count: int, expected: list[list[int]]) -> None:
+    assert assemble(topology, count).vertices.tolist() == expected
+
+
+def test_the_provoking_vertex_of_a_strip_is_the_first_or_last_of_the_api() -> None:
+    strip = assemble(Topology.TRISTRIP, 5)
+    rows = range(3)
+    for select, expected in ((0, [0, 1, 2]), (2, [2, 3, 4])):
+        chosen = strip.provoking(select, 0, 0)
+        assert [int(strip.vertices[row, chosen[row]]) for row in rows] == expected
+
+
+def test_the_provoking_vertex_of_a_fan_is_selected_apart() -> None:
+    fan = assemble(Topology.TRIFAN, 4)
+    assert fan.provoking(0, 0, 1).tolist() == [1, 1]
+    assert fan.shape is Shape.TRIANGLE
+
+
+def test_patches_are_not_assembled() -> None:
+    with pytest.raises(UnknownTopology, match="0x22"):
+        assemble(0x22, 9)
