@@ -124,13 +124,13 @@ def _run_compiled(
     slot = pages.take_slot(size, 0)
     slot.begin(walk)
     gathered = _Gathered(stage, slot, port)
+    ended = False
     try:
-        while True:
+        while not ended:
             pages.refresh()
-            reason = _run_slot(pages, slot)
-            match reason:
+            match _run_slot(pages, slot):
                 case Reason.GONE:
-                    break
+                    ended = True
                 case Reason.BLOCKED:
                     yield from gathered.serve()
                 case Reason.STOPPED:
@@ -146,7 +146,10 @@ def _run_compiled(
                     yield None
     finally:
         pages.harvest()
-    pages.give_back(slot)
+        if ended:
+            pages.give_back(slot)
+        else:
+            pages.drop(slot)
 
 
 def _run_slot(pages: Pages, slot: Slot) -> Reason:
@@ -154,7 +157,7 @@ def _run_slot(pages: Pages, slot: Slot) -> Reason:
         if pages.is_stale:
             # Between the look at it and the lock; from here on who takes memory away waits.
             return Reason.STOPPED
-        pages.stop[:] = [slot.stop]
+        pages.stop[:] = [slot]
         reason = slot.run(_BUDGET)
         pages.stop.clear()
     return reason

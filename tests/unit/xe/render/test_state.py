@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import NonCallableMock
 
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 from vfio_user_xe.device_models.xe.render import state
 from vfio_user_xe.device_models.xe.render.state import Op
 
 
 def streamer() -> Any:
-    return SimpleNamespace(lrc=SimpleNamespace(state={}))
+    return NonCallableMock(spec=CommandStreamer, lrc=NonCallableMock(spec=Lrc, state={}))
 
 
 def put(handler: Any, on: Any, *words: int) -> None:
