@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.emulator.guest import Environment
+from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.programs import SHARED_FLAGS, compile_program
 
 FOLDER = Path(__file__).parents[2] / "guest" / "programs" / "gl"
