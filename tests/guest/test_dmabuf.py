@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.timeout(500)]
 
 USUAL = (
     "basic-import",
+    "import-read-by-a-kernel",
     "pf-writes-vf-reads",
     "pages-and-odd-sizes",
     "several-ranges",
@@ -35,6 +36,7 @@ USUAL = (
     "reset-with-an-unbound-import",
     "reset-through-sysfs",
     "reset-while-copying",
+    "reset-while-kernels-run",
     "gt-reset-with-an-idle-import",
     "control-wrong-path",
     "control-kernel-report",
@@ -51,7 +53,9 @@ DEFECTS_MET = {
 }
 """By kernel release: the scenarios that meet a known defect of that kernel, and which; every other one passes."""
 RACES = {
-    "reset-while-copying": ("clear-outlasts-reset", "reset-lost-while-another-ends"),
+    **dict.fromkeys(
+        ("reset-while-copying", "reset-while-kernels-run"), ("clear-outlasts-reset", "reset-lost-while-another-ends")
+    ),
     **dict.fromkeys(
         ("reset-with-an-idle-import", "reset-with-an-unbound-import", "reset-through-sysfs"),
         ("reset-lost-while-another-ends",),

@@ -109,7 +109,7 @@ def control_stale_access(run: Run, machine: XeMachine) -> None:
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         reset = f"/sys/bus/pci/devices/{machine.card.vf(1)}/reset"
-        made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 100")
+        made.do(f"spawn work loop copy g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 100")
         # The card is told of the reset, the importer is not.
         machine.sh(f"echo 1 > {reset}")
         s.settle(machine, 1)

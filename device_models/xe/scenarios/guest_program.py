@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vfio_user_xe.device_models.xe.scenarios import kernels
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.programs import compile_program
 from vfio_user_xe.emulator.scenarios.machine import Shell
@@ -163,12 +164,12 @@ class Program:
 
 
 def compiled(environment: Environment) -> dict[str, Path]:
-    """Path in the guest and file of the program, compiled when needed.
+    """Path in the guest and file of the program, compiled when needed, and of the kernels that it runs on execution units.
 
     Raises:
         NoCompiler: this host cannot compile it.
     """
-    return {GUEST_PATH: compile_program(environment, NAME, sorted(SOURCES.glob("*.c")))}
+    return {GUEST_PATH: compile_program(environment, NAME, sorted(SOURCES.glob("*.c"))), **kernels.assembled()}
 
 
 def parse(text: str) -> list[Step]:

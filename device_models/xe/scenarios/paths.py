@@ -39,6 +39,16 @@ def basic_import_translating(run: Run, machine: XeMachine) -> None:
     basic_import(run, machine)
 
 
+@scenario("1k", "basic import, read by a kernel on execution units", "as 1")
+def import_read_by_a_kernel(run: Run, machine: XeMachine) -> None:
+    with opened(run, machine) as made:
+        made.step(f"fill v 0 {2 * MIB:#x} 7")
+        check_bound(run, machine, made, f"0+{2 * MIB:#x}")
+        made.do(s.kernel_command("copy", TARGET, SOURCE, 2 * MIB), f"verify target 0 0 {2 * MIB:#x} 7")
+        check_path(run, machine)
+        s.check_units_read(run, machine, 2 * MIB)
+
+
 @scenario("1s", "64 MiB, and how long a copy of it takes", "data equal; times for people to compare")
 def large_import(run: Run, machine: XeMachine) -> None:
     size, target, plain = 64 * MIB, TARGET + 1024 * MIB, TARGET + 2048 * MIB

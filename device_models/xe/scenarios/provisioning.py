@@ -219,7 +219,7 @@ def _secret(machine: XeMachine, made: Program, gdpa: int, size: int, seed: int) 
 def gt_reset(run: Run, machine: XeMachine) -> None:
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
-        made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 200")
+        made.do(f"spawn work loop copy g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 200")
         _reset_gt(run, machine)
         made.do("sleep 500", "stop work")
         run.evidence("jobs", made.step("join work 20000").values)

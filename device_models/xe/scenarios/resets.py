@@ -10,6 +10,8 @@ from vfio_user_xe.emulator.scenarios.run import Run
 
 FLR_WAIT = 0.1
 """Seconds that a function may need for an FLR (PCI Express base specification, 6.6.2): the kernel waits no longer."""
+_ROUNDS = 200
+"""How often a kernel reads its MiB: that takes some tenths of a second, longer than the way from one kernel to the next."""
 _RESET_RETURNS = 0.115
 """Seconds after an FLR at which VFIO_DEVICE_RESET returns."""
 
@@ -66,7 +68,7 @@ def reset_through_sysfs(run: Run, machine: XeMachine) -> None:
 def jobs_during_a_reset_through_sysfs(run: Run, machine: XeMachine) -> None:
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
-        made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 100")
+        made.do(f"spawn work loop copy g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 100")
         _reset_through_sysfs(run, machine)
         s.settle(machine, 1)
         run.note("the PF's driver has cleared the VF's memory")
@@ -106,10 +108,14 @@ def _reset_through_sysfs(run: Run, machine: XeMachine) -> None:
         machine.sh(f"echo 1 > {file}")
 
 
-def _reset_in_a_loop(run: Run, machine: XeMachine, resets: int) -> None:
+_COPY = f"copy g {TARGET:#x} {SOURCE:#x} {MIB:#x}"
+
+
+def _reset_in_a_loop(run: Run, machine: XeMachine, resets: int, work: str = _COPY) -> None:
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
-        made.do(f"spawn work loop g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 300")
+        machine.card.call("ledger", clear=True)
+        made.do(f"spawn work loop {work}", "sleep 300")
         taken = []
         for _ in range(resets):
             with run.step("reset"):
@@ -121,6 +127,8 @@ def _reset_in_a_loop(run: Run, machine: XeMachine, resets: int) -> None:
         run.evidence("seconds of each reset", [round(seconds, 3) for seconds in taken])
         stale = run.fact("stale", machine.card.call("verdicts")["stale"])
         run.check(int(counts.get("OK", "0")) > 0, f"no job succeeded: {counts}")
+        if work != _COPY:
+            s.check_units_read(run, machine, MIB)
         during = [access for access in stale if "reset" in access["reason"]]
         if during and all((access["after"] or 0) >= FLR_WAIT for access in during):
             late = min(access["after"] for access in during)
@@ -141,6 +149,15 @@ def _reset_in_a_loop(run: Run, machine: XeMachine, resets: int) -> None:
 )
 def reset_while_copying(run: Run, machine: XeMachine) -> None:
     _reset_in_a_loop(run, machine, 1)
+
+
+@scenario(
+    "18k",
+    "VFIO_DEVICE_RESET while kernels of the PF run, each for a while",
+    "the reset waits for the kernel that runs; then as 18",
+)
+def reset_while_kernels_run(run: Run, machine: XeMachine) -> None:
+    _reset_in_a_loop(run, machine, 1, s.kernel_command("copy", TARGET, SOURCE, MIB, word=_ROUNDS))
 
 
 @scenario("18b", "the same, four times in a row, with slow clearing", "as 18, every time", setups.SLOW_CLEAR)

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TypeAlias, TypedDict, Unpack
 
-from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios import defects, kernels
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
@@ -17,6 +17,8 @@ from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup
 
 SOURCE, TARGET = 0x1000_0000, 0x8000_0000
 """Virtual addresses of imports and of the buffer that is copied to."""
+UNITS = ("eu vram", "eu system")
+"""Kinds of the ledger's entries for what threads of kernels access."""
 STUCK_SECONDS = 5.5
 """xe gives the clearing of a VF's memory up a little earlier (`xe_gt_sriov_pf_control.c:pf_get_default_timeout`)."""
 
@@ -198,6 +200,24 @@ def check_path(run: Run, machine: XeMachine, *, owner: str = "vf1", start: int =
     kind = "vram" if machine.zero_copy else "system"
     run.check(taken[wanted] and not taken[other], f"{wanted} accesses {taken[wanted]}, {other} accesses {taken[other]}")
     run.check({page["kind"] for page in pages} == {kind}, f"page-table entries of another kind than {kind}: {pages}")
+
+
+def kernel_command(name: str, to: int, source: int, length: int, word: int = 1, gpu: str = "g") -> str:
+    """The guest program's command that runs kernel `name` (`kernels.py`) over `length` bytes."""
+    if length % kernels.BYTES:
+        raise ValueError(f"a kernel works on whole groups of {kernels.BYTES} bytes, not on {length:#x}")
+    return f"kernel {gpu} {name} {length // kernels.BYTES} {to:#x} {source:#x} {word}"
+
+
+def check_units_read(run: Run, machine: XeMachine, length: int, *, owner: str = "vf1") -> None:
+    """Execution units, and nothing else of the PF, read `length` bytes or more of `owner`'s memory."""
+    entries = [e for e in machine.card.call("ledger") if e["initiator"] == "pf" and e["owner"] in (owner, "unshared")]
+    read = {(e["interconnect"], e["kind"]): e["bytes_read"] for e in entries if e["bytes_read"]}
+    run.fact("read by interconnect and kind", {f"{link}, {kind}": count for (link, kind), count in read.items()})
+    units = {link: count for (link, kind), count in read.items() if kind in UNITS}
+    run.check(sum(units.values()) >= length, f"execution units read {units} of {length:#x} bytes: {read}")
+    others = {key for key in read if key[1] in ("vram", "system")}
+    run.check(not others, f"another engine read it too: {others}")
 
 
 def check_vram(run: Run, machine: XeMachine, before: int) -> None:

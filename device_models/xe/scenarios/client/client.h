@@ -30,6 +30,7 @@ struct object {
 	uint32_t vm, queue;
 	bool long_running;
 	struct code *code;
+	struct compute *compute; /* NULL until a kernel is run */
 	/* IOMMUFD */
 	uint32_t ioas;
 	/* BO: a buffer of `gpu`, or what was imported there */
@@ -97,8 +98,19 @@ long gpu_unmap(struct object *bo);
 /* Copies with the copy engine and waits; `nanoseconds` is from the exec to the fence. */
 long gpu_copy(struct object *gpu, uint64_t to, uint64_t from, uint64_t length, uint64_t *nanoseconds);
 
+/* Whether the queue is banned, as it is when a job of it failed (the fence says nothing of that): 0, or -EIO. */
+long gpu_check_queue(struct object *gpu, uint32_t queue);
+
+/* kernel.c: `groups` of 256 work items on execution units; waits for their end. */
+long gpu_kernel(struct object *gpu, const char *name, uint64_t groups, uint64_t to, uint64_t from, uint32_t word);
+
 /* engines.c: `rounds` jobs on every engine, compared; how many ended well, and a bit for each GT that has an engine. */
 long gpu_engines(struct object *gpu, uint64_t rounds, unsigned *jobs, uint64_t *gts);
+struct drm_xe_query_engines;
+/* The caller frees `*answer`. */
+long gpu_query_engines(int fd, struct drm_xe_query_engines **answer);
+/* Runs the batch at `va` and waits for its end. */
+long gpu_run(struct object *gpu, uint32_t queue, uint64_t va);
 
 /* svm.c: anonymous memory of this process; where a GPU's VM in fault mode should have its pages. */
 long svm_memory(struct object *bo, uint64_t size);

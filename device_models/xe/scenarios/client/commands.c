@@ -272,17 +272,30 @@ static long do_copy(char **w)
 	return result;
 }
 
-/* loop GPU TO FROM LENGTH: until stopped; how often it ended how */
-static long do_loop(char **w)
+/* kernel GPU NAME GROUPS TO FROM WORD */
+static long do_kernel(char **w)
 {
 	WANT(gpu, w[0], GPU);
-	struct { long result; unsigned count; } seen[8] = {};
-	uint64_t taken;
+	uint64_t started = now_ns();
+	long result = gpu_kernel(gpu, w[1], value(w[2]), value(w[3]), value(w[4]), value(w[5]));
 
-	if (!current)
+	say("kernel_us=%llu", (unsigned long long)((now_ns() - started) / 1000));
+	return result;
+}
+
+/* loop copy|kernel ...: the command until it is stopped; how often it ended how */
+static long do_loop(char **w)
+{
+	bool kernel = !strcmp(w[0], "kernel");
+	struct { long result; unsigned count; } seen[8] = {};
+
+	if (!current || !w[kernel ? 6 : 4] || w[kernel ? 7 : 5] || (!kernel && strcmp(w[0], "copy")))
 		return -EINVAL;
+	WANT(gpu, w[1], GPU);
 	while (!current->stop) {
-		long result = gpu_copy(gpu, value(w[1]), value(w[2]), value(w[3]), &taken);
+		uint64_t taken;
+		long result = kernel ? gpu_kernel(gpu, w[2], value(w[3]), value(w[4]), value(w[5]), value(w[6])) :
+				       gpu_copy(gpu, value(w[2]), value(w[3]), value(w[4]), &taken);
 
 		for (unsigned i = 0; i < 8; i++)
 			if (!seen[i].count || seen[i].result == result) {
@@ -523,7 +536,8 @@ static const struct command {
 	{ "unbind", do_unbind, 3, 3, "GPU VA LENGTH" },
 	{ "gem-close", do_gem_close, 1, 1, "BUFFER" },
 	{ "copy", do_copy, 4, 5, "GPU TO FROM LENGTH [TIMES]" },
-	{ "loop", do_loop, 4, 4, "GPU TO FROM LENGTH" },
+	{ "kernel", do_kernel, 6, 6, "GPU NAME GROUPS TO FROM WORD" },
+	{ "loop", do_loop, 5, 7, "copy GPU TO FROM LENGTH | kernel GPU NAME GROUPS TO FROM WORD" },
 	{ "engines", do_engines, 2, 2, "GPU ROUNDS" },
 	{ "busy", do_busy, 1, 1, "GPU" },
 	{ "memory", do_memory, 2, 2, "NAME SIZE" },

@@ -14,7 +14,7 @@
 #define STORE_DWORD (0x20u << 23 | 2)
 #define BATCH_END (0x0au << 23)
 
-static long query_engines(int fd, struct drm_xe_query_engines **answer)
+long gpu_query_engines(int fd, struct drm_xe_query_engines **answer)
 {
 	struct drm_xe_device_query query = { .query = DRM_XE_DEVICE_QUERY_ENGINES };
 	long result = call(fd, DRM_IOCTL_XE_DEVICE_QUERY, &query);
@@ -43,7 +43,7 @@ static void write_batch(struct object *area, uint32_t seed)
 	*at = 0;
 }
 
-static long run_batch(struct object *gpu, uint32_t queue)
+long gpu_run(struct object *gpu, uint32_t queue, uint64_t va)
 {
 	struct drm_syncobj_create syncobj = {};
 	long result = call(gpu->fd, DRM_IOCTL_SYNCOBJ_CREATE, &syncobj);
@@ -59,7 +59,7 @@ static long run_batch(struct object *gpu, uint32_t queue)
 		.exec_queue_id = queue,
 		.num_syncs = 1,
 		.syncs = (uintptr_t)&done,
-		.address = AREA_VA,
+		.address = va,
 		.num_batch_buffer = 1,
 	};
 	struct drm_syncobj_wait wait = {
@@ -93,7 +93,7 @@ static long run_on(struct object *gpu, struct drm_xe_engine_class_instance *engi
 
 	for (uint64_t i = 0; i < rounds && result == 0; i++) {
 		write_batch(area, seed + i);
-		result = run_batch(gpu, queue.exec_queue_id);
+		result = gpu_run(gpu, queue.exec_queue_id, AREA_VA);
 		for (unsigned j = 0; j < RESULTS && result == 0; j++)
 			if (((uint32_t *)(area->map + RESULT_OFFSET))[j] != pattern(4 * j, seed + i))
 				result = -EILSEQ;
@@ -106,7 +106,7 @@ long gpu_engines(struct object *gpu, uint64_t rounds, unsigned *jobs, uint64_t *
 {
 	struct object area = {};
 	struct drm_xe_query_engines *engines = NULL;
-	long result = query_engines(gpu->fd, &engines);
+	long result = gpu_query_engines(gpu->fd, &engines);
 
 	if (result == 0)
 		result = gpu_buffer(gpu, &area, AREA_VA, AREA_SIZE, false);

@@ -269,11 +269,10 @@ static long wait_syncobj(int fd, uint32_t handle)
 	return call(fd, DRM_IOCTL_SYNCOBJ_WAIT, &wait);
 }
 
-/* The queue is banned when a job of it failed: the fence says nothing of that. */
-static long check_queue(struct object *gpu)
+long gpu_check_queue(struct object *gpu, uint32_t queue)
 {
 	struct drm_xe_exec_queue_get_property ban = {
-		.exec_queue_id = gpu->queue,
+		.exec_queue_id = queue,
 		.property = DRM_XE_EXEC_QUEUE_GET_PROPERTY_BAN,
 	};
 	long result = call(gpu->fd, DRM_IOCTL_XE_EXEC_QUEUE_GET_PROPERTY, &ban);
@@ -321,5 +320,5 @@ long gpu_copy(struct object *gpu, uint64_t to, uint64_t from, uint64_t length, u
 
 		call(gpu->fd, DRM_IOCTL_SYNCOBJ_DESTROY, &destroy);
 	}
-	return result < 0 ? result : check_queue(gpu);
+	return result < 0 ? result : gpu_check_queue(gpu, gpu->queue);
 }
