@@ -15,6 +15,7 @@ from rich.table import Table
 
 from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES, XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, ProgramError, compiled
+from vfio_user_xe.device_models.xe.scenarios.steps import UNITS, kernel_command
 from vfio_user_xe.emulator.cli.control import verdict_lines
 from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
@@ -223,6 +224,48 @@ def import_a_vf_s_buffer(guest: BlockingGuest, card: XeCard) -> None:
     with step("The path it took, by the page tables and by the ledger"):
         show_path(card)
     program.end()
+    with step("VF 1 goes back to xe"):
+        card.settle(1)
+        card.bind(1, "xe")
+        show(f"{card.vf(1)}: {driver_of(guest, card.vf(1))}")
+    compute_on_a_vf(guest, card)
+
+
+def compute_on_a_vf(guest: BlockingGuest, card: XeCard) -> None:
+    """A kernel of a VF writes its VRAM; the PF imports that from the VF's driver, and a kernel of the PF reads it."""
+    program = Program(guest, "kernels")
+    program.start()
+    card.call("ledger", clear=True)
+    with step("VF 1's execution units run a kernel over its VRAM"):
+        show(PATTERN_LINE)
+        for done in program.do(
+            f"gpu vf {card.vf(1)}",
+            f"buffer vf memory {BUFFER_VA:#x} {BUFFER_SIZE:#x} vram",
+            kernel_command("pattern", BUFFER_VA, 0, BUFFER_SIZE, SEED, gpu="vf"),
+        ):
+            show(str(done))
+    with step(
+        "The PF imports that memory from VF 1's driver (PRIME); its own execution units read it; the guest compares"
+    ):
+        for done in program.do(
+            "reexport memory dmabuf",
+            f"gpu pf {card.pf}",
+            "import pf dmabuf imported",
+            f"bind imported {BUFFER_VA:#x}",
+            f"buffer pf result {RESULT_VA:#x} {BUFFER_SIZE:#x}",
+            kernel_command("copy", RESULT_VA, BUFFER_VA, BUFFER_SIZE, gpu="pf"),
+            f"verify result 0 0 {BUFFER_SIZE:#x} {SEED}",
+        ):
+            show(str(done))
+    with step("What the execution units reached, by the ledger"):
+        entries = [entry for entry in card.call("ledger") if entry["kind"] in UNITS]
+        ledger_table(entries)
+        written = sum(e["bytes_written"] for e in entries if (e["initiator"], e["owner"]) == ("vf1", "vf1"))
+        require(written >= BUFFER_SIZE, "VF 1's kernel did not write its VRAM")
+        read = [e for e in entries if (e["initiator"], e["owner"]) == ("pf", "vf1") and e["bytes_read"] >= BUFFER_SIZE]
+        require(len(read) == 1, "the PF's kernel did not read VF 1's VRAM")
+        show(f"{read[0]['interconnect']}: {_LINKS[read[0]['interconnect']]}")
+    program.end()
 
 
 def driver_of(guest: BlockingGuest, function: str) -> str:
@@ -254,15 +297,21 @@ def show_path(card: XeCard) -> None:
         ),
         markup=False,
     )  # fmt: skip
-    table = Table("initiator", "owner", "interconnect", "kind", "reads", "bytes read", "writes", "bytes written")
-    for e in entries:
-        if e["kind"] in ("system", "vram"):
-            counts = (e["reads"], e["bytes_read"], e["writes"], e["bytes_written"])
-            table.add_row(e["initiator"], e["owner"], e["interconnect"], e["kind"], *(f"{n:,}" for n in counts))
-    console.print(table)
+    ledger_table([entry for entry in entries if entry["kind"] in ("system", "vram")])
     show("\n".join(verdict_lines(card.call("verdicts"))))
 
 
+def ledger_table(entries: list[dict[str, Any]]) -> None:
+    """Entries of the ledger, printed."""
+    table = Table("initiator", "owner", "interconnect", "kind", "reads", "bytes read", "writes", "bytes written")
+    for e in entries:
+        counts = (e["reads"], e["bytes_read"], e["writes"], e["bytes_written"])
+        table.add_row(e["initiator"], e["owner"], e["interconnect"], e["kind"], *(f"{n:,}" for n in counts))
+    console.print(table)
+
+
+SEED = 4711
+PATTERN_LINE = "kernel: out[i] = i * 2654435761 ^ seed, 16 items a thread (device_models/xe/scenarios/kernels.py)"
 BUFFER_OFFSET, BUFFER_SIZE = 0x20_0000, 0x40_0000
 BUFFER_VA, RESULT_VA = 0x1000_0000, 0x2000_0000
 
