@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -10,6 +11,7 @@ from unittest.mock import call
 
 import pytest
 
+from tests.support import logs
 from tests.unit.vfio_user.conftest import (
     PAGE,
     TIMEOUT,
@@ -21,7 +23,7 @@ from tests.unit.vfio_user.conftest import (
 )
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.pci.transport import DmaError, Region
-from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user import session, wire
 
 BASE = 0x1_0000_0000
 
@@ -152,6 +154,15 @@ def test_the_parts_of_a_region_that_can_be_mapped_come_with_their_descriptor(
     info, capability, (fd,) = region_info(peer, 1, argsz=wire.REGION_INFO.size)
     assert (info[1], capability) == (mapped, b""), "a region that can be mapped throughout needs no list of areas"
     os.close(fd)
+
+
+def test_a_refusal_is_logged_with_what_is_allowed(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger=session.log.name):
+        assert peer.refused(wire.DEVICE_GET_REGION_INFO, wire.REGION_INFO.pack(32, 0, 9, 0, 0, 0)) == "EINVAL"
+        assert peer.refused(wire.DEVICE_GET_IRQ_INFO, wire.IRQ_INFO.pack(16, 0, 5, 0)) == "EINVAL"
+    first, second = logs.messages(caplog, session.log)
+    assert first.endswith("region 9: the device has 0 to 8")
+    assert second.endswith("interrupt index 5: the device has 0 to 4")
 
 
 def test_no_region_has_descriptors_for_its_doorbells(peer: Peer) -> None:

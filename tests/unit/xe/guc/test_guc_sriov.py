@@ -115,6 +115,20 @@ def test_engine_groups_have_quanta_of_their_own(driver: GucDriver) -> None:
     assert policy() == ((8_000,) * 8, (500, *[0] * 7), 0), "the last one counts"
 
 
+def test_the_quantum_on_an_engine_is_that_of_its_group_and_the_first_without_groups(driver: GucDriver) -> None:
+    words = (klv.ENGINE_GROUP_EXEC_QUANTUM << 16 | 2, 16, 64)
+    driver.poke_dwords(driver.buffer, *words)
+    driver.request(0x5503, 1, driver.buffer, 0, len(words))
+    gt = driver.bench.gpu.gts[0]
+
+    def quanta() -> dict[str, int]:
+        return {info.name: gt.sriov.quantum(1, info) for info in gt.infos}
+
+    assert set(quanta().values()) == {16}
+    assert groups(driver, {0: 1}, {3: 1}) == SUCCESS | 1
+    assert {name: quantum for name, quantum in quanta().items() if quantum != 16} == {"bcs0": 64}
+
+
 def groups(driver: GucDriver, *masks: dict[int, int]) -> int:
     words = [group.get(engine_class, 0) for group in masks for engine_class in range(16)]
     driver.poke_dwords(driver.buffer, klv.ENGINE_GROUP_CONFIG << 16 | len(words), *words)
