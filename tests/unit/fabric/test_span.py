@@ -42,6 +42,22 @@ def test_values_of_each_size_are_stored_loaded_and_counted() -> None:
     assert counted(span.entry)[:2] == (5, 4 + 8 + 3 + 12 + 8)
 
 
+@pytest.mark.parametrize("base", [0, 0x1000, 0x3000, 0xFFFF_F000])
+def test_a_span_may_begin_at_any_page(base: int) -> None:
+    span = Span(window(0x4000), base)
+    assert (span.base, span.end) == (base, base + 0x4000)
+    for offset in (0, 0x7F8, 0x1000, 0x2FF8, 0x3FF0):
+        for store, load, value in (
+            (span.store32, span.load32, offset + 1),
+            (span.store64, span.load64, offset << 40 | 1),
+            (span.store, lambda at: span.load(at, 3), b"odd"),
+            (lambda at, words: span.store_words(at, array("I", words)), lambda at: span.load_words(at, 2), [offset, 7]),
+        ):
+            store(base + offset, value)
+            assert load(base + offset) == value
+        assert span.window.read(offset, 8) == offset.to_bytes(4, "little") + bytes([7, 0, 0, 0])
+
+
 def test_a_span_has_the_whole_pages_of_its_window() -> None:
     assert Span(window(0x2FFF), BASE).end == BASE + 0x2000
     short = Span(window(0xFFF), BASE)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.xe.rig import PageTables, Rig
 from vfio_user_xe.device_models.xe.memory.address_space import Extent
+from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.device_models.xe.memory.stale import ForeignUses
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
 from vfio_user_xe.emulator.fabric.interconnect import Space
@@ -115,6 +116,25 @@ def test_a_translation_that_was_taken_back_and_made_anew_is_not_stale(rig: Rig, 
     rig.vram.assign(1, {})
     rig.vram.assign(2, {0: FIRST})
     tables.map(VA, FIRST * BLOCK_SIZE, 0x4000)
+    rig.fabric.ledger.clear()
+    space.read32(VA)
+    assert kinds(rig) == {("pf", "vf2", "vram")}
+
+
+@pytest.mark.parametrize("instead", ["system memory", "null"])
+def test_a_page_that_maps_no_vram_any_more_holds_no_block(rig: Rig, tables: PageTables, instead: str) -> None:
+    """System memory at the same number is another thing, and a NULL page's address means nothing."""
+    space = tables.space()
+    space.read32(VA)
+    for page in range(4):
+        address = FIRST * BLOCK_SIZE + page * 0x1000
+        null = ppgtt.NULL | ppgtt.DEVICE_MEMORY
+        tables.entry(VA + page * 0x1000, 0, address | 3 | (null if instead == "null" else 0))
+    space.invalidated()
+    rig.vram.assign(1, {1: SECOND})
+    rig.vram.assign(2, {0: FIRST})
+    tables.map(VA, FIRST * BLOCK_SIZE, 0x4000)
+    space.invalidated()
     rig.fabric.ledger.clear()
     space.read32(VA)
     assert kinds(rig) == {("pf", "vf2", "vram")}
