@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
@@ -16,6 +17,7 @@ from vfio_user_xe.device_models.xe.compute.port import Port
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceType
 from vfio_user_xe.device_models.xe.compute.units import Execution, Task
+from vfio_user_xe.device_models.xe.eu.compiled import group_state
 from vfio_user_xe.device_models.xe.eu.compiled.build import NoCompiler
 from vfio_user_xe.device_models.xe.eu.compiled.fallback import Fallback
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, load_kernel
@@ -27,6 +29,7 @@ from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
 from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
 from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads
+from vfio_user_xe.device_models.xe.eu.registers import STORAGE_BYTES
 from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall, Stall
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace
@@ -38,6 +41,11 @@ _FIRST_BUDGET, _LEAST_BUDGET, _MOST_BUDGET = 20_000, 1_000, 50_000_000
 _HARVEST_NS = 10_000_000
 """The ledger is told so often while a kernel runs, and whenever it stops."""
 _KERNELS_KEPT = 256
+_SAVED = struct.Struct("<4sIII")
+_SAVED_MAGIC = b"EUgr"
+"""Saved groups: threads of a group, its shared local memory, bytes of a thread's registers."""
+_SAVED_GROUP = struct.Struct("<II")
+"""Its place, and how many bytes follow."""
 _KIND = {kind.value: kind for kind in SurfaceKind}
 
 
@@ -158,6 +166,20 @@ class _Place:
         """Interprets single instructions."""
         return Fallback(self._task.fetch, self.port, self._task.ticks)
 
+    def save(self) -> group_state.Saved:
+        """The group in flight."""
+        threads = range(len(self.slot.threads))
+        begun = "fallback" in self.__dict__  # cached_property: something was interpreted
+        lanes = [self.fallback.in_routine(self.slot, thread) if begun else 0 for thread in threads]
+        return self.slot.save() | {"routine": np.array(lanes, dtype=np.uint32)}
+
+    def restore(self, saved: group_state.Saved) -> None:
+        """Put a group back that `save` gave."""
+        self.slot.restore(saved)
+        for thread, lanes in enumerate(saved["routine"].tolist()):
+            if lanes:
+                self.fallback.put_in_routine(self.slot, thread, lanes)
+
 
 class CompiledExecution:
     """A walk over all groups, by slots."""
@@ -202,6 +224,38 @@ class CompiledExecution:
     def at_boundary(self) -> bool:
         """`Execution.at_boundary`."""
         return all(not place.slot.struct.occupied for place in self._places)
+
+    def save(self) -> bytes:
+        """`Execution.save`."""
+        parts = [_SAVED.pack(_SAVED_MAGIC, self._walk.threads, self._task.walker.interface.slm_bytes, STORAGE_BYTES)]
+        for index, place in enumerate(self._places):
+            if place.slot.struct.occupied:
+                data = group_state.pack(place.save(), *place.slot.size)
+                parts += [_SAVED_GROUP.pack(index, len(data)), data]
+        return b"".join(parts) if len(parts) > 1 else b""
+
+    def restore(self, data: bytes) -> None:
+        """`Execution.restore`."""
+        threads, slm_bytes = self._places[0].slot.size
+        if data[: _SAVED.size] != _SAVED.pack(_SAVED_MAGIC, threads, slm_bytes, STORAGE_BYTES):
+            raise ValueError("saved groups are of another kind of task")
+        found: dict[int, group_state.Saved] = {}
+        at = _SAVED.size
+        while at < len(data):
+            try:
+                index, length = _SAVED_GROUP.unpack_from(data, at)
+            except struct.error as error:
+                raise ValueError(f"saved groups are cut off: {error}") from error
+            at += _SAVED_GROUP.size
+            if index >= self._most or index in found:
+                raise ValueError(f"a saved group at place {index} of {self._most}")
+            found[index] = group_state.unpack(data[at : at + length], threads, slm_bytes)
+            at += length
+        # Each goes where it was: its scratch memory is by its place.
+        for index in range(1, max(found, default=0) + 1):
+            self._places.append(_Place(self._task, self._walk, self._pages, index))
+        for index, saved in found.items():
+            self._places[index].restore(saved)
 
     def hold(self, held: bool) -> None:
         """`Execution.hold`."""

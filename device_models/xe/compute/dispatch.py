@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.compute import payload
@@ -30,6 +33,8 @@ _PATIENCE_NS, _LEAVING_PATIENCE_NS = 2_000_000, 500_000_000
 when it is disabled or its function is paused, after which it may be saved."""
 _DENORMALS = 1 << 6 | 1 << 7 | 1 << 10
 """cr0.0: denormals of double, single and half are kept."""
+_IN_FLIGHT = struct.Struct("<QIII")
+"""Groups that had begun, and which walker's they are (`Progress`)."""
 _ENABLES = {1 << 7: ENABLE_SOFTWARE, 1 << 11: 1 << 11, 1 << 13: ENABLE_ILLEGAL}
 """Bits of cr0.1 by those of `InterfaceDescriptor.exceptions`."""
 
@@ -49,6 +54,7 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
             break
         except (TranslationFault, AccessFault) as fault:
             yield fault
+    arrived = progress.arrived()
     task = Task(
         walker=walker,
         state=state,
@@ -57,7 +63,7 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
         registers=payload.group_registers(walker, state.scratch),
         lanes=payload.lanes(walker),
         control=_control(walker.interface),
-        begin_at=progress.begun(),
+        begin_at=progress.begun() if arrived is None else arrived[0],
         most_threads=most,
         nanoseconds=streamer.engine.clock.ns,
         ticks=streamer.engine.timestamp,
@@ -65,10 +71,19 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
         report=streamer.engine.report,
     )
     execution = units().start(task)
+    if arrived is not None:
+        try:
+            execution.restore(arrived[1])
+        except ValueError as wrong:
+            streamer.engine.report(f"groups in flight that came with a context begin anew: {wrong}")
+            execution.close()
+            execution = units().start(replace(task, begin_at=progress.begun()))
+    progress.in_flight(execution)
     try:
         while not execution.finished:
             yield from _step(streamer, execution, progress)
     finally:
+        progress.in_flight(None)
         execution.close()
     progress.forget()
 
@@ -76,7 +91,8 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
 def _step(streamer: CommandStreamer, execution: Execution, progress: Progress) -> Bulk:
     """One step; where the context is to leave the engine, groups in flight are given time to end first.
 
-    State in the middle of threads stays with the context in this process; only what lies between groups can be saved.
+    State in the middle of threads stays with the context in this process, and moves with a VF that is saved then; the context's
+    image has only what lies between groups.
     """
     lrc, clock = streamer.lrc, streamer.engine.clock
     if not streamer.preempt or not lrc.arbitration:
@@ -113,6 +129,24 @@ class Progress:
         """Where to go on."""
         kept = self._lrc.state.get(WALKER_PROGRESS)
         return kept[0] if kept is not None and kept[1:] == self._key else 0
+
+    def in_flight(self, execution: Execution | None) -> None:
+        """Groups in flight are those of `execution` from now on, if the context is saved for another card."""
+        key = self._key
+
+        def save(execution: Execution) -> bytes:
+            groups = execution.save()
+            return _IN_FLIGHT.pack(execution.begun, *key) + groups if groups else b""
+
+        self._lrc.in_flight = None if execution is None else partial(save, execution)
+
+    def arrived(self) -> tuple[int, bytes] | None:
+        """Groups in flight of this walker that came with a context from another card, and how many had begun; once."""
+        data, self._lrc.arrived = self._lrc.arrived, b""
+        if len(data) < _IN_FLIGHT.size:
+            return None
+        begun, *key = _IN_FLIGHT.unpack_from(data)
+        return (begun, data[_IN_FLIGHT.size :]) if key == self._key else None
 
     def keep(self, begun: int) -> None:
         """`begun` groups have ended, and no other has begun."""

@@ -50,6 +50,14 @@ class ReferenceExecution:
         """`Execution.at_boundary`."""
         return self._batch is None
 
+    def save(self) -> bytes:
+        """`Execution.save`: batches are too large to be moved, and begin anew."""
+        return b""
+
+    def restore(self, data: bytes) -> None:
+        """`Execution.restore`."""
+        raise ValueError("the reference back end has no groups that are moved")
+
     def hold(self, held: bool) -> None:
         """`Execution.hold`."""
         self._held = held

@@ -138,6 +138,21 @@ class Execution(Protocol):
         """
         ...
 
+    def save(self) -> bytes:
+        """Groups in flight, in the middle of their threads; empty if there are none, or this back end cannot.
+
+        Only between steps.
+        """
+        ...
+
+    def restore(self, data: bytes) -> None:
+        """Go on with the groups that `save` gave for the same task, before the first step.
+
+        Raises:
+            ValueError: it is of another task, or is damaged; nothing of it has been taken.
+        """
+        ...
+
     def hold(self, held: bool) -> None:
         """Begin no more groups, or begin groups again."""
         ...

@@ -63,6 +63,8 @@ class Context:
     kernel: bool = False
     saved_as: ContextState = DISABLED
     """Of a context that was saved elsewhere (`Engines.adopt`): what it was there, DISABLED, ENABLED or FAILED."""
+    arrived: list[bytes] = field(default_factory=list)
+    """Of a context that was saved elsewhere: what of each member was in the middle of something (`Lrc.in_flight`)."""
     waiting: TranslationFault | None = field(default=None, init=False)
     """The page fault whose answer it waits for."""
 
@@ -84,6 +86,12 @@ class Context:
     def name(self) -> str:
         """ "pf context 3": for logs and traces."""
         return f"{self.function.pci.name} context {self.guc_id}"
+
+    def in_flight(self) -> list[bytes]:
+        """What of each member is in the middle of something, to be saved; only while it is on no engine."""
+        if not self.members:
+            return self.arrived
+        return [lrc.in_flight() if lrc.in_flight is not None else lrc.arrived for lrc in self.members]
 
     @property
     def resident(self) -> bool:

@@ -92,6 +92,8 @@ class Engines:
         self.register(context)
         for lrc in context.members:
             lrc.adopted = True
+        for lrc, arrived in zip(context.members, context.arrived, strict=False):
+            lrc.arrived = arrived
         if context.saved_as is FAILED:
             context.states.to(FAILED)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Fault
@@ -125,6 +125,10 @@ class Lrc:
         """The rest of a command that works in steps; `bulk_end` is where the next command is."""
         self.bulk_end = 0
         self.bulk_preemptible = False
+        self.in_flight: Callable[[], bytes] | None = None
+        """Gives what of `bulk` is in the middle of something, for a context that is saved and goes on on another card."""
+        self.arrived = b""
+        """What that gave, of a context that was saved elsewhere."""
         self.state: dict[int, list[int]] = {}
         """State of the pipelines: dwords of the commands that set it, behind the first, by bits 31:16 of that."""
         self.interrupt_mask = ALL_ENABLED

@@ -8,6 +8,7 @@ is served, and any request but queries is refused with VF_MIGRATED.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,14 @@ from vfio_user_xe.device_models.xe.guc.sriov import Sriov
 from vfio_user_xe.device_models.xe.guc.submission import Submission
 from vfio_user_xe.device_models.xe.soc.memirq import SW_INT_0_BIT
 
+log = logging.getLogger(__name__)
+
 SAVE, RESTORE = 0, 1
 MAX_STATE = 8 << 20
 """Bytes (`xe_gt_sriov_pf_migration.c:XE_GT_SRIOV_PF_MIGRATION_GUC_DATA_MAX_SIZE`)."""
+
+MOST_IN_FLIGHT = 6 << 20
+"""Of these, for threads that were in flight."""
 
 
 @dataclass(slots=True)
@@ -107,11 +113,11 @@ class Migration:
                 "memirq_status": status,
                 "memirq_source": source,
                 "opt_ins": sorted(target.opt_ins),
-                "contexts": [_saved_context(context) for context in self._contexts(target)],
+                "contexts": _saved_contexts(self._contexts(target)),
                 "end": b"",
             }
         )
-        return data
+        return data + bytes(-len(data) % 4)
 
     def _contexts(self, target: Host) -> list[Context]:
         """What the VF has registered; saved again before it was fixed up, what was restored."""
@@ -165,6 +171,7 @@ class Migration:
             preempt_us=saved.preempt_us,
             priority=saved.priority,
             kernel=bool(saved.kernel),
+            arrived=list(saved.in_flight),
             saved_as=FAILED if saved.failed else ENABLED if saved.enabled else DISABLED,
         )
 
@@ -219,6 +226,23 @@ class Migration:
 def _shifted(address: int, shift: int) -> int:
     """Where a GGTT address of the VF is now; 0 is "none". Low bits of LRC descriptors are flags, and stay."""
     return (address + shift) & (1 << 64) - 1 if address else 0
+
+
+def _saved_contexts(contexts: list[Context]) -> list[dict[str, Any]]:
+    """Contexts as `STATE` has them. Threads in flight come with them as far as there is room; others begin their groups anew."""
+    left = MOST_IN_FLIGHT
+    found = []
+    for context in contexts:
+        in_flight = context.in_flight()
+        size = sum(len(part) for part in in_flight)
+        if size > left:
+            log.warning(
+                "%s: %d bytes of threads in flight are too many to be saved, and begin anew", context.name, size
+            )
+            in_flight, size = [], 0
+        left -= size
+        found.append(_saved_context(context) | {"in_flight": in_flight})
+    return found
 
 
 def _saved_context(context: Context) -> dict[str, Any]:

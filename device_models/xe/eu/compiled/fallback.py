@@ -71,6 +71,17 @@ class Fallback:
         view.resume([0], skip_breakpoint)
         return self._settle(slot, thread, view)
 
+    def in_routine(self, slot: Slot, thread: int) -> int:
+        """The lanes of a thread that are in the system routine."""
+        held = self._held.get((id(slot), thread))
+        return int(held.system_lanes[0]) if held is not None else 0
+
+    def put_in_routine(self, slot: Slot, thread: int, lanes: int) -> None:
+        """These lanes of a thread that was saved elsewhere are in the system routine."""
+        view = self._view(slot, thread)
+        view.system_lanes[0] = lanes
+        self._held[id(slot), thread] = view
+
     def handle(self, slot: Slot, thread: int, routine: int) -> bool:
         """Bring a thread in EXCEPTION to the system routine, or behind what it is at (`exceptions.handle`); False: it cannot go on."""
         view = self._view(slot, thread)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from construct import Bytes, Const, If, Int32ul, Int64ul, PrefixedArray, Struct, this
+from construct import Bytes, Const, GreedyBytes, If, Int32ul, Int64ul, Prefixed, PrefixedArray, Struct, this
 
 _RING = Struct("address" / Int64ul, "descriptor" / Int64ul, "dwords" / Int32ul)
 _CONTEXT = Struct(
@@ -18,10 +18,11 @@ _CONTEXT = Struct(
     "parallel" / Int32ul,
     "work_queue" / If(this.parallel, Struct("descriptor" / Int64ul, "address" / Int64ul, "size" / Int32ul)),
     "lrcs" / PrefixedArray(Int32ul, Int64ul),
+    "in_flight" / PrefixedArray(Int32ul, Prefixed(Int32ul, GreedyBytes)),
 )
 STATE = Struct(
     Const(b"vfioxeVF"),
-    "version" / Const(1, Int32ul),
+    "version" / Const(2, Int32ul),
     "gt" / Int32ul,
     "ggtt_start" / Int64ul,
     "ggtt_size" / Int64ul,
@@ -34,4 +35,5 @@ STATE = Struct(
     "contexts" / PrefixedArray(Int32ul, _CONTEXT),
     "end" / Bytes(0),
 )
-"""All that is saved. Addresses are GGTT addresses of the VF where it was saved; what contexts and rings hold is memory."""
+"""All that is saved. Addresses are GGTT addresses of the VF where it was saved; what contexts and rings hold is memory,
+but for the threads that were in flight."""

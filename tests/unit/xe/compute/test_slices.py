@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,8 @@ from tests.support.xe.commands import sdi
 from tests.support.xe.compute_kernels import LINEAR, LOOP, STORE, store
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, walker
 from tests.support.xe.engine_lab import SEQNO, WA_BB, Job
+from vfio_user_xe.device_models.xe.compute import dispatch
+from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.engines import scheduler
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
@@ -203,6 +206,86 @@ def test_groups_that_have_ended_do_not_run_again_where_the_context_is_adopted(la
     lab.run(lambda: job.data(DONE, 1) == [1])
     assert job.data(0x1000, groups) == [1] * groups
     assert 0 not in job.context.members[0].state
+
+
+BOTH_ENDS = (
+    LINEAR
+    + """
+    (W) send.ugm (1|M0)  null  r1  null:0  0x0  0x02000588
+    mov (16|M0)  r61.0<1>:ud  r12.0<1;1,0>:ud
+    (W) mov (1|M0)  r60.0<1>:ud  0:ud
+    again:
+    (W) add (1|M0)  r60.0<1>:ud  r60.0<0;1,0>:ud  1:ud
+    (W) cmp (1|M0)  (lt)f0.0  null<1>:ud  r60.0<0;1,0>:ud  2000000:ud
+    (W&f0.0) jmpi (1|M0)  again
+    (W) add (1|M0)  r30.0<1>:uq  r1.0<0;1,0>:uq  64:ud
+    (W) send.ugm (1|M0)  null  r30  null:0  0x0  0x02000588
+    add (16|M0)  r12.0<1>:ud  r12.0<1;1,0>:ud  128:ud
+"""
+    + store(0, "r61").replace("r2.", "r1.")
+)
+"""Adds one to the first dword, after many rounds one to that 64 bytes further, and stores what it kept meanwhile."""
+
+
+def moved(lab: ComputeLab, job: Job, change: Callable[[bytes], bytes]) -> None:
+    """Save a context in the middle of its threads, and let it go on as if it came from another card."""
+    job.submit()
+    lab.run(lambda: job.data(0, 1) == [1])
+    paused: list[str] = []
+    lab.engines.pause_function(0, lambda: paused.append("paused"))
+    lab.run(lambda: bool(paused))
+    in_flight = job.context.in_flight()
+    lab.engines.remove(job.context)
+    job.context.arrived = [change(part) for part in in_flight]
+    lab.engines.adopt(job.context)
+    lab.engines.resume_function(0)
+    lab.engines.enable(job.context)
+    lab.run(lambda: job.data(DONE, 1) == [1], limit=50_000)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for groups in flight to end."""
+    monkeypatch.setattr(dispatch, "_LEAVING_PATIENCE_NS", 0)
+
+
+@pytest.fixture
+def compiled(lab: ComputeLab) -> ComputeLab:
+    """The lab of the compiled back end alone: batches of the reference one are too large to be moved."""
+    if dispatch.units is ReferenceUnits:
+        pytest.skip("the reference back end moves no groups in flight")
+    return lab
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_group_in_flight_goes_on_in_the_middle_where_its_context_is_adopted(compiled: ComputeLab) -> None:
+    job = job_of(compiled, BOTH_ENDS)
+    moved(compiled, job, lambda part: part)
+    assert job.data(0, 1) == [1], "it did not begin anew"
+    assert job.data(64, 1) == [1]
+    assert job.data(128, 16) == [4 * lane for lane in range(16)]
+    assert not compiled.engine("ccs0").reports
+    assert job.context.in_flight() == [b""]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda part: part[:-1],
+        lambda part: part[:40],
+        lambda part: part[:60] + bytes(64) + part[124:],
+        lambda part: part[:20] + b"XXXX" + part[24:],
+    ],
+)
+def test_a_group_in_flight_that_arrives_damaged_begins_anew(
+    compiled: ComputeLab, change: Callable[[bytes], bytes]
+) -> None:
+    job = job_of(compiled, BOTH_ENDS)
+    moved(compiled, job, change)
+    assert job.data(0, 1) == [2]
+    assert job.data(64, 1) == [1]
+    assert any("begin anew" in text for text in compiled.engine("ccs0").reports)
 
 
 def test_progress_of_a_walker_is_not_taken_for_that_of_another_run(lab: ComputeLab) -> None:

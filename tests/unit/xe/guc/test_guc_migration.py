@@ -20,6 +20,7 @@ from tests.support.xe.provisioning import (
 )
 from vfio_user_xe.device_models.xe.engines.context import DISABLED, ENABLED
 from vfio_user_xe.device_models.xe.guc import klv
+from vfio_user_xe.device_models.xe.guc.migration import MOST_IN_FLIGHT
 from vfio_user_xe.device_models.xe.guc.mmio import BUSY, PF_VIEW_STRIDE
 
 MIB = 1 << 20
@@ -155,6 +156,26 @@ def test_contexts_go_on_where_they_are_now_once_the_vf_is_mended(source: Any, ta
     assert calls(vf, "resume_function")[-1] == ("resume_function", 1)
     vf.send(0x1000, 7)
     assert calls(vf, "kick") == [("kick", context)], "its CT buffers are read, from the beginning"
+
+
+def test_threads_in_flight_go_with_their_context(source: Any, target: Any) -> None:
+    [context] = source[1].bench.gpu.gts[0].engines.listener.contexts(1)
+    context.arrived = [b"groups in the middle of their threads"]
+    vf = move(source, target)
+    vf.mmio(0x550F | 5 << 16)
+    assert vf.mmio(0x5508 | 5 << 16)[0] == SUCCESS
+    [(_, moved)] = calls(vf, "adopt")
+    assert moved.arrived == [b"groups in the middle of their threads"]
+
+
+def test_more_threads_in_flight_than_a_state_holds_stay_behind(source: Any, target: Any) -> None:
+    [context] = source[1].bench.gpu.gts[0].engines.listener.contexts(1)
+    context.arrived = [bytes(MOST_IN_FLIGHT + 1)]
+    vf = move(source, target)
+    vf.mmio(0x550F | 5 << 16)
+    assert vf.mmio(0x5508 | 5 << 16)[0] == SUCCESS
+    [(_, moved)] = calls(vf, "adopt")
+    assert moved.arrived == []
 
 
 def test_a_vf_saved_again_while_it_mends_itself_begins_anew(source: Any, target: Any) -> None:
