@@ -191,6 +191,11 @@ def findings(
 
 def _find(suite: Suite[Machine], rows: list[Finding], kernel: str, modules: Path | None, repeat: int) -> list[Result]:
     results: list[Result] = []
+
+    def progress(result: Result) -> None:
+        results.append(result)
+        say(line(result))
+
     try:
         environment = locate()
         names = list(dict.fromkeys(name for row in rows for name in row.scenarios))
@@ -198,8 +203,7 @@ def _find(suite: Suite[Machine], rows: list[Finding], kernel: str, modules: Path
             return results
         chosen = named_kernel(kernel, modules, environment)
         runner = Runner(suite, suite.files(environment), kernel=chosen, own_kernel=True)
-        runner.run(grouped(select(suite, names)), repeat, lambda result: say(line(result)))
-        results = runner.results
+        runner.run(grouped(select(suite, names)), repeat, progress)
     except KeyboardInterrupt:
         say("interrupted")
     except GuestError as error:

@@ -115,7 +115,7 @@ def table(findings: Mapping[str, Sequence[Finding]], seen: Sequence[Seen]) -> st
     """The red and green table in Markdown; `findings` by suite."""
     columns = kernels(seen)
     lines = [
-        f"| defect | fix | seen by | {' | '.join(map(_short, columns))} |",
+        f"| defect | fix | seen by | {' | '.join(_labels(columns))} |",
         f"|---|---|---|{'---|' * len(columns)}",
     ]
     for suite, rows in findings.items():
@@ -152,5 +152,9 @@ def _neither(outcomes: Counter[str], runs: int) -> str:
     return f"{outcome} {count} of {runs}"
 
 
-def _short(release: str) -> str:
-    return release.partition("-")[0].replace("+deb13", "")
+def _labels(releases: Sequence[str]) -> list[str]:
+    """Version numbers, or whole releases where two have the same number."""
+    numbers = [release.partition("-")[0].partition("+")[0] for release in releases]
+    return [
+        number if numbers.count(number) == 1 else release for number, release in zip(numbers, releases, strict=True)
+    ]

@@ -58,11 +58,6 @@ class Runner(Generic[MachineT]):
         self._progress: Callable[[Result], None] | None = None
         self._set_up: Counter[str] = Counter()
 
-    @property
-    def results(self) -> list[Result]:
-        """Of the last `run`, also of one that was interrupted."""
-        return self._results
-
     def run(
         self, scenarios: Iterable[Scenario[MachineT]], repeat: int = 1, progress: Callable[[Result], None] | None = None
     ) -> list[Result]:

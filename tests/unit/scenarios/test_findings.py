@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from vfio_user_xe.device_models.xe.scenarios import DMABUF
+from vfio_user_xe.device_models.xe.scenarios.sriov import SRIOV
 from vfio_user_xe.emulator.results import Case, Fact, Result, Verdict
 from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.findings import Seen, cell, kernels, load, record, save, table
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
 
+PAGE = Path(__file__).parents[3] / "docs" / "findings" / "README.md"
 OLD, NEW = "6.9.1-amd64", "6.18.15+deb13-amd64"
 LOCKS = Finding(
     "locks", "a lock is taken twice", ("removed", "unbound"), fix="0123456789ab", needs="lockdep", page="locks"
@@ -100,3 +103,14 @@ def test_a_file_of_another_form_is_refused_by_its_name(tmp_path: Path, text: str
     file.write_text(text)
     with pytest.raises(ValueError, match=r"seen\.json"):
         load(file)
+
+
+def test_two_kernels_of_one_version_have_their_whole_names() -> None:
+    found = seen(result("removed", Verdict.PASS, NEW), result("removed", Verdict.PASS, "6.18.15"))
+    assert table({"made": [LOCKS]}, found).splitlines()[0].endswith("| 6.18.15 | 6.18.15+deb13-amd64 |")
+
+
+def test_the_page_has_the_table_of_the_data() -> None:
+    findings = {suite.name: suite.findings for suite in (DMABUF, SRIOV)}
+    data = PAGE.with_name("results.json")
+    assert table(findings, load(data)) in PAGE.read_text(), f"run: vfio-user-xe scenario findings --data {data.name}"
