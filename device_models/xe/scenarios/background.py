@@ -9,6 +9,9 @@ from vfio_user_xe.emulator.scenarios.machine import Machine
 PATIENCE = 30
 """Seconds that a command in the background may take once nothing holds it up any more."""
 
+FOLDER = "/tmp"
+"""Of the guest: what such commands leave."""
+
 _numbers = itertools.count()
 
 
@@ -21,7 +24,7 @@ class Background:
 
     def __init__(self, machine: Machine, command: str) -> None:
         self._machine = machine
-        self._file = f"/tmp/background-{next(_numbers)}"
+        self._file = f"{FOLDER}/background-{next(_numbers)}"
         machine.run(
             f"rm -f {self._file}; (({command}); echo $? > {self._file}.code; mv {self._file}.code {self._file}) > {self._file}.out 2>&1 3>&- &"
         )
