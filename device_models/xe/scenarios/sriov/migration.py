@@ -11,6 +11,7 @@ from vfio_user_xe.device_models.xe.scenarios.sriov import defects
 from vfio_user_xe.device_models.xe.scenarios.sriov import steps as s
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import scenario
+from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.run import Run
 
 MIB = 1 << 20
@@ -122,6 +123,7 @@ def moved_twice_before_resfix(run: Run, machine: SriovMachine) -> None:
 )
 def reset_while_saving(run: Run, machine: SriovMachine) -> None:
     migration = Migration(run, machine)
+    run.excuse(Kind.DRM, "the save was interrupted on purpose", message="save is still in progress", count=2)
     machine.unbind(migration.vfs[0])
     folder = migration.folder
     saving = Background(machine, f"cd {folder}; echo 1 > pause; echo 1 > save; cat migration_data > {_STATE}; cat save")
