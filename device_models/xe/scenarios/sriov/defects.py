@@ -12,6 +12,7 @@ LATE_INVALIDATION = "lmtt-invalidated-after-the-guc"
 SILENT_VF = "vf-driver-leaves-without-telling"
 CCS_MODE = "vf-has-ccs-mode"
 NO_SHARE = "small-vram-is-not-shared-out"
+RUNNING_SCHEDULER = "jobs-looked-at-while-their-scheduler-runs"
 LATE_CLOSE = "last-close-after-removal-without-pm"
 UNLOCKED_CLOSE = "bus-reset-at-close-without-the-bridge-lock"
 UNLOCKED_TRY = "bus-reset-at-open-without-the-bridge-lock"
@@ -32,6 +33,8 @@ DEFECTS = {
     CCS_MODE: "a VF's driver offers ccs_mode, which only a PF can set",
     NO_SHARE: "xe shares VRAM out by whole GiB (pf_profile_fair_lmem): of less than that VFs get nothing, and their drivers do not"
     " probe, while series before 7.0 share all of it out",
+    RUNNING_SCHEDULER: "a GT reset of xe goes through the pending jobs of a queue whose scheduler runs (xe_guc_submit_start,"
+    " __drm_sched_pending_job_iter_begin); seen when a card is gone and its jobs time out meanwhile",
     LATE_CLOSE: "a process that has a VM when its device is removed and that ends later makes xe warn of missing runtime PM"
     " protection (xe_pm_runtime_get_noresume)",
     UNLOCKED_CLOSE: "vfio-pci resets a device by its bus when it is closed without the lock of the bridge above it"
@@ -48,6 +51,7 @@ DEFECTS = {
 REPORTS = {
     RESCAN_LOCK: OF_KERNELS[RESCAN_LOCK],
     LATE_INVALIDATION: r"TLB invalidation request failed \(-ENODEV\)",
+    RUNNING_SCHEDULER: r"WARNING: .*gpu_scheduler\.h.*xe_guc_submit_start",
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
     WEDGED_REMOVAL: r"WARNING: .*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c|xe_ttm_vram_mgr_fini)",
     NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*\s+"
