@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import pytest
@@ -14,7 +13,8 @@ from vfio_user_xe.emulator.guest.errors import KernelError, MissingEnvironment
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.packaged_kernels import named_kernel
 
-USUAL = SimpleNamespace(release="7.3.4+deb13-amd64")
+USUAL = create_autospec(Kernel, instance=True)
+USUAL.release = "7.3.4+deb13-amd64"
 
 
 @pytest.fixture
