@@ -1,4 +1,4 @@
-"""`vfio-user-xe scenario list|run`: drivers put through scenarios in guests, with verdicts."""
+"""`vfio-user-xe scenario list|run|explore`: drivers put through scenarios in guests, with verdicts."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
 from vfio_user_xe.emulator.scenarios.evidence import as_data, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.exploration.explorer import Played, sequence_scenario
+from vfio_user_xe.emulator.scenarios.exploration.sequence import SUFFIX, Kept
+from vfio_user_xe.emulator.scenarios.exploration.world import checked
 from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.findings import chosen_findings, load, record, save, table
 from vfio_user_xe.emulator.scenarios.machine import Machine
@@ -79,7 +82,8 @@ def list_scenarios(
 @app.command(epilog="Example: vfio-user-xe scenario run reset-with-an-idle-import --kernel bzImage --modules DIR")
 def run(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Names, numbers or groups; none: all.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Names, numbers, groups, or files that `explore` kept; none: all."),
     ] = None,
     suite_name: SuiteName = DEFAULT_SUITE,
     kernel: Annotated[
@@ -106,11 +110,7 @@ def run(
     if modules is not None and kernel is None:
         fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
     check_outputs(junit=junit_file, report=report, json=json_file)
-    if consoles is not None:
-        try:
-            consoles.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            fail(f"--consoles {consoles}: {error.strerror}", EXIT_USAGE)
+    make_folder("--consoles", consoles)
     started = time.monotonic()
     results: list[Result] = []
     interrupted = False
@@ -122,15 +122,7 @@ def run(
             print(shown, flush=True)
 
     try:
-        environment = locate()
-        runner = Runner(
-            suite,
-            suite.files(environment),
-            kernel=named_kernel(kernel, modules, environment) if kernel is not None else Kernel.packaged(environment),
-            own_kernel=kernel is not None,
-            console_folder=consoles,
-            append=append,
-        )
+        runner = runner_of(suite, kernel, modules, append, consoles)
         runner.run(grouped(chosen), repeat, progress)
     except KeyboardInterrupt:
         interrupted = True
@@ -211,6 +203,31 @@ def _find(suite: Suite[Machine], rows: list[Finding], kernel: str, modules: Path
     return results
 
 
+def make_folder(option: str, folder: Path | None) -> None:
+    """Make the folder that an option names, if it does; a wrong argument when that cannot be."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{option} {folder}: {error.strerror}", EXIT_USAGE)
+
+
+def runner_of(
+    suite: Suite[Machine], kernel: str | None, modules: Path | None, append: str, consoles: Path | None
+) -> Runner[Machine]:
+    """What runs scenarios of a suite on the kernel that was asked for. Raises `GuestError`."""
+    environment = locate()
+    return Runner(
+        suite,
+        suite.files(environment),
+        kernel=named_kernel(kernel, modules, environment) if kernel is not None else Kernel.packaged(environment),
+        own_kernel=kernel is not None,
+        console_folder=consoles,
+        append=append,
+    )
+
+
 def write(report: Report, junit_file: Path | None, page: Path | None, data: Path | None) -> None:
     """The files that were asked for."""
     if junit_file is not None:
@@ -224,6 +241,22 @@ def write(report: Report, junit_file: Path | None, page: Path | None, data: Path
 def _explained(suite_name: str, names: list[str]) -> tuple[Suite[Machine], list[Scenario[Machine]]]:
     try:
         suite = load_suite(suite_name)
-        return suite, select(suite, names)
+        files = [name for name in names if name.endswith(SUFFIX)]
+        named = [name for name in names if name not in files]
+        replayed = [_replayed(suite, Path(file)) for file in files]
+        return suite, [*(select(suite, named) if named or not files else []), *replayed]
     except LookupError as error:
         fail(error.args[0], EXIT_USAGE)
+
+
+def _replayed(suite: Suite[Machine], file: Path) -> Scenario[Machine]:
+    """The scenario that a kept sequence is. Raises LookupError."""
+    if suite.exploration is None:
+        raise LookupError(f'the suite "{suite.name}" has no model by which {file} could be played')
+    try:
+        read = Kept.parse(file.read_text(encoding="utf-8"))
+        checked(suite.exploration.world(), read.steps)
+    except (OSError, ValueError) as error:
+        raise LookupError(f"{file}: {error}") from error
+    title = read.fields.get("failure", f"{len(read.steps)} steps")
+    return sequence_scenario(suite.exploration, Played(list(read.steps)), file.name.removesuffix(SUFFIX), title)

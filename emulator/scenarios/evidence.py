@@ -26,9 +26,10 @@ from vfio_user_xe.emulator.results import (
 from vfio_user_xe.emulator.results.evidence import Json
 from vfio_user_xe.emulator.results.text import summary
 from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement
+from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.records import LedgerRow, Records, StaleAccess
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.scenario import SETUP, MachineT, Suite
+from vfio_user_xe.emulator.scenarios.scenario import SETUP, Suite
 
 _REPORTS, _UNEXCUSED = "kernel_reports", "unexcused_reports"
 _KERNEL_LOG = "Kernel log"

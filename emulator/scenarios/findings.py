@@ -15,7 +15,8 @@ from pathlib import Path
 from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.results import Fact, Result, Verdict
 from vfio_user_xe.emulator.scenarios.finding import Finding
-from vfio_user_xe.emulator.scenarios.scenario import SETUP, MachineT, Suite
+from vfio_user_xe.emulator.scenarios.machine import MachineT
+from vfio_user_xe.emulator.scenarios.scenario import SETUP, Suite
 
 _UNSEEN = "without "
 """Begins an outcome of a scenario that passed without the reporter that would have seen the defect."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from vfio_user_xe.emulator.guest.channel import Result as Output
 
@@ -118,3 +118,6 @@ class Machine:
             GuestError: as `run`.
         """
         return self.shell.run(command, timeout=timeout, check=True).stdout.rstrip("\n")
+
+
+MachineT = TypeVar("MachineT", bound=Machine)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Generic
@@ -21,8 +21,9 @@ from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Evidence, Fact, Result, Verdict
 from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of, kernel_evidence, log_evidence
 from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement, judge, must_be_red
+from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.scenario import MachineT, Scenario, Setup, Suite
+from vfio_user_xe.emulator.scenarios.scenario import SETUP, Scenario, Setup, Suite
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
 from vfio_user_xe.emulator.scenarios.watched import Watched, command_line, log_of
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
@@ -67,13 +68,30 @@ class Runner(Generic[MachineT]):
         guest's last scenario.
         """
         self._results, self._progress = [], progress
-        try:
+        with self.session():
             for scenario in grouped(scenarios):
                 for repetition in range(1, repeat + 1):
                     self._run_one(scenario, repetition)
+        return self._results
+
+    @contextmanager
+    def session(self, progress: Callable[[Result], None] | None = None) -> Iterator[None]:
+        """A time in which `run_one` may be called; the guest that is left at its end is ended, and judged once more."""
+        self._progress = progress or self._progress
+        try:
+            yield
         finally:
             self._close()
-        return self._results
+
+    def run_one(self, scenario: Scenario[MachineT], repetition: int = 1) -> Result:
+        """Run one scenario within a `session`, in the guest that is there if it may be."""
+        self._run_one(scenario, repetition)
+        return next(result for result in reversed(self._results) if result.case.number != SETUP)
+
+    @property
+    def has_guest(self) -> bool:
+        """Whether a guest runs that the next scenario of its setup will get."""
+        return self._running is not None
 
     def _add(self, result: Result) -> None:
         self._results.append(result)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias
 
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.settings import GuestSettings
@@ -14,15 +14,15 @@ from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.results import Case, Evidence
 from vfio_user_xe.emulator.results.text import order
 from vfio_user_xe.emulator.scenarios.excuses import Excuse
+from vfio_user_xe.emulator.scenarios.exploration.world import Player, World
 from vfio_user_xe.emulator.scenarios.finding import Finding
-from vfio_user_xe.emulator.scenarios.machine import Booted, Machine
+from vfio_user_xe.emulator.scenarios.machine import Booted, MachineT
 from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
 
 SETUP = "up"
 """The number of set-ups among the results."""
 
-MachineT = TypeVar("MachineT", bound=Machine)
 Body: TypeAlias = Callable[[Run, MachineT], None]
 
 
@@ -99,6 +99,15 @@ class Scenario(Generic[MachineT]):
 
 
 @dataclass(frozen=True)
+class Exploration(Generic[MachineT]):
+    """A model of what is allowed on a suite's machine, and who plays the sequences that are made from it."""
+
+    setup: Setup[MachineT]
+    world: Callable[[], World]
+    player: Callable[[Run, MachineT], Player]
+
+
+@dataclass(frozen=True)
 class Suite(Generic[MachineT]):
     """Scenarios, the defects that they know by name, files that they want in the guest, and accounts that are kept."""
 
@@ -118,3 +127,5 @@ class Suite(Generic[MachineT]):
     """Its defects as `scenario findings` shows them: their fixes, and which scenarios see them."""
     exhibits: Callable[[Records], Sequence[Evidence]] = lambda records: ()
     """What a report shows of the records, besides the ledger: whatever needs the words of this device."""
+    exploration: Exploration[MachineT] | None = None
+    """A model from which sequences are made (`vfio-user-xe scenario explore`)."""

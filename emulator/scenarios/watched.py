@@ -13,7 +13,8 @@ from vfio_user_xe.emulator.kernel_reports import KernelLog, KernelReport, Kind, 
 from vfio_user_xe.emulator.kernel_reports.lines import parse
 from vfio_user_xe.emulator.kernel_reports.reporters import Counts, State
 from vfio_user_xe.emulator.scenarios.judgement import Findings
-from vfio_user_xe.emulator.scenarios.scenario import MachineT, Setup
+from vfio_user_xe.emulator.scenarios.machine import MachineT
+from vfio_user_xe.emulator.scenarios.scenario import Setup
 from vfio_user_xe.emulator.testing.lab import Lab
 
 _WHOLE_CONSOLE = 1_000_000

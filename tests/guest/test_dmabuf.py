@@ -43,10 +43,27 @@ USUAL = (
 )
 TRANSLATING = ("basic-import-translating", "several-ranges-translating")
 FAULTY = ("control-wrong-data", "control-broken-link")
-CHOSEN = (*USUAL, *TRANSLATING, *FAULTY)
+KEPT = {
+    "kept-reset": (
+        "# failure: a reset waits for an idle importer",
+        *(
+            "a start",
+            "a open v1",
+            "a fill v1 1",
+            "a export v1 d1 0+0x200000",
+            "a gpu g2",
+            "a import g2 d1 i3",
+            "a bind i3",
+        ),
+        *("a job i3", "a reset v1"),
+    ),
+}
+"""Sequences as `scenario explore` keeps them, which are played again from a file."""
+CHOSEN = (*USUAL, *KEPT, *TRANSLATING, *FAULTY)
 DEFECTS_MET = {
     "7.3.4": {
         "reset-with-an-idle-import": "revocation-waits-for-importer",
+        "kept-reset": "revocation-waits-for-importer",
         "reset-through-sysfs": "sysfs-reset-does-not-revoke",
         "several-ranges-translating": "ranges-linked-at-one-iova",
     },
@@ -57,7 +74,7 @@ RACES = {
         ("reset-while-copying", "reset-while-kernels-run"), ("clear-outlasts-reset", "reset-lost-while-another-ends")
     ),
     **dict.fromkeys(
-        ("reset-with-an-idle-import", "reset-with-an-unbound-import", "reset-through-sysfs"),
+        ("reset-with-an-idle-import", "reset-with-an-unbound-import", "reset-through-sysfs", *KEPT),
         ("reset-lost-while-another-ends",),
     ),
 }
@@ -84,7 +101,10 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("scenarios")
     data, junit, report = (folder / name for name in ("out.json", "out.xml", "out.html"))
     files = ["--json", str(data), "--junit", str(junit), "--report", str(report), "--consoles", str(folder)]
-    command = [sys.executable, "-m", "vfio_user_xe.emulator", "scenario", "run", *CHOSEN, "--evidence", *files]
+    for name, lines in KEPT.items():
+        (folder / f"{name}.steps").write_text("\n".join(lines))
+    chosen = [str(folder / f"{name}.steps") if name in KEPT else name for name in CHOSEN]
+    command = [sys.executable, "-m", "vfio_user_xe.emulator", "scenario", "run", *chosen, "--evidence", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert data.exists(), done.stdout + done.stderr
     found = json.loads(data.read_text())

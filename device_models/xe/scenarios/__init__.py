@@ -7,9 +7,12 @@ from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.findings import FINDINGS
 from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes
 from vfio_user_xe.device_models.xe.scenarios.machine import account
+from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
 from vfio_user_xe.device_models.xe.scenarios.steps import SCENARIOS
-from vfio_user_xe.emulator.scenarios.scenario import Suite
+from vfio_user_xe.emulator.scenarios.scenario import Exploration, Suite
 
 __all__ = ["DMABUF", "controls", "elsewhere", "paths", "provisioning", "resets", "revocation"]
 
@@ -24,5 +27,6 @@ DMABUF = Suite(
     records=RECORDS,
     exhibits=exhibits,
     findings=FINDINGS,
+    exploration=Exploration(USUAL, Lifetimes, LifetimesPlayer),
 )
 """VRAM of VFs as dma-bufs in the hands of the PF's driver."""

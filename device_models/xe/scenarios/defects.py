@@ -9,6 +9,8 @@ CLEAR_AFTER_RESET = "clear-outlasts-reset"
 RESET_LOST = "reset-lost-while-another-ends"
 HANDED_ON_DIRTY = "memory-handed-on-uncleaned"
 RESCAN_LOCK = "vfs-removed-without-the-rescan-lock"
+STALE_FILE = "stale-file-of-a-dmabuf"
+EXEC_DUPLICATE = "exec-refuses-two-imports-of-one-buffer"
 
 DEFECTS = {
     REVOCATION_WAITS: "vfio-pci's revocation waits, without a limit, until importers have unmapped (vfio_pci_dma_buf_move);"
@@ -26,6 +28,11 @@ DEFECTS = {
     " reaches another, which is running, with what was written there",
     RESCAN_LOCK: "a PF's driver that disables VFs in its remove(), on unbind or unload, removes devices without"
     " pci_rescan_remove_lock, which only the files in sysfs take: lockdep_assert_held in pci_stop_and_remove_bus_device",
+    STALE_FILE: "vfio-pci looks at the file of a dma-buf that is closed already while an O_PATH descriptor keeps the buffer itself"
+    " (get_file_active(&dmabuf->file) in vfio_pci_dma_buf_move and vfio_pci_dma_buf_cleanup): a use after free, which a kernel with"
+    " KASAN reports",
+    EXEC_DUPLICATE: "a VM in which one dma-buf is bound by two imports (the first one's handle was closed) runs no job any more:"
+    " both have the exporter's reservation object, and xe_exec_ioctl locks without DRM_EXEC_IGNORE_DUPLICATES (EALREADY)",
     "D1": "an import keeps a reference of the VF's memory object: VRAM does not come back",
     "D2": "one device address for a range whose memory is scattered: foreign VRAM is mapped",
     "D3": "sizes of ranges are rounded up to powers of two: wrong data from the second range on",
@@ -43,6 +50,8 @@ DEFECTS = {
 
 REPORTS = {
     RESCAN_LOCK: r"(?s)WARNING: .*pci/remove\.c.*pci_stop_and_remove_bus_device.*sriov_disable.*xe_pci_remove",
+    STALE_FILE: r"(?s)KASAN: slab-use-after-free.*get_file_active.*vfio_pci_(core_)?dma_?buf|"
+    r"KASAN: slab-use-after-free.*vfio_pci_dma_buf_(move|cleanup).*get_file_active",
     "D5": r"WARNING: .*xe_res_cursor\.h",
     "D11": r"(?s)possible circular locking dependency.*xe_gt_sriov_pf_config_get_lmem_obj",
 }

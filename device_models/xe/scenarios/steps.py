@@ -230,6 +230,7 @@ def check_vram(run: Run, machine: XeMachine, before: int) -> None:
 def blocked_tasks(machine: Machine) -> dict[str, str]:
     """Stacks of the guest's tasks that sleep uninterruptibly, by "name (pid)"."""
     script = (
+        "cat /proc/[0-9]*/task/[0-9]*/stat 2>/dev/null | grep -q ') D ' || exit 0\n"
         "for t in /proc/[0-9]*/task/[0-9]*; do\n"
         "read line < $t/stat 2>/dev/null || continue\n"
         'state=${line##*) }; test "${state%% *}" = D || continue\n'

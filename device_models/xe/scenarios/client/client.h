@@ -70,7 +70,11 @@ long run_words(char **words, unsigned count);
 void print_usage(FILE *file);
 
 /* vfio.c: 0 or a negative errno value. */
-long vfio_open(struct object *vf, const char *address);
+/* `where`: another VF, whose container it joins, or an iommufd, whose address space it is attached to; NULL: a container of its own. */
+long vfio_open(struct object *vf, const char *address, const struct object *where);
+/* Map the VF's BAR2 from `offset` on into its container (VFIO_IOMMU_MAP_DMA), and unmap. */
+long vfio_map(struct object *vf, uint64_t iova, uint64_t offset, uint64_t length);
+long vfio_unmap(struct object *vf, uint64_t iova, uint64_t length);
 long vfio_reset(struct object *vf);
 long vfio_config_write(struct object *vf, uint32_t offset, uint32_t size, uint32_t value);
 long vfio_config_read(struct object *vf, uint32_t offset, uint32_t size, uint32_t *value);
@@ -87,6 +91,7 @@ long iommufd_unmap(struct object *iommufd, uint64_t iova, uint64_t length);
 /* gpu.c: 0 or a negative errno value. */
 /* `mode`: NULL, "lr" (long-running), or "svm" (fault mode, with this process's addresses mirrored). */
 long gpu_open(struct object *gpu, const char *address, const char *mode);
+void gpu_unmap_code(struct object *gpu);
 long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size, bool vram);
 long gpu_import(struct object *gpu, int dmabuf, struct object *bo);
 long gpu_export(struct object *bo, struct object *dmabuf);

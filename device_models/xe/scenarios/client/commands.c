@@ -4,6 +4,7 @@
 #include "client.h"
 
 #include <fcntl.h>
+#include <linux/pci_regs.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -121,9 +122,30 @@ static uint64_t value(const char *word)
 	if (!variable)                                                                                                 \
 		return -ENXIO
 
+/* vfio NAME ADDRESS [VF|IOMMUFD] */
 static long do_vfio(char **w)
 {
-	return vfio_open(create(w[0], VFIO), w[1]);
+	struct object *where = NULL;
+
+	for (struct object *o = objects; w[2] && o < objects + OBJECTS; o++)
+		if ((o->kind == VFIO || o->kind == IOMMUFD) && !strcmp(o->name, w[2]))
+			where = o;
+	if (w[2] && !where)
+		return -ENXIO;
+	return vfio_open(create(w[0], VFIO), w[1], where);
+}
+
+/* dma-map VF IOVA OFFSET LENGTH: of its BAR2, for all devices of its container */
+static long do_dma_map(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	return vfio_map(vf, value(w[1]), value(w[2]), value(w[3]));
+}
+
+static long do_dma_unmap(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	return vfio_unmap(vf, value(w[1]), value(w[2]));
 }
 
 static bool inside(struct object *vf, uint64_t offset, uint64_t length)
@@ -157,6 +179,22 @@ static long do_peek(char **w)
 	return 0;
 }
 
+/* clean VF OFFSET LENGTH: nothing is there, as after a reset */
+static long do_clean(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	if (!inside(vf, value(w[1]), value(w[2])))
+		return -ERANGE;
+	const volatile uint32_t *words = (const volatile uint32_t *)(vf->bar2 + value(w[1]));
+
+	for (uint64_t i = 0; i < value(w[2]) / 4; i++)
+		if (words[i]) {
+			say("first=%#llx found=%#x", (unsigned long long)(value(w[1]) + 4 * i), words[i]);
+			return -EILSEQ;
+		}
+	return 0;
+}
+
 static long do_text(char **w)
 {
 	WANT(vf, w[0], VFIO);
@@ -172,6 +210,22 @@ static long do_reset(char **w)
 {
 	WANT(vf, w[0], VFIO);
 	return vfio_reset(vf);
+}
+
+/* Initiate Function Level Reset, in Device Control of the PCI Express capability (pci_regs.h). */
+static long do_flr(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	uint32_t at, header = 0;
+	long result = vfio_config_read(vf, PCI_CAPABILITY_LIST, 1, &at);
+
+	while (result == 0 && at) {
+		result = vfio_config_read(vf, at, 2, &header);
+		if (result == 0 && (header & 0xff) == PCI_CAP_ID_EXP)
+			return vfio_config_write(vf, at + PCI_EXP_DEVCTL, 2, PCI_EXP_DEVCTL_BCR_FLR);
+		at = header >> 8;
+	}
+	return result ? result : -ENOENT;
 }
 
 static long do_config(char **w)
@@ -233,7 +287,11 @@ static long do_import(char **w)
 static long do_reexport(char **w)
 {
 	WANT(bo, w[0], BO);
-	return gpu_export(bo, create(w[1], DMABUF));
+	struct object *dmabuf = create(w[1], DMABUF);
+	long result = gpu_export(bo, dmabuf);
+
+	say("fd=%d", dmabuf->fd);
+	return result;
 }
 
 /* bind BO VA [OFFSET LENGTH [PAT]] */
@@ -272,6 +330,27 @@ static long do_copy(char **w)
 	return result;
 }
 
+/* How often calls of one kind ended how. */
+struct tally {
+	struct { long result; unsigned count; } seen[8];
+};
+
+static void count(struct tally *tally, long result)
+{
+	for (unsigned i = 0; i < 8; i++)
+		if (!tally->seen[i].count || tally->seen[i].result == result) {
+			tally->seen[i].result = result;
+			tally->seen[i].count++;
+			return;
+		}
+}
+
+static void say_tally(const struct tally *tally, const char *of)
+{
+	for (unsigned i = 0; i < 8 && tally->seen[i].count; i++)
+		say("%s%s=%u", of, tally->seen[i].result ? strerrorname_np(-tally->seen[i].result) : "OK", tally->seen[i].count);
+}
+
 /* kernel GPU NAME GROUPS TO FROM WORD */
 static long do_kernel(char **w)
 {
@@ -287,7 +366,7 @@ static long do_kernel(char **w)
 static long do_loop(char **w)
 {
 	bool kernel = !strcmp(w[0], "kernel");
-	struct { long result; unsigned count; } seen[8] = {};
+	struct tally tally = {};
 
 	if (!current || !w[kernel ? 6 : 4] || w[kernel ? 7 : 5] || (!kernel && strcmp(w[0], "copy")))
 		return -EINVAL;
@@ -297,17 +376,115 @@ static long do_loop(char **w)
 		long result = kernel ? gpu_kernel(gpu, w[2], value(w[3]), value(w[4]), value(w[5]), value(w[6])) :
 				       gpu_copy(gpu, value(w[2]), value(w[3]), value(w[4]), &taken);
 
-		for (unsigned i = 0; i < 8; i++)
-			if (!seen[i].count || seen[i].result == result) {
-				seen[i].result = result;
-				seen[i].count++;
-				break;
-			}
+		count(&tally, result);
 		if (result < 0)
 			usleep(1000);
 	}
-	for (unsigned i = 0; i < 8 && seen[i].count; i++)
-		say("%s=%u", seen[i].result ? strerrorname_np(-seen[i].result) : "OK", seen[i].count);
+	say_tally(&tally, "");
+	return 0;
+}
+
+/* cycle GPU DMABUF VA: import, bind, unbind, close, until stopped */
+static long do_cycle(char **w)
+{
+	WANT(gpu, w[0], GPU);
+	WANT(dmabuf, w[1], DMABUF);
+	struct tally imports = {}, binds = {}, unbinds = {}, closes = {};
+
+	if (!current)
+		return -EINVAL;
+	while (!current->stop) {
+		struct object bo = {};
+		long result = gpu_import(gpu, dmabuf->fd, &bo);
+
+		count(&imports, result);
+		notes[0] = 0;
+		if (result < 0)
+			continue;
+		result = gpu_bind(&bo, value(w[2]), 0, bo.size, 2);
+		count(&binds, result);
+		if (result == 0)
+			count(&unbinds, gpu_unbind(gpu, value(w[2]), bo.size));
+		count(&closes, gpu_close_handle(&bo));
+	}
+	say_tally(&imports, "import_");
+	say_tally(&binds, "bind_");
+	say_tally(&unbinds, "unbind_");
+	say_tally(&closes, "close_");
+	return 0;
+}
+
+/* again COMMAND...: until stopped; how often it ended how */
+static long do_again(char **w)
+{
+	struct tally tally = {};
+	unsigned length = 0;
+
+	if (!current)
+		return -EINVAL;
+	while (w[length])
+		length++;
+	while (!current->stop) {
+		count(&tally, run_words(w, length));
+		notes[0] = 0;
+	}
+	say_tally(&tally, "");
+	return 0;
+}
+
+static bool fail_nth(unsigned n)
+{
+	char text[16];
+	int file = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	ssize_t done = file < 0 ? -1 : write(file, text, snprintf(text, sizeof(text), "%u", n));
+
+	if (file >= 0)
+		close(file);
+	return done > 0;
+}
+
+/* Whether the n-th call that can be made to fail was reached; ends the injection. */
+static bool failed_nth(void)
+{
+	char text[16] = "";
+	int file = open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC);
+	bool reached = file >= 0 && read(file, text, sizeof(text) - 1) > 0 && !atoi(text);
+
+	if (file >= 0)
+		close(file);
+	fail_nth(0);
+	return reached;
+}
+
+/* fail-each import|bind GPU DMABUF VA: the first call within that can fail does, then the second, and so on, to the last */
+static long do_fail_each(char **w)
+{
+	WANT(gpu, w[1], GPU);
+	WANT(dmabuf, w[2], DMABUF);
+	struct tally results = {};
+	bool imports = !strcmp(w[0], "import"), reached = true;
+	unsigned n;
+
+	for (n = 1; reached && n < 500; n++) {
+		struct object bo = {};
+		long result = 0;
+
+		if (!imports && (result = gpu_import(gpu, dmabuf->fd, &bo)))
+			return result;
+		if (!fail_nth(n))
+			return -ENOENT;
+		result = imports ? gpu_import(gpu, dmabuf->fd, &bo) : gpu_bind(&bo, value(w[3]), 0, bo.size, 2);
+		reached = failed_nth();
+		if (reached)
+			count(&results, result);
+		notes[0] = 0;
+		if (!imports && result == 0)
+			gpu_unbind(gpu, value(w[3]), bo.size);
+		if (bo.handle)
+			gpu_close_handle(&bo);
+	}
+	say("places=%u", n - 2);
+	say_tally(&results, "");
 	return 0;
 }
 
@@ -429,21 +606,65 @@ static long do_mmap(char **w)
 	return 0;
 }
 
+/* A mapping holds the file of which it is one. */
+static void unmap(struct object *o)
+{
+	if (o->kind == VFIO && o->bar2)
+		munmap(o->bar2, o->region_size[2]);
+	o->bar2 = NULL;
+	if (o->kind != GPU)
+		return;
+	gpu_unmap_code(o);
+	for (struct object *bo = objects; bo < objects + OBJECTS; bo++)
+		if (bo->kind == BO && bo->gpu == o && bo->map) {
+			munmap(bo->map, bo->size);
+			bo->map = NULL;
+		}
+}
+
+static long close_fd(int *fd)
+{
+	int closed = *fd;
+
+	*fd = -1;
+	return closed < 0 || close(closed) == 0 ? 0 : -errno;
+}
+
 /* Close the descriptor of a VF, dma-buf or GPU; what was mapped of it is unmapped before. */
 static long do_close(char **w)
 {
 	for (struct object *o = objects; o < objects + OBJECTS; o++) {
 		if (o->kind == NOTHING || strcmp(o->name, w[0]))
 			continue;
-		if (o->kind == VFIO && o->bar2)
-			munmap(o->bar2, o->region_size[2]);
-		o->bar2 = NULL;
-		int fd = o->fd;
-
-		o->fd = -1;
-		return close(fd) < 0 ? -errno : 0;
+		unmap(o);
+		return close_fd(&o->fd);
 	}
 	return -ENXIO;
+}
+
+/* release VF: close its device, and then what it was reached by */
+static long do_release(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	unmap(vf);
+	long device = close_fd(&vf->fd), group = close_fd(&vf->group), container = close_fd(&vf->container);
+
+	return device ? device : group ? group : container;
+}
+
+/* path DMABUF NAME: an O_PATH descriptor, which holds its inode and not its file */
+static long do_path(char **w)
+{
+	WANT(dmabuf, w[0], DMABUF);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dmabuf->fd);
+	int fd = open(path, O_PATH | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	create(w[1], DMABUF)->fd = fd;
+	return 0;
 }
 
 /* take PID FD NAME SIZE: a dma-buf of another process */
@@ -462,6 +683,7 @@ static long do_take(char **w)
 
 		dmabuf->fd = fd;
 		dmabuf->size = value(w[3]);
+		say("fd=%d", fd);
 	}
 	return result;
 }
@@ -517,12 +739,16 @@ static const struct command {
 	unsigned least, most;
 	const char *usage;
 } commands[] = {
-	{ "vfio", do_vfio, 2, 2, "NAME ADDRESS" },
+	{ "vfio", do_vfio, 2, 3, "NAME ADDRESS [VF|IOMMUFD]" },
+	{ "dma-map", do_dma_map, 4, 4, "VF IOVA OFFSET LENGTH" },
+	{ "dma-unmap", do_dma_unmap, 3, 3, "VF IOVA LENGTH" },
 	{ "fill", do_fill, 4, 4, "VF OFFSET LENGTH SEED" },
 	{ "check", do_check, 4, 4, "VF OFFSET LENGTH SEED" },
 	{ "peek", do_peek, 2, 2, "VF OFFSET" },
+	{ "clean", do_clean, 3, 3, "VF OFFSET LENGTH" },
 	{ "text", do_text, 3, 3, "VF OFFSET WORD" },
 	{ "reset", do_reset, 1, 1, "VF" },
+	{ "flr", do_flr, 1, 1, "VF" },
 	{ "config", do_config, 4, 4, "VF OFFSET SIZE VALUE" },
 	{ "read-config", do_read_config, 3, 3, "VF OFFSET SIZE" },
 	{ "feature", do_feature, 2, 2, "VF FLAGS" },
@@ -544,6 +770,9 @@ static const struct command {
 	{ "where", do_where, 1, 1, "BUFFER" },
 	{ "prefer", do_prefer, 3, 3, "GPU MEMORY vram|system|OTHER-GPU" },
 	{ "kexec", do_kexec, 3, 3, "KERNEL INITRD FILE-WITH-COMMAND-LINE" },
+	{ "cycle", do_cycle, 3, 3, "GPU DMABUF VA" },
+	{ "again", do_again, 1, WORDS, "COMMAND..." },
+	{ "fail-each", do_fail_each, 4, 4, "import|bind GPU DMABUF VA" },
 	{ "verify", do_verify, 5, 5, "BUFFER AT OFFSET LENGTH SEED" },
 	{ "paint", do_paint, 5, 5, "BUFFER AT OFFSET LENGTH SEED" },
 	{ "holds", do_holds, 4, 4, "BUFFER AT LENGTH WORD" },
@@ -551,6 +780,8 @@ static const struct command {
 	{ "poll", do_poll, 2, 2, "DMABUF MS" },
 	{ "mmap", do_mmap, 1, 1, "DMABUF" },
 	{ "close", do_close, 1, 1, "NAME" },
+	{ "release", do_release, 1, 1, "VF" },
+	{ "path", do_path, 2, 2, "DMABUF NAME" },
 	{ "take", do_take, 4, 4, "PID FD NAME SIZE" },
 	{ "iommufd", do_iommufd, 1, 1, "NAME" },
 	{ "ioas-map", do_ioas_map, 4, 4, "IOMMUFD DMABUF IOVA LENGTH" },

@@ -183,6 +183,14 @@ long gpu_open(struct object *gpu, const char *address, const char *mode)
 	return result;
 }
 
+void gpu_unmap_code(struct object *gpu)
+{
+	if (gpu->code && gpu->code->map)
+		munmap(gpu->code->map, CODE_SIZE);
+	free(gpu->code);
+	gpu->code = NULL;
+}
+
 long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size, bool vram)
 {
 	long result = create(gpu->fd, size, vram, &bo->handle, &bo->map);

@@ -2,6 +2,7 @@
 /* The exporter's side: a VF through VFIO's groups and type 1 containers, or none (no-IOMMU) where that is all there is. */
 #include "client.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/vfio.h>
 #include <sys/mman.h>
@@ -40,19 +41,58 @@ static long attach(struct object *vf)
 	return result == -ENODEV ? ioctl_value(vf->container, VFIO_SET_IOMMU, VFIO_NOIOMMU_IOMMU) : result;
 }
 
-long vfio_open(struct object *vf, const char *address)
+/* By its group, in a type 1 container of its own or (`beside`) in another VF's. */
+static long open_by_group(struct object *vf, const char *address, const struct object *beside)
 {
-	vf->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	vf->container = beside ? dup(beside->container) : open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
 	if (vf->container < 0)
 		return -errno;
 	vf->group = open_group(address);
 	if (vf->group < 0)
 		return vf->group;
-	long result = attach(vf);
+	long result = beside ? call(vf->group, VFIO_GROUP_SET_CONTAINER, &vf->container) : attach(vf);
 
 	if (result < 0)
 		return result;
-	result = call(vf->group, VFIO_GROUP_GET_DEVICE_FD, (void *)address);
+	return call(vf->group, VFIO_GROUP_GET_DEVICE_FD, (void *)address);
+}
+
+/* By its character device, attached to an address space of iommufd. */
+static long open_by_device(const char *address, const struct object *iommufd)
+{
+	char path[512];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev", address);
+	DIR *folder = opendir(path);
+
+	if (!folder)
+		return -errno;
+	path[0] = 0;
+	for (struct dirent *entry; (entry = readdir(folder));)
+		if (!strncmp(entry->d_name, "vfio", 4))
+			snprintf(path, sizeof(path), "/dev/vfio/devices/%s", entry->d_name);
+	closedir(folder);
+	int device = path[0] ? open(path, O_RDWR | O_CLOEXEC) : -1;
+
+	if (device < 0)
+		return -errno;
+	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind), .iommufd = iommufd->fd };
+	struct vfio_device_attach_iommufd_pt attach = { .argsz = sizeof(attach), .pt_id = iommufd->ioas };
+	long result = call(device, VFIO_DEVICE_BIND_IOMMUFD, &bind);
+
+	if (result == 0)
+		result = call(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach);
+	if (result == 0)
+		return device;
+	close(device);
+	return result;
+}
+
+long vfio_open(struct object *vf, const char *address, const struct object *where)
+{
+	bool by_device = where && where->kind == IOMMUFD;
+	long result = by_device ? open_by_device(address, where) : open_by_group(vf, address, where);
+
 	if (result < 0)
 		return result;
 	vf->fd = result;
@@ -72,6 +112,28 @@ long vfio_open(struct object *vf, const char *address)
 	say("container=%d group=%d device=%d bar2=%#llx", vf->container, vf->group, vf->fd,
 	    (unsigned long long)vf->region_size[BAR2]);
 	return 0;
+}
+
+long vfio_map(struct object *vf, uint64_t iova, uint64_t offset, uint64_t length)
+{
+	struct vfio_iommu_type1_dma_map map = {
+		.argsz = sizeof(map),
+		.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+		.vaddr = (uintptr_t)vf->bar2 + offset,
+		.iova = iova,
+		.size = length,
+	};
+
+	return call(vf->container, VFIO_IOMMU_MAP_DMA, &map);
+}
+
+long vfio_unmap(struct object *vf, uint64_t iova, uint64_t length)
+{
+	struct vfio_iommu_type1_dma_unmap unmap = { .argsz = sizeof(unmap), .iova = iova, .size = length };
+	long result = call(vf->container, VFIO_IOMMU_UNMAP_DMA, &unmap);
+
+	say("unmapped=%#llx", (unsigned long long)unmap.size);
+	return result;
 }
 
 long vfio_reset(struct object *vf)

@@ -1,0 +1,131 @@
+"""Calls that do not return in time: where they block, what frees them, and which defect that is."""
+
+from __future__ import annotations
+
+import re
+
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import TARGET, address
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Import, State
+from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.emulator.kernel_reports import Kind
+from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
+from vfio_user_xe.emulator.scenarios.exploration.world import Failure
+from vfio_user_xe.emulator.scenarios.run import Run
+
+_FRAME = re.compile(r"\[<0>\] (\w+)")
+_GENERIC = re.compile(
+    r"^(schedule\w*|__schedule|wait_for_completion\w*|__wait_\w+|dma_fence_\w+|dma_resv_\w+|msleep\w*|__mutex_\w+|mutex_\w+"
+    r"|rwsem_\w+|down_\w+|preempt_\w+|do_\w+|__do_\w+|entry_\w+|x64_sys_\w+|__x64_sys_\w+|ret_from\w*|kthread|worker_thread)$"
+)
+_EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
+
+
+class Blocking:
+    """What is known of tasks that block in one sequence."""
+
+    def __init__(self, run: Run, machine: XeMachine, state: State, programs: dict[str, Program]) -> None:
+        """`state` and `programs` are those of the player, as they change."""
+        self._run = run
+        self._machine = machine
+        self._state = state
+        self._programs = programs
+
+    def of_process(self, step: Step, program: Program, job: str) -> list[Failure]:
+        """A call of a live process, which runs as `job`. Nothing is found when no task sleeps: the machine is busy."""
+        stacks = self._stacks()
+        if not stacks:
+            if program.step(f"try join {job} 20000").errno != "ETIME":
+                return []
+            stacks = self._stacks()
+        waits = _revokes(stacks)
+        self._excuse(stacks)
+        freed = self._free(step, lambda: program.step(f"try join {job} 2000", timeout=30).errno != "ETIME")
+        return self._failure(str(step), stacks, waits, freed)
+
+    def dying(self, actor: str, program: Program, what: str) -> list[Failure]:
+        """A process that does not end."""
+        stacks = self._stacks()
+        if not stacks and program.gone(20):
+            return []
+        stacks = stacks or self._stacks()
+        waits = _revokes(stacks)
+        own = [one for one in self._mapped() if actor in self._state.gpus[one.gpu].holders]
+        self._excuse(stacks)
+        freed = self._free(Step(actor, "end"), lambda: program.gone(2))
+        if freed == "nothing" and own:
+            freed = "nothing: the importer is the blocked task itself"
+        return self._failure(what, stacks, waits, freed)
+
+    def of_system(self, what: str) -> list[Failure]:
+        """A command of the system that nothing should hold up."""
+        stacks = self._stacks()
+        self._excuse(stacks)
+        return self._failure(what, stacks, _revokes(stacks), "nothing")
+
+    def _failure(self, what: str, stacks: dict[str, str], waits: bool, freed: str) -> list[Failure]:
+        self._run.evidence("stacks of blocked tasks", stacks)
+        if freed.startswith("nothing"):
+            self._run.give_up("a task blocks and nothing frees it")
+        # The cause is what names a defect: a revocation that an importer's doing ends, or whose importer is the blocked task.
+        known = waits and freed != "nothing"
+        text = f"{what}: blocks in {_where(stacks)}; freed by {freed}"
+        if known:
+            return [Failure(defects.REVOCATION_WAITS, text, defects.REVOCATION_WAITS)]
+        return [Failure(f"blocks in {_where(stacks)}", text)]
+
+    def _excuse(self, stacks: dict[str, str]) -> None:
+        """The watchdog's reports of these tasks say what is found here anyway."""
+        for stack in stacks.values():
+            place = _where({"": stack})
+            if place and all(excuse.place != place for excuse in self._run.excuses):
+                self._run.excuse(Kind.HUNG_TASK, "a call that blocks is a failure of its own", place=place, count=50)
+
+    def _free(self, step: Step, ended: object) -> str:
+        """Let one importer after the other do something, until the task goes on; what did it."""
+        assert callable(ended)
+        for one in self._mapped():
+            opener = self._state.gpus[one.gpu].opener
+            for actor in sorted(self._state.gpus[one.gpu].holders):
+                program = self._programs.get(actor)
+                if program is None or (step.operation in ("end", "kill", "exit") and actor == step.actor):
+                    continue
+                if actor != opener:
+                    tried, what = f"try close h{one.gpu}", "closing a DRM file"
+                elif one.bound:
+                    tried, what = f"try copy {one.gpu} {TARGET:#x} {address(one):#x} 0x1000", "a job"
+                else:
+                    tried, what = f"try gem-close {one.name}", "GEM_CLOSE"
+                try:
+                    program.attempt(tried, timeout=30)
+                except (ProgramError, Blocked):
+                    continue
+                if actor != opener:
+                    self._state.gpus[one.gpu].holders.discard(actor)
+                elif not one.bound:
+                    one.handle = False
+                if ended():
+                    return f"{what} of the importer {actor} ({one.name})"
+        return "nothing"
+
+    def _mapped(self) -> list[Import]:
+        return [one for vf in self._state.vfs for one in self._state.mapped(vf)]
+
+    def _stacks(self) -> dict[str, str]:
+        return s.blocked_tasks(self._machine)
+
+
+def _revokes(stacks: dict[str, str]) -> bool:
+    """Whether one of the tasks waits in the exporter's revocation."""
+    return any(_EXPORTER.search(stack) for stack in stacks.values())
+
+
+def _where(stacks: dict[str, str]) -> str:
+    """The function that says most of where the tasks wait."""
+    for stack in stacks.values():
+        for frame in _FRAME.findall(stack):
+            if not _GENERIC.match(frame):
+                return str(frame)
+    return "no task that sleeps"

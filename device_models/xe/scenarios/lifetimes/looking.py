@@ -1,0 +1,170 @@
+"""What is looked at after each step and at the end: the kernel's log, the ledger, resets, VRAM, dma-bufs, blocked tasks."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
+from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.device_models.xe.scenarios.resets import FLR_WAIT
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.kernel_reports import KernelReport, reports
+from vfio_user_xe.emulator.scenarios.excuses import unexcused
+from vfio_user_xe.emulator.scenarios.exploration.world import Failure
+from vfio_user_xe.emulator.scenarios.run import Run
+
+_PATIENCE = 5.0
+"""Seconds within which what is freed by workers must be gone."""
+_NUMBERS = re.compile(r"0x[0-9a-f]+|\b\d+\b")
+
+
+class Looking:
+    """Compares a guest and its card with what they must be."""
+
+    def __init__(self, run: Run, machine: XeMachine) -> None:
+        self._run = run
+        self._machine = machine
+        self._lines = len(run.kernel_log)
+        self._vram = machine.card.vram_used()
+        self._objects = self._dma_bufs()
+        self._comparable = True
+        self._taken: tuple[int, int] = (0, 0)
+        """VRAM in use and shares of VFs before they are taken away."""
+
+    def look(self, after: str, *, read: bool = True) -> list[Failure]:
+        """What the kernel reported and the ledger shows since the last call; without `read` the log is left for the next one.
+
+        Raises `GuestError`, `LogLost`.
+        """
+        found = [_reported(report) for report in self._reports()] if read else []
+        verdicts = self._machine.card.call("verdicts")
+        for kind in ("stale", "foreign"):
+            if accesses := verdicts[kind]:
+                found.append(self._access(kind, accesses, after))
+        if verdicts["stale"] or verdicts["foreign"]:
+            self._machine.card.call("ledger", clear=True)
+        return found
+
+    def _access(self, kind: str, accesses: list[dict[str, Any]], after: str) -> Failure:
+        first = accesses[0]
+        text = (
+            f"{after}: {kind} accesses: {first.get('initiator')} in memory of {first.get('owner')}"
+            f" ({first.get('reason', first.get('path', ''))}): {accesses}"
+        )
+        in_reset = kind == "stale" and all("reset" in access["reason"] for access in accesses)
+        defect = ""
+        if in_reset and " sysfs-reset " in after:
+            defect = defects.RESET_UNNOTICED
+        elif in_reset and all((access["after"] or 0) >= FLR_WAIT for access in accesses):
+            defect = defects.CLEAR_AFTER_RESET
+        elif in_reset and self._machine.zero_copy:
+            defect = "D7"
+        return Failure(defect or f"{kind} access: {first.get('reason', kind)}", text, defect)
+
+    def _reports(self) -> list[KernelReport]:
+        lines = self._run.read_kernel_log()
+        if reports(lines):
+            time.sleep(0.5)  # a report may still be being written
+            self._run.read_kernel_log()
+        found, _ = unexcused(reports(self._run.kernel_log[self._lines :]), self._run.excuses)
+        self._lines = len(self._run.kernel_log)
+        return found
+
+    def settled(self, vfs: Iterable[str]) -> list[Failure]:
+        """Resets of these VFs must end."""
+        try:
+            s.settle(self._machine, *sorted(int(vf[1:]) for vf in vfs)) if vfs else None
+        except TimeoutError as error:
+            lost = s.lost_reset(self._run, self._machine)
+            if lost:
+                return [Failure(defects.RESET_LOST, lost, defects.RESET_LOST)]
+            self._run.give_up(str(error))
+            return [Failure("a reset is not finished", str(error))]
+        return []
+
+    def before_taking_away(self) -> None:
+        """VFs are about to be disabled: their VRAM must come back."""
+        shares = sum(block["size"] for number in (1, 2) for block in self._machine.card.lmtt(number))
+        self._taken = (self._machine.card.vram_used(), shares)
+
+    def other_driver(self) -> None:
+        """xe was taken from the PF: what it had in use is no measure of what the next one has."""
+        self._comparable = False
+
+    def taken_away(self) -> list[Failure]:
+        """VFs were disabled: their VRAM and LMTT must be given back."""
+        before, shares = self._taken
+        if not self._machine.card.share_evenly():
+            for number in (1, 2):
+                # What was provisioned by hand stays with a VF that is disabled.
+                self._machine.card.set_quota(number, 0)
+        held = self._until_zero(lambda: max(0, shares - (before - self._machine.card.vram_used())))
+        left = {name: blocks for name, blocks in self._machine.card.call("vram_map")["vfs"].items() if blocks}
+        found = []
+        if held:
+            defect = "D1" if self._machine.zero_copy else ""
+            found.append(
+                Failure(
+                    "VRAM of VFs does not come back", f"{held:#x} bytes of VFs' VRAM are held after disabling", defect
+                )
+            )
+            self._run.give_up(f"{held:#x} bytes of VRAM are lost")
+        if left:
+            found.append(Failure("LMTT of a disabled VF", f"LMTT still gives memory to {', '.join(left)}"))
+        return found
+
+    def restore(self, state: State) -> None:
+        """xe on the PF, two VFs of the usual quota with vfio-pci, as each sequence finds them; a guest that cannot is given up."""
+        card = self._machine.card
+        try:
+            if not state.pf_bound:
+                self._machine.sh(f"echo {card.pf} > /sys/bus/pci/drivers/xe/bind", timeout=180)
+            if not all(vf.enabled for vf in state.vfs.values()):
+                card.enable_vfs(2)
+            for number, vf in enumerate(state.vfs.values(), 1):
+                if vf.enabled and not vf.driver:
+                    card.bind(number, "vfio-pci")
+            if any(sum(block["size"] for block in card.lmtt(number)) != self._machine.quota for number in (1, 2)):
+                self._machine.restore_quotas(self._run)
+        except (GuestError, TimeoutError) as error:
+            self._run.give_up(f"the VFs do not come back: {str(error).splitlines()[0]}")
+
+    def left_over(self) -> list[Failure]:
+        """When all processes are gone: no dma-buf, no more VRAM than before, no task that sleeps for ever. Raises `GuestError`."""
+        if self._run.given_up:
+            return []
+        found = []
+        if more := self._until_zero(lambda: max(0, self._dma_bufs() - self._objects)):
+            found.append(Failure("dma-bufs are left", f"{more} dma-bufs are left when all processes are gone"))
+        if self._comparable and (more := self._until_zero(lambda: max(0, self._machine.card.vram_used() - self._vram))):
+            found.append(Failure("VRAM is left in use", f"{more:#x} bytes more of VRAM are in use than before"))
+        if stacks := s.blocked_tasks(self._machine):
+            time.sleep(1)
+            if again := {name: stack for name, stack in s.blocked_tasks(self._machine).items() if name in stacks}:
+                found.append(Failure("a task sleeps when all is over", f"{again}"))
+        return found
+
+    def _dma_bufs(self) -> int:
+        said = self._machine.run("tail -n 3 /sys/kernel/debug/dma_buf/bufinfo 2>/dev/null").stdout
+        match = re.search(r"Total (\d+) objects", said)
+        return int(match[1]) if match else 0
+
+    def _until_zero(self, count: object) -> int:
+        assert callable(count)
+        deadline = time.monotonic() + _PATIENCE
+        while left := int(count()):
+            if time.monotonic() > deadline:
+                return left
+            time.sleep(0.2)
+        return 0
+
+
+def _reported(report: KernelReport) -> Failure:
+    defect = next((name for name, pattern in defects.REPORTS.items() if re.search(pattern, report.text)), "")
+    signature = defect or f"{report.kind} in {report.place or _NUMBERS.sub('N', report.headline)}"
+    return Failure(signature, f"the kernel reported: {report}", defect)

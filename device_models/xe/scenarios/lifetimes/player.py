@@ -1,0 +1,257 @@
+"""Plays steps in a guest: each call in a thread of its process and with a bound, and after each everything is looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import living, system_wide
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Operation, address, loop, usable
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes, operation_of
+from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
+from vfio_user_xe.emulator.scenarios.exploration.world import Failure
+from vfio_user_xe.emulator.scenarios.run import Run
+
+BOUND_MS = 3000
+"""How long a call may take before it is asked where it blocks: a reset takes some 130 ms."""
+_SLOW_MS = 20000
+"""How long a call may take whose task does not sleep: the machine is busy."""
+_ENDS = 30.0
+"""Seconds that a command of the system may take once nothing holds it up."""
+_PLACE = re.compile(r"\{([^{}]+)\}")
+
+
+class LifetimesPlayer:
+    """Plays one sequence; its state is what the steps so far made of the model's. Not safe to use from several threads."""
+
+    def __init__(self, run: Run, machine: XeMachine) -> None:
+        self._run = run
+        self._machine = machine
+        self._world = Lifetimes()
+        self._programs: dict[str, Program] = {}
+        self._fds: dict[tuple[str, str], int] = {}
+        self._looking = Looking(run, machine)
+        self._blocking = Blocking(run, machine, self._world.state, self._programs)
+        self._system = SystemCommands(machine)
+        self._pending: Command | None = None
+        self._jobs = 0
+        self._quiet = False
+        """Whether the process that played the step has read the kernel's log, and there was nothing worth a look."""
+        machine.card.call("ledger", clear=True)
+
+    def play(self, step: Step) -> list[Failure]:
+        """Carry a step out, compare its answer, and look at the kernel's log, the ledger and what waits. Raises `GuestError`."""
+        operation = operation_of(step)
+        self._quiet = False
+        concerned = {*self._of(operation.vfs, step), *self._of(operation.revokes, step)}
+        if isinstance(operation, living.Start):
+            self._programs[step.actor] = s.started(self._run, self._machine)
+            found = []
+        elif isinstance(operation, living.Ending):
+            found = self._end(step)
+        elif operation.of_system:
+            found = self._by_system(operation, step)
+        else:
+            found = self._by_process(operation, step)
+        self._world.apply(step)
+        if not self._run.given_up:
+            found += self._finish_pending()
+            found += self._looking.settled(concerned)
+            found += self._looking.look(str(step), read=not self._quiet)
+        return found
+
+    def finish(self) -> list[Failure]:
+        """End all processes, importers first, and look at what is left. Raises `GuestError`."""
+        found = self._let_go()
+        for program in self._programs.values():
+            program.kill()
+        for actor, program in self._programs.items():
+            if not program.gone(BOUND_MS / 1000):
+                found += self._blocking.dying(actor, program, f"the end of {actor}")
+        self._world.state.processes.clear()
+        if self._run.given_up:
+            return found
+        if self._pending is not None:
+            if not self._pending.ended(_ENDS):
+                found += self._blocking.of_system(self._pending.text)
+            self._pending = None
+        if not self._run.given_up:
+            found += self._looking.settled(["v1", "v2"])
+            self._looking.restore(self._world.state)
+            found += self._looking.look("the end")
+            found += self._looking.left_over()
+        return found
+
+    def _of(self, ask: object, step: Step) -> Collection[str]:
+        assert callable(ask)
+        asked: Collection[str] = ask(self._world.state, step.actor, step.arguments)
+        return asked
+
+    # Processes -----------------------------------------------------------------------------------------------------
+
+    def _by_process(self, operation: Operation, step: Step) -> list[Failure]:
+        state, arguments = self._world.state, step.arguments
+        first, *rest = map(self._filled_in, operation.commands(state, step.actor, arguments))
+        right = operation.answers(state, step.actor, arguments)
+        if operation.detached:
+            return self._detached(operation, step)
+        self._jobs += 1
+        job, program = f"s{self._jobs % 12}", self._programs[step.actor]
+        asked = [
+            *operation.before(state, arguments),
+            f"spawn {job} {first}",
+            f"try join {job} {BOUND_MS}",
+            *(f"try {command}" for command in rest),
+        ]
+        try:
+            answers = program.attempt(*asked, timeout=60)
+        except (ProgramError, Blocked) as error:
+            return self._died(step, error)
+        self._quiet = not any(answer.kernel for answer in answers)
+        answer = answers[len(asked) - len(rest) - 1]
+        compared = answers[len(asked) - len(rest) :]
+        found = []
+        if answer.errno == "ETIME":
+            found = self._blocking.of_process(step, program, job)
+            if self._run.given_up:
+                return found
+            answer = program.attempt(f"try join {job} {_SLOW_MS}", *(f"try {command}" for command in rest))[0]
+            compared = []
+        self._remember(step, answer)
+        if answer.errno not in right:
+            found.append(self._wrong(step, answer, right))
+        elif answer.errno == "0":
+            found += [self._wrong(step, bad, ("0",)) for bad in compared if bad.errno != "0"][:1]
+        return found
+
+    def _detached(self, operation: Operation, step: Step) -> list[Failure]:
+        """Commands about a thread that goes on: its jobs may fail while what they use is revoked, and in no other way."""
+        commands = operation.commands(self._world.state, step.actor, step.arguments)
+        try:
+            answers = self._programs[step.actor].attempt(*(f"try {command}" for command in commands), timeout=60)
+        except (ProgramError, Blocked) as error:
+            return self._died(step, error)
+        found = [self._wrong(step, answer, ("0",)) for answer in answers if answer.errno != "0"]
+        right = {"OK", "us", *operation.answers(self._world.state, step.actor, step.arguments)}
+        for name in {name for answer in answers for name in answer.values if name.isupper() and name not in right}:
+            defect = operation.meets(self._world.state, step.actor, step.arguments, name)
+            text = f"{step}: jobs ended with {name}: {answers[-1]}"
+            found.append(Failure(defect or f"answer: a job of a loop, {name}", text, defect))
+        return found
+
+    def _wrong(self, step: Step, answer: Answer, right: Iterable[str]) -> Failure:
+        defect = operation_of(step).meets(self._world.state, step.actor, step.arguments, answer.errno)
+        what = "data" if answer.errno == "EILSEQ" else answer.errno
+        wanted = " or ".join(right)
+        return Failure(
+            defect or f"answer: {step.operation}, {what} instead of {wanted}",
+            f"{step}: {answer.errno} instead of {wanted} ({answer})",
+            defect,
+        )
+
+    def _remember(self, step: Step, answer: Answer) -> None:
+        for key in ("fd", "device", "render"):
+            if key in answer.values:
+                name = step.arguments[1] if step.operation == "export" else step.arguments[0]
+                self._fds[step.actor, name] = answer.number(key)
+
+    def _filled_in(self, command: str) -> str:
+        def value(match: re.Match[str]) -> str:
+            name = match[1]
+            if name in self._programs:
+                return str(self._programs[name].pid)
+            actor, _, thing = name.partition(".")
+            if (actor, thing) in self._fds:
+                return str(self._fds[actor, thing])
+            return self._system.value(name)
+
+        return _PLACE.sub(value, command)
+
+    def _died(self, step: Step, error: Exception) -> list[Failure]:
+        self._run.give_up(f"process {step.actor} does not answer: {error}")
+        found = self._looking.look(str(step))
+        return found or [Failure(f"process lost: {step.operation}", f"{step}: {error}")]
+
+    def _end(self, step: Step) -> list[Failure]:
+        program = self._programs[step.actor]
+        if step.operation == "kill":
+            program.kill()
+        else:
+            program.send("exit 0")
+        found = [] if program.gone(BOUND_MS / 1000) else self._blocking.dying(step.actor, program, str(step))
+        if not self._run.given_up:
+            del self._programs[step.actor]
+        return found
+
+    def _let_go(self) -> list[Failure]:
+        """Importers let go before their processes die: what happens otherwise is what `kill` and `exit` are for."""
+        state = self._world.state
+        for actor, program in self._programs.items():
+            commands = []
+            for gpu in (gpu for gpu in state.gpus.values() if usable(state, gpu.name, actor)):
+                for one in state.imports_of(gpu.name):
+                    commands += [f"try stop {loop(one)}", f"try join {loop(one)} 20000"] * one.looping
+                    length = state.buffers[one.buffer].length
+                    commands += [f"try unbind {gpu.name} {address(one):#x} {length:#x}"] * one.bound
+                    commands += [f"try gem-close {one.name}"] * one.handle
+                commands.append(f"try close {gpu.name}")
+            if not commands:
+                continue
+            try:
+                program.attempt(*commands)
+            except (ProgramError, Blocked) as error:
+                return self._died(Step(actor, "end"), error)
+        return []
+
+    # The system ----------------------------------------------------------------------------------------------------
+
+    def _by_system(self, operation: Operation, step: Step) -> list[Failure]:
+        state = self._world.state
+        waits = operation.waits_for_users and any(state.vfs[vf].open for vf in operation.vfs(state, "", step.arguments))
+        if operation.waits_for_users:
+            self._looking.before_taking_away()
+        (words,) = operation.commands(state, step.actor, step.arguments)
+        command = self._system.start(str(step), self._filled_in(words))
+        if waits and not command.ended(0.5):
+            self._pending = command
+            return []
+        if not command.ended(_ENDS):
+            return self._blocking.of_system(str(step))
+        found = [] if operation.may_refuse else self._answered(command)
+        if waits:
+            found.append(
+                Failure(
+                    f"answer: {step.operation} with users", f"{step}: done at once, although VFIO's users have the VF"
+                )
+            )
+        if step.operation == system_wide.Disable.name and not waits:
+            found += self._looking.taken_away()
+        if step.operation == system_wide.UnbindPf.name:
+            self._looking.other_driver()
+        return found
+
+    def _answered(self, command: Command) -> list[Failure]:
+        if command.said == "0":
+            return []
+        return [Failure(f"answer: {command.text.split()[1]} failed", f"{command.text}: {command.said}")]
+
+    def _finish_pending(self) -> list[Failure]:
+        command = self._pending
+        if command is None or self._world.state.pending:
+            return []
+        self._pending = None
+        if not command.ended(_ENDS):
+            return self._blocking.of_system(command.text)
+        found = self._answered(command)
+        if system_wide.Disable.name in command.text:
+            found += self._looking.taken_away()
+        if system_wide.UnbindPf.name in command.text:
+            self._looking.other_driver()
+        return found

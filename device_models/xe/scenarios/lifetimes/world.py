@@ -1,0 +1,77 @@
+"""The model as the explorer asks for it: all operations over one state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import exporting, importing, living, system_wide
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import ACTORS, SYSTEM, Operation
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
+from vfio_user_xe.emulator.scenarios.exploration.sequence import BadSequence, Step
+
+OPERATIONS: dict[str, Operation] = {
+    operation.name: operation
+    for operation in (*living.OPERATIONS, *exporting.OPERATIONS, *importing.OPERATIONS, *system_wide.OPERATIONS)
+}
+
+
+class Lifetimes:
+    """VFs, processes, dma-bufs and imports: see `vfio_user_xe.emulator.scenarios.exploration.world.World`."""
+
+    def __init__(self) -> None:
+        self.state = State()
+
+    def choices(self) -> Sequence[tuple[Step, float]]:
+        """Every step that is allowed now, with its weight."""
+        found = []
+        for name, operation in OPERATIONS.items():
+            for actor in self._actors(operation):
+                for arguments in operation.candidates(self.state, actor):
+                    step = Step(actor, name, arguments)
+                    if self.allows(step):
+                        found.append((step, operation.weigh(self.state, actor, arguments)))
+        return found
+
+    def allows(self, step: Step) -> bool:
+        """Whether a step is allowed now. Raises `BadSequence` for an operation or an actor that there is not."""
+        operation = operation_of(step)
+        if step.actor not in self._actors(operation):
+            return False
+        return operation.allowed(self.state, step.actor, step.arguments)
+
+    def apply(self, step: Step) -> None:
+        """Change the state as the step changes it."""
+        operation_of(step).apply(self.state, step.actor, step.arguments)
+        system_wide.finish_pending(self.state)
+
+    def topics(self, step: Step) -> Iterable[str]:
+        """The VFs that it concerns; "-" when it concerns none."""
+        return sorted(operation_of(step).vfs(self.state, step.actor, step.arguments)) or ["-"]
+
+    def provokes(self, step: Step) -> Iterator[str]:
+        """Defects that it would meet on a kernel that has them."""
+        if defect := operation_of(step).meets(self.state, step.actor, step.arguments):
+            yield defect
+        for vf in operation_of(step).revokes(self.state, step.actor, step.arguments):
+            if self.state.idle(vf):
+                yield defects.REVOCATION_WAITS
+            if self.state.stale_paths(vf):
+                yield defects.STALE_FILE
+
+    def _actors(self, operation: Operation) -> Iterable[str]:
+        if operation.of_system:
+            return (SYSTEM,)
+        if isinstance(operation, living.Start):
+            return [actor for actor in ACTORS if actor not in self.state.processes]
+        return [actor for actor in ACTORS if actor in self.state.processes]
+
+
+def operation_of(step: Step) -> Operation:
+    """The operation of a step. Raises `BadSequence` when there is none of that name."""
+    operation = OPERATIONS.get(step.operation)
+    if operation is None:
+        raise BadSequence(f'there is no operation "{step.operation}" (there are: {", ".join(OPERATIONS)})')
+    if step.actor not in (SYSTEM, *ACTORS):
+        raise BadSequence(f'there is no actor "{step.actor}" (there are: {", ".join((*ACTORS, SYSTEM))})')
+    return operation

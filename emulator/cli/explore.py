@@ -1,0 +1,97 @@
+"""`vfio-user-xe scenario explore`: sequences made from a suite's model, played in guests, and made short when they fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
+from vfio_user_xe.emulator.cli.options import check_outputs
+from vfio_user_xe.emulator.cli.scenario import (
+    DEFAULT_SUITE,
+    SuiteName,
+    app,
+    load_suite,
+    make_folder,
+    runner_of,
+    write,
+)
+from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.scenarios.evidence import report_of
+from vfio_user_xe.emulator.scenarios.exploration.explorer import Explored, Explorer, Found
+from vfio_user_xe.emulator.scenarios.exploration.summary import exploration_data, kept, kept_name, summary
+
+__all__ = ["app", "explore"]
+
+
+@app.command(epilog="Example: vfio-user-xe scenario explore --budget 60 --kernel bzImage --modules DIR --keep FOLDER")
+def explore(
+    suite_name: SuiteName = DEFAULT_SUITE,
+    kernel: Annotated[
+        str | None, typer.Option(metavar="BZIMAGE|SERIES", help="Your own kernel, or a fetched one such as 6.18.")
+    ] = None,
+    modules: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Its modules (what modules_install made).")
+    ] = None,
+    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="The most steps of a sequence.")] = 40,
+    seed: Annotated[int, typer.Option(metavar="S", help="The same one makes the same sequences.")] = 1,
+    budget: Annotated[float, typer.Option(metavar="MINUTES", min=0, help="Begin nothing new after this time.")] = 10,
+    sequences: Annotated[int | None, typer.Option(metavar="N", min=1, help="The most sequences.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep what was found here, for `scenario run FILE`.")
+    ] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Results as JUnit XML.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Results as one HTML page.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Findings, seeds and coverage as JSON.")
+    ] = None,
+    consoles: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the guests' consoles here.")] = None,
+) -> None:
+    """Play sequences of operations that a model allows, and make short what fails. Exit code: as of `run`."""
+    try:
+        suite = load_suite(suite_name)
+    except LookupError as error:
+        fail(error.args[0], EXIT_USAGE)
+    if suite.exploration is None:
+        fail(f'the suite "{suite_name}" has no model to explore', EXIT_USAGE)
+    if modules is not None and kernel is None:
+        fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
+    check_outputs(junit=junit_file, report=report, json=json_file)
+    make_folder("--consoles", consoles)
+    make_folder("--keep", keep)
+    interrupted = False
+    try:
+        runner = runner_of(suite, kernel, modules, append, consoles)
+
+        def keep_it(found: Found, explored: Explored) -> None:
+            if keep is not None:
+                (keep / kept_name(found, explored)).write_text(str(kept(found, explored, suite.name)), encoding="utf-8")
+
+        explorer = Explorer(
+            suite.exploration,
+            runner,
+            seed=seed,
+            length=steps,
+            tell=lambda text: print(text, flush=True),
+            keep=keep_it,
+        )
+        try:
+            explorer.explore(60 * budget, sequences)
+        except KeyboardInterrupt:
+            interrupted = True
+            say("interrupted")
+    except GuestError as error:
+        fail(error, exit_code_of(error))
+    explored = explorer.explored
+    print(f"\n{summary(explored, suite.exploration)}")
+    if json_file is not None:
+        json_file.write_text(json.dumps(exploration_data(explored, suite.exploration), indent=1), encoding="utf-8")
+    whole = report_of(suite, explored.results)
+    write(whole, junit_file, report, None)
+    raise typer.Exit(
+        EXIT_INTERRUPTED if interrupted else int(any(not found.failure.defect for found in explored.found))
+    )

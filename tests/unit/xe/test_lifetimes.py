@@ -1,0 +1,247 @@
+"""The model of lifetimes: what is allowed, what each call must answer, and what becomes of it; and who names what blocks."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from unittest.mock import create_autospec
+
+import pytest
+
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import SYSTEM
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Content
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import OPERATIONS, Lifetimes, operation_of
+from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.emulator.kernel_reports import KernelLog
+from vfio_user_xe.emulator.scenarios.exploration.coverage import Coverage
+from vfio_user_xe.emulator.scenarios.exploration.generator import generate
+from vfio_user_xe.emulator.scenarios.exploration.sequence import BadSequence, Step
+from vfio_user_xe.emulator.scenarios.exploration.world import checked
+from vfio_user_xe.emulator.scenarios.run import Run
+
+IMPORTED = (
+    "a start",
+    "a open v1",
+    "a fill v1 1",
+    "a export v1 d1 0+0x200000",
+    "b start",
+    "b take d1 a",
+    "b gpu g2",
+    "b import g2 d1 i3",
+    "b bind i3",
+)
+"""`a` exports, `b` imports and binds."""
+
+
+def after(*lines: str) -> Lifetimes:
+    world = Lifetimes()
+    for line in lines:
+        step = Step.of(line)
+        assert world.allows(step), line
+        world.apply(step)
+    return world
+
+
+def answers(world: Lifetimes, line: str) -> Collection[str]:
+    step = Step.of(line)
+    assert world.allows(step)
+    return operation_of(step).answers(world.state, step.actor, step.arguments)
+
+
+def allowed(world: Lifetimes, line: str) -> bool:
+    return world.allows(Step.of(line))
+
+
+def test_every_operation_is_made_and_every_step_is_allowed_when_it_comes() -> None:
+    made: set[str] = set()
+    for seed in range(60):
+        steps = generate(Lifetimes(), random.Random(seed), 60, Coverage())
+        checked(Lifetimes(), steps)
+        made |= {step.operation for step in steps}
+    assert made == set(OPERATIONS)
+
+
+def test_every_step_that_is_made_has_commands() -> None:
+    for seed in range(20):
+        world = Lifetimes()
+        for step in generate(Lifetimes(), random.Random(seed), 40, Coverage()):
+            operation = operation_of(step)
+            if step.operation not in ("start", "exit", "kill"):
+                commands = operation.commands(world.state, step.actor, step.arguments)
+                assert all(commands)
+                assert len(commands) == 1 or not operation.of_system
+            world.apply(step)
+
+
+@pytest.mark.parametrize("line", ["a burn v1", "z start", "x kill"])
+def test_what_no_state_allows_is_no_sequence(line: str) -> None:
+    with pytest.raises(BadSequence, match="there is no"):
+        allowed(Lifetimes(), line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a open v1",
+        "guest open v1",
+        "a export v1 d9 0+0x1000",
+        "a start v1 extra",
+        "b take d1",
+        "b job i1",
+        "guest quota v3 half",
+        "a gpu",
+    ],
+)
+def test_steps_about_what_there_is_not_are_not_allowed(line: str) -> None:
+    if line != "a start v1 extra":
+        assert not allowed(Lifetimes(), line)
+
+
+def test_a_vf_that_is_open_is_busy() -> None:
+    assert answers(after("a start", "a open v1", "b start"), "b open v1") == ("EBUSY",)
+
+
+def test_jobs_are_refused_when_the_exporter_has_closed_its_device() -> None:
+    assert answers(after(*IMPORTED), "b job i3") == ("0",)
+    for end in ("a release v1", "a kill", "a exit"):
+        assert answers(after(*IMPORTED, end), "b job i3") == ("ENODEV",)
+
+
+def test_a_device_lives_as_long_as_any_descriptor_of_it() -> None:
+    held = after(*IMPORTED, "b hold v1 a", "a kill")
+    assert answers(held, "b job i3") == ("0",)
+    assert answers(after(*IMPORTED, "b hold v1 a", "a kill", "b drop v1"), "b job i3") == ("ENODEV",)
+
+
+def test_one_buffer_that_is_dead_stops_all_jobs_of_its_vm_until_it_is_unbound() -> None:
+    two = (*IMPORTED, "a open v2", "a export v2 d4 0x200000+0x1000", "b take d4 a", "b import g2 d4 i5", "b bind i5")
+    assert answers(after(*two, "a release v2"), "b job i3") == ("ENODEV",)
+    assert answers(after(*two, "a release v2", "b unbind i5"), "b job i3") == ("0",)
+
+
+def test_what_was_exported_before_the_device_was_opened_anew_stays_dead() -> None:
+    world = after(*IMPORTED, "a release v1", "a open v1")
+    assert answers(world, "b job i3") == ("ENODEV",)
+    assert answers(after(*IMPORTED, "a release v1", "a open v1", "b gem-close i3"), "b import g2 d1 i6") == ("ENODEV",)
+
+
+def test_an_import_lives_by_its_handle_or_by_its_binding() -> None:
+    assert allowed(after(*IMPORTED, "b gem-close i3"), "b job i3")
+    assert not allowed(after(*IMPORTED, "b gem-close i3", "b unbind i3"), "b bind i3")
+    assert allowed(after(*IMPORTED, "b unbind i3"), "b bind i3")
+
+
+def test_a_reset_clears_memory_and_the_user_s_pattern_is_not_expected_any_more() -> None:
+    world = after(*IMPORTED)
+    assert world.state.vfs["v1"].content is Content.FILLED
+    world.apply(Step.of("a reset v1"))
+    assert world.state.vfs["v1"].content is Content.CLEARED
+    copy, compared = operation_of(Step.of("b job i3")).commands(world.state, "b", ("i3",))
+    assert copy.startswith("copy g2 ")
+    assert compared == "holds tg2 0 0x200000 0"
+
+
+def test_a_job_compares_each_range_with_its_own_part_of_the_pattern() -> None:
+    world = after(*IMPORTED[:3], "a export v1 d1 0x300000+0x2000,0x1000+0x3000", *IMPORTED[4:])
+    _, *compared = operation_of(Step.of("b job i3")).commands(world.state, "b", ("i3",))
+    assert compared == ["verify tg2 0x0 0x300000 0x2000 1", "verify tg2 0x2000 0x1000 0x3000 1"]
+
+
+def test_a_reset_meets_an_importer_that_is_idle_and_no_other() -> None:
+    reset = Step.of("a reset v1")
+    assert list(after(*IMPORTED).provokes(reset)) == [defects.REVOCATION_WAITS]
+    assert not list(after(*IMPORTED[:-1]).provokes(reset)), "an import that was never bound holds nothing"
+    assert not list(after(*IMPORTED, "b loop i3").provokes(reset)), "jobs let go of it"
+    assert not list(after(*IMPORTED, "b unbind i3", "b gem-close i3").provokes(reset))
+    assert not list(after(*IMPORTED, "a reset v1").provokes(reset)), "nothing is mapped until the next job"
+    assert list(after(*IMPORTED, "a reset v1", "b job i3").provokes(reset))
+
+
+def test_a_buffer_whose_file_is_gone_before_its_inode_is_what_a_revocation_must_not_touch() -> None:
+    exported = ("a start", "a open v1", "a export v1 d1 0+0x200000", "a open-path d1")
+    for revoking in ("a reset v1", "a memory-off v1", "a release v1", "a kill", "a nap v1", "a flr v1"):
+        assert list(after(*exported, "a close d1").provokes(Step.of(revoking))) == [defects.STALE_FILE]
+    assert not list(after(*exported).provokes(Step.of("a reset v1")))
+    assert not list(after(*exported, "a close d1", "a close-path d1").provokes(Step.of("a reset v1")))
+
+
+def test_taking_vfs_away_waits_for_their_users_and_is_done_with_the_last() -> None:
+    waiting = after(*IMPORTED, "guest disable-vfs")
+    assert waiting.state.pending
+    for line in ("guest disable-vfs", "guest sysfs-reset v1", "b open v2", "a reset v1"):
+        assert not allowed(waiting, line)
+    waiting.apply(Step.of("a kill"))
+    assert not waiting.state.pending
+    assert not any(vf.enabled for vf in waiting.state.vfs.values())
+    assert allowed(waiting, "guest enable-vfs")
+    assert not allowed(waiting, "b open v1")
+
+
+def test_files_of_a_pf_that_lost_its_driver_are_of_no_use() -> None:
+    world = after(*IMPORTED, "guest unbind-pf", "a release v1")
+    assert not world.state.pf_bound
+    assert not allowed(world, "b job i3")
+    assert not allowed(world, "b gpu g7")
+    world.apply(Step.of("guest bind-pf"))
+    assert allowed(world, "b gpu g7")
+
+
+def test_topics_are_the_vfs_that_a_step_concerns() -> None:
+    world = after(*IMPORTED)
+    assert world.topics(Step.of("b job i3")) == ["v1"]
+    assert world.topics(Step.of("b kill")) == ["v1"]
+    assert world.topics(Step.of("c start")) == ["-"]
+    assert world.topics(Step.of("guest disable-vfs")) == ["v1", "v2"]
+
+
+# What blocks ---------------------------------------------------------------------------------------------------------
+
+REVOKING = "[<0>] wait_for_completion+0x1/0x2\n[<0>] vfio_pci_dma_buf_move+0x5c/0x2b0 [vfio_pci_core]"
+ELSEWHERE = "[<0>] msleep+0x1/0x2\n[<0>] xe_guc_reset_wait+0x1/0x2 [xe]"
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, stack: str, joins: list[str]) -> tuple[Run, list[tuple[str, str]]]:
+    """What a reset by `a` is that does not return, when joining it ends so one time after the other."""
+    world = after(*IMPORTED)
+    monkeypatch.setattr(blocking.s, "blocked_tasks", lambda machine: {"xe-dmabuf (9)": stack} if stack else {})
+    programs = {name: create_autospec(Program, instance=True) for name in ("a", "b")}
+    programs["a"].step.side_effect = [Answer(True, "join", errno) for errno in joins]
+    run = Run(create_autospec(KernelLog, instance=True))
+    judge = Blocking(run, create_autospec(XeMachine, instance=True), world.state, dict(programs))
+    found = judge.of_process(Step.of("a reset v1"), programs["a"], "s1")
+    return run, [(failure.signature, failure.defect) for failure in found]
+
+
+def test_a_revocation_that_a_job_of_the_importer_frees_is_the_known_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, found = judged(monkeypatch, REVOKING, ["0"])
+    assert found == [(defects.REVOCATION_WAITS, defects.REVOCATION_WAITS)]
+    assert not run.given_up
+    assert [excuse.place for excuse in run.excuses] == ["vfio_pci_dma_buf_move"]
+
+
+def test_a_call_that_blocks_elsewhere_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = judged(monkeypatch, ELSEWHERE, ["0"])
+    assert found == [("blocks in xe_guc_reset_wait", "")]
+
+
+def test_a_revocation_that_no_importer_frees_is_another_defect_and_costs_the_guest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, found = judged(monkeypatch, REVOKING, ["ETIME"])
+    assert found == [("blocks in vfio_pci_dma_buf_move", "")]
+    assert run.given_up
+
+
+def test_a_call_that_is_late_on_a_busy_machine_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = judged(monkeypatch, "", ["0"])
+    assert found == []
+
+
+def test_the_system_is_an_actor_of_its_own() -> None:
+    assert allowed(Lifetimes(), f"{SYSTEM} sysfs-reset v1")
+    assert not allowed(after("a start"), "a sysfs-reset v1")
