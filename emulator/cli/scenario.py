@@ -216,7 +216,11 @@ def make_folder(option: str, folder: Path | None) -> None:
 def runner_of(
     suite: Suite[Machine], kernel: str | None, modules: Path | None, append: str, consoles: Path | None
 ) -> Runner[Machine]:
-    """What runs scenarios of a suite on the kernel that was asked for. Raises `GuestError`."""
+    """What runs scenarios of a suite on the kernel that was asked for.
+
+    Raises:
+        GuestError: there is no such kernel, or no environment.
+    """
     environment = locate()
     return Runner(
         suite,
@@ -250,7 +254,11 @@ def _explained(suite_name: str, names: list[str]) -> tuple[Suite[Machine], list[
 
 
 def _replayed(suite: Suite[Machine], file: Path) -> Scenario[Machine]:
-    """The scenario that a kept sequence is. Raises LookupError."""
+    """The scenario that a kept sequence is.
+
+    Raises:
+        LookupError: there is no such file, or the model does not allow what is in it.
+    """
     if suite.exploration is None:
         raise LookupError(f'the suite "{suite.name}" has no model by which {file} could be played')
     try:

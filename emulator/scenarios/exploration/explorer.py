@@ -239,10 +239,10 @@ def sequence_scenario(
                 found = player.play(step)
             played.done = at + 1
             played.failures += [(at, failure) for failure in found]
-            if run.given_up:
+            if run.given_up or any(failure.derails for failure in found):
                 last = at
                 break
-        else:
+        if not run.given_up:
             with run.step("the end"):
                 played.failures += [(last, failure) for failure in player.finish()]
         judged(run, [failure for _, failure in played.failures])

@@ -27,7 +27,11 @@ class Step:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """The step that a line says. Raises `BadSequence`."""
+        """The step that a line says.
+
+        Raises:
+            BadSequence: it has less than two words.
+        """
         words = text.split()
         if len(words) < 2:
             raise BadSequence(f'"{text.strip()}" is no step: "ACTOR OPERATION ARGUMENT..." is wanted')
@@ -46,7 +50,11 @@ class Kept:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a file's text. Raises `BadSequence`."""
+        """Read a file's text.
+
+        Raises:
+            BadSequence: a line is no step, or there is none.
+        """
         fields: dict[str, str] = {}
         steps = []
         for number, line in enumerate(text.splitlines(), 1):

@@ -17,7 +17,11 @@ class World(Protocol):
         ...
 
     def allows(self, step: Step) -> bool:
-        """Whether a step is allowed now. Raises `BadSequence` for one that no state allows."""
+        """Whether a step is allowed now.
+
+        Raises:
+            BadSequence: no state allows it.
+        """
         ...
 
     def apply(self, step: Step) -> None:
@@ -41,13 +45,19 @@ class Failure:
     text: str
     defect: str = ""
     """The known defect's name; empty: it is none."""
+    derails: bool = False
+    """The guest is not in the model's state any more: steps that would come next mean nothing."""
 
 
 class Player(Protocol):
     """Plays a sequence in a guest, and looks at everything after each step."""
 
     def play(self, step: Step) -> list[Failure]:
-        """Carry out a step that the model allows. Raises `GuestError` when the guest is lost."""
+        """Carry out a step that the model allows.
+
+        Raises:
+            GuestError: the guest is lost.
+        """
         ...
 
     def finish(self) -> list[Failure]:
@@ -66,7 +76,11 @@ def repaired(world: World, steps: Iterable[Step]) -> list[Step]:
 
 
 def checked(world: World, steps: Iterable[Step]) -> None:
-    """Raises `BadSequence` when the model does not allow one of the steps."""
+    """Make sure that the model allows all of the steps.
+
+    Raises:
+        BadSequence: it does not allow one; the text says which.
+    """
     for number, step in enumerate(steps, 1):
         if not world.allows(step):
             raise BadSequence(f'step {number}, "{step}", is not allowed after those before it')

@@ -9,7 +9,6 @@ from typing import Any
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios import steps as s
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.resets import FLR_WAIT
 from vfio_user_xe.emulator.guest.errors import GuestError
@@ -39,7 +38,9 @@ class Looking:
     def look(self, after: str, *, read: bool = True) -> list[Failure]:
         """What the kernel reported and the ledger shows since the last call; without `read` the log is left for the next one.
 
-        Raises `GuestError`, `LogLost`.
+        Raises:
+            GuestError: the guest does not answer.
+            LogLost: lines of the log are lost.
         """
         found = [_reported(report) for report in self._reports()] if read else []
         verdicts = self._machine.card.call("verdicts")
@@ -118,24 +119,39 @@ class Looking:
             found.append(Failure("LMTT of a disabled VF", f"LMTT still gives memory to {', '.join(left)}"))
         return found
 
-    def restore(self, state: State) -> None:
+    def restore(self) -> None:
         """xe on the PF, two VFs of the usual quota with vfio-pci, as each sequence finds them; a guest that cannot is given up."""
         card = self._machine.card
         try:
-            if not state.pf_bound:
+            pf, *vfs = self._drivers()
+            if pf != "xe":
                 self._machine.sh(f"echo {card.pf} > /sys/bus/pci/drivers/xe/bind", timeout=180)
-            if not all(vf.enabled for vf in state.vfs.values()):
+            if "absent" in vfs:
                 card.enable_vfs(2)
-            for number, vf in enumerate(state.vfs.values(), 1):
-                if vf.enabled and not vf.driver:
+            for number, driver in enumerate(vfs, 1):
+                if driver not in ("vfio-pci", "absent"):
                     card.bind(number, "vfio-pci")
             if any(sum(block["size"] for block in card.lmtt(number)) != self._machine.quota for number in (1, 2)):
                 self._machine.restore_quotas(self._run)
         except (GuestError, TimeoutError) as error:
             self._run.give_up(f"the VFs do not come back: {str(error).splitlines()[0]}")
 
+    def _drivers(self) -> list[str]:
+        """The drivers of the PF and two VFs: "none", or "absent" of a device that is not there."""
+        card = self._machine.card
+        script = (
+            f"for d in {card.pf} {card.vf(1)} {card.vf(2)}; do f=/sys/bus/pci/devices/$d\n"
+            "if [ ! -e $f ]; then echo absent; elif [ ! -e $f/driver ]; then echo none;"
+            " else basename $(readlink $f/driver); fi; done"
+        )
+        return self._machine.sh(script).split()
+
     def left_over(self) -> list[Failure]:
-        """When all processes are gone: no dma-buf, no more VRAM than before, no task that sleeps for ever. Raises `GuestError`."""
+        """When all processes are gone: no dma-buf, no more VRAM than before, no task that sleeps for ever.
+
+        Raises:
+            GuestError: the guest does not answer.
+        """
         if self._run.given_up:
             return []
         found = []

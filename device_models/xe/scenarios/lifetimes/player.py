@@ -10,6 +10,8 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Progr
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import living, system_wide
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.exporting import Check
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.importing import Job
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Operation, address, loop, usable
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
@@ -47,7 +49,11 @@ class LifetimesPlayer:
         machine.card.call("ledger", clear=True)
 
     def play(self, step: Step) -> list[Failure]:
-        """Carry a step out, compare its answer, and look at the kernel's log, the ledger and what waits. Raises `GuestError`."""
+        """Carry a step out, compare its answer, and look at the kernel's log, the ledger and what waits.
+
+        Raises:
+            GuestError: the guest is lost.
+        """
         operation = operation_of(step)
         self._quiet = False
         concerned = {*self._of(operation.vfs, step), *self._of(operation.revokes, step)}
@@ -68,14 +74,19 @@ class LifetimesPlayer:
         return found
 
     def finish(self) -> list[Failure]:
-        """End all processes, importers first, and look at what is left. Raises `GuestError`."""
+        """End all processes, importers first, and look at what is left.
+
+        Raises:
+            GuestError: the guest is lost.
+        """
         found = self._let_go()
         for program in self._programs.values():
             program.kill()
         for actor, program in self._programs.items():
             if not program.gone(BOUND_MS / 1000):
                 found += self._blocking.dying(actor, program, f"the end of {actor}")
-        self._world.state.processes.clear()
+        for actor in self._programs:
+            self._world.state.end(actor)
         if self._run.given_up:
             return found
         if self._pending is not None:
@@ -84,7 +95,7 @@ class LifetimesPlayer:
             self._pending = None
         if not self._run.given_up:
             found += self._looking.settled(["v1", "v2"])
-            self._looking.restore(self._world.state)
+            self._looking.restore()
             found += self._looking.look("the end")
             found += self._looking.left_over()
         return found
@@ -154,6 +165,7 @@ class LifetimesPlayer:
             defect or f"answer: {step.operation}, {what} instead of {wanted}",
             f"{step}: {answer.errno} instead of {wanted} ({answer})",
             defect,
+            derails=not isinstance(operation_of(step), Job | Check),
         )
 
     def _remember(self, step: Step, answer: Answer) -> None:

@@ -43,7 +43,11 @@ class SystemCommands:
         return Command(self._machine, text, words, next(self._numbers))
 
     def value(self, name: str) -> str:
-        """What a place in a command stands for. Raises LookupError."""
+        """What a place in a command stands for.
+
+        Raises:
+            LookupError: nothing is known by that name.
+        """
         card = self._machine.card
         if name.startswith("bind:"):
             _, vf, driver = name.split(":")

@@ -34,7 +34,11 @@ class Lifetimes:
         return found
 
     def allows(self, step: Step) -> bool:
-        """Whether a step is allowed now. Raises `BadSequence` for an operation or an actor that there is not."""
+        """Whether a step is allowed now.
+
+        Raises:
+            BadSequence: there is no such operation or actor.
+        """
         operation = operation_of(step)
         if step.actor not in self._actors(operation):
             return False
@@ -68,7 +72,11 @@ class Lifetimes:
 
 
 def operation_of(step: Step) -> Operation:
-    """The operation of a step. Raises `BadSequence` when there is none of that name."""
+    """The operation of a step.
+
+    Raises:
+        BadSequence: there is none of that name, or no such actor.
+    """
     operation = OPERATIONS.get(step.operation)
     if operation is None:
         raise BadSequence(f'there is no operation "{step.operation}" (there are: {", ".join(OPERATIONS)})')
