@@ -215,6 +215,29 @@ def test_a_table_that_is_kept_is_not_walked_to_again(
     assert resolve.mock_calls[0].args[1] == space.root
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_leaves_of_all_sizes_lie_beside_each_other_whatever_is_kept(
+    rig: Rig, tables: PageTables, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    base = 7 << 39
+    leaves = {base: 2, base + 2 * GIB: 2, base + 0x1FF * GIB: 2, base + GIB: 1, base + GIB + 6 * MIB: 1}
+    for number, (va, level) in enumerate(leaves.items()):
+        tables.entry(va, level, number * GIB | 3 | ppgtt.LARGE | DM)
+    tables.map(base + GIB + 2 * MIB, 9 * GIB)
+    expected = {va + 0x5008: number * GIB + 0x5008 for number, va in enumerate(leaves)}
+    expected[base + GIB + 2 * MIB + 8] = 9 * GIB + 8
+    space = tables.space()
+    for va, address in list(expected.items())[::order] * 2:
+        assert space.extent(va, 4, False).address == address
+    for hole in (base + 3 * GIB, base + GIB + 4 * MIB, base + GIB + 2 * MIB + 0x1000, (8 << 39) + 8):
+        with pytest.raises(TranslationFault, match="not present"):
+            space.extent(hole, 4, False)
+    # All tables are kept now.
+    monkeypatch.setattr(rig.vram, "resolve", create_autospec(rig.vram.resolve, side_effect=AssertionError))
+    for va, address in expected.items():
+        assert space.extent(va, 4, False).address == address
+
+
 def test_what_was_not_present_is_not_kept(tables: PageTables) -> None:
     space = tables.space()
     tables.map(0x2000, 0x50_0000)
