@@ -48,6 +48,8 @@ class PpgttSpace(AddressSpace):
 
     _units: ExecutionUnitSpace | None = None
     _fixed: FixedFunctionSpace | None = None
+    _system_kind = SYSTEM_KIND
+    """The ledger's column for system memory."""
 
     def __init__(self, function: FunctionView, root: int, asid: int) -> None:
         """`root` is the root descriptor of a context image (PDP0): only its address bits count."""
@@ -190,7 +192,7 @@ class PpgttSpace(AddressSpace):
                     if entry & DEVICE_MEMORY:
                         extent = self._extent(entry, shift, target, count)
                     else:
-                        extent = Extent(Space.SYSTEM, target, count, SYSTEM_KIND)
+                        extent = Extent(Space.SYSTEM, target, count, self._system_kind)
                 yield extent
                 address += extent.length
                 length -= extent.length
@@ -315,6 +317,8 @@ class PpgttSpace(AddressSpace):
 class ExecutionUnitSpace(PpgttSpace):
     """A PPGTT as the execution units see it: the ledger has kinds of their own for what threads access."""
 
+    _system_kind = EXECUTION_UNITS + SYSTEM_KIND
+
     generation = 0
     """Changes whenever translations are taken back: what compiled code keeps of them is out of date then."""
 
@@ -330,6 +334,8 @@ class ExecutionUnitSpace(PpgttSpace):
 
 class FixedFunctionSpace(PpgttSpace):
     """A PPGTT as the 3-D pipeline's fixed functions see it: the ledger has kinds of their own for what they access."""
+
+    _system_kind = FIXED_FUNCTIONS + SYSTEM_KIND
 
     def _extent(self, entry: int, shift: int, target: int, count: int) -> Extent:
         extent = super()._extent(entry, shift, target, count)

@@ -404,6 +404,21 @@ def test_extents_of_scattered_null_and_read_only_pages(tables: PageTables) -> No
         list(space.extents(0x1000, 0x6000, True))
 
 
+@pytest.mark.parametrize(
+    ("seen_by", "prefix"), [("driver", ""), ("execution_units", "eu "), ("fixed_functions", "3d ")]
+)
+def test_the_ledger_tells_who_looks_however_an_extent_is_asked_for(
+    tables: PageTables, seen_by: str, prefix: str
+) -> None:
+    tables.map(0x1000, 0x60_0000)
+    tables.map(0x2000, 0x9000, system=True)
+    space = tables.space()
+    space = space if seen_by == "driver" else getattr(space, seen_by)
+    kinds = [prefix + "vram", prefix + "system"]
+    assert [extent.kind for extent in space.extents(0x1000, 0x2000, False)] == kinds
+    assert [space.extent(address, 0x1000, False).kind for address in (0x1000, 0x2000)] == kinds
+
+
 def test_small_pieces_share_windows(rig: Rig, tables: PageTables) -> None:
     for n in range(8):
         tables.map(0x1000 + n * 0x1000, 0x60_0000 + (n * 5 % 8) * 0x1000)
