@@ -308,6 +308,7 @@ def test_only_ranges_that_are_logged_are_reported(connection: Connection, ram: M
         (wire.FEATURE_SET | wire.FEATURE_DMA_LOGGING_STOP | 1 << 20, b"", 8, "EINVAL"),
         (wire.FEATURE_SET | wire.FEATURE_DMA_LOGGING_STOP, b"", 7, "EINVAL"),
         (wire.FEATURE_GET | wire.FEATURE_MIGRATION, b"", 8, "ENOTTY"),
+        (wire.FEATURE_GET | wire.FEATURE_SET | wire.FEATURE_MIGRATION, b"", 8, "EINVAL"),
         (wire.FEATURE_SET | wire.FEATURE_DMA_LOGGING_START, wire.DMA_LOGGING_CONTROL.pack(PAGE, 1, 0), 64, "EINVAL"),
         (wire.FEATURE_GET | wire.FEATURE_DMA_LOGGING_REPORT, wire.DMA_LOGGING_REPORT.pack(0, PAGE, PAGE), 64, "EINVAL"),
         (wire.FEATURE_PROBE | wire.FEATURE_SET | wire.FEATURE_DMA_LOGGING_START, b"", 8, ""),
@@ -371,5 +372,5 @@ def test_dirty_pages_of_older_specifications_are_logged_too(connection: Connecti
         body = head.pack(40, 4) + area.pack(address, size, page_size, bitmap)
         assert peer.refused(wire.DIRTY_PAGES, body) == "EINVAL"
     assert peer.refused(wire.DIRTY_PAGES, get[:-1]) == "EINVAL"
-    reply = peer.request(wire.DIRTY_PAGES, get)
+    reply = peer.request(wire.DIRTY_PAGES, get + bytes(8))  # room for the reply
     assert reply.body == head.pack(48, 4) + area.pack(BASE, 8 * PAGE, PAGE, 8) + bytes(8)
