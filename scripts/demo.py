@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from demo_output import DemoFailed, console, ledger_table, require, show, step
+from demo_userland import run_userland
 from rich.table import Table
 
 from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES, XeCard
@@ -35,33 +34,6 @@ OFFSET = 0x1000
 # The programs are those of the guest tests.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.support.guest.xe_programs import NoCompiler, compile_all, files_for  # noqa: E402
-
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-
-
-class DemoFailed(Exception):
-    """A step did not show what it should."""
-
-
-@contextmanager
-def step(text: str) -> Iterator[None]:
-    """Announce a step, and say how long it took."""
-    console.print(f"[bold cyan]==>[/] [bold]{text}[/]")
-    started = time.monotonic()
-    yield
-    console.print(f"    [dim]({time.monotonic() - started:.1f} s)[/]")
-
-
-def show(text: str) -> None:
-    """Print what was seen, indented."""
-    for line in text.rstrip().splitlines():
-        console.print(f"    {line}", markup=False)
-
-
-def require(condition: bool, what: str) -> None:
-    """Fail the demo unless `condition`."""
-    if not condition:
-        raise DemoFailed(what)
 
 
 def guest_with(card: ServedCard, files: dict[str, Path]) -> GuestSpec:
@@ -301,15 +273,6 @@ def show_path(card: XeCard) -> None:
     show("\n".join(verdict_lines(card.call("verdicts"))))
 
 
-def ledger_table(entries: list[dict[str, Any]]) -> None:
-    """Entries of the ledger, printed."""
-    table = Table("initiator", "owner", "interconnect", "kind", "reads", "bytes read", "writes", "bytes written")
-    for e in entries:
-        counts = (e["reads"], e["bytes_read"], e["writes"], e["bytes_written"])
-        table.add_row(e["initiator"], e["owner"], e["interconnect"], e["kind"], *(f"{n:,}" for n in counts))
-    console.print(table)
-
-
 SEED = 4711
 PATTERN_LINE = "kernel: out[i] = i * 2654435761 ^ seed, 16 items a thread (device_models/xe/scenarios/kernels.py)"
 BUFFER_OFFSET, BUFFER_SIZE = 0x20_0000, 0x40_0000
@@ -384,9 +347,14 @@ def run() -> None:
 
 def main() -> int:
     """Exit code: 0 if everything was seen to happen, else 1."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__)
+    parser.add_argument(
+        "--userland",
+        action="store_true",
+        help="instead: clinfo and OpenCL programs on a VF, with Debian's Mesa and NEO, which are fetched if need be (220 MB)",
+    )
     try:
-        run()
+        run_userland() if parser.parse_args().userland else run()
     except (DemoFailed, NoCompiler, GuestError, ServedCardError, CommandError, ProgramError, OSError) as exc:
         console.print("[bold red]FAILED[/]")
         show(str(exc))
