@@ -30,6 +30,7 @@ class LmemConfig:
         self._gpu = gpu
         self._registers = registers
         self._static: dict[int, int] = {}
+        self._told: dict[int, int] = {}
         registers.add([self._register(index) for index in range(len(gpu.profile.engines))])
 
     @property
@@ -51,6 +52,7 @@ class LmemConfig:
             return
         self._static.clear()
         self._gpu.vram.update(root, self._vfids())
+        self._tell_hidden()
 
     def reset(self) -> None:
         """The PF was reset: LMTT is off, all memory is the PF's."""
@@ -94,6 +96,19 @@ class LmemConfig:
 
     def _vfids(self) -> range:
         return range(1, self._gpu.profile.total_vfs + 1)
+
+    def _tell_hidden(self) -> None:
+        """Log each VF that has more memory than its BAR2 shows, once for each size."""
+        shown = self._gpu.profile.vf_bar2
+        for vfid in self._vfids():
+            size = len(self._gpu.vram.blocks(vfid)) * BLOCK_SIZE
+            if size > shown and self._told.get(vfid) != size:
+                log.info(
+                    "VF%d has %#x bytes of VRAM, and its BAR2 shows %#x of them; drivers that want all in the BAR (NEO) "
+                    "need --set vf_bar2=%dMiB or more",
+                    vfid, size, shown, (1 << (size - 1).bit_length()) >> 20,
+                )  # fmt: skip
+                self._told[vfid] = size
 
     def _register(self, index: int) -> Register:
         def written(value: int) -> None:
