@@ -119,8 +119,11 @@ class Map:
 
     def harvest(self) -> list[Used]:
         """What was accessed since the last call, for each ledger number."""
+        touched = [counts for counts in self._counts if counts.touched[0]]
+        if not touched:
+            return []
         totals = (ctypes.c_uint64 * (4 * self._ledgers))()
-        for counts in self._counts:
+        for counts in touched:
             self._library.harvest(self.address, counts.address, counts.touched_address, totals)
         return [
             Used(place // 4, *totals[place : place + 4])

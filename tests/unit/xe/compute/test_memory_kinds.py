@@ -14,6 +14,7 @@ from tests.support.xe.compute_lab import (
     walker,
 )
 from tests.support.xe.engine_lab import BATCH_VA, Job
+from tests.support.xe.layout import MIB
 
 STATE, TABLE = 0x100, 0x400
 """Offsets from surface state base."""
@@ -171,3 +172,22 @@ def test_the_ledger_has_a_kind_of_its_own_for_execution_units(lab: ComputeLab) -
     run(lab, LINEAR + "mov (16|M0)  r20.0<1>:ud  7:ud\n" + RESULT)
     entry = next(entry for entry in lab.fabric.ledger.entries() if entry.kind == "eu vram" and entry.writes)
     assert (entry.writes, entry.bytes_written) == (1, 64)
+
+
+def test_pages_that_are_found_with_one_that_was_missed_count_only_once_accessed(lab: ComputeLab) -> None:
+    # A store at each end of 256 KiB, and none between.
+    kernel = LINEAR + "".join(
+        f"""
+        add (16|M0)  r14.0<1>:uq  r1.0<0;1,0>:uq  r12.0<1;1,0>:ud
+        add (16|M0)  r14.0<1>:uq  r14.0<1;1,0>:uq  {offset}:ud
+        send.ugm (16|M0)  null  r14  r12:1  0x0  0x04000584
+        """
+        for offset in (0x20_0000, 0x23_0000)
+    )
+    job = lab.compute_job(kernel + EOT, *walker(inline=[0x4000_0000, 0]))
+    job.tables.map(0x4000_0000, 16 * MIB, 4 * MIB)
+    job.submit()
+    lab.run()
+    assert not lab.listener.faults
+    written = sum(entry.bytes_written for entry in lab.fabric.ledger if entry.kind == "eu vram")
+    assert written == 2 * 64

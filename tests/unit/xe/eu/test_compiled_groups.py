@@ -286,3 +286,34 @@ def test_illegal_instruction_is_an_exception_of_its_thread() -> None:
     assert steps.step(slot, 0) is Status.EXCEPTION
     assert steps.cause(slot, 0) is Cause.ILLEGAL
     assert slot.run(FOREVER) is Reason.BLOCKED
+
+
+def test_a_slot_that_needs_something_makes_the_others_come_back() -> None:
+    # Group 0 loops for ever, the others load what is not mapped.
+    text = """
+        (W) cmp (1|M0) (eq)f0.0  null<1>:ud  r0.1<0;1,0>:ud  0:ud
+        (W&~f0.0) jmpi (1|M0)  load
+        again: jmpi (1|M0)  again
+        load: mov (16|M0)  r12.0<1>:q  0x1000:w
+        send.ugm (16|M0)  r24  r12  null:0  0x0  0x04100580
+    """
+    job = Job(text + END, np.zeros(1, np.int32))
+    walk = job.walk(2, threads=1)
+    endless, other = job.slot(walk), job.slot(walk)
+    assert endless.run(1000) is Reason.RAN_OUT
+    halts, found = walk.halts, []
+    worker = threading.Thread(target=lambda: found.append(endless.run(FOREVER, halts)))
+    worker.start()
+    assert other.run(FOREVER, halts) is Reason.MISS
+    worker.join(timeout=60)
+    assert found == [Reason.STOPPED]
+    assert endless.run(1000) is Reason.RAN_OUT, "it goes on as soon as it is let"
+
+
+def test_counts_of_a_slot_that_is_given_up_are_forgotten() -> None:
+    job = Job(reduction(), numbers(1))
+    slot = job.slot(job.walk(1))
+    assert slot.run(FOREVER) is Reason.GONE
+    assert [(used.reads, used.writes) for used in job.map.harvest()] == [(THREADS, 1)]
+    job.map.forget(slot.counts)
+    assert job.map.harvest() == []
