@@ -72,7 +72,42 @@ def plain_send(send: Send) -> PlainSend | None:
     return None
 
 
+def _block2d(send: Send, message: LscMessage) -> PlainSend | None:
+    if send.width != 1 or send.sfid not in (Sfid.UGM, Sfid.UGML) or message.surface.kind is not SurfaceKind.FLAT:
+        return None
+    if message.typed or send.source0.is_null or message.length0 < 1 or (send.length1 and send.source1.arf):
+        return None
+    is_store = message.op is LscOp.STORE_BLOCK2D
+    # What is stored is behind the first register of the payload; all of it must lie together.
+    if message.length0 > 1 and send.length1:
+        return None
+    data = send.source0.offset + GRF_BYTES if message.length0 > 1 else send.source1.offset if send.length1 else 0
+    given = message.length0 - 1 + send.length1 if is_store else message.response_length
+    packed = MESSAGE.pack(
+        message.address_bytes,
+        message.data_bytes,
+        message.register_bytes,
+        1,
+        _FLAT,
+        int(message.transpose) | int(message.vnni and not message.transpose) << 1,
+        int(message.response_length > 0 and not send.destination.is_null),
+        0,
+        0,
+        0,
+        0,
+        data,
+        A0,
+        0,
+        given * GRF_BYTES,
+        message.y_offset << 32 | message.x_offset & 0xFFFF_FFFF,
+        0,
+    )
+    return PlainSend(f"message_{'store' if is_store else 'load'}_block2d", send.source0, packed)
+
+
 def _lsc(send: Send, message: LscMessage) -> PlainSend | None:
+    if message.op.is_block2d:
+        return _block2d(send, message)
     handler = _handler(message)
     space = _space(send, message)
     data = _data(send, message)

@@ -7,7 +7,6 @@
 
 /* Pages of 64 KiB and of 4 KiB; a larger page is entered as many. */
 enum { LARGE = 16, SMALL = 12 };
-#define ADDRESS_MASK 0xffffffffffffull
 
 static inline uint64_t tag_of(uint64_t address, int shift)
 {
@@ -84,6 +83,18 @@ static int miss(const struct op *op, struct thread *t, uint64_t address, uint32_
     return 0;
 }
 
+int eu_reach(const struct op *op, struct thread *t, uint64_t address, uint32_t bytes, int access)
+{
+    const uint64_t end = address + bytes;
+    for (uint64_t here = address; here < end;) {
+        int shift;
+        if (!page_at(t->slot->map, here & ADDRESS_MASK, access, &shift))
+            return miss(op, t, here & ADDRESS_MASK, (uint32_t)(end - here), access);
+        here = (here >> shift << shift) + (1ull << shift);
+    }
+    return 1;
+}
+
 /* Enter a page; nobody runs on this map meanwhile but those who look for other pages. */
 int eu_map_insert(struct map *map, uint64_t address, int shift, char *host, uint32_t access, uint32_t ledger)
 {
@@ -120,7 +131,7 @@ void eu_copy(struct thread *t, const struct message *m, uint64_t address, char *
             host = t->slot->slm + address;
         } else {
             int shift;
-            struct page *page = page_at(t->slot->map, address, access, &shift);
+            struct page *page = page_at(t->slot->map, address & ADDRESS_MASK, access, &shift);
             uint64_t within = address & ((1ull << shift) - 1);
             if (part > (1ull << shift) - within)
                 part = (1ull << shift) - within;

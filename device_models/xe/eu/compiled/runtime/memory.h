@@ -15,7 +15,7 @@ struct message {
     uint8_t register_bytes;
     uint8_t components;
     uint8_t space;
-    uint8_t atomic;   /* LscOp */
+    uint8_t atomic;   /* LscOp; of 2-D blocks how they lie in registers */
     uint8_t returns;  /* there is a response */
     uint8_t pointer;  /* the surface is in a0: 1 + its dword */
     uint8_t high_half; /* d16u32h: the element is in the upper half of its dword */
@@ -44,6 +44,10 @@ struct places {
     uint32_t split, outside;  /* lanes */
 };
 
+#define ADDRESS_MASK 0xffffffffffffull
+
+/* Whether all pages of some consecutive bytes are there; without them the thread has stopped. */
+int eu_reach(const struct op *op, struct thread *t, uint64_t address, uint32_t bytes, int access);
 int eu_locate(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, uint32_t bytes, int access,
               struct places *p);
 void eu_copy(struct thread *t, const struct message *m, uint64_t address, char *data, uint32_t bytes, int access);
