@@ -40,6 +40,7 @@ _FIRST_BUDGET, _LEAST_BUDGET, _MOST_BUDGET = 20_000, 1_000, 50_000_000
 """Ops that a slot runs before it comes back."""
 _HARVEST_NS = 10_000_000
 """The ledger is told so often while a kernel runs, and whenever it stops."""
+_ROUNDS_AFTER_FAULT = 8
 _KERNELS_KEPT = 256
 _SAVED = struct.Struct("<4sIII")
 _SAVED_MAGIC = b"EUgr"
@@ -276,16 +277,18 @@ class CompiledExecution:
             if place.aside:
                 self._go_on(place)
         fault: Fault | None = None
+        rounds = 0
         able = [place for place in self._places if not place.gone]
-        while now < end and able:
+        while able and (now < end or rounds > 0):
+            rounds -= 1
             self._pages.refresh()
             sampler = task.sampler()
             reasons = self._run(able) if sampler is None else self._run_sampled(sampler, able)
             for place, reason in reasons:
                 found = self._serve(place, reason)
                 if found is not None and fault is None:
-                    # Serving it takes long: the others have a slice before it is told.
-                    fault, end = found, task.nanoseconds() + nanoseconds
+                    # Serving it takes long: the others have a slice before it is told, however busy the host is.
+                    fault, end, rounds = found, task.nanoseconds() + nanoseconds, _ROUNDS_AFTER_FAULT
             able = [place for place, reason in reasons if reason is not Reason.BLOCKED and not place.gone]
             before, now = now, task.nanoseconds()
             if sampler is None and all(reason is Reason.RAN_OUT for _, reason in reasons):
