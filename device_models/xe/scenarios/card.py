@@ -16,7 +16,8 @@ CPU = "EPYC,phys-bits=46"
 """Linux lets peer-to-peer traffic through the host bridge of AMD's Zen processors (`p2pdma.c:cpu_supports_p2pdma`); its
 address bits leave room for VF BARs."""
 
-_PATIENCE = 15.0
+_PATIENCE = 60.0
+"""Seconds; series before 7.0 give VFs nearly all VRAM, and the slowed-down card clears it for half a minute."""
 _LOAD_TIMEOUT = 180.0
 
 
