@@ -10,8 +10,8 @@ from vfio_user_xe.emulator.scenarios.scenario import Setup
 GIB = 1 << 30
 
 
-_PATIENT = "rcupdate.rcu_cpu_stall_timeout=120"
-"""Two processors under TCG, on a host that others use too: one may get no time for longer than the usual 21 s."""
+_PATIENT = "rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
+"""Two processors under TCG, on a host that others use too: one may get no time for longer than the usual 20 s."""
 
 
 def guest(append: str = "iommu=pt", *, iommu: bool = True) -> GuestSettings:
@@ -22,6 +22,7 @@ def guest(append: str = "iommu=pt", *, iommu: bool = True) -> GuestSettings:
         "cpus": 2,
         "iommu": iommu,
         "append": f"{append} {_PATIENT}".strip(),
+        "boot_timeout": 300,
     }
 
 
