@@ -10,12 +10,21 @@ from typing import Annotated
 import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
-from vfio_user_xe.emulator.cli.options import Functions, SocketDir, SocketDirs, check_functions
+from vfio_user_xe.emulator.cli.options import (
+    Functions,
+    Root,
+    SocketDir,
+    SocketDirs,
+    Userland,
+    check_functions,
+    chosen_root,
+)
 from vfio_user_xe.emulator.guest.accelerator import choose
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.machine import KVM, Iommu, Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, as_shell, cards_arguments, needs_iommu
-from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments
+from vfio_user_xe.emulator.guest.root_filesystem import RootFileSystem
+from vfio_user_xe.emulator.guest.vng import enter_program, qemu_program, vng_arguments
 
 
 def qemu_args(
@@ -50,16 +59,25 @@ def vng_args(
     socket_dir: SocketDir,
     memory: Annotated[str, typer.Option(help="Guest memory.")] = "2G",
     functions: Functions = None,
+    userland: Userland = None,
+    root: Root = None,
 ) -> None:
-    """Print the arguments with which virtme-ng boots a kernel tree with a served card, quoted for eval."""
+    """Print the arguments with which virtme-ng boots a kernel tree with a served card, quoted for eval.
+
+    With a userland or a root file system of your own, [bold]DIR/in-root COMMAND[/] runs a command in it, in the guest.
+    """
     _check_memory(memory)
+    root_path = chosen_root(userland, root)
     with explained():
+        entered = None if root_path is None else RootFileSystem.at(root_path)
+        if entered is not None:
+            enter_program(entered, socket_dir.absolute())
         environment = locate()
         description = CardDescription.read(socket_dir.absolute())
         qemu = qemu_program(environment, socket_dir.absolute())
         kvm = choose(environment, "auto").name == KVM
     check_functions([description], functions)
-    print(shlex.join(vng_arguments(description, qemu, memory=memory, kvm=kvm, functions=functions)))
+    print(shlex.join(vng_arguments(description, qemu, memory=memory, kvm=kvm, functions=functions, root=entered)))
 
 
 def _check_memory(memory: str) -> None:

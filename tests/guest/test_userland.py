@@ -9,7 +9,10 @@ import pytest
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.guest import GuestSpec
+from vfio_user_xe.emulator.guest.machine import Machine
+from vfio_user_xe.emulator.guest.root_filesystem import RootFileSystem
 from vfio_user_xe.emulator.guest.userland import locate_userland
+from vfio_user_xe.emulator.guest.vng import enter_program
 from vfio_user_xe.emulator.testing.lab import open_lab
 
 pytestmark = pytest.mark.guest
@@ -72,6 +75,20 @@ def test_kernels_that_neo_compiles_give_right_results_and_are_in_the_ledger() ->
         assert out.splitlines() == ["1 devices", "reduction True arithmetic True"]
         kinds = {row["kind"] for row in lab.card.call("ledger") if row["initiator"] == "pf"}
         assert any(kind.startswith("eu ") for kind in kinds), kinds
+
+
+def test_the_script_for_virtme_ng_enters_a_userland_and_keeps_changes_for_the_next_command(tmp_path: Path) -> None:
+    try:
+        root = RootFileSystem.at(locate_userland("compute").image)
+    except GuestError as error:
+        pytest.skip(str(error))
+    files = {"/card/in-root": enter_program(root, tmp_path)}
+    spec = GuestSpec(machine=Machine(arguments=root.arguments()), modules=root.modules, files=files)
+    with BlockingGuest(spec) as guest:
+        assert guest.run("/card/in-root clinfo --version", check=True, timeout=120).stdout.startswith("clinfo version")
+        guest.run("/card/in-root sh -c 'echo new > /etc/new; ls /dev/null /proc/self'", check=True)
+        assert guest.run("/card/in-root cat /etc/new", check=True).stdout == "new\n"
+        assert guest.run("test -e /etc/new").returncode == 1
 
 
 def test_a_folder_is_a_root_that_the_guest_does_not_change(tmp_path: Path) -> None:

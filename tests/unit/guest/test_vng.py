@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.support.guest.environments import environment_in
 from vfio_user_xe.emulator.guest.environment import Environment, Qemu
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, FunctionDescription
-from vfio_user_xe.emulator.guest.vng import qemu_program, vng_arguments
+from vfio_user_xe.emulator.guest.root_filesystem import TAG, RootFileSystem
+from vfio_user_xe.emulator.guest.vng import enter_program, qemu_program, vng_arguments
 
 CARD = CardDescription(
     "mine",
@@ -52,6 +53,28 @@ def test_the_cpu_is_the_host_s_with_kvm_and_one_with_room_for_the_bars_without()
     without = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=False)
     assert "phys-bits=46" in qemu_options(without)[qemu_options(without).index("-cpu") + 1]
     assert "--disable-kvm" in without
+
+
+def test_an_image_is_a_disk_that_the_script_finds_and_a_folder_is_there_already(tmp_path: Path) -> None:
+    image, folder = tmp_path / "root.img", tmp_path / "a root"
+    image.write_bytes(bytes(1024) + b"\xe2\xe1\xf5\xe0" + bytes(4096))
+    folder.mkdir()
+
+    def of(root: RootFileSystem) -> tuple[list[str], str]:
+        words = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=True, root=root)
+        script = enter_program(root, tmp_path)
+        assert script.stat().st_mode & 0o111
+        subprocess.run(["sh", "-n", script], check=True)
+        return [option for option in qemu_options(words) if "guest-root" in option], script.read_text()
+
+    disk, script = of(RootFileSystem.at(image))
+    assert any(f"file={image}" in option for option in disk)
+    assert any(f"serial={TAG}" in option for option in disk)
+    assert f"\ntag={TAG}\n" in script
+    assert "\nfolder=\n" in script
+    disk, script = of(RootFileSystem.at(folder))
+    assert disk == []
+    assert f"\nfolder='{folder}'\n" in script
 
 
 def test_a_qemu_of_several_words_becomes_one_program(tmp_path: Path) -> None:
