@@ -11,20 +11,22 @@ from vfio_user_xe.emulator.testing.lab import open_lab
 
 pytestmark = pytest.mark.guest
 SCENES = {
-    "clear": 0, "triangle": 0, "nearest": 0, "linear": 0, "depth": 4, "blend": 0, "stencil": 4,
-    "scissor": 0, "cube": 8, "holes": 8, "clipped": 8,
+    "clear": 0, "triangle": 0, "nearest": 0, "linear": 0, "mipmap": 0, "depth": 4, "blend": 0, "stencil": 4,
+    "scissor": 0, "cube": 8, "holes": 8, "clipped": 8, "points": 0, "lines": 8, "cubemap": 32, "volume": 0,
+    "layers": 0, "shadow": 100, "instances": 0, "restart": 4,
 }  # fmt: skip
-"""Each scene's pixels of 16384 that may differ by more than two steps: at edges, and where levels of detail meet."""
+"""Each scene's pixels of 16384 that may differ by more than two steps: at edges of primitives, of cubes, and of comparisons."""
+ON_THE_VF = ("clear", "cube", "mipmap")
 
 
 @pytest.mark.timeout(900)
-def test_pictures_equal_those_of_the_software_renderer() -> None:
+def test_pictures_on_the_pf_and_a_vf_equal_those_of_the_software_renderer() -> None:
     try:
         locate_userland("graphics")
     except GuestError as error:
         pytest.skip(str(error))
     files = {"/usr/bin/scenes": program(locate())}
-    with open_lab(["--vfs", "0"], modules=["xe"], userland="graphics", memory=2048, files=files) as lab:
+    with open_lab(["--vfs", "1"], modules=["xe"], userland="graphics", memory=2048, files=files) as lab:
         lab.guest.run("modprobe xe", check=True, timeout=120)
         lab.card.call("ledger", clear=True)
         names = " ".join(SCENES)
@@ -35,11 +37,18 @@ def test_pictures_equal_those_of_the_software_renderer() -> None:
         software = "LIBGL_ALWAYS_SOFTWARE=1"
         soft = lab.guest.run(f"{software} scenes /tmp/soft {names}", check=True, timeout=400)
         assert "llvmpipe" in soft.stderr, soft.stderr
+        lab.guest.run("echo 1 >/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs; mkdir /tmp/vf", check=True, timeout=120)
+        lab.card.call("ledger", clear=True)
+        second = f"DRI_PRIME=1 scenes /tmp/vf {' '.join(ON_THE_VF)}"
+        lab.guest.run(second, check=True, timeout=400)
+        assert "3d vram" in {row["kind"] for row in lab.card.call("ledger") if row["initiator"] == "vf1"}
+        drawn_by = {"card": tuple(SCENES), "vf": ON_THE_VF}
         differences = {
-            name: Difference.between(
-                picture(lab.guest.get(f"/tmp/card/{name}.pam")), picture(lab.guest.get(f"/tmp/soft/{name}.pam"))
+            (folder, name): Difference.between(
+                picture(lab.guest.get(f"/tmp/{folder}/{name}.pam")), picture(lab.guest.get(f"/tmp/soft/{name}.pam"))
             )
-            for name in SCENES
+            for folder, scenes in drawn_by.items()
+            for name in scenes
         }
-    too_different = {name: found for name, found in differences.items() if found.noticeable > SCENES[name]}
+    too_different = {key: found for key, found in differences.items() if found.noticeable > SCENES[key[1]]}
     assert not too_different, differences

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute import sampler, typed
 from vfio_user_xe.device_models.xe.compute.atomics import OPERATIONS
+from vfio_user_xe.device_models.xe.compute.filtering import Mips
+from vfio_user_xe.device_models.xe.compute.sampler_state import SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState
-from vfio_user_xe.device_models.xe.compute.texels import Image, UnknownImage
+from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.compute.units import Dispatched
 from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage, LscOp, SamplerMessage, SurfaceKind
 from vfio_user_xe.device_models.xe.eu.port import Outcome, Reply, Request
@@ -70,29 +72,21 @@ class Images:
             UnknownImage: the surface's format or layout is not emulated.
             UnknownSample: the message is not emulated.
         """
-        surface = self._surface(request)
-        image = Image(self._memory, surface, surface.level)
+        mips = Mips(self._memory, self._surface(request))
         result = np.zeros((len(request.threads), message.response_length * _REGISTER), dtype=np.uint8)
-        by_state: dict[int, list[int]] = {}
-        for index in range(len(request.threads)):
-            by_state.setdefault(self._sampler(request, message, index), []).append(index)
-        for address, threads in by_state.items():
-            state = None
+        state = self._state
+        places = np.zeros(len(request.threads), dtype=np.int64)
+        if sampler.needs_state(message):
+            places = sampler.addresses(message, request.payload, self._stage, state.bindless_sampler, state.dynamic)
+        for address in np.unique(places).tolist():
+            threads = np.nonzero(places == address)[0]
+            how = None
             if sampler.needs_state(message):
-                state = sampler.SamplerState.of(self._memory, address, self._state.dynamic)
+                how = SamplerState.of(self._memory, address, state.dynamic)
             result[threads] = sampler.sample(
-                message, image, state, request.payload[threads], request.lanes[threads, : message.width]
+                message, mips, how, request.payload[threads], request.lanes[threads, : message.width]
             )
         return Reply(data=result if message.response_length else None)
-
-    def _sampler(self, request: Request, message: SamplerMessage, index: int) -> int:
-        """Address of a thread's sampler state."""
-        if not sampler.needs_state(message):
-            return 0
-        state = self._state
-        return sampler.sampler_address(
-            message, request.payload[index], self._stage, state.bindless_sampler, state.dynamic
-        )
 
     def _blocks(self, request: Request, message: LscMessage, surface: SurfaceState) -> Reply:
         result = np.zeros((len(request.threads), message.response_length * _REGISTER), dtype=np.uint8)

@@ -1,95 +1,101 @@
-"""The sampler: texels fetched by integers, and filtered by normalised or texel coordinates, at one mip level.
+"""The sampler's messages: which parameters they carry, and what they are answered with.
 
-SAMPLER_STATE is that of Mesa's `gen200.xml`; parameters come in the order of `brw_lower_logical_sends.cpp`.
+Parameters come in the order of Mesa's `brw_lower_logical_sends.cpp:lower_sampler_logical_send`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.compute.filtering import (
+    Floats,
+    Mips,
+    Places,
+    detail,
+    filtered,
+    gather,
+    level_of_detail,
+)
+from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
-from vfio_user_xe.device_models.xe.compute.texels import Coordinates, Image
+from vfio_user_xe.device_models.xe.compute.texels import Image
 from vfio_user_xe.device_models.xe.eu.messages.message import SamplerMessage, SamplerOp
 
-STATE_BYTES = 16
 _REGISTER = 64
-_BEFORE = {
-    SamplerOp.SAMPLE: 0,
-    SamplerOp.SAMPLE_LZ: 0,
-    SamplerOp.SAMPLE_B: 1,
-    SamplerOp.SAMPLE_L: 1,
-}
-"""Parameters in front of the coordinates: bias, or level."""
-_FETCHES = {SamplerOp.LD: (0, 1, 3), SamplerOp.LD_LZ: (0, 1, 2)}
-"""Which parameters are u, v and r."""
-
-
-class AddressMode(IntEnum):
-    """What coordinates outside of the texture mean."""
-
-    WRAP = 0
-    MIRROR = 1
-    CLAMP = 2
-    CUBE = 3
-    BORDER = 4
-    MIRROR_ONCE = 5
-    HALF_BORDER = 6
 
 
 @dataclass(frozen=True, slots=True)
-class SamplerState:
-    """A SAMPLER_STATE, as far as one mip level needs it."""
+class _Form:
+    """What parameters a message has before its coordinates, and how they say the level of detail."""
 
-    linear: bool
-    modes: tuple[int, int, int]
-    texel_coordinates: bool
-    """Not normalised."""
-    border: tuple[float, float, float, float]
+    least: bool = False
+    """A least level of detail comes first (mlod)."""
+    reference: bool = False
+    bias: bool = False
+    level: bool = False
+    zero: bool = False
+    """Level 0."""
+    derivatives: bool = False
+    gathers: bool = False
+    texel_offsets: bool = False
+    """Behind u and v there are offsets in texels."""
 
-    @classmethod
-    def of(cls, memory: UnitMemory, address: int, dynamic: int) -> SamplerState:
-        """The state at `address`; border colours are behind `dynamic` state base.
 
-        Raises:
-            TranslationFault: an address is not mapped.
-            AccessFault: an address is refused, or leads nowhere.
-        """
-        words = memoryview(memory.read(address, STATE_BYTES)).cast("I")
-        colour = memory.read(dynamic + (words[2] & 0xFFFFC0), STATE_BYTES)
-        red, green, blue, alpha = np.frombuffer(colour, dtype=np.float32).tolist()
-        return cls(
-            linear=words[0] >> 17 & 7 == 1,
-            modes=(words[3] >> 6 & 7, words[3] >> 3 & 7, words[3] & 7),
-            texel_coordinates=bool(words[3] >> 10 & 1),
-            border=(red, green, blue, alpha),
-        )
+_FORMS: dict[SamplerOp, _Form] = {
+    SamplerOp.SAMPLE: _Form(),
+    SamplerOp.SAMPLE_B: _Form(bias=True),
+    SamplerOp.SAMPLE_L: _Form(level=True),
+    SamplerOp.SAMPLE_C: _Form(reference=True),
+    SamplerOp.SAMPLE_D: _Form(derivatives=True),
+    SamplerOp.SAMPLE_B_C: _Form(reference=True, bias=True),
+    SamplerOp.SAMPLE_L_C: _Form(reference=True, level=True),
+    SamplerOp.SAMPLE_D_C: _Form(reference=True, derivatives=True),
+    SamplerOp.SAMPLE_LZ: _Form(zero=True),
+    SamplerOp.SAMPLE_C_LZ: _Form(reference=True, zero=True),
+    SamplerOp.SAMPLE_MLOD: _Form(least=True),
+    SamplerOp.SAMPLE_C_MLOD: _Form(least=True, reference=True),
+    SamplerOp.LOD: _Form(),
+    SamplerOp.GATHER4: _Form(gathers=True),
+    SamplerOp.GATHER4_C: _Form(gathers=True, reference=True),
+    SamplerOp.GATHER4_L: _Form(gathers=True, level=True),
+    SamplerOp.GATHER4_B: _Form(gathers=True, bias=True),
+    SamplerOp.GATHER4_I: _Form(gathers=True),
+    SamplerOp.GATHER4_I_C: _Form(gathers=True, reference=True),
+    SamplerOp.GATHER4_L_C: _Form(gathers=True, reference=True, level=True),
+    SamplerOp.GATHER4_PO: _Form(gathers=True, texel_offsets=True),
+    SamplerOp.GATHER4_PO_C: _Form(gathers=True, reference=True, texel_offsets=True),
+}
+_FETCHES = {SamplerOp.LD: (0, 1, 3), SamplerOp.LD_LZ: (0, 1, 2)}
+"""Which parameters are u, v and r; of LD, level is the third."""
+_LEVEL = 2
 
 
 class UnknownSample(ValueError):
     """A sampler message that is not emulated; the text says which."""
 
 
-def sampler_address(message: SamplerMessage, data: NDArray[np.uint8], stage: int, bindless: int, dynamic: int) -> int:
-    """Where the sampler state of one thread's message is: the header's pointer, or that of the `stage`."""
-    if not message.header:
-        return dynamic + stage + STATE_BYTES * message.sampler
-    pointer = int(data[12:16].view(np.uint32)[0])
-    return (bindless if pointer & 1 else dynamic) + (pointer & ~0x1F) + STATE_BYTES * message.sampler
-
-
 def needs_state(message: SamplerMessage) -> bool:
     """Whether a sampler state says how to do it."""
-    return message.op in _BEFORE
+    return message.op in _FORMS
+
+
+def addresses(
+    message: SamplerMessage, data: NDArray[np.uint8], stage: int, bindless: int, dynamic: int
+) -> NDArray[np.int64]:
+    """[threads]: where their sampler states are: by the header's pointer, or that of the `stage`."""
+    offset = STATE_BYTES * message.sampler
+    if not message.header:
+        return np.full(len(data), dynamic + stage + offset, dtype=np.int64)
+    pointers = np.ascontiguousarray(data[:, 12:16]).view(np.uint32)[:, 0].astype(np.int64)
+    return np.asarray(np.where(pointers & 1, bindless, dynamic) + (pointers & ~0x1F) + offset)
 
 
 def sample(
     message: SamplerMessage,
-    image: Image,
+    mips: Mips,
     state: SamplerState | None,
     data: NDArray[np.uint8],
     lanes: NDArray[np.bool_],
@@ -98,28 +104,134 @@ def sample(
 
     Raises:
         UnknownSample: the message is not emulated.
-        TranslationFault, AccessFault: texels are not there.
+        UnknownImage: the surface's format or layout is not emulated.
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
     """
+    form = _FORMS.get(message.op)
     if message.op in _FETCHES:
-        u, v, r = (_parameter(message, data, index, integer=True) for index in _FETCHES[message.op])
-        colours = _fetch(image, u.astype(np.int64), v.astype(np.int64), r.astype(np.int64), lanes)
-    elif message.op in _BEFORE and state is not None:
-        first = _BEFORE[message.op]
-        u, v, r = (_parameter(message, data, first + index, integer=False) for index in range(3))
-        colours = _filter(image, state, u, v, r, lanes)
+        colours = _fetched(message, mips, data, lanes)
+    elif form is not None and state is not None:
+        parameters = _Parameters(message, form, mips.surface, data)
+        if message.op is SamplerOp.LOD:
+            return _response(message, data, _details(mips, state, parameters))
+        colours = np.zeros((*lanes.shape, 4))
+        colours[lanes] = _sampled(form, mips, state, parameters, lanes.reshape(-1))
+        if form.gathers:
+            return _response(message, data, _bits(message, mips.image(0), colours))
     elif message.op is SamplerOp.RESINFO:
-        shape = (*lanes.shape, 4)
-        colours = np.broadcast_to(
-            np.array([image.width, image.height, image.depth, image.surface.levels], float), shape
-        )
-        return _response(message, data, colours.astype(np.int64).astype(np.uint64))
+        return _response(message, data, _sizes(message, mips, data))
     else:
         raise UnknownSample(f"sampler message {message.op.name}")
-    colours = _swizzled(image.surface, colours)
-    bits = image.to_bits(colours.reshape(-1, 4)).reshape(colours.shape)
-    if message.half:
-        bits = _halves(image, colours)
-    return _response(message, data, bits)
+    colours = _swizzled(mips.surface, colours)
+    return _response(message, data, _bits(message, mips.image(0), colours))
+
+
+class _Parameters:
+    """The parameters of a message, flat by lane; those that it does not have are zero."""
+
+    def __init__(self, message: SamplerMessage, form: _Form, surface: SurfaceState, data: NDArray[np.uint8]) -> None:
+        self._message, self._data, self._next = message, data, 0
+        self.least = self._take() if form.least else None
+        self.reference = self._take() if form.reference else None
+        self.detail = self._take() if form.bias or form.level else None
+        self.slopes: list[tuple[Floats, Floats]] = []
+        axes: list[Floats] = []
+        for axis in range(3):
+            axes.append(self._take())
+            if form.derivatives and axis < (3 if surface.type in (SurfaceType.D3, SurfaceType.CUBE) else 2):
+                self.slopes.append((self._take(), self._take()))
+            if form.texel_offsets and axis == 1:
+                self.lane_offsets = (self._take(integer=True), self._take(integer=True))
+        element = self._take()
+        flat = surface.type is SurfaceType.D1
+        if surface.type is SurfaceType.CUBE:
+            layer = element
+        else:
+            layer = axes[1] if flat else axes[2]
+        self.places = Places(axes[0], axes[1], axes[2], layer, self._offsets())
+        if form.texel_offsets:
+            self._add_offsets(surface)
+
+    @property
+    def channel(self) -> int:
+        """That gather takes: header, dword 2, 17:16."""
+        return self._header() >> 16 & 3
+
+    def _header(self) -> int:
+        return int(self._data[0, 8:12].view(np.uint32)[0]) if self._message.header else 0
+
+    def _offsets(self) -> tuple[int, int, int]:
+        """Of u, v and r: header, dword 2, 11:8, 7:4, 3:0."""
+        word = self._header()
+        u, v, r = ((word >> shift & 0xF) - (word >> shift & 8) * 2 for shift in (8, 4, 0))
+        return u, v, r
+
+    def _add_offsets(self, surface: SurfaceState) -> None:
+        size = surface.width >> surface.level or 1, surface.height >> surface.level or 1
+        places = self.places
+        u, v = (
+            axis + offset / wide
+            for axis, offset, wide in zip((places.u, places.v), self.lane_offsets, size, strict=True)
+        )
+        self.places = Places(u, v, places.r, places.layer, places.offsets)
+
+    def _take(self, *, integer: bool = False) -> Floats:
+        found = _parameter(self._message, self._data, self._next, integer=integer)
+        self._next += 1
+        return found.reshape(-1)
+
+
+def _sampled(form: _Form, mips: Mips, state: SamplerState, parameters: _Parameters, lanes: NDArray[np.bool_]) -> Floats:
+    """[lanes that are on, 4]"""
+    places = parameters.places
+    reference = None if parameters.reference is None else parameters.reference[lanes]
+    if form.gathers:
+        channel = mips.surface.swizzle[parameters.channel]
+        if channel < 4:
+            return np.full((int(lanes.sum()), 4), float(channel == 1))
+        return gather(mips, state, places.of(lanes), channel - 4, reference)
+    if form.zero:
+        lod = np.zeros(len(places.u))
+    elif form.level and parameters.detail is not None:
+        lod = parameters.detail
+    elif form.derivatives:
+        lod = _from_slopes(mips, state, parameters.slopes)
+    elif mips.levels == 1 and state.linear == state.linear_min:
+        lod = np.zeros(len(places.u))  # nothing depends on it
+    else:
+        lod = level_of_detail(mips, state, places)
+        if form.bias and parameters.detail is not None:
+            lod = lod + parameters.detail
+    lod = np.nan_to_num(lod[lanes] + (0 if form.zero else state.bias), nan=0.0, neginf=-1e3, posinf=1e3)
+    if not form.zero:
+        lod = np.clip(lod, state.least, max(state.least, state.most))
+    if parameters.least is not None:
+        lod = np.maximum(lod, parameters.least[lanes])
+    colours = filtered(mips, state, places.of(lanes), lod, reference)
+    return colours
+
+
+def _from_slopes(mips: Mips, state: SamplerState, slopes: list[tuple[Floats, Floats]]) -> Floats:
+    image = mips.image(0)
+    right = np.zeros(len(slopes[0][0]))
+    down = np.zeros(len(right))
+    sizes: tuple[float, ...] = (image.width, image.height, image.depth)
+    if mips.surface.type is SurfaceType.CUBE:
+        sizes = (image.width / 2,) * 3
+    for (dx, dy), size in zip(slopes, sizes, strict=False):
+        right += (dx * size) ** 2
+        down += (dy * size) ** 2
+    return detail(right, down, state.anisotropy)
+
+
+def _details(mips: Mips, state: SamplerState, parameters: _Parameters) -> NDArray[np.uint64]:
+    """Of LOD: the level that would be looked at, and what was computed."""
+    computed = np.nan_to_num(level_of_detail(mips, state, parameters.places) + state.bias, neginf=-1e3, posinf=1e3)
+    clamped = np.clip(np.clip(computed, state.least, state.most), 0, mips.levels - 1)
+    values = np.stack([clamped, computed, np.zeros_like(computed), np.zeros_like(computed)], axis=1)
+    bits = np.ascontiguousarray(values.astype(np.float32)).view(np.uint32).astype(np.uint64)
+    return bits.reshape(-1, parameters._message.width, 4)
 
 
 def _parameter(message: SamplerMessage, data: NDArray[np.uint8], index: int, *, integer: bool) -> NDArray[np.float64]:
@@ -135,106 +247,56 @@ def _parameter(message: SamplerMessage, data: NDArray[np.uint8], index: int, *, 
     return raw.view(np.int32 if integer else np.float32).astype(np.float64)
 
 
-def _fetch(
-    image: Image, x: Coordinates, y: Coordinates, layer: Coordinates, lanes: NDArray[np.bool_]
+def _fetched(
+    message: SamplerMessage, mips: Mips, data: NDArray[np.uint8], lanes: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """[threads, lanes, 4]: texels; zero outside."""
-    surface = image.surface
-    if image.is_buffer:
+    x, y, layer = (_parameter(message, data, index, integer=True).astype(np.int64) for index in _FETCHES[message.op])
+    level = np.zeros_like(x)
+    if message.op is SamplerOp.LD:
+        level = _parameter(message, data, _LEVEL, integer=True).astype(np.int64)
+    if message.header:
+        word = int(data[0, 8:12].view(np.uint32)[0])
+        x = x + (word >> 8 & 0xF) - (word >> 8 & 8) * 2
+        y = y + (word >> 4 & 0xF) - (word >> 4 & 8) * 2
+    surface = mips.surface
+    if surface.type in (SurfaceType.BUFFER, SurfaceType.STRUCTURED):
         y = layer = np.zeros_like(x)
+        level = np.zeros_like(x)
     elif surface.type is SurfaceType.D1:
         y, layer = np.zeros_like(x), y if surface.array else np.zeros_like(x)
-    elif not surface.array and surface.type is not SurfaceType.D3:
+    elif not surface.array and surface.type not in (SurfaceType.D3, SurfaceType.CUBE):
         layer = np.zeros_like(x)
     colours = np.zeros((*x.shape, 4))
-    there = lanes & image.inside(x, y, layer)
-    colours[there] = image.load(image.addresses(x, y, layer)[there])
+    for number in np.unique(level[lanes]).tolist():
+        if not 0 <= number < mips.levels:
+            continue
+        image = mips.image(number)
+        there = lanes & (level == number) & image.inside(x, y, layer)
+        colours[there] = image.load(image.addresses(x[there], y[there], layer[there]))
     return colours
 
 
-def _filter(
-    image: Image,
-    state: SamplerState,
-    u: NDArray[np.float64],
-    v: NDArray[np.float64],
-    r: NDArray[np.float64],
-    lanes: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    surface = image.surface
-    flat = surface.type is SurfaceType.D1
-    if flat and surface.array:
-        v, r = np.zeros_like(v), v
-    scale = (1, 1, 1) if state.texel_coordinates else (image.width, image.height, image.depth)
-    places = [np.nan_to_num(u * scale[0], posinf=0.0, neginf=0.0), np.nan_to_num(v * scale[1], posinf=0.0, neginf=0.0)]
-    sizes = [image.width, image.height]
-    if surface.type is SurfaceType.D3:
-        places.append(np.nan_to_num(r * scale[2], posinf=0.0, neginf=0.0))
-        sizes.append(image.depth)
-        layer = None
-    else:
-        layer = (
-            np.clip(np.rint(r), 0, image.depth - 1).astype(np.int64) if surface.array else np.zeros(u.shape, np.int64)
-        )
-    if flat:
-        places[1] = np.full(u.shape, 0.5)
-    if not state.linear:
-        corner = [np.floor(place).astype(np.int64) for place in places]
-        return _texel(image, state, corner, sizes, layer, lanes)
-    bases = [np.floor(place - 0.5).astype(np.int64) for place in places]
-    weights = [place - 0.5 - base for place, base in zip(places, bases, strict=True)]
-    total = np.zeros((*u.shape, 4))
-    for number in range(1 << len(bases)):
-        corner = [base + (number >> axis & 1) for axis, base in enumerate(bases)]
-        weight = np.ones(u.shape)
-        for axis, part in enumerate(weights):
-            weight = weight * (part if number >> axis & 1 else 1 - part)
-        total += weight[..., None] * _texel(image, state, corner, sizes, layer, lanes & (weight != 0))
-    return total
-
-
-def _texel(
-    image: Image,
-    state: SamplerState,
-    corner: list[Coordinates],
-    sizes: list[int],
-    layer: Coordinates | None,
-    lanes: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Texels at integer places, addressed as the sampler says."""
-    border = np.zeros(corner[0].shape, dtype=np.bool_)
-    places: list[Coordinates] = []
-    for place, size, mode in zip(corner, sizes, state.modes, strict=False):
-        found, outside = _addressed(place, size, mode)
-        places.append(found)
-        border |= outside
-    if layer is None:
-        layer = places[2]
-    colours = np.zeros((*border.shape, 4))
-    colours[border] = state.border
-    there = lanes & ~border & image.inside(places[0], places[1], layer)
-    colours[there] = image.load(image.addresses(places[0], places[1], layer)[there])
-    return colours
-
-
-def _addressed(place: Coordinates, size: int, mode: int) -> tuple[Coordinates, NDArray[np.bool_]]:
-    """Where a coordinate leads, and whether it is the border colour."""
-    nowhere = np.zeros(place.shape, dtype=np.bool_)
-    match mode:
-        case AddressMode.WRAP:
-            return place % size, nowhere
-        case AddressMode.MIRROR:
-            turned = place % (2 * size)
-            return np.where(turned < size, turned, 2 * size - 1 - turned), nowhere
-        case AddressMode.MIRROR_ONCE:
-            return np.clip(np.where(place < 0, -1 - place, place), 0, size - 1), nowhere
-        case AddressMode.BORDER | AddressMode.HALF_BORDER:
-            return np.clip(place, 0, size - 1), (place < 0) | (place >= size)
-        case _:
-            return np.clip(place, 0, size - 1), nowhere
+def _sizes(message: SamplerMessage, mips: Mips, data: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Width, height and depth of levels, and how many there are."""
+    level = _parameter(message, data, 0, integer=True).astype(np.int64)
+    result = np.zeros((*level.shape, 4), dtype=np.uint64)
+    surface = mips.surface
+    for number in np.unique(level).tolist():
+        if 0 <= number < mips.levels and surface.type is not SurfaceType.NULL:
+            image = mips.image(number)
+            depth = image.depth if surface.type is SurfaceType.D3 else surface.depth
+            flat = surface.type is SurfaceType.D1
+            sizes = image.width, depth if flat else image.height, 0 if flat else depth
+            result[level == number, :3] = sizes
+    result[..., 3] = mips.levels
+    return result
 
 
 def _swizzled(surface: SurfaceState, colours: NDArray[np.float64]) -> NDArray[np.float64]:
     """Channels as the surface state selects them."""
+    if surface.swizzle == (4, 5, 6, 7):
+        return colours
     columns = []
     for select in surface.swizzle:
         if select >= 4:
@@ -242,6 +304,12 @@ def _swizzled(surface: SurfaceState, colours: NDArray[np.float64]) -> NDArray[np
         else:
             columns.append(np.full(colours.shape[:-1], float(select == 1)))
     return np.stack(columns, axis=-1)
+
+
+def _bits(message: SamplerMessage, image: Image, colours: NDArray[np.float64]) -> NDArray[np.uint64]:
+    if message.half:
+        return _halves(image, colours)
+    return image.to_bits(colours.reshape(-1, 4)).reshape(colours.shape)
 
 
 def _halves(image: Image, colours: NDArray[np.float64]) -> NDArray[np.uint64]:

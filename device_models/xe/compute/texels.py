@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,7 @@ from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, Surface
 from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
 
 Coordinates = NDArray[np.int64]
+_FACES = 6
 _LINEAR, _TILE_64, _TILE_X, _TILE_4 = range(4)
 
 
@@ -44,6 +47,8 @@ class Image:
         self.width = surface.entries if self.is_buffer else max(1, surface.width >> level)
         self.height = 1 if self.is_buffer or surface.type is SurfaceType.D1 else max(1, surface.height >> level)
         deep = surface.depth >> level if surface.type is SurfaceType.D3 else surface.depth
+        if surface.type is SurfaceType.CUBE:
+            deep *= _FACES
         self.depth = 1 if self.is_buffer else max(1, deep)
         self._place = (0, 0) if self.is_buffer else self._level_place()
 
@@ -64,9 +69,9 @@ class Image:
         if tiling is None:
             return (row * surface.pitch + byte + surface.base).astype(np.uint64)
         tiles = row // tiling.height * (surface.pitch // tiling.width) + byte // tiling.width
-        offset = _spread(byte % tiling.width, tiling.x_mask)
-        offset |= _spread(row % tiling.height, tiling.size - 1 & ~tiling.x_mask)
-        return (tiles * tiling.size + offset + surface.base).astype(np.uint64)
+        columns, rows = _tables(tiling)
+        offset = columns[byte % tiling.width] | rows[row % tiling.height]
+        return np.asarray((tiles * tiling.size + offset + surface.base).astype(np.uint64))
 
     def sample_addresses(self, x: Coordinates, y: Coordinates, layer: Coordinates, sample: int) -> Numbers:
         """Where sample number `sample` of texels is, of surfaces that have several: each is a slice of its own."""
@@ -158,6 +163,13 @@ def _tiling(code: int, size: int) -> Tiling | None:
     if code == _LINEAR:
         return None
     return {_TILE_X: TILE_X, _TILE_4: TILE_4}.get(code) or tile_64(size)
+
+
+@cache
+def _tables(tiling: Tiling) -> tuple[Coordinates, Coordinates]:
+    """Bits of an offset in a tile that come from each byte of a row, and from each row."""
+    columns = _spread(np.arange(tiling.width, dtype=np.int64), tiling.x_mask)
+    return columns, _spread(np.arange(tiling.height, dtype=np.int64), tiling.size - 1 & ~tiling.x_mask)
 
 
 def _spread(values: Coordinates, mask: int) -> Coordinates:

@@ -11,6 +11,8 @@ from vfio_user_xe.device_models.xe.engines.engine_regs import MI_PREDICATE_RESUL
 
 TLB_INVALIDATE = 1 << 18
 STORE_DATA_INDEX = 1 << 21
+PS_DEPTH_COUNT = 0x350
+"""Register of two dwords, from the engine's base."""
 _NO_WRITE, _IMMEDIATE, _PS_DEPTH_COUNT, _TIMESTAMP = range(4)
 
 
@@ -49,9 +51,15 @@ def pipe_control(streamer: CommandStreamer, words: memoryview, index: int, lengt
         if operation == _TIMESTAMP:
             value = streamer.engine.timestamp()
         elif operation == _PS_DEPTH_COUNT:
-            value = 0  # nothing is ever drawn
+            value = _depth_count(streamer)
         _store(streamer, flags, address, flags & 1 << 24, value, 8)
     return None
+
+
+def _depth_count(streamer: CommandStreamer) -> int:
+    """PS_DEPTH_COUNT of the context: samples that have passed the depth test."""
+    registers, offset = streamer.lrc.registers, streamer.base + PS_DEPTH_COUNT
+    return registers.get(offset, 0) | registers.get(offset + 4, 0) << 32
 
 
 def _store(streamer: CommandStreamer, flags: int, address: int, in_ggtt: int, value: int, size: int) -> None:

@@ -91,7 +91,7 @@ class DepthStencilState:
         )
         return cls(
             depth_test=flag(words, 1, 1),
-            depth_write=flag(words, 1, 0),
+            depth_write=flag(words, 1, 0) and flag(kept(lrc, Op.DEPTH_BUFFER), 1, 28),
             depth_function=bits(words, 1, 7, 5),
             stencil_test=flag(words, 1, 3),
             stencil_write=flag(words, 1, 2),
@@ -208,13 +208,13 @@ def compare(function: int, left: NDArray[np.float64], right: NDArray[np.float64]
             return np.ones(left.shape, dtype=np.bool_)
 
 
-def _operate(operation: int, value: NDArray[np.int64], reference: int) -> NDArray[np.int64]:
+def _operate(operation: int, value: NDArray[np.int64], reference: NDArray[np.int64]) -> NDArray[np.int64]:
     """Stencil operations (genxml 3D_Stencil_Operation)."""
     match operation:
         case 1:
             return np.zeros_like(value)
         case 2:
-            return np.full_like(value, reference)
+            return reference
         case 3:
             return np.minimum(value + 1, 255)
         case 4:
@@ -246,11 +246,20 @@ class DepthStencil:
     def is_idle(self) -> bool:
         """Nothing is tested and nothing written."""
         state = self.state
-        depth = self._depth is not None and (state.depth_test or state.bounds is not None)
+        depth = self._depth is not None and (state.depth_test or state.depth_write or state.bounds is not None)
         return not depth and not (self._stencil is not None and state.stencil_test)
 
-    def test(self, x: Places, y: Places, layer: Places, sample: int, depth: NDArray[np.float64], front: Flags) -> Flags:
-        """Which of these samples pass; no two are at the same place.
+    def test(
+        self,
+        x: Places,
+        y: Places,
+        layer: Places,
+        sample: int,
+        depth: NDArray[np.float64],
+        front: Flags,
+        references: NDArray[np.int64] | None = None,
+    ) -> Flags:
+        """Which of these samples pass; no two are at the same place. `references` are those for stencil that a shader computed.
 
         Raises:
             TranslationFault: an address is not mapped.
@@ -261,7 +270,7 @@ class DepthStencil:
         where: Places | None = None
         new = old = depth
         inside = passes
-        if buffer is not None and (state.depth_test or state.bounds is not None):
+        if buffer is not None and (state.depth_test or state.depth_write or state.bounds is not None):
             inside = buffer.image.inside(x, y, layer)
             where = buffer.image.sample_addresses(x, y, layer, sample).astype(np.int64)
             old = np.zeros(len(x))
@@ -273,16 +282,24 @@ class DepthStencil:
         depth_passes = compare(state.depth_function, new, old) if where is not None and state.depth_test else passes
         stencil_passes = np.ones(len(x), dtype=np.bool_)
         if self._stencil is not None and state.stencil_test:
-            stencil_passes = self._stencil_test(x, y, layer, sample, passes & depth_passes, front)
+            stencil_passes = self._stencil_test(x, y, layer, sample, passes & depth_passes, front, references)
         passes = passes & depth_passes & stencil_passes
-        if where is not None and buffer is not None and state.depth_test and state.depth_write:
+        # Without a test everything passes, and is written all the same: BLORP copies depths so.
+        if where is not None and buffer is not None and state.depth_write:
             stored = passes & inside
             if stored.any():
                 buffer.store(where[stored], new[stored])
         return passes
 
     def _stencil_test(
-        self, x: Places, y: Places, layer: Places, sample: int, depth_passes: Flags, front: Flags
+        self,
+        x: Places,
+        y: Places,
+        layer: Places,
+        sample: int,
+        depth_passes: Flags,
+        front: Flags,
+        given: NDArray[np.int64] | None,
     ) -> Flags:
         image = self._stencil
         assert image is not None  # the caller looked
@@ -294,15 +311,15 @@ class DepthStencil:
         after = value.copy()
         for face, chosen in ((self.state.front, front), (self.state.back, ~front)):
             masked = (value[chosen] & face.test_mask).astype(np.float64)
-            reference = np.full(masked.shape, float(face.reference & face.test_mask))
-            result = compare(face.function, reference, masked)
+            reference = np.full(masked.shape, face.reference) if given is None else given[chosen]
+            result = compare(face.function, (reference & face.test_mask).astype(np.float64), masked)
             passes[chosen] = result
             both = np.where(
                 depth_passes[chosen],
-                _operate(face.both_pass, value[chosen], face.reference),
-                _operate(face.depth_fail, value[chosen], face.reference),
+                _operate(face.both_pass, value[chosen], reference),
+                _operate(face.depth_fail, value[chosen], reference),
             )
-            changed = np.where(result, both, _operate(face.fail, value[chosen], face.reference))
+            changed = np.where(result, both, _operate(face.fail, value[chosen], reference))
             after[chosen] = changed & face.write_mask | value[chosen] & ~face.write_mask
         different = inside & (after != value)
         if self.state.stencil_write and different.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
-from vfio_user_xe.device_models.xe.render import vertex_fetch, vertex_shader
+from vfio_user_xe.device_models.xe.render import vertex_fetch, vertex_shader, wide
 from vfio_user_xe.device_models.xe.render.blend import BlendState
 from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, clip
 from vfio_user_xe.device_models.xe.render.depth_stencil import (
@@ -30,15 +31,19 @@ from vfio_user_xe.device_models.xe.render.setup import SetupState, set_up
 from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.statistics import Count, add
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, UnknownTopology, assemble
 from vfio_user_xe.device_models.xe.render.urb import Urb
 from vfio_user_xe.device_models.xe.render.vertex_fetch import VertexState
 from vfio_user_xe.device_models.xe.render.viewport import depth_ranges, viewports
+from vfio_user_xe.device_models.xe.render.wide import edges_of
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
 
 _CENTRE = 128.0
+_OUTLINE = 1
+"""Fill mode: polygons are drawn as their edges."""
 Vertices = NDArray[np.uint32]
 
 
@@ -63,6 +68,9 @@ class Pipeline:
         self._vertex_state = VertexState.of(lrc)
         self._clip = ClipState.of(lrc)
         self._setup = SetupState.of(lrc)
+        clip_words = kept(lrc, Op.CLIP)
+        self._point_limits = bits(clip_words, 3, 27, 17) / 8, bits(clip_words, 3, 16, 6) / 8
+        """Least and most width of points."""
         self._viewports = viewports(lrc, dynamic, self._fixed)
         self._pixel = PixelState.of(lrc)
         self._tests = DepthStencil(
@@ -96,11 +104,6 @@ class Pipeline:
         for instance in range(draw.instances):
             yield from self._instance(ids, strips, instance)
 
-    @property
-    def passed(self) -> int:
-        """Samples that passed the depth test."""
-        return self._tests.passed
-
     def _strips(self, ids: NDArray[np.int64]) -> list[tuple[int, Primitives]]:
         """Parts between cut indices: where each begins, and its primitives."""
         kind = self._draw.topology or self._vertex_state.topology
@@ -119,11 +122,14 @@ class Pipeline:
             urb = Urb(len(unique), vertex_shader.entry_bytes(lrc))
             shader = vertex_shader.vertex_stage(self._streamer, self._units)
             chosen = vertex_shader.columns(lrc, self._vertex_state)
+            add(self._streamer, Count.VS_INVOCATION, len(unique))
             yield from vertex_shader.shade(shader, elements, chosen, urb)
             shaded = urb.entries
         else:
             shaded = elements.reshape(len(elements), -1)
         vertices = shaded[inverse.reshape(-1)]
+        add(self._streamer, Count.IA_VERTICES, len(ids))
+        add(self._streamer, Count.IA_PRIMITIVES, sum(len(part.vertices) for _, part in strips))
         yield None
         for begin, primitives in strips:
             yield from self._primitives(vertices[begin:], primitives)
@@ -131,21 +137,40 @@ class Pipeline:
     def _primitives(self, vertices: Vertices, primitives: Primitives) -> Bulk:
         if not len(primitives.vertices) or vertices.shape[1] < POSITION + 4:
             return
-        if primitives.shape in (Shape.POINT, Shape.LINE):
-            self._report(f"a draw of {primitives.shape.name.lower()}s is skipped: they are not rasterised")
-            return
+        add(self._streamer, Count.CL_INVOCATION, len(primitives.vertices))
         positions = np.ascontiguousarray(vertices[:, POSITION : POSITION + 4]).view(np.float32).astype(np.float64)
-        clipped = clip(self._clip, vertices, positions, primitives.vertices)
-        setup = set_up(self._setup, self._clip, self._viewports, vertices, positions, primitives, clipped)
+        state, clip_state, points = self._setup, self._clip, primitives.shape is Shape.POINT
+        if primitives.shape is Shape.TRIANGLE and state.fill_modes == (_OUTLINE, _OUTLINE):
+            primitives = edges_of(primitives)
+        if primitives.shape in (Shape.POINT, Shape.LINE):
+            if points:
+                widened = wide.points(state, self._viewports, vertices, positions, primitives, self._point_limits)
+            else:
+                widened = wide.lines(state, clip_state, self._viewports, vertices, positions, primitives)
+            vertices, positions, primitives, state = (
+                widened.vertices,
+                widened.positions,
+                widened.primitives,
+                widened.state,
+            )
+            clip_state = replace(clip_state, enabled=False)
+            if not len(primitives.vertices):
+                return
+        clipped = clip(clip_state, vertices, positions, primitives.vertices)
+        setup = set_up(state, clip_state, self._viewports, vertices, positions, primitives, clipped)
+        add(self._streamer, Count.CL_PRIMITIVES, len(setup))
         if not len(setup):
             return
         if self._pixel.fast_clear:
             yield from fast_clear(self._pixels, setup, vertices)
             return
-        pixels = Pixels(self._pixels, setup, vertices)
+        pixels = Pixels(self._pixels, setup, vertices, points=points)
+        passed = self._tests.passed
         for quads in rasterize(setup, self._pixels.samples):
             yield from pixels.draw(quads)
             yield None
+        add(self._streamer, Count.PS_INVOCATION, pixels.shaded)
+        add(self._streamer, Count.PS_DEPTH, self._tests.passed - passed)
 
     def _pixel_stage(self) -> Stage | None:
         if not self._pixel.valid or not self._pixel.kernels:

@@ -55,10 +55,14 @@ class PixelBackend:
 class Pixels:
     """The pixels of one draw."""
 
-    def __init__(self, backend: PixelBackend, setup: Setup, vertices: NDArray[np.uint32]) -> None:
+    def __init__(
+        self, backend: PixelBackend, setup: Setup, vertices: NDArray[np.uint32], *, points: bool = False
+    ) -> None:
         self._backend = backend
         self._setup = setup
-        self._data = setup_data(backend.backend, setup, vertices)
+        self._data = setup_data(backend.backend, setup, vertices, points=points)
+        self.shaded = 0
+        """Pixels that shaders ran for."""
         self._targets: dict[int, RenderTarget | None] = {}
         self._offset = _depth_offset(backend.depth_offset, setup)
         state = backend.state
@@ -97,6 +101,7 @@ class Pixels:
         assert stage is not None  # the caller looked
         kernel = state.kernel(len(quads), int(np.count_nonzero(np.diff(quads.primitive))) + 1)
         stage = replace(stage, kernel=kernel.start, first_register=kernel.first_register)
+        self.shaded += int(np.count_nonzero(quads.coverage))
         packed = pack(state, stage, kernel, self._setup, self._data, quads, backend.samples, sample)
         lane_of = packed.lane_of
         output = PixelOutput(packed.threads, kernel.width, self._reader(quads, lane_of, sample))
@@ -119,8 +124,9 @@ class Pixels:
             left = coverage.any(axis=1)
             places = places[left]
             depth = None if output.depth is None else output.depth[lane_of[places]].astype(np.float64)
+            stencil = None if output.stencil is None else output.stencil[lane_of[places]].astype(np.int64)
             tested = Quads(quads.primitive[left], quads.x[left], quads.y[left], coverage[left])
-            coverage[places] = self._test(tested, depth)
+            coverage[places] = self._test(tested, depth, stencil)
         for number, target in sorted(output.targets.items()):
             self._write(quads, coverage, lane_of, number, target)
 
@@ -144,8 +150,8 @@ class Pixels:
     def _tested(self, quads: Quads, depth: Floats | None) -> Quads:
         return quads.with_coverage(self._test(quads, depth))
 
-    def _test(self, quads: Quads, depth: Floats | None) -> NDArray[np.uint16]:
-        """Coverage after depth and stencil tests; `depth` [quads, 4] is the shader's."""
+    def _test(self, quads: Quads, depth: Floats | None, stencil: NDArray[np.int64] | None = None) -> NDArray[np.uint16]:
+        """Coverage after depth and stencil tests; `depth` and `stencil` [quads, 4] are the shader's."""
         tests = self._backend.tests
         if tests.is_idle:
             tests.passed += int(np.bitwise_count(quads.coverage).sum())
@@ -169,6 +175,7 @@ class Pixels:
                     sample,
                     values[covered],
                     np.broadcast_to(front[chosen][:, None], covered.shape)[covered],
+                    None if stencil is None else stencil[chosen][covered],
                 )
                 tests.passed += int(np.count_nonzero(passes))
                 coverage[chosen] |= passes.astype(np.uint16) << np.uint16(sample)

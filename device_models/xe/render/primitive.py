@@ -15,9 +15,11 @@ from vfio_user_xe.device_models.xe.render.fields import signed
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 
-_PREDICATE, _INDIRECT = 1 << 8, 1 << 10
+_PREDICATE, _INDIRECT, _EXTENDED = 1 << 8, 1 << 10, 1 << 11
 _START_VERTEX, _VERTICES, _INSTANCES, _START_INSTANCE, _BASE_VERTEX = 0x430, 0x434, 0x438, 0x43C, 0x440
 """3DPRIM_* registers, from the engine's base."""
+_PARAMETERS = (0x690, 0x694, 0x698)
+"""3DPRIM_XP0 to XP2."""
 
 
 def primitive(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
@@ -31,8 +33,13 @@ def primitive(streamer: CommandStreamer, words: memoryview, index: int, length: 
             regs.read(streamer, streamer.base + offset)
             for offset in (_START_VERTEX, _VERTICES, _INSTANCES, _START_INSTANCE, _BASE_VERTEX)
         )
+        extended = draw.extended
+        if dwords[0] & _EXTENDED:
+            x, y, z = (regs.read(streamer, streamer.base + offset) for offset in _PARAMETERS)
+            extended = (x, y, z)
         draw = replace(
             draw,
+            extended=extended,
             first=first,
             vertices=vertices,
             instances=instances,

@@ -38,6 +38,8 @@ class SetupBackend:
     """Attribute, and its components that are the primitive's number."""
     sprite: int
     """Bits: attributes that are point sprite coordinates."""
+    sprite_upwards: bool = False
+    """Their second one is 0 at the bottom."""
 
     @classmethod
     def of(cls, lrc: Lrc) -> SetupBackend:
@@ -57,13 +59,21 @@ class SetupBackend:
             select=tuple(detail >> 6 & 3 if swizzled else 0 for detail in details),
             primitive_id=(bits(sbe, 1, 4, 0), bits(sbe, 1, 19, 16)),
             sprite=bits(sbe, 2, 31, 0),
+            sprite_upwards=flag(sbe, 1, 20),
         )
 
 
 _CONSTANTS = ((0, 0, 0, 0), (0, 0, 0, 0x3F80_0000), (0x3F80_0000,) * 4)
 
 
-def setup_data(backend: SetupBackend, setup: Setup, vertices: NDArray[np.uint32]) -> NDArray[np.float32]:
+_SPRITE = np.array([[1, 1, 0, 1], [0, 1, 0, 1], [0, 0, 0, 1]], dtype=np.float32)
+"""Texture coordinates of a point's corners: right bottom, left bottom, left top."""
+_SPRITE_UPWARDS = np.array([[1, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 1]], dtype=np.float32)
+
+
+def setup_data(
+    backend: SetupBackend, setup: Setup, vertices: NDArray[np.uint32], *, points: bool = False
+) -> NDArray[np.float32]:
     """[primitives, registers, 15]: setup data of each primitive, the same for all its pixels."""
     count = backend.attributes
     columns = np.zeros((len(setup), 4 * count, 3), dtype=np.float32)
@@ -77,8 +87,11 @@ def setup_data(backend: SetupBackend, setup: Setup, vertices: NDArray[np.uint32]
             flat = np.where(setup.front[:, None], values[first], back[first])
         else:
             corners, flat = values[setup.vertices], values[first]
+        sprite = points and backend.sprite >> number & 1
+        if sprite:
+            corners = np.broadcast_to(_SPRITE_UPWARDS if backend.sprite_upwards else _SPRITE, corners.shape)
         part = columns[:, 4 * number : 4 * number + 4]
-        if backend.flat >> number & 1:
+        if backend.flat >> number & 1 and not sprite:
             part[:, :, 0] = flat
         else:
             with np.errstate(invalid="ignore", over="ignore"):

@@ -32,12 +32,22 @@ enum {
 	GL_FRAGMENT_SHADER = 0x8B30, GL_VERTEX_SHADER = 0x8B31, GL_COMPILE_STATUS = 0x8B81, GL_LINK_STATUS = 0x8B82,
 	GL_FRAMEBUFFER = 0x8D40, GL_RENDERBUFFER = 0x8D41, GL_COLOR_ATTACHMENT0 = 0x8CE0,
 	GL_DEPTH_ATTACHMENT = 0x8D00, GL_DEPTH_STENCIL_ATTACHMENT = 0x821A, GL_FRAMEBUFFER_COMPLETE = 0x8CD5,
+	GL_TEXTURE_CUBE_MAP = 0x8513, GL_TEXTURE_CUBE_MAP_POSITIVE_X = 0x8515, GL_TEXTURE_3D = 0x806F,
+	GL_TEXTURE_2D_ARRAY = 0x8C1A, GL_TEXTURE_WRAP_R = 0x8072, GL_MIRRORED_REPEAT = 0x8370,
+	GL_TEXTURE_COMPARE_MODE = 0x884C, GL_COMPARE_REF_TO_TEXTURE = 0x884E, GL_TEXTURE_COMPARE_FUNC = 0x884D,
+	GL_DEPTH_COMPONENT = 0x1902, GL_PRIMITIVE_RESTART_FIXED_INDEX = 0x8D69, GL_LINE_STRIP = 0x3,
 	GL_ANY_SAMPLES_PASSED = 0x8C2F, GL_QUERY_RESULT = 0x8866,
 };
 
 #define GL_FUNCTIONS(X) \
 	X(void, ActiveTexture, (GLenum texture)) \
 	X(void, AttachShader, (GLuint program, GLuint shader)) \
+	X(void, BeginQuery, (GLenum target, GLuint query)) \
+	X(void, EndQuery, (GLenum target)) \
+	X(void, GenQueries, (GLsizei n, GLuint *queries)) \
+	X(void, GetQueryObjectuiv, (GLuint query, GLenum name, GLuint *value)) \
+	X(void, TexImage3D, (GLenum target, GLint level, GLint internal, GLsizei width, GLsizei height, GLsizei depth, \
+			     GLint border, GLenum format, GLenum type, const void *pixels)) \
 	X(void, BindAttribLocation, (GLuint program, GLuint index, const char *name)) \
 	X(void, BindBuffer, (GLenum target, GLuint buffer)) \
 	X(void, BindFramebuffer, (GLenum target, GLuint framebuffer)) \

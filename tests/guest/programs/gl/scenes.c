@@ -216,13 +216,160 @@ static void clipped(void)
 	glDrawArrays(GL_TRIANGLES, 0, 3);
 }
 
+static void points(void)
+{
+	static const float places[] = {-0.7f, -0.6f, 0.3f, 0.2f, 0.8f, -0.5f, -0.4f, 0.7f};
+	static const float colours[] = {1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 1, 0, 1};
+	clear();
+	gl_program("#version 300 es\nlayout(location = 0) in vec4 place; layout(location = 1) in vec4 colour; out vec4 shade;\n"
+		   "void main() { gl_Position = place; shade = colour; gl_PointSize = 5.0 + 20.0 * colour.g; }\n",
+		   "#version 300 es\nprecision highp float; in vec4 shade; out vec4 result;\n"
+		   "void main() { result = shade * vec4(gl_PointCoord, 1, 1); }\n");
+	attribute(0, 2, places, sizeof places);
+	attribute(1, 4, colours, sizeof colours);
+	glDrawArrays(GL_POINTS, 0, 4);
+}
+
+static void lines(void)
+{
+	static const float places[] = {-0.9f, -0.8f, 0.7f, -0.3f, 0.7f, -0.3f, 0.2f, 0.9f, -0.9f, 0.5f, 0.9f, 0.5f, 0.4f, 0.9f, 0.4f, -0.9f};
+	static const float colours[] = {
+		1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 1, 0, 1,
+	};
+	clear();
+	gl_program(plain_vs, plain_fs);
+	attribute(0, 2, places, sizeof places);
+	attribute(1, 4, colours, sizeof colours);
+	glDrawArrays(GL_LINES, 0, 8);
+}
+
+static void patterns(GLenum target, int layers, int size)
+{
+	uint8_t *texels = malloc(4 * size * size * layers);
+	GLuint texture;
+	for (int i = 0; i < size * size * layers; i++) {
+		int x = i % size, y = i / size % size, z = i / size / size;
+		uint8_t *texel = texels + 4 * i;
+		texel[0] = x * 255 / (size - 1);
+		texel[1] = y * 255 / (size - 1);
+		texel[2] = z * 255 / (layers - 1);
+		texel[3] = 255;
+	}
+	glGenTextures(1, &texture);
+	glBindTexture(target, texture);
+	if (target == GL_TEXTURE_CUBE_MAP)
+		for (int face = 0; face < 6; face++)
+			glTexImage2D(GL_TEXTURE_CUBE_MAP_POSITIVE_X + face, 0, GL_RGBA8, size, size, 0, GL_RGBA, GL_UNSIGNED_BYTE,
+				     texels + 4 * size * size * face);
+	else
+		glTexImage3D(target, 0, GL_RGBA8, size, size, layers, 0, GL_RGBA, GL_UNSIGNED_BYTE, texels);
+	glTexParameteri(target, GL_TEXTURE_MIN_FILTER, GL_LINEAR);
+	glTexParameteri(target, GL_TEXTURE_MAG_FILTER, GL_LINEAR);
+	glTexParameteri(target, GL_TEXTURE_WRAP_S, GL_MIRRORED_REPEAT);
+	glTexParameteri(target, GL_TEXTURE_WRAP_T, GL_CLAMP_TO_EDGE);
+	free(texels);
+}
+
+static void square(const char *fragment)
+{
+	static const float places[] = {-0.9f, -0.9f, 0.9f, -0.9f, -0.9f, 0.9f, 0.9f, 0.9f};
+	static const float wheres[] = {-0.3f, -0.3f, 1.3f, -0.3f, -0.3f, 1.3f, 1.3f, 1.3f};
+	gl_program(texture_vs, fragment);
+	attribute(0, 2, places, sizeof places);
+	attribute(1, 2, wheres, sizeof wheres);
+	glDrawArrays(GL_TRIANGLE_STRIP, 0, 4);
+}
+
+static void cubemap(void)
+{
+	clear();
+	patterns(GL_TEXTURE_CUBE_MAP, 6, 16);
+	square("#version 300 es\nprecision highp float; in vec2 at; uniform samplerCube image; out vec4 result;\n"
+	       "void main() { vec2 a = (at - 0.5) * 6.0; result = texture(image, vec3(sin(a.x) * cos(a.y), sin(a.y), cos(a.x) * cos(a.y))); }\n");
+}
+
+static void volume(void)
+{
+	clear();
+	patterns(GL_TEXTURE_3D, 8, 16);
+	square("#version 300 es\nprecision highp float; in vec2 at; uniform highp sampler3D image; out vec4 result;\n"
+	       "void main() { result = texture(image, vec3(at, at.x * at.y)); }\n");
+}
+
+static void layers(void)
+{
+	clear();
+	patterns(GL_TEXTURE_2D_ARRAY, 8, 16);
+	square("#version 300 es\nprecision highp float; in vec2 at; uniform highp sampler2DArray image; out vec4 result;\n"
+	       "void main() { result = texture(image, vec3(at, floor(at.x * 8.0))) + texelFetch(image, ivec3(3, 4, 5), 0) * 0.1; }\n");
+}
+
+static void shadow(void)
+{
+	GLuint texture;
+	float *texels = malloc(4 * 32 * 32);
+	for (int i = 0; i < 32 * 32; i++)
+		texels[i] = (i % 32 + i / 32) / 64.0f;
+	clear();
+	glGenTextures(1, &texture);
+	glBindTexture(GL_TEXTURE_2D, texture);
+	glTexImage2D(GL_TEXTURE_2D, 0, GL_DEPTH_COMPONENT32F, 32, 32, 0, GL_DEPTH_COMPONENT, GL_FLOAT, texels);
+	glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MIN_FILTER, GL_LINEAR);
+	glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAG_FILTER, GL_LINEAR);
+	glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_COMPARE_MODE, GL_COMPARE_REF_TO_TEXTURE);
+	glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_COMPARE_FUNC, GL_LEQUAL);
+	square("#version 300 es\nprecision highp float; in vec2 at; uniform highp sampler2DShadow image; out vec4 result;\n"
+	       "void main() { result = vec4(texture(image, vec3(at, 0.5)), texture(image, vec3(at, at.x)), textureSize(image, 0).x / 64, 1); }\n");
+	free(texels);
+}
+
+static void instances(void)
+{
+	static const float places[] = {-0.1f, -0.1f, 0.1f, -0.1f, 0, 0.1f};
+	clear();
+	gl_program("#version 300 es\nlayout(location = 0) in vec2 place; flat out int number;\n"
+		   "void main() { number = gl_InstanceID * 10 + gl_VertexID;\n"
+		   "gl_Position = vec4(place + vec2(gl_InstanceID % 8, gl_InstanceID / 8) * 0.24 - 0.85, 0, 1); }\n",
+		   "#version 300 es\nprecision highp float; flat in int number; out vec4 result;\n"
+		   "void main() { result = vec4(number % 3, number % 5, number % 7, 4) / 4.0; }\n");
+	attribute(0, 2, places, sizeof places);
+	glDrawArraysInstanced(GL_TRIANGLES, 0, 3, 60);
+}
+
+static void restart(void)
+{
+	static const float places[] = {-0.9f, -0.9f, -0.5f, -0.9f, -0.9f, 0.8f, -0.5f, 0.8f, 0.1f, -0.8f, 0.9f, -0.8f, 0.1f, 0.9f};
+	static const float colours[] = {
+		1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1, 1, 1, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0, 0, 1, 1,
+	};
+	static const uint16_t indices[] = {0, 1, 2, 3, 0xFFFF, 4, 5, 6};
+	GLuint buffer, query, passed;
+	clear();
+	gl_program(plain_vs, plain_fs);
+	attribute(0, 2, places, sizeof places);
+	attribute(1, 4, colours, sizeof colours);
+	glGenBuffers(1, &buffer);
+	glBindBuffer(GL_ELEMENT_ARRAY_BUFFER, buffer);
+	glBufferData(GL_ELEMENT_ARRAY_BUFFER, sizeof indices, indices, GL_STATIC_DRAW);
+	glEnable(GL_PRIMITIVE_RESTART_FIXED_INDEX);
+	glGenQueries(1, &query);
+	glBeginQuery(GL_ANY_SAMPLES_PASSED, query);
+	glDrawElements(GL_TRIANGLE_STRIP, 8, GL_UNSIGNED_SHORT, NULL);
+	glEndQuery(GL_ANY_SAMPLES_PASSED);
+	glDisable(GL_PRIMITIVE_RESTART_FIXED_INDEX);
+	glGetQueryObjectuiv(query, GL_QUERY_RESULT, &passed);
+	if (!passed)
+		fprintf(stderr, "scenes: no samples passed\n");
+}
+
 static const struct {
 	const char *name;
 	void (*draw)(void);
 } scenes[] = {
 	{"clear", clear}, {"triangle", triangle}, {"nearest", nearest}, {"linear", linear}, {"mipmap", mipmap},
 	{"depth", depth}, {"blend", blend}, {"stencil", stencil}, {"scissor", scissor}, {"cube", cube}, {"holes", holes},
-	{"clipped", clipped},
+	{"clipped", clipped}, {"points", points}, {"lines", lines}, {"cubemap", cubemap}, {"volume", volume}, {"layers", layers},
+	{"shadow", shadow}, {"instances", instances}, {"restart", restart},
 };
 
 int main(int argc, char **argv)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.support.xe.engine_lab import DATA_VA
 from tests.support.xe.render_lab import (
     DEPTH,
     FLAT,
     RECTLIST,
+    TARGET,
     TRILIST,
     VERTEX_KERNEL,
     VIEWPORT,
@@ -192,3 +194,14 @@ def test_state_is_saved_with_the_context_and_loaded_again(lab: RenderLab) -> Non
     lrc.adopted = True
     lrc.restore()
     assert lrc.state == before
+
+
+def test_samples_that_pass_are_counted_where_the_state_says_so(lab: RenderLab) -> None:
+    counted = (0x78140000, 1 << 31)  # WM: statistics
+    report = (0x7A000004, 2 << 14, (TARGET + 0x800) & 0xFFFFFFFF, 0, 0, 0)  # PIPE_CONTROL writes PS_DEPTH_COUNT
+    commands = rectangles(1)
+    job = lab.draw(
+        FLAT.format(1) + WRITE,
+        *commands[:-7], *counted, *commands[-7:], *report, vertices=corners(0, 0, 4, 3, RED),
+    )  # fmt: skip
+    assert job.data64(TARGET + 0x800 - DATA_VA) == 12

@@ -1,0 +1,334 @@
+"""Texels filtered: levels of detail, addressing, cubes, comparison; many lanes at once.
+
+Arrays are by lane, flat. Coordinates are texels of the level that is looked at, or -1 to 1 of a cube's direction before its face is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, SamplerState
+from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
+from vfio_user_xe.device_models.xe.compute.texels import Coordinates, Image
+
+Floats = NDArray[np.float64]
+_GATHER = ((0, 1), (1, 1), (1, 0), (0, 0))
+"""Columns and rows of the texels that gather returns, in its order."""
+_QUAD = 4
+
+
+class Mips:
+    """The levels of a surface's view."""
+
+    def __init__(self, memory: UnitMemory, surface: SurfaceState) -> None:
+        self.surface = surface
+        self._memory = memory
+        self._images: dict[int, Image] = {}
+
+    @property
+    def levels(self) -> int:
+        """How many there are."""
+        return self.surface.levels
+
+    def image(self, level: int) -> Image:
+        """The level, counted from the view's first.
+
+        Raises:
+            UnknownImage: the surface's format or layout is not emulated.
+        """
+        found = self._images.get(level)
+        if found is None:
+            found = self._images[level] = Image(self._memory, self.surface, self.surface.level + level)
+        return found
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where lanes look: normalised coordinates, or texels where the sampler says so."""
+
+    u: Floats
+    v: Floats
+    r: Floats
+    layer: Floats
+    """Array element, or of cubes the cube."""
+    offsets: tuple[int, int, int] = (0, 0, 0)
+    """Texels that are added."""
+
+    def of(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Places:
+        """Some lanes."""
+        return Places(self.u[chosen], self.v[chosen], self.r[chosen], self.layer[chosen], self.offsets)
+
+
+def filtered(mips: Mips, state: SamplerState, places: Places, lod: Floats, reference: Floats | None = None) -> Floats:
+    """[lanes, 4]: colours at these levels of detail (biased and clamped), or of comparisons with `reference` in all channels.
+
+    Raises:
+        UnknownImage: the surface's format or layout is not emulated.
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
+    """
+    total = np.zeros((len(lod), 4))
+    magnified = lod <= 0
+    for level, linear, chosen, weight in _parts(mips, state, lod, magnified):
+        image = mips.image(level)
+        some = places.of(chosen)
+        compared = None if reference is None else reference[chosen]
+        colours = _at_level(image, state, some, linear, compared)
+        total[chosen] += colours if weight is None else colours * weight[:, None]
+    return total
+
+
+def _parts(
+    mips: Mips, state: SamplerState, lod: Floats, magnified: NDArray[np.bool_]
+) -> list[tuple[int, bool, NDArray[np.int64], Floats | None]]:
+    """(level, linear filter, lanes, their weights) that make up the result."""
+    last = mips.levels - 1
+    parts: list[tuple[int, bool, NDArray[np.int64], Floats | None]] = []
+    if state.mip is MipFilter.NONE or not last:
+        for which, linear in ((magnified, state.linear), (~magnified, state.linear_min)):
+            if which.any():
+                parts.append((0, linear, np.nonzero(which)[0], None))
+        return parts
+    clamped = np.clip(lod, 0, last)
+    if state.mip is MipFilter.NEAREST:
+        low, fraction = np.ceil(clamped - 0.5).astype(np.int64), np.zeros(len(lod))
+    else:
+        low = np.floor(clamped).astype(np.int64)
+        fraction = np.floor((clamped - low) * 256) / 256
+    for offset, weights in ((0, 1 - fraction), (1, fraction)):
+        level = low + offset
+        for number in np.unique(level[weights > 0]).tolist():
+            for which, linear in ((magnified, state.linear), (~magnified, state.linear_min)):
+                chosen = np.nonzero((level == number) & (weights > 0) & which)[0]
+                if len(chosen):
+                    parts.append((min(number, last), linear, chosen, weights[chosen]))
+    return parts
+
+
+def _at_level(image: Image, state: SamplerState, places: Places, linear: bool, reference: Floats | None) -> Floats:
+    axes, layer, face = _texel_places(image, state, places)
+    if not linear:
+        corner = [np.floor(axis).astype(np.int64) for axis in axes]
+        return _compared(state, _texels(image, state, corner, layer, face), reference)
+    bases = [np.floor(axis - 0.5) for axis in axes]
+    fractions = [axis - 0.5 - base for axis, base in zip(axes, bases, strict=True)]
+    whole = [base.astype(np.int64) for base in bases]
+    count, lanes = 1 << len(axes), len(layer)
+    corners = [
+        np.concatenate([base + (number >> axis & 1) for number in range(count)]) for axis, base in enumerate(whole)
+    ]
+    faces = None if face is None else np.tile(face, count)
+    colours = _texels(image, state, corners, np.tile(layer, count), faces)
+    colours = _compared(state, colours, None if reference is None else np.tile(reference, count))
+    weights = np.ones((count, lanes))
+    for number in range(count):
+        for axis, fraction in enumerate(fractions):
+            weights[number] *= fraction if number >> axis & 1 else 1 - fraction
+    return np.asarray((colours.reshape(count, lanes, 4) * weights[:, :, None]).sum(axis=0))
+
+
+def gather(mips: Mips, state: SamplerState, places: Places, channel: int, reference: Floats | None) -> Floats:
+    """[lanes, 4]: one channel of the four texels that a linear filter would take, of the first level.
+
+    Raises:
+        UnknownImage: the surface's format or layout is not emulated.
+        TranslationFault: an address is not mapped.
+        AccessFault: an address is refused, or leads nowhere.
+    """
+    image = mips.image(0)
+    axes, layer, face = _texel_places(image, state, places)
+    bases = [np.floor(axis - 0.5).astype(np.int64) for axis in axes[:2]]
+    columns = []
+    for column, row in _GATHER:
+        colours = _texels(image, state, [bases[0] + column, bases[1] + row], layer, face)
+        columns.append(_compared(state, colours, reference)[:, channel])
+    return np.stack(columns, axis=1)
+
+
+def level_of_detail(mips: Mips, state: SamplerState, places: Places) -> Floats:
+    """[lanes]: from the differences between the lanes of each quad; lanes of one have the same.
+
+    The lanes are all of their threads, four by four.
+    """
+    image = mips.image(0)
+    if mips.surface.type is SurfaceType.CUBE:
+        axes = _face_places(image, places)
+    else:
+        scale = (1, 1, 1) if state.texel_coordinates else (image.width, image.height, image.depth)
+        axes = [places.u * scale[0]]
+        if mips.surface.type is not SurfaceType.D1:
+            axes.append(places.v * scale[1])
+        if mips.surface.type is SurfaceType.D3:
+            axes.append(places.r * scale[2])
+    quads = [np.nan_to_num(axis).reshape(-1, _QUAD) for axis in axes]
+    right = sum((quad[:, 1] - quad[:, 0]) ** 2 for quad in quads)
+    down = sum((quad[:, 2] - quad[:, 0]) ** 2 for quad in quads)
+    return np.repeat(detail(np.asarray(right), np.asarray(down), state.anisotropy), _QUAD)
+
+
+def detail(right: Floats, down: Floats, anisotropy: int) -> Floats:
+    """Level of detail of footprints with these squares of lengths, in texels, from pixel to pixel."""
+    longer, shorter = np.maximum(right, down), np.minimum(right, down)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if anisotropy > 1:
+            ratio = np.clip(np.ceil(np.sqrt(longer / np.maximum(shorter, 1e-30))), 1, anisotropy)
+            longer = longer / ratio**2
+        return np.asarray(0.5 * np.log2(longer))
+
+
+def _texel_places(
+    image: Image, state: SamplerState, places: Places
+) -> tuple[list[Floats], Coordinates, Coordinates | None]:
+    """Coordinates in texels by axis, slices, and faces of cubes."""
+    surface = image.surface
+    offsets = places.offsets
+    if surface.type is SurfaceType.CUBE:
+        face, s, t = _face(places)
+        layer = np.clip(np.rint(places.layer), 0, max(0, image.depth // 6 - 1)).astype(np.int64)
+        return [s * image.width, t * image.height], layer, face
+    scale = (1, 1, 1) if state.texel_coordinates else (image.width, image.height, image.depth)
+    axes = [_finite(places.u * scale[0]) + offsets[0]]
+    axes.append(
+        np.full(len(places.u), 0.5) if surface.type is SurfaceType.D1 else _finite(places.v * scale[1]) + offsets[1]
+    )
+    if surface.type is SurfaceType.D3:
+        axes.append(_finite(places.r * scale[2]) + offsets[2])
+        return axes, np.zeros(len(places.u), dtype=np.int64), None
+    if not surface.array:
+        return axes, np.zeros(len(places.u), dtype=np.int64), None
+    return axes, np.clip(np.rint(_finite(places.layer)), 0, image.depth - 1).astype(np.int64), None
+
+
+def _finite(values: Floats) -> Floats:
+    return np.clip(np.nan_to_num(values, posinf=0.0, neginf=0.0), -(2.0**40), 2.0**40)
+
+
+def _face(places: Places) -> tuple[Coordinates, Floats, Floats]:
+    """Face of a direction (+x, -x, +y, -y, +z, -z), and the place on it from 0 to 1."""
+    x, y, z = (_finite(axis) for axis in (places.u, places.v, places.r))
+    major = _major(x, y, z)
+    face, s, t, length = _project(major, x, y, z)
+    length = np.maximum(length, 1e-30)
+    return face, (s / length + 1) / 2, (t / length + 1) / 2
+
+
+def _major(x: Floats, y: Floats, z: Floats) -> Coordinates:
+    size = np.abs(np.stack([x, y, z]))
+    return np.where((size[2] >= size[0]) & (size[2] >= size[1]), 2, np.where(size[1] >= size[0], 1, 0))
+
+
+def _project(major: Coordinates, x: Floats, y: Floats, z: Floats) -> tuple[Coordinates, Floats, Floats, Floats]:
+    """Face, s, t and length of the major axis: the usual table of cube maps."""
+    axis = np.choose(major, [x, y, z])
+    negative = axis < 0
+    face = 2 * major + negative
+    s = np.choose(face, [-z, z, x, x, x, -x])
+    t = np.choose(face, [-y, -y, z, -z, -y, -y])
+    return face.astype(np.int64), s, t, np.abs(axis)
+
+
+def _face_places(image: Image, places: Places) -> list[Floats]:
+    """Texels on the face of each quad's first lane, for differences between lanes."""
+    x, y, z = (_finite(axis) for axis in (places.u, places.v, places.r))
+    major = np.repeat(_major(x, y, z).reshape(-1, _QUAD)[:, 0], _QUAD)
+    _, s, t, length = _project(major, x, y, z)
+    length = np.maximum(length, 1e-30)
+    return [s / length * image.width / 2, t / length * image.height / 2]
+
+
+def _texels(
+    image: Image, state: SamplerState, corner: list[Coordinates], layer: Coordinates, face: Coordinates | None
+) -> Floats:
+    """Texels at integer places, addressed as the sampler says."""
+    if face is not None:
+        x, y, face = _over_the_edge(image.width, corner[0], corner[1], face)
+        colours = np.zeros((len(x), 4))
+        slice_ = layer * 6 + face
+        there = image.inside(x, y, slice_)
+        colours[there] = image.load(image.addresses(x[there], y[there], slice_[there]))
+        return colours
+    outside = np.zeros(len(layer), dtype=np.bool_)
+    found: list[Coordinates] = []
+    for place, size, mode in zip(corner, (image.width, image.height, image.depth), state.modes, strict=False):
+        addressed, beyond = _addressed(place, size, mode)
+        found.append(addressed)
+        outside |= beyond
+    if len(found) == 3:
+        layer = found[2]
+    there = image.inside(found[0], found[1], layer) & ~outside
+    if there.all():
+        return image.load(image.addresses(found[0], found[1], layer))
+    colours = np.zeros((len(layer), 4))
+    colours[outside] = state.border_bits if image.format.is_integer else state.border
+    colours[there] = image.load(image.addresses(found[0][there], found[1][there], layer[there]))
+    return colours
+
+
+def _over_the_edge(
+    size: int, x: Coordinates, y: Coordinates, face: Coordinates
+) -> tuple[Coordinates, Coordinates, Coordinates]:
+    """Texels beyond a face's edge are those of its neighbour."""
+    beyond = (x < 0) | (x >= size) | (y < 0) | (y >= size)
+    if not beyond.any():
+        return x, y, face
+    s, t = 2 * (x[beyond] + 0.5) / size - 1, 2 * (y[beyond] + 0.5) / size - 1
+    one = np.ones_like(s)
+    across = face[beyond]
+    direction = Places(
+        np.choose(across, [one, -one, s, s, s, -s]),
+        np.choose(across, [-t, -t, one, -one, -t, -t]),
+        np.choose(across, [-s, s, t, -t, one, -one]),
+        one,
+    )
+    other, u, v = _face(direction)
+    x, y, face = x.copy(), y.copy(), face.copy()
+    x[beyond] = np.clip(np.floor(u * size), 0, size - 1).astype(np.int64)
+    y[beyond] = np.clip(np.floor(v * size), 0, size - 1).astype(np.int64)
+    face[beyond] = other
+    return x, y, face
+
+
+def _addressed(place: Coordinates, size: int, mode: int) -> tuple[Coordinates, NDArray[np.bool_]]:
+    """Where a coordinate leads, and whether it is the border colour."""
+    nowhere = np.zeros(place.shape, dtype=np.bool_)
+    match mode:
+        case AddressMode.WRAP:
+            return place % size, nowhere
+        case AddressMode.MIRROR:
+            turned = place % (2 * size)
+            return np.where(turned < size, turned, 2 * size - 1 - turned), nowhere
+        case AddressMode.MIRROR_ONCE:
+            return np.clip(np.where(place < 0, -1 - place, place), 0, size - 1), nowhere
+        case AddressMode.BORDER | AddressMode.HALF_BORDER:
+            return np.clip(place, 0, size - 1), (place < 0) | (place >= size)
+        case _:
+            return np.clip(place, 0, size - 1), nowhere
+
+
+def _compared(state: SamplerState, colours: Floats, reference: Floats | None) -> Floats:
+    """Results of comparisons instead of colours, where there is a reference."""
+    if reference is None:
+        return colours
+    texel = colours[:, 0]
+    match state.shadow:
+        case 0:
+            fails = np.ones(len(texel), dtype=np.bool_)
+        case 1:
+            fails = np.zeros(len(texel), dtype=np.bool_)
+        case 2:
+            fails = texel < reference
+        case 3:
+            fails = texel == reference
+        case 4:
+            fails = texel <= reference
+        case 5:
+            fails = texel > reference
+        case 6:
+            fails = texel != reference
+        case _:
+            fails = texel >= reference
+    return np.repeat((~fails).astype(np.float64)[:, None], 4, axis=1)

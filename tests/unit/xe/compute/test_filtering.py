@@ -1,0 +1,120 @@
+"""Levels of detail, cubes, comparison, gather: filtering without messages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from unittest.mock import create_autospec
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vfio_user_xe.device_models.xe.compute.filtering import Mips, Places, detail, filtered, gather, level_of_detail
+from vfio_user_xe.device_models.xe.compute.memory import UnitMemory, numbers
+from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, SamplerState
+from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
+
+R32_FLOAT = 0x0D8
+NEAREST = SamplerState(
+    linear=False, linear_min=False, mip=MipFilter.NEAREST, anisotropy=1, bias=0, least=0, most=14, shadow=2,
+    modes=(AddressMode.CLAMP,) * 3, texel_coordinates=False, border=(0, 0, 0, 0), border_bits=(0, 0, 0, 0),
+)  # fmt: skip
+SURFACE = SurfaceState(
+    type=SurfaceType.D2, format=R32_FLOAT, tiling=0, base=0, width=8, height=8, depth=1, pitch=128, entries=1,
+    q_pitch=16, first_element=0, array=False, level=0, levels=3, swizzle=(4, 5, 6, 7), alignment=(0, 1),
+)  # fmt: skip
+
+
+def mips(surface: SurfaceState, texels: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Mips:
+    """Levels in memory: a row of `texels` is a row of the pitch."""
+    memory = create_autospec(UnitMemory, instance=True)
+    raw = texels.astype(np.float32).reshape(-1).view(np.uint8)
+    memory.load.side_effect = lambda where, size: numbers(raw[where.astype(np.int64)[:, None] + np.arange(size)], size)
+    return Mips(memory, surface)
+
+
+def chain() -> Mips:
+    """Level n has n everywhere: level 1 is below level 0, level 2 beside that."""
+    texels = np.full((16, 32), -1.0, dtype=np.float32)
+    texels[0:8, :8] = 0
+    texels[8:12, :4] = 1
+    texels[8:12, 4:6] = 2
+    return mips(SURFACE, texels)
+
+
+def at(u: float, v: float = 0.5, r: float = 0.0, layer: float = 0.0, lanes: int = 1) -> Places:
+    return Places(*(np.full(lanes, value) for value in (u, v, r, layer)))
+
+
+@pytest.mark.parametrize(("lod", "expected"), [(-3, 0), (0.49, 0), (0.51, 1), (1.5, 1), (1.51, 2), (9, 2)])
+def test_the_nearest_level_is_taken(lod: float, expected: float) -> None:
+    assert filtered(chain(), NEAREST, at(0.4), np.array([lod]))[0, 0] == expected
+
+
+@pytest.mark.parametrize(("lod", "expected"), [(0.25, 0.25), (1, 1), (1.75, 1.75), (5, 2)])
+def test_levels_are_mixed(lod: float, expected: float) -> None:
+    trilinear = replace(NEAREST, linear=True, linear_min=True, mip=MipFilter.LINEAR)
+    assert filtered(chain(), trilinear, at(0.4), np.array([lod]))[0, 0] == pytest.approx(expected)
+
+
+def test_without_mip_filter_the_first_level_is_taken_with_the_filter_of_what_is_made_smaller() -> None:
+    state = replace(NEAREST, mip=MipFilter.NONE, linear_min=True)
+    texels = np.tile(np.arange(32, dtype=np.float32), (16, 1))
+    image = mips(SURFACE, texels)
+    assert filtered(image, state, at(0.5), np.array([2.0]))[0, 0] == 3.5
+    assert filtered(image, state, at(0.5), np.array([-1.0]))[0, 0] == 4
+
+
+def test_a_quads_level_of_detail_is_from_the_differences_of_its_lanes() -> None:
+    step = 4 / 8  # four texels a pixel
+    places = Places(np.array([0, step, 0, step]), np.zeros(4), np.zeros(4), np.zeros(4))
+    assert level_of_detail(chain(), NEAREST, places).tolist() == [2.0] * 4
+
+
+def test_anisotropy_takes_the_level_of_the_shorter_axis_up_to_its_ratio() -> None:
+    right, down = np.array([64.0**2]), np.array([4.0**2])
+    assert detail(right, down, 1).tolist() == [6]
+    assert detail(right, down, 4).tolist() == [4]
+    assert detail(right, down, 16).tolist() == [2]
+
+
+@pytest.mark.parametrize(("reference", "expected"), [(0.2, 1), (0.3, 1), (0.4, 0)])
+def test_a_comparison_gives_one_where_the_function_does_not_hold(reference: float, expected: float) -> None:
+    # 2 is "less": 0 if texel < reference.
+    image = mips(replace(SURFACE, levels=1), np.full((16, 32), np.float32(0.3), dtype=np.float32))
+    found = filtered(image, NEAREST, at(0.5), np.zeros(1), np.array([float(np.float32(reference))]))
+    assert found[0].tolist() == [expected] * 4
+
+
+def test_gather_returns_four_texels_in_its_order() -> None:
+    texels = np.arange(16 * 32, dtype=np.float32).reshape(16, 32)
+    found = gather(mips(SURFACE, texels), NEAREST, at(3 / 8, 3 / 8), 0, None)
+    # Left bottom, right bottom, right top, left top.
+    assert found[0].tolist() == [3 * 32 + 2, 3 * 32 + 3, 2 * 32 + 3, 2 * 32 + 2]
+
+
+def cube() -> Mips:
+    """Each face has its number everywhere."""
+    texels = np.repeat(np.arange(6, dtype=np.float32), 16)[:, None] * np.ones(32, dtype=np.float32)
+    return mips(replace(SURFACE, type=SurfaceType.CUBE, levels=1), texels)
+
+
+@pytest.mark.parametrize(
+    ("direction", "face"),
+    [((1, 0, 0), 0), ((-2, 1, 0), 1), ((0, 3, 1), 2), ((0, -1, 0), 3), ((0.5, 0, 2), 4), ((0, 0, -1), 5)],
+)
+def test_a_direction_finds_its_face(direction: tuple[float, float, float], face: int) -> None:
+    assert filtered(cube(), NEAREST, at(*direction), np.zeros(1))[0, 0] == face
+
+
+def test_filtering_at_an_edge_of_a_cube_mixes_both_faces() -> None:
+    state = replace(NEAREST, linear=True)
+    assert filtered(cube(), state, at(1.0, 0.0, 0.999999), np.zeros(1))[0, 0] == pytest.approx(2, abs=0.01)
+
+
+@given(st.integers(-40, 40))
+def test_repeated_coordinates_are_those_of_one_turn(step: int) -> None:
+    texels = np.tile(np.arange(32, dtype=np.float32), (16, 1))
+    image, state = mips(SURFACE, texels), replace(NEAREST, modes=(AddressMode.WRAP,) * 3)
+    assert filtered(image, state, at(step / 8 + 1 / 16), np.zeros(1))[0, 0] == step % 8
