@@ -259,7 +259,7 @@ class MemoryOff(Revoking):
 class Nap(Revoking):
     """VFIO's low-power feature, and the end of it. A kernel may refuse it for a VF."""
 
-    name, weight = "nap", 0.4
+    name, weight, in_turn = "nap", 0.4, True
 
     def answers(self, state: State, actor: str, arguments: Arguments) -> Collection[str]:
         return ("0", "ENOTTY", "EINVAL", "EOPNOTSUPP")

@@ -26,6 +26,8 @@ class Operation:
     name: ClassVar[str]
     weight: ClassVar[float] = 1.0
     of_system: ClassVar[bool] = False
+    in_turn: ClassVar[bool] = False
+    """Each of its commands may block: the next one is sent when the one before was answered."""
     detached: ClassVar[bool] = False
     """Its commands are about a thread of the process that goes on; they return at once or wait for that thread."""
     may_refuse: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
@@ -55,7 +55,7 @@ class LifetimesPlayer:
             GuestError: the guest is lost.
         """
         operation = operation_of(step)
-        self._quiet = False
+        self._quiet = not operation.of_system and not isinstance(operation, living.Start | living.Ending)
         concerned = {*self._of(operation.vfs, step), *self._of(operation.revokes, step)}
         if isinstance(operation, living.Start):
             self._programs[step.actor] = s.started(self._run, self._machine)
@@ -108,45 +108,61 @@ class LifetimesPlayer:
     # Processes -----------------------------------------------------------------------------------------------------
 
     def _by_process(self, operation: Operation, step: Step) -> list[Failure]:
-        state, arguments = self._world.state, step.arguments
-        first, *rest = map(self._filled_in, operation.commands(state, step.actor, arguments))
-        right = operation.answers(state, step.actor, arguments)
         if operation.detached:
             return self._detached(operation, step)
+        state, arguments = self._world.state, step.arguments
+        before = operation.before(state, arguments)
+        first, *rest = map(self._filled_in, operation.commands(state, step.actor, arguments))
+        right = operation.answers(state, step.actor, arguments)
+        found, answer = self._called(step, first, right, before, [] if operation.in_turn else rest)
+        for command in rest if operation.in_turn else []:
+            if answer is not None and answer.errno == "0" and not self._run.given_up:
+                more, answer = self._called(step, command, ("0",))
+                found += more
+        return found
+
+    def _called(
+        self,
+        step: Step,
+        command: str,
+        right: Collection[str],
+        before: Sequence[str] = (),
+        compared: Sequence[str] = (),
+    ) -> tuple[list[Failure], Answer | None]:
+        """What is wrong with a call, and its answer; None: the process or the guest is lost.
+
+        `before` succeeds; `compared` is looked at when the call did.
+        """
         self._jobs += 1
         job, program = f"s{self._jobs % 12}", self._programs[step.actor]
-        asked = [
-            *operation.before(state, arguments),
-            f"spawn {job} {first}",
-            f"try join {job} {BOUND_MS}",
-            *(f"try {command}" for command in rest),
-        ]
+        asked = [*before, f"spawn {job} {command}", f"try join {job} {BOUND_MS}", *(f"try {one}" for one in compared)]
+        at = len(before) + 1
         try:
             answers = program.attempt(*asked, timeout=60)
+            self._quiet = self._quiet and not any(answer.kernel for answer in answers)
+            found = []
+            if answers[at].errno == "ETIME":
+                found = self._blocking.of_process(step, program, job)
+                if self._run.given_up:
+                    return found, None
+                answers = program.attempt(f"try join {job} {_SLOW_MS}")
+                at = 0
         except (ProgramError, Blocked) as error:
-            return self._died(step, error)
-        self._quiet = not any(answer.kernel for answer in answers)
-        answer = answers[len(asked) - len(rest) - 1]
-        compared = answers[len(asked) - len(rest) :]
-        found = []
-        if answer.errno == "ETIME":
-            found = self._blocking.of_process(step, program, job)
-            if self._run.given_up:
-                return found
-            answer = program.attempt(f"try join {job} {_SLOW_MS}", *(f"try {command}" for command in rest))[0]
-            compared = []
+            return self._died(step, error), None
+        answer = answers[at]
         self._remember(step, answer)
         if answer.errno not in right:
             found.append(self._wrong(step, answer, right))
         elif answer.errno == "0":
-            found += [self._wrong(step, bad, ("0",)) for bad in compared if bad.errno != "0"][:1]
-        return found
+            found += [self._wrong(step, bad, ("0",)) for bad in answers[at + 1 :] if bad.errno != "0"][:1]
+        return found, answer
 
     def _detached(self, operation: Operation, step: Step) -> list[Failure]:
         """Commands about a thread that goes on: its jobs may fail while what they use is revoked, and in no other way."""
         commands = operation.commands(self._world.state, step.actor, step.arguments)
         try:
             answers = self._programs[step.actor].attempt(*(f"try {command}" for command in commands), timeout=60)
+            self._quiet = self._quiet and not any(answer.kernel for answer in answers)
         except (ProgramError, Blocked) as error:
             return self._died(step, error)
         found = [self._wrong(step, answer, ("0",)) for answer in answers if answer.errno != "0"]
