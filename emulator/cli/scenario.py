@@ -20,6 +20,7 @@ from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Report, Result, Verdict
 from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.junit import junit
+from vfio_user_xe.emulator.results.tap import tap
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
 from vfio_user_xe.emulator.scenarios.evidence import as_data, report_of, summary_of
 from vfio_user_xe.emulator.scenarios.exploration.explorer import Played, sequence_scenario
@@ -98,6 +99,7 @@ def run(
         bool, typer.Option("--evidence", help="Print what explains a verdict: stacks, the kernel's reports.")
     ] = False,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Results as JUnit XML.")] = None,
+    tap_file: Annotated[Path | None, typer.Option("--tap", metavar="FILE", help="Results as TAP.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Results as one HTML page.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON.")] = None,
     consoles: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the guests' consoles here.")] = None,
@@ -109,7 +111,7 @@ def run(
     suite, chosen = _explained(suite_name, names or [])
     if modules is not None and kernel is None:
         fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
-    check_outputs(junit=junit_file, report=report, json=json_file)
+    check_outputs(junit=junit_file, tap=tap_file, report=report, json=json_file)
     make_folder("--consoles", consoles)
     started = time.monotonic()
     results: list[Result] = []
@@ -132,6 +134,8 @@ def run(
     print(f"\n{verdict_table(results)}\n\n{summary_of(results, time.monotonic() - started)}")
     whole = report_of(suite, results)
     write(whole, junit_file, report, json_file)
+    if tap_file is not None:
+        tap_file.write_text(tap(whole), encoding="utf-8")
     raise typer.Exit(EXIT_INTERRUPTED if interrupted else int(whole.failed))
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.scenarios import controls, elsewhere, paths, provisioning, resets, revocation
+from vfio_user_xe.device_models.xe.scenarios import (
+    address_spaces,
+    controls,
+    elsewhere,
+    files,
+    paths,
+    provisioning,
+    races,
+    resets,
+    revocation,
+)
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.findings import FINDINGS
@@ -14,7 +24,18 @@ from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
 from vfio_user_xe.device_models.xe.scenarios.steps import SCENARIOS
 from vfio_user_xe.emulator.scenarios.scenario import Exploration, Suite
 
-__all__ = ["DMABUF", "controls", "elsewhere", "paths", "provisioning", "resets", "revocation"]
+__all__ = [
+    "DMABUF",
+    "address_spaces",
+    "controls",
+    "elsewhere",
+    "files",
+    "paths",
+    "provisioning",
+    "races",
+    "resets",
+    "revocation",
+]
 
 DMABUF = Suite(
     "dmabuf",

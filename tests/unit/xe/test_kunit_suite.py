@@ -1,0 +1,85 @@
+"""What KUnit says of its tests, read from KTAP as kernels write it to debugfs."""
+
+from __future__ import annotations
+
+from unittest.mock import create_autospec
+
+import pytest
+
+from vfio_user_xe.device_models.xe.scenarios.ktap import KtapTest, ktap_tests
+from vfio_user_xe.device_models.xe.scenarios.kunit import KUNIT, KUnitMachine
+from vfio_user_xe.emulator.guest.channel import Result as Output
+from vfio_user_xe.emulator.kernel_reports import KernelLog
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.verdict import Failed, NotApplicable
+
+KTAP = """\
+KTAP version 1
+1..1
+    KTAP version 1
+    # Subtest: xe_bo
+    # module: xe
+    1..2
+        KTAP version 1
+        # Subtest: xe_ccs_migrate_kunit
+        ok 1 0000:01:00.0 # SKIP non-flat-ccs device
+    ok 1 xe_ccs_migrate_kunit # SKIP non-flat-ccs device
+        KTAP version 1
+        # Subtest: xe_bo_evict_kunit
+        ok 1 0000:01:00.0
+        {}ok 2 0000:02:00.0
+    {}ok 2 xe_bo_evict_kunit
+{}ok 1 xe_bo
+"""
+GOOD, BAD = KTAP.format("", "", ""), KTAP.format("not ", "not ", "not ")
+SKIPPED = "KTAP version 1\n1..1\n    # Subtest: xe_guc_g2g\n    1..1\n    ok 1 talk # SKIP one GuC only\nok 1 xe_guc_g2g # SKIP\n"
+
+
+def test_each_test_is_named_with_those_that_it_is_part_of() -> None:
+    assert ktap_tests(GOOD) == [
+        KtapTest("xe_bo > xe_ccs_migrate_kunit > 0000:01:00.0", True, True, "non-flat-ccs device"),
+        KtapTest("xe_bo > xe_bo_evict_kunit > 0000:01:00.0", True),
+        KtapTest("xe_bo > xe_bo_evict_kunit > 0000:02:00.0", True),
+    ]
+    assert [test.passed for test in ktap_tests(BAD)] == [True, True, False]
+
+
+def test_a_suite_that_failed_although_its_tests_passed_has_failed() -> None:
+    found = ktap_tests("    # Subtest: s\n    ok 1 t\nnot ok 1 s\n")
+    assert [test.passed for test in found] == [True, False]
+
+
+def test_two_suites_in_one_text_keep_their_names() -> None:
+    assert [test.name for test in ktap_tests(GOOD + SKIPPED)][-1] == "xe_guc_g2g > talk"
+
+
+def carried_out(number: int, ktap: str, code: int = 0, kunit: bool = True) -> Run:
+    machine = create_autospec(KUnitMachine, instance=True, kunit=kunit)
+    machine.run.side_effect = [Output(0, b"", "", 0.0), Output(code, ktap.encode(), "no such symbol", 0.0)]
+    run = Run(create_autospec(KernelLog, instance=True))
+    KUNIT.scenarios[number].run(run, machine)
+    return run
+
+
+def test_a_suite_passes_when_all_its_tests_do() -> None:
+    assert [event.good for event in carried_out(0, GOOD).events] == [True, None, True, True]
+
+
+def test_a_test_that_fails_fails_its_suite() -> None:
+    with pytest.raises(Failed, match=r"1 of 3 tests failed: xe_bo > xe_bo_evict_kunit > 0000:02:00\.0"):
+        carried_out(0, BAD)
+
+
+def test_a_suite_all_of_whose_tests_are_skipped_says_why() -> None:
+    with pytest.raises(NotApplicable, match="one GuC only"):
+        carried_out(5, SKIPPED)
+
+
+def test_a_module_that_cannot_be_loaded_is_a_failure() -> None:
+    with pytest.raises(Failed, match="no such symbol"):
+        carried_out(0, "", code=1)
+
+
+def test_a_kernel_without_kunit_has_nothing_to_be_tested() -> None:
+    with pytest.raises(NotApplicable, match="CONFIG_KUNIT"):
+        carried_out(0, "", kunit=False)
