@@ -25,12 +25,8 @@ def _revoked(run: Run, machine: XeMachine, *commands: str, imported: bool = Fals
         for command in commands:
             made.step(command)
     run.read_kernel_log()
-    if path and not run.reports() and not _kasan(machine):
+    if path and not run.reports() and not machine.kasan:
         run.not_applicable("nothing is seen without KASAN: the file's memory was not given to anybody else meanwhile")
-
-
-def _kasan(machine: XeMachine) -> bool:
-    return machine.run("grep -qw kasan_report /proc/kallsyms", timeout=240).returncode == 0
 
 
 @scenario("36", "close() of the device while an O_PATH descriptor is left of a dma-buf", _EXPECTED, group=STALE)

@@ -22,6 +22,7 @@ _BUSY = 240.0
 _INTERCONNECT_SYMBOLS = (
     "dma_buf_map_interconnect|dma_buf_match_interconnects|dma_buf_match_mapping|dma_buf_mapping_attach"
 )
+_KASAN_SYMBOL = "kasan_report"
 
 
 class XeMachine(Machine):
@@ -32,6 +33,8 @@ class XeMachine(Machine):
 
     zero_copy: bool
     """Whether the kernel knows how to map dma-bufs by device address."""
+    kasan: bool
+    """Whether the kernel finds uses after free."""
     translating: bool
     """Whether the PF's DMA goes through a translating IOMMU domain."""
     quota: int
@@ -60,8 +63,12 @@ class XeMachine(Machine):
         ]
         for other in self.others:
             other.enable_vfs(1)
-        looked = self.run(f"grep -qwE '{_INTERCONNECT_SYMBOLS}' /proc/kallsyms", timeout=_BUSY)
-        self.zero_copy = looked.returncode == 0
+        looked = self.run(
+            f"grep -owE '{_INTERCONNECT_SYMBOLS}|{_KASAN_SYMBOL}' /proc/kallsyms | sort -u", timeout=_BUSY
+        )
+        symbols = set(looked.stdout.split())
+        self.kasan = _KASAN_SYMBOL in symbols
+        self.zero_copy = bool(symbols - {_KASAN_SYMBOL})
         self.translating = self.sh(f"cat {self.card.sysfs}/iommu_group/type 2>/dev/null || echo none").startswith("DMA")
         self.quota = sum(block["size"] for block in self.card.lmtt(1))
         if not self.quota:

@@ -232,9 +232,15 @@ def test_a_call_that_blocks_elsewhere_is_not(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_revocation_that_no_importer_frees_is_another_defect_and_costs_the_guest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, found = judged(monkeypatch, REVOKING, ["ETIME"])
+    run, found = judged(monkeypatch, REVOKING, ["ETIME", "ETIME"])
     assert found == [("blocks in vfio_pci_dma_buf_move", "")]
     assert run.given_up
+
+
+def test_what_only_the_end_of_all_imports_frees_is_the_known_defect_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, found = judged(monkeypatch, REVOKING, ["ETIME", "0"])
+    assert found == [(defects.REVOCATION_WAITS, defects.REVOCATION_WAITS)]
+    assert not run.given_up
 
 
 def test_a_call_that_is_late_on_a_busy_machine_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ _GENERIC = re.compile(
     r"^(schedule\w*|__schedule|wait_for_completion\w*|__wait_\w+|dma_fence_\w+|dma_resv_\w+|msleep\w*|__mutex_\w+|mutex_\w+"
     r"|rwsem_\w+|down_\w+|preempt_\w+|do_\w+|__do_\w+|entry_\w+|x64_sys_\w+|__x64_sys_\w+|ret_from\w*|kthread|worker_thread)$"
 )
+_DEATHS = ("end", "kill", "exit")
+RELEASED = "unbinding and closing all imports"
 _EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
 
 
@@ -73,7 +75,8 @@ class Blocking:
         known = waits and freed != "nothing"
         text = f"{what}: blocks in {_where(stacks)}; freed by {freed}"
         if known:
-            return [Failure(defects.REVOCATION_WAITS, text, defects.REVOCATION_WAITS)]
+            derails = freed.startswith(RELEASED)
+            return [Failure(defects.REVOCATION_WAITS, text, defects.REVOCATION_WAITS, derails)]
         return [Failure(f"blocks in {_where(stacks)}", text)]
 
     def _excuse(self, stacks: dict[str, str]) -> None:
@@ -90,7 +93,7 @@ class Blocking:
             opener = self._state.gpus[one.gpu].opener
             for actor in sorted(self._state.gpus[one.gpu].holders):
                 program = self._programs.get(actor)
-                if program is None or (step.operation in ("end", "kill", "exit") and actor == step.actor):
+                if program is None or (step.operation in _DEATHS and actor == step.actor):
                     continue
                 if actor != opener:
                     tried, what = f"try close h{one.gpu}", "closing a DRM file"
@@ -108,6 +111,30 @@ class Blocking:
                     one.handle = False
                 if ended():
                     return f"{what} of the importer {actor} ({one.name})"
+        return self._release_all(step, ended)
+
+    def _release_all(self, step: Step, ended: object) -> str:
+        """Let all importers unbind and close what they have mapped: a job stops at the first buffer that it cannot map."""
+        assert callable(ended)
+        released = []
+        for one in self._mapped():
+            gpu = self._state.gpus[one.gpu]
+            program = self._programs.get(gpu.opener)
+            lives = program is not None and gpu.opener in gpu.holders
+            if program is None or not lives or (step.operation in _DEATHS and gpu.opener == step.actor):
+                continue
+            length = self._state.buffers[one.buffer].length
+            commands = [f"try unbind {one.gpu} {address(one):#x} {length:#x}"] * one.bound
+            commands += [f"try gem-close {one.name}"] * one.handle
+            try:
+                program.attempt(*commands, timeout=30)
+            except (ProgramError, Blocked):
+                continue
+            released.append(one)
+        for one in released:
+            one.bound = one.handle = False
+        if released and ended():
+            return f"{RELEASED} ({', '.join(one.name for one in released)})"
         return "nothing"
 
     def _mapped(self) -> list[Import]:
