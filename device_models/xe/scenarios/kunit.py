@@ -32,7 +32,11 @@ class KUnitMachine(Machine):
     """xe on a PF, and KUnit, where the kernel has it."""
 
     def __init__(self, shell: Shell, card: Card, others: tuple[Card, ...] = ()) -> None:
-        """Load KUnit and the driver. Raises `GuestError`."""
+        """Load KUnit and the driver.
+
+        Raises:
+            GuestError: the driver cannot be loaded.
+        """
         super().__init__(shell, card, others)
         self.run(f"test -d {_FOLDER} || modprobe kunit enable=1")
         self.kunit = self.run(f"test -d {_FOLDER}").returncode == 0
