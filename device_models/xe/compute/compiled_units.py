@@ -305,11 +305,9 @@ class CompiledExecution:
     def close(self) -> None:
         """`Execution.close`."""
         self._pages.harvest()
+        done = self._pages.give_back if self.finished else self._pages.drop
         for place in self._places:
-            if self.finished:
-                self._pages.give_back(place.slot)
-            else:
-                self._pages.drop(place.slot)
+            done(place.slot)
         self._places.clear()
 
     def _more_places(self) -> list[_Place]:
@@ -357,13 +355,16 @@ class CompiledExecution:
                 # Between the look at it and the lock; from here on who takes memory away waits.
                 return [(place, Reason.STOPPED) for place in places]
             halts = self._walk.halts
-            pages.stop[:] = [place.slot for place in places]
             if len(places) == 1:
-                reasons = [places[0].slot.run(budget, halts)]
-            else:
-                others = [_pool().submit(place.slot.run, budget, halts) for place in places[1:]]
-                first = places[0].slot.run(budget, halts)
-                reasons = [first, *(other.result() for other in others)]
+                slot = places[0].slot
+                pages.stop.append(slot)
+                reason = slot.run(budget, halts)
+                pages.stop.clear()
+                return [(places[0], reason)]
+            pages.stop[:] = [place.slot for place in places]
+            others = [_pool().submit(place.slot.run, budget, halts) for place in places[1:]]
+            first = places[0].slot.run(budget, halts)
+            reasons = [first, *(other.result() for other in others)]
             pages.stop.clear()
         return list(zip(places, reasons, strict=True))
 

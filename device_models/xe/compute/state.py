@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import VA_MASK
@@ -24,6 +25,7 @@ _SIZES = (11, 12, 13, 14)
 # Bindless sizes go with their addresses.
 _BINDLESS = ((15, 17), (18, 20))
 _MODIFY = 1
+_NO_BASES = (0,) * _BASE_DWORDS
 _PAGE = ~0xFFF
 
 
@@ -72,22 +74,32 @@ class ComputeState:
     @classmethod
     def of(cls, lrc: Lrc) -> ComputeState:
         """The state that `lrc` has now; what was never set is zero."""
-        bases = lrc.state.get(STATE_BASE_ADDRESS) or [0] * _BASE_DWORDS
-        pool = lrc.state.get(BINDING_TABLE_POOL_ALLOC)
-        scratch = lrc.state.get(CFE_STATE)
-        routine = lrc.state.get(STATE_SIP)
-
-        def base(at: int) -> int:
-            return (bases[at] | bases[at + 1] << 32) & _PAGE & VA_MASK
-
-        return cls(
-            general=base(0),
-            surface=base(3),
-            dynamic=base(5),
-            instruction=base(9),
-            bindless_surface=base(15),
-            bindless_sampler=base(18),
-            binding_tables=(pool[0] | pool[1] << 32) & _PAGE & VA_MASK if pool and len(pool) > 1 else None,
-            scratch=scratch[0] & 0xFFFF_FC00 if scratch else 0,
-            system_routine=(routine[0] | routine[1] << 32) & ~0xF & VA_MASK if routine and len(routine) > 1 else 0,
+        kept = lrc.state
+        return _state(
+            tuple(kept.get(STATE_BASE_ADDRESS) or _NO_BASES),
+            tuple(kept.get(BINDING_TABLE_POOL_ALLOC, ())),
+            tuple(kept.get(CFE_STATE, ())),
+            tuple(kept.get(STATE_SIP, ())),
         )
+
+
+@lru_cache(maxsize=256)
+def _state(
+    bases: tuple[int, ...], pool: tuple[int, ...], scratch: tuple[int, ...], routine: tuple[int, ...]
+) -> ComputeState:
+    """What these commands' dwords say; most walkers have the state of the one before."""
+
+    def base(at: int) -> int:
+        return (bases[at] | bases[at + 1] << 32) & _PAGE & VA_MASK
+
+    return ComputeState(
+        general=base(0),
+        surface=base(3),
+        dynamic=base(5),
+        instruction=base(9),
+        bindless_surface=base(15),
+        bindless_sampler=base(18),
+        binding_tables=(pool[0] | pool[1] << 32) & _PAGE & VA_MASK if pool and len(pool) > 1 else None,
+        scratch=scratch[0] & 0xFFFF_FC00 if scratch else 0,
+        system_routine=(routine[0] | routine[1] << 32) & ~0xF & VA_MASK if routine and len(routine) > 1 else 0,
+    )
