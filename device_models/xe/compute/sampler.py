@@ -71,6 +71,8 @@ _FORMS: dict[SamplerOp, _Form] = {
 _FETCHES = {SamplerOp.LD: (0, 1, 3), SamplerOp.LD_LZ: (0, 1, 2)}
 """Which parameters are u, v and r; of LD, level is the third."""
 _LEVEL = 2
+_SAMPLE_PLACE, _SAMPLE_PLACE_HALVES = 3, 5
+"""Parameters of ld2dms_w before u: the sample, and control words: two dwords, or four halves."""
 
 
 class UnknownSample(ValueError):
@@ -109,7 +111,15 @@ def sample(
         AccessFault: an address is refused, or leads nowhere.
     """
     form = _FORMS.get(message.op)
-    if message.op in _FETCHES:
+    if message.op is SamplerOp.LD_MCS:
+        return _response(message, data, _control(mips.surface, lanes))
+    if message.op is SamplerOp.LD2DMS_W:
+        colours = _fetched_samples(message, mips, data, lanes)
+    elif message.op is SamplerOp.SAMPLEINFO:
+        counts = np.zeros((*lanes.shape, 4), dtype=np.uint64)
+        counts[..., 0] = mips.surface.samples
+        return _response(message, data, counts)
+    elif message.op in _FETCHES:
         colours = _fetched(message, mips, data, lanes)
     elif form is not None and state is not None:
         parameters = _Parameters(message, form, mips.surface, data)
@@ -274,6 +284,32 @@ def _fetched(
         image = mips.image(number)
         there = lanes & (level == number) & image.inside(x, y, layer)
         colours[there] = image.load(image.addresses(x[there], y[there], layer[there]))
+    return colours
+
+
+def _control(surface: SurfaceState, lanes: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Multisample control: every sample is in its own plane, since nothing is compressed."""
+    width = {2: 1, 4: 2, 8: 4, 16: 4}.get(surface.samples, 0)
+    word = sum(sample << width * sample for sample in range(surface.samples)) if width else 0
+    words = np.zeros((*lanes.shape, 4), dtype=np.uint64)
+    words[..., 0], words[..., 1] = word & 0xFFFF_FFFF, word >> 32
+    return words
+
+
+def _fetched_samples(
+    message: SamplerMessage, mips: Mips, data: NDArray[np.uint8], lanes: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """[threads, lanes, 4]: samples of texels: parameters are the sample, control words, u, v, r."""
+    first = _SAMPLE_PLACE_HALVES if message.half_parameters else _SAMPLE_PLACE
+    sample, x, y, layer = (
+        _parameter(message, data, index, integer=True).astype(np.int64) for index in (0, first, first + 1, first + 2)
+    )
+    surface, image = mips.surface, mips.image(0)
+    if not surface.array:
+        layer = np.zeros_like(x)
+    colours = np.zeros((*x.shape, 4))
+    there = lanes & image.inside(x, y, layer) & (sample >= 0) & (sample < surface.samples)
+    colours[there] = image.load(image.sample_addresses(x[there], y[there], layer[there], sample[there]))
     return colours
 
 

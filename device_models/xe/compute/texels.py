@@ -18,6 +18,15 @@ _FACES = 6
 _LINEAR, _TILE_64, _TILE_X, _TILE_4 = range(4)
 
 
+_SAMPLE_TILES: dict[int, tuple[tuple[int, int], ...]] = {
+    2: ((128, 256), (256, 128), (256, 128), (512, 64), (1024, 32)),
+    4: ((128, 128), (256, 64), (256, 64), (512, 32), (512, 32)),
+    8: ((128, 64), (128, 64), (256, 32), (256, 32), (256, 32)),
+    16: ((64, 64), (128, 32), (128, 32), (128, 32), (256, 16)),
+}
+"""Planes of samples in Tile64: bytes of a row, and rows, for texels of 1, 2, 4, 8, 16 bytes."""
+
+
 class UnknownImage(ValueError):
     """A surface of a format or layout that is not emulated; the text says which."""
 
@@ -73,11 +82,37 @@ class Image:
         offset = columns[byte % tiling.width] | rows[row % tiling.height]
         return np.asarray((tiles * tiling.size + offset + surface.base).astype(np.uint64))
 
-    def sample_addresses(self, x: Coordinates, y: Coordinates, layer: Coordinates, sample: int) -> Numbers:
-        """Where sample number `sample` of texels is, of surfaces that have several: each is a slice of its own."""
-        if self.surface.samples == 1:
+    def sample_addresses(
+        self, x: Coordinates, y: Coordinates, layer: Coordinates, sample: int | Coordinates, samples: int = 0
+    ) -> Numbers:
+        """Where a sample of texels is, of `samples` (those of the surface, if not given).
+
+        In Tile64 a tile has a plane for each sample, of fewer texels. Where texels are in a plane is the emulation's own: nobody but the
+        pipeline looks at surfaces with several samples.
+        """
+        count = samples or self.surface.samples
+        if count == 1:
             return self.addresses(x, y, layer)
-        return self.addresses(x, y, layer * self.surface.samples + sample)
+        surface, size = self.surface, self.format.bytes
+        if surface.tiling != _TILE_64 or self._tiling is None:
+            return self.addresses(x, y, layer * count + sample)
+        width, high = self._sample_tile(count)
+        wide = width // size
+        across = surface.pitch // (self._tiling.width if surface.depth_samples else width)
+        down = -(-surface.height // high)
+        tile = ((layer + surface.first_element) * down + y // high) * across + x // wide
+        within = (sample * high + y % high) * wide + x % wide
+        return np.asarray((tile * self._tiling.size + within * size + surface.base).astype(np.uint64))
+
+    def _sample_tile(self, samples: int) -> tuple[int, int]:
+        """Bytes of a row and rows of a plane of Tile64 (isl.c:isl_tiling_get_info)."""
+        assert self._tiling is not None  # the caller looked
+        if not self.surface.depth_samples:
+            return _SAMPLE_TILES[samples][self.format.bytes.bit_length() - 1]
+        width, high = self._tiling.width, self._tiling.height
+        for step in range(samples.bit_length() - 1):
+            width, high = (width, high // 2) if step % 2 else (width // 2, high)
+        return width, high
 
     def _level_place(self) -> tuple[int, int]:
         """Column and row of the level's first texel in its slice (isl.c:get_image_offset_sa_gfx4_2d, _gfx9_1d)."""

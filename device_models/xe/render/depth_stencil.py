@@ -233,12 +233,18 @@ class DepthStencil:
     """The tests of one draw."""
 
     def __init__(
-        self, state: DepthStencilState, depth: DepthBuffer | None, stencil: Image | None, memory: UnitMemory
+        self,
+        state: DepthStencilState,
+        depth: DepthBuffer | None,
+        stencil: Image | None,
+        memory: UnitMemory,
+        samples: int = 1,
     ) -> None:
         self.state = state
         self._depth = depth
         self._stencil = stencil
         self._memory = memory
+        self._samples = samples
         self.passed = 0
         """Samples that have passed."""
 
@@ -272,7 +278,7 @@ class DepthStencil:
         inside = passes
         if buffer is not None and (state.depth_test or state.depth_write or state.bounds is not None):
             inside = buffer.image.inside(x, y, layer)
-            where = buffer.image.sample_addresses(x, y, layer, sample).astype(np.int64)
+            where = buffer.image.sample_addresses(x, y, layer, sample, self._samples).astype(np.int64)
             old = np.zeros(len(x))
             old[inside] = buffer.load(where[inside])
             new = buffer.quantized(depth)
@@ -304,7 +310,7 @@ class DepthStencil:
         image = self._stencil
         assert image is not None  # the caller looked
         inside = image.inside(x, y, layer)
-        where = image.sample_addresses(x, y, layer, sample)
+        where = image.sample_addresses(x, y, layer, sample, self._samples)
         value = np.zeros(len(x), dtype=np.int64)
         value[inside] = self._memory.load(where[inside], 1).astype(np.int64)
         passes = np.ones(len(x), dtype=np.bool_)

@@ -69,4 +69,4 @@ def _places(image: Image, words: Words, samples: int) -> Iterator[np.ndarray[tup
                 part.reshape(-1) for part in np.meshgrid(rows, np.arange(left, right, dtype=np.int64), indexing="ij")
             )
             for sample in range(samples):
-                yield image.sample_addresses(x, y, np.full(len(x), layer), sample).astype(np.int64)
+                yield image.sample_addresses(x, y, np.full(len(x), layer), sample, samples).astype(np.int64)

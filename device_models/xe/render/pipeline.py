@@ -73,10 +73,14 @@ class Pipeline:
         """Least and most width of points."""
         self._viewports = viewports(lrc, dynamic, self._fixed)
         self._pixel = PixelState.of(lrc)
-        self._tests = DepthStencil(
-            DepthStencilState.of(lrc), depth_buffer(lrc, self._fixed), stencil_buffer(lrc, self._fixed), self._fixed
-        )
         samples = sample_places(bits(kept(lrc, Op.MULTISAMPLE), 1, 3, 1))
+        self._tests = DepthStencil(
+            DepthStencilState.of(lrc),
+            depth_buffer(lrc, self._fixed),
+            stencil_buffer(lrc, self._fixed),
+            self._fixed,
+            len(samples),
+        )
         mask = kept(lrc, Op.SAMPLE_MASK)
         self._pixels = PixelBackend(
             state=self._pixel,

@@ -15,7 +15,9 @@ from vfio_user_xe.device_models.xe.render.blend import BlendState, Colours, Targ
 Places = NDArray[np.int64]
 Raw = NDArray[np.uint32]
 CLEAR_BLOCK_BYTES, CLEAR_BLOCK_ROWS = 64, 4
-"""What a pixel of a fast clear's rectangle stands for (blorp_clear.c, execution.md 4.3)."""
+"""What a pixel of a fast clear's rectangle stands for (blorp_clear.c:get_fast_clear_rect)."""
+CLEAR_BLOCK_PIXELS = {2: 64, 4: 64, 8: 16, 16: 8}
+"""The same, by samples: columns."""
 _UNIT_RANGE, _SIGNED_RANGE = 0, 1
 _BAND = 64
 """Rows that are cleared at once."""
@@ -97,7 +99,7 @@ class RenderTarget:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
-        wide = CLEAR_BLOCK_BYTES // self.image.format.bytes
+        wide = CLEAR_BLOCK_PIXELS.get(self.surface.samples, CLEAR_BLOCK_BYTES // self.image.format.bytes)
         left, top, right, bottom = bounds
         columns = np.arange(left * wide, min(right * wide, self.image.width), dtype=np.int64)
         rows = np.arange(top * CLEAR_BLOCK_ROWS, min(bottom * CLEAR_BLOCK_ROWS, self.image.height), dtype=np.int64)

@@ -198,6 +198,25 @@ def _bind(stage: Stage, slot: Slot, gathered: _Gathered) -> Steps:
         slot.bind_surface(key, surface.base, surface.bytes, stride)
 
 
+def _view(slot: Slot) -> Threads:
+    """A slot's threads as the interpreter takes them, all of them at rest."""
+    count = len(slot.threads)
+    return Threads(
+        registers=slot.registers,
+        place=slot.places,
+        depth=slot.depths,
+        dispatched=np.zeros(count, dtype=np.uint32),
+        status=np.full(count, Status.ENDED, dtype=np.uint8),
+        cause=np.zeros(count, dtype=np.uint8),
+        pending=np.full(count, -1, dtype=np.int64),
+        pending_lanes=np.zeros(count, dtype=np.uint32),
+        notifications=np.zeros(count, dtype=np.uint32),
+        skip_breakpoint=np.zeros(count, dtype=np.bool_),
+        system_lanes=np.zeros(count, dtype=np.uint32),
+        executed=np.zeros(count, dtype=np.int64),
+    )
+
+
 class _Gathered:
     """Instructions that compiled code does not have, of all threads of a slot that have come to one."""
 
@@ -205,10 +224,7 @@ class _Gathered:
         self._stage = stage
         self._slot = slot
         self._port = port
-        view = Threads.create(0, [0] * len(slot.threads))
-        view.registers, view.place, view.depth = slot.registers, slot.places, slot.depths
-        view.status[:] = Status.ENDED
-        self._view = view
+        self._view = view = _view(slot)
         self._interpreter = Interpreter(stage.fetch, view, port, stage.ticks)
 
     def serve(self) -> Steps:
@@ -240,8 +256,7 @@ class _Gathered:
             if fault is not None:
                 yield self.described(int(threads[0]), fault)
                 continue
-            for thread in threads[status == Status.ENDED].tolist():
-                self._slot.end(thread)
+            self._slot.end_all(threads[status == Status.ENDED])
             for thread in threads[status == Status.EXCEPTION].tolist():
                 self._stage.report(f"a {self._stage.name} thread cannot go on and is ended: {self._describe(thread)}")
                 self._slot.end(thread)

@@ -171,9 +171,10 @@ class Slot:
         self._walk: Walk | None = None
 
     def begin(self, walk: Walk, number: int = 0) -> None:
-        """Take groups of `walk` from now on; nothing of what ran here before can be seen by them.
+        """Take groups of `walk` from now on; nothing of what ran here before can be seen by them, except by shaders.
 
-        Their threads are `number` and on among all that run at once, which they find in sr0.0.
+        Shaders are many and short: to clear all registers would take longer than they run. Their
+        undefined registers hold what a thread of the same address space left there. Their threads are `number` and on among all that run at once, which they find in sr0.0.
 
         Raises:
             ValueError: its groups have another number of threads than the slot.
@@ -183,8 +184,9 @@ class Slot:
             raise ValueError(f"groups of {walk.threads} threads in a slot for {len(self.threads)}")
         if self.struct.occupied:
             raise RuntimeError("a group is in flight in this slot")
-        self.storage.fill(0)
-        self.slm.fill(0)
+        if not walk.struct.shaders:
+            self.storage.fill(0)
+            self.slm.fill(0)
         self._walk = walk
         self.struct.number = number
         self.struct.walk = walk.address
@@ -304,6 +306,11 @@ class Slot:
         if self._walk is None:
             raise RuntimeError("no walk has begun in this slot")
         self._walk.kernel.library.end_thread(ctypes.addressof(self.threads[thread]))
+
+    def end_all(self, threads: NDArray[np.int64]) -> None:
+        """As `end`, of shaders, which wait for no barriers; none of them has ended before."""
+        self._thread_words()[threads, _STATE] = ThreadState.DONE
+        self.places[threads] = ENDED
 
     def bind_surface(self, key: int, base: int, size: int | None, stride: int = 0) -> None:
         """Enter a surface: accesses start at `base`; those not inside of `size` bytes read zero and write nothing.

@@ -7,7 +7,7 @@ GL_FUNCTIONS(GL_DEFINE)
 
 typedef int EGLint;
 enum {
-	EGL_PLATFORM_SURFACELESS_MESA = 0x31DD, EGL_OPENGL_ES_API = 0x30A0, EGL_NONE = 0x3038,
+	EGL_PLATFORM_SURFACELESS_MESA = 0x31DD, EGL_PLATFORM_DEVICE_EXT = 0x313F, EGL_DRM_RENDER_NODE_FILE_EXT = 0x3377, EGL_OPENGL_ES_API = 0x30A0, EGL_NONE = 0x3038,
 	EGL_CONTEXT_MAJOR_VERSION = 0x3098, EGL_RENDERABLE_TYPE = 0x3040, EGL_OPENGL_ES3_BIT = 0x40, EGL_SURFACE_TYPE = 0x3033,
 };
 
@@ -15,6 +15,23 @@ static void fail(const char *what)
 {
 	fprintf(stderr, "gl: %s\n", what);
 	exit(2);
+}
+
+/* The device with the render node that GL_DEVICE names. */
+static void *device(void *(*get_proc)(const char *), const char *node)
+{
+	unsigned (*query)(EGLint, void **, EGLint *) = get_proc("eglQueryDevicesEXT");
+	const char *(*string)(void *, EGLint) = get_proc("eglQueryDeviceStringEXT");
+	void *devices[16];
+	EGLint count = 0;
+	query(16, devices, &count);
+	for (int i = 0; i < count; i++) {
+		const char *found = string(devices[i], EGL_DRM_RENDER_NODE_FILE_EXT);
+		if (found && !strcmp(found, node))
+			return devices[i];
+	}
+	fail("GL_DEVICE names no device");
+	return NULL;
 }
 
 void gl_open(void)
@@ -29,7 +46,9 @@ void gl_open(void)
 	unsigned (*choose)(void *, const EGLint *, void **, EGLint, EGLint *) = get_proc("eglChooseConfig");
 	void *(*create)(void *, void *, void *, const EGLint *) = get_proc("eglCreateContext");
 	unsigned (*make_current)(void *, void *, void *, void *) = get_proc("eglMakeCurrent");
-	void *display = get_display(EGL_PLATFORM_SURFACELESS_MESA, NULL, NULL);
+	const char *node = getenv("GL_DEVICE");
+	void *display = node ? get_display(EGL_PLATFORM_DEVICE_EXT, device(get_proc, node), NULL)
+			     : get_display(EGL_PLATFORM_SURFACELESS_MESA, NULL, NULL);
 	EGLint major, minor, count = 0;
 	if (!display || !initialize(display, &major, &minor))
 		fail("no display");

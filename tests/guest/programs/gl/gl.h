@@ -32,6 +32,7 @@ enum {
 	GL_FRAGMENT_SHADER = 0x8B30, GL_VERTEX_SHADER = 0x8B31, GL_COMPILE_STATUS = 0x8B81, GL_LINK_STATUS = 0x8B82,
 	GL_FRAMEBUFFER = 0x8D40, GL_RENDERBUFFER = 0x8D41, GL_COLOR_ATTACHMENT0 = 0x8CE0,
 	GL_DEPTH_ATTACHMENT = 0x8D00, GL_DEPTH_STENCIL_ATTACHMENT = 0x821A, GL_FRAMEBUFFER_COMPLETE = 0x8CD5,
+	GL_READ_FRAMEBUFFER = 0x8CA8, GL_DRAW_FRAMEBUFFER = 0x8CA9,
 	GL_TEXTURE_CUBE_MAP = 0x8513, GL_TEXTURE_CUBE_MAP_POSITIVE_X = 0x8515, GL_TEXTURE_3D = 0x806F,
 	GL_TEXTURE_2D_ARRAY = 0x8C1A, GL_TEXTURE_WRAP_R = 0x8072, GL_MIRRORED_REPEAT = 0x8370,
 	GL_TEXTURE_COMPARE_MODE = 0x884C, GL_COMPARE_REF_TO_TEXTURE = 0x884E, GL_TEXTURE_COMPARE_FUNC = 0x884D,
@@ -42,6 +43,9 @@ enum {
 #define GL_FUNCTIONS(X) \
 	X(void, ActiveTexture, (GLenum texture)) \
 	X(void, AttachShader, (GLuint program, GLuint shader)) \
+	X(void, BlitFramebuffer, (GLint x0, GLint y0, GLint x1, GLint y1, GLint to_x0, GLint to_y0, GLint to_x1, GLint to_y1, \
+				  GLbitfield mask, GLenum filter)) \
+	X(void, RenderbufferStorageMultisample, (GLenum target, GLsizei samples, GLenum format, GLsizei width, GLsizei height)) \
 	X(void, BeginQuery, (GLenum target, GLuint query)) \
 	X(void, EndQuery, (GLenum target)) \
 	X(void, GenQueries, (GLsizei n, GLuint *queries)) \
@@ -109,7 +113,8 @@ enum {
 #define GL_DECLARE(result, name, arguments) extern result (*gl##name) arguments;
 GL_FUNCTIONS(GL_DECLARE)
 
-/* A context without a surface on the first device; ends the program where there is none. */
+/* A context without a surface, on the device whose render node GL_DEVICE names, else on the first; ends the program where there is
+ * none. */
 void gl_open(void);
 /* A framebuffer with colour, and with depth and stencil. */
 void gl_framebuffer(int width, int height);

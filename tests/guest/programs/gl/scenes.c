@@ -362,6 +362,26 @@ static void restart(void)
 		fprintf(stderr, "scenes: no samples passed\n");
 }
 
+static GLuint target = 1; /* the framebuffer that main makes */
+
+static void samples(void)
+{
+	GLuint framebuffer, buffers[2];
+	glGenFramebuffers(1, &framebuffer);
+	glGenRenderbuffers(2, buffers);
+	glBindRenderbuffer(GL_RENDERBUFFER, buffers[0]);
+	glRenderbufferStorageMultisample(GL_RENDERBUFFER, 4, GL_RGBA8, SIZE, SIZE);
+	glBindRenderbuffer(GL_RENDERBUFFER, buffers[1]);
+	glRenderbufferStorageMultisample(GL_RENDERBUFFER, 4, GL_DEPTH24_STENCIL8, SIZE, SIZE);
+	glBindFramebuffer(GL_FRAMEBUFFER, framebuffer);
+	glFramebufferRenderbuffer(GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0, GL_RENDERBUFFER, buffers[0]);
+	glFramebufferRenderbuffer(GL_FRAMEBUFFER, GL_DEPTH_STENCIL_ATTACHMENT, GL_RENDERBUFFER, buffers[1]);
+	depth();
+	glBindFramebuffer(GL_DRAW_FRAMEBUFFER, target);
+	glBlitFramebuffer(0, 0, SIZE, SIZE, 0, 0, SIZE, SIZE, GL_COLOR_BUFFER_BIT, GL_NEAREST);
+	glBindFramebuffer(GL_FRAMEBUFFER, target);
+}
+
 static const struct {
 	const char *name;
 	void (*draw)(void);
@@ -369,7 +389,7 @@ static const struct {
 	{"clear", clear}, {"triangle", triangle}, {"nearest", nearest}, {"linear", linear}, {"mipmap", mipmap},
 	{"depth", depth}, {"blend", blend}, {"stencil", stencil}, {"scissor", scissor}, {"cube", cube}, {"holes", holes},
 	{"clipped", clipped}, {"points", points}, {"lines", lines}, {"cubemap", cubemap}, {"volume", volume}, {"layers", layers},
-	{"shadow", shadow}, {"instances", instances}, {"restart", restart},
+	{"shadow", shadow}, {"instances", instances}, {"restart", restart}, {"samples", samples},
 };
 
 int main(int argc, char **argv)

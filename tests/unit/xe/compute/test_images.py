@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import DATA, EOT, SURFACES, ComputeLab, base_addresses, walker
 from tests.support.xe.engine_lab import Job
 from vfio_user_xe.device_models.xe.compute import formats
+from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
+from vfio_user_xe.device_models.xe.compute.texels import Image
 from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, Tiling, tile_64
 
 STATE, TABLE, SAMPLERS, BORDER = 0x100, 0x400, 0x600, 0x640
@@ -185,3 +189,20 @@ def test_typed_atomics_return_what_was_there(lab: ComputeLab) -> None:
     job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 4, 16), struct.pack("<16I", *range(16)))
     assert job.data(0x4000 + 16, 4) == [4, 5 + 48, 6, 7]
     assert sorted(job.data(0, 16)) == [5 + 3 * n for n in range(16)]
+
+
+@pytest.mark.parametrize("depth", [False, True])
+@pytest.mark.parametrize("samples", [2, 4, 8, 16])
+@pytest.mark.parametrize("code", [0x140, 0x10D, 0x0C7, 0x085, 0x000])
+def test_every_sample_of_every_texel_has_a_place_of_its_own(code: int, samples: int, depth: bool) -> None:
+    size = formats.FORMATS[code].bytes
+    surface = SurfaceState(
+        type=SurfaceType.D2, format=code, tiling=1, base=0, width=100, height=70, depth=1, pitch=1 << 14, entries=1,
+        q_pitch=0, first_element=0, array=False, level=0, levels=1, swizzle=(4, 5, 6, 7), alignment=(3, 1),
+        samples=samples, depth_samples=depth,
+    )  # fmt: skip
+    image = Image(create_autospec(UnitMemory, instance=True), surface)
+    y, x = (part.reshape(-1) for part in np.meshgrid(np.arange(70), np.arange(100), indexing="ij"))
+    places = np.concatenate([image.sample_addresses(x, y, x * 0, sample) for sample in range(samples)])
+    assert len(np.unique(places)) == len(places)
+    assert not (places % size).any()

@@ -71,7 +71,7 @@ def stencil(face: Face, values: list[int]) -> tuple[list[bool], list[int]]:
     memory.store.side_effect = store
     image = create_autospec(Image, instance=True)
     image.inside.side_effect = lambda x, y, layer: np.ones(len(x), dtype=np.bool_)
-    image.sample_addresses.side_effect = lambda x, y, layer, sample: x.astype(np.uint64)
+    image.sample_addresses.side_effect = lambda x, y, layer, sample, samples: x.astype(np.uint64)
     state = DepthStencilState(False, False, 0, True, True, face, face, None)
     x = np.arange(len(values))
     tests = DepthStencil(state, None, image, memory)
