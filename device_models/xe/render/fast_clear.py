@@ -52,7 +52,7 @@ def fast_clear(backend: PixelBackend, setup: Setup, vertices: NDArray[np.uint32]
                 continue
             if len(lanes) and not target.is_null:
                 bounds = _rectangle(setup, number)
-                target.fast_clear(bounds, int(setup.layer[number]), written.colours[lanes[0]])
+                yield from target.fast_clear(bounds, int(setup.layer[number]), written.colours[lanes[0]])
 
 
 def _rectangle(setup: Setup, number: int) -> tuple[int, int, int, int]:

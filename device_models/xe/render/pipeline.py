@@ -32,7 +32,7 @@ from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.statistics import Count, add
-from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, UnknownTopology, assemble
+from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, Topology, UnknownTopology, assemble
 from vfio_user_xe.device_models.xe.render.urb import Urb
 from vfio_user_xe.device_models.xe.render.vertex_fetch import VertexState
 from vfio_user_xe.device_models.xe.render.viewport import depth_ranges, viewports
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
 
 _CENTRE = 128.0
+_LISTS = frozenset({Topology.POINTLIST, Topology.LINELIST, Topology.TRILIST, Topology.RECTLIST, Topology.QUADLIST})
+_TOGETHER, _MOST = 3 << 16, 1 << 21
+"""Vertices of an instance that are drawn together, of lists; and of a strip or fan at most."""
 _OUTLINE = 1
 """Fill mode: polygons are drawn as their edges."""
 Vertices = NDArray[np.uint32]
@@ -98,8 +101,25 @@ class Pipeline:
 
     def run(self) -> Bulk:
         """All instances, one after the other."""
-        draw, state = self._draw, self._vertex_state
+        draw = self._draw
+        kind = draw.topology or self._vertex_state.topology
+        if draw.vertices <= _TOGETHER:
+            yield from self._part(draw)
+        elif kind in _LISTS:
+            for first in range(0, draw.vertices, _TOGETHER):
+                count = min(_TOGETHER, draw.vertices - first)
+                yield from self._part(replace(draw, vertices=count, first=draw.first + first), first)
+        elif draw.vertices <= _MOST:
+            yield from self._part(draw)
+        else:
+            self._report(f"a strip or fan of {draw.vertices} vertices is skipped: {_MOST} are drawn at most")
+
+    def _part(self, draw: Draw, begins: int = 0) -> Bulk:
+        """Some of the draw's vertices, of all instances; `begins` is how many vertices of each are before them."""
+        state = self._vertex_state
         ids = vertex_fetch.indices(state, draw, self._fixed)
+        if not draw.indexed:
+            ids = ids + begins
         try:
             strips = self._strips(ids)
         except UnknownTopology as unknown:

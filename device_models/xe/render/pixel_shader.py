@@ -175,9 +175,10 @@ class _Payload:
 
     def constants(self) -> None:
         """Push constants."""
-        missing = self._kernel.first_register - len(self._registers)
+        first = max(1, self._kernel.first_register)
+        missing = first - len(self._registers)
         if missing < 0:
-            del self._registers[self._kernel.first_register :]
+            del self._registers[first:]
         self._registers += [np.zeros((self._threads, _WORDS), dtype=np.uint32)] * missing
         constants = np.frombuffer(self._stage.constants.tobytes(), dtype=np.uint32).reshape(-1, _WORDS)
         self._registers += [np.broadcast_to(row, (self._threads, _WORDS)) for row in constants]

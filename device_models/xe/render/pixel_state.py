@@ -101,8 +101,10 @@ class PixelState:
 def _kernels(ps: Words) -> tuple[Kernel, ...]:
     found = []
     if flag(ps, 1, 0):
-        width = 32 if flag(ps, 1, 1) else 16
-        found.append(Kernel(kernel_of(ps, 1), width, bits(ps, 7, 29, 27) + 1, bits(ps, 7, 23, 16)))
+        width, polygons = 32 if flag(ps, 1, 1) else 16, bits(ps, 7, 29, 27) + 1
+        if width % (8 * polygons):
+            polygons = 1  # there are no such kernels
+        found.append(Kernel(kernel_of(ps, 1), width, polygons, bits(ps, 7, 23, 16)))
     if flag(ps, 8, 0):
         found.append(Kernel(kernel_of(ps, 8), 32 if flag(ps, 8, 1) else 16, 1, bits(ps, 7, 15, 8)))
     return tuple(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,8 +94,8 @@ class RenderTarget:
         where = self.image.sample_addresses(x, y, layer, sample)
         return self.image.to_bits(self.image.load(where)).astype(np.uint32)
 
-    def fast_clear(self, bounds: tuple[int, int, int, int], layer: int, colour: Raw) -> None:
-        """Write `colour` [4] to all of the blocks of a rectangle given in blocks.
+    def fast_clear(self, bounds: tuple[int, int, int, int], layer: int, colour: Raw) -> Iterator[None]:
+        """Write `colour` [4] to all of the blocks of a rectangle given in blocks, some rows a step.
 
         Raises:
             TranslationFault: an address is not mapped.
@@ -113,6 +115,7 @@ class RenderTarget:
             for sample in range(self.surface.samples):
                 where = self.image.sample_addresses(x, y, np.full(len(x), layer), sample)
                 self.image.store_bytes(where, np.broadcast_to(texel, (len(x), texel.shape[1])))
+            yield
 
     def _clamped(self, colours: Colours, wanted: bool, how: int) -> Colours:
         if not wanted:

@@ -27,6 +27,7 @@ from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter, RunState
 from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
 from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads
+from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace
 from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
@@ -51,6 +52,8 @@ def run(stage: Stage, payload: NDArray[np.uint8], lanes: Sequence[int], port: Sh
     """
     compiled = _compiled()
     space = stage.memory.space
+    # State may ask for more registers than there are.
+    payload = payload[:, :ARF_BASE]
     if compiled is not None and isinstance(space, ExecutionUnitSpace):
         kernel = compiled.kernel(space, stage)
         if kernel is not None:

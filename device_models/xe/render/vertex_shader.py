@@ -24,6 +24,7 @@ WIDTH = 16
 """Vertices of a thread."""
 _WORDS = REGISTER // 4
 _MOST_ENTRY = 1024
+"""Bytes: more than the 64 slots that compilers lay out at most are not looked at."""
 _PAIR = 8
 """Dwords that the unit of "URB entry read length" stands for."""
 
@@ -54,9 +55,10 @@ def vertex_stage(streamer: CommandStreamer, memory: UnitMemory) -> Stage:
 def entry_bytes(lrc: Lrc) -> int:
     """Of a vertex in the URB: 3DSTATE_URB_ALLOC_VS, or the older 3DSTATE_URB_VS."""
     new, old = kept(lrc, Op.URB_ALLOC_VS), kept(lrc, Op.URB_VS)
-    if new:
-        return 64 * (bits(new, 1, 9, 0) + 1)
-    return 64 * (bits(old, 1, 24, 16) + 1) if old else _MOST_ENTRY
+    size = _MOST_ENTRY
+    if new or old:
+        size = 64 * ((bits(new, 1, 9, 0) if new else bits(old, 1, 24, 16)) + 1)
+    return min(size, _MOST_ENTRY)
 
 
 def columns(lrc: Lrc, state: VertexState) -> NDArray[np.int64]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.support.xe.engine_lab import DATA_VA
 from tests.support.xe.render_lab import (
     DEPTH,
     FLAT,
+    PIXEL_KERNEL,
     RECTLIST,
     TARGET,
     TRILIST,
@@ -23,6 +25,7 @@ from tests.support.xe.render_lab import (
     target_state,
     vertex_buffer,
 )
+from vfio_user_xe.device_models.xe.render import pipeline
 
 RED, HALF_GREEN = (1.0, 0.0, 0.0, 1.0), (0.0, 0.5, 0.0, 0.5)
 
@@ -205,3 +208,35 @@ def test_samples_that_pass_are_counted_where_the_state_says_so(lab: RenderLab) -
         *commands[:-7], *counted, *commands[-7:], *report, vertices=corners(0, 0, 4, 3, RED),
     )  # fmt: skip
     assert job.data64(TARGET + 0x800 - DATA_VA) == 12
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (0x7820000A, PIXEL_KERNEL | 1, 0, 0, 0, 0, 0, 7 << 27 | 0 << 16, 0, 0, 0, 0),  # eight primitives in 16 lanes
+        (0x7820000A, PIXEL_KERNEL | 1, 0, 0, 0, 0, 0, 250 << 16, 0, 0, 0, 0),  # setup data behind the last register
+        (0x781F0004, 63 << 22 | 31 << 11 | 63 << 5, 0xFFFFFFFF, 0, 0, 0),  # attributes behind the vertex
+        (0x78090005, 1 << 25 | 0x1FF << 16, 0x7777 << 16, 1 << 25 | 16, 0x1111 << 16, 0, 0),  # no such format
+    ],
+)
+def test_state_that_makes_no_sense_does_not_stop_the_engine(lab: RenderLab, state: tuple[int, ...]) -> None:
+    commands = rectangles(1)
+    job = lab.draw(FLAT.format(1) + WRITE, *commands[:-7], *state, *commands[-7:], vertices=corners(0, 0, 4, 3, RED))
+    assert job.head == job.tail
+
+
+def test_a_long_list_is_drawn_in_parts(lab: RenderLab) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "_TOGETHER", 3)
+        vertices = corners(0, 0, 16, 16, RED) + corners(4, 4, 8, 8, (0.0, 0.0, 1.0, 1.0))
+        pixels = lab.pixels(lab.draw(FLAT.format(1) + WRITE, *rectangles(2), vertices=vertices))
+    assert (pixels[4:8, 4:8] == [0, 0, 255, 255]).all()
+    assert (pixels[:4] == [255, 0, 0, 255]).all()
+
+
+def test_a_strip_longer_than_anybody_could_wait_for_is_skipped(lab: RenderLab) -> None:
+    commands = list(rectangles(1))
+    commands[-7:] = primitive(5, 0xFFFFFFFF)
+    job = lab.draw(FLAT.format(1) + WRITE, *commands, vertices=corners(0, 0, 16, 16, RED))
+    assert job.head == job.tail
+    assert not lab.pixels(job).any()
