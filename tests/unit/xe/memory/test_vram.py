@@ -191,17 +191,18 @@ def test_a_block_mapped_by_two_vfs_has_one_content(vram: Vram) -> None:
     assert get(vram, VF2, 5 * BLOCK_SIZE, 6) == b"shared"
 
 
-def test_a_block_that_a_second_vf_maps_stays_where_it_is(vram: Vram) -> None:
-    """Also when the second has the lower VFID: the first VF's client has the block's bytes mapped."""
-    vram.assign(2, {5: 2})
-    put(vram, VF2, 5 * BLOCK_SIZE, b"shared")
+@pytest.mark.parametrize(("first", "second"), [(VF1, VF2), (VF2, VF1)])
+def test_a_block_that_a_second_vf_maps_stays_where_it_is(vram: Vram, first: Initiator, second: Initiator) -> None:
+    """Whichever has the lower VFID: the first VF's client has the block's bytes mapped."""
+    vram.assign(first.index, {5: 2})
+    put(vram, first, 5 * BLOCK_SIZE, b"shared")
     assert vram.fabric is not None
-    window = vram.fabric.window(VF2, Space.DEVICE, 5 * BLOCK_SIZE, 4096, write=True)
-    assert vram.assign(1, {0: 2}) == 0
+    window = vram.fabric.window(first, Space.DEVICE, 5 * BLOCK_SIZE, 4096, write=True)
+    assert vram.assign(second.index, {0: 2}) == 0
     assert window.valid
-    assert (vram.owner(2 * BLOCK_SIZE), vram.changes_of(2)) == (2, 1)
-    assert bytes(vram.vf_memory(2).view[5 * BLOCK_SIZE :][:6]) == b"shared"
-    assert get(vram, VF1, 0, 6) == b"shared"
+    assert (vram.owner(2 * BLOCK_SIZE), vram.changes_of(2)) == (first.index, 1)
+    assert bytes(vram.vf_memory(first.index).view[5 * BLOCK_SIZE :][:6]) == b"shared"
+    assert get(vram, second, 0, 6) == b"shared"
 
 
 def test_blocks_outside_of_vram_are_refused(vram: Vram) -> None:
