@@ -1,8 +1,9 @@
-"""`vfio-user-xe scenario list|run|explore`: drivers put through scenarios in guests, with verdicts."""
+"""`vfio-user-xe scenario list|run|findings`: drivers put through scenarios in guests, with verdicts."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import time
 from pathlib import Path
@@ -160,7 +161,8 @@ def findings(
 ) -> None:
     """Known defects and their fixes: which kernel is red and which green, as a table in Markdown.
 
-    Exit code: 1 when a scenario failed otherwise than by a known defect.
+    Exit code: 1 when a scenario failed otherwise than by a known defect. Interrupted (Ctrl-C), what has come out so far is kept
+    and printed all the same; the exit code is then 130.
     """
     if modules is not None and len(kernels or ()) != 1:
         fail("--modules are those of one kernel: name it by --kernel", EXIT_USAGE)
@@ -173,38 +175,42 @@ def findings(
             fail(unknown(names[0], "finding", known), EXIT_USAGE)
     except ValueError as error:
         fail(error, EXIT_USAGE)
-    failed = False
-    for kernel in kernels or ():
-        for name, rows in wanted.items():
-            results = _find(suites[name], rows, kernel, modules, repeat)
-            record(seen, name, results, {at: row.needs for row in rows for at in row.scenarios})
-            failed = failed or any(result.verdict is Verdict.FAIL for result in results)
-            if data is not None:
-                save(data, seen)
+    failed = interrupted = False
+    for kernel, (name, rows) in itertools.product(kernels or (), wanted.items()):
+        results: list[Result] = []
+        try:
+            _find(suites[name], rows, kernel, modules, repeat, results)
+        except KeyboardInterrupt:
+            interrupted = True
+            say("interrupted")
+        except GuestError as error:
+            fail(error, exit_code_of(error))
+        record(seen, name, results, {at: row.needs for row in rows for at in row.scenarios})
+        failed = failed or any(result.verdict is Verdict.FAIL for result in results)
+        if data is not None:
+            save(data, seen)
+        if interrupted:
+            break
     print(table(wanted, seen))
-    raise typer.Exit(int(failed))
+    raise typer.Exit(EXIT_INTERRUPTED if interrupted else int(failed))
 
 
-def _find(suite: Suite[Machine], rows: list[Finding], kernel: str, modules: Path | None, repeat: int) -> list[Result]:
-    results: list[Result] = []
+def _find(
+    suite: Suite[Machine], rows: list[Finding], kernel: str, modules: Path | None, repeat: int, results: list[Result]
+) -> None:
+    """Run the scenarios of these findings; each result is added to `results` as it comes.
+
+    Raises:
+        GuestError: there is no such kernel, or no environment.
+    """
 
     def progress(result: Result) -> None:
         results.append(result)
         say(line(result))
 
-    try:
-        environment = locate()
-        names = list(dict.fromkeys(name for row in rows for name in row.scenarios))
-        if not names:
-            return results
-        chosen = named_kernel(kernel, modules, environment)
-        runner = Runner(suite, suite.files(environment), kernel=chosen, own_kernel=True)
-        runner.run(grouped(select(suite, names)), repeat, progress)
-    except KeyboardInterrupt:
-        say("interrupted")
-    except GuestError as error:
-        fail(error)
-    return results
+    names = list(dict.fromkeys(name for row in rows for name in row.scenarios))
+    if names:
+        runner_of(suite, kernel, modules, "", None).run(grouped(select(suite, names)), repeat, progress)
 
 
 def make_folder(option: str, folder: Path | None) -> None:

@@ -28,6 +28,7 @@ from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
 from vfio_user_xe.emulator.scenarios import runner
 from vfio_user_xe.emulator.scenarios.evidence import as_data, evidence_of, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -514,3 +515,29 @@ def test_what_came_out_before_an_interrupt_is_written(
     assert done.exit_code == 130
     assert [result["number"] for result in json.loads((tmp_path / "out.json").read_text())] == ["up", "1"]
     assert labs.running == 0
+
+
+def test_findings_that_are_interrupted_run_on_no_further_kernel(
+    labs: Labs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(run: Run, machine: Tried) -> None:
+        raise KeyboardInterrupt
+
+    found = [Finding("creaks", "it creaks", ("scenario-1", "scenario-2"))]
+    suite = Suite("tried", [scenario("1", passes), scenario("2", interrupt)], {}, findings=found)
+    tried: list[str] = []
+
+    def named(kernel: str, modules: Path | None, environment: Environment) -> Kernel:
+        tried.append(kernel)
+        return Kernel(Path("bzImage"), None)
+
+    monkeypatch.setattr(cli, "installed_suites", lambda: ["tried"])
+    monkeypatch.setattr(cli, "load_suite", lambda name: suite)
+    monkeypatch.setattr(cli, "locate", lambda: create_autospec(Environment, instance=True))
+    monkeypatch.setattr(cli, "named_kernel", named)
+    data = tmp_path / "seen.json"
+    asked = ["findings", "--kernel", "6.18", "--kernel", "7.3", "--data", str(data)]
+    done = CliRunner().invoke(cli.app, asked)
+    assert (done.exit_code, tried, labs.running) == (130, ["6.18"], 0)
+    assert [entry["scenario"] for entry in json.loads(data.read_text())] == ["scenario-1"]
+    assert "| it creaks |" in done.output
