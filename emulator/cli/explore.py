@@ -51,7 +51,10 @@ def explore(
     ] = None,
     consoles: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the guests' consoles here.")] = None,
 ) -> None:
-    """Play sequences of operations that a model allows, and make short what fails. Exit code: as of `run`."""
+    """Play sequences of operations that a model allows, and make short what fails. Exit code: as of `run`.
+
+    Interrupted (Ctrl-C), or when no guest comes up any more, what has come out so far is written all the same.
+    """
     try:
         suite = load_suite(suite_name)
     except LookupError as error:
@@ -63,35 +66,36 @@ def explore(
     check_outputs(junit=junit_file, report=report, json=json_file)
     make_folder("--consoles", consoles)
     make_folder("--keep", keep)
-    interrupted = False
+
+    def keep_it(found: Found, explored: Explored) -> None:
+        if keep is not None:
+            (keep / kept_name(found, explored)).write_text(str(kept(found, explored, suite.name)), encoding="utf-8")
+
     try:
         runner = runner_of(suite, kernel, modules, append, consoles)
-
-        def keep_it(found: Found, explored: Explored) -> None:
-            if keep is not None:
-                (keep / kept_name(found, explored)).write_text(str(kept(found, explored, suite.name)), encoding="utf-8")
-
-        explorer = Explorer(
-            suite.exploration,
-            runner,
-            seed=seed,
-            length=steps,
-            tell=lambda text: print(text, flush=True),
-            keep=keep_it,
-        )
-        try:
-            explorer.explore(60 * budget, sequences)
-        except KeyboardInterrupt:
-            interrupted = True
-            say("interrupted")
     except GuestError as error:
         fail(error, exit_code_of(error))
+    explorer = Explorer(
+        suite.exploration,
+        runner,
+        seed=seed,
+        length=steps,
+        tell=lambda text: print(text, flush=True),
+        keep=keep_it,
+    )
+    ended_early = 0
+    try:
+        explorer.explore(60 * budget, sequences)
+    except KeyboardInterrupt:
+        ended_early = EXIT_INTERRUPTED
+        say("interrupted")
+    except GuestError as error:
+        ended_early = exit_code_of(error)
+        say(error)
     explored = explorer.explored
     print(f"\n{summary(explored, suite.exploration)}")
     if json_file is not None:
         json_file.write_text(json.dumps(exploration_data(explored, suite.exploration), indent=1), encoding="utf-8")
     whole = report_of(suite, explored.results)
     write(whole, junit_file, report, None)
-    raise typer.Exit(
-        EXIT_INTERRUPTED if interrupted else int(any(not found.failure.defect for found in explored.found))
-    )
+    raise typer.Exit(ended_early or int(any(not found.failure.defect for found in explored.found)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from vfio_user_xe.emulator.scenarios.exploration.world import Failure, checked, 
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner
-from vfio_user_xe.emulator.scenarios.scenario import Exploration, Scenario, Setup
+from vfio_user_xe.emulator.scenarios.scenario import Exploration, Scenario, Setup, Suite
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect
 
 
@@ -353,3 +354,23 @@ def test_a_kept_file_that_the_model_does_not_allow_is_a_wrong_argument(tmp_path:
 
 def test_a_suite_without_a_model_cannot_be_explored() -> None:
     assert CliRunner().invoke(cli.app, ["explore", "--suite", "judge"]).exit_code == 2
+
+
+def test_what_was_found_before_guests_came_up_no_more_is_written(
+    guests: Guests, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run_one(scenario: Scenario[Machine]) -> Result:
+        if len(guests.played) == 4:
+            guests.broken = "the scenario could not be run: no memory for a guest"
+        return guests.run_one(scenario)
+
+    runner = create_autospec(Runner, instance=True)
+    runner.run_one.side_effect = run_one
+    monkeypatch.setattr(cli, "runner_of", lambda *options: runner)
+    monkeypatch.setattr(cli, "load_suite", lambda name: Suite(name, [], {}, exploration=EXPLORATION))
+    data, page = tmp_path / "out.json", tmp_path / "out.html"
+    done = CliRunner().invoke(cli.app, ["explore", "--json", str(data), "--report", str(page)])
+    assert done.exit_code == 1
+    assert "3 sequences could not be played: the scenario could not be run: no memory for a guest" in done.stderr
+    assert "creaks" in [failure["signature"] for failure in json.loads(data.read_text())["failures"]]
+    assert "no memory for a guest" in page.read_text()
