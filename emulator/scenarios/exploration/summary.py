@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from vfio_user_xe.emulator.results.evidence import Json
 from vfio_user_xe.emulator.scenarios.exploration.coverage import Coverage, reachable
@@ -13,7 +12,7 @@ from vfio_user_xe.emulator.scenarios.exploration.explorer import Explored, Found
 from vfio_user_xe.emulator.scenarios.exploration.generator import generate
 from vfio_user_xe.emulator.scenarios.exploration.sequence import SUFFIX, Kept, Step
 from vfio_user_xe.emulator.scenarios.exploration.world import World
-from vfio_user_xe.emulator.scenarios.machine import Machine
+from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.scenario import Exploration
 
 _SAMPLE = 400
@@ -39,7 +38,7 @@ def kept_name(found: Found, explored: Explored) -> str:
     return f"{explored.found.index(found) + 1:02}-{words}{SUFFIX}"
 
 
-def summary(explored: Explored, exploration: Exploration[Any]) -> str:
+def summary(explored: Explored, exploration: Exploration[MachineT]) -> str:
     """What was found, with its steps, and what was covered."""
     lines = []
     for found in explored.found:
@@ -65,7 +64,7 @@ def summary(explored: Explored, exploration: Exploration[Any]) -> str:
     return "\n".join(lines)
 
 
-def exploration_data(explored: Explored, exploration: Exploration[Any]) -> Mapping[str, Json]:
+def exploration_data(explored: Explored, exploration: Exploration[MachineT]) -> Mapping[str, Json]:
     """All of it, for programs."""
     there = _reachable(exploration, explored.length)
     return {
@@ -101,7 +100,7 @@ def exploration_data(explored: Explored, exploration: Exploration[Any]) -> Mappi
     }
 
 
-def _reachable(exploration: Exploration[Machine], length: int) -> Coverage:
+def _reachable(exploration: Exploration[MachineT], length: int) -> Coverage:
     def made(number: int) -> Callable[[World], Sequence[Step]]:
         return lambda world: generate(world, random.Random(f"sample/{number}"), length, Coverage())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from vfio_user_xe.device_models.xe.scenarios import defects
@@ -170,10 +170,9 @@ class Looking:
         match = re.search(r"Total (\d+) objects", said)
         return int(match[1]) if match else 0
 
-    def _until_zero(self, count: object) -> int:
-        assert callable(count)
+    def _until_zero(self, count: Callable[[], int]) -> int:
         deadline = time.monotonic() + _PATIENCE
-        while left := int(count()):
+        while left := count():
             if time.monotonic() > deadline:
                 return left
             time.sleep(0.2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
@@ -13,7 +13,8 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.exporting import Check
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.importing import Job
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Operation, address, loop, usable
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Arguments, Operation, address, loop, usable
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes, operation_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
@@ -100,10 +101,8 @@ class LifetimesPlayer:
             found += self._looking.left_over()
         return found
 
-    def _of(self, ask: object, step: Step) -> Collection[str]:
-        assert callable(ask)
-        asked: Collection[str] = ask(self._world.state, step.actor, step.arguments)
-        return asked
+    def _of(self, ask: Callable[[State, str, Arguments], Collection[str]], step: Step) -> Collection[str]:
+        return ask(self._world.state, step.actor, step.arguments)
 
     # Processes -----------------------------------------------------------------------------------------------------
 
