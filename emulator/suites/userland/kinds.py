@@ -7,7 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
@@ -69,7 +69,7 @@ def tests_of(group: Group, source: Path | None) -> Tests:
         case Kind.PIGLIT:
             return PiglitTests(group.profile, group.tests)
         case Kind.COMMAND:
-            return CommandTests(group.commands)
+            return CommandTests(group.commands, group.files)
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,11 @@ class CommandTests:
     """A shell command a test: it passes with exit code 0, and is skipped with 77."""
 
     commands: Mapping[str, str]
+    given: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def files(self) -> Mapping[str, Content]:
-        return {}
+        return dict(self.given)
 
     def names(self, bench: Bench) -> list[Name]:
         return [(name, "") for name in self.commands]

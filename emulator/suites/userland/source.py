@@ -1,4 +1,4 @@
-"""The source distribution that a suite's tests come from, downloaded once into the user's cache."""
+"""Where a suite's pytest tests come from: its own folder, or a source distribution, downloaded once into the user's cache."""
 
 from __future__ import annotations
 
@@ -37,14 +37,19 @@ def requirement(source: Source, packages: Mapping[str, str]) -> str:
 
 
 def fetch_source(source: Source, packages: Mapping[str, str]) -> Path:
-    """The folder of tests, unpacked in the cache; pip downloads it when it is not there.
+    """The folder of tests: the suite's own, or one unpacked in the cache, where pip downloads it when it is not there.
 
     Safe to call from several processes at once.
 
     Raises:
-        SuiteError: The requirement names a package that the userland does not have.
+        SuiteError: The requirement names a package that the userland does not have, or the suite has no such folder.
         FetchFailed: pip cannot download it, or the folder is not in it.
     """
+    if not source.pip:
+        own = source.suite / source.folder
+        if not own.is_dir():
+            raise SuiteError(f"[source].folder: the suite in {source.suite} has no folder {source.folder}")
+        return own
     wanted = requirement(source, packages)
     kept = cache.cache_dir() / "suites" / re.sub(r"[^\w.=-]", "_", wanted)
     with cache.lock(kept.parent / "lock", lambda: None):

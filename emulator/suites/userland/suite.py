@@ -10,7 +10,7 @@
 
     [source]                      # what the tests come from, besides the userland
     pip = "pyopencl=={python3-pyopencl}"    # a source distribution; {PACKAGE} is the version of the userland's package
-    folder = "test"               # in it
+    folder = "test"               # in it; without pip: beside this file
 
     [kernel_log]
     errors = ['\\*ERROR\\*']      # regular expressions, one a line
@@ -41,6 +41,8 @@
     kind = "command"
     [group.commands]
     clinfo = "clinfo | grep -q Blinker"        # passes with exit code 0, is skipped with 77
+    [group.files]
+    "/root/on.py" = "on.py"       # a path in the guest and a file beside this one
 
 Patterns are those of a shell, on `test@subtest`; one without `@` means all subtests of the tests that it names.
 """
@@ -79,10 +81,11 @@ class Needs:
 
 @dataclass(frozen=True)
 class Source:
-    """The `[source]` table: a requirement for pip and a folder in what it downloads."""
+    """The `[source]` table: a requirement for pip and a folder in what it downloads; without one, a folder in `suite`."""
 
     pip: str
     folder: str
+    suite: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Group:
     active: bool = False
     profile: str = ""
     commands: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """What commands need in the guest, by the path there."""
 
     @property
     def vf(self) -> int:
@@ -137,7 +142,7 @@ class UserlandSuite:
         guest.finish()
         source = None
         if (given := table.table("source")).values:
-            source = Source(given.text("pip"), given.text("folder"))
+            source = Source(given.text("pip", ""), given.text("folder"), path.parent)
             given.finish()
         log = table.table("kernel_log")
         try:
@@ -146,7 +151,7 @@ class UserlandSuite:
             raise SuiteError(f"{log.place}: {error.pattern!r} is not a regular expression: {error}") from error
         log.finish()
         timeouts = table.table("timeouts").seconds()
-        groups = tuple(_group(item, source) for item in table.tables("group"))
+        groups = tuple(_group(item, source, path.parent) for item in table.tables("group"))
         table.finish()
         return UserlandSuite(title, needs, groups, kernel_log, source, timeouts)
 
@@ -168,7 +173,7 @@ class UserlandSuite:
         return next((seconds for pattern, seconds in self.timeouts if fits(pattern, name)), default)
 
 
-def _group(item: Table, source: Source | None) -> Group:
+def _group(item: Table, source: Source | None, folder: Path) -> Group:
     group = Group(
         item.text("name"),
         Kind(item.text("kind", choices=tuple(Kind))),
@@ -179,6 +184,7 @@ def _group(item: Table, source: Source | None) -> Group:
         item.flag("active"),
         item.text("profile", ""),
         item.table("commands").words(),
+        {guest: folder / name for guest, name in item.table("files").words().items()},
     )
     item.finish()
     if not re.fullmatch(r"pf|vf[1-9]\d*", group.on):
@@ -190,6 +196,13 @@ def _group(item: Table, source: Source | None) -> Group:
         if (group.kind is kind) != there:
             raise SuiteError(
                 f'{item.place}.{key}: belongs to kind = "{kind}", and that needs it; this is "{group.kind}"'
+            )
+    if group.files and group.kind is not Kind.COMMAND:
+        raise SuiteError(f'{item.place}.files: belongs to kind = "command"; this is "{group.kind}"')
+    for guest, file in group.files.items():
+        if not guest.startswith("/") or not file.is_file():
+            raise SuiteError(
+                f'{item.place}.files: want "/PATH/IN/THE/GUEST" = "FILE" with a file in {folder}, not {guest}'
             )
     if group.kind is Kind.PYTEST and source is None:
         raise SuiteError(f'{item.place}: kind = "pytest" needs a table [source], which says where the tests come from')

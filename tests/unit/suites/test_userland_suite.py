@@ -17,7 +17,7 @@ from vfio_user_xe.emulator.results import Outcome
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.subtest import KernelLog, SubtestResult
 from vfio_user_xe.emulator.suites.table import SuiteError
-from vfio_user_xe.emulator.suites.userland import runner, source
+from vfio_user_xe.emulator.suites.userland import kinds, runner, source
 from vfio_user_xe.emulator.suites.userland.bench import Bench, SetupFailed
 from vfio_user_xe.emulator.suites.userland.kinds import CommandTests, Name, PiglitTests, read_piglit_result
 from vfio_user_xe.emulator.suites.userland.suite import Group, Kind, Needs, Source, UserlandSuite
@@ -51,6 +51,14 @@ def test_every_suite_of_the_card_can_be_read() -> None:
         ('[[group]]\nname = "a"\nkind = "piglit"', r'profile: belongs to kind = "piglit"'),
         ('[[group]]\nname = "a"\nkind = "command"\nprofile = "quick"\ncommands = {a = "b"}', 'this is "command"'),
         ('[[group]]\nname = "a"\nkind = "command"\ncommands = {a = "b"}\non = "vf0"', r'"vf0" is not a function'),
+        (
+            '[[group]]\nname = "a"\nkind = "command"\ncommands = {a = "b"}\nfiles = {"/root/x" = "absent.py"}',
+            r"want .* with a file in .*, not /root/x",
+        ),
+        (
+            '[source]\nfolder = "t"\n[[group]]\nname = "a"\nkind = "pytest"\nfiles = {"/root/x" = "suite.toml"}',
+            r'files: belongs to kind = "command"; this is "pytest"',
+        ),
         ('[timeouts]\n"*" = 0', r'timeouts\."\*" must be a number of seconds above 0'),
         ("[kernel_log]\nerrors = ['(']", "is not a regular expression"),
         ("[surprise]", 'there is no key "surprise"'),
@@ -196,3 +204,29 @@ def test_a_source_is_downloaded_once_and_a_missing_folder_is_named(
     assert len(calls) == 1
     with pytest.raises(source.FetchFailed, match=r"has no folder tests \(there are: test\)"):
         source.fetch_source(Source("thing==1", "tests"), {})
+
+
+def test_tests_and_files_can_lie_in_the_suite_s_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tool.py").write_text("pass")
+    text = """
+[source]
+folder = "tests"
+[[group]]
+name = "a"
+kind = "pytest"
+[[group]]
+name = "b"
+kind = "command"
+[group.commands]
+run = "python3 /root/tool.py"
+[group.files]
+"/root/tool.py" = "tool.py"
+"""
+    suite = UserlandSuite.load(written(tmp_path, text))
+    assert suite.source is not None
+    assert source.fetch_source(suite.source, {}) == tmp_path / "tests"
+    assert kinds.tests_of(suite.groups[1], None).files == {"/root/tool.py": tmp_path / "tool.py"}
+    (tmp_path / "tests").rmdir()
+    with pytest.raises(SuiteError, match="has no folder tests"):
+        source.fetch_source(suite.source, {})
