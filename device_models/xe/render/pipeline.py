@@ -33,7 +33,6 @@ from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.statistics import Count, add
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, Topology, UnknownTopology, assemble
-from vfio_user_xe.device_models.xe.render.urb import Urb
 from vfio_user_xe.device_models.xe.render.vertex_fetch import VertexState
 from vfio_user_xe.device_models.xe.render.viewport import depth_ranges, viewports
 from vfio_user_xe.device_models.xe.render.wide import edges_of
@@ -143,12 +142,10 @@ class Pipeline:
         elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instance)
         lrc = self._streamer.lrc
         if vertex_shader.is_enabled(lrc):
-            urb = Urb(len(unique), vertex_shader.entry_bytes(lrc))
             shader = vertex_shader.vertex_stage(self._streamer, self._units)
             chosen = vertex_shader.columns(lrc, self._vertex_state)
             add(self._streamer, Count.VS_INVOCATION, len(unique))
-            yield from vertex_shader.shade(shader, elements, chosen, urb)
-            shaded = urb.entries
+            shaded = yield from vertex_shader.shade(shader, elements, chosen, vertex_shader.entry_bytes(lrc))
         else:
             shaded = elements.reshape(len(elements), -1)
         vertices = shaded[inverse.reshape(-1)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.memory.address_space import Fault
 from vfio_user_xe.device_models.xe.render import threads
 from vfio_user_xe.device_models.xe.render.fields import bits, flag
 from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
@@ -96,13 +98,19 @@ def payload(
     return registers.reshape(count, -1).view(np.uint8)
 
 
-def shade(shader: Stage, elements: Elements, chosen: NDArray[np.int64], urb: Urb) -> threads.Steps:
-    """Run the shader for vertices, whose results go to the entries of `urb` in their order."""
-    port = ShaderPort(shader, urb)
+def shade(
+    shader: Stage, elements: Elements, chosen: NDArray[np.int64], entry: int
+) -> Generator[Fault | None, None, NDArray[np.uint32]]:
+    """Run the shader for vertices; returns what it wrote: [vertices, dwords], as many as an entry of `entry` bytes has."""
+    shaded = np.zeros((len(elements), entry // 4), dtype=np.uint32)
+    # Handles have 24 bits: so many vertices of the largest size are what the buffer holds.
     most = threads.MOST * WIDTH
     for first in range(0, len(elements), most):
         part = elements[first : first + most]
-        rows = payload(shader, part, chosen, urb.handles(first, len(part)))
+        urb = Urb(len(part), entry)
+        rows = payload(shader, part, chosen, urb.handles(0, len(part)))
         lanes = [(1 << WIDTH) - 1] * len(rows)
         lanes[-1] = (1 << len(part) - (len(rows) - 1) * WIDTH) - 1
-        yield from threads.run(shader, rows, lanes, port)
+        yield from threads.run(shader, rows, lanes, ShaderPort(shader, urb))
+        shaded[first : first + most] = urb.entries
+    return shaded
