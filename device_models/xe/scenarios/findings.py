@@ -31,6 +31,18 @@ FINDINGS = (
         page=defects.CLEAR_AFTER_RESET,
     ),
     Finding(
+        defects.STALE_FILE,
+        "vfio-pci: the file of a closed dma-buf is used when something is revoked",
+        ("path-left-at-reset",),
+        page=defects.STALE_FILE,
+    ),
+    Finding(
+        defects.EXEC_DUPLICATE,
+        "xe: a VM with one buffer bound by two imports runs no job",
+        ("two-imports-in-one-vm",),
+        page=defects.EXEC_DUPLICATE,
+    ),
+    Finding(
         defects.HANDED_ON_DIRTY,
         "xe: VRAM is handed on uncleaned",
         ("memory-handed-on",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.scenarios import setups
+from vfio_user_xe.device_models.xe.scenarios import defects, setups
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
@@ -205,6 +205,25 @@ def two_importers(run: Run, machine: XeMachine) -> None:
             for other in (others[first], others[1 - first]):
                 run.check(other.end(), f"importer {other.pid} does not end")
     s.check_vram(run, machine, before)
+
+
+@scenario(
+    "28b",
+    "a buffer whose handle was closed while it is bound, imported and bound again",
+    "jobs run: both bindings are of one buffer",
+)
+def two_imports_in_one_vm(run: Run, machine: XeMachine) -> None:
+    again = SOURCE + 16 * MIB
+    with opened(run, machine) as made:
+        made.do(f"fill v 0 {MIB:#x} 7", f"export v 2 0+{MIB:#x} d", "import g d i", f"bind i {SOURCE:#x}")
+        made.do("gem-close i", "import g d j", f"bind j {again:#x}")
+        both = made.step(f"try copy g {TARGET:#x} {again:#x} {MIB:#x}")
+        made.step(f"unbind g {SOURCE:#x} {MIB:#x}")
+        with run.step("control: with one of them unbound"):
+            made.do(f"copy g {TARGET:#x} {again:#x} {MIB:#x}", f"verify target 0 0 {MIB:#x} 7")
+        if both.errno == "EALREADY":
+            run.known(defects.EXEC_DUPLICATE, "DRM_IOCTL_XE_EXEC: EALREADY, until one of the bindings is removed")
+        run.check(both.errno == "0", f"a job with both bound: {both.errno}")
 
 
 @scenario("29", "alignments, parts, PAT indices", "data equal; pages as large as alignment allows")
