@@ -176,7 +176,16 @@ def test_the_kernel_proper_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.
     assert again == unpacked
 
 
-@pytest.mark.parametrize("payload", [b"", b"unknown format", lzma.compress(elf_with_section(".text", b"")) + b"size"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"unknown format",
+        lzma.compress(elf_with_section(".text", b"")) + b"size",
+        lzma.compress(pvh_image() + b"kasan_multi_shot") + b"size",
+    ],
+    ids=["nothing", "unknown", "no entry", "KASAN"],
+)
 def test_a_kernel_that_cannot_be_entered_directly_is_booted_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, payload: bytes
 ) -> None:
