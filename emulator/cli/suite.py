@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
-from vfio_user_xe.emulator.cli.options import Model, serve_options
+from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
@@ -25,7 +25,7 @@ from vfio_user_xe.emulator.suites.userland.suite import UserlandSuite
 
 app = typer.Typer(
     help="Tests of others for a guest's user space (OpenCL, OpenGL, Vulkan), on an emulated card.",
-    epilog="Exit codes: 0 everything is as expected, 1 something is not explained, 2 it could not be run.",
+    epilog="Exit codes: 0 everything is as expected, 1 something is not explained, 2 it could not be run, 130 interrupted.",
     no_args_is_help=True,
 )
 
@@ -108,6 +108,9 @@ def run_command(
     junit_file: Junit = None,
 ) -> None:
     """Boot a guest with a card and a userland, and run a suite's tests in it."""
+    if modules_dir is not None and kernel is None:
+        fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
+    check_outputs(junit=junit_file)
     try:
         model = load_card(serve.card).model if serve.card is not None else serve.model
         folder = _folder(name, model)
@@ -138,7 +141,7 @@ def run_command(
         fail(exc, EXIT_USAGE)
     except KeyboardInterrupt:
         _results(run.name, run.output, expectations, junit_file)
-        fail("interrupted; go on with --resume", EXIT_USAGE)
+        fail("interrupted; go on with --resume", EXIT_INTERRUPTED)
     raise typer.Exit(_results(run.name, run.output, expectations, junit_file))
 
 

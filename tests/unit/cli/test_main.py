@@ -57,6 +57,8 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
         (["scenario", "run", "--consoles", "/dev/null/c"], "--consoles /dev/null/c: Not a directory"),
         (["igt", "run", "--igt", "/", "--modules", "/tmp"], "--modules is for --kernel"),
         (["igt", "run", "--igt", "/", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
+        (["suite", "run", "pyopencl", "--modules", "/tmp"], "--modules is for --kernel"),
+        (["suite", "run", "pyopencl", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
         (["igt", "list", "--igt", "/nonexistent"], "/nonexistent holds no IGT test programs"),
         (["conformance", "--socket", "/x", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
         (["vram-map", "--socket-dir", "/x", "--png", "/dev/null/p"], "--png /dev/null/p: cannot be written"),

@@ -9,12 +9,15 @@ from pathlib import Path
 from unittest.mock import create_autospec
 
 import pytest
+from typer.testing import CliRunner
 
 from vfio_user_xe.device_models.xe.info import INFO
+from vfio_user_xe.emulator.cli import suite as cli
 from vfio_user_xe.emulator.guest.channel import Result as Done
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError
 from vfio_user_xe.emulator.results import Outcome
 from vfio_user_xe.emulator.suites.expectations import Expectations
+from vfio_user_xe.emulator.suites.report import append_result
 from vfio_user_xe.emulator.suites.subtest import KernelLog, SubtestResult
 from vfio_user_xe.emulator.suites.table import SuiteError
 from vfio_user_xe.emulator.suites.userland import kinds, runner, source
@@ -230,3 +233,19 @@ run = "python3 /root/tool.py"
     (tmp_path / "tests").rmdir()
     with pytest.raises(SuiteError, match="has no folder tests"):
         source.fetch_source(suite.source, {})
+
+
+def test_a_run_that_is_interrupted_writes_what_came_out_and_ends_as_a_shell_counts_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(run: runner.UserlandRun, report: runner.Report) -> None:
+        run.output.mkdir()
+        append_result(run.output / "results.jsonl", SubtestResult("clinfo", "", Outcome.PASS))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_userland", create_autospec(runner.run_userland, side_effect=interrupted))
+    file = tmp_path / "junit.xml"
+    arguments = ["run", "programs", "--output", str(tmp_path / "results"), "--junit", str(file)]
+    done = CliRunner().invoke(cli.app, arguments)
+    assert (done.exit_code, "go on with --resume" in done.stderr) == (130, True)
+    assert 'name="clinfo"' in file.read_text()
