@@ -65,7 +65,7 @@ _PCIE, _MSI, _PM, _DSN, _ARI, _SRIOV = 0x70, 0xAC, 0xD0, 0x100, 0x200, 0x320
 
 
 class Battlemage:
-    """The device model of the card."""
+    """Intel's Arc Battlemage: the PF, its VFs, and the IOV interconnect between them."""
 
     API_VERSION: ClassVar[tuple[int, int]] = (2, 0)
     INFO: ClassVar[ModelInfo] = INFO
