@@ -119,6 +119,8 @@ class _Reader:
             return (
                 self._open.kind is Kind.IOMMU and len(self._open.lines) == 1 and "handling fault" in self._open.headline
             )
+        if kind is Kind.PAGES and self._open.kind in _ENDED_BY_RULE:
+            return True  # whose memory it was: mm/kasan/report.c:print_address_description dumps the page
         near = len(self._open.lines) < _NEAR
         if kind is Kind.OOPS and self._open.kind in _OF_FAULTS:
             return near and not text.startswith(("BUG: ", "Unable to handle"))

@@ -35,6 +35,8 @@ _TRIES = 2
 """To play a shorter sequence: a guest that does not boot on a busy machine says nothing about it."""
 _FOR_SHRINKING = 0.4
 """The part of what is left of the budget that one failure may have."""
+_FOR_THE_LAST = 60.0
+"""Seconds that a failure has to be made short when the budget is used up."""
 OF_THE_JUDGE = "judge"
 
 
@@ -146,7 +148,7 @@ class Explorer(Generic[MachineT]):
                 if unplayed >= _MOST_UNPLAYED and played.result is not None:
                     raise GuestError(f"{unplayed} sequences could not be played: {played.result.reason}")
                 left = began + seconds - time.monotonic()
-                self._look_at(played, number, time.monotonic() + max(0.0, left) * _FOR_SHRINKING)
+                self._look_at(played, number, time.monotonic() + max(_FOR_THE_LAST, left * _FOR_SHRINKING))
                 explored.seconds = time.monotonic() - began
         return explored
 
@@ -181,8 +183,6 @@ class Explorer(Generic[MachineT]):
 
         def fails(steps: list[Step]) -> int | None:
             nonlocal lost
-            if time.monotonic() > until or lost >= _MOST_LOST:
-                return None
             for _ in range(_TRIES):
                 played = self._play(steps, f"shorter {found.sequence}")
                 self.explored.trials += 1
@@ -196,7 +196,12 @@ class Explorer(Generic[MachineT]):
             self._tell(f"  {len(steps)} steps: {shows}")
             return where
 
-        shrinker = Shrinker(self._exploration.world, fails, _MOST_TRIALS)
+        shrinker = Shrinker(
+            self._exploration.world,
+            fails,
+            _MOST_TRIALS,
+            more=lambda: time.monotonic() < until and lost < _MOST_LOST,
+        )
         found.steps = shrinker.shrink(found.steps, at)
         found.trials, found.shown = shrinker.trials, shrinker.failed
 

@@ -16,11 +16,18 @@ from vfio_user_xe.emulator.scenarios.exploration.world import World, repaired
 class Shrinker:
     """Makes one sequence short. `fails(steps)` plays one, and says at which step it failed the same way; None: it did not."""
 
-    def __init__(self, world: Callable[[], World], fails: Callable[[list[Step]], int | None], most: int) -> None:
-        """`most` is how many trials there may be."""
+    def __init__(
+        self,
+        world: Callable[[], World],
+        fails: Callable[[list[Step]], int | None],
+        most: int,
+        more: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`most` is how many trials there may be; `more` says whether there is time for another."""
         self._world = world
         self._fails = fails
         self._left = most
+        self._more = more
         self._tried: set[tuple[Step, ...]] = set()
         self.failed = 0
         self.trials = 0
@@ -60,7 +67,7 @@ class Shrinker:
     def _try(self, steps: Sequence[Step]) -> list[Step] | None:
         candidate = repaired(self._world(), steps)
         key = tuple(candidate)
-        if not candidate or key in self._tried or not self._left:
+        if not candidate or key in self._tried or not self._left or not self._more():
             return None
         self._tried.add(key)
         self._left -= 1

@@ -112,3 +112,23 @@ def test_a_message_of_several_lines_and_a_device_s_properties_are_told_apart() -
     assert (first.text, second.text, first.sequence, second.sequence) == ("one", "two", 7, 7)
     assert third == Line("a;b \\x", 1.6, 4, "C1", 8)
     assert str(third) == "[    1.600000] a;b \\x"
+
+
+def test_the_page_that_kasan_dumps_is_part_of_its_report() -> None:
+    found = reports(
+        read(
+            [
+                "==================================================================",
+                "BUG: KASAN: slab-use-after-free in made_up_get+0x3a/0x89",
+                "Read of size 8 at addr ff11000012345678 by task made-up/1",
+                "The buggy address belongs to the physical page:",
+                "page: refcount:0 mapcount:0 mapping:0000000000000000 index:0x0 pfn:0x12345",
+                "page dumped because: kasan: bad access detected",
+                "Memory state around the buggy address:",
+                "==================================================================",
+                "page dumped because: made up",
+            ]
+        )
+    )
+    assert [report.kind for report in found] == [Kind.KASAN, Kind.PAGES]
+    assert "Memory state" in found[0].text

@@ -181,6 +181,13 @@ def test_shrinking_stops_after_so_many_trials_and_keeps_the_best() -> None:
     assert _fails([])(found) is not None
 
 
+def test_nothing_is_tried_and_nothing_counted_when_there_is_no_time_for_it() -> None:
+    long = steps("a open red, a open blue, a paint blue, a shut red")
+    shrinker = Shrinker(Doors, _fails([]), 20, more=lambda: False)
+    assert shrinker.shrink(long, 2) == long[:3]
+    assert shrinker.trials == 0
+
+
 def test_what_does_not_fail_again_stays_as_long_as_it_was() -> None:
     long = steps("a open red, a open blue, a paint blue, a shut red")
     assert Shrinker(Doors, lambda sequence: None, 20).shrink(long, 2) == long[:3]
