@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from vfio_user_xe.device_models.xe.memory.address_space import Extent
-from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SHIFT, BLOCK_SIZE, Vram
+from vfio_user_xe.device_models.xe.memory.formats.lmtt import BLOCK_SHIFT
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE, Vram
 from vfio_user_xe.emulator.fabric.ledger import STALE
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 
-from vfio_user_xe.device_models.xe.memory.formats.lmtt import LmttFault
+from vfio_user_xe.device_models.xe.memory.formats.lmtt import BLOCK_SHIFT, LmttFault
 from vfio_user_xe.device_models.xe.memory.lmtt import Lmtt
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, Space
 from vfio_user_xe.emulator.fabric.leases import Shared
@@ -20,7 +20,6 @@ from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 
 log = logging.getLogger(__name__)
 
-BLOCK_SHIFT = 21
 BLOCK_SIZE = 1 << BLOCK_SHIFT
 """The unit in which LMTT gives VRAM to VFs (xe_lmtt_ml.c: leaf entries are DPA / 2 MiB)."""
 _BLOCK_MASK = BLOCK_SIZE - 1

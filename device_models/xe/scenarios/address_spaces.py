@@ -15,13 +15,14 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import scenario
 from vfio_user_xe.emulator.control.errors import CommandError
+from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
 from vfio_user_xe.emulator.scenarios.run import Run
 
 IOVA, OTHER_IOVA = 0x4000_0000, 0x6000_0000
 LENGTH = 2 * MIB
 AT = 0x1000
 """Where in VF 1's memory the accesses are."""
-COMMAND, MEMORY_AND_MASTER = 4, 6
+MEMORY_AND_MASTER = COMMAND_MEMORY | COMMAND_MASTER
 _VMM = "vmm"
 
 

@@ -6,8 +6,9 @@ An O_PATH descriptor holds the buffer's directory entry, so the exporter's list 
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
-from vfio_user_xe.device_models.xe.scenarios.revocation import COMMAND, LOW_POWER_ENTRY, LOW_POWER_EXIT
+from vfio_user_xe.device_models.xe.scenarios.revocation import LOW_POWER_ENTRY, LOW_POWER_EXIT
 from vfio_user_xe.device_models.xe.scenarios.steps import opened, scenario
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.scenarios.run import Run
 
 STALE = "stale"

@@ -7,9 +7,9 @@ import time
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
-from vfio_user_xe.device_models.xe.scenarios.revocation import COMMAND
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, opened, scenario
 from vfio_user_xe.emulator.kernel_reports import Kind
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.scenarios.run import Run
 
 RACE = "race"

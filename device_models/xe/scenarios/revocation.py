@@ -17,11 +17,11 @@ from vfio_user_xe.device_models.xe.scenarios.machine import HUNG_SECONDS, MIB, X
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, opened, scenario
 from vfio_user_xe.emulator.kernel_reports import Kind, Line, reports
 from vfio_user_xe.emulator.kernel_reports.lines import texts
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.scenarios.run import Run
 
 BOUNDED_MS = 3000
 """How long a revocation may take that waits for nothing but the reset itself (some 130 ms)."""
-COMMAND = 4
 LOW_POWER_ENTRY, LOW_POWER_EXIT = 0x20003, 0x20005
 """VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_..."""
 HANG = "hang"

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from vfio_user_xe.device_models.xe.memory.formats.lmtt import BLOCK_SHIFT
 from vfio_user_xe.device_models.xe.memory.function import Device
-from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SHIFT, BLOCK_SIZE
+from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
 from vfio_user_xe.device_models.xe.profiles.profile import MEDIA_GSI_OFFSET
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import Register, field, flag

@@ -16,6 +16,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import (
     new,
 )
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import FILLED, MIB, VFS, Buffer, Content, State
+from vfio_user_xe.emulator.pci.config_space import COMMAND
 
 SEEDS = ("1", "2")
 RANGES = (
@@ -26,7 +27,6 @@ RANGES = (
 )
 """What is exported: a large page, a small one, something across a large page's border, two parts that are not in order."""
 
-COMMAND = 4
 LOW_POWER_ENTRY, LOW_POWER_EXIT = 0x20003, 0x20005
 """VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_..."""
 
