@@ -57,3 +57,12 @@ def test_what_forwards_is_on_the_way(walk: Walk) -> None:
 def test_files_of_the_page_exist() -> None:
     for path in re.findall(r"`?([\w/]+/[\w]+\.py)", PAGE):
         assert (ROOT / path).exists() or (ROOT / full(path)).exists(), path
+
+
+def test_the_figures_are_those_of_the_walk_within_a_twentieth(walk: Walk) -> None:
+    """A figure may be a few calls old; one that is further off misleads, and is measured again (`python -m tests.bench.walk`)."""
+    told = re.search(r"it has (\d+) calls in (\d+) files.*?changes the file (\d+) times", PAGE, re.DOTALL)
+    assert told is not None
+    figures = walk.figures()
+    measured = [figures[name] for name in ("calls", "files", "changes of file")]
+    assert list(map(int, told.groups())) == [pytest.approx(figure, rel=0.05) for figure in measured]
