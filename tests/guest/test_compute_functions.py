@@ -7,29 +7,20 @@ from typing import Any
 
 import pytest
 
+from tests.support.guest.compute import COPIED, MADE, MIB, begin, opened
 from vfio_user_xe.device_models.xe.scenarios.card import PF, XeCard
-from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, compiled
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.steps import UNITS, kernel_command
-from vfio_user_xe.emulator.guest.environment import locate
-from vfio_user_xe.emulator.guest.errors import MissingEnvironment
-from vfio_user_xe.emulator.guest.programs import NoCompiler
-from vfio_user_xe.emulator.testing.lab import Lab, open_lab
+from vfio_user_xe.emulator.testing.lab import Lab
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]
 
-MIB = 1 << 20
-MADE, COPIED = 0x1000_0000, 0x2000_0000
 FUNCTIONS = ("pf", "vf1", "vf2")
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    try:
-        files = compiled(locate())
-    except (NoCompiler, MissingEnvironment) as error:
-        pytest.skip(f"{error} (or run scripts/setup)")
-    with open_lab(["--vfs", "2", "--set", "ccs=4"], modules=["xe"], memory=1536, files=files) as made:
-        made.guest.run("modprobe xe", check=True, timeout=180)
+    with opened(2) as made:
         made.guest.run(f"echo 2 > /sys/bus/pci/devices/{PF}/sriov_numvfs", check=True, timeout=180)
         yield made
 
@@ -40,12 +31,7 @@ def programs(lab: Lab) -> Iterator[dict[str, Program]]:
     card = XeCard(lab.guest, lab.card)
     made = {name: Program(lab.guest, name) for name in FUNCTIONS}
     for number, program in enumerate(made.values()):
-        program.start()
-        program.do(
-            f"gpu g {card.vf(number) if number else PF}",
-            f"buffer g made {MADE:#x} {MIB:#x} vram",
-            f"buffer g copied {COPIED:#x} {MIB:#x} vram",
-        )
+        begin(program, card.vf(number) if number else PF)
     yield made
     for program in made.values():
         program.end()

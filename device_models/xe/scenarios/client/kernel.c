@@ -14,6 +14,7 @@
 #define KERNEL_OFFSET 0x8000u
 #define ITEMS 256
 #define SIMD16_ITEMS 16
+#define PLACEMENTS 4
 
 /* STATE_BASE_ADDRESS of 22 dwords, CFE_STATE of 6, COMPUTE_WALKER of 40, MI_BATCH_BUFFER_END. */
 #define STATE_BASE_ADDRESS 0x61010014u
@@ -97,39 +98,33 @@ static long load(struct object *area, const char *name)
 	return result;
 }
 
-/* The first compute engine, or a render engine where there is none. */
-static long choose_engine(int fd, struct drm_xe_engine_class_instance *engine)
+/* The compute engines, or a render engine where there is none; how many, or a negative errno. */
+static long choose_engines(int fd, struct drm_xe_engine_class_instance *chosen)
 {
+	static const uint16_t classes[] = { DRM_XE_ENGINE_CLASS_COMPUTE, DRM_XE_ENGINE_CLASS_RENDER };
 	struct drm_xe_query_engines *engines = NULL;
-	long result = gpu_query_engines(fd, &engines);
-	bool found = false;
+	long result = gpu_query_engines(fd, &engines), count = 0;
 
-	for (unsigned i = 0; result == 0 && i < engines->num_engines; i++) {
-		struct drm_xe_engine_class_instance *one = &engines->engines[i].instance;
-
-		if (one->engine_class == DRM_XE_ENGINE_CLASS_COMPUTE ||
-		    (!found && one->engine_class == DRM_XE_ENGINE_CLASS_RENDER)) {
-			*engine = *one;
-			found = true;
-			if (one->engine_class == DRM_XE_ENGINE_CLASS_COMPUTE)
-				break;
-		}
-	}
+	for (unsigned c = 0; result == 0 && !count && c < 2; c++)
+		for (unsigned i = 0; i < engines->num_engines && count < PLACEMENTS; i++)
+			if (engines->engines[i].instance.engine_class == classes[c])
+				chosen[count++] = engines->engines[i].instance;
 	free(engines);
-	return result < 0 ? result : found ? 0 : -ENODEV;
+	return result < 0 ? result : count ? count : -ENODEV;
 }
 
 static long prepare(struct object *gpu)
 {
-	struct drm_xe_engine_class_instance engine;
+	struct drm_xe_engine_class_instance engines[PLACEMENTS];
+	struct compute *compute = calloc(1, sizeof(*compute));
+	long count = choose_engines(gpu->fd, engines), result = count < 0 ? count : 0;
+	/* Several placements: a kernel runs on whichever engine is free. */
 	struct drm_xe_exec_queue_create queue = {
 		.width = 1,
-		.num_placements = 1,
+		.num_placements = count,
 		.vm_id = gpu->vm,
-		.instances = (uintptr_t)&engine,
+		.instances = (uintptr_t)engines,
 	};
-	struct compute *compute = calloc(1, sizeof(*compute));
-	long result = choose_engine(gpu->fd, &engine);
 
 	if (result == 0)
 		result = gpu_buffer(gpu, &compute->area, KERNEL_VA, AREA_SIZE, false);
