@@ -75,6 +75,10 @@ class Image:
             return (x * surface.pitch + surface.base).astype(np.uint64)
         row = y + (layer + surface.first_element) * surface.q_pitch + self._place[1]
         byte = (x + self._place[0]) * self.format.bytes
+        if surface.type is SurfaceType.D1 and surface.pitch == 1:
+            # Without a pitch, slices are "q pitch" texels apart (isl_surface_state.c).
+            byte = byte + (layer + surface.first_element) * surface.q_pitch * self.format.bytes
+            return (byte + surface.base).astype(np.uint64)
         if tiling is None:
             return (row * surface.pitch + byte + surface.base).astype(np.uint64)
         tiles = row // tiling.height * (surface.pitch // tiling.width) + byte // tiling.width

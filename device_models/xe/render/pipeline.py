@@ -12,7 +12,7 @@ from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
-from vfio_user_xe.device_models.xe.render import vertex_fetch, vertex_shader, wide
+from vfio_user_xe.device_models.xe.render import geometry_shader, vertex_fetch, vertex_shader, wide
 from vfio_user_xe.device_models.xe.render.blend import BlendState
 from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, clip
 from vfio_user_xe.device_models.xe.render.depth_stencil import (
@@ -24,6 +24,7 @@ from vfio_user_xe.device_models.xe.render.depth_stencil import (
 from vfio_user_xe.device_models.xe.render.draw import Draw
 from vfio_user_xe.device_models.xe.render.fast_clear import fast_clear
 from vfio_user_xe.device_models.xe.render.fields import bits
+from vfio_user_xe.device_models.xe.render.geometry_shader import GeometryState
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
@@ -153,7 +154,17 @@ class Pipeline:
         add(self._streamer, Count.IA_PRIMITIVES, sum(len(part.vertices) for _, part in strips))
         yield None
         for begin, primitives in strips:
-            yield from self._primitives(vertices[begin:], primitives)
+            yield from self._shaded(vertices[begin:], primitives)
+
+    def _shaded(self, vertices: Vertices, primitives: Primitives) -> Bulk:
+        """Through the geometry shader, if there is one."""
+        state = GeometryState.of(self._streamer.lrc)
+        if state is not None and len(primitives.vertices):
+            shader = geometry_shader.geometry_stage(self._streamer, self._units)
+            add(self._streamer, Count.GS_INVOCATION, len(primitives.vertices) * state.instances)
+            vertices, primitives = yield from geometry_shader.shade(shader, state, vertices, primitives)
+            add(self._streamer, Count.GS_PRIMITIVES, len(primitives.vertices))
+        yield from self._primitives(vertices, primitives)
 
     def _primitives(self, vertices: Vertices, primitives: Primitives) -> Bulk:
         if not len(primitives.vertices) or vertices.shape[1] < POSITION + 4:

@@ -74,6 +74,8 @@ class ShaderPort:
         if self._urb is None or not (stores or message.op in (LscOp.LOAD, LscOp.LOAD_QUAD)):
             self._stage.report(f"threads send {message.op.name} to URB, which is not emulated: answered with zeros")
             return nothing
+        if not message.components:
+            return nothing  # a geometry shader's threads end with a store of no component
         offsets = payload.addresses(message, request.payload)
         lanes = request.lanes[:, : offsets.shape[1]]
         if stores:

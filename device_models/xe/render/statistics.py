@@ -19,6 +19,8 @@ class Count(IntEnum):
     IA_VERTICES = 0x310
     IA_PRIMITIVES = 0x318
     VS_INVOCATION = 0x320
+    GS_INVOCATION = 0x328
+    GS_PRIMITIVES = 0x330
     CL_INVOCATION = 0x338
     CL_PRIMITIVES = 0x340
     PS_INVOCATION = 0x348
@@ -29,6 +31,8 @@ _ENABLES = {
     Count.IA_VERTICES: (Op.VF_STATISTICS, 0, 0),
     Count.IA_PRIMITIVES: (Op.VF_STATISTICS, 0, 0),
     Count.VS_INVOCATION: (Op.VS, 7, 10),
+    Count.GS_INVOCATION: (Op.GS, 7, 10),
+    Count.GS_PRIMITIVES: (Op.GS, 7, 10),
     Count.CL_INVOCATION: (Op.CLIP, 1, 10),
     Count.CL_PRIMITIVES: (Op.CLIP, 1, 10),
     Count.PS_INVOCATION: (Op.WM, 1, 31),
