@@ -243,6 +243,22 @@ def test_what_only_the_end_of_all_imports_frees_is_the_known_defect_too(monkeypa
     assert not run.given_up
 
 
+def test_a_sequence_goes_on_after_a_job_freed_the_call_and_not_after_an_import_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    derails = []
+    for lines in (IMPORTED, (*IMPORTED, "b unbind i3")):
+        world = after(*lines)
+        world.state.imports["i3"].mapped = True
+        monkeypatch.setattr(blocking.s, "blocked_tasks", lambda machine: {"xe-dmabuf (9)": REVOKING})
+        programs = {name: create_autospec(Program, instance=True) for name in ("a", "b")}
+        programs["a"].step.return_value = Answer(True, "join", "0")
+        run = Run(create_autospec(KernelLog, instance=True))
+        judge = Blocking(run, create_autospec(XeMachine, instance=True), world.state, dict(programs))
+        derails += [failure.derails for failure in judge.of_process(Step.of("a reset v1"), programs["a"], "s1")]
+    assert derails == [False, True]
+
+
 def test_a_call_that_is_late_on_a_busy_machine_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     _, found = judged(monkeypatch, "", ["0"])
     assert found == []

@@ -21,6 +21,7 @@ _GENERIC = re.compile(
     r"|rwsem_\w+|down_\w+|preempt_\w+|do_\w+|__do_\w+|entry_\w+|x64_sys_\w+|__x64_sys_\w+|ret_from\w*|kthread|worker_thread)$"
 )
 _DEATHS = ("end", "kill", "exit")
+_JOB = "a job"
 RELEASED = "unbinding and closing all imports"
 _EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
 
@@ -75,7 +76,8 @@ class Blocking:
         known = waits and freed != "nothing"
         text = f"{what}: blocks in {_where(stacks)}; freed by {freed}"
         if known:
-            derails = freed.startswith(RELEASED)
+            # Whatever else frees it takes an import away, of which the steps that come next may be.
+            derails = not freed.startswith(_JOB)
             return [Failure(defects.REVOCATION_WAITS, text, defects.REVOCATION_WAITS, derails)]
         return [Failure(f"blocks in {_where(stacks)}", text)]
 
@@ -98,7 +100,7 @@ class Blocking:
                 if actor != opener:
                     tried, what = f"try close h{one.gpu}", "closing a DRM file"
                 elif one.bound:
-                    tried, what = f"try copy {one.gpu} {TARGET:#x} {address(one):#x} 0x1000", "a job"
+                    tried, what = f"try copy {one.gpu} {TARGET:#x} {address(one):#x} 0x1000", _JOB
                 else:
                     tried, what = f"try gem-close {one.name}", "GEM_CLOSE"
                 try:
