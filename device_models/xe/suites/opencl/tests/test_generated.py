@@ -48,5 +48,7 @@ def test_results_are_those_of_numpy(name: str, seed: int) -> None:
 def test_results_are_those_of_pocl(name: str, seed: int) -> None:
     if UNDER_TEST == REFERENCE:
         pytest.skip("PoCL is what is tested")
-    found = results(UNDER_TEST, name, seed)
-    assert differences(found, results(REFERENCE, name, seed)) == "", Program(TYPES[name], seed).source
+    program, reference = Program(TYPES[name], seed), results(REFERENCE, name, seed)
+    if wrong := differences(reference, program.expected(*inputs(TYPES[name], seed))):
+        pytest.skip(f"PoCL and numpy differ, so PoCL cannot judge: {wrong}")
+    assert differences(results(UNDER_TEST, name, seed), reference) == "", program.source
