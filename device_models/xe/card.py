@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from vfio_user_xe.device_models.xe import inspect, topologies
+from vfio_user_xe.device_models.xe.compute.back_end import prepare as prepare_back_end
 from vfio_user_xe.device_models.xe.gpu import Gpu
 from vfio_user_xe.device_models.xe.guc.dump import dump
 from vfio_user_xe.device_models.xe.guc.pf_provision import Plan
@@ -104,6 +105,7 @@ class Battlemage:
         topologies.check(options)
         self._topology = options["topology"]
         vram = Vram(self.profile.vram, fabric=card.fabric)
+        prepare_back_end()
         self.gpu = gpu = Gpu(card, self.profile, vram)
         self._pf_registers = Gttmmadr("pf", PF_REGISTERS, PF)
         self._serial = options["serial"]

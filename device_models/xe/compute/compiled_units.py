@@ -18,11 +18,10 @@ from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceType
 from vfio_user_xe.device_models.xe.compute.units import Execution, Task
 from vfio_user_xe.device_models.xe.eu.compiled import group_state
-from vfio_user_xe.device_models.xe.eu.compiled.build import NoCompiler
 from vfio_user_xe.device_models.xe.eu.compiled.fallback import Fallback
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, load_kernel
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason, ThreadState
-from vfio_user_xe.device_models.xe.eu.compiled.library import Library, load
+from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
@@ -458,16 +457,6 @@ class CompiledExecution:
         except (TranslationFault, AccessFault) as fault:
             text = f"its instruction cannot be read: {fault}"
         return f"group {slot.group}, kernel at {self._task.walker.interface.kernel:#x}: {text}"
-
-
-@cache
-def units() -> CompiledUnits | ReferenceUnits:
-    """The compiled back end, or where it cannot be built the reference back end, which is said once."""
-    try:
-        return CompiledUnits(load())
-    except NoCompiler as reason:
-        log.warning("kernels run on the reference back end, which is slow: %s", reason)
-        return ReferenceUnits()
 
 
 @cache

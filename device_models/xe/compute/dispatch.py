@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.compute import payload
-from vfio_user_xe.device_models.xe.compute.compiled_units import units
+from vfio_user_xe.device_models.xe.compute.back_end import units
 from vfio_user_xe.device_models.xe.compute.descriptors import InterfaceDescriptor, Walker
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState

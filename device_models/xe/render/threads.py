@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.compute.compiled_units import units as compute_units
+from vfio_user_xe.device_models.xe.compute.back_end import units as compute_units
 from vfio_user_xe.device_models.xe.compute.pages import Pages
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceType
@@ -96,10 +96,14 @@ class _Compiled:
         return kernel
 
 
-@cache
 def _compiled() -> _Compiled | None:
-    """The compiled back end; None where it cannot be built, which `compute` says once."""
-    return None if isinstance(compute_units(), ReferenceUnits) else _Compiled(load())
+    """The compiled back end; None where it cannot be built, or is not yet."""
+    return None if isinstance(compute_units(), ReferenceUnits) else _loaded()
+
+
+@cache
+def _loaded() -> _Compiled:
+    return _Compiled(load())
 
 
 def _code(stage: Stage, kernel: Kernel) -> bytes:

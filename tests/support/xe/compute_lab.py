@@ -10,7 +10,8 @@ import pytest
 
 from tests.support.xe.commands import END
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, Job, Lab
-from vfio_user_xe.device_models.xe.compute import compiled_units, dispatch
+from vfio_user_xe.device_models.xe.compute import dispatch
+from vfio_user_xe.device_models.xe.compute.back_end import units
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.eu.assembler import assemble
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE
@@ -120,7 +121,7 @@ def labs(back_end: str) -> Iterator[ComputeLab]:
     with pytest.MonkeyPatch.context() as patch:
         if back_end == "reference":
             patch.setattr(dispatch, "units", ReferenceUnits)
-        elif isinstance(compiled_units.units(), ReferenceUnits):
+        elif isinstance(units(), ReferenceUnits):
             pytest.skip("there is no compiler")
         yield ComputeLab()
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.support.xe.compute_lab import KERNEL, SURFACES, ComputeLab, base_addresses
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, Job
-from vfio_user_xe.device_models.xe.compute import compiled_units
+from vfio_user_xe.device_models.xe.compute.back_end import units
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.eu.assembler import assemble
 from vfio_user_xe.device_models.xe.profiles.profile import RENDER
@@ -162,7 +162,7 @@ def render_labs(back_end: str) -> Iterator[RenderLab]:
     with pytest.MonkeyPatch.context() as patch:
         if back_end == "reference":
             patch.setattr(threads, "_compiled", lambda: None)
-        elif isinstance(compiled_units.units(), ReferenceUnits):
+        elif isinstance(units(), ReferenceUnits):
             pytest.skip("there is no compiler")
         yield RenderLab()
 

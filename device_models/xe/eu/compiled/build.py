@@ -1,6 +1,7 @@
 """Build the handlers (`runtime/*.c`) for this machine's processor, once, into the user's cache folder.
 
 The shared object is named by a hash of what it is made from: sources, flags, compiler, processor.
+`python -m vfio_user_xe.device_models.xe.eu.compiled.build` builds it ahead of the first kernel, as scripts/setup does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from vfio_user_xe.device_models.xe.eu.registers import ACC0, ARF_BASE, CR0, F0, SR0
@@ -55,23 +57,33 @@ def library() -> Path:
         NoCompiler: there is no shared object and none can be built.
     """
     said: list[str] = []
+    for compiler, flags, path in _candidates():
+        if path.exists():
+            return path
+        with cache.lock(path.with_suffix(".lock")):
+            if path.exists():
+                return path
+            problem = _build(compiler, flags, path)
+            if problem is None:
+                return path
+            said.append(f"{shlex.join([*compiler, *flags[len(_FLAGS) :]])}: {problem}")
+    tried = "; ".join(said) or "none of CC, cc, gcc, clang is there, nor the package ziglang (vfio-user-xe[compute])"
+    raise NoCompiler(f"the execution units' handlers cannot be built: {tried}")
+
+
+def is_built() -> bool:
+    """Whether this machine has the handlers, so that `library` returns at once. May be called from any thread."""
+    return any(path.exists() for _, _, path in _candidates())
+
+
+def _candidates() -> Iterator[tuple[list[str], tuple[str, ...], Path]]:
+    """Compilers with their flags, the best first, and where what they build is kept."""
     for compiler in _compilers():
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=60, check=True).stdout
             for target in _targets():
                 flags = (*_FLAGS, *target)
-                path = cache.cache_dir() / "eu" / f"handlers-{_key(flags, version)}.so"
-                if path.exists():
-                    return path
-                with cache.lock(path.with_suffix(".lock")):
-                    if path.exists():
-                        return path
-                    problem = _build(compiler, flags, path)
-                    if problem is None:
-                        return path
-                    said.append(f"{shlex.join(compiler)} {shlex.join(target)}: {problem}")
-    tried = "; ".join(said) or "none of CC, cc, gcc, clang is there, nor the package ziglang (vfio-user-xe[compute])"
-    raise NoCompiler(f"the execution units' handlers cannot be built: {tried}")
+                yield compiler, flags, cache.cache_dir() / "eu" / f"handlers-{_key(flags, version)}.so"
 
 
 def _compilers() -> list[list[str]]:
@@ -127,5 +139,17 @@ def _build(compiler: list[str], flags: tuple[str, ...], target: Path) -> str | N
     return None
 
 
+def main() -> None:
+    """Build the handlers, and say where they are or why there are none; that is no failure, since kernels run without."""
+    try:
+        print(f"execution units: handlers in {library()}")
+    except NoCompiler as error:
+        print(f"execution units: kernels will run on the slow reference back end: {error}", file=sys.stderr)
+
+
 def _last_lines(output: bytes) -> str:
     return " | ".join(output.decode(errors="replace").strip().splitlines()[-3:])
+
+
+if __name__ == "__main__":
+    main()
