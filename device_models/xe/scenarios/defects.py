@@ -8,6 +8,7 @@ RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
 CLEAR_AFTER_RESET = "clear-outlasts-reset"
 RESET_LOST = "reset-lost-while-another-ends"
 HANDED_ON_DIRTY = "memory-handed-on-uncleaned"
+POOL_LEAK = "ttm-pool-leaks-its-lists"
 RESCAN_LOCK = "vfs-removed-without-the-rescan-lock"
 STALE_FILE = "stale-file-of-a-dmabuf"
 EXEC_DUPLICATE = "exec-refuses-two-imports-of-one-buffer"
@@ -26,6 +27,8 @@ DEFECTS = {
     " not served until it is reset again",
     HANDED_ON_DIRTY: "xe clears a VF's memory at its reset, not when its provisioning changes: VRAM that one VF has to give up"
     " reaches another, which is running, with what was written there",
+    POOL_LEAK: "TTM's pools initialise a list_lru each and never destroy it (ttm_pool_type_fini): what it allocated is lost when the"
+    " last device goes; kmemleak says so",
     RESCAN_LOCK: "a PF's driver that disables VFs in its remove(), on unbind or unload, removes devices without"
     " pci_rescan_remove_lock, which only the files in sysfs take: lockdep_assert_held in pci_stop_and_remove_bus_device",
     STALE_FILE: "vfio-pci looks at the file of a dma-buf that is closed already while an O_PATH descriptor keeps the buffer itself"
@@ -49,6 +52,7 @@ DEFECTS = {
 
 
 REPORTS = {
+    POOL_LEAK: r"(?s)unreferenced object.*list_lru_init.*ttm_pool_type_init",
     RESCAN_LOCK: r"(?s)WARNING: .*pci/remove\.c.*pci_stop_and_remove_bus_device.*sriov_disable.*xe_pci_remove",
     STALE_FILE: r"(?s)KASAN: slab-use-after-free.*get_file_active.*vfio_pci_(core_)?dma_?buf|"
     r"KASAN: slab-use-after-free.*vfio_pci_dma_buf_(move|cleanup).*get_file_active",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS as OF_DMABUFS
+from vfio_user_xe.device_models.xe.scenarios.defects import POOL_LEAK, RESCAN_LOCK, RESET_LOST
 from vfio_user_xe.device_models.xe.scenarios.defects import REPORTS as OF_KERNELS
-from vfio_user_xe.device_models.xe.scenarios.defects import RESCAN_LOCK, RESET_LOST
 
 REMOVAL_DEADLOCK = "pf-removal-takes-the-rescan-lock-twice"
 NUMVFS_DEADLOCK = "numvfs-and-removal-block-each-other"
@@ -21,6 +21,7 @@ SAVE_ABANDONED = "save-interrupted-by-a-reset-never-ends"
 LOST_TAIL = "restore-misses-the-last-vram"
 
 DEFECTS = {
+    POOL_LEAK: OF_DMABUFS[POOL_LEAK],
     RESCAN_LOCK: OF_DMABUFS[RESCAN_LOCK],
     RESET_LOST: OF_DMABUFS[RESET_LOST],
     REMOVAL_DEADLOCK: "removing a PF whose VFs are enabled never ends: remove_store holds pci_rescan_remove_lock, and sriov_disable,"
@@ -49,6 +50,7 @@ DEFECTS = {
 }
 
 REPORTS = {
+    POOL_LEAK: OF_KERNELS[POOL_LEAK],
     RESCAN_LOCK: OF_KERNELS[RESCAN_LOCK],
     LATE_INVALIDATION: r"TLB invalidation request failed \(-ENODEV\)",
     RUNNING_SCHEDULER: r"WARNING: .*gpu_scheduler\.h.*xe_guc_submit_start",
