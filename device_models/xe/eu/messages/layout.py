@@ -19,10 +19,14 @@ REGISTER = 64
 def response_bytes(message: Message, lanes: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which bytes of a response its lanes receive: [threads, 64 · response_length] for `lanes` [threads, width].
 
-    Lanes that are off keep what their registers hold. Blocks and other messages without lanes write all of the response if any
-    lane takes part.
+    Lanes that are off keep what their registers hold. Transposed messages write their elements if any lane takes part, and other
+    messages without lanes all of the response.
     """
     length = message.response_length * REGISTER
+    if isinstance(message, LscMessage) and message.transpose and not message.op.is_block2d:
+        # The rest of the register stays: IGC keeps other values there (seen: NEO's half8 in SLM).
+        taken = np.arange(length) < len(message.components) * message.register_bytes
+        return lanes.any(axis=1, keepdims=True) & taken
     element = _element(message)
     if element is None:
         return np.repeat(lanes.any(axis=1, keepdims=True), length, axis=1)
@@ -37,8 +41,6 @@ def response_bytes(message: Message, lanes: NDArray[np.bool_]) -> NDArray[np.boo
 def _element(message: Message) -> tuple[int, int] | None:
     """Bytes of a lane's element and registers of a component; None if the response has no lanes."""
     match message:
-        case LscMessage(transpose=True):
-            return None
         case LscMessage() if message.op.is_block2d or message.op in (LscOp.READ_STATE, LscOp.LOAD_STATUS):
             return None
         case LscMessage():

@@ -63,6 +63,20 @@ def test_a_transposed_block_brings_consecutive_elements(lab: ComputeLab) -> None
     assert job.data(0, 16) == list(range(1000, 1016))
 
 
+def test_a_transposed_block_of_less_than_a_register_leaves_its_rest(lab: ComputeLab) -> None:
+    # IGC keeps other values of the kernel there: a vector's addresses behind 16 bytes that are loaded.
+    kernel = (
+        LINEAR
+        + """
+        (W) and (1|M0)  r14.0<1>:ud  r0.0<0;1,0>:ud  0xFFFFFFC0:ud
+        (W) mov (16|M0)  r20.0<1>:ud  0x77:ud
+        (W) send.ugm (1|M0)  r20  r14  null:0  0xFF000000  0x6210C500
+    """
+    )
+    job = run(lab, kernel + RESULT, indirect=(INDIRECT, 128))
+    assert job.data(0, 16) == [*range(1000, 1008), *[0x77] * 8]
+
+
 def test_binding_tables_lead_to_surfaces_whose_bounds_hold(lab: ComputeLab) -> None:
     kernel = LINEAR + "send.ugm (16|M0)  r20  r12  null:0  0x01000000  0x62100500\n"
     states = {TABLE: (0, STATE), STATE: buffer_state(DATA + 0x400, 28)}

@@ -166,7 +166,7 @@ const struct op *message_store(const struct op *op, struct thread *t)
     return store_each(op, t, lanes);
 }
 
-/* Transposed: one address, and consecutive elements to or from consecutive bytes of registers. */
+/* Transposed: one address, and consecutive elements to or from consecutive bytes of registers; the register's rest stays. */
 static const struct op *block(const struct op *op, struct thread *t, int access)
 {
     const struct message *m = op->extra;
@@ -182,8 +182,6 @@ static const struct op *block(const struct op *op, struct thread *t, int access)
     if (access == READ && !m->returns)
         return op + 1;
     char *data = access == READ ? t->storage + op->destination : at(t, m->data);
-    if (access == READ && m->response > bytes)
-        memset(data + bytes, 0, m->response - bytes);
     if (p.split)
         eu_copy(t, m, p.address[0], data, bytes, access);
     else if (access == READ)
