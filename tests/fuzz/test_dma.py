@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from abc import ABCMeta, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,11 @@ _flags = st.sampled_from([wire.DMA_READABLE, wire.DMA_WRITABLE, wire.DMA_READABL
 _bytes = st.just(0) | st.integers(0, PAGE - 1)
 
 
-class DmaModel(RuleBasedStateMachine):
+class Meta(type(RuleBasedStateMachine), ABCMeta):  # type: ignore[misc]
+    """Both hypothesis and `abc` have a metaclass of their own."""
+
+
+class DmaModel(RuleBasedStateMachine, metaclass=Meta):
     """Ranges by their first page: (pages, flags, offset in the file or None for a range without a descriptor).
 
     `mapped` holds ranges (first page, pages) that were mapped; some of them are not any more.
@@ -63,17 +68,17 @@ class DmaModel(RuleBasedStateMachine):
 
     # What is tested; `errno` is 0 for success.
 
-    def do_map(self, page: int, pages: int, flags: int, offset: int | None) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def do_map(self, page: int, pages: int, flags: int, offset: int | None) -> int: ...
 
-    def do_unmap(self, page: int, pages: int) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def do_unmap(self, page: int, pages: int) -> int: ...
 
-    def do_unmap_all(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def do_unmap_all(self) -> None: ...
 
-    def may_access(self, page: int, pages: int, write: bool) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    def may_access(self, page: int, pages: int, write: bool) -> bool: ...
 
     # The model.
 

@@ -13,7 +13,7 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import SYSTEM
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import SYSTEM, Operation
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Content
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import OPERATIONS, Lifetimes, operation_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
@@ -267,3 +267,8 @@ def test_a_call_that_is_late_on_a_busy_machine_is_no_failure(monkeypatch: pytest
 def test_the_system_is_an_actor_of_its_own() -> None:
     assert allowed(Lifetimes(), f"{SYSTEM} sysfs-reset v1")
     assert not allowed(after("a start"), "a sysfs-reset v1")
+
+
+def test_only_processes_begin_and_end_without_a_command() -> None:
+    without = {name for name, one in OPERATIONS.items() if type(one).commands is Operation.commands}
+    assert without == {"start", "exit", "kill"}
