@@ -19,6 +19,7 @@ from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError, default_model, load_plugin
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.expectations import Expectations
+from vfio_user_xe.emulator.suites.group import checked_function
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
 from vfio_user_xe.emulator.suites.igt.runner import IgtRun, plan, run_igt
 from vfio_user_xe.emulator.suites.igt.suite import Suite
@@ -106,7 +107,7 @@ def run_command(
             output=output,
             groups=wanted[0],
             tests=wanted[1],
-            on=_function(on),
+            on=None if on is None else checked_function(on, "--on"),
             timeout=timeout,
             per_test=per_test,
             resume=resume,
@@ -190,12 +191,6 @@ def _file(given: Path | None, name: str, model: str | None) -> Path:
     if folder is None:
         raise SuiteError(f"the device model {plugin.name} has no files for IGT: name them with --suite and --expect")
     return folder / name
-
-
-def _function(name: str | None) -> str | None:
-    if name is not None and name != "pf" and not (name.startswith("vf") and name[2:].isdigit() and int(name[2:]) > 0):
-        raise SuiteError(f'--on {name}: is not a function; allowed is "pf" or "vf1", "vf2", ...')
-    return name
 
 
 def _results(output: Path, expectations: Expectations, junit_file: Path | None) -> int:

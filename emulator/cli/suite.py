@@ -18,6 +18,7 @@ from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError
 from vfio_user_xe.emulator.results import Verdict
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.expectations import Expectations
+from vfio_user_xe.emulator.suites.group import checked_function
 from vfio_user_xe.emulator.suites.report import read_results, report_of, summary, table
 from vfio_user_xe.emulator.suites.table import SuiteError
 from vfio_user_xe.emulator.suites.userland.runner import UserlandRun, run_userland
@@ -122,7 +123,7 @@ def run_command(
             output=output if output is not None else Path(f"{folder.name}-results"),
             groups=tuple(groups or ()),
             tests=tuple(tests or ()),
-            on=_function(on),
+            on=None if on is None else checked_function(on, "--on"),
             timeout=timeout,
             sample=sample,
             budget=budget * 60,
@@ -195,12 +196,6 @@ def _expectations(folder: Path, given: Path | None) -> Expectations:
     if given is None and not (folder / EXPECTATIONS).exists():
         return Expectations()
     return Expectations.load(given if given is not None else folder / EXPECTATIONS)
-
-
-def _function(name: str | None) -> str | None:
-    if name is not None and name != "pf" and not (name.startswith("vf") and name[2:].isdigit() and int(name[2:]) > 0):
-        raise SuiteError(f'--on {name}: is not a function; allowed is "pf" or "vf1", "vf2", ...')
-    return name
 
 
 def _results(name: str, output: Path, expectations: Expectations, junit_file: Path | None) -> int:

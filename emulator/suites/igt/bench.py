@@ -24,6 +24,7 @@ from vfio_user_xe.emulator.guest.qemu_arguments import device_arguments
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
 from vfio_user_xe.emulator.results import Outcome
 from vfio_user_xe.emulator.suites.expectations import Expectations
+from vfio_user_xe.emulator.suites.group import ServerLog, serve_arguments
 from vfio_user_xe.emulator.suites.igt.package import PROGRAMS, IgtBuild, host_programs
 from vfio_user_xe.emulator.suites.igt.results import read_result
 from vfio_user_xe.emulator.suites.igt.suite import Group, Suite
@@ -36,7 +37,6 @@ _SETUP_TIMEOUT = 120.0
 _CHECK_TIMEOUT = 60.0
 _RESTORE_TIMEOUT = 90.0
 _ASK_TIMEOUT = 10.0
-_KEPT_LOG = 4000
 _STATE = "== state of the device =="
 
 # What IGT expects besides what the guest's /init mounts.
@@ -127,7 +127,7 @@ class Bench:
     function: str = ""
     _pf: str = ""
     _stalls: int = 0
-    _log_position: int = 0
+    _server_log: ServerLog | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def run_subtest(self, test: str, subtest: str, report: Report) -> SubtestResult:
@@ -250,11 +250,7 @@ class Bench:
         needs = self.run.suite.guest
         stack = AsyncExitStack()
         async with stack:
-            settings = [
-                word for key, value in self.group.device.items() for word in ("--set", f"{key}={_setting(value)}")
-            ]
-            vfs = ["--vfs", str(self.group.vf)] if self.group.vf and "vfs" not in self.group.device else []
-            arguments = [*self.run.card, *vfs, *settings]
+            arguments = [*self.run.card, *serve_arguments(self.group.device, self.group.on)]
             cards, devices = [], []
             guest_number = 1 + len(list(self.run.output.glob("console-*.log")))
             for number in range(self.group.cards):
@@ -285,7 +281,7 @@ class Bench:
             report(f"  a guest is up after {guest.boot_seconds:.1f} s ({guest.accelerator.name})")
             await self._prepare(guest)
             self.guest, self.card = guest, cards[0]
-            self._stalls = self._log_position = 0
+            self._stalls, self._server_log = 0, ServerLog(self.card.log)
             self._stack = stack.pop_all()
 
     async def _prepare(self, guest: Guest) -> None:
@@ -330,16 +326,12 @@ class Bench:
 
     async def _device_report(self) -> str:
         """What the card itself noticed since it was asked last: its log, and registers that were polled in vain."""
-        if self.card is None:
+        if self.card is None or self._server_log is None:
             return ""
         stalls = [f"stall: {stall['text']}" for stall in await self._ask("stalls") or []]
         lines = stalls[self._stalls :]
         self._stalls = len(stalls)
-        with contextlib.suppress(OSError), self.card.log.open("rb") as log:
-            log.seek(self._log_position)
-            said = log.read()
-            self._log_position += len(said)
-            lines.append(said.decode(errors="replace")[-_KEPT_LOG:])
+        lines.append(self._server_log.more())
         return "\n".join(lines).strip()
 
     async def _ask(self, command: str) -> Any:
@@ -376,7 +368,3 @@ def _card(arguments: Sequence[str], log: Path) -> Iterator[ServedCard]:
         finally:
             with contextlib.suppress(OSError):
                 log.write_bytes(card.log.read_bytes())
-
-
-def _setting(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -50,13 +50,13 @@ Several `[[group]]` tables may have one name; each is run in a guest of its own.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from vfio_user_xe.emulator.suites.group import checked_function, kernel_log, selected, time_limit, vf_number
 from vfio_user_xe.emulator.suites.subtest import KernelLog
 from vfio_user_xe.emulator.suites.table import SuiteError, Table, fits
 
@@ -97,7 +97,7 @@ class Group:
     @property
     def vf(self) -> int:
         """The number of the VF that the tests run on, 0 for the PF."""
-        return int(self.on[2:]) if self.on.startswith("vf") else 0
+        return vf_number(self.on)
 
     def names(self, test: str) -> bool:
         """Whether `test` (a program's name) belongs to the group."""
@@ -149,12 +149,7 @@ class Suite:
             cleanup=needs.text("cleanup", ""),
         )
         needs.finish()
-        log = table.table("kernel_log")
-        try:
-            kernel_log = KernelLog.compiled(log.texts("errors"), log.texts("allowed"), log.texts("wedged"))
-        except re.error as error:
-            raise SuiteError(f"{log.place}: {error.pattern!r} is not a regular expression: {error}") from error
-        log.finish()
+        log = kernel_log(table.table("kernel_log"))
         timeouts = table.table("timeouts").seconds()
         before, after = (
             tuple((pattern, hooks.text(pattern)) for pattern in hooks.values)
@@ -178,15 +173,12 @@ class Suite:
                 item.flag("ovmf"),
             )
             item.finish()
-            if not re.fullmatch(r"pf|vf[1-9]\d*", group.on):
-                raise SuiteError(
-                    f'{item.place}.on: "{group.on}" is not a function; allowed is "pf" or "vf1", "vf2", ...'
-                )
+            checked_function(group.on, f"{item.place}.on")
             if not 1 <= group.cards <= _MOST_CARDS:
                 raise SuiteError(f"{item.place}.cards: {group.cards} is not between 1 and {_MOST_CARDS}")
             groups.append(group)
         table.finish()
-        return Suite(guest, tuple(groups), kernel_log, timeouts, before, after, wake)
+        return Suite(guest, tuple(groups), log, timeouts, before, after, wake)
 
     def select(self, names: Iterable[str] = ()) -> list[Group]:
         """The groups of these names, in the file's order (all without names).
@@ -194,12 +186,7 @@ class Suite:
         Raises:
             SuiteError: there is no group of a name.
         """
-        wanted = list(names)
-        known = list(dict.fromkeys(group.name for group in self.groups))
-        for name in wanted:
-            if name not in known:
-                raise SuiteError(f'there is no group "{name}" (allowed: {", ".join(known)})')
-        return [group for group in self.groups if not wanted or group.name in wanted]
+        return selected(self.groups, names)
 
     def preparation(self, name: str) -> str:
         """Shell to run before the subtest `name`."""
@@ -211,4 +198,4 @@ class Suite:
 
     def timeout(self, name: str, default: float = 60) -> float:
         """Seconds that the subtest `name` may take."""
-        return next((seconds for pattern, seconds in self.timeouts if fits(pattern, name)), default)
+        return time_limit(self.timeouts, name, default)

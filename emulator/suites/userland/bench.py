@@ -16,13 +16,13 @@ from vfio_user_xe.emulator.guest.initramfs import Content
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.served import ServedCardError
 from vfio_user_xe.emulator.results import Outcome
+from vfio_user_xe.emulator.suites.group import ServerLog, serve_arguments
 from vfio_user_xe.emulator.suites.subtest import SubtestResult, attach_kernel_log
 from vfio_user_xe.emulator.suites.userland.suite import Group, UserlandSuite
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 _SETUP_LIMIT = 180.0
 _LOG_LIMIT = 60.0
-_KEPT_LOG = 4000
 
 
 class SetupFailed(GuestError):
@@ -47,7 +47,7 @@ class Bench:
     append: str = ""
     _lab: Lab | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
-    _log_position: int = 0
+    _server_log: ServerLog | None = None
     _activity: int = 0
 
     def __enter__(self) -> Bench:
@@ -109,19 +109,17 @@ class Bench:
                 raise
             except (GuestError, ServedCardError) as error:
                 raise SetupFailed(f"a guest with the card could not be set up: {error}") from error
-            self._log_position = self._activity = 0
+            self._server_log, self._activity = ServerLog(self._lab.card.log), 0
             self._accesses()
         return self._lab
 
     def _open(self) -> Lab:
         needs, group = self.suite.guest, self.group
         number = 1 + len(list(self.output.glob("console-*.log")))
-        settings = [word for key, value in group.device.items() for word in ("--set", f"{key}={_setting(value)}")]
-        vfs = ["--vfs", str(group.vf)] if group.vf and "vfs" not in group.device else []
         with ExitStack() as stack:
             lab = stack.enter_context(
                 open_lab(
-                    [*vfs, *settings, *self.card],
+                    [*serve_arguments(group.device, group.on), *self.card],
                     modules=needs.modules,
                     userland=needs.userland,
                     memory=needs.memory,
@@ -153,19 +151,8 @@ class Bench:
         return int(made - before)
 
     def _said(self) -> str:
-        """What the card logged since the last call."""
-        assert self._lab is not None
-        with contextlib.suppress(OSError), self._lab.card.log.open("rb") as log:
-            log.seek(self._log_position)
-            said = log.read()
-            self._log_position += len(said)
-            return said.decode(errors="replace")[-_KEPT_LOG:].strip()
-        return ""
+        return self._server_log.more() if self._server_log is not None else ""
 
     def _keep_log(self, lab: Lab, number: int) -> None:
         with contextlib.suppress(OSError):
             (self.output / f"server-{number}.log").write_bytes(lab.card.log.read_bytes())
-
-
-def _setting(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -49,14 +49,14 @@ Patterns are those of a shell, on `test@subtest`; one without `@` means all subt
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from vfio_user_xe.emulator.suites.group import checked_function, kernel_log, selected, time_limit, vf_number
 from vfio_user_xe.emulator.suites.subtest import KernelLog
-from vfio_user_xe.emulator.suites.table import SuiteError, Table, fits
+from vfio_user_xe.emulator.suites.table import SuiteError, Table
 
 
 class Kind(StrEnum):
@@ -107,7 +107,7 @@ class Group:
     @property
     def vf(self) -> int:
         """The number of the VF that the tests run on, 0 for the PF."""
-        return int(self.on[2:]) if self.on.startswith("vf") else 0
+        return vf_number(self.on)
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,11 @@ class UserlandSuite:
         if (given := table.table("source")).values:
             source = Source(given.text("pip", ""), given.text("folder"), path.parent)
             given.finish()
-        log = table.table("kernel_log")
-        try:
-            kernel_log = KernelLog.compiled(log.texts("errors"), log.texts("allowed"), log.texts("wedged"))
-        except re.error as error:
-            raise SuiteError(f"{log.place}: {error.pattern!r} is not a regular expression: {error}") from error
-        log.finish()
+        log = kernel_log(table.table("kernel_log"))
         timeouts = table.table("timeouts").seconds()
         groups = tuple(_group(item, source, path.parent) for item in table.tables("group"))
         table.finish()
-        return UserlandSuite(title, needs, groups, kernel_log, source, timeouts)
+        return UserlandSuite(title, needs, groups, log, source, timeouts)
 
     def select(self, names: Iterable[str] = ()) -> list[Group]:
         """The groups of these names, in the file's order (all without names).
@@ -161,16 +156,11 @@ class UserlandSuite:
         Raises:
             SuiteError: There is no group of a name.
         """
-        wanted = list(names)
-        known = list(dict.fromkeys(group.name for group in self.groups))
-        for name in wanted:
-            if name not in known:
-                raise SuiteError(f'there is no group "{name}" (allowed: {", ".join(known)})')
-        return [group for group in self.groups if not wanted or group.name in wanted]
+        return selected(self.groups, names)
 
     def timeout(self, name: str, default: float = 60) -> float:
         """Seconds that the test `name` may take."""
-        return next((seconds for pattern, seconds in self.timeouts if fits(pattern, name)), default)
+        return time_limit(self.timeouts, name, default)
 
 
 def _group(item: Table, source: Source | None, folder: Path) -> Group:
@@ -187,8 +177,7 @@ def _group(item: Table, source: Source | None, folder: Path) -> Group:
         {guest: folder / name for guest, name in item.table("files").words().items()},
     )
     item.finish()
-    if not re.fullmatch(r"pf|vf[1-9]\d*", group.on):
-        raise SuiteError(f'{item.place}.on: "{group.on}" is not a function; allowed is "pf" or "vf1", "vf2", ...')
+    checked_function(group.on, f"{item.place}.on")
     for kind, key, there in (
         (Kind.PIGLIT, "profile", bool(group.profile)),
         (Kind.COMMAND, "commands", bool(group.commands)),
