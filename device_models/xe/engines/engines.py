@@ -76,7 +76,7 @@ class Engines:
             raise ValueError(f"{context.name}: there is no engine of class {context.engine_class}")
         context.states.require(NEW, REMOVED)
         context.states.to(DISABLED)
-        context.members = [Lrc(context.function, descriptor) for descriptor in context.lrcs]
+        context.members = [Lrc(context.function, descriptor, context.engine_class) for descriptor in context.lrcs]
         context.waiting = None
         self.contexts.add(context)
 

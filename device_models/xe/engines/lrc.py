@@ -15,9 +15,10 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Fault
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Fault
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, RENDER
 from vfio_user_xe.emulator.fabric.span import Revoked
 
 # Dword indices of values in the image (regs/xe_lrc_layout.h).
@@ -76,9 +77,8 @@ _RECORD_INDEX = _LOADS_INDEX + _LOADS.size // 4
 _PIPELINE_INDEX = _RECORD_INDEX + (_HEADER.size + _BATCHES.size + _GPR.size) // 4
 _NO_BATCHES = bytes(_BATCHES.size)
 _PAGE_DWORDS = 0x400
-_MOST_PIPELINE_STATE = 4 * _PAGE_DWORDS - _PIPELINE_INDEX
-"""Dwords up to the end of the image's fourth page. Only engines with the 3-D pipeline have so much state, and their images are of
-13 pages (`xe_lrc.c:xe_gt_lrc_size`)."""
+_IMAGE_PAGES = {RENDER: 3, COMPUTE: 2}
+"""By engine class, pages of the image behind the PPHWSP; others have one (`xe_lrc.c:xe_gt_lrc_size`). What follows is the driver's."""
 _FLAG_PPGTT = 1
 _FLAG_ARBITRATION, _FLAG_NOOP = 1, 2
 
@@ -98,8 +98,10 @@ class Frame:
 class Lrc:
     """One logical ring context, and the state of the engine that runs it or last did."""
 
-    def __init__(self, function: XeFunction, descriptor: int) -> None:
+    def __init__(self, function: XeFunction, descriptor: int, engine_class: int) -> None:
         self.function = function
+        self._most_state = _IMAGE_PAGES.get(engine_class, 1) * _PAGE_DWORDS - _PIPELINE_INDEX
+        """Dwords of `state` that the image has room for."""
         self.descriptor = descriptor
         self.pphwsp = descriptor & 0xFFFFF000
         self.image = self.pphwsp + 0x1000
@@ -195,7 +197,7 @@ class Lrc:
 
         Raises:
             TranslationFault: the image is not mapped.
-            AccessFault: the image is nowhere.
+            AccessFault: the image is nowhere, or too small for the state that commands have set.
         """
         while self.stack and self.stack[-1].restore:
             self.stack.pop()
@@ -305,13 +307,14 @@ class Lrc:
             return b""
         packed: list[int] = []
         for opcode, dwords in self.state.items():
-            if len(packed) + 1 + len(dwords) > _MOST_PIPELINE_STATE:
-                raise ValueError(f"state of {len(self.state)} commands is more than an image holds")
+            if len(packed) + 1 + len(dwords) > self._most_state:
+                reason = f"state of {len(self.state)} commands is more than the {self._most_state} dwords that an image holds"
+                raise AccessFault(self.function.pci, "ggtt", self.image + 4 * _PIPELINE_INDEX, reason)
             packed += [opcode << 16 | len(dwords), *dwords]
         return array("I", packed).tobytes()
 
     def _load_pipeline_state(self, count: int) -> None:
-        packed = self._read(_PIPELINE_INDEX, min(count, _MOST_PIPELINE_STATE)) if count else []
+        packed = self._read(_PIPELINE_INDEX, min(count, self._most_state)) if count else []
         self.state = {}
         at = 0
         while at < len(packed):

@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Any
 from unittest.mock import NonCallableMock
 
+import pytest
+
+from tests.support.xe.commands import END, sdi
+from tests.support.xe.engine_lab import DATA_VA, PPHWSP
+from tests.support.xe.render_lab import RenderLab
 from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.context import FAILED
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, RENDER
 from vfio_user_xe.device_models.xe.render import state
 from vfio_user_xe.device_models.xe.render.state import Op
 
@@ -56,3 +63,23 @@ def test_instancing_is_kept_by_element() -> None:
     put(state.vf_instancing, on, 0x78490001, 2 | 1 << 8, 3)
     put(state.vf_instancing, on, 0x78490001, 0, 0)
     assert on.lrc.state[Op.VF_INSTANCING][1:] == [0, 0, 0, 0, 2 | 1 << 8, 3]
+
+
+@pytest.mark.parametrize(("engine_class", "pages"), [(RENDER, 3), (COMPUTE, 2)])
+def test_state_beyond_the_image_costs_its_context_and_nothing_behind_the_image(engine_class: int, pages: int) -> None:
+    lab = RenderLab()
+    job, other = lab.job(engine_class=engine_class), lab.job(engine_class=engine_class)
+    behind = PPHWSP + (1 + pages) * 0x1000
+    job.dwords(job.at(behind), *[0x5A5A5A5A] * 0x400)
+    states = (Op.VS, Op.GS, Op.CLIP, Op.SF, Op.WM, Op.SBE, Op.PS, Op.RASTER, Op.PS_EXTRA, Op.PS_BLEND, Op.DEPTH_BUFFER)
+    longest = [op << 16 | 0xFF for op in states]
+    commands = [word for header in longest for word in (header, *[header] * 0x100)]
+    job.batch(*commands, END)
+    job.ring(*job.start())
+    other.ring(*sdi(DATA_VA, 1))
+    job.submit()
+    other.submit()
+    lab.run()
+    assert job.context.state is FAILED
+    assert other.data() == [1]
+    assert {job.function.ggtt_space.read32(job.at(behind) + 4 * index) for index in range(0x400)} == {0x5A5A5A5A}
