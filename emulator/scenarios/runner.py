@@ -15,7 +15,7 @@ from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import GuestSettings
-from vfio_user_xe.emulator.kernel_reports import LogLost, reports
+from vfio_user_xe.emulator.kernel_reports import Kind, LogLost, reports
 from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Evidence, Fact, Result, Verdict
@@ -134,6 +134,9 @@ class Runner(Generic[MachineT]):
         self._ask_the_card(run, guest.lab)
         for name, why in findings.silenced.items():
             run.give_up(f"{name} is silenced: {why}")
+        for report in filter(lambda report: report.kind is Kind.PANIC, findings.reports):
+            # Its console may be read only later: the guest would then fail in the middle of another scenario.
+            run.give_up(str(report))
         if self._suite.fatal:
             for line in filter(lambda line: re.search(self._suite.fatal, line.text), findings.lines):
                 run.give_up(line.text)

@@ -44,7 +44,7 @@ DMABUF = Suite(
     compiled,
     account,
     REPORTS,
-    fatal=r"device wedged|kernel panic",
+    fatal=r"device wedged",
     records=RECORDS,
     exhibits=exhibits,
     findings=FINDINGS,

@@ -251,6 +251,15 @@ def test_a_guest_whose_lockdep_has_switched_itself_off_is_given_up(guests: list[
     assert facts(after)["kernel's reporters"]["lockdep"] == "on"
 
 
+@pytest.mark.parametrize("said", ["Kernel panic - not syncing: made up", "PANIC: double fault, error_code: 0x0"])
+def test_a_guest_whose_kernel_has_panicked_is_given_up(guests: list[Guest], said: str) -> None:
+    guests.extend([Guest(), Guest()])
+    _, panics, setup, after = carried_out(says(said), nothing)
+    assert panics.verdict is Verdict.FAIL
+    assert setup.case.number == SETUP, "the second scenario has a guest of its own"
+    assert after.verdict is Verdict.PASS
+
+
 @pytest.mark.parametrize(("cmdline", "boots"), [("quiet", 2), ("quiet kasan_multi_shot", 1)])
 def test_kasan_s_first_report_ends_the_guest_unless_it_reports_again(
     guests: list[Guest], cmdline: str, boots: int

@@ -30,7 +30,6 @@ SRIOV = Suite(
     compiled,
     account,
     REPORTS,
-    fatal=r"kernel panic",
     records=RECORDS,
     exhibits=exhibits,
     findings=FINDINGS,
