@@ -4,8 +4,10 @@ A row says where a register is from the engine's base, how it is written, what i
 that runs, and whether unprivileged batches may write it. The PF's register file, the engines' live values, what commands reach
 (`register_access.py`) and error capture all take it from here.
 
-MASKED is XE_REG_OPTION_MASKED. `user` is what user space needs of an engine: counters of dispatched threads, predicates,
-parameters of indirect draws, general purpose registers.
+MASKED is XE_REG_OPTION_MASKED. `user` marks the user mode non-privileged registers: IGT's list of them for graphics 12
+(`gem_ctx_isolation.c:nonpriv_registers`); BCS_SWCTRL also in the PRM of Tiger Lake (volume 10, "User Mode Non-Privileged
+Registers"); CS_DEBUG_MODE2, which Mesa's drivers write from user batches on graphics 9 to 20
+(`genX_init_state.c:init_render_queue_state`, `iris_state.c:iris_init_render_context`).
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class EngineRegister:
     """One register of every engine, or `count` alike in a row, `width` bytes (4 or 8) each.
 
     `context`: what a command writes belongs to the running context, is saved with it and captured from it; otherwise it is the
-    function's. `user`: unprivileged batches may write it. `only`: the engines that have it, by the beginning of their names.
+    function's. `user`: unprivileged batches may write it. `only`: the engines that have it, by the beginning of their names;
+    its number may mean something else on others.
     """
 
     name: str
@@ -55,6 +58,10 @@ class EngineRegister:
     def offsets(self) -> range:
         """Where its dwords are from the engine's base."""
         return range(self.offset, self.offset + self.count * self.width, 4)
+
+    def on(self, engine: str) -> bool:
+        """Whether the engine of that name has it."""
+        return not self.only or engine.startswith(self.only)
 
     def name_of(self, index: int) -> str:
         """The name of its dword `index`."""
@@ -88,6 +95,8 @@ NONPRIV_SLOTS = 12
 _PWRCTX_MAXCNT = 0x40
 """Units of 640 ns. With work-arounds 16023105232 and 14025941587 the idle delay that the driver computes must stay
 below it (`xe_hw_engine.c:adjust_idledly`)."""
+_PIPELINE = ("rcs", "ccs")
+"""The engines of the 3D and compute pipelines."""
 _INTERRUPTS = (
     flag(0, "MI_USER_INTERRUPT"),
     flag(3, "CS_MASTER_ERROR"),
@@ -114,6 +123,7 @@ RING_IPEHR = _declare("RING_IPEHR", 0x68, RO)
 RING_ACTHD = _declare("RING_ACTHD", 0x74, RO)
 RING_HWS_PGA = _declare("RING_HWS_PGA", 0x80, RW, field(12, 31, "ADDRESS"))
 ENGINE_ID = _declare("ENGINE_ID", 0x8C, RO, field(0, 2, "CLASS"), field(4, 9, "INSTANCE"))
+_declare("NOPID", 0x94, RW, field(0, 21, "IDENTIFICATION_NUMBER"), context=True, user=True, only=_PIPELINE)
 _declare("RING_HWSTAM", 0x98, RW, *_INTERRUPTS)
 _declare("RING_MI_MODE", 0x9C, MASKED, not_modelled(8, "STOP_RING"), context=True)
 _declare("FF_THREAD_MODE", 0xA0, RW, flag(19, "FF_TESSELATION_DOP_GATE_DISABLE"), context=True)
@@ -123,7 +133,7 @@ RING_INT_STATUS_RPT_PTR = _declare("RING_INT_STATUS_RPT_PTR", 0xAC, context=True
 _declare("RING_EIR", 0xB0)
 _declare("RING_EMR", 0xB4)
 _declare("RING_ESR", 0xB8)
-_declare("INSTPM", 0xC0, MASKED, flag(13, "ENABLE_SEMAPHORE_POLL"), context=True)
+_declare("INSTPM", 0xC0, MASKED, flag(13, "ENABLE_SEMAPHORE_POLL"), context=True, user=True)
 _declare(
     "RING_CMD_CCTL",
     0xC4,
@@ -145,7 +155,17 @@ _declare(
     flag(15, "GHWSP_CSB_REPORT_DIS"),
     context=True,
 )
-_declare("CS_DEBUG_MODE2", 0xD8, MASKED, flag(6, "INSTRUCTION_STATE_CACHE_INVALIDATE"), context=True)
+_declare(
+    "CS_DEBUG_MODE2",
+    0xD8,
+    MASKED,
+    not_modelled(0, "3D_RENDERING_INSTRUCTION_DISABLE"),
+    not_modelled(1, "MEDIA_INSTRUCTION_DISABLE"),
+    flag(4, "CONSTANT_BUFFER_ADDRESS_OFFSET_DISABLE"),
+    flag(6, "INSTRUCTION_STATE_CACHE_INVALIDATE"),
+    context=True,
+    user=True,
+)
 _declare("FF_SLICE_CS_CHICKEN1", 0xE0, MASKED, not_modelled(14, "FFSC_PERCTX_PREEMPT_CTRL"), context=True)
 _declare(
     "CS_DEBUG_MODE1",
@@ -156,10 +176,21 @@ _declare(
     context=True,
 )
 RING_BBADDR = _declare("RING_BBADDR", 0x140, RO, context=True)
+_declare("BB_OFFSET", 0x158, RW, field(3, 31, "OFFSET"), context=True, user=True, only=_PIPELINE)
 RING_BBADDR_UDW = _declare("RING_BBADDR_UDW", 0x168, RO, context=True)
 PR_CTR_CTRL = _declare("PR_CTR_CTRL", 0x178, context=True)
 PR_CTR_THRSH = _declare("PR_CTR_THRSH", 0x17C, context=True)
-_declare("BCS_SWCTRL", 0x200, MASKED, flag(2, "DISABLE_256B"), context=True)
+_declare(
+    "BCS_SWCTRL",
+    0x200,
+    MASKED,
+    not_modelled(0, "TILE_Y_SRC"),
+    not_modelled(1, "TILE_Y_DST"),
+    flag(2, "DISABLE_256B"),
+    context=True,
+    user=True,
+    only=("bcs",),
+)
 _declare("BLIT_CCTL", 0x204, RW, field(1, 6, "SRC_MOCS"), field(9, 14, "DST_MOCS"), context=True)
 RING_EXECLIST_STATUS_LO = _declare("RING_EXECLIST_STATUS_LO", 0x234, RO)
 RING_EXECLIST_STATUS_HI = _declare("RING_EXECLIST_STATUS_HI", 0x238, RO)
@@ -177,7 +208,7 @@ _declare(
     not_modelled(10, "PXP_ENABLE"),
     context=True,
 )
-_declare("TS_GPGPU_THREADS_DISPATCHED", 0x290, context=True, user=True)
+_declare("TS_GPGPU_THREADS_DISPATCHED", 0x290, width=8, context=True, user=True)
 _declare(
     "GFX_MODE",
     0x29C,
@@ -186,7 +217,24 @@ _declare(
     not_modelled(13, "GFX_MSIX_INTERRUPT_ENABLE"),
     context=True,
 )
+_declare("PS_INVOCATION_COUNT_0", 0x2C8, width=8, context=True, user=True, only=_PIPELINE)
+_declare("PS_DEPTH_COUNT_0", 0x2D8, width=8, context=True, user=True, only=_PIPELINE)
+_declare("PS_INVOCATION_COUNT_1", 0x2F0, width=8, context=True, user=True, only=_PIPELINE)
+_declare("PS_DEPTH_COUNT_1", 0x2F8, width=8, context=True, user=True, only=_PIPELINE)
+_declare("HS_INVOCATION_COUNT", 0x300, width=8, context=True, user=True, only=_PIPELINE)
+_declare("DS_INVOCATION_COUNT", 0x308, width=8, context=True, user=True, only=_PIPELINE)
+_declare("IA_VERTICES_COUNT", 0x310, width=8, context=True, user=True, only=_PIPELINE)
+_declare("IA_PRIMITIVES_COUNT", 0x318, width=8, context=True, user=True, only=_PIPELINE)
+_declare("VS_INVOCATION_COUNT", 0x320, width=8, context=True, user=True, only=_PIPELINE)
+_declare("GS_INVOCATION_COUNT", 0x328, width=8, context=True, user=True, only=_PIPELINE)
+_declare("GS_PRIMITIVES_COUNT", 0x330, width=8, context=True, user=True, only=_PIPELINE)
+_declare("CL_INVOCATION_COUNT", 0x338, width=8, context=True, user=True, only=_PIPELINE)
+_declare("CL_PRIMITIVES_COUNT", 0x340, width=8, context=True, user=True, only=_PIPELINE)
+_declare("PS_INVOCATION_COUNT", 0x348, width=8, context=True, only=_PIPELINE)
+_declare("PS_DEPTH_COUNT", 0x350, width=8, context=True, only=_PIPELINE)
 RING_TIMESTAMP = _declare("RING_TIMESTAMP", 0x358, RO, width=8)
+_declare("OA_CTX_CONTROL", 0x360, context=True, user=True, only=_PIPELINE)
+_declare("OACTXID", 0x364, context=True, user=True, only=_PIPELINE)
 RING_CTX_TIMESTAMP = _declare("RING_CTX_TIMESTAMP", 0x3A8, RO, width=8, context=True)
 MI_PREDICATE_RESULT_2 = _declare("MI_PREDICATE_RESULT_2", 0x3BC, context=True, user=True)
 MI_PREDICATE_SRC0 = _declare("MI_PREDICATE_SRC0", 0x400, width=8, context=True, user=True)
@@ -200,6 +248,8 @@ _declare("3DPRIM_VERTEX_COUNT", 0x434, context=True, user=True)
 _declare("3DPRIM_INSTANCE_COUNT", 0x438, context=True, user=True)
 _declare("3DPRIM_START_INSTANCE", 0x43C, context=True, user=True)
 _declare("3DPRIM_BASE_VERTEX", 0x440, context=True, user=True)
+_declare("PS_INVOCATION_COUNT_2", 0x448, width=8, context=True, user=True, only=_PIPELINE)
+_declare("PS_DEPTH_COUNT_2", 0x450, width=8, context=True, user=True, only=_PIPELINE)
 RING_FORCE_TO_NONPRIV = _declare(
     "RING_FORCE_TO_NONPRIV",
     0x4D0,
@@ -217,7 +267,10 @@ _declare(
     MASKED,
     not_modelled(0, "PREEMPT_3D_OBJECT_LEVEL"),
     not_modelled(1, "PREEMPT_GPGPU_LEVEL", 2, {0: "MID_THREAD", 1: "THREAD_GROUP", 2: "COMMAND"}),
+    not_modelled(10, "DISABLE_PREEMPTION_OF_3DPRIMITIVE"),
     context=True,
+    user=True,
+    only=_PIPELINE,
 )
 CS_GPR = _declare("CS_GPR", 0x600, RO, count=16, width=8, context=True, user=True)
 _declare("VDBOX_CGCTL3F08", 0x3F08, RW, flag(5, "CG3DDISHRS_CLKGATE_DIS"), only=("vcs",))
@@ -230,10 +283,17 @@ def _where(chosen: Callable[[EngineRegister], bool]) -> frozenset[int]:
 
 MASKED_OFFSETS = _where(lambda row: row.access == MASKED)
 """Where the upper half of what is written says which bits of the lower half change."""
-USER_OFFSETS = _where(lambda row: row.user)
-"""What an unprivileged batch may write of its engine."""
 FUNCTION_OFFSETS = _where(lambda row: not row.context)
 """What does not belong to a context: the driver's own, by MMIO or from the ring."""
+_USER_OFFSETS = {
+    kind: frozenset(offset for row in TABLE if row.user and row.on(kind) for offset in row.offsets)
+    for kind in ("rcs", "bcs", "ccs", "vcs", "vecs")
+}
+
+
+def user_offsets(engine: str) -> frozenset[int]:
+    """What an unprivileged batch may write of the engine of that name ("rcs0"), from its base."""
+    return _USER_OFFSETS[engine.rstrip("0123456789")]
 
 
 def declare(info: EngineInfo, live: Mapping[int, Read]) -> list[Register]:
@@ -249,6 +309,6 @@ def declare(info: EngineInfo, live: Mapping[int, Read]) -> list[Register]:
             fields=row.fields,
         )
         for row in TABLE
-        if not row.only or info.name.startswith(row.only)
+        if row.on(info.name)
         for index, offset in enumerate(row.offsets)
     ]

@@ -2,8 +2,9 @@
 
 A context may read and write its engine's registers; what it writes is its own and goes with it. From the ring and
 from GGTT batches the function's registers can be written too, by the function's own register file, so that a VF
-reaches no more than its driver could. Other batches are restricted to what user space needs and to what the driver
-has listed in RING_FORCE_TO_NONPRIV (`regs/xe_engine_regs.h`); what they write elsewhere is dropped, as by hardware.
+reaches no more than its driver could. Other batches are restricted to the user mode non-privileged registers
+(`engine_regs.py` and below) and to what the driver has listed in RING_FORCE_TO_NONPRIV (`regs/xe_engine_regs.h`);
+what they write elsewhere is dropped, as by hardware, and reported by the register's name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vfio_user_xe.device_models.xe.engines.engine_regs import (
     RING_IMR,
     RING_INT_SRC_RPT_PTR,
     RING_INT_STATUS_RPT_PTR,
-    USER_OFFSETS,
+    user_offsets,
 )
 from vfio_user_xe.device_models.xe.engines.types import EngineView
 
@@ -30,8 +31,11 @@ CTR_STOP = 1
 _RCS_BASE = 0x2000
 _GPR, _GPR_END = CS_GPR.offsets.start, CS_GPR.offsets.stop
 _CTX_TIMESTAMP, _CTX_TIMESTAMP_UDW = RING_CTX_TIMESTAMP.offsets
-_USER_STATE = ((0x5000, 0x5400), (0x7000, 0x7800), (0xE000, 0xE800))
-"""Registers of the 3D pipeline that user space programs (stream output, caches, pixel shading): context state."""
+_USER_STATE = ((0x5000, 0x5400), (0x6204, 0x620C), (0x7000, 0x7800), (0xE000, 0xE800))
+"""Registers of the 3D pipeline that user space programs (stream output, rasterizer, caches, pixel shading): context state.
+
+IGT's `gem_ctx_isolation.c:nonpriv_registers`; CHICKEN_RASTER_1 and CHICKEN_RASTER_2, which Mesa's Vulkan driver writes from user
+batches for the quality of lines and for tile-based rendering (`genX_init_state.c:init_render_queue_state`)."""
 _RENDER_STATE = ((0x5000, 0x5600), (0x6000, 0x6660), (0x7000, 0x7100), (0x7300, 0x7400), (0x83A0, 0x8400))
 """Registers that the render engine keeps per context: the driver has the first job write it (`xe_gt.c:emit_wa_job`)."""
 _RENDER_UNMASKED = frozenset({0x6210, 0x6604})
@@ -87,21 +91,18 @@ def write(streamer: CommandStreamer, offset: int, value: int) -> None:
     if 0 <= own < ENGINE_REGISTERS:
         if _GPR <= own < _GPR_END:
             lrc.gpr[(own - _GPR) >> 2] = value
-        elif streamer.privileged or own in USER_OFFSETS or _listed(streamer, offset):
+        elif streamer.privileged or own in user_offsets(streamer.engine.name) or _listed(streamer, offset):
             _write_own(streamer, offset, own, value)
         else:
-            streamer.engine.report(f"an unprivileged batch writes {offset:#x}: dropped")
+            _drop(streamer, offset)
     elif streamer.base == _RCS_BASE and streamer.privileged and _within(offset, _RENDER_STATE):
-        if offset >= 0x5500 and offset not in _RENDER_UNMASKED:
-            change = value >> 16
-            value = read(streamer, offset) & ~change & 0xFFFF | value & change
-        lrc.registers[offset] = value
+        _write_state(streamer, offset, value)
     elif streamer.privileged:
         _write_function(streamer, offset, value)
     elif _within(offset, _USER_STATE) or _listed(streamer, offset):
-        lrc.registers[offset] = value
+        _write_state(streamer, offset, value)
     else:
-        streamer.engine.report(f"an unprivileged batch writes {offset:#x}: dropped")
+        _drop(streamer, offset)
 
 
 def captured(engine: EngineView, offset: int) -> int:
@@ -153,6 +154,20 @@ def _write_function(streamer: CommandStreamer, offset: int, value: int) -> None:
         lrc.registers[offset] = value  # a VF has no such register; what it writes stays with its context
     else:
         registers.poke(offset, value)
+
+
+def _write_state(streamer: CommandStreamer, offset: int, value: int) -> None:
+    """Of the 3D pipeline: kept with the context."""
+    if offset >= 0x5500 and offset not in _RENDER_UNMASKED and _within(offset, _RENDER_STATE):
+        change = value >> 16
+        value = read(streamer, offset) & ~change & 0xFFFF | value & change
+    streamer.lrc.registers[offset] = value
+
+
+def _drop(streamer: CommandStreamer, offset: int) -> None:
+    register = streamer.engine.registers.registers.get(offset)
+    name = f"{register.name} ({offset:#x})" if register is not None else f"{offset:#x}"
+    streamer.engine.report(f"an unprivileged batch writes {name}: dropped")
 
 
 def _within(offset: int, ranges: tuple[tuple[int, int], ...]) -> bool:

@@ -40,7 +40,16 @@ def test_no_two_rows_share_a_name_or_a_dword() -> None:
 
 
 def test_what_user_batches_may_write_belongs_to_the_context() -> None:
-    assert not engine_regs.USER_OFFSETS & engine_regs.FUNCTION_OFFSETS
+    for engine in ("rcs0", "ccs3", "bcs8", "vcs0", "vecs0"):
+        assert not engine_regs.user_offsets(engine) & engine_regs.FUNCTION_OFFSETS
+
+
+def test_user_batches_write_what_their_engine_has() -> None:
+    cs_chicken1, bcs_swctrl, gpr = 0x580, 0x200, 0x600
+    assert engine_regs.user_offsets("rcs0") & {cs_chicken1, bcs_swctrl, gpr} == {cs_chicken1, gpr}
+    assert engine_regs.user_offsets("ccs1") & {cs_chicken1, bcs_swctrl, gpr} == {cs_chicken1, gpr}
+    assert engine_regs.user_offsets("bcs8") & {cs_chicken1, bcs_swctrl, gpr} == {bcs_swctrl, gpr}
+    assert engine_regs.user_offsets("vcs0") & {cs_chicken1, bcs_swctrl, gpr} == {gpr}
 
 
 @pytest.mark.parametrize(

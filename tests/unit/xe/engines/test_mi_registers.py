@@ -9,7 +9,7 @@ import pytest
 from tests.support.xe.commands import END, gpr, lri, lrm, srm
 from tests.support.xe.engine_lab import DATA_VA, Lab
 from tests.support.xe.mi_jobs import ring_job
-from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, RENDER
 from vfio_user_xe.emulator.model.registers import Register
 
 
@@ -115,15 +115,44 @@ def test_a_user_batch_cannot_write_the_functions_registers(lab: Lab) -> None:
 def test_a_user_batch_may_write_what_the_driver_lists(lab: Lab) -> None:
     # RING_FORCE_TO_NONPRIV(0): four registers from 0x83a0 on, read and write.
     lab.pf.registers.poke(0x22000 + 0x4D0, 0x83A0 | 1)
-    job = lab.execute(*lri(0x83A8, 0x600D, flags=0), *srm(0x83A8, DATA_VA, flags=0))
+    job = lab.execute(*lri(0x83A8, 0xFFFF_600D, flags=0), *srm(0x83A8, DATA_VA, flags=0))
     assert job.data() == [0x600D]
 
 
 @pytest.mark.parametrize("entry", [0x83A8 | 1 << 30, 0x83A8 | 1 << 28])
 def test_a_user_batch_may_not_write_what_the_driver_denies(lab: Lab, entry: int) -> None:
     lab.pf.registers.poke(0x22000 + 0x4D0, entry)
-    job = lab.execute(*lri(0x83A8, 0x600D, flags=0), *srm(0x83A8, DATA_VA, flags=0))
+    job = lab.execute(*lri(0x83A8, 0xFFFF_600D, flags=0), *srm(0x83A8, DATA_VA, flags=0))
     assert job.data() == [0]
+
+
+@pytest.mark.parametrize("offset", [0x20C0, 0x20D8, 0x2580, 0x6204, 0x6208, 0x7000, 0x7010], ids=hex)
+def test_a_user_batch_changes_the_bits_that_the_mask_selects(lab: Lab, offset: int) -> None:
+    job = lab.execute(
+        *lri(offset, 0x0011_0011, flags=0),
+        *lri(offset, 0x0001_0000, flags=0),
+        *srm(offset, DATA_VA, flags=0),
+        engine_class=RENDER,
+    )
+    assert job.data() == [0x10]
+    assert lab.pf.registers.peek(offset) == 0
+    assert not lab.engine("rcs0").reports
+
+
+def test_a_user_batch_may_write_counters_of_the_pipeline(lab: Lab) -> None:
+    counts = (0x2300, 0x2310, 0x2328, 0x2340, 0x22C8, 0x2450, 0x5200)
+    writes = [dword for offset in counts for dword in lri(offset, offset, offset + 4, 1, flags=0)]
+    reads = [dword for n, offset in enumerate(counts) for dword in srm(offset, DATA_VA + 4 * n, flags=0)]
+    job = lab.execute(*writes, *reads, engine_class=RENDER)
+    assert job.data(0, len(counts)) == list(counts)
+
+
+def test_what_is_dropped_is_named(lab: Lab) -> None:
+    lab.execute(*lri(0x2348, 1, flags=0), *lri(0x20E0, 1, flags=0), engine_class=RENDER)
+    assert lab.engine("rcs0").reports.keys() == {
+        "an unprivileged batch writes RCS0.PS_INVOCATION_COUNT (0x2348): dropped",
+        "an unprivileged batch writes RCS0.FF_SLICE_CS_CHICKEN1 (0x20e0): dropped",
+    }
 
 
 def test_masked_engine_registers(lab: Lab) -> None:
