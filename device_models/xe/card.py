@@ -30,6 +30,7 @@ from vfio_user_xe.device_models.xe.memory.vf_windows import (
     vram_bar,
 )
 from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.device_models.xe.profiles.parts import PARTS
 from vfio_user_xe.device_models.xe.profiles.profile import (
     GRAPHICS_VERSIONS,
     MAX_COMPUTE,
@@ -52,8 +53,6 @@ from vfio_user_xe.emulator.pci.sriov import Sriov
 
 INTEL = 0x8086
 CLASS_VGA = 0x030000
-DEVICE_IDS = (0xE202, 0xE209, 0xE20B, 0xE20C, 0xE20D, 0xE210, 0xE211, 0xE212, 0xE216, 0xE220, 0xE221, 0xE222, 0xE223)
-"""Battlemage's ids (include/drm/intel/pciids.h:INTEL_BMG_IDS); 0xe212 is the Arc Pro B50."""
 
 PF_REGISTERS = 4 * MIB
 VF_REGISTERS = 0x191000
@@ -87,7 +86,7 @@ class Battlemage:
         ),
         Option("vf_vram", "str", MAPPED, "how guests reach VF BAR2 (see docs/sriov.md)", choices=WINDOW_MODES),
         Option("vf_ggtt", "str", MAPPED, "how guests reach VFs' GGTT windows", choices=WINDOW_MODES),
-        Option("device_id", "int", 0xE212, "PCI device id", choices=DEVICE_IDS, hexadecimal=True),
+        Option("device_id", "int", 0xE212, "PCI device id", choices=tuple(PARTS), hexadecimal=True),
         Option(
             "subsystem_vendor", "int", INTEL, "PCI subsystem vendor id", minimum=0, maximum=0xFFFF, hexadecimal=True
         ),

@@ -14,7 +14,7 @@ from vfio_user_xe.emulator.model.card import CardConfig
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
 
 CARDS = {path.stem: path for path in (Path(__file__).parents[2] / "device_models/xe/cards").glob("*.toml")}
-GUESTS = (("small", "b50", "b580", "b60"), ("full", "messages", "no-sriov"), ("many-vfs",))
+GUESTS = (("small", "b50", "b580", "b60", "b65", "b70"), ("full", "messages", "no-sriov"), ("many-vfs",))
 """Which cards share a guest. Large BARs together, so that one machine with room for them is enough."""
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-from vfio_user_xe.device_models.xe.gt.fuses import XE_CORES, XE_CORES_PER_SLICE
 from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.gt.mcr import Steering
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
+from vfio_user_xe.device_models.xe.profiles.parts import XE_CORES_PER_SLICE
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import MASKED, RO, field, flag, not_modelled
 
@@ -56,10 +56,11 @@ class EuStall:
         self._registers = registers
         self._steering = steering
         self._ggtt = ggtt
-        self._written = [0] * XE_CORES
+        self._xe_cores = gt.gpu.profile.part.xe_cores
+        self._written = [0] * self._xe_cores
         """Records, modulo twice what a buffer holds."""
-        self._taken = [0] * XE_CORES
-        self._dropped = [False] * XE_CORES
+        self._taken = [0] * self._xe_cores
+        self._dropped = [False] * self._xe_cores
         self._left = _CYCLES
         registers.add(
             [
@@ -98,9 +99,9 @@ class EuStall:
         """A GT reset: sampling is off, and the pointers are zero; the driver sees it by the base register."""
         for offset in (BASE, BASE_UPPER, CTRL):
             self._registers.poke(offset, 0)
-        self._written = [0] * XE_CORES
-        self._taken = [0] * XE_CORES
-        self._dropped = [False] * XE_CORES
+        self._written = [0] * self._xe_cores
+        self._taken = [0] * self._xe_cores
+        self._dropped = [False] * self._xe_cores
 
     # For who executes threads.
 
@@ -128,7 +129,7 @@ class EuStall:
             AccessFault: the driver's buffer cannot be reached.
         """
         self._left += samples * self._period()
-        core %= XE_CORES
+        core %= self._xe_cores
         base = self._registers.peek(BASE)
         records = (base >> 3 & 7) * _SIZE_UNIT // RECORD_BYTES
         if not records:
@@ -151,9 +152,9 @@ class EuStall:
         """Which Xe cores an access reaches."""
         selected = self._steering.selected
         if selected is None:
-            return list(range(XE_CORES))
+            return list(range(self._xe_cores))
         group, instance = selected
-        return [(group * XE_CORES_PER_SLICE + instance) % XE_CORES]
+        return [(group * XE_CORES_PER_SLICE + instance) % self._xe_cores]
 
     def _report(self) -> int:
         core = self._cores()[0]

@@ -1,19 +1,16 @@
 """Fuses: which parts of the chip are present (`xe_gt_topology.c`, `xe_hw_engine.c:read_media_fuses` and its kin).
 
-On Xe2 a set bit is a part that is there. The numbers are those of a card in the Arc Pro B50's class: 16 Xe cores of
-8 EUs; how its fuses read is not published, the driver shows whatever it finds.
+On Xe2 a set bit is a part that is there. How many are there follows from the device id (`parts.py`); which of them a product lacks
+is not published: here it is the last ones. Nor is how the fuses of L3 read: one node of four banks stands for all of it.
 """
 
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.gt.gt import Gt
+from vfio_user_xe.device_models.xe.profiles.parts import EUS_PER_XE_CORE
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, L3_NODES, VIDEO_DECODE, VIDEO_ENHANCE
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import RO, Field, Register, field, flag
-
-XE_CORES = 16
-EUS_PER_XE_CORE = 8
-XE_CORES_PER_SLICE = 4
 
 FUSE4 = 0x9114
 MIRROR_FUSE3 = 0x9118
@@ -40,7 +37,7 @@ class Fuses:
         present = {
             c: sum(1 for info in engines if info.engine_class == c) for c in (COMPUTE, VIDEO_DECODE, VIDEO_ENHANCE)
         }
-        cores = _bits(XE_CORES) if gt.index == 0 else 0
+        cores = _bits(gt.gpu.profile.part.xe_cores) if gt.index == 0 else 0
 
         def fuse(name: str, offset: int, value: int, *fields: Field) -> Register:
             return gt.register(name, offset, reset=value, access=RO, fields=fields)

@@ -6,8 +6,8 @@ values describe the part that the fuses describe.
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.gt import fuses as topology
 from vfio_user_xe.device_models.xe.guc.formats.hwconfig import TABLE
+from vfio_user_xe.device_models.xe.profiles.parts import EUS_PER_XE_CORE
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, Profile
 
 MAX_SLICES_SUPPORTED = 1
@@ -42,14 +42,14 @@ _CACHE_L3 = 1 << 0
 
 def table(profile: Profile) -> bytes:
     """The table of a card with `profile`."""
-    slices = topology.XE_CORES // topology.XE_CORES_PER_SLICE
-    threads = topology.XE_CORES * topology.EUS_PER_XE_CORE * _THREADS_PER_EU
+    part = profile.part
+    threads = part.eus * _THREADS_PER_EU
     entries = {
-        MAX_SLICES_SUPPORTED: slices,
-        MAX_DUAL_SUBSLICES_SUPPORTED: topology.XE_CORES,
-        MAX_NUM_EU_PER_DSS: topology.EUS_PER_XE_CORE,
-        NUM_PIXEL_PIPES: slices,
-        MAX_MEMORY_CHANNELS: 8,
+        MAX_SLICES_SUPPORTED: part.slices,
+        MAX_DUAL_SUBSLICES_SUPPORTED: part.xe_cores,
+        MAX_NUM_EU_PER_DSS: EUS_PER_XE_CORE,
+        NUM_PIXEL_PIPES: part.slices,
+        MAX_MEMORY_CHANNELS: part.memory_channels,
         MEMORY_TYPE: _MEMORY_GDDR6,
         CACHE_TYPES: _CACHE_L3,
         LOCAL_MEMORY_PAGE_SIZES_SUPPORTED: _PAGE_SIZES,
@@ -65,8 +65,8 @@ def table(profile: Profile) -> bytes:
         MAX_VECS: 1 if profile.has_media else 0,
         MAX_COPY_CS: 1,
         GEOMETRY_PIPES_PER_SLICE: 1,
-        MAX_SUBSLICE: topology.XE_CORES,
-        MAX_EU_PER_SUBSLICE: topology.EUS_PER_XE_CORE,
+        MAX_SUBSLICE: part.xe_cores,
+        MAX_EU_PER_SUBSLICE: EUS_PER_XE_CORE,
         SLM_SIZE_PER_SS_IN_KB: 128,
     }
     packed: bytes = TABLE.build([{"key": key, "value": [value]} for key, value in sorted(entries.items())])

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vfio_user_xe.device_models.xe.profiles.parts import PARTS, Part
+
 L3_NODES = 1
 """Enabled memory nodes. The base of flat CCS counts in units of nodes (`xe_vram.c:get_flat_ccs_offset`)."""
 
@@ -107,6 +109,11 @@ class Profile:
     flat_ccs: bool
     total_vfs: int
     vf_bar2: int
+
+    @property
+    def part(self) -> Part:
+        """The chip, and what of it is there."""
+        return PARTS[self.device_id]
 
     @property
     def has_media(self) -> bool:

@@ -359,7 +359,7 @@ def test_a_packaged_card_is_given_by_its_name(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("b61", 'b61: neither a file nor a packaged card; did you mean "b60"?'),
+        ("b60x", 'b60x: neither a file nor a packaged card; did you mean "b60"?'),
         ("b60.toml", 'b60.toml: no such file; did you mean "b60"?'),
         ("./cards/b58.toml", './cards/b58.toml: no such file; did you mean "b580"?'),
         ("/nowhere/zzz", "/nowhere/zzz: no such file (packaged"),

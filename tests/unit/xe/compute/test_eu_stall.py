@@ -14,6 +14,9 @@ from vfio_user_xe.device_models.xe.gt.eu_stall import BASE, CTRL, REPORT, REPORT
 from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.gt.mcr import MCR_SELECTOR, Steering
 from vfio_user_xe.device_models.xe.memory.formats.ggtt import PRESENT
+from vfio_user_xe.device_models.xe.memory.function import Device
+from vfio_user_xe.device_models.xe.profiles.parts import Part
+from vfio_user_xe.device_models.xe.profiles.profile import Profile
 from vfio_user_xe.emulator.model.registers import Register
 
 GGTT, MEMORY = 0x80_0000, 0x10_0000
@@ -37,6 +40,8 @@ class Sampling:
         self.lab = lab
         registers = lab.pf.registers
         gt: Any = NonCallableMock(spec=Gt)
+        gt.gpu = NonCallableMock(spec=Device)
+        gt.gpu.profile = NonCallableMock(spec=Profile, part=Part("G21", xe_cores=CORES, memory_bits=128))
         gt.register.side_effect, gt.offset.side_effect = Register, lambda at: at
         self.block = EuStall(gt, registers, Steering(gt, registers), lab.pf.ggtt_space)
         for engine in lab.engines.engines:

@@ -1,0 +1,52 @@
+"""What of a chip a device id stands for, as the driver finds it: fuses and the hwconfig table."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.xe.bench import Bench
+from vfio_user_xe.device_models.xe.gt.eu_stall import REPORT, Stall
+from vfio_user_xe.device_models.xe.gt.mcr import MCR_SELECTOR
+from vfio_user_xe.device_models.xe.guc import hwconfig
+from vfio_user_xe.device_models.xe.guc.formats.hwconfig import TABLE
+from vfio_user_xe.device_models.xe.profiles.parts import PARTS
+from vfio_user_xe.emulator.model.packaged_cards import load_card, packaged_cards
+
+
+@pytest.mark.parametrize(
+    ("device_id", "cores", "slices", "channels"),
+    [(0xE20B, 20, 5, 12), (0xE20C, 18, 5, 10), (0xE212, 16, 4, 8), (0xE222, 20, 5, 16), (0xE223, 32, 8, 16)],
+    ids=hex,
+)
+def test_fuses_and_hwconfig_describe_the_product(device_id: int, cores: int, slices: int, channels: int) -> None:
+    bench = Bench(device_id=device_id, vfs=0)
+    try:
+        for fuse in ("XELP_GT_GEOMETRY_DSS_ENABLE", "XEHP_GT_COMPUTE_DSS_ENABLE"):
+            assert bench.read(bench.pf.registers.by_name(fuse).offset).bit_count() == cores
+        told = {entry.key: list(entry.value) for entry in TABLE.parse(hwconfig.table(bench.gpu.profile))}
+    finally:
+        bench.close()
+    assert told[hwconfig.MAX_SLICES_SUPPORTED] == [slices]
+    assert told[hwconfig.MAX_SUBSLICE] == [cores]
+    assert told[hwconfig.MAX_MEMORY_CHANNELS] == [channels]
+    assert told[hwconfig.TOTAL_PS_THREADS] == [cores * 8 * 8]
+
+
+def test_the_largest_part_has_samples_of_each_of_its_xe_cores() -> None:
+    bench = Bench(device_id=0xE223, vfs=0)
+    try:
+        stalls = bench.gpu.gts[0].stalls
+        assert stalls is not None
+        bench.map_ggtt(0x100000, 32 * 512 << 10, 0x100000)
+        bench.write(0xE520, 0x100000 | 1 << 3 | 1 << 1)
+        bench.run(lambda: [stalls.keep(core, 0x40, Stall.OTHER, 1) for core in range(32)])
+        bench.write(MCR_SELECTOR, 7 << 8 | 3)
+        assert bench.read(REPORT) >> 2 == 1
+    finally:
+        bench.close()
+
+
+def test_packaged_cards_name_their_parts() -> None:
+    for name in packaged_cards():
+        assert load_card(name).options["device_id"] in PARTS
+    assert {load_card(name).options["vram"] for name in ("b65", "b70")} == {32 << 30}
