@@ -13,12 +13,12 @@ from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.cli.scenario import (
     DEFAULT_SUITE,
     SuiteName,
-    app,
     load_suite,
     make_folder,
     runner_of,
     write,
 )
+from vfio_user_xe.emulator.cli.scenario_run import app
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.scenarios.evidence import report_of
 from vfio_user_xe.emulator.scenarios.exploration.explorer import Explored, Explorer, Found

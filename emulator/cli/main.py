@@ -23,6 +23,7 @@ from vfio_user_xe.emulator.cli.igt import app as igt_app
 from vfio_user_xe.emulator.cli.observe import register as register_observation
 from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.cli.recording import register as register_recording
+from vfio_user_xe.emulator.cli.report import app as report_app
 from vfio_user_xe.emulator.cli.serve import register as register_serve
 from vfio_user_xe.emulator.cli.suite import app as suite_app
 from vfio_user_xe.emulator.conformance.suite import main as run_conformance
@@ -60,6 +61,7 @@ app.add_typer(guest_app, name="guest")
 app.add_typer(scenario_app, name="scenario")
 app.add_typer(igt_app, name="igt")
 app.add_typer(suite_app, name="suite")
+app.add_typer(report_app, name="report")
 app.add_typer(new_app, name="new")
 app.command("api-reference")(api_reference)
 

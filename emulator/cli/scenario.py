@@ -1,29 +1,26 @@
-"""`vfio-user-xe scenario list|run|findings`: drivers put through scenarios in guests, with verdicts."""
+"""`vfio-user-xe scenario list|findings`: drivers put through scenarios in guests, with verdicts."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import itertools
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
-from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.packaged_kernels import named_kernel
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Report, Result, Verdict
+from vfio_user_xe.emulator.results import json_file as results_json
 from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.junit import junit
-from vfio_user_xe.emulator.results.tap import tap
-from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
-from vfio_user_xe.emulator.scenarios.evidence import as_data, report_of, summary_of
+from vfio_user_xe.emulator.results.text import line
 from vfio_user_xe.emulator.scenarios.exploration.explorer import Played, sequence_scenario
 from vfio_user_xe.emulator.scenarios.exploration.sequence import SUFFIX, Kept
 from vfio_user_xe.emulator.scenarios.exploration.world import checked
@@ -68,7 +65,7 @@ def list_scenarios(
     defects: Annotated[bool, typer.Option("--defects", help="The known defects instead.")] = False,
 ) -> None:
     """The scenarios of a suite: number, name, what is done, what a correct kernel does."""
-    suite = _explained(suite_name, [])[0]
+    suite = chosen_scenarios(suite_name, [])[0]
     if defects:
         print(json.dumps(dict(suite.defects)) if as_json else "\n".join(f"{n}: {t}" for n, t in suite.defects.items()))
         return
@@ -79,65 +76,6 @@ def list_scenarios(
     for scenario in suite.scenarios:
         groups = f" [{', '.join(scenario.groups)}]" if scenario.groups else ""
         print(f"{scenario.number:4} {scenario.name:46} {scenario.title}; expected: {scenario.expected}{groups}")
-
-
-@app.command(epilog="Example: vfio-user-xe scenario run reset-with-an-idle-import --kernel bzImage --modules DIR")
-def run(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Names, numbers, groups, or files that `explore` kept; none: all."),
-    ] = None,
-    suite_name: SuiteName = DEFAULT_SUITE,
-    kernel: Annotated[
-        str | None, typer.Option(metavar="BZIMAGE|SERIES", help="Your own kernel, or a fetched one such as 6.18.")
-    ] = None,
-    modules: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Its modules (what modules_install made).")
-    ] = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
-    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Run each so many times.")] = 1,
-    show_evidence: Annotated[
-        bool, typer.Option("--evidence", help="Print what explains a verdict: stacks, the kernel's reports.")
-    ] = False,
-    junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Results as JUnit XML.")] = None,
-    tap_file: Annotated[Path | None, typer.Option("--tap", metavar="FILE", help="Results as TAP.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Results as one HTML page.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON.")] = None,
-    consoles: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the guests' consoles here.")] = None,
-) -> None:
-    """Run scenarios. Exit code: 0 nothing failed but what is known by name, 1 something did, 2 a wrong argument.
-
-    Interrupted (Ctrl-C), what has come out so far is written all the same; the exit code is then 130.
-    """
-    suite, chosen = _explained(suite_name, names or [])
-    if modules is not None and kernel is None:
-        fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
-    check_outputs(junit=junit_file, tap=tap_file, report=report, json=json_file)
-    make_folder("--consoles", consoles)
-    started = time.monotonic()
-    results: list[Result] = []
-    interrupted = False
-
-    def progress(result: Result) -> None:
-        results.append(result)
-        print(line(result), flush=True)
-        if show_evidence and (shown := evidence(result)):
-            print(shown, flush=True)
-
-    try:
-        runner = runner_of(suite, kernel, modules, append, consoles)
-        runner.run(grouped(chosen), repeat, progress)
-    except KeyboardInterrupt:
-        interrupted = True
-        say("interrupted")
-    except GuestError as error:
-        fail(error, exit_code_of(error))
-    print(f"\n{verdict_table(results)}\n\n{summary_of(results, time.monotonic() - started)}")
-    whole = report_of(suite, results)
-    write(whole, junit_file, report, json_file)
-    if tap_file is not None:
-        tap_file.write_text(tap(whole), encoding="utf-8")
-    raise typer.Exit(EXIT_INTERRUPTED if interrupted else int(whole.failed))
 
 
 @app.command(
@@ -224,9 +162,14 @@ def make_folder(option: str, folder: Path | None) -> None:
 
 
 def runner_of(
-    suite: Suite[Machine], kernel: str | None, modules: Path | None, append: str, consoles: Path | None
+    suite: Suite[Machine],
+    kernel: str | None,
+    modules: Path | None,
+    append: str,
+    consoles: Path | None,
+    kernel_name: str = "",
 ) -> Runner[Machine]:
-    """What runs scenarios of a suite on the kernel that was asked for.
+    """What runs scenarios of a suite on the kernel that was asked for; `kernel_name` is what results call it.
 
     Raises:
         GuestError: there is no such kernel, or no environment.
@@ -239,6 +182,7 @@ def runner_of(
         own_kernel=kernel is not None,
         console_folder=consoles,
         append=append,
+        kernel_name=kernel_name,
     )
 
 
@@ -249,10 +193,11 @@ def write(report: Report, junit_file: Path | None, page: Path | None, data: Path
     if page is not None:
         page.write_text(html(report), encoding="utf-8")
     if data is not None:
-        data.write_text(json.dumps([as_data(result) for result in report.results], indent=1), encoding="utf-8")
+        results_json.write(report, data)
 
 
-def _explained(suite_name: str, names: list[str]) -> tuple[Suite[Machine], list[Scenario[Machine]]]:
+def chosen_scenarios(suite_name: str, names: list[str]) -> tuple[Suite[Machine], list[Scenario[Machine]]]:
+    """A suite, and what names, numbers, groups and kept files mean in it; a wrong argument when they mean nothing."""
     try:
         suite = load_suite(suite_name)
         files = [name for name in names if name.endswith(SUFFIX)]

@@ -9,6 +9,7 @@ import jinja2
 
 from vfio_user_xe.emulator.results.characters import clean
 from vfio_user_xe.emulator.results.evidence import Accesses, Evidence, Fact, Json, Log, MemoryMap, Role, Table, Timeline
+from vfio_user_xe.emulator.results.matrix import Matrix, matrix
 from vfio_user_xe.emulator.results.model import Report, Verdict
 from vfio_user_xe.emulator.results.text import order, plain
 
@@ -36,11 +37,19 @@ def html(report: Report) -> str:
             counts=[(verdict, report.counts[verdict]) for verdict in _listed(report)],
             met=[(name, report.defects.get(name, ""), count) for name, count in sorted(used.items())],
             failed=Verdict.FAIL,
+            grid=_grid(report),
             shown=Role.SHOWN,
             folded=Role.FOLDED,
         )
     )
     return clean(page)
+
+
+def _grid(report: Report) -> Matrix | None:
+    """Kernels and cases, where there is more to see than in a list of results."""
+    grid = matrix(report)
+    repeated = any(cell.runs > 1 for row in grid.rows for cells in row.cells for cell in cells)
+    return grid if len(grid.kernels) > 1 or repeated else None
 
 
 def _listed(report: Report) -> list[Verdict]:

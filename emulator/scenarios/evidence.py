@@ -1,9 +1,8 @@
-"""What a run of a scenario leaves in its result: evidence for people, and the fields of the JSON file."""
+"""What a run of a scenario leaves in its result: evidence for people and for programs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import cast
 
 from vfio_user_xe.emulator.fabric.ledger import CONTROL, KERNEL, STALE
@@ -105,33 +104,6 @@ def summary_of(results: Sequence[Result], seconds: float) -> str:
     passed = sum(result.verdict is Verdict.PASS for result in setups)
     counted = summary(scenarios, "scenarios", verdicts, kernels)
     return f"{counted}; {passed} of {len(setups)} set-ups passed; {seconds:.0f} s"
-
-
-def as_data(result: Result) -> dict[str, Json]:
-    """Everything about a result, as `--json` writes it."""
-    facts = [item for item in result.evidence if isinstance(item, Fact)]
-    raw = {fact.name: fact.value for fact in facts if fact.role is Role.RAW}
-    log = "\n".join(item.text for item in result.evidence if isinstance(item, Log) and item.name == _KERNEL_LOG)
-    return {
-        "number": result.case.number,
-        "name": result.case.name,
-        "title": result.case.title,
-        "expected": result.case.rule,
-        "setup": result.properties.get("setup", ""),
-        "verdict": result.verdict,
-        "defect": result.defect,
-        "reason": result.reason,
-        "seconds": round(result.seconds, 3),
-        "kernel": result.properties.get("kernel", ""),
-        "repetition": result.repetition,
-        "events": [asdict(event) for item in result.evidence if isinstance(item, Timeline) for event in item.events],
-        "facts": {fact.name: fact.value for fact in facts if fact.role is not Role.RAW},
-        "shown": [fact.name for fact in facts if fact.role is Role.SHOWN],
-        "kernel_log": list(log.split("\n")) if log else [],
-        _REPORTS: raw.pop(_REPORTS, []),
-        _UNEXCUSED: raw.pop(_UNEXCUSED, []),
-        **raw,
-    }
 
 
 def _accesses(records: Records) -> Accesses:

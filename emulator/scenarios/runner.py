@@ -44,14 +44,16 @@ class Runner(Generic[MachineT]):
         own_kernel: bool = False,
         console_folder: Path | None = None,
         append: str = "",
+        kernel_name: str = "",
     ) -> None:
-        """`own_kernel`: it is the user's, which may be slow to boot."""
+        """`own_kernel`: it is the user's, which may be slow to boot. `kernel_name`: what results call it; empty: its release."""
         self._suite = suite
         self._files = files
         self._kernel = kernel
         self._own_kernel = own_kernel
         self._console_folder = console_folder
         self._append = " ".join(filter(None, [command_line(kernel), append]))
+        self._kernel_name = kernel_name
         self._boots = 0
         self._stack = ExitStack()
         self._running: Watched[MachineT] | None = None
@@ -67,11 +69,22 @@ class Runner(Generic[MachineT]):
         Every boot of a guest has a result of its own among those of the scenarios; so have reports that come after a
         guest's last scenario.
         """
+        plan = [(scenario, repetition) for scenario in grouped(scenarios) for repetition in range(1, repeat + 1)]
+        return self.run_plan(plan, progress)
+
+    def run_plan(
+        self,
+        plan: Iterable[tuple[Scenario[MachineT], int]],
+        progress: Callable[[Result], None] | None = None,
+        until: Callable[[Result], bool] = lambda result: False,
+    ) -> list[Result]:
+        """Run scenarios, each as the repetition of this number, until one ends so that `until` says enough; results as of `run`."""
         self._results, self._progress = [], progress
         with self.session():
-            for scenario in grouped(scenarios):
-                for repetition in range(1, repeat + 1):
-                    self._run_one(scenario, repetition)
+            for scenario, repetition in plan:
+                self._run_one(scenario, repetition)
+                if until(self._last()):
+                    break
         return self._results
 
     @contextmanager
@@ -86,6 +99,9 @@ class Runner(Generic[MachineT]):
     def run_one(self, scenario: Scenario[MachineT], repetition: int = 1) -> Result:
         """Run one scenario within a `session`, in the guest that is there if it may be."""
         self._run_one(scenario, repetition)
+        return self._last()
+
+    def _last(self) -> Result:
         return next(result for result in reversed(self._results) if result.case.number != SETUP)
 
     @property
@@ -105,7 +121,7 @@ class Runner(Generic[MachineT]):
         started = time.monotonic()
         try:
             guest = self._ready(scenario.setup)
-            properties["kernel"] = guest.release
+            properties["kernel"] = self._kernel_name or guest.release
             started = time.monotonic()
             run = Run(guest.log)
             result = self._judged(scenario, run, guest)
@@ -221,7 +237,7 @@ class Runner(Generic[MachineT]):
         self._set_up[result.case.name] += 1
         result.repetition = self._set_up[result.case.name]
         result.seconds = time.monotonic() - started
-        result.properties = {"setup": setup.name, "kernel": release}
+        result.properties = {"setup": setup.name, "kernel": (self._kernel_name or release) if release else ""}
         result.evidence = [log_evidence(findings.lines), *kernel_evidence(findings, judgement, states)]
         self._add(result)
 

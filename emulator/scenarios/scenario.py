@@ -129,3 +129,5 @@ class Suite(Generic[MachineT]):
     """What a report shows of the records, besides the ledger: whatever needs the words of this device."""
     exploration: Exploration[MachineT] | None = None
     """A model from which sequences are made (`vfio-user-xe scenario explore`)."""
+    times: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that scenarios took in a recorded run, by name: shards are balanced by them."""

@@ -23,10 +23,12 @@ from tests.support.scenario_plays import (
     scenario,
 )
 from vfio_user_xe.emulator.cli import scenario as cli
+from vfio_user_xe.emulator.cli import scenario_run
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.results import Verdict
+from vfio_user_xe.emulator.results.json_file import read
 from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import grouped, select
@@ -192,9 +194,9 @@ def test_what_came_out_before_an_interrupt_is_written(
     monkeypatch.setattr(cli, "load_suite", lambda name: suite)
     monkeypatch.setattr(cli, "locate", lambda: create_autospec(Environment, instance=True))
     monkeypatch.setattr(Kernel, "packaged", lambda environment: Kernel(Path("bzImage"), None))
-    done = CliRunner().invoke(cli.app, ["run", "--json", str(tmp_path / "out.json")])
+    done = CliRunner().invoke(scenario_run.app, ["run", "--json", str(tmp_path / "out.json")])
     assert done.exit_code == 130
-    assert [result["number"] for result in json.loads((tmp_path / "out.json").read_text())] == ["up", "1"]
+    assert [result.case.number for result in read(tmp_path / "out.json").results] == ["up", "1"]
     assert labs.running == 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from unittest.mock import create_autospec
 from xml.etree import ElementTree
@@ -21,12 +20,12 @@ from tests.support.scenario_plays import (
 )
 from vfio_user_xe.device_models.xe.scenarios.exhibits import exhibits
 from vfio_user_xe.emulator.kernel_reports import KernelLog, Line
-from vfio_user_xe.emulator.results import Report, Result, Verdict
+from vfio_user_xe.emulator.results import Fact, Log, Report, Result, Role, Timeline, Verdict
 from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.json_file import dumps, loads
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
-from vfio_user_xe.emulator.scenarios.evidence import as_data, evidence_of, report_of, summary_of
+from vfio_user_xe.emulator.scenarios.evidence import evidence_of, report_of, summary_of
 from vfio_user_xe.emulator.scenarios.records import Records
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Suite
@@ -59,19 +58,23 @@ def test_text_is_sorted_by_number_with_controls_last(results: list[Result]) -> N
     assert "known-one: seen <here>" in line(results[1])
 
 
+def fact(result: Result, name: str) -> Any:
+    return next((item.value for item in result.evidence if isinstance(item, Fact) and item.name == name), None)
+
+
 def test_everything_can_be_written_as_json(results: list[Result]) -> None:
-    data = json.loads(json.dumps([as_data(result) for result in results]))
-    assert list(data[0]) == [
-        *("number", "name", "title", "expected", "setup", "verdict", "defect", "reason", "seconds", "kernel"),
-        *("repetition", "events", "facts", "shown", "kernel_log", "kernel_reports", "unexcused_reports"),
-        *("ledger", "verdicts", "ownership", "vram_map", "accounts"),
-    ]
-    assert [result["verdict"] for result in data] == ["pass", "expected-fail", "not-applicable", "fail"]
-    times, texts = zip(*(line.split("] ", 1) for line in data[3]["kernel_log"]), strict=True)
+    read = loads(dumps(report_of(Suite("tried", [], {}), results))).results
+    assert [result.verdict for result in read] == ["pass", "expected-fail", "not-applicable", "fail"]
+    (log,) = (item.text for item in read[3].evidence if isinstance(item, Log))
+    times, texts = zip(*(line.split("] ", 1) for line in log.splitlines()), strict=True)
     assert texts == ("\x1b[1mcoloured\x1b[0m", "BUG: <script>alert(1)</script>")
     assert set(times) == {"[    0.001000"}
-    assert [(event["text"], event["depth"]) for event in data[0]["events"]] == [("a step", 0), ("inside", 1)]
-    assert data[3]["unexcused_reports"] == ["BUG: <script>alert(1)</script>"]
+    (steps,) = (item.events for item in read[0].evidence if isinstance(item, Timeline))
+    assert [(event.text, event.depth) for event in steps] == [("a step", 0), ("inside", 1)]
+    assert fact(read[3], "unexcused_reports") == ["BUG: <script>alert(1)</script>"]
+    assert {"ledger", "verdicts", "ownership", "vram_map", "accounts"} <= {
+        item.name for item in read[0].evidence if isinstance(item, Fact)
+    }
 
 
 def test_the_page_stands_alone_and_shows_foreign_text_as_text(results: list[Result]) -> None:
@@ -131,9 +134,9 @@ def test_the_page_shows_which_way_accesses_took_and_what_changed_hands(labs: Lab
 def test_only_the_suite_s_own_records_are_asked_of_the_card(labs: Labs) -> None:
     suite = Suite("tried", [scenario("1", passes)], {})
     (result,) = run_suite(suite)
-    assert "vram_map" not in as_data(result)
+    assert fact(result, "vram_map") is None
     (result,) = run_all(labs, scenario("1", passes))
-    assert as_data(result)["vram_map"] == VRAM_MAP
+    assert fact(result, "vram_map") == VRAM_MAP
 
 
 def test_exhibits_that_fail_are_noted_and_cost_no_verdict(labs: Labs) -> None:
@@ -182,7 +185,8 @@ def test_evidence_is_what_a_scenario_shows(labs: Labs) -> None:
     (result,) = run_all(labs, scenario("1", body))
     text = evidence(result)
     assert [part.strip() for part in text.splitlines()] == ["stack:", "task (7)", "inner", "outer", "freed by: nothing"]
-    assert as_data(result)["shown"] == ["stack", "freed by"]
+    shown = [item for item in result.evidence if isinstance(item, Fact) and item.role is Role.SHOWN]
+    assert [item.name for item in shown] == ["stack", "freed by"]
 
 
 def test_repetitions_are_one_row_for_each_verdict(labs: Labs) -> None:
@@ -199,7 +203,7 @@ def test_accounts_are_kept_before_and_after_and_not_of_a_guest_that_is_given_up(
     scenarios = [scenario("1", passes), scenario("2", passes), scenario("3", lambda run, machine: run.give_up("dead"))]
     suite = Suite("tried", scenarios, {}, account=lambda machine: {"VRAM in use": next(counts)})
     results = run_suite(suite)
-    assert [as_data(r)["accounts"]["VRAM in use"] for r in results] == [
+    assert [fact(r, "accounts")["VRAM in use"] for r in results] == [
         [10 << 20, 10 << 20],
         [10 << 20, 11 << 20],
         [12 << 20, None],

@@ -1,0 +1,114 @@
+"""Options by which a run is divided: `--shard`, `--jobs`, `--times`; and the jobs of one machine, processes of this program."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vfio_user_xe.emulator.child_process import launch
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.report import read_any
+from vfio_user_xe.emulator.results.json_file import NotAReport
+from vfio_user_xe.emulator.results.shard import Parts, Shard
+from vfio_user_xe.emulator.results.times import Times, load_times, times_of
+
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts; the parts are balanced by recorded times."),
+]
+JobsOption = Annotated[
+    str, typer.Option("--jobs", metavar="N|auto", help="So many guests at once; auto: by processors and memory.")
+]
+JobOption = Annotated[str | None, typer.Option("--job", hidden=True, help="One of the processes that --jobs starts.")]
+TimesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--times",
+        metavar="FILE",
+        help="Balance parts by this: results of an earlier run, or what `report times` wrote.",
+        show_default="the suite's",
+    ),
+]
+
+AUTO = "auto"
+SERVER_MEMORY = 512
+"""MiB that a guest needs besides its own memory: QEMU, the served card."""
+
+
+def chosen_parts(shard: str | None, job: str | None, times: Path | None, usual: Mapping[str, float]) -> Parts:
+    """What the options mean, `usual` being the suite's recorded times; ends with a message and exit code 2 if they mean nothing."""
+    try:
+        shards = tuple(Shard.parse(text) for text in (shard, job) if text is not None)
+    except ValueError as error:
+        fail(f"--shard {error}", EXIT_USAGE)
+    return Parts(shards, read_times(times) if times is not None else Times(usual))
+
+
+def read_times(path: Path) -> Times:
+    """Recorded times in a file of any kind that has them; ends with a message and exit code 2 if it has none."""
+    try:
+        try:
+            return load_times(path)
+        except NotAReport:
+            return times_of(read_any(path).results)
+    except (NotAReport, OSError) as error:
+        fail(f"--times {error}", EXIT_USAGE)
+
+
+def job_count(text: str, memory: int) -> int:
+    """What `--jobs` means where a guest has `memory` MiB; ends with a message and exit code 2 if it means nothing."""
+    if text == AUTO:
+        return max(1, min(len(os.sched_getaffinity(0)), _available_memory() // (memory + SERVER_MEMORY)))
+    if not re.fullmatch(r"[1-9]\d{0,2}", text):
+        fail(f"--jobs {text}: want a number from 1 to 999, or {AUTO}", EXIT_USAGE)
+    return int(text)
+
+
+def run_jobs(count: int, command: Sequence[str], extra: Sequence[str] = ()) -> list[int]:
+    """Run this program `count` times at once with the options that it was given; returns the exit codes.
+
+    `command` are the words of the command ("scenario", "run"), `extra` further options. Each process gets `--job K/COUNT`,
+    does that part, and prints its results as they come. An interrupt (Ctrl-C) is passed on to them, and raised when they have
+    ended.
+    """
+    given = sys.argv[1:]
+    rest = given[len(command) :] if given[: len(command)] == list(command) else given
+    sys.stdout.flush()
+    jobs = [
+        launch(
+            [sys.executable, "-m", "vfio_user_xe.emulator", *command, "--job", f"{number}/{count}", *extra, *rest],
+            stdout=sys.stdout.fileno(),
+            stderr=sys.stderr.fileno(),
+        )
+        for number in range(1, count + 1)
+    ]
+    try:
+        return [job.wait() for job in jobs]
+    except KeyboardInterrupt:
+        _interrupt(jobs)
+        raise
+
+
+def _interrupt(jobs: Sequence[subprocess.Popen[bytes]]) -> None:
+    for job in jobs:
+        if job.poll() is None:
+            job.send_signal(signal.SIGINT)
+    for job in jobs:
+        job.wait()
+
+
+def _available_memory() -> int:
+    """MiB that programs can have without swapping (proc(5), MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) // 1024
+    return 0
