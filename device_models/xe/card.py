@@ -41,14 +41,16 @@ from vfio_user_xe.device_models.xe.profiles.profile import (
 )
 from vfio_user_xe.device_models.xe.soc.identity import Gttmmadr, configuration, declare_vf_cap
 from vfio_user_xe.device_models.xe.soc.interrupts import declare_for_vf
-from vfio_user_xe.device_models.xe.topologies import SPLIT, VF_ONLY
+from vfio_user_xe.device_models.xe.topologies import PASSTHROUGH, SPLIT, VF_ONLY
 from vfio_user_xe.emulator.model.card import Card, CardError, Option
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.model_info import ModelInfo
 from vfio_user_xe.emulator.model.registers import PF, VF
+from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
 from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.function import Function, Identity
+from vfio_user_xe.emulator.pci.passthrough import Gate, Passthrough
 from vfio_user_xe.emulator.pci.sriov import Sriov
 
 INTEL = 0x8086
@@ -110,6 +112,8 @@ class Battlemage:
         self._serial = options["serial"]
         self._vf_vram, self._vf_ggtt = options["vf_vram"], options["vf_ggtt"]
         self._subsystem = (options["subsystem_vendor"], options["subsystem_id"])
+        self.passed: list[Passthrough] = []
+        """With topology "passthrough", by VFID from 1."""
         card.device_memory = vram
         card.memories["vram"] = vram.memory
         sriov = self._add_functions(card)
@@ -122,6 +126,8 @@ class Battlemage:
         for function in gpu.functions:
             function.pci.on_reset.append(partial(gpu.reset_function, function))
         card.commands["vram_map"] = gpu.lmem.describe
+        if self.passed:
+            card.commands["passthrough"] = lambda: [passed.describe() for passed in self.passed]
         card.commands["ppgtt"] = ppgtt_command(gpu)
         card.commands["guc"] = lambda: [gt.guc.inspect() for gt in gpu.gts]
         card.commands["guc_memory"] = lambda: [dump(gt.guc) for gt in gpu.gts]
@@ -165,22 +171,33 @@ class Battlemage:
         pf.config.add(configuration())
         declare_vf_cap(self._pf_registers)
         self._add(card, pf, self._pf_registers, memory)
+        hosts: list[Function] = []
         for vfid in range(1, profile.total_vfs + 1):
             registers = Gttmmadr(f"vf{vfid}", VF_REGISTERS, VF)
             registers.unmodelled_storage = False
             declare_vf_cap(registers)
             declare_for_vf(registers)
             memory = self.gpu.ggtt_memory(f"vf{vfid}")
-            vf = self._vf(card, vfid, identity, registers, memory)
+            bars = self._vf_bars(card, vfid, registers, memory)
+            if self._topology == PASSTHROUGH:
+                assert sriov is not None
+                vf, seen = self._passed_on(card, pf, vfid, identity, bars)
+                if registers not in card.register_files:
+                    card.register_files.append(registers)
+                hosts.append(seen)
+            else:
+                vf = seen = self._vf(card, vfid, identity, bars, assigned=self._topology in (SPLIT, VF_ONLY))
             self._add(card, vf, registers, memory)
             if sriov is not None:
-                sriov.attach(vf)
+                sriov.attach(seen)
         vfs = card.functions[1:]
         if self._topology == VF_ONLY:
             card.served = vfs
         elif self._topology == SPLIT:
-            seen = [topologies.placeholder(card.executor, identity, vf, self._vf_capabilities()) for vf in vfs]
-            card.served = [pf, *seen, *vfs]
+            placeholders = [topologies.placeholder(card.executor, identity, vf, self._vf_capabilities()) for vf in vfs]
+            card.served = [pf, *placeholders, *vfs]
+        elif self._topology == PASSTHROUGH:
+            card.served = [pf, *hosts, *vfs]
         return sriov
 
     def _play_pf(self, options: Mapping[str, Any]) -> None:
@@ -199,7 +216,7 @@ class Battlemage:
     def _vf_capabilities(self) -> list[Capability]:
         return [PciExpress(_PCIE, flr=True), Msi(1, _MSI), DeviceSerialNumber(self._serial, _DSN), Ari(_ARI)]
 
-    def _vf(self, card: Card, vfid: int, identity: Identity, registers: Gttmmadr, memory: Memory) -> Function:
+    def _vf_bars(self, card: Card, vfid: int, registers: Gttmmadr, memory: Memory) -> dict[int, Bar]:
         size = self.profile.vf_bar2
         if self._vf_ggtt == TRAPPED:
             bar0 = trapped_registers_bar(self.gpu, vfid, registers, self.gpu.sharing)
@@ -207,22 +224,34 @@ class Battlemage:
         else:
             bar0 = registers_bar(registers, memory)
         if self._vf_vram == TRAPPED:
-            bar2 = trapped_vram_bar(size, self.gpu, vfid)
-        else:
-            bar2 = vram_bar(size, self.gpu.vram.vf_memory(vfid))
-        assigned = self._topology in (SPLIT, VF_ONLY)
+            return {0: bar0, 2: trapped_vram_bar(size, self.gpu, vfid)}
+        return {0: bar0, 2: vram_bar(size, self.gpu.vram.vf_memory(vfid))}
+
+    def _vf(
+        self, card: Card, vfid: int, identity: Identity, bars: Mapping[int, Bar], *, assigned: bool, name: str = ""
+    ) -> Function:
         # With ARI, which names the next function, a guest would find no other at the same device.
         capabilities = [one for one in self._vf_capabilities() if not (assigned and isinstance(one, Ari))]
         return Function(
-            f"vf{vfid}",
+            name or f"vf{vfid}",
             vfid,
             executor=card.executor,
             identity=identity,
             capabilities=capabilities,
-            bars={0: bar0, 2: bar2},
+            bars=bars,
             is_vf=True,
             assigned=assigned,
         )
+
+    def _passed_on(
+        self, card: Card, pf: Function, vfid: int, identity: Identity, bars: Mapping[int, Bar]
+    ) -> tuple[Function, Function]:
+        """A VF as the guest has it that uses it, and as the PF's guest has it."""
+        gate = Gate()
+        vf = self._vf(card, vfid, identity, gate.over(bars), assigned=True)
+        host = self._vf(card, vfid, identity, bars, assigned=False, name=f"vf{vfid}-host")
+        self.passed.append(Passthrough(pf, host, vf, gate))
+        return vf, host
 
     def _add(self, card: Card, pci: Function, registers: Gttmmadr, memory: Memory) -> None:
         card.functions.append(pci)

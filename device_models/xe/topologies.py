@@ -17,6 +17,8 @@ SAME_GUEST = "same-guest"
 """One guest has the PF and all VFs."""
 SPLIT = "split"
 """One guest has the PF and placeholders for the VFs; each VF goes to another guest."""
+PASSTHROUGH = "passthrough"
+"""One guest has the PF and all VFs, and passes VFs on, each to another guest."""
 NESTED = "nested"
 """One guest has the PF and all VFs, and a vIOMMU to pass VFs on to guests of its own."""
 VF_ONLY = "vf-only"
@@ -24,6 +26,9 @@ VF_ONLY = "vf-only"
 TOPOLOGIES = {
     SAME_GUEST: Topology("one guest has the PF and all VFs"),
     SPLIT: Topology("one guest has the PF and placeholders for the VFs; each VF goes to another guest"),
+    PASSTHROUGH: Topology(
+        "one guest has the PF and all VFs; each VF that VFIO passes on there is used in another guest"
+    ),
     NESTED: Topology("one guest has the PF and all VFs, to pass VFs on to guests of its own", iommu=True),
     VF_ONLY: Topology("no guest has the PF: the card plays its part"),
 }

@@ -317,7 +317,7 @@ def _function_status(function: Function) -> dict[str, Any]:
         "name": function.name,
         "index": function.index,
         "vf": function.is_vf,
-        "attached": function.transport is not None,
+        "attached": function.has_client,
         "memory_enable": bool(command & COMMAND_MEMORY),
         "bus_master": bool(command & COMMAND_MASTER),
         "power_state": function.power_state,

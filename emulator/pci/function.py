@@ -18,6 +18,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.observe.tap import Tap
@@ -41,6 +42,8 @@ log = logging.getLogger(__name__)
 REGIONS = 9
 _SETTLE_SECONDS = 0.25
 _RESET_SECONDS = 2.0
+_EVERYTHING = 1 << 64
+"""Bytes that addresses can name."""
 
 RESET = "reset"
 """A machine reset, or a new client after an earlier one."""
@@ -62,6 +65,14 @@ class Identity:
     subsystem: int = 0
     class_code: int = 0
     revision: int = 0
+
+
+class ResetGovernor(Protocol):
+    """Who decides of the resets of a function whose client has it from somebody else (`passthrough.Passthrough`)."""
+
+    def reset_requested(self, reason: str) -> None:
+        """The client reset the function, whose own registers are reset already. On the client's thread: never waits."""
+        ...
 
 
 class Function:
@@ -115,8 +126,13 @@ class Function:
         self.sriov = sriov
         self.client_reset: Callable[[], None] | None = None
         """VFs: what the PF's SR-IOV capability does inside the reset by which a client resets the VF."""
+        self.governor: ResetGovernor | None = None
+        """Set: resets by the client only ask for one, and `on_reset` is called by `reset_by_host` alone."""
         self.transport: Transport | None = None
-        """While a client is attached."""
+        """While a client is attached and not withheld."""
+        self._client: Transport | None = None
+        self._withheld = False
+        self._client_lock = threading.Lock()
         self.on_reset: list[Callable[[str], None]] = []
         self.on_power: list[Callable[[int, int], None]] = []
         self.on_attached: list[Callable[[], None]] = []
@@ -252,7 +268,41 @@ class Function:
             self.size_bar_register(index, bar.size)
         self.interrupt_state.reset()
 
+    def withhold(self, withheld: bool) -> None:
+        """Keep the client away from the model while `withheld`: no DMA and no interrupts, as of a device that is not there.
+
+        Its own accesses still come. From any thread; never waits.
+        """
+        with self._client_lock:
+            self._withheld = withheld
+            self._give()
+        if withheld:
+            for callback in self.on_unmapped:
+                callback(0, _EVERYTHING)
+
+    @property
+    def has_client(self) -> bool:
+        """Whether a client is attached, withheld or not."""
+        return self._client is not None
+
+    def _give(self) -> None:
+        self.transport = self.interrupt_state.transport = None if self._withheld else self._client
+
+    def reset_by_host(self, reason: str) -> None:
+        """The function was reset behind its client's back: its configuration space, which the client keeps, stays.
+
+        From any thread.
+        """
+        self.interrupt_state.reset()
+        self._announce(reason)
+
     def _announce_reset(self, reason: str) -> None:
+        if self.governor is not None:
+            self.governor.reset_requested(reason)
+        else:
+            self._announce(reason)
+
+    def _announce(self, reason: str) -> None:
         def announce() -> None:
             for callback in self.on_reset:
                 callback(reason)
@@ -274,14 +324,16 @@ class Function:
         if self._was_attached:
             self.reset()
         self._was_attached = True
-        self.transport = transport
-        self.interrupt_state.transport = transport
+        with self._client_lock:
+            self._client = transport
+            self._give()
         for callback in self.on_attached:
             self.executor.submit(callback)
 
     def detached(self) -> None:
-        self.transport = None
-        self.interrupt_state.transport = None
+        with self._client_lock:
+            self._client = None
+            self._give()
         if self.sriov is not None:
             self.sriov.client_gone()
         for callback in self.on_detached:

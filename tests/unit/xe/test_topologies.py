@@ -11,7 +11,7 @@ import pytest
 from tests.support.xe.bench import Bench
 from tests.support.xe.guc_driver import GucDriver
 from tests.support.xe.provisioning import PROVISIONED, configure, enable_vfs
-from vfio_user_xe.emulator.fabric.interconnect import Space
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space
 from vfio_user_xe.emulator.guest.qemu_arguments import (
     ROOT_BUS,
     CardDescription,
@@ -57,6 +57,23 @@ def test_split_gives_placeholders_to_the_pf_s_guest_and_vfs_to_others(make_bench
         "vfuport/0.0": "/s/vf1.sock",
         "vfuport/0.1": "/s/vf2.sock",
     }
+
+
+def test_passthrough_gives_vfs_to_the_pf_s_guest_and_the_same_vfs_to_others(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(vfs=2, topology="passthrough")
+    card = described(bench)
+    assert attached(cards_arguments([card])) == {
+        "vfuport/0.0": "/s/pf.sock",
+        "vfuport/0.1": "/s/vf1-host.sock",
+        "vfuport/0.2": "/s/vf2-host.sock",
+    }
+    assert attached(cards_arguments([card], functions=["vf2"])) == {"vfuport/0.0": "/s/vf2.sock"}
+    host, vf = bench.card.served[1], bench.card.function("vf1")
+    assert host.config.read(0, 4) == 0xFFFFFFFF, "to the PF's guest it is a VF"
+    assert vf.config.read(0, 4) == 0xE2128086
+    assert host.regions[2] is not None
+    assert vf.regions[2] is not None
+    assert host.regions[2].memory is vf.regions[2].memory, "one VRAM"
 
 
 def test_vf_only_serves_the_vfs_and_no_pf(make_bench: Callable[..., Bench]) -> None:
@@ -172,6 +189,45 @@ def test_a_reset_of_the_vf_or_of_its_guest_is_an_flr_for_the_pf_s_driver(
     }[how]()
     bench.settle()
     assert driver.events() == [(0x90005106, 1, 1)]
+
+
+def test_a_passed_on_vf_is_reset_for_the_pf_s_driver_by_the_host_alone(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(vfs=1, topology="passthrough")
+    driver = split_driver(bench)
+    host, vf = bench.card.served[1], bench.card.function("vf1")
+    host.attached(FakeTransport())
+    host.config.write(COMMAND, 2, 6)
+    vf.config.write(COMMAND, 2, 6)
+    vf.reset()
+    bench.settle()
+    assert driver.events() == []
+    host.function_level_reset()
+    bench.settle()
+    assert driver.events() == [(0x90005106, 1, 1)]
+
+
+def test_dma_of_a_passed_on_vf_is_its_user_s_and_stops_when_the_host_closes_it(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench(vfs=1, topology="passthrough")
+    split_driver(bench)
+    host, vf = bench.card.served[1], bench.card.function("vf1")
+    mine, other = FakeTransport(), FakeTransport()
+    host.attached(other)
+    vf.attached(mine)
+    host.config.write(COMMAND, 2, 6)
+    vf.config.write(COMMAND, 2, 6)
+
+    def write(data: bytes) -> None:
+        bench.card.fabric.write(vf, Space.SYSTEM, 0x1000, data, "system")
+
+    bench.run(lambda: write(b"mine"))
+    assert mine.memory[0x1000:0x1004] == b"mine"
+    assert not any(other.memory)
+    host.config.write(COMMAND, 2, 0)
+    with pytest.raises(AccessFault):
+        bench.run(lambda: write(b"late"))
+    assert mine.memory[0x1000:0x1004] == b"mine"
 
 
 def test_dma_of_a_vf_elsewhere_is_its_own_guest_s_even_at_addresses_of_the_pf_s_bars(
