@@ -42,7 +42,7 @@ class Mips:
         """
         found = self._images.get(level)
         if found is None:
-            found = self._images[level] = Image(self._memory, self.surface, self.surface.level + level)
+            found = self._images[level] = Image(self._memory, self.surface, self.surface.level + level, sampled=True)
         return found
 
 
@@ -249,7 +249,7 @@ def _texels(
         colours = np.zeros((len(x), 4))
         slice_ = layer * 6 + face
         there = image.inside(x, y, slice_)
-        colours[there] = image.load(image.addresses(x[there], y[there], slice_[there]))
+        colours[there] = image.texels(x[there], y[there], slice_[there])
         return colours
     outside = np.zeros(len(layer), dtype=np.bool_)
     found: list[Coordinates] = []
@@ -261,10 +261,10 @@ def _texels(
         layer = found[2]
     there = image.inside(found[0], found[1], layer) & ~outside
     if there.all():
-        return image.load(image.addresses(found[0], found[1], layer))
+        return image.texels(found[0], found[1], layer)
     colours = np.zeros((len(layer), 4))
     colours[outside] = state.border_bits if image.format.is_integer else state.border
-    colours[there] = image.load(image.addresses(found[0][there], found[1][there], layer[there]))
+    colours[there] = image.texels(found[0][there], found[1][there], layer[there])
     return colours
 
 

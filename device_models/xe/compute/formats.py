@@ -163,6 +163,11 @@ def encode(form: Format, values: Channels) -> Bytes:
     return texels
 
 
+def linear_of_srgb(unit: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Numbers from 0 to 1 of a channel in sRGB."""
+    return np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4)
+
+
 def _bits(texels: Bytes, first: int, width: int) -> NDArray[np.uint64]:
     begin, end = first // 8, (first + width + 7) // 8
     if first % 8 == 0 and width in (8, 16, 32, 64):
@@ -199,7 +204,7 @@ def _value(kind: Kind, channel: int, bits: NDArray[np.uint64], width: int) -> ND
         return np.asarray(number / (2.0**width - 1))
     if kind is Kind.SRGB:
         unit = number / (2.0**width - 1)
-        return np.where(unit <= 0.04045, unit / 12.92, ((unit + 0.055) / 1.055) ** 2.4)
+        return linear_of_srgb(unit)
     return number
 
 

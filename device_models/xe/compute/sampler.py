@@ -283,7 +283,7 @@ def _fetched(
             continue
         image = mips.image(number)
         there = lanes & (level == number) & image.inside(x, y, layer)
-        colours[there] = image.load(image.addresses(x[there], y[there], layer[there]))
+        colours[there] = image.texels(x[there], y[there], layer[there])
     return colours
 
 

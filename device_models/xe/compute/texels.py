@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.compute import formats
+from vfio_user_xe.device_models.xe.compute import block_formats, formats
 from vfio_user_xe.device_models.xe.compute.formats import Channels, Format
 from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, UnitMemory, parts
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
@@ -25,6 +25,24 @@ _SAMPLE_TILES: dict[int, tuple[tuple[int, int], ...]] = {
     16: ((64, 64), (128, 32), (128, 32), (128, 32), (256, 16)),
 }
 """Planes of samples in Tile64: bytes of a row, and rows, for texels of 1, 2, 4, 8, 16 bytes."""
+_MIP_TAIL: tuple[tuple[tuple[int, int], ...], ...] = (
+    ((128, 0), (128, 0), (64, 0), (64, 0), (32, 0)),
+    ((0, 128), (0, 64), (0, 64), (0, 32), (0, 32)),
+    ((64, 0), (64, 0), (32, 0), (32, 0), (16, 0)),
+    ((0, 64), (0, 32), (0, 32), (0, 16), (0, 16)),
+    ((32, 0), (32, 0), (16, 0), (16, 0), (8, 0)),
+    ((16, 32), (16, 16), (8, 16), (8, 8), (4, 8)),
+    ((0, 48), (0, 24), (0, 24), (0, 12), (0, 12)),
+    ((0, 32), (0, 16), (0, 16), (0, 8), (0, 8)),
+    ((16, 16), (16, 8), (8, 8), (8, 4), (4, 4)),
+    ((16, 0), (16, 0), (8, 0), (8, 0), (4, 0)),
+    ((0, 16), (0, 8), (0, 8), (0, 4), (0, 4)),
+    ((0, 0), (0, 0), (0, 0), (0, 0), (0, 0)),
+    ((0, 4), (0, 4), (0, 4), (2, 0), (1, 0)),
+    ((0, 8), (8, 0), (4, 0), (4, 0), (2, 0)),
+    ((0, 12), (8, 4), (4, 4), (6, 0), (3, 0)),
+)
+"""Column and row in Tile64 of the levels of a 2-D mip tail, for texels of 1, 2, 4, 8, 16 bytes (isl.c:icl_std_y_2d_miptail_offset_el)."""
 
 
 class UnknownImage(ValueError):
@@ -34,21 +52,25 @@ class UnknownImage(ValueError):
 class Image:
     """The view of a surface at one mip level."""
 
-    def __init__(self, memory: UnitMemory, surface: SurfaceState, level: int = 0) -> None:
-        """The view of `surface` at a mip level, counted from its own first one.
+    def __init__(self, memory: UnitMemory, surface: SurfaceState, level: int = 0, *, sampled: bool = False) -> None:
+        """The view of `surface` at a mip level, counted from its own first one; only the sampler takes block-compressed formats.
 
         Raises:
             UnknownImage: its format or layout is not emulated.
         """
         form = formats.FORMATS.get(surface.format)
+        blocks = block_formats.FORMATS.get(surface.format) if sampled else None
+        if blocks is not None:
+            form = Format(blocks.bytes, formats.Kind.FLOAT, ())
         if form is None and surface.type is not SurfaceType.NULL:
             raise UnknownImage(f"surface format {surface.format:#x}")
-        if surface.tiling == _TILE_64 and level and level >= surface.tail:
-            raise UnknownImage(f"mip level {level} in a mip tail")
         if surface.type is SurfaceType.D3 and surface.tiling == _TILE_64:
             raise UnknownImage("Tile64 of a 3-D surface")
         self.surface = surface
         self.format: Format = form or formats.FORMATS[0]
+        self._blocks = blocks
+        self._side = 1 if blocks is None else block_formats.SIDE
+        """Texels of the side of what an address leads to."""
         self._memory = memory
         self._tiling = _tiling(surface.tiling, self.format.bytes)
         self.is_buffer = surface.type in (SurfaceType.BUFFER, SurfaceType.STRUCTURED)
@@ -68,8 +90,21 @@ class Image:
         there = (x >= 0) & (x < self.width) & (y >= 0) & (y < self.height) & (layer >= 0) & (layer < self.depth)
         return np.asarray(there)
 
+    def texels(self, x: Coordinates, y: Coordinates, layer: Coordinates) -> Channels:
+        """Texels, which are inside.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
+        if self._blocks is None:
+            return self.load(self.addresses(x, y, layer))
+        unique, inverse = np.unique(self.addresses(x // self._side, y // self._side, layer), return_inverse=True)
+        decoded = self._blocks.decode(self.load_bytes(unique))
+        return np.asarray(decoded[inverse.reshape(-1), y % self._side * self._side + x % self._side])
+
     def addresses(self, x: Coordinates, y: Coordinates, layer: Coordinates) -> Numbers:
-        """Where texels begin; they are inside."""
+        """Where texels, or blocks of them, begin; they are inside."""
         surface, tiling = self.surface, self._tiling
         if self.is_buffer:
             return (x * surface.pitch + surface.base).astype(np.uint64)
@@ -119,19 +154,27 @@ class Image:
         return width, high
 
     def _level_place(self) -> tuple[int, int]:
-        """Column and row of the level's first texel in its slice (isl.c:get_image_offset_sa_gfx4_2d, _gfx9_1d)."""
-        surface, x, y = self.surface, 0, 0
+        """Column and row of the level's first texel in its slice (isl.c:get_image_offset_sa_gfx4_2d, _gfx9_1d).
+
+        Of block-compressed formats these are columns and rows of blocks.
+        """
+        surface, x, y, side = self.surface, 0, 0, self._side
+        tail = surface.tail if surface.tiling == _TILE_64 and surface.samples == 1 else self.level + 1
         if self._tiling is not None and surface.tiling == _TILE_64:
             wide, high = self._tiling.width // self.format.bytes, self._tiling.height
         else:
             wide = max(1, (16 << surface.alignment[0]) // self.format.bytes)
             high = 4 << max(0, surface.alignment[1] - 1)
-        for level in range(self.level):
+        for level in range(min(self.level, tail)):
             if level == 1 or surface.type is SurfaceType.D1:
-                x += -(-max(1, surface.width >> level) // wide) * wide
+                x += -(-max(1, surface.width >> level) // (wide * side)) * wide
             else:
-                y += -(-max(1, surface.height >> level) // high) * high
-        return x, y
+                y += -(-max(1, surface.height >> level) // (high * side)) * high
+        if self.level < tail:
+            return x, y
+        offsets = _MIP_TAIL[min(self.level - tail, len(_MIP_TAIL) - 1)]
+        column, row = offsets[self.format.bytes.bit_length() - 1]
+        return x + column, y + row
 
     def load(self, addresses: Numbers) -> Channels:
         """Texels at `addresses`.

@@ -14,6 +14,7 @@ from vfio_user_xe.device_models.xe.compute.filtering import Mips, Places, detail
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory, numbers
 from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
+from vfio_user_xe.device_models.xe.compute.texels import Image
 
 R32_FLOAT = 0x0D8
 NEAREST = SamplerState(
@@ -118,3 +119,34 @@ def test_repeated_coordinates_are_those_of_one_turn(step: int) -> None:
     texels = np.tile(np.arange(32, dtype=np.float32), (16, 1))
     image, state = mips(SURFACE, texels), replace(NEAREST, modes=(AddressMode.WRAP,) * 3)
     assert filtered(image, state, at(step / 8 + 1 / 16), np.zeros(1))[0, 0] == step % 8
+
+
+def test_levels_of_a_block_compressed_format_lie_as_blocks() -> None:
+    # BC4 with ends that are alike: a block of level n holds n + 1 in all texels. Rows of 128 bytes hold blocks of four rows.
+    memory = np.zeros((16, 128), dtype=np.uint8)
+    for row, column, value in ((0, 0, 1), (0, 8, 1), (1, 0, 1), (1, 8, 1), (4, 0, 2), (4, 16, 3)):
+        memory[row, column : column + 2] = value
+    surface = replace(SURFACE, format=0x189)
+    found = filtered(mips_of(surface, memory), NEAREST, at(0.9, 0.9, lanes=3), np.array([0.0, 1.0, 2.0]))
+    assert np.allclose(found[:, 0] * 255, [1, 2, 3])
+
+
+def mips_of(surface: SurfaceState, raw: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Mips:
+    return mips(surface, raw.reshape(-1).view(np.float32))
+
+
+@pytest.mark.parametrize(("level", "column", "row"), [(0, 64, 0), (1, 0, 64), (4, 16, 0), (11, 0, 0), (12, 0, 4)])
+def test_small_levels_of_tile64_share_a_tile(level: int, column: int, row: int) -> None:
+    surface = replace(SURFACE, tiling=1, tail=0, levels=15, pitch=512)
+    plain = Image(create_autospec(UnitMemory, instance=True), replace(surface, tail=15, width=128, height=128))
+    tail = Image(create_autospec(UnitMemory, instance=True), surface, level)
+    x = y = layer = np.zeros(1, dtype=np.int64)
+    assert tail.addresses(x, y, layer) == plain.addresses(x + column, y + row, layer)
+
+
+def test_the_mip_tail_lies_behind_the_levels_before_it() -> None:
+    surface = replace(SURFACE, tiling=1, tail=1, levels=3, width=128, height=128, pitch=512)
+    image = Image(create_autospec(UnitMemory, instance=True), surface, 2)
+    x = y = layer = np.zeros(1, dtype=np.int64)
+    plain = Image(create_autospec(UnitMemory, instance=True), replace(surface, tail=15, height=256))
+    assert image.addresses(x, y, layer) == plain.addresses(x, y + 128 + 64, layer)

@@ -39,7 +39,7 @@ def image_state(form: int, width: int, height: int, pitch: int, tiling: int = 0,
     """RENDER_SURFACE_STATE of an image at `IMAGE`, channels as they are."""
     swizzle = 4 << 25 | 5 << 22 | 6 << 19 | 7 << 16
     return (
-        kind << 29 | form << 18 | tiling << 12, 0, width - 1 | height - 1 << 16, pitch - 1, 0, 0, 0, swizzle,
+        kind << 29 | form << 18 | tiling << 12, 0, width - 1 | height - 1 << 16, pitch - 1, 0, 15 << 8, 0, swizzle,
         IMAGE & 0xFFFFFFFF, IMAGE >> 32, 0, 0, 0, 0, 0, 0,
     )  # fmt: skip
 
