@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute import bptc, etc
-from vfio_user_xe.device_models.xe.compute.formats import linear_of_srgb
+from vfio_user_xe.device_models.xe.compute.formats import Format, Kind, linear_of_srgb
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
@@ -32,6 +32,13 @@ class BlockFormat:
     """Of a block."""
     decode: Callable[[Bytes], Texels]
     """[blocks, bytes] to texels."""
+    channels: int = 4
+    kind: Kind = Kind.UNORM
+
+    @property
+    def form(self) -> Format:
+        """What can be said of it as of other formats: its size, kind and channels."""
+        return Format(self.bytes, self.kind, tuple((channel, channel, 1) for channel in range(self.channels)))
 
 
 def colours_565(blocks: Bytes, *, four: bool, transparent: bool = True) -> Texels:
@@ -118,17 +125,18 @@ def _expanded(colours: Numbers) -> NDArray[np.float64]:
 
 _BC1_OPAQUE = partial(_bc1, transparent=False)
 FORMATS: dict[int, BlockFormat] = {
-    0x180: BlockFormat(8, _srgb(_BC1_OPAQUE)), 0x191: BlockFormat(8, _BC1_OPAQUE),
+    0x180: BlockFormat(8, _srgb(_BC1_OPAQUE), 3), 0x191: BlockFormat(8, _BC1_OPAQUE, 3),
     0x186: BlockFormat(8, _bc1), 0x18B: BlockFormat(8, _srgb(_bc1)),
     0x187: BlockFormat(16, _bc2), 0x18C: BlockFormat(16, _srgb(_bc2)),
     0x188: BlockFormat(16, _bc3), 0x18D: BlockFormat(16, _srgb(_bc3)),
-    0x189: BlockFormat(8, _bc4), 0x199: BlockFormat(8, partial(_bc4, signed=True)),
-    0x18A: BlockFormat(16, partial(_bc4, channels=2)), 0x19A: BlockFormat(16, partial(_bc4, signed=True, channels=2)),
-    0x1A1: BlockFormat(16, partial(bptc.floats, signed=True)), 0x1A4: BlockFormat(16, partial(bptc.floats, signed=False)),
+    0x189: BlockFormat(8, _bc4, 1), 0x199: BlockFormat(8, partial(_bc4, signed=True), 1, Kind.SNORM),
+    0x18A: BlockFormat(16, partial(_bc4, channels=2), 2), 0x19A: BlockFormat(16, partial(_bc4, signed=True, channels=2), 2, Kind.SNORM),
+    0x1A1: BlockFormat(16, partial(bptc.floats, signed=True), 3, Kind.FLOAT),
+    0x1A4: BlockFormat(16, partial(bptc.floats, signed=False), 3, Kind.FLOAT),
     0x1A2: BlockFormat(16, bptc.colours), 0x1A3: BlockFormat(16, _srgb(bptc.colours)),
-    0x1A9: BlockFormat(8, etc.colours), 0x1AA: BlockFormat(8, etc.colours), 0x1AF: BlockFormat(8, _srgb(etc.colours)),
-    0x1AB: BlockFormat(8, etc.red), 0x1AC: BlockFormat(16, etc.red_green),
-    0x1AD: BlockFormat(8, partial(etc.red, signed=True)), 0x1AE: BlockFormat(16, partial(etc.red_green, signed=True)),
+    0x1A9: BlockFormat(8, etc.colours, 3), 0x1AA: BlockFormat(8, etc.colours, 3), 0x1AF: BlockFormat(8, _srgb(etc.colours), 3),
+    0x1AB: BlockFormat(8, etc.red, 1), 0x1AC: BlockFormat(16, etc.red_green, 2),
+    0x1AD: BlockFormat(8, partial(etc.red, signed=True), 1, Kind.SNORM), 0x1AE: BlockFormat(16, partial(etc.red_green, signed=True), 2, Kind.SNORM),
     0x1C0: BlockFormat(8, etc.punched), 0x1C1: BlockFormat(8, _srgb(etc.punched)),
     0x1C2: BlockFormat(16, etc.colours_alpha), 0x1C3: BlockFormat(16, _srgb(etc.colours_alpha)),
 }  # fmt: skip

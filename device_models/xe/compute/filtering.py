@@ -5,11 +5,12 @@ Arrays are by lane, flat. Coordinates are texels of the level that is looked at,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vfio_user_xe.device_models.xe.compute.formats import Kind
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
@@ -18,7 +19,8 @@ from vfio_user_xe.device_models.xe.compute.texels import Coordinates, Image
 Floats = NDArray[np.float64]
 _GATHER = ((0, 1), (1, 1), (1, 0), (0, 0))
 """Columns and rows of the texels that gather returns, in its order."""
-_QUAD = 4
+QUAD = 4
+"""Lanes of a quad."""
 
 
 class Mips:
@@ -55,12 +57,13 @@ class Places:
     r: Floats
     layer: Floats
     """Array element, or of cubes the cube."""
-    offsets: tuple[int, int, int] = (0, 0, 0)
-    """Texels that are added."""
+    offsets: tuple[int | Floats, int | Floats, int | Floats] = (0, 0, 0)
+    """Texels that are added, to all or by lane."""
 
     def of(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> Places:
         """Some lanes."""
-        return Places(self.u[chosen], self.v[chosen], self.r[chosen], self.layer[chosen], self.offsets)
+        u, v, r = (offset if isinstance(offset, int) else offset[chosen] for offset in self.offsets)
+        return Places(self.u[chosen], self.v[chosen], self.r[chosen], self.layer[chosen], (u, v, r))
 
 
 def filtered(mips: Mips, state: SamplerState, places: Places, lod: Floats, reference: Floats | None = None) -> Floats:
@@ -111,8 +114,17 @@ def _parts(
 
 def _at_level(image: Image, state: SamplerState, places: Places, linear: bool, reference: Floats | None) -> Floats:
     axes, layer, face = _texel_places(image, state, places)
+    if face is None:
+        axes = [
+            np.clip(axis, 0, size) if mode == AddressMode.HALF_BORDER else axis
+            for axis, size, mode in zip(axes, (image.width, image.height, image.depth), state.modes, strict=False)
+        ]
     if not linear:
         corner = [np.floor(axis).astype(np.int64) for axis in axes]
+        if AddressMode.HALF_BORDER in state.modes:
+            # Half of a texel beyond the edge is looked at by linear filters only.
+            u, v, r = (AddressMode.CLAMP if mode == AddressMode.HALF_BORDER else mode for mode in state.modes)
+            state = replace(state, modes=(u, v, r))
         return _compared(state, _texels(image, state, corner, layer, face), reference)
     bases = [np.floor(axis - 0.5) for axis in axes]
     fractions = [axis - 0.5 - base for axis, base in zip(axes, bases, strict=True)]
@@ -164,10 +176,10 @@ def level_of_detail(mips: Mips, state: SamplerState, places: Places) -> Floats:
             axes.append(places.v * scale[1])
         if mips.surface.type is SurfaceType.D3:
             axes.append(places.r * scale[2])
-    quads = [np.nan_to_num(axis).reshape(-1, _QUAD) for axis in axes]
+    quads = [np.nan_to_num(axis).reshape(-1, QUAD) for axis in axes]
     right = sum((quad[:, 1] - quad[:, 0]) ** 2 for quad in quads)
     down = sum((quad[:, 2] - quad[:, 0]) ** 2 for quad in quads)
-    return np.repeat(detail(np.asarray(right), np.asarray(down), state.anisotropy), _QUAD)
+    return np.repeat(detail(np.asarray(right), np.asarray(down), state.anisotropy), QUAD)
 
 
 def detail(right: Floats, down: Floats, anisotropy: int) -> Floats:
@@ -234,7 +246,7 @@ def _project(major: Coordinates, x: Floats, y: Floats, z: Floats) -> tuple[Coord
 def _face_places(image: Image, places: Places) -> list[Floats]:
     """Texels on the face of each quad's first lane, for differences between lanes."""
     x, y, z = (_finite(axis) for axis in (places.u, places.v, places.r))
-    major = np.repeat(_major(x, y, z).reshape(-1, _QUAD)[:, 0], _QUAD)
+    major = np.repeat(_major(x, y, z).reshape(-1, QUAD)[:, 0], QUAD)
     _, s, t, length = _project(major, x, y, z)
     length = np.maximum(length, 1e-30)
     return [s / length * image.width / 2, t / length * image.height / 2]
@@ -263,9 +275,23 @@ def _texels(
     if there.all():
         return image.texels(found[0], found[1], layer)
     colours = np.zeros((len(layer), 4))
-    colours[outside] = state.border_bits if image.format.is_integer else state.border
+    colours[outside] = _border(image, state)
     colours[there] = image.texels(found[0][there], found[1][there], layer[there])
     return colours
+
+
+def _border(image: Image, state: SamplerState) -> tuple[float, ...]:
+    """The border colour as a texel of the format would have it: within its range, and without channels that it has not."""
+    form = image.format
+    colour = [float(value) for value in (state.border_bits if form.is_integer else state.border)]
+    if form.kind in (Kind.UNORM, Kind.SRGB, Kind.SNORM):
+        least = -1.0 if form.kind is Kind.SNORM else 0.0
+        colour = [min(max(value, least), 1.0) for value in colour]
+    found = [0.0, 0.0, 0.0, 1.0]
+    first: dict[int, int] = {}
+    for channel, bit, _ in form.fields:
+        found[channel] = colour[first.setdefault(bit, channel)]
+    return tuple(found)
 
 
 def _over_the_edge(

@@ -5,20 +5,19 @@ Parameters come in the order of Mesa's `brw_lower_logical_sends.cpp:lower_sample
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
+from vfio_user_xe.device_models.xe.compute.anisotropy import Stretch, stretched
 from vfio_user_xe.device_models.xe.compute.filtering import (
     Floats,
     Mips,
-    Places,
     detail,
     filtered,
     gather,
     level_of_detail,
 )
+from vfio_user_xe.device_models.xe.compute.sampler_parameters import FORMS, Form, Parameters, parameter
 from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Image
@@ -27,47 +26,6 @@ from vfio_user_xe.device_models.xe.eu.messages.message import SamplerMessage, Sa
 _REGISTER = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """What parameters a message has before its coordinates, and how they say the level of detail."""
-
-    least: bool = False
-    """A least level of detail comes first (mlod)."""
-    reference: bool = False
-    bias: bool = False
-    level: bool = False
-    zero: bool = False
-    """Level 0."""
-    derivatives: bool = False
-    gathers: bool = False
-    texel_offsets: bool = False
-    """Behind u and v there are offsets in texels."""
-
-
-_FORMS: dict[SamplerOp, _Form] = {
-    SamplerOp.SAMPLE: _Form(),
-    SamplerOp.SAMPLE_B: _Form(bias=True),
-    SamplerOp.SAMPLE_L: _Form(level=True),
-    SamplerOp.SAMPLE_C: _Form(reference=True),
-    SamplerOp.SAMPLE_D: _Form(derivatives=True),
-    SamplerOp.SAMPLE_B_C: _Form(reference=True, bias=True),
-    SamplerOp.SAMPLE_L_C: _Form(reference=True, level=True),
-    SamplerOp.SAMPLE_D_C: _Form(reference=True, derivatives=True),
-    SamplerOp.SAMPLE_LZ: _Form(zero=True),
-    SamplerOp.SAMPLE_C_LZ: _Form(reference=True, zero=True),
-    SamplerOp.SAMPLE_MLOD: _Form(least=True),
-    SamplerOp.SAMPLE_C_MLOD: _Form(least=True, reference=True),
-    SamplerOp.LOD: _Form(),
-    SamplerOp.GATHER4: _Form(gathers=True),
-    SamplerOp.GATHER4_C: _Form(gathers=True, reference=True),
-    SamplerOp.GATHER4_L: _Form(gathers=True, level=True),
-    SamplerOp.GATHER4_B: _Form(gathers=True, bias=True),
-    SamplerOp.GATHER4_I: _Form(gathers=True),
-    SamplerOp.GATHER4_I_C: _Form(gathers=True, reference=True),
-    SamplerOp.GATHER4_L_C: _Form(gathers=True, reference=True, level=True),
-    SamplerOp.GATHER4_PO: _Form(gathers=True, texel_offsets=True),
-    SamplerOp.GATHER4_PO_C: _Form(gathers=True, reference=True, texel_offsets=True),
-}
 _FETCHES = {SamplerOp.LD: (0, 1, 3), SamplerOp.LD_LZ: (0, 1, 2)}
 """Which parameters are u, v and r; of LD, level is the third."""
 _LEVEL = 2
@@ -81,7 +39,7 @@ class UnknownSample(ValueError):
 
 def needs_state(message: SamplerMessage) -> bool:
     """Whether a sampler state says how to do it."""
-    return message.op in _FORMS
+    return message.op in FORMS
 
 
 def addresses(
@@ -110,7 +68,7 @@ def sample(
         TranslationFault: an address is not mapped.
         AccessFault: an address is refused, or leads nowhere.
     """
-    form = _FORMS.get(message.op)
+    form = FORMS.get(message.op)
     if message.op is SamplerOp.LD_MCS:
         return _response(message, data, _control(mips.surface, lanes))
     if message.op is SamplerOp.LD2DMS_W:
@@ -122,7 +80,7 @@ def sample(
     elif message.op in _FETCHES:
         colours = _fetched(message, mips, data, lanes)
     elif form is not None and state is not None:
-        parameters = _Parameters(message, form, mips.surface, data)
+        parameters = Parameters(message, form, mips.surface, data)
         if message.op is SamplerOp.LOD:
             return _response(message, data, _details(mips, state, parameters))
         colours = np.zeros((*lanes.shape, 4))
@@ -137,62 +95,7 @@ def sample(
     return _response(message, data, _bits(message, mips.image(0), colours))
 
 
-class _Parameters:
-    """The parameters of a message, flat by lane; those that it does not have are zero."""
-
-    def __init__(self, message: SamplerMessage, form: _Form, surface: SurfaceState, data: NDArray[np.uint8]) -> None:
-        self._message, self._data, self._next = message, data, 0
-        self.least = self._take() if form.least else None
-        self.reference = self._take() if form.reference else None
-        self.detail = self._take() if form.bias or form.level else None
-        self.slopes: list[tuple[Floats, Floats]] = []
-        axes: list[Floats] = []
-        for axis in range(3):
-            axes.append(self._take())
-            if form.derivatives and axis < (3 if surface.type in (SurfaceType.D3, SurfaceType.CUBE) else 2):
-                self.slopes.append((self._take(), self._take()))
-            if form.texel_offsets and axis == 1:
-                self.lane_offsets = (self._take(integer=True), self._take(integer=True))
-        element = self._take()
-        flat = surface.type is SurfaceType.D1
-        if surface.type is SurfaceType.CUBE:
-            layer = element
-        else:
-            layer = axes[1] if flat else axes[2]
-        self.places = Places(axes[0], axes[1], axes[2], layer, self._offsets())
-        if form.texel_offsets:
-            self._add_offsets(surface)
-
-    @property
-    def channel(self) -> int:
-        """That gather takes: header, dword 2, 17:16."""
-        return self._header() >> 16 & 3
-
-    def _header(self) -> int:
-        return int(self._data[0, 8:12].view(np.uint32)[0]) if self._message.header else 0
-
-    def _offsets(self) -> tuple[int, int, int]:
-        """Of u, v and r: header, dword 2, 11:8, 7:4, 3:0."""
-        word = self._header()
-        u, v, r = ((word >> shift & 0xF) - (word >> shift & 8) * 2 for shift in (8, 4, 0))
-        return u, v, r
-
-    def _add_offsets(self, surface: SurfaceState) -> None:
-        size = surface.width >> surface.level or 1, surface.height >> surface.level or 1
-        places = self.places
-        u, v = (
-            axis + offset / wide
-            for axis, offset, wide in zip((places.u, places.v), self.lane_offsets, size, strict=True)
-        )
-        self.places = Places(u, v, places.r, places.layer, places.offsets)
-
-    def _take(self, *, integer: bool = False) -> Floats:
-        found = _parameter(self._message, self._data, self._next, integer=integer)
-        self._next += 1
-        return found.reshape(-1)
-
-
-def _sampled(form: _Form, mips: Mips, state: SamplerState, parameters: _Parameters, lanes: NDArray[np.bool_]) -> Floats:
+def _sampled(form: Form, mips: Mips, state: SamplerState, parameters: Parameters, lanes: NDArray[np.bool_]) -> Floats:
     """[lanes that are on, 4]"""
     places = parameters.places
     reference = None if parameters.reference is None else parameters.reference[lanes]
@@ -203,23 +106,36 @@ def _sampled(form: _Form, mips: Mips, state: SamplerState, parameters: _Paramete
         return gather(mips, state, places.of(lanes), channel - 4, reference)
     if form.zero:
         lod = np.zeros(len(places.u))
-    elif form.level and parameters.detail is not None:
+    elif "lod" in form.parameters and parameters.detail is not None:
         lod = parameters.detail
-    elif form.derivatives:
+    elif parameters.slopes:
         lod = _from_slopes(mips, state, parameters.slopes)
     elif mips.levels == 1 and state.linear == state.linear_min:
         lod = np.zeros(len(places.u))  # nothing depends on it
     else:
         lod = level_of_detail(mips, state, places)
-        if form.bias and parameters.detail is not None:
+        if parameters.detail is not None:
             lod = lod + parameters.detail
     lod = np.nan_to_num(lod[lanes] + (0 if form.zero else state.bias), nan=0.0, neginf=-1e3, posinf=1e3)
     if not form.zero:
         lod = np.clip(lod, state.least, max(state.least, state.most))
     if parameters.least is not None:
         lod = np.maximum(lod, parameters.least[lanes])
-    colours = filtered(mips, state, places.of(lanes), lod, reference)
-    return colours
+    if state.anisotropy > 1 and mips.surface.type is SurfaceType.D2:
+        stretch = _stretch(mips, state, form, parameters)
+        if stretch is not None:
+            return stretched(mips, state, places.of(lanes), lod, stretch.of_lanes(lanes), reference)
+    return filtered(mips, state, places.of(lanes), lod, reference)
+
+
+def _stretch(mips: Mips, state: SamplerState, form: Form, parameters: Parameters) -> Stretch | None:
+    """Footprints, of messages that have any."""
+    if form.zero or "lod" in form.parameters:
+        return None
+    if parameters.slopes:
+        (du, dv), (to_u, to_v) = zip(*parameters.slopes, strict=True)
+        return Stretch.of(mips.image(0), state.anisotropy, (du, dv), (to_u, to_v))
+    return Stretch.of_quads(mips.image(0), state.anisotropy, parameters.places)
 
 
 def _from_slopes(mips: Mips, state: SamplerState, slopes: list[tuple[Floats, Floats]]) -> Floats:
@@ -235,36 +151,23 @@ def _from_slopes(mips: Mips, state: SamplerState, slopes: list[tuple[Floats, Flo
     return detail(right, down, state.anisotropy)
 
 
-def _details(mips: Mips, state: SamplerState, parameters: _Parameters) -> NDArray[np.uint64]:
+def _details(mips: Mips, state: SamplerState, parameters: Parameters) -> NDArray[np.uint64]:
     """Of LOD: the level that would be looked at, and what was computed."""
     computed = np.nan_to_num(level_of_detail(mips, state, parameters.places) + state.bias, neginf=-1e3, posinf=1e3)
     clamped = np.clip(np.clip(computed, state.least, state.most), 0, mips.levels - 1)
     values = np.stack([clamped, computed, np.zeros_like(computed), np.zeros_like(computed)], axis=1)
     bits = np.ascontiguousarray(values.astype(np.float32)).view(np.uint32).astype(np.uint64)
-    return bits.reshape(-1, parameters._message.width, 4)
-
-
-def _parameter(message: SamplerMessage, data: NDArray[np.uint8], index: int, *, integer: bool) -> NDArray[np.float64]:
-    """[threads, lanes]; zero where the message has no such parameter."""
-    size = 2 if message.half_parameters else 4
-    first = (_REGISTER if message.header else 0) + index * message.parameter_registers * _REGISTER
-    end = first + size * message.width
-    if end > data.shape[1]:
-        return np.zeros((len(data), message.width))
-    raw = np.ascontiguousarray(data[:, first:end])
-    if size == 2:
-        return raw.view(np.int16 if integer else np.float16).astype(np.float64)
-    return raw.view(np.int32 if integer else np.float32).astype(np.float64)
+    return bits.reshape(-1, parameters.message.width, 4)
 
 
 def _fetched(
     message: SamplerMessage, mips: Mips, data: NDArray[np.uint8], lanes: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     """[threads, lanes, 4]: texels; zero outside."""
-    x, y, layer = (_parameter(message, data, index, integer=True).astype(np.int64) for index in _FETCHES[message.op])
+    x, y, layer = (parameter(message, data, index, integer=True).astype(np.int64) for index in _FETCHES[message.op])
     level = np.zeros_like(x)
     if message.op is SamplerOp.LD:
-        level = _parameter(message, data, _LEVEL, integer=True).astype(np.int64)
+        level = parameter(message, data, _LEVEL, integer=True).astype(np.int64)
     if message.header:
         word = int(data[0, 8:12].view(np.uint32)[0])
         x = x + (word >> 8 & 0xF) - (word >> 8 & 8) * 2
@@ -302,7 +205,7 @@ def _fetched_samples(
     """[threads, lanes, 4]: samples of texels: parameters are the sample, control words, u, v, r."""
     first = _SAMPLE_PLACE_HALVES if message.half_parameters else _SAMPLE_PLACE
     sample, x, y, layer = (
-        _parameter(message, data, index, integer=True).astype(np.int64) for index in (0, first, first + 1, first + 2)
+        parameter(message, data, index, integer=True).astype(np.int64) for index in (0, first, first + 1, first + 2)
     )
     surface, image = mips.surface, mips.image(0)
     if not surface.array:
@@ -315,7 +218,7 @@ def _fetched_samples(
 
 def _sizes(message: SamplerMessage, mips: Mips, data: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Width, height and depth of levels, and how many there are."""
-    level = _parameter(message, data, 0, integer=True).astype(np.int64)
+    level = parameter(message, data, 0, integer=True).astype(np.int64)
     result = np.zeros((*level.shape, 4), dtype=np.uint64)
     surface = mips.surface
     for number in np.unique(level).tolist():

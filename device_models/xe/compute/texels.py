@@ -61,7 +61,7 @@ class Image:
         form = formats.FORMATS.get(surface.format)
         blocks = block_formats.FORMATS.get(surface.format) if sampled else None
         if blocks is not None:
-            form = Format(blocks.bytes, formats.Kind.FLOAT, ())
+            form = blocks.form
         if form is None and surface.type is not SurfaceType.NULL:
             raise UnknownImage(f"surface format {surface.format:#x}")
         if surface.type is SurfaceType.D3 and surface.tiling == _TILE_64:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vfio_user_xe.device_models.xe.compute.anisotropy import Stretch, stretched
 from vfio_user_xe.device_models.xe.compute.filtering import Mips, Places, detail, filtered, gather, level_of_detail
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory, numbers
 from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, SamplerState
@@ -150,3 +151,40 @@ def test_the_mip_tail_lies_behind_the_levels_before_it() -> None:
     x = y = layer = np.zeros(1, dtype=np.int64)
     plain = Image(create_autospec(UnitMemory, instance=True), replace(surface, tail=15, height=256))
     assert image.addresses(x, y, layer) == plain.addresses(x, y + 128 + 64, layer)
+
+
+def test_a_stretched_footprint_is_sampled_along_its_longer_axis() -> None:
+    ramp = np.zeros((16, 32), dtype=np.float32)
+    ramp[:8, :8] = np.arange(8)
+    levels = mips(replace(SURFACE, levels=1), ramp)
+    lanes = np.ones(1)
+    image = levels.image(0)
+    stretch = Stretch.of(image, 4, (lanes * 0.5, lanes * 0), (lanes * 0, lanes / 8))
+    assert stretch.count.tolist() == [4]
+    # Around texel 4 (its centre is at 4.5 of 8), four texels wide.
+    found = stretched(levels, NEAREST, at(4.51 / 8), np.zeros(1), stretch)
+    assert found[0, 0] == (3 + 4 + 5 + 6) / 4
+    assert Stretch.of(image, 2, (lanes * 0.5, lanes * 0), (lanes * 0, lanes / 8)).count.tolist() == [2]
+    assert Stretch.of(image, 16, (lanes / 8, lanes * 0), (lanes * 0, lanes / 8)).count.tolist() == [1]
+
+
+def test_half_of_the_border_is_mixed_in_by_linear_filters_only() -> None:
+    ones = np.ones((16, 32), dtype=np.float32)
+    state = replace(NEAREST, modes=(AddressMode.HALF_BORDER,) * 3, border=(0.5, 0, 0, 0))
+    levels = mips(replace(SURFACE, levels=1), ones)
+    assert filtered(levels, state, at(-3.0), np.zeros(1))[0, 0] == 1
+    linear = replace(state, linear=True, linear_min=True)
+    assert filtered(levels, linear, at(-3.0), np.zeros(1))[0, 0] == 0.75
+
+
+def test_a_border_has_the_channels_of_the_format_only() -> None:
+    state = replace(NEAREST, modes=(AddressMode.BORDER,) * 3, border=(2.0, 0.5, 0.5, 0.5))
+    found = filtered(mips(replace(SURFACE, levels=1), np.zeros((16, 32))), state, at(-1.0), np.zeros(1))
+    assert found[0].tolist() == [2, 0, 0, 1]
+    unorm = replace(SURFACE, levels=1, format=0x140)
+    assert filtered(mips_of(unorm, np.zeros((16, 128), dtype=np.uint8)), state, at(-1.0), np.zeros(1))[0].tolist() == [
+        1,
+        0,
+        0,
+        1,
+    ]
