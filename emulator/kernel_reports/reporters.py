@@ -45,7 +45,8 @@ _PROBE = """\
 value() { test -e "$2" && echo "$1=$(cat "$2" 2>/dev/null)"; }
 grep -q 'debug_locks: *1' /proc/lockdep_stats 2>/dev/null && echo locks=1
 test -e /proc/lockdep_stats && echo lockdep=1
-test -e /sys/kernel/debug/kmemleak && echo kmemleak=1
+k=/sys/kernel/debug/kmemleak
+test -e $k && if (echo scan=off > $k) 2>/dev/null; then echo kmemleak=1; else echo kmemleak=0; fi
 test -e /sys/kernel/debug/debug_objects && echo objects=1
 value dma /sys/kernel/debug/dma-api/disabled
 value kfence_interval /sys/module/kfence/parameters/sample_interval
@@ -100,7 +101,7 @@ def states(text: str) -> dict[str, State]:
         "lockdep": State.ABSENT if "lockdep" not in found else State.ON if "locks" in found else State.SILENCED,
         "sleeping in atomic context": built("atomic"),
         "list corruption": built("list"),
-        "kmemleak": State.ON if "kmemleak" in found else State.ABSENT,
+        "kmemleak": switched("kmemleak", off="0"),
         "debug objects": State.ON if "objects" in found else State.ABSENT,
         "DMA debugging": State.ABSENT if "dma" not in found else State.SILENCED if found["dma"] == "Y" else State.ON,
         "slab poisoning": switched("slab", off="0"),

@@ -53,8 +53,9 @@ class XeMachine(Machine):
         self._numbers = itertools.count()
         self.card = XeCard(shell, card, pf)
         self.card.load_drivers()
+        self.watch_for_hung_tasks()
         self.run(
-            f"echo {HUNG_SECONDS} > /proc/sys/kernel/hung_task_timeout_secs; echo -1 > /proc/sys/kernel/hung_task_warnings;"
+            "echo -1 > /proc/sys/kernel/hung_task_warnings;"
             " echo 1 > /proc/sys/kernel/sysrq; echo 2 > /sys/module/drm/parameters/debug"
         )
         self.card.enable_vfs(2)
@@ -79,6 +80,10 @@ class XeMachine(Machine):
     def on_the_root_bus(cls, booted: Booted) -> Self:
         """The machine of a guest whose card has no root port."""
         return cls(booted.guest, booted.card, booted.others, pf="0000:00:05.0")
+
+    def watch_for_hung_tasks(self, seconds: int = HUNG_SECONDS) -> None:
+        """Let the kernel report tasks that sleep uninterruptibly for so long, where it can."""
+        self.run(f"echo {seconds} > /proc/sys/kernel/hung_task_timeout_secs; true")
 
     def start(self, observer: Callable[[Step], None]) -> Program:
         """A new process of the guest program; its caller ends it.

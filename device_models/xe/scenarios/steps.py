@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeAlias, TypedDict, Unpack
 
 from vfio_user_xe.device_models.xe.scenarios import defects, kernels
@@ -227,17 +228,36 @@ def check_vram(run: Run, machine: XeMachine, before: int) -> None:
     run.check(after <= before, f"VRAM in use: {before:#x} before, {after:#x} afterwards")
 
 
-def blocked_tasks(machine: Machine) -> dict[str, str]:
-    """Stacks of the guest's tasks that sleep uninterruptibly, by "name (pid)"."""
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """A task of the guest that sleeps where signals do not reach it. `switches` counts how often it was on a processor."""
+
+    process: int
+    switches: str
+    stack: str
+
+
+def sleeping_tasks(machine: Machine) -> dict[str, Sleeper]:
+    """The guest's tasks that sleep uninterruptibly, by "name (pid)"."""
     script = (
         "cat /proc/[0-9]*/task/[0-9]*/stat 2>/dev/null | grep -q ') D ' || exit 0\n"
         "for t in /proc/[0-9]*/task/[0-9]*; do\n"
         "read line < $t/stat 2>/dev/null || continue\n"
         'state=${line##*) }; test "${state%% *}" = D || continue\n'
-        'echo "== $(cat $t/comm) (${t##*/})"; cat $t/stack; done 2>/dev/null; true'
+        'process=${t#/proc/}; echo "== $(cat $t/comm) (${t##*/})"\n'
+        "echo ${process%%/*} $(grep -h ctxt_switches $t/status | tr -dc '0-9\\n')\n"
+        "cat $t/stack; done 2>/dev/null; true"
     )
-    stacks: dict[str, str] = {}
+    found: dict[str, Sleeper] = {}
     for part in machine.sh(script).split("== ")[1:]:
-        name, _, stack = part.partition("\n")
-        stacks[name] = stack.rstrip()
-    return stacks
+        name, _, rest = part.partition("\n")
+        numbers, _, stack = rest.partition("\n")
+        process, _, switches = numbers.partition(" ")
+        if process.isdigit():  # else it has ended meanwhile
+            found[name] = Sleeper(int(process), switches, stack.rstrip())
+    return found
+
+
+def blocked_tasks(machine: Machine) -> dict[str, str]:
+    """Stacks of the guest's tasks that sleep uninterruptibly, by "name (pid)"."""
+    return {name: task.stack for name, task in sleeping_tasks(machine).items()}

@@ -52,6 +52,10 @@ def test_reporters_that_have_switched_themselves_off() -> None:
     ]
 
 
+def test_kmemleak_that_was_switched_off_on_the_command_line_is_off() -> None:
+    assert states(DEBUG.replace("kmemleak=1", "kmemleak=0"))["kmemleak"] is State.OFF
+
+
 def test_nothing_is_known_of_a_kernel_without_any_of_them() -> None:
     assert set(states("").values()) == {State.ABSENT}
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from unittest.mock import create_autospec
 
 import pytest
 
 from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios.card import XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
-from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, importing, patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import SYSTEM, Operation
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import ignored_revocation
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Content
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import OPERATIONS, Lifetimes, operation_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
 from vfio_user_xe.emulator.kernel_reports import KernelLog
 from vfio_user_xe.emulator.scenarios.exploration.coverage import Coverage
 from vfio_user_xe.emulator.scenarios.exploration.generator import generate
 from vfio_user_xe.emulator.scenarios.exploration.sequence import BadSequence, Step
-from vfio_user_xe.emulator.scenarios.exploration.world import checked
+from vfio_user_xe.emulator.scenarios.exploration.world import Failure, checked
 from vfio_user_xe.emulator.scenarios.run import Run
 
 IMPORTED = (
@@ -199,22 +204,64 @@ def test_topics_are_the_vfs_that_a_step_concerns() -> None:
     assert world.topics(Step.of("guest disable-vfs")) == ["v1", "v2"]
 
 
+def test_a_job_that_runs_although_the_exporter_is_closed_is_a_revocation_ignored_where_device_addresses_are_mapped() -> (
+    None
+):
+    job = Step.of("b job i3")
+    assert ignored_revocation(job, "0", importing.DEAD, zero_copy=True) == "D7"
+    assert ignored_revocation(job, "0", importing.DEAD, zero_copy=False) == ""
+    assert ignored_revocation(job, "EIO", importing.DEAD, zero_copy=True) == ""
+    assert ignored_revocation(job, "ENODEV", importing.OK, zero_copy=True) == ""
+
+
 # What blocks ---------------------------------------------------------------------------------------------------------
 
 REVOKING = "[<0>] wait_for_completion+0x1/0x2\n[<0>] vfio_pci_dma_buf_move+0x5c/0x2b0 [vfio_pci_core]"
 ELSEWHERE = "[<0>] msleep+0x1/0x2\n[<0>] xe_guc_reset_wait+0x1/0x2 [xe]"
 
 
+PATIENCE = 2
+"""Turns and trials that a test's patience has."""
+
+
+def patience_of(monkeypatch: pytest.MonkeyPatch, stacks: Sequence[str]) -> Patience:
+    """On a machine where a task sleeps with these stacks, one time after the other and then for ever; empty: it does not."""
+    monkeypatch.setattr(patience, "TURNS", PATIENCE)
+    monkeypatch.setattr(patience, "_MOST_TURNS", 4 * PATIENCE)
+    times = itertools.count()
+
+    def sleeping(machine: object) -> dict[str, Sleeper]:
+        time = next(times)
+        stack = stacks[min(time, len(stacks) - 1)]
+        woken = sum(one != other for one, other in itertools.pairwise(stacks[: time + 1]))
+        return {"xe-dmabuf (9)": Sleeper(9, str(woken), stack)} if stack else {}
+
+    monkeypatch.setattr(patience.s, "sleeping_tasks", sleeping)
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    return Patience(machine, seconds=0)
+
+
 def judged(monkeypatch: pytest.MonkeyPatch, stack: str, joins: list[str]) -> tuple[Run, list[tuple[str, str]]]:
-    """What a reset by `a` is that does not return, when joining it ends so one time after the other."""
-    world = after(*IMPORTED)
-    monkeypatch.setattr(blocking.s, "blocked_tasks", lambda machine: {"xe-dmabuf (9)": stack} if stack else {})
-    programs = {name: create_autospec(Program, instance=True) for name in ("a", "b")}
-    programs["a"].step.side_effect = [Answer(True, "join", errno) for errno in joins]
-    run = Run(create_autospec(KernelLog, instance=True))
-    judge = Blocking(run, create_autospec(XeMachine, instance=True), world.state, dict(programs))
-    found = judge.of_process(Step.of("a reset v1"), programs["a"], "s1")
+    """What a reset by `a` is that does not return, when joining it ends so one time after the other, once it was found to sleep."""
+    run, found = judged_after(monkeypatch, IMPORTED, stack, ["ETIME"] * (PATIENCE + 1) + joins)
     return run, [(failure.signature, failure.defect) for failure in found]
+
+
+def judged_after(
+    monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], stack: str, joins: list[str]
+) -> tuple[Run, list[Failure]]:
+    world = after(*lines)
+    programs = {name: create_autospec(Program, instance=True) for name in ("a", "b")}
+    programs["a"].pid = 9
+    answers = iter(joins)
+    programs["a"].step.side_effect = lambda *args, **more: Answer(True, "join", next(answers, joins[-1]))
+    for one in world.state.imports.values():
+        one.mapped = True
+    run = Run(create_autospec(KernelLog, instance=True))
+    monkeypatch.setattr(blocking, "_FREED", 0)
+    judge = Blocking(run, patience_of(monkeypatch, [stack]), world.state, dict(programs))
+    return run, judge.of_process(Step.of("a reset v1"), programs["a"], "s1")
 
 
 def test_a_revocation_that_a_job_of_the_importer_frees_is_the_known_defect(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,13 +279,14 @@ def test_a_call_that_blocks_elsewhere_is_not(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_revocation_that_no_importer_frees_is_another_defect_and_costs_the_guest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, found = judged(monkeypatch, REVOKING, ["ETIME", "ETIME"])
+    run, found = judged(monkeypatch, REVOKING, ["ETIME"])
     assert found == [("blocks in vfio_pci_dma_buf_move", "")]
     assert run.given_up
 
 
 def test_what_only_the_end_of_all_imports_frees_is_the_known_defect_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    run, found = judged(monkeypatch, REVOKING, ["ETIME", "0"])
+    after_the_job = ["ETIME"] * (PATIENCE + 1)
+    run, found = judged(monkeypatch, REVOKING, [*after_the_job, "0"])
     assert found == [(defects.REVOCATION_WAITS, defects.REVOCATION_WAITS)]
     assert not run.given_up
 
@@ -248,20 +296,40 @@ def test_a_sequence_goes_on_after_a_job_freed_the_call_and_not_after_an_import_i
 ) -> None:
     derails = []
     for lines in (IMPORTED, (*IMPORTED, "b unbind i3")):
-        world = after(*lines)
-        world.state.imports["i3"].mapped = True
-        monkeypatch.setattr(blocking.s, "blocked_tasks", lambda machine: {"xe-dmabuf (9)": REVOKING})
-        programs = {name: create_autospec(Program, instance=True) for name in ("a", "b")}
-        programs["a"].step.return_value = Answer(True, "join", "0")
-        run = Run(create_autospec(KernelLog, instance=True))
-        judge = Blocking(run, create_autospec(XeMachine, instance=True), world.state, dict(programs))
-        derails += [failure.derails for failure in judge.of_process(Step.of("a reset v1"), programs["a"], "s1")]
+        _, found = judged_after(monkeypatch, lines, REVOKING, ["ETIME"] * (PATIENCE + 1) + ["0"])
+        derails += [failure.derails for failure in found]
     assert derails == [False, True]
 
 
-def test_a_call_that_is_late_on_a_busy_machine_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, found = judged(monkeypatch, "", ["0"])
-    assert found == []
+def test_a_call_that_ends_after_all_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stack in (REVOKING, ""):
+        _, found = judged_after(monkeypatch, IMPORTED, stack, ["ETIME", "0"])
+        assert found == []
+
+
+def test_a_task_stands_once_the_machine_has_worked_while_it_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = patience_of(monkeypatch, [ELSEWHERE])
+    assert asked.standing(lambda: False) == {"xe-dmabuf (9)": ELSEWHERE}
+
+
+def test_a_task_that_wakes_up_now_and_then_does_not_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    waking = patience_of(monkeypatch, [ELSEWHERE, REVOKING] * 4 * PATIENCE)
+    assert waking.standing(lambda: False) == {}
+
+
+def test_a_task_of_another_process_does_not_make_this_one_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = patience_of(monkeypatch, [ELSEWHERE])
+    assert other.standing(lambda: False, process=8) == {}
+    assert patience_of(monkeypatch, [ELSEWHERE]).standing(lambda: False, process=9)
+
+
+def test_what_is_waited_for_has_time_for_the_machine_to_work_although_the_seconds_are_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = patience_of(monkeypatch, [""])
+    late = iter([False] * PATIENCE + [True])
+    assert asked.within(0, lambda: next(late))
+    assert not asked.within(0, lambda: False)
 
 
 def test_the_system_is_an_actor_of_its_own() -> None:

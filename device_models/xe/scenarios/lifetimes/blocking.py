@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.scenarios import defects
-from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import TARGET, address
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Import, State
-from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure
@@ -22,6 +23,8 @@ _GENERIC = re.compile(
 )
 _DEATHS = ("end", "kill", "exit")
 _JOB = "a job"
+_FREED = 2.0
+"""Seconds within which a task goes on once it is free."""
 RELEASED = "unbinding and closing all imports"
 _EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
 
@@ -29,44 +32,47 @@ _EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
 class Blocking:
     """What is known of tasks that block in one sequence."""
 
-    def __init__(self, run: Run, machine: XeMachine, state: State, programs: dict[str, Program]) -> None:
+    def __init__(self, run: Run, patience: Patience, state: State, programs: dict[str, Program]) -> None:
         """`state` and `programs` are those of the player, as they change."""
         self._run = run
-        self._machine = machine
+        self._patience = patience
         self._state = state
         self._programs = programs
 
     def of_process(self, step: Step, program: Program, job: str) -> list[Failure]:
-        """A call of a live process, which runs as `job`. Nothing is found when no task sleeps: the machine is busy."""
-        stacks = self._stacks()
-        if not stacks:
-            if program.step(f"try join {job} 20000").errno != "ETIME":
-                return []
-            stacks = self._stacks()
+        """A call of a live process, which runs as `job`. Nothing is found when it ends after all: the machine is busy."""
+
+        def ended() -> bool:
+            return program.step(f"try join {job} 200", timeout=30).errno != "ETIME"
+
+        stacks = self._patience.standing(ended, program.pid)
+        if stacks is None:
+            return []
         waits = _revokes(stacks)
         self._excuse(stacks)
-        freed = self._free(step, lambda: program.step(f"try join {job} 2000", timeout=30).errno != "ETIME")
+        freed = self._free(step, ended)
         return self._failure(str(step), stacks, waits, freed)
 
     def dying(self, actor: str, program: Program, what: str) -> list[Failure]:
         """A process that does not end."""
-        stacks = self._stacks()
-        if not stacks and program.gone(20):
+        stacks = self._patience.standing(program.gone, program.pid)
+        if stacks is None:
             return []
-        stacks = stacks or self._stacks()
         waits = _revokes(stacks)
         own = [one for one in self._mapped() if actor in self._state.gpus[one.gpu].holders]
         self._excuse(stacks)
-        freed = self._free(Step(actor, "end"), lambda: program.gone(2))
+        freed = self._free(Step(actor, "end"), program.gone)
         if freed == "nothing" and own:
             freed = "nothing: the importer is the blocked task itself"
         return self._failure(what, stacks, waits, freed)
 
-    def of_system(self, what: str) -> list[Failure]:
-        """A command of the system that nothing should hold up."""
-        stacks = self._stacks()
+    def of_system(self, command: Command) -> list[Failure]:
+        """A command of the system that nothing should hold up. Nothing is found when it ends after all."""
+        stacks = self._patience.standing(lambda: command.ended(0.1))
+        if stacks is None:
+            return []
         self._excuse(stacks)
-        return self._failure(what, stacks, _revokes(stacks), "nothing")
+        return self._failure(command.text, stacks, _revokes(stacks), "nothing")
 
     def _failure(self, what: str, stacks: dict[str, str], waits: bool, freed: str) -> list[Failure]:
         self._run.evidence("stacks of blocked tasks", stacks)
@@ -88,9 +94,8 @@ class Blocking:
             if place and all(excuse.place != place for excuse in self._run.excuses):
                 self._run.excuse(Kind.HUNG_TASK, "a call that blocks is a failure of its own", place=place, count=50)
 
-    def _free(self, step: Step, ended: object) -> str:
+    def _free(self, step: Step, ended: Callable[[], bool]) -> str:
         """Let one importer after the other do something, until the task goes on; what did it."""
-        assert callable(ended)
         for one in self._mapped():
             opener = self._state.gpus[one.gpu].opener
             for actor in sorted(self._state.gpus[one.gpu].holders):
@@ -111,13 +116,12 @@ class Blocking:
                     self._state.gpus[one.gpu].holders.discard(actor)
                 elif not one.bound:
                     one.handle = False
-                if ended():
+                if self._patience.within(_FREED, ended):
                     return f"{what} of the importer {actor} ({one.name})"
         return self._release_all(step, ended)
 
-    def _release_all(self, step: Step, ended: object) -> str:
+    def _release_all(self, step: Step, ended: Callable[[], bool]) -> str:
         """Let all importers unbind and close what they have mapped: a job stops at the first buffer that it cannot map."""
-        assert callable(ended)
         released = []
         for one in self._mapped():
             gpu = self._state.gpus[one.gpu]
@@ -135,15 +139,12 @@ class Blocking:
             released.append(one)
         for one in released:
             one.bound = one.handle = False
-        if released and ended():
+        if released and self._patience.within(_FREED, ended):
             return f"{RELEASED} ({', '.join(one.name for one in released)})"
         return "nothing"
 
     def _mapped(self) -> list[Import]:
         return [one for vf in self._state.vfs for one in self._state.mapped(vf)]
-
-    def _stacks(self) -> dict[str, str]:
-        return s.blocked_tasks(self._machine)
 
 
 def _revokes(stacks: dict[str, str]) -> bool:

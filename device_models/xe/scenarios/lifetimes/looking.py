@@ -9,6 +9,7 @@ from typing import Any
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.resets import FLR_WAIT
 from vfio_user_xe.emulator.guest.errors import GuestError
@@ -18,15 +19,16 @@ from vfio_user_xe.emulator.scenarios.exploration.world import Failure
 from vfio_user_xe.emulator.scenarios.run import Run
 
 _PATIENCE = 5.0
-"""Seconds within which what is freed by workers must be gone."""
+"""Seconds within which what is freed by workers must be gone, on a machine that is not busy."""
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\b\d+\b")
 
 
 class Looking:
     """Compares a guest and its card with what they must be."""
 
-    def __init__(self, run: Run, machine: XeMachine) -> None:
+    def __init__(self, run: Run, machine: XeMachine, patience: Patience) -> None:
         self._run = run
+        self._patience = patience
         self._machine = machine
         self._lines = len(run.kernel_log)
         self._vram = machine.card.vram_used()
@@ -159,10 +161,8 @@ class Looking:
             found.append(Failure("dma-bufs are left", f"{more} dma-bufs are left when all processes are gone"))
         if self._comparable and (more := self._until_zero(lambda: max(0, self._machine.card.vram_used() - self._vram))):
             found.append(Failure("VRAM is left in use", f"{more:#x} bytes more of VRAM are in use than before"))
-        if stacks := s.blocked_tasks(self._machine):
-            time.sleep(1)
-            if again := {name: stack for name, stack in s.blocked_tasks(self._machine).items() if name in stacks}:
-                found.append(Failure("a task sleeps when all is over", f"{again}"))
+        if stacks := self._patience.standing(lambda: not s.sleeping_tasks(self._machine)):
+            found.append(Failure("a task sleeps when all is over", f"{stacks}"))
         return found
 
     def _dma_bufs(self) -> int:
@@ -171,12 +171,15 @@ class Looking:
         return int(match[1]) if match else 0
 
     def _until_zero(self, count: Callable[[], int]) -> int:
-        deadline = time.monotonic() + _PATIENCE
-        while left := count():
-            if time.monotonic() > deadline:
-                return left
-            time.sleep(0.2)
-        return 0
+        left = 0
+
+        def gone() -> bool:
+            nonlocal left
+            left = count()
+            return not left
+
+        self._patience.within(_PATIENCE, gone)
+        return left
 
 
 def _reported(report: KernelReport) -> Failure:

@@ -14,6 +14,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.exporting import Check
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.importing import Job
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Arguments, Operation, address, loop, usable
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes, operation_of
@@ -23,11 +24,13 @@ from vfio_user_xe.emulator.scenarios.exploration.world import Failure
 from vfio_user_xe.emulator.scenarios.run import Run
 
 BOUND_MS = 3000
-"""How long a call may take before it is asked where it blocks: a reset takes some 130 ms."""
+"""How long a call may take before it is looked at whether it blocks: a reset takes some 130 ms."""
 _SLOW_MS = 20000
 """How long a call may take whose task does not sleep: the machine is busy."""
 _ENDS = 30.0
 """Seconds that a command of the system may take once nothing holds it up."""
+_WATCHDOG = 60
+"""Seconds after which the kernel itself reports a task that sleeps. Who blocks is found out here, sooner where the machine is not busy."""
 _PLACE = re.compile(r"\{([^{}]+)\}")
 
 
@@ -40,14 +43,16 @@ class LifetimesPlayer:
         self._world = Lifetimes()
         self._programs: dict[str, Program] = {}
         self._fds: dict[tuple[str, str], int] = {}
-        self._looking = Looking(run, machine)
-        self._blocking = Blocking(run, machine, self._world.state, self._programs)
+        patience = Patience(machine)
+        self._looking = Looking(run, machine, patience)
+        self._blocking = Blocking(run, patience, self._world.state, self._programs)
         self._system = SystemCommands(machine)
         self._pending: Command | None = None
         self._jobs = 0
         self._quiet = False
         """Whether the process that played the step has read the kernel's log, and there was nothing worth a look."""
         machine.card.call("ledger", clear=True)
+        machine.watch_for_hung_tasks(_WATCHDOG)
 
     def play(self, step: Step) -> list[Failure]:
         """Carry a step out, compare its answer, and look at the kernel's log, the ledger and what waits.
@@ -92,9 +97,10 @@ class LifetimesPlayer:
             return found
         if self._pending is not None:
             if not self._pending.ended(_ENDS):
-                found += self._blocking.of_system(self._pending.text)
+                found += self._blocking.of_system(self._pending)
             self._pending = None
         if not self._run.given_up:
+            self._machine.watch_for_hung_tasks()
             found += self._looking.settled(["v1", "v2"])
             self._looking.restore()
             found += self._looking.look("the end")
@@ -174,6 +180,7 @@ class LifetimesPlayer:
 
     def _wrong(self, step: Step, answer: Answer, right: Iterable[str]) -> Failure:
         defect = operation_of(step).meets(self._world.state, step.actor, step.arguments, answer.errno)
+        defect = defect or ignored_revocation(step, answer.errno, right, zero_copy=self._machine.zero_copy)
         what = "data" if answer.errno == "EILSEQ" else answer.errno
         wanted = " or ".join(right)
         return Failure(
@@ -249,8 +256,8 @@ class LifetimesPlayer:
         if waits and not command.ended(0.5):
             self._pending = command
             return []
-        if not command.ended(_ENDS):
-            return self._blocking.of_system(str(step))
+        if not command.ended(_ENDS) and (blocked := self._blocking.of_system(command)):
+            return blocked
         found = [] if operation.may_refuse else self._answered(command)
         if waits:
             found.append(
@@ -274,11 +281,17 @@ class LifetimesPlayer:
         if command is None or self._world.state.pending:
             return []
         self._pending = None
-        if not command.ended(_ENDS):
-            return self._blocking.of_system(command.text)
+        if not command.ended(_ENDS) and (blocked := self._blocking.of_system(command)):
+            return blocked
         found = self._answered(command)
         if system_wide.Disable.name in command.text:
             found += self._looking.taken_away()
         if system_wide.UnbindPf.name in command.text:
             self._looking.other_driver()
         return found
+
+
+def ignored_revocation(step: Step, errno: str, right: Iterable[str], *, zero_copy: bool) -> str:
+    """The known defect of a job that runs although what it uses is gone; empty: it is none, or not known of such a kernel."""
+    ran = isinstance(operation_of(step), Job) and errno == "0" and "0" not in right
+    return "D7" if ran and zero_copy else ""

@@ -207,8 +207,8 @@ def no_room_for_vf_bars(run: Run, machine: SriovMachine) -> None:
 
 @scenario(
     "28",
-    "PF and VFs whose BARs show a part of their VRAM: buffers that must be visible, until there is no room",
-    "each can be written and read; then ENOMEM; nothing is lost",
+    "PF and VFs whose BARs show a part of their VRAM: buffers that must be visible, more than there is room for",
+    "each can be written and read: idle ones make room, or ENOMEM; nothing is lost",
     setups.SMALL_BAR,
 )
 def small_bars(run: Run, machine: SriovMachine) -> None:
@@ -225,7 +225,9 @@ def small_bars(run: Run, machine: SriovMachine) -> None:
                 made.step(f"paint b{count} 0 0 {MIB:#x} {count + 1}")
                 count += 1
             run.evidence(f"visible buffers of {size // MIB} MiB on {address}", f"{count}, then {step.errno}")
-            run.check(2 <= count < 40, f"{count} buffers of {size:#x} bytes were visible at once")
+            # A buffer that no job uses is moved to system memory when another must be visible (xe_evict_flags).
+            run.check(step.errno in ("0", "ENOMEM"), f"buffer {count} of {size:#x} bytes: {step.errno}")
+            run.check(count >= 2, f"{count} buffers of {size:#x} bytes could be made")
             for index in range(count):
                 made.step(f"verify b{index} 0 0 {MIB:#x} {index + 1}")
     s.work(run, machine, machine.card.pf, *vfs)
