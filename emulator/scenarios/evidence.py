@@ -30,6 +30,7 @@ from vfio_user_xe.emulator.scenarios.records import LedgerRow, Records, StaleAcc
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import SETUP, Suite
 
+KNOWN = "known defects that the kernel reported"
 _REPORTS, _UNEXCUSED = "kernel_reports", "unexcused_reports"
 _KERNEL_LOG = "Kernel log"
 _LEDGER_TEXT = ["initiator", "owner", "interconnect", "kind"]
@@ -73,6 +74,8 @@ def kernel_evidence(findings: Findings, judgement: Judgement, states: Mapping[st
         found.append(Fact("reporters that were silenced", dict(findings.silenced), Role.SHOWN))
     if judgement.unneeded:
         found.append(Fact("excuses that were not needed", [str(excuse) for excuse in judgement.unneeded]))
+    if judgement.known:
+        found.append(Fact(KNOWN, list(judgement.known)))
     all_reports = [{"kind": str(r.kind), "place": r.place, "text": r.text} for r in findings.reports]
     found.append(Fact(_REPORTS, cast("Json", all_reports), Role.RAW))
     found.append(Fact(_UNEXCUSED, [str(report) for report in judgement.guilty], Role.RAW))

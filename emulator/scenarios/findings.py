@@ -14,6 +14,8 @@ from pathlib import Path
 
 from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.results import Fact, Result, Verdict
+from vfio_user_xe.emulator.results.evidence import Json
+from vfio_user_xe.emulator.scenarios.evidence import KNOWN
 from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.scenario import SETUP, Suite
@@ -33,14 +35,18 @@ class Seen:
     """By verdict, with the defect's name behind an expected failure."""
     said: dict[str, str] = field(default_factory=dict)
     """By verdict: the last reason."""
+    also: dict[str, int] = field(default_factory=dict)
+    """Known defects that the kernel reported in runs that ended by another name."""
 
     @property
     def runs(self) -> int:
         """How often it ran."""
         return sum(self.outcomes.values())
 
-    def add(self, outcome: str, reason: str) -> None:
-        """One more run."""
+    def add(self, outcome: str, reason: str, also: Iterable[str] = ()) -> None:
+        """One more run; `also` are defects that it showed besides."""
+        for defect in also:
+            self.also[defect] = self.also.get(defect, 0) + 1
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if reason:
             self.said[outcome] = reason
@@ -83,7 +89,7 @@ def record(seen: list[Seen], suite: str, results: Iterable[Result], needs: Mappi
         if entry is None:
             entry = Seen(suite, name, kernel)
             seen.append(entry)
-        entry.add(_outcome(result, needs.get(name, "")), result.reason)
+        entry.add(_outcome(result, needs.get(name, "")), result.reason, _also(result))
 
 
 def _outcome(result: Result, reporter: str) -> str:
@@ -94,11 +100,18 @@ def _outcome(result: Result, reporter: str) -> str:
     return str(result.verdict)
 
 
+def _also(result: Result) -> list[str]:
+    known = _fact(result, KNOWN)
+    return [str(defect) for defect in known if defect != result.defect] if isinstance(known, list) else []
+
+
 def _at_work(result: Result, reporter: str) -> bool:
-    for fact in result.evidence:
-        if isinstance(fact, Fact) and fact.name == "kernel's reporters" and isinstance(fact.value, dict):
-            return fact.value.get(reporter) == State.ON
-    return False
+    states = _fact(result, "kernel's reporters")
+    return isinstance(states, dict) and states.get(reporter) == State.ON
+
+
+def _fact(result: Result, name: str) -> Json:
+    return next((fact.value for fact in result.evidence if isinstance(fact, Fact) and fact.name == name), None)
 
 
 def kernels(seen: Iterable[Seen]) -> list[str]:
@@ -131,13 +144,15 @@ def table(findings: Mapping[str, Sequence[Finding]], seen: Sequence[Seen]) -> st
 def cell(finding: Finding, suite: str, kernel: str, seen: Iterable[Seen]) -> str:
     """What the scenarios of a finding came to on a kernel, with n of n runs."""
     outcomes: Counter[str] = Counter()
+    also = 0
     for entry in seen:
         if entry.suite == suite and entry.scenario in finding.scenarios and entry.kernel == kernel:
             outcomes.update(entry.outcomes)
+            also += entry.also.get(finding.defect, 0)
     runs = outcomes.total()
     if not runs:
         return ""
-    red = outcomes[f"{Verdict.EXPECTED_FAIL} {finding.defect}"]
+    red = outcomes[f"{Verdict.EXPECTED_FAIL} {finding.defect}"] + also
     if red:
         return f"**red** {red} of {runs}"
     if green := outcomes[str(Verdict.PASS)]:

@@ -33,6 +33,8 @@ class Judgement:
     """Reports that nothing excuses."""
     unneeded: list[Excuse]
     """Excuses that covered no report."""
+    known: list[str] = field(default_factory=list)
+    """Known defects that reports show, each once, in the order in which they came."""
 
 
 def judge(findings: Findings, result: Result, excuses: Sequence[Excuse], known: Mapping[str, str]) -> Judgement:
@@ -42,16 +44,19 @@ def judge(findings: Findings, result: Result, excuses: Sequence[Excuse], known: 
     """
     guilty, unneeded = unexcused(findings.reports, excuses)
     patterns = {name: re.compile(pattern) for name, pattern in known.items()}
+    shown: list[str] = []
     for report in guilty:
         defect = next((name for name, pattern in patterns.items() if pattern.search(report.text)), None)
         if defect is None:
             _fail(result, f"the kernel reported: {report}")
-        elif result.verdict in (Verdict.PASS, Verdict.NOT_APPLICABLE):
+            continue
+        shown.append(defect)
+        if result.verdict in (Verdict.PASS, Verdict.NOT_APPLICABLE):
             result.verdict, result.defect = Verdict.EXPECTED_FAIL, defect
             result.reason = f"the kernel reported: {report}"
     for said in findings.contradictions:
         _fail(result, said)
-    return Judgement(guilty, unneeded)
+    return Judgement(guilty, unneeded, list(dict.fromkeys(shown)))
 
 
 def must_be_red(result: Result, kind: Kind | None, words: str, judgement: Judgement) -> None:

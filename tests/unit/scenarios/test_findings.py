@@ -9,6 +9,7 @@ import pytest
 from vfio_user_xe.device_models.xe.scenarios import DMABUF
 from vfio_user_xe.device_models.xe.scenarios.sriov import SRIOV
 from vfio_user_xe.emulator.results import Case, Fact, Result, Verdict
+from vfio_user_xe.emulator.scenarios.evidence import KNOWN
 from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.findings import Seen, cell, kernels, load, record, save, table
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
@@ -57,6 +58,14 @@ def test_a_kernel_is_red_where_the_defect_was_seen_even_once() -> None:
 def test_another_defect_makes_it_neither_red_nor_green() -> None:
     found = seen(result("removed", Verdict.EXPECTED_FAIL, OLD, "another"))
     assert cell(LOCKS, "made", OLD, found) == "expected-fail another 1 of 1"
+
+
+def test_a_defect_that_a_run_shows_besides_another_is_red() -> None:
+    both = result("removed", Verdict.EXPECTED_FAIL, OLD, "another")
+    both.evidence.append(Fact(KNOWN, ["another", "locks"]))
+    found = seen(both, result("removed", Verdict.EXPECTED_FAIL, OLD, "another"))
+    assert cell(LOCKS, "made", OLD, found) == "**red** 1 of 2"
+    assert found[0].also == {"locks": 1}
 
 
 def test_a_failure_is_shown_as_one() -> None:
