@@ -135,7 +135,7 @@ def _race(run: Run, machine: SriovMachine, cards: int) -> None:
     with _mirrored(run, machine, cards) as made:
         made.do(*(f"prefer g{card} {name} vram" for card in range(cards) for name in "ab"))
         to, source = _va(made, "b"), _va(made, "a")
-        made.do(*(f"spawn race{card} loop g{card} {to:#x} {source:#x} {_SIZE:#x}" for card in range(cards)))
+        made.do(*(f"spawn race{card} loop copy g{card} {to:#x} {source:#x} {_SIZE:#x}" for card in range(cards)))
         made.do(f"sleep {_RACE_MS}", *(f"stop race{card}" for card in range(cards)), timeout=60)
         copies = [made.step(f"join race{card} 60000", timeout=90).values for card in range(cards)]
         run.evidence("copies by each card", copies)
@@ -173,6 +173,8 @@ def svm_user_killed(run: Run, machine: SriovMachine) -> None:
     with _mirrored(run, machine, 2) as made:
         made.do(*(f"prefer g{card} {name} vram" for card in range(2) for name in "ab"))
         to, source = _va(made, "b"), _va(made, "a")
-        made.do(*(f"spawn race{card} loop g{card} {to:#x} {source:#x} {_SIZE:#x}" for card in range(2)), "sleep 500")
+        made.do(
+            *(f"spawn race{card} loop copy g{card} {to:#x} {source:#x} {_SIZE:#x}" for card in range(2)), "sleep 500"
+        )
         made.kill()
         run.check(made.gone(20), "the process does not end")
