@@ -25,7 +25,7 @@ from vfio_user_xe.emulator.scenarios.runner import Runner
 from vfio_user_xe.emulator.scenarios.scenario import Exploration, Scenario
 from vfio_user_xe.emulator.scenarios.verdict import Failed
 
-_MOST_TRIALS = 30
+_MOST_TRIALS, _MOST_OF_A_KNOWN_ONE = 30, 12
 """Of one failure."""
 _MOST_LOST = 6
 """Guests that making one failure short may cost: each is a boot."""
@@ -33,8 +33,8 @@ _MOST_UNPLAYED = 3
 """Sequences one after the other of which not one step was played: there is no guest to be had."""
 _TRIES = 2
 """To play a shorter sequence: a guest that does not boot on a busy machine says nothing about it."""
-_FOR_SHRINKING = 0.4
-"""The part of what is left of the budget that one failure may have."""
+_FOR_SHRINKING, _FOR_A_KNOWN_ONE = 0.4, 0.1
+"""The part of what is left of the budget that one failure may have. Of a known defect others have made short sequences already."""
 _FOR_THE_LAST = 60.0
 """Seconds that a failure has to be made short when the budget is used up."""
 OF_THE_JUDGE = "judge"
@@ -147,8 +147,7 @@ class Explorer(Generic[MachineT]):
                 unplayed = 0 if played.done else unplayed + 1
                 if unplayed >= _MOST_UNPLAYED and played.result is not None:
                     raise GuestError(f"{unplayed} sequences could not be played: {played.result.reason}")
-                left = began + seconds - time.monotonic()
-                self._look_at(played, number, time.monotonic() + max(_FOR_THE_LAST, left * _FOR_SHRINKING))
+                self._look_at(played, number, began + seconds)
                 explored.seconds = time.monotonic() - began
         return explored
 
@@ -160,8 +159,8 @@ class Explorer(Generic[MachineT]):
             f"sequence {number}: {played.done} of {len(played.steps)} steps in {took}: {seen or 'nothing found'}{lost}"
         )
 
-    def _look_at(self, played: Played, number: int, until: float) -> None:
-        """What a sequence showed: what was seen before is counted, what is new is made short."""
+    def _look_at(self, played: Played, number: int, end: float) -> None:
+        """What a sequence showed: what was seen before is counted, what is new is made short. The budget is used up at `end`."""
         for signature in dict.fromkeys(failure.signature for _, failure in played.failures):
             at = played.at(signature)
             assert at is not None
@@ -175,11 +174,14 @@ class Explorer(Generic[MachineT]):
             self.explored.found.append(found)
             self._keep(found, self.explored)
             if played.done:
-                self._shrink(found, at, until)
+                self._shrink(found, at, end - time.monotonic())
                 self._keep(found, self.explored)
 
-    def _shrink(self, found: Found, at: int, until: float) -> None:
+    def _shrink(self, found: Found, at: int, left: float) -> None:
         lost = 0
+        known = bool(found.failure.defect)
+        share = _FOR_A_KNOWN_ONE if known else _FOR_SHRINKING
+        until = time.monotonic() + max(_FOR_THE_LAST, left * share)
 
         def fails(steps: list[Step]) -> int | None:
             nonlocal lost
@@ -199,7 +201,7 @@ class Explorer(Generic[MachineT]):
         shrinker = Shrinker(
             self._exploration.world,
             fails,
-            _MOST_TRIALS,
+            _MOST_OF_A_KNOWN_ONE if known else _MOST_TRIALS,
             more=lambda: time.monotonic() < until and lost < _MOST_LOST,
         )
         found.steps = shrinker.shrink(found.steps, at)

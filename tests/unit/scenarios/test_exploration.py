@@ -16,6 +16,7 @@ from vfio_user_xe.emulator.cli import explore as cli
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.kernel_reports import KernelLog
 from vfio_user_xe.emulator.results import Case, Result, Verdict
+from vfio_user_xe.emulator.scenarios.exploration import explorer as explorer_module
 from vfio_user_xe.emulator.scenarios.exploration.coverage import Coverage
 from vfio_user_xe.emulator.scenarios.exploration.explorer import Explored, Explorer, Found, Played, judged, of_the_judge
 from vfio_user_xe.emulator.scenarios.exploration.generator import generate
@@ -265,6 +266,14 @@ def test_what_fails_is_found_once_made_short_and_counted(guests: Guests) -> None
     assert explored.sequences == 10
     assert explored.trials == sum(one.trials for one in explored.found)
     assert len(guests.played) == 10 + explored.trials
+
+
+def test_a_known_defect_costs_fewer_trials_than_a_new_one(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explorer_module, "_MOST_OF_A_KNOWN_ONE", 1)
+    found = {one.failure.signature: one for one in explorer(guests).explore(60, 10).found}
+    assert found["creaks"].failure.defect
+    assert found["creaks"].trials == 1
+    assert found["paint sticks"].trials > 1
 
 
 def test_the_same_seed_finds_the_same(guests: Guests) -> None:
