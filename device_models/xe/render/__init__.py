@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.engines.command_streamer import Handler
 from vfio_user_xe.device_models.xe.engines.render_commands import RENDER_COMMANDS
-from vfio_user_xe.device_models.xe.render import hz_op, primitive, state
+from vfio_user_xe.device_models.xe.render import hz_op, primitive, state, stream_out
 
 __all__ = ["COMMANDS"]
 
@@ -26,6 +26,7 @@ _MERGED: dict[str, Handler] = {
     "3DSTATE_DRAWING_RECTANGLE": state.drawing_rectangle,
     "3DSTATE_DRAWING_RECTANGLE_FAST": state.drawing_rectangle,
     "3DSTATE_WM_HZ_OP": hz_op.wm_hz_op,
+    **{f"3DSTATE_SO_BUFFER_INDEX_{number}": stream_out.so_buffer for number in range(stream_out.BUFFERS)},
     "3DPRIMITIVE": primitive.primitive,
 }
 """Commands that do more than to replace the state of their name."""

@@ -55,6 +55,8 @@ class GeometryState:
     """Control data are streams of vertices, not ends of strips."""
     instances: int
     entry: int
+    trailing: bool = False
+    """Every other triangle of a strip has its last vertex last, not its first one first."""
 
     @classmethod
     def of(cls, lrc: Lrc) -> GeometryState | None:
@@ -74,6 +76,7 @@ class GeometryState:
             streams=flag(words, 8, 31),
             instances=bits(words, 7, 19, 15) + 1,
             entry=_WORDS * (bits(urb, 1, 9, 0) + 1),
+            trailing=flag(words, 7, 2),
         )
 
 
@@ -97,9 +100,12 @@ def geometry_stage(streamer: CommandStreamer, memory: UnitMemory) -> Stage:
 
 def shade(
     shader: Stage, state: GeometryState, vertices: Vertices, primitives: Primitives
-) -> Generator[Fault | None, None, tuple[Vertices, Primitives]]:
-    """Run the shader for primitives; returns its vertices and the primitives that they make."""
-    corners = np.repeat(primitives.vertices, state.instances, axis=0)
+) -> Generator[Fault | None, None, Vertices]:
+    """Run the shader for primitives; returns what it wrote: [primitives, dwords]."""
+    seen = primitives.adjacent
+    if seen is None:
+        seen = primitives.last_behind() if state.trailing else primitives.vertices
+    corners = np.repeat(seen, state.instances, axis=0)
     ids = np.repeat(np.arange(len(primitives.vertices)), state.instances)
     instances = np.tile(np.arange(state.instances), len(primitives.vertices))
     entries = np.zeros((len(corners), state.entry), dtype=np.uint32)
@@ -116,7 +122,7 @@ def shade(
         lanes[-1] = (1 << count - (len(rows) - 1) * WIDTH) - 1
         yield from threads.run(shader, rows, lanes, ShaderPort(shader, urb))
         entries[part] = urb.dwords[: count * state.entry].reshape(count, -1)
-    return strips(state, entries)
+    return entries
 
 
 def _payload(
@@ -154,8 +160,8 @@ def _by_lane(values: NDArray[np.uint32], rows: int) -> NDArray[np.uint32]:
     return padded.reshape(rows, WIDTH, -1).transpose(0, 2, 1)
 
 
-def strips(state: GeometryState, entries: Vertices) -> tuple[Vertices, Primitives]:
-    """Vertices and primitives of what the shader wrote: [primitives, dwords]."""
+def strips(state: GeometryState, entries: Vertices, stream: int = 0) -> tuple[Vertices, Primitives]:
+    """Vertices, and primitives of one stream, of what the shader wrote: [primitives, dwords]."""
     begin = 0 if state.count is not None else _HWORD
     start = begin + state.header
     room = max(0, (entries.shape[1] - start) // state.vertex)
@@ -168,10 +174,11 @@ def strips(state: GeometryState, entries: Vertices) -> tuple[Vertices, Primitive
     owners: list[Indices] = []
     odds: list[NDArray[np.bool_]] = []
     for number in range(int(counts.max()) if len(counts) else 0):
-        there = (number < counts) & (_control(state, entries, begin, number) == 0 if state.streams else True)
+        there = (number < counts) & (_control(state, entries, begin, number) == stream if state.streams else True)
         since += there
         complete = np.nonzero(there & (since >= size))[0]
         if len(complete):
+            # Of several streams primitives are points.
             window = complete[:, None] * room + number + np.arange(1 - size, 1)
             odd = (since[complete] - size) % 2 == 1
             if size == 3:

@@ -33,7 +33,8 @@ from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.statistics import Count, add
-from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, Topology, UnknownTopology, assemble
+from vfio_user_xe.device_models.xe.render.stream_out import STREAMS, StreamOut, StreamOutState
+from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, Topology, UnknownTopology, assemble, joined
 from vfio_user_xe.device_models.xe.render.vertex_fetch import VertexState
 from vfio_user_xe.device_models.xe.render.viewport import depth_ranges, viewports
 from vfio_user_xe.device_models.xe.render.wide import edges_of
@@ -74,6 +75,8 @@ class Pipeline:
         clip_words = kept(lrc, Op.CLIP)
         self._point_limits = bits(clip_words, 3, 27, 17) / 8, bits(clip_words, 3, 16, 6) / 8
         """Least and most width of points."""
+        stream_out = StreamOutState.of(lrc)
+        self._out = None if stream_out is None else StreamOut(lrc.registers, stream_out, self._fixed)
         self._viewports = viewports(lrc, dynamic, self._fixed)
         self._pixel = PixelState.of(lrc)
         samples = sample_places(bits(kept(lrc, Op.MULTISAMPLE), 1, 3, 1))
@@ -101,6 +104,11 @@ class Pipeline:
 
     def run(self) -> Bulk:
         """All instances, one after the other."""
+        yield from self._all()
+        if self._out is not None:
+            self._out.finish()
+
+    def _all(self) -> Bulk:
         draw = self._draw
         kind = draw.topology or self._vertex_state.topology
         if draw.vertices <= _TOGETHER:
@@ -121,24 +129,24 @@ class Pipeline:
         if not draw.indexed:
             ids = ids + begins
         try:
-            strips = self._strips(ids)
+            primitives = self._strips(ids)
         except UnknownTopology as unknown:
             self._report(f"a draw is skipped: {unknown} is not assembled")
             return
         for instance in range(draw.instances):
-            yield from self._instance(ids, strips, instance)
+            yield from self._instance(ids, primitives, instance)
 
-    def _strips(self, ids: NDArray[np.int64]) -> list[tuple[int, Primitives]]:
-        """Parts between cut indices: where each begins, and its primitives."""
+    def _strips(self, ids: NDArray[np.int64]) -> Primitives:
+        """The primitives of all parts between cut indices."""
         kind = self._draw.topology or self._vertex_state.topology
         cut = self._vertex_state.cut if self._draw.indexed else None
         if cut is None or not (ids == cut).any():
-            return [(0, assemble(kind, len(ids)))]
+            return assemble(kind, len(ids))
         ends = [*np.nonzero(ids == cut)[0].tolist(), len(ids)]
         begins = [0, *(end + 1 for end in ends[:-1])]
-        return [(begin, assemble(kind, end - begin)) for begin, end in zip(begins, ends, strict=True)]
+        return joined([(begin, assemble(kind, end - begin)) for begin, end in zip(begins, ends, strict=True)])
 
-    def _instance(self, ids: NDArray[np.int64], strips: list[tuple[int, Primitives]], instance: int) -> Bulk:
+    def _instance(self, ids: NDArray[np.int64], primitives: Primitives, instance: int) -> Bulk:
         unique, inverse = np.unique(ids, return_inverse=True)
         elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instance)
         lrc = self._streamer.lrc
@@ -151,20 +159,35 @@ class Pipeline:
             shaded = elements.reshape(len(elements), -1)
         vertices = shaded[inverse.reshape(-1)]
         add(self._streamer, Count.IA_VERTICES, len(ids))
-        add(self._streamer, Count.IA_PRIMITIVES, sum(len(part.vertices) for _, part in strips))
+        add(self._streamer, Count.IA_PRIMITIVES, len(primitives.vertices))
         yield None
-        for begin, primitives in strips:
-            yield from self._shaded(vertices[begin:], primitives)
+        yield from self._shaded(vertices, primitives)
 
     def _shaded(self, vertices: Vertices, primitives: Primitives) -> Bulk:
-        """Through the geometry shader, if there is one."""
+        """Through the geometry shader, if there is one, and stream-out."""
         state = GeometryState.of(self._streamer.lrc)
-        if state is not None and len(primitives.vertices):
-            shader = geometry_shader.geometry_stage(self._streamer, self._units)
-            add(self._streamer, Count.GS_INVOCATION, len(primitives.vertices) * state.instances)
-            vertices, primitives = yield from geometry_shader.shade(shader, state, vertices, primitives)
+        if state is None or not len(primitives.vertices):
+            self._stream_out(0, vertices, primitives)
+            if self._rendered(0):
+                yield from self._primitives(vertices, primitives)
+            return
+        shader = geometry_shader.geometry_stage(self._streamer, self._units)
+        add(self._streamer, Count.GS_INVOCATION, len(primitives.vertices) * state.instances)
+        entries = yield from geometry_shader.shade(shader, state, vertices, primitives)
+        for stream in range(STREAMS if state.streams else 1):
+            vertices, primitives = geometry_shader.strips(state, entries, stream)
             add(self._streamer, Count.GS_PRIMITIVES, len(primitives.vertices))
-        yield from self._primitives(vertices, primitives)
+            self._stream_out(stream, vertices, primitives)
+            if self._rendered(stream):
+                yield from self._primitives(vertices, primitives)
+
+    def _stream_out(self, stream: int, vertices: Vertices, primitives: Primitives) -> None:
+        if self._out is not None:
+            self._out.write(stream, vertices, primitives)
+
+    def _rendered(self, stream: int) -> bool:
+        """Whether a stream's primitives are drawn: those of the first one, if state does not say otherwise."""
+        return stream == (0 if self._out is None else self._out.state.renders)
 
     def _primitives(self, vertices: Vertices, primitives: Primitives) -> Bulk:
         if not len(primitives.vertices) or vertices.shape[1] < POSITION + 4:

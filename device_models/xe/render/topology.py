@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
 import numpy as np
@@ -61,6 +62,14 @@ class Primitives:
     last: Indices
     """[primitives]: and if it is the last."""
     fan: bool = False
+    adjacent: Indices | None = None
+    """[primitives, vertices of one and those beside its edges]: in the order in which geometry shaders see them."""
+
+    def last_behind(self) -> Indices:
+        """[primitives, vertices of one]: turned so that the API's last vertex is the last of each."""
+        size = self.vertices.shape[1]
+        turn = (np.arange(size) + self.last[:, None] + 1) % size
+        return np.take_along_axis(self.vertices, turn, axis=1)
 
     def provoking(self, triangles: int, lines: int, fans: int) -> Indices:
         """[primitives]: which vertex of each is the provoking one, by the select fields of 3DSTATE_SF (0 first, 1, 2)."""
@@ -90,19 +99,19 @@ def assemble(kind: int, count: int) -> Primitives:
             if topology is Topology.LINELOOP and count > 2:
                 lines = np.concatenate([lines, [[count - 1, 0]]])
             return _primitives(Shape.LINE, lines)
-        case Topology.LINELIST_ADJ:
-            return _primitives(Shape.LINE, _chunks(count, 4)[:, 1:3])
-        case Topology.LINESTRIP_ADJ:
-            return _primitives(Shape.LINE, _windows(count, 4)[:, 1:3])
+        case Topology.LINELIST_ADJ | Topology.LINESTRIP_ADJ:
+            lines = _chunks(count, 4) if topology is Topology.LINELIST_ADJ else _windows(count, 4)
+            return replace(_primitives(Shape.LINE, lines[:, 1:3]), adjacent=lines)
         case Topology.TRILIST:
             return _primitives(Shape.TRIANGLE, _chunks(count, 3))
         case Topology.TRILIST_ADJ:
-            return _primitives(Shape.TRIANGLE, _chunks(count, 6)[:, ::2])
+            six = _chunks(count, 6)
+            return replace(_primitives(Shape.TRIANGLE, six[:, ::2]), adjacent=six)
         case Topology.TRISTRIP | Topology.TRISTRIP_REVERSE:
             return _strip(_windows(count, 3), reverse=topology is Topology.TRISTRIP_REVERSE)
         case Topology.TRISTRIP_ADJ:
             even = _windows(count // 2, 3) * 2
-            return _strip(even, reverse=False)
+            return replace(_strip(even, reverse=False), adjacent=_beside_strip(len(even)))
         case Topology.TRIFAN | Topology.TRIFAN_NOSTIPPLE | Topology.POLYGON:
             return _fan(count, polygon=topology is Topology.POLYGON)
         case Topology.QUADLIST:
@@ -141,6 +150,36 @@ def _strip(windows: Indices, *, reverse: bool) -> Primitives:
     vertices = np.where(odd[:, None], windows[:, [0, 2, 1]], windows)
     first = np.zeros(len(windows), np.int64)
     return Primitives(Shape.TRIANGLE, vertices, first, np.where(odd, 2, 1), np.where(odd, 1, 2))
+
+
+def _beside_strip(count: int) -> Indices:
+    """Vertices of a strip of triangles with those beside their edges (OpenGL 4.6, table 10.1)."""
+    if not count:
+        return np.zeros((0, 6), dtype=np.int64)
+    at = 2 * np.arange(count, dtype=np.int64)
+    before = np.where(at == 0, 1, at - 2)
+    ahead = np.where(at == 2 * (count - 1), at + 5, at + 6)
+    odd = at % 4 == 2
+    first, second = np.where(odd, at + 2, at), np.where(odd, at, at + 2)
+    beside_second, beside_third = np.where(odd, at + 3, ahead), np.where(odd, ahead, at + 3)
+    return np.stack([first, before, second, beside_second, at + 4, beside_third], axis=1)
+
+
+def joined(parts: Sequence[tuple[int, Primitives]]) -> Primitives:
+    """Primitives of several runs of vertices, each with the place where its vertices begin."""
+    if len(parts) == 1 and not parts[0][0]:
+        return parts[0][1]
+    each = [part for _, part in parts]
+    beside = [part.adjacent + begin for begin, part in parts if part.adjacent is not None]
+    return Primitives(
+        each[0].shape,
+        np.concatenate([part.vertices + begin for begin, part in parts]),
+        np.concatenate([part.first for part in each]),
+        np.concatenate([part.second for part in each]),
+        np.concatenate([part.last for part in each]),
+        fan=each[0].fan,
+        adjacent=np.concatenate(beside) if beside else None,
+    )
 
 
 def _fan(count: int, *, polygon: bool) -> Primitives:

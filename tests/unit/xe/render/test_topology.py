@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vfio_user_xe.device_models.xe.render.topology import Shape, Topology, UnknownTopology, assemble
+from vfio_user_xe.device_models.xe.render.topology import Shape, Topology, UnknownTopology, assemble, joined
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,36 @@ def test_the_provoking_vertex_of_a_fan_is_selected_apart() -> None:
 def test_patches_are_not_assembled() -> None:
     with pytest.raises(UnknownTopology, match="0x22"):
         assemble(0x22, 9)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (6, [[0, 1, 2, 5, 4, 3]]),
+        (8, [[0, 1, 2, 6, 4, 3], [4, 0, 2, 5, 6, 7]]),
+        (10, [[0, 1, 2, 6, 4, 3], [4, 0, 2, 5, 6, 8], [4, 2, 6, 9, 8, 7]]),
+    ],
+)
+def test_vertices_beside_a_strip_of_triangles(count: int, expected: list[list[int]]) -> None:
+    adjacent = assemble(Topology.TRISTRIP_ADJ, count).adjacent
+    assert adjacent is not None
+    assert adjacent.tolist() == expected
+
+
+def test_lines_and_triangles_with_vertices_beside_them() -> None:
+    for topology, count, expected in (
+        (Topology.LINESTRIP_ADJ, 5, [[0, 1, 2, 3], [1, 2, 3, 4]]),
+        (Topology.TRILIST_ADJ, 7, [[0, 1, 2, 3, 4, 5]]),
+    ):
+        adjacent = assemble(topology, count).adjacent
+        assert adjacent is not None
+        assert adjacent.tolist() == expected
+
+
+def test_runs_of_vertices_are_joined() -> None:
+    whole = joined(
+        [(0, assemble(Topology.TRISTRIP, 3)), (4, assemble(Topology.TRISTRIP, 2)), (7, assemble(Topology.TRISTRIP, 4))]
+    )
+    assert whole.vertices.tolist() == [[0, 1, 2], [7, 8, 9], [8, 10, 9]]
+    assert whole.last.tolist() == [2, 2, 1]
+    assert whole.last_behind().tolist() == [[0, 1, 2], [7, 8, 9], [9, 8, 10]]
