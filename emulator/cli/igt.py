@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import trio
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, fail
+from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
 from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
+from vfio_user_xe.emulator.cli.parts import (
+    JobOption,
+    JobsOption,
+    ShardOption,
+    TimesOption,
+    chosen_parts,
+    job_count,
+    recorded_times,
+    run_jobs,
+    suite_parts,
+)
 from vfio_user_xe.emulator.guest import environment as environments
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
@@ -17,13 +30,14 @@ from vfio_user_xe.emulator.guest.served import ServedCardError
 from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError, default_model, load_plugin
+from vfio_user_xe.emulator.results import json_file
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.group import checked_function
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
 from vfio_user_xe.emulator.suites.igt.runner import IgtRun, plan, run_igt
 from vfio_user_xe.emulator.suites.igt.suite import Suite
-from vfio_user_xe.emulator.suites.report import read_results, report_of, summary, table
+from vfio_user_xe.emulator.suites.report import forget_results, read_results, report_of, summary, table
 from vfio_user_xe.emulator.suites.subtest import subtest_name
 from vfio_user_xe.emulator.suites.table import SuiteError
 
@@ -58,6 +72,7 @@ Tests = Annotated[
 PerTest = Annotated[
     int, typer.Option("--per-test", metavar="N", min=0, help="At most N subtests of a test, evenly spread (0: all).")
 ]
+Data = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON, for `report merge`.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for results and logs.")]
 
 
@@ -82,27 +97,37 @@ def run_command(
     ] = None,
     suite: SuiteFile = None,
     expect: ExpectationFile = None,
-    kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
-    modules_dir: Annotated[
-        Path | None,
-        typer.Option("--modules", metavar="DIR", help="The kernel's modules, as modules_install made them."),
-    ] = None,
+    kernels: KernelsOption = None,
+    modules: ModulesOption = None,
     append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    shard: ShardOption = None,
+    jobs: JobsOption = "1",
+    job: JobOption = None,
+    times: TimesOption = None,
+    memory: Annotated[
+        int | None, typer.Option(metavar="MIB", min=256, help="Guest memory, instead of the suite's.")
+    ] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
+    data: Data = None,
 ) -> None:
     """Boot a guest with a card and run IGT subtests in it, each in a process of its own."""
     expectations = Expectations()
     wanted = (tuple(groups or ()), tuple(tests or ()))
-    if modules_dir is not None and kernel is None:
-        fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
-    check_outputs(junit=junit_file)
+    if job is None:
+        check_outputs(junit=junit_file, json=data)
     try:
         model = load_card(serve.card).model if serve.card is not None else serve.model
         expectations = Expectations.load(_file(expect, EXPECTATIONS, model))
+        suite_file = _file(suite, SUITE, model)
+        loaded = Suite.load(suite_file)
+        if memory is not None:
+            loaded = loaded.with_memory(memory)
+        count = job_count(jobs, loaded.most_memory(wanted[0]))
+        chosen = chosen_parts(shard, job, times, recorded_times(suite_file.parent))
         work = IgtRun(
             igt=igt,
-            suite=Suite.load(_file(suite, SUITE, model)),
+            suite=loaded,
             expectations=expectations,
             output=output,
             groups=wanted[0],
@@ -110,22 +135,33 @@ def run_command(
             on=None if on is None else checked_function(on, "--on"),
             timeout=timeout,
             per_test=per_test,
-            resume=resume,
+            resume=resume or job is not None,
             card=tuple(serve.argv()),
-            kernel=(kernel, modules_dir) if kernel is not None else None,
             accelerator=accelerator,
             append=append,
         )
-        trio.run(run_igt, work, lambda text: print(text, flush=True))
+        codes = [0]
+        if count > 1 and job is None:
+            if not resume:
+                forget_results(output)
+            codes = run_jobs(count, ("igt", "run"))
+        else:
+            for number, part in enumerate(suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)):
+                each = dataclasses.replace(work, part=part, resume=work.resume or number > 0)
+                trio.run(run_igt, each, lambda text: print(text, flush=True))
     except (GuestError, ServedCardError, CardError) as exc:
-        _results(output, expectations, junit_file)
+        if job is None:
+            _results(output, expectations, junit_file, data)
         fail(exc, exit_code_of(exc))
     except (KeyboardInterrupt, BaseExceptionGroup) as exc:
         if isinstance(exc, BaseExceptionGroup) and exc.subgroup(KeyboardInterrupt) is None:
             raise
-        _results(output, expectations, junit_file)
+        if job is None:
+            _results(output, expectations, junit_file, data)
         fail("interrupted; go on with --resume", EXIT_INTERRUPTED)
-    raise typer.Exit(_results(output, expectations, junit_file))
+    if job is not None:
+        raise typer.Exit
+    raise typer.Exit(max(_results(output, expectations, junit_file, data), *codes))
 
 
 @app.command("list", epilog="Example: vfio-user-xe igt list --igt ~/igt/install --group first")
@@ -167,10 +203,11 @@ def report(
     model: Model = None,
     expect: ExpectationFile = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
+    data: Data = None,
 ) -> None:
     """Judge the results of an earlier run again, with the present expectations."""
     try:
-        raise typer.Exit(_results(output, Expectations.load(_file(expect, EXPECTATIONS, model)), junit_file))
+        raise typer.Exit(_results(output, Expectations.load(_file(expect, EXPECTATIONS, model)), junit_file, data))
     except GuestError as exc:
         fail(exc, exit_code_of(exc))
 
@@ -193,7 +230,7 @@ def _file(given: Path | None, name: str, model: str | None) -> Path:
     return folder / name
 
 
-def _results(output: Path, expectations: Expectations, junit_file: Path | None) -> int:
+def _results(output: Path, expectations: Expectations, junit_file: Path | None, data: Path | None) -> int:
     """Print and write the results in `output`; returns the exit code."""
     seen = read_results(output / "results.jsonl")
     judged = report_of(seen, expectations, RUNNER, "IGT")
@@ -202,4 +239,6 @@ def _results(output: Path, expectations: Expectations, junit_file: Path | None) 
     print(summary(seen, judged, expectations))
     if junit_file is not None:
         junit_file.write_text(junit(judged), "utf-8")
+    if data is not None:
+        json_file.write(judged, data)
     return int(not seen or judged.failed)

@@ -43,6 +43,20 @@ class NamedKernel:
     name: str = ""
 
 
+def suite_kernels(given: Sequence[str], modules: Sequence[Path]) -> list[tuple[Kernel | None, str]]:
+    """The kernels that a suite is to be run on, each with what results call it; None is the fetched one.
+
+    Without an environment the fetched one has no name: the run itself says what is missing.
+    """
+    if not given and not modules:
+        try:
+            return [(None, Kernel.packaged(locate()).release)]
+        except GuestError:
+            return [(None, "")]
+    named = named_kernels(given, modules, named=True)
+    return [(named_kernel(str(each.given), each.modules, locate()), each.name) for each in named]
+
+
 def named_kernels(given: Sequence[str], modules: Sequence[Path], *, named: bool) -> list[NamedKernel]:
     """The kernels that are asked for, with their modules. `named`: also one kernel has a name before it is booted."""
     images = [kernel for kernel in given if "/" in kernel or Path(kernel).exists()]

@@ -16,9 +16,11 @@ import typer
 from vfio_user_xe.emulator.child_process import launch
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.report import read_any
+from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.results.json_file import NotAReport
 from vfio_user_xe.emulator.results.shard import Parts, Shard
 from vfio_user_xe.emulator.results.times import Times, load_times, times_of
+from vfio_user_xe.emulator.suites.group import Part
 
 ShardOption = Annotated[
     str | None,
@@ -39,6 +41,8 @@ TimesOption = Annotated[
 ]
 
 AUTO = "auto"
+TIMES = "times.json"
+"""In a suite's folder: how long its tests take."""
 SERVER_MEMORY = 512
 """MiB that a guest needs besides its own memory: QEMU, the served card."""
 
@@ -61,6 +65,18 @@ def read_times(path: Path) -> Times:
             return times_of(read_any(path).results)
     except (NotAReport, OSError) as error:
         fail(f"--times {error}", EXIT_USAGE)
+
+
+def suite_parts(kernels: Sequence[tuple[Kernel | None, str]], parts: Parts, job: str | None) -> list[Part]:
+    """What a suite is to be run as: once on each kernel."""
+    number = job.partition("/")[0] if job else ""
+    return [Part(parts, kernel, name, number) for kernel, name in kernels]
+
+
+def recorded_times(folder: Path) -> Times:
+    """Those that lie beside a suite's file; none where there are none."""
+    file = folder / TIMES
+    return read_times(file) if file.is_file() else Times()
 
 
 def job_count(text: str, memory: int) -> int:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
 from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
+from vfio_user_xe.emulator.cli.parts import (
+    JobOption,
+    JobsOption,
+    ShardOption,
+    TimesOption,
+    chosen_parts,
+    job_count,
+    recorded_times,
+    run_jobs,
+    suite_parts,
+)
 from vfio_user_xe.emulator.guest.errors import GuestError
-from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
 from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError, default_model, load_plugin
-from vfio_user_xe.emulator.results import Verdict
+from vfio_user_xe.emulator.results import Verdict, json_file
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.group import checked_function
-from vfio_user_xe.emulator.suites.report import read_results, report_of, summary, table
+from vfio_user_xe.emulator.suites.report import forget_results, read_results, report_of, summary, table
 from vfio_user_xe.emulator.suites.table import SuiteError
 from vfio_user_xe.emulator.suites.userland.runner import UserlandRun, run_userland
 from vfio_user_xe.emulator.suites.userland.suite import UserlandSuite
@@ -41,6 +53,7 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Folder for results and logs.", show_default="NAME-results"),
 ]
+Data = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON, for `report merge`.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")]
 
 
@@ -99,26 +112,30 @@ def run_command(
     expect: Annotated[
         Path | None, typer.Option("--expect", metavar="FILE", help="Expectations (TOML).", show_default="the suite's")
     ] = None,
-    kernel: Annotated[Path | None, typer.Option(metavar="BZIMAGE", help="Your own kernel.")] = None,
-    modules_dir: Annotated[
-        Path | None,
-        typer.Option("--modules", metavar="DIR", help="The kernel's modules, as modules_install made them."),
-    ] = None,
+    kernels: KernelsOption = None,
+    modules: ModulesOption = None,
     append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
+    shard: ShardOption = None,
+    jobs: JobsOption = "1",
+    job: JobOption = None,
+    times: TimesOption = None,
     junit_file: Junit = None,
+    data: Data = None,
 ) -> None:
     """Boot a guest with a card and a userland, and run a suite's tests in it."""
-    if modules_dir is not None and kernel is None:
-        fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
-    check_outputs(junit=junit_file)
+    if job is None:
+        check_outputs(junit=junit_file, json=data)
     try:
         model = load_card(serve.card).model if serve.card is not None else serve.model
         folder = _folder(name, model)
         expectations = _expectations(folder, expect)
+        loaded = UserlandSuite.load(folder / SUITE)
+        count = job_count(jobs, loaded.guest.memory)
+        chosen = chosen_parts(shard, job, times, recorded_times(folder))
         run = UserlandRun(
             name=folder.name,
-            suite=UserlandSuite.load(folder / SUITE),
+            suite=loaded,
             expectations=expectations,
             output=output if output is not None else Path(f"{folder.name}-results"),
             groups=tuple(groups or ()),
@@ -127,23 +144,34 @@ def run_command(
             timeout=timeout,
             sample=sample,
             budget=budget * 60,
-            resume=resume,
+            resume=resume or job is not None,
             card=tuple(serve.argv()),
-            kernel=Kernel.custom(kernel, modules_dir) if kernel is not None else None,
             accelerator=accelerator,
             append=append,
         )
     except (GuestError, CardError) as exc:
         fail(exc, EXIT_USAGE)
+    codes = [0]
     try:
-        run_userland(run, lambda text: print(text, flush=True))
+        if count > 1 and job is None:
+            if not resume:
+                forget_results(run.output)
+            codes = run_jobs(count, ("suite", "run"))
+        else:
+            for number, part in enumerate(suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)):
+                each = replace(run, part=part, resume=run.resume or number > 0)
+                run_userland(each, lambda text: print(text, flush=True))
     except GuestError as exc:
-        _results(run.name, run.output, expectations, junit_file)
+        if job is None:
+            _results(run.name, run.output, expectations, junit_file, data)
         fail(exc, EXIT_USAGE)
     except KeyboardInterrupt:
-        _results(run.name, run.output, expectations, junit_file)
+        if job is None:
+            _results(run.name, run.output, expectations, junit_file, data)
         fail("interrupted; go on with --resume", EXIT_INTERRUPTED)
-    raise typer.Exit(_results(run.name, run.output, expectations, junit_file))
+    if job is not None:
+        raise typer.Exit
+    raise typer.Exit(max(_results(run.name, run.output, expectations, junit_file, data), *codes))
 
 
 @app.command(
@@ -157,12 +185,13 @@ def report(
         Path | None, typer.Option("--expect", metavar="FILE", help="Expectations (TOML).", show_default="the suite's")
     ] = None,
     junit_file: Junit = None,
+    data: Data = None,
 ) -> None:
     """Judge the results of an earlier run again, with the present expectations."""
     try:
         folder = _folder(name, model)
         where = output if output is not None else Path(f"{folder.name}-results")
-        raise typer.Exit(_results(folder.name, where, _expectations(folder, expect), junit_file))
+        raise typer.Exit(_results(folder.name, where, _expectations(folder, expect), junit_file, data))
     except GuestError as exc:
         fail(exc, EXIT_USAGE)
 
@@ -198,7 +227,7 @@ def _expectations(folder: Path, given: Path | None) -> Expectations:
     return Expectations.load(given if given is not None else folder / EXPECTATIONS)
 
 
-def _results(name: str, output: Path, expectations: Expectations, junit_file: Path | None) -> int:
+def _results(name: str, output: Path, expectations: Expectations, junit_file: Path | None, data: Path | None) -> int:
     """Print and write the results in `output`; returns the exit code."""
     seen = read_results(output / "results.jsonl")
     judged = report_of(seen, expectations, name)
@@ -207,4 +236,6 @@ def _results(name: str, output: Path, expectations: Expectations, junit_file: Pa
     print(summary(seen, judged, expectations))
     if junit_file is not None:
         junit_file.write_text(junit(judged), "utf-8")
+    if data is not None:
+        json_file.write(judged, data)
     return int(not seen or judged.counts[Verdict.FAIL] > 0)

@@ -88,7 +88,9 @@ class Parts:
     shards: tuple[Shard, ...] = ()
     times: Times = field(default_factory=Times)
 
-    def of(self, items: Sequence[_T], name: Callable[[_T], str], place: Callable[[_T], Hashable]) -> list[_T]:
+    def of(
+        self, items: Sequence[_T], name: Callable[[_T], str], place: Callable[[_T], Hashable] = lambda item: None
+    ) -> list[_T]:
         """The items of this part: see `share`; `name` is that of an item among the recorded times."""
         left = list(items)
         for shard in self.shards:

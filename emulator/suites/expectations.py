@@ -121,7 +121,7 @@ class Expectations:
             outcome=seen.outcome,
             excuse=entry.reason if entry is not None and verdict is not Verdict.FAIL else "",
             better=judged == BETTER,
-            properties={"on": seen.on, "test": seen.test},
+            properties={"on": seen.on, "test": seen.test} | ({"kernel": seen.kernel} if seen.kernel else {}),
             evidence=[log for log in logs if log.text],
         )
 

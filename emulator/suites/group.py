@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.results.shard import Parts
 from vfio_user_xe.emulator.suites.subtest import KernelLog
 from vfio_user_xe.emulator.suites.table import SuiteError, Table, fits
 
@@ -79,6 +82,26 @@ def serve_arguments(device: Mapping[str, object], function: str) -> list[str]:
     vf = vf_number(function)
     vfs = ["--vfs", str(vf)] if vf and "vfs" not in device else []
     return [*vfs, *(word for key, value in device.items() for word in ("--set", f"{key}={_setting(value)}"))]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which part of a suite's tests a run does, on which kernel, and where logs go.
+
+    `kernel` None is the fetched one; `kernel_name` is what results call it. `job` is a number where several processes write
+    to one output folder: each has a folder of its own for logs in it.
+    """
+
+    parts: Parts = field(default_factory=Parts)
+    kernel: Kernel | None = None
+    kernel_name: str = ""
+    job: str = ""
+
+    def logs(self, output: Path) -> Path:
+        """The folder for consoles and servers' logs; it is made."""
+        folder = output / f"job-{self.job}" if self.job else output
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 class ServerLog:

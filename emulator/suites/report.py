@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vfio_user_xe.emulator.results import Report, Result, Verdict
+from vfio_user_xe.emulator.results.journal import append_line
 from vfio_user_xe.emulator.results.text import totals_table, unexpected
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.subtest import SubtestResult
@@ -14,9 +15,16 @@ from vfio_user_xe.emulator.suites.table import SuiteError
 
 
 def append_result(path: Path, result: SubtestResult) -> None:
-    """Add a result to a file of JSON lines."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(result.as_dict()) + "\n")
+    """Add a result to a file of JSON lines; several processes may do so."""
+    append_line(path, json.dumps(result.as_dict()))
+
+
+def forget_results(output: Path) -> None:
+    """Remove what an earlier run left in its output folder: results, consoles, servers' logs; make the folder where there is none."""
+    output.mkdir(parents=True, exist_ok=True)
+    for pattern in ("results.jsonl", "console-*.log", "server-*.log", "job-*/console-*.log", "job-*/server-*.log"):
+        for old in output.glob(pattern):
+            old.unlink(missing_ok=True)
 
 
 def read_results(path: Path) -> list[SubtestResult]:
@@ -29,7 +37,7 @@ def read_results(path: Path) -> list[SubtestResult]:
         lines = path.read_text("utf-8").splitlines()
     except FileNotFoundError:
         return []
-    found: dict[tuple[str, str], SubtestResult] = {}
+    found: dict[tuple[str, str, str], SubtestResult] = {}
     for number, line in enumerate(lines, 1):
         try:
             result = SubtestResult.from_dict(json.loads(line))
@@ -37,7 +45,7 @@ def read_results(path: Path) -> list[SubtestResult]:
             if number == len(lines):
                 break
             raise SuiteError(f"{path}:{number}: {error}") from error
-        found[result.name, result.on] = result
+        found[result.key] = result
     return list(found.values())
 
 

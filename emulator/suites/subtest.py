@@ -20,7 +20,7 @@ class SubtestResult:
 
     `seconds` is wall time in the guest, start of the process included.  `output` is the end of what it wrote,
     `kernel_log` what the kernel logged meanwhile, `device` what the card noticed (all empty for a pass); `activity` is how many memory
-    accesses the card's engines made, None where they were not counted.
+    accesses the card's engines made, None where they were not counted; `kernel` is what the run calls the guest's kernel.
     """
 
     test: str
@@ -34,6 +34,12 @@ class SubtestResult:
     kernel_log: str = ""
     device: str = ""
     activity: int | None = None
+    kernel: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it another test than the same of another function or kernel."""
+        return self.name, self.on, self.kernel
 
     @property
     def name(self) -> str:

@@ -18,13 +18,12 @@ from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError
 from vfio_user_xe.emulator.guest.guest import Guest, GuestSpec, boot
-from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.machine import Machine
 from vfio_user_xe.emulator.guest.qemu_arguments import device_arguments
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
 from vfio_user_xe.emulator.results import Outcome
 from vfio_user_xe.emulator.suites.expectations import Expectations
-from vfio_user_xe.emulator.suites.group import ServerLog, serve_arguments
+from vfio_user_xe.emulator.suites.group import Part, ServerLog, serve_arguments
 from vfio_user_xe.emulator.suites.igt.package import PROGRAMS, IgtBuild, host_programs
 from vfio_user_xe.emulator.suites.igt.results import read_result
 from vfio_user_xe.emulator.suites.igt.suite import Group, Suite
@@ -93,7 +92,8 @@ class IgtRun:
     that is in no group is run as the first group would be).  `timeout` replaces the suite's limits, in seconds.
     `on` replaces the groups' function.  `per_test` takes at most so many subtests of a program, evenly spread.
     `card` are arguments of `vfio-user-xe serve`.  Results go to `results.jsonl` in `output`, with `resume` what is
-    there already is not run again; `console-N.log` and `server-N.log` are of the N-th guest.
+    there already is not run again; `console-N.log` and `server-N.log` are of the N-th guest.  `part` says which of the
+    subtests are run, and on which kernel.
     """
 
     igt: Path
@@ -107,7 +107,7 @@ class IgtRun:
     per_test: int = 0
     resume: bool = False
     card: tuple[str, ...] = ()
-    kernel: tuple[Path, Path | None] | None = None
+    part: Part = field(default_factory=Part)
     accelerator: str = "auto"
     append: str = ""
     environment: Environment | None = None
@@ -252,14 +252,14 @@ class Bench:
         async with stack:
             arguments = [*self.run.card, *serve_arguments(self.group.device, self.group.on)]
             cards, devices = [], []
-            guest_number = 1 + len(list(self.run.output.glob("console-*.log")))
+            logs = self.run.part.logs(self.run.output)
+            guest_number = 1 + len(list(logs.glob("console-*.log")))
             for number in range(self.group.cards):
-                log = self.run.output / f"server-{guest_number}{f'-card{number}' if number else ''}.log"
+                log = logs / f"server-{guest_number}{f'-card{number}' if number else ''}.log"
                 cards.append(stack.enter_context(_card(arguments, log)))
                 devices += device_arguments(
                     cards[-1].description, port=f"card{number}", chassis=number + 1, qtest=number == 0
                 )
-            kernel = Kernel.custom(*self.run.kernel) if self.run.kernel is not None else None
             spec = GuestSpec(
                 machine=Machine(
                     memory=self.group.memory or needs.memory,
@@ -271,10 +271,10 @@ class Bench:
                 modules=(needs.driver, *needs.modules),
                 firmware=needs.firmware,
                 files=self.build.guest_files(self.programs) | host_programs(needs.programs),
-                kernel=kernel,
+                kernel=self.run.part.kernel,
                 append=" ".join(filter(None, (needs.append, self.run.append))),
                 accelerator=self.run.accelerator,
-                console_log=self.run.output / f"console-{guest_number}.log",
+                console_log=logs / f"console-{guest_number}.log",
                 environment=self.environment,
             )
             guest = await stack.enter_async_context(boot(spec))

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from vfio_user_xe.emulator.guest import environment as environments
+from vfio_user_xe.emulator.results.shard import Parts
 from vfio_user_xe.emulator.results.text import counted_line
 from vfio_user_xe.emulator.suites.igt.bench import Bench, DeviceNotReady, IgtRun, Report
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
 from vfio_user_xe.emulator.suites.igt.suite import Group
-from vfio_user_xe.emulator.suites.report import append_result, read_results
+from vfio_user_xe.emulator.suites.report import append_result, forget_results, read_results
 from vfio_user_xe.emulator.suites.subtest import SubtestResult, subtest_name
 from vfio_user_xe.emulator.suites.table import SuiteError
 
@@ -79,6 +80,16 @@ def plan(
     return planned
 
 
+def divided(planned: Sequence[Planned], parts: Parts) -> list[Planned]:
+    """Of what is planned, this part: groups stay whole where they can, as each needs a guest."""
+    units = [(index, pair) for index, item in enumerate(planned) for pair in item.subtests]
+    mine = set(parts.of(units, lambda unit: subtest_name(*unit[1]), lambda unit: unit[0]))
+    return [
+        dataclasses.replace(item, subtests=tuple(pair for pair in item.subtests if (index, pair) in mine))
+        for index, item in enumerate(planned)
+    ]
+
+
 async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
     """Run IGT as `run` says; returns all results, those of an earlier run that is resumed included.
 
@@ -88,16 +99,18 @@ async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
     environment = run.environment if run.environment is not None else environments.locate()
     build = IgtBuild(run.igt, environment)
     planned = plan(run, build.programs, build.subtests)
+    planned = divided(planned, run.part.parts)
     run.output.mkdir(parents=True, exist_ok=True)
-    file = run.output / "results.jsonl"
     if not run.resume:
-        for old in (file, *run.output.glob("console-*.log"), *run.output.glob("server-*.log")):
-            old.unlink(missing_ok=True)
-    results = {(result.name, result.on): result for result in read_results(file)}
+        forget_results(run.output)
+    file = run.output / "results.jsonl"
+    results = {result.key: result for result in read_results(file)}
     total = sum(len(item.subtests) for item in planned)
     number = 0
     for item in planned:
-        todo = [pair for pair in item.subtests if (subtest_name(*pair), item.group.on) not in results]
+        todo = [
+            pair for pair in item.subtests if (subtest_name(*pair), item.group.on, run.part.kernel_name) not in results
+        ]
         number += len(item.subtests) - len(todo)
         if not todo:
             continue
@@ -108,7 +121,8 @@ async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
             for test, subtest in todo:
                 number += 1
                 result = await bench.run_subtest(test, subtest, report)
-                results[result.name, result.on] = result
+                result.kernel = run.part.kernel_name
+                results[result.key] = result
                 append_result(file, result)
                 report(counted_line(number, total, run.expectations.result(result, "igt")))
     return list(results.values())

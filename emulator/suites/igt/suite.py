@@ -51,7 +51,7 @@ Several `[[group]]` tables may have one name; each is run in a guest of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,19 @@ class Suite:
             groups.append(group)
         table.finish()
         return Suite(guest, tuple(groups), log, timeouts, before, after, wake)
+
+    def with_memory(self, memory: int) -> Suite:
+        """The same, every guest with `memory` MiB."""
+        groups = tuple(replace(group, memory=memory) for group in self.groups)
+        return replace(self, guest=replace(self.guest, memory=memory), groups=groups)
+
+    def most_memory(self, names: Iterable[str] = ()) -> int:
+        """MiB of the largest guest of these groups.
+
+        Raises:
+            SuiteError: there is no group of a name.
+        """
+        return max((group.memory or self.guest.memory for group in self.select(names)), default=self.guest.memory)
 
     def select(self, names: Iterable[str] = ()) -> list[Group]:
         """The groups of these names, in the file's order (all without names).

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vfio_user_xe.emulator.guest.errors import GuestError
-from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.userland import locate_userland
 from vfio_user_xe.emulator.results import Outcome
 from vfio_user_xe.emulator.results.text import counted_line
 from vfio_user_xe.emulator.suites.expectations import Expectations
-from vfio_user_xe.emulator.suites.report import append_result, read_results
+from vfio_user_xe.emulator.suites.group import Part
+from vfio_user_xe.emulator.suites.report import append_result, forget_results, read_results
 from vfio_user_xe.emulator.suites.subtest import SubtestResult, subtest_name
 from vfio_user_xe.emulator.suites.table import SuiteError, fits
 from vfio_user_xe.emulator.suites.userland.bench import Bench, SetupFailed
@@ -32,7 +32,7 @@ class UserlandRun:
     `timeout` replaces the suite's limits, in seconds; `on` replaces the groups' function.  `sample` takes at most so many
     tests of each group, evenly spread; `budget` begins no further test after so many seconds of a group (0: neither).
     `card` are arguments of `vfio-user-xe serve`.  Results go to `results.jsonl` in `output`; with `resume`, what is there
-    is not run again.
+    is not run again.  `part` says which of the tests are run, and on which kernel: of each group a part.
     """
 
     name: str
@@ -47,7 +47,7 @@ class UserlandRun:
     budget: float = 0
     resume: bool = False
     card: tuple[str, ...] = ()
-    kernel: Kernel | None = None
+    part: Part = field(default_factory=Part)
     accelerator: str = "auto"
     append: str = ""
 
@@ -78,25 +78,26 @@ def run_userland(run: UserlandRun, report: Report = print) -> list[SubtestResult
     if run.suite.source is not None and any(group.kind == "pytest" for group in groups):
         source = fetch_source(run.suite.source, userland.manifest.packages)
     run.output.mkdir(parents=True, exist_ok=True)
-    file = run.output / "results.jsonl"
     if not run.resume:
-        for old in (file, *run.output.glob("console-*.log"), *run.output.glob("server-*.log")):
-            old.unlink(missing_ok=True)
-    results = {(result.name, result.on): result for result in read_results(file)}
+        forget_results(run.output)
+    file = run.output / "results.jsonl"
+    results = {result.key: result for result in read_results(file)}
     found = False
     for group in groups:
         tests = tests_of(group, source)
         with Bench(
-            run.suite, group, run.output, run.card, tests.files, run.kernel, run.accelerator, run.append
+            run.suite, group, run.part.logs(run.output), run.card, tests.files, run.part.kernel, run.accelerator, run.append
         ) as bench:  # fmt: skip
             names = _chosen(run, tests.names(bench))
             found = found or bool(names)
-            todo = [name for name in names if (subtest_name(*name), group.on) not in results]
+            names = run.part.parts.of(names, lambda name: subtest_name(*name))
+            todo = [name for name in names if (subtest_name(*name), group.on, run.part.kernel_name) not in results]
             report(f"group {group.name}: {len(todo)} tests on {group.on}")
             number = len(names) - len(todo)
             for result in _results(run, tests, bench, todo):
                 number += 1
-                results[result.name, result.on] = result
+                result.kernel = run.part.kernel_name
+                results[result.key] = result
                 append_result(file, result)
                 report(counted_line(number, len(names), run.expectations.result(result, run.name)))
     if not found:

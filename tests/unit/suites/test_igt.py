@@ -19,10 +19,12 @@ from vfio_user_xe.emulator.guest.channel import Result
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, ConsoleTimeout, GuestError, GuestPanic
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.served import ServedCard
+from vfio_user_xe.emulator.results.shard import Parts, Shard
+from vfio_user_xe.emulator.results.times import Times
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.igt import bench as igt_bench
 from vfio_user_xe.emulator.suites.igt import runner as igt
-from vfio_user_xe.emulator.suites.igt.runner import DeviceNotReady, IgtRun, plan, run_igt
+from vfio_user_xe.emulator.suites.igt.runner import DeviceNotReady, IgtRun, divided, plan, run_igt
 from vfio_user_xe.emulator.suites.igt.suite import Group, GuestNeeds, Suite, Wake
 from vfio_user_xe.emulator.suites.subtest import KernelLog
 from vfio_user_xe.emulator.suites.table import SuiteError
@@ -89,6 +91,22 @@ def test_subtests_are_thinned_evenly() -> None:
 def test_a_pattern_that_fits_nothing_is_an_error() -> None:
     with pytest.raises(SuiteError, match=r"no subtest of this IGT build fits xe_vm@none"):
         planned(request(tests=("xe_vm@none",)))
+
+
+def test_shards_have_together_what_is_planned_and_keep_groups_whole() -> None:
+    whole = plan(request(), SUBTESTS, listing)
+    times = Times({"xe_query@config": 10, "xe_query@engines": 10, "xe_query@pxp": 10})
+    parts = [divided(whole, Parts((Shard(number, 2),), times)) for number in (1, 2)]
+    assert [[(item.group.name, len(item.subtests)) for item in part if item.subtests] for part in parts] == [
+        [("first", 3)],
+        [("second", 3)],
+    ]
+
+
+def test_memory_of_every_group_can_be_replaced() -> None:
+    loaded = suite(Group("big", ("xe_vm",), memory=8192), Group("usual", ("xe_query",)))
+    assert (loaded.most_memory(), loaded.most_memory(["usual"])) == (8192, loaded.guest.memory)
+    assert loaded.with_memory(512).most_memory() == 512
 
 
 class FakeGuest:

@@ -15,9 +15,12 @@ from vfio_user_xe.device_models.xe.info import INFO
 from vfio_user_xe.emulator.cli import suite as cli
 from vfio_user_xe.emulator.guest.channel import Result as Done
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError
-from vfio_user_xe.emulator.results import Outcome
+from vfio_user_xe.emulator.results import Outcome, json_file
+from vfio_user_xe.emulator.results.shard import Parts, Shard
+from vfio_user_xe.emulator.results.times import Times
 from vfio_user_xe.emulator.suites.expectations import Expectations
-from vfio_user_xe.emulator.suites.report import append_result
+from vfio_user_xe.emulator.suites.group import Part
+from vfio_user_xe.emulator.suites.report import append_result, forget_results, read_results, report_of
 from vfio_user_xe.emulator.suites.subtest import KernelLog, SubtestResult
 from vfio_user_xe.emulator.suites.table import SuiteError
 from vfio_user_xe.emulator.suites.userland import kinds, runner, source
@@ -249,3 +252,50 @@ def test_a_run_that_is_interrupted_writes_what_came_out_and_ends_as_a_shell_coun
     done = CliRunner().invoke(cli.app, arguments)
     assert (done.exit_code, "go on with --resume" in done.stderr) == (130, True)
     assert 'name="clinfo"' in file.read_text()
+
+
+def test_shards_of_a_suite_have_together_every_test_once(
+    given: runner.UserlandRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = Scripted(dict.fromkeys("abcdefgh", Outcome.PASS))
+    times = Times({"a": 100.0, **dict.fromkeys("bcdefgh", 1.0)})
+    found = []
+    for number in (1, 2):
+        part = Part(Parts((Shard(number, 2),), times))
+        found.append(list(run(replace(given, part=part), tests, monkeypatch)))
+    assert sorted([*found[0], *found[1]]) == list("abcdefgh")
+    assert found[0] == ["a"], "what takes longest has a shard of its own"
+
+
+def test_the_same_test_on_another_kernel_is_run_again(
+    given: runner.UserlandRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tests = Scripted({"a": Outcome.PASS})
+    run(replace(given, part=Part(kernel_name="6.18")), tests, monkeypatch)
+    run(replace(given, part=Part(kernel_name="7.3.4"), resume=True), tests, monkeypatch)
+    seen = read_results(given.output / "results.jsonl")
+    assert [(result.test, result.kernel) for result in seen] == [("a", "6.18"), ("a", "7.3.4")]
+    assert report_of(seen, Expectations(), "s").kernels == ["6.18", "7.3.4"]
+
+
+def test_a_job_has_a_folder_of_its_own_for_logs(tmp_path: Path) -> None:
+    assert Part(job="2").logs(tmp_path) == tmp_path / "job-2"
+    (tmp_path / "job-2" / "console-1.log").touch()
+    forget_results(tmp_path)
+    assert list((tmp_path / "job-2").iterdir()) == []
+
+
+def test_jobs_write_to_one_folder_and_their_results_are_judged_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def jobs(count: int, command: Sequence[str], extra: Sequence[str] = ()) -> list[int]:
+        for number in range(count):
+            append_result(tmp_path / "out" / "results.jsonl", SubtestResult(f"test-{number}", "", Outcome.PASS))
+        return [0] * count
+
+    monkeypatch.setattr(cli, "run_jobs", create_autospec(cli.run_jobs, side_effect=jobs))
+    file = tmp_path / "out.json"
+    words = ["run", "programs", "--jobs", "3", "--output", str(tmp_path / "out"), "--json", str(file)]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, done.output
+    assert len(json_file.read(file).results) == 3
