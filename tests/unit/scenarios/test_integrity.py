@@ -11,7 +11,6 @@ from unittest.mock import NonCallableMock
 
 import pytest
 
-from vfio_user_xe.emulator.guest import vmlinux
 from vfio_user_xe.emulator.guest.channel import Result as Output
 from vfio_user_xe.emulator.guest.errors import GuestPanic
 from vfio_user_xe.emulator.guest.kernel import Kernel
@@ -23,7 +22,6 @@ from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner
 from vfio_user_xe.emulator.scenarios.scenario import SETUP, Scenario, Setup, Suite
-from vfio_user_xe.emulator.scenarios.watched import command_line
 from vfio_user_xe.emulator.testing.lab import Lab
 
 WARNING = "WARNING: CPU: 0 PID: 7 at drivers/made/up.c:1 made_up+0x1/0x2"
@@ -386,22 +384,3 @@ def test_a_log_that_is_lost_after_the_last_scenario_fails_too(guests: list[Guest
     *_, last = tried.run(scenarios, progress=floods)
     assert (last.case.name, last.verdict) == ("after-a-guest", Verdict.FAIL)
     assert "5 records" in last.reason
-
-
-@pytest.mark.parametrize(
-    ("image", "wanted"),
-    [
-        (b"..kasan_multi_shot..", {"kasan_multi_shot"}),
-        (b"\x006Kernel memory leak detector initialized", {"kmemleak=on"}),
-        (b"no such thing", set()),
-    ],
-)
-def test_a_kernel_with_kasan_or_kmemleak_is_told_to_report_all(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, image: bytes, wanted: set[str]
-) -> None:
-    unpacked = tmp_path / "vmlinux"
-    unpacked.write_bytes(image)
-    monkeypatch.setattr(vmlinux, "unpacked", lambda kernel: unpacked)
-    words = command_line(Kernel(Path("bzImage"), None)).split()
-    assert set(words) & {"kasan_multi_shot", "kmemleak=on"} == wanted
-    assert "log_buf_len=4M" in words

@@ -10,6 +10,7 @@ from vfio_user_xe.device_models.xe.scenarios.sriov import setups
 from vfio_user_xe.device_models.xe.scenarios.sriov import steps as s
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import scenario
+from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.run import Run
 
 MIB = 1 << 20
@@ -170,6 +171,9 @@ def svm_three_cards_race(run: Run, machine: SriovMachine) -> None:
     groups=_SVM,
 )
 def svm_user_killed(run: Run, machine: SriovMachine) -> None:
+    for message in ("Fault response: Unsuccessful -EFAULT", "Engine memory CAT error", "Engine reset"):
+        # Once for each card, unless its engine was idle when the process died.
+        run.excuse(Kind.GPU_HANG, "a job faults on pages of the process that has died", message=message, count=2)
     with _mirrored(run, machine, 2) as made:
         made.do(*(f"prefer g{card} {name} vram" for card in range(2) for name in "ab"))
         to, source = _va(made, "b"), _va(made, "a")

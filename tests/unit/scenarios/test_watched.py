@@ -1,0 +1,30 @@
+"""What the judge wants of a kernel before it boots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vfio_user_xe.emulator.guest import vmlinux
+from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.scenarios.watched import command_line
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [
+        (b"..kasan_multi_shot..", {"kasan_multi_shot"}),
+        (b"\x006Kernel memory leak detector initialized", {"kmemleak=on"}),
+        (b"no such thing", set()),
+    ],
+)
+def test_a_kernel_with_kasan_or_kmemleak_is_told_to_report_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, image: bytes, wanted: set[str]
+) -> None:
+    unpacked = tmp_path / "vmlinux"
+    unpacked.write_bytes(image)
+    monkeypatch.setattr(vmlinux, "unpacked", lambda kernel: unpacked)
+    words = command_line(Kernel(Path("bzImage"), None)).split()
+    assert set(words) & {"kasan_multi_shot", "kmemleak=on"} == wanted
+    assert "log_buf_len=4M" in words
