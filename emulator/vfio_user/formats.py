@@ -31,7 +31,7 @@ from vfio_user_xe.emulator.vfio_user import wire
 SHOWN_DATA = 64
 """Bytes of a message's data that are shown."""
 
-_DMA_FLAGS = word(("readable", 1), ("writable", 1))
+_DMA_FLAGS = word(("readable", 1), ("writable", 1), ("mmap", 1), ("file_io", 1))
 
 VERSION = Struct("major" / Int16ul, "minor" / Int16ul)
 DMA_MAP = Struct("argsz" / Int32ul, "flags" / _DMA_FLAGS, "offset" / Int64ul, "address" / Int64ul, "size" / Int64ul)

@@ -1,24 +1,25 @@
 """Guest memory as one function's client announced it with DMA_MAP.
 
-A range that came with a descriptor is a memoryview; one without is reached by messages (`dma_messages.py`). A file
-is mapped once, however many ranges point into it, so thousands of small vIOMMU mappings cost a slice each, not a
-mapping.
+A range that came with a descriptor is a memoryview, or is reached by file I/O where the client says so (DMA_MAP's FILE_IO flag); one
+without is reached by messages (`dma_messages.py`). Its file is mapped, or kept open, once (`guest_files.py`).
 """
 
 from __future__ import annotations
 
 import bisect
 import errno
-import mmap
-import os
 import threading
-import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
+from vfio_user_xe.emulator.pci.transport import DmaError
 from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.guest_files import FileError, GuestFiles, MappedFile, OpenFile
 
 ADDRESS_LIMIT = 1 << 64
+_PERMISSIONS = wire.DMA_READABLE | wire.DMA_WRITABLE
+_BY_DESCRIPTOR = wire.DMA_MMAP | wire.DMA_FILE_IO
 
 
 class MapError(Exception):
@@ -31,22 +32,14 @@ class MapError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class Range:
-    """Guest memory `[start, end)`; `view` are its bytes, or None when it can only be reached by messages."""
+    """Guest memory `[start, end)`; `view` are its bytes; without a view it is at `offset` of `file`, or behind messages."""
 
     start: int
     end: int
     flags: int
     view: memoryview | None
-
-
-class _MappedFile:
-    """One file mapped whole; its mapping goes when the last view on it does."""
-
-    def __init__(self, fd: int, size: int, writable: bool) -> None:
-        access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        self.size = size
-        self.map = mmap.mmap(fd, size, mmap.MAP_SHARED, access)
-        self.view = memoryview(self.map)
+    file: OpenFile | None = None
+    offset: int = 0
 
 
 class GuestMemory:
@@ -57,10 +50,9 @@ class GuestMemory:
         self._lock = threading.Lock()
         self._starts: list[int] = []
         self._ranges: list[Range] = []
-        self._files: weakref.WeakValueDictionary[tuple[int, int, int, bool], _MappedFile] = (
-            weakref.WeakValueDictionary()
-        )
-        self._file_of: dict[int, _MappedFile] = {}
+        self._files = GuestFiles()
+        self._file_of: dict[int, MappedFile] = {}
+        self._by_file_io = 0
 
     def __len__(self) -> int:
         return len(self._ranges)
@@ -78,22 +70,39 @@ class GuestMemory:
 
         On the access thread of the function.
         """
-        if flags & ~(wire.DMA_READABLE | wire.DMA_WRITABLE):
-            raise MapError(errno.EINVAL, f"flags {flags:#x}: only readable (1) and writeable (2) are defined")
+        if flags & ~(_PERMISSIONS | _BY_DESCRIPTOR):
+            raise MapError(
+                errno.EINVAL, f"flags {flags:#x}: readable (1), writeable (2), mmap (4) and file I/O (8) are defined"
+            )
+        if flags & _BY_DESCRIPTOR == _BY_DESCRIPTOR:
+            raise MapError(errno.EINVAL, f"flags {flags:#x}: mmap (4) and file I/O (8) exclude each other")
+        if flags & _BY_DESCRIPTOR and fd is None:
+            raise MapError(errno.EINVAL, f"flags {flags:#x}: mmap (4) and file I/O (8) want a descriptor")
         if size == 0 or address + size > ADDRESS_LIMIT:
             raise MapError(errno.EINVAL, f"size {size:#x} at {address:#x} is empty or wraps around")
         if address % PAGE_SIZE or size % PAGE_SIZE:
             raise MapError(errno.EINVAL, f"[{address:#x}, +{size:#x}) is not a multiple of the page size {PAGE_SIZE}")
         with self._lock:
             index = self._place(address, size)
-            view = None
-            if fd is not None:
-                file = self._file(fd, offset, size, bool(flags & wire.DMA_WRITABLE))
-                view = file.view[offset : offset + size]
-                if not flags & wire.DMA_WRITABLE:
-                    view = view.toreadonly()
-                self._file_of[address] = file
-            self._insert(index, Range(address, address + size, flags, view))
+            if fd is None:
+                added = Range(address, address + size, flags, None)
+            else:
+                try:
+                    added = self._with_descriptor(address, size, flags, fd, offset)
+                except FileError as exc:
+                    raise MapError(exc.errno, str(exc)) from exc
+            self._insert(index, added)
+
+    def _with_descriptor(self, address: int, size: int, flags: int, fd: int, offset: int) -> Range:
+        readable, writable = bool(flags & wire.DMA_READABLE), bool(flags & wire.DMA_WRITABLE)
+        if flags & wire.DMA_FILE_IO:
+            opened = self._files.opened(fd, offset, size, readable, writable)
+            self._by_file_io += 1
+            return Range(address, address + size, flags, None, opened, offset)
+        file = self._files.mapped(fd, offset, size, writable)
+        view = file.view[offset : offset + size]
+        self._file_of[address] = file
+        return Range(address, address + size, flags, view if writable else view.toreadonly())
 
     def add(self, address: int, size: int, flags: int, view: memoryview | None) -> None:
         """Add a range that the caller has checked and, where there is a `view`, mapped.
@@ -169,6 +178,67 @@ class GuestMemory:
         offset = address - found.start
         return found.view[offset : offset + length]
 
+    def read(self, address: int, length: int, by_messages: Callable[[int, int], bytes]) -> bytes:
+        """Memory without a view: by file I/O where the client said so, by `by_messages` elsewhere.
+
+        Raises:
+            DmaError: the file cannot be read there, or what `by_messages` raises.
+        """
+        if not self._by_file_io:
+            return by_messages(address, length)
+        read = []
+        for at, count, file, offset in self._pieces(address, length, False):
+            try:
+                read.append(by_messages(at, count) if file is None else file.read(offset, count))
+            except OSError as exc:
+                raise DmaError(f"pread of {count} bytes for {at:#x}: {exc.strerror}", exc.errno or errno.EIO) from exc
+        return b"".join(read)
+
+    def write(
+        self, address: int, data: bytes | memoryview, by_messages: Callable[[int, bytes | memoryview], None]
+    ) -> None:
+        """As `read`, the other way.
+
+        Raises:
+            DmaError: the file cannot be written there, or what `by_messages` raises.
+        """
+        if not self._by_file_io:
+            by_messages(address, data)
+            return
+        view = memoryview(data).cast("B")
+        for at, count, file, offset in self._pieces(address, len(view), True):
+            part = view[at - address : at - address + count]
+            try:
+                if file is None:
+                    by_messages(at, part)
+                else:
+                    file.write(offset, part)
+            except OSError as exc:
+                raise DmaError(f"pwrite of {count} bytes for {at:#x}: {exc.strerror}", exc.errno or errno.EIO) from exc
+
+    def _pieces(self, address: int, length: int, write: bool) -> Iterator[tuple[int, int, OpenFile | None, int]]:
+        """`[address, address + length)` in pieces: address, bytes, and the file to use with the offset in it.
+
+        A piece without a file is for messages, whose answer says whether anything is there.
+        """
+        end = address + length
+        while address < end:
+            found, after = self._at(address)
+            count = min(end, after) - address
+            if found is not None and found.file is not None and found.flags & _needed(write):
+                yield address, count, found.file, found.offset + address - found.start
+            else:
+                yield address, count, None, 0
+            address += count
+
+    def _at(self, address: int) -> tuple[Range | None, int]:
+        """The range at `address`, if any, and where it, or the gap there, ends."""
+        with self._lock:
+            index = bisect.bisect_right(self._starts, address)
+            if index and address < self._ranges[index - 1].end:
+                return self._ranges[index - 1], self._ranges[index - 1].end
+            return None, self._starts[index] if index < len(self._starts) else ADDRESS_LIMIT
+
     def mapped(self, address: int, length: int, write: bool) -> bool:
         """Whether all of `[address, address + length)` may be accessed so, over as many ranges as it takes."""
         end = address + length
@@ -180,34 +250,18 @@ class GuestMemory:
         return True
 
     def _remove(self, first: int, last: int) -> int:
-        removed = sum(r.end - r.start for r in self._ranges[first:last])
+        gone = self._ranges[first:last]
         for start in self._starts[first:last]:
             self._file_of.pop(start, None)
         del self._starts[first:last]
         del self._ranges[first:last]
+        removed = sum(r.end - r.start for r in gone)
+        by_file_io = sum(r.file is not None for r in gone)
+        self._by_file_io -= by_file_io
+        del gone
+        if by_file_io:
+            self._files.forget()
         return removed
-
-    def _file(self, fd: int, offset: int, size: int, writable: bool) -> _MappedFile:
-        """The mapping of the file behind `fd`, shared by all ranges of it."""
-        status = os.fstat(fd)
-        if offset % PAGE_SIZE:
-            raise MapError(errno.EINVAL, f"offset {offset:#x} into the file is not a multiple of {PAGE_SIZE}")
-        length = status.st_size
-        if length == 0:
-            # A device file has no size; map the requested range.
-            length = offset + size
-        if offset + size > length:
-            raise MapError(errno.EINVAL, f"[{offset:#x}, +{size:#x}) is beyond the file's end at {length:#x}")
-        key = (status.st_dev, status.st_ino, length, writable)
-        file = self._files.get(key)
-        if file is None:
-            try:
-                file = _MappedFile(fd, length, writable)
-            except (OSError, ValueError) as exc:
-                number = exc.errno if isinstance(exc, OSError) and exc.errno else errno.EINVAL
-                raise MapError(number, f"the descriptor cannot be mapped: {exc}") from exc
-            self._files[key] = file
-        return file
 
 
 def _needed(write: bool) -> int:

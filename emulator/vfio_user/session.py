@@ -99,12 +99,12 @@ class Session:
         return self.memory.mapped(address, length, write)
 
     def read(self, address: int, length: int) -> bytes:
-        return self._dma().read(address, length)
+        return self.memory.read(address, length, self._dma().read)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         if self.dirty.active:
             self.dirty.mark(address, len(data))
-        self._dma().write(address, data)
+        self.memory.write(address, data, self._dma().write)
 
     def trigger(self, index: int, vector: int) -> bool:
         return self.interrupts.trigger(index, vector)

@@ -69,6 +69,10 @@ MINOR: Final = 1
 DMA_MAP_BODY: Final = Struct("<IIQQQ")
 DMA_READABLE: Final = 1
 DMA_WRITABLE: Final = 2
+DMA_MMAP: Final = 4
+"""The descriptor is to be mapped, as it is without a flag."""
+DMA_FILE_IO: Final = 8
+"""The descriptor is to be read and written: it cannot be mapped. Both flags: libvfio-user of 2026-04 (`vfio-user.h`)."""
 # DMA_UNMAP: argsz, flags, address, size [+ dirty bitmap descriptor].
 DMA_UNMAP_BODY: Final = Struct("<IIQQ")
 # DMA_UNMAP with DMA_UNMAP_GET_DIRTY: then page size, size of the bitmap in bytes.

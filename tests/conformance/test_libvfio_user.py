@@ -34,6 +34,14 @@ DEFECTS = {
         "it has one set of vectors for all types of interrupt",
         *("irqs.eventfd_data_without*", "irqs.disabling_one_type*", "irqs.eventfd_that_is_full*"),
     ),
+    "booleans": (
+        "a boolean is true to it when it is 1",
+        *("irqs.any_nonzero_byte*",),
+    ),
+    "segments": (
+        "the back end transfers from one range at a time",
+        *("dma.file_io_beside_mapped*",),
+    ),
     "ranges": (
         "it accepts the same range again, an empty one, one that wraps around; the error of an overlap is EINVAL",
         *("dma.same_range*", "dma.range_*", "dma.empty_range*", "dma.refused_map*"),

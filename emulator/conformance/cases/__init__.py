@@ -8,8 +8,10 @@ from vfio_user_xe.emulator.conformance.cases import io_fds
 import vfio_user_xe.emulator.conformance.cases.irqs.wiring
 import vfio_user_xe.emulator.conformance.cases.irqs.refusals
 import vfio_user_xe.emulator.conformance.cases.irqs.delivery
+import vfio_user_xe.emulator.conformance.cases.irqs.forms
 import vfio_user_xe.emulator.conformance.cases.dma.mapping
 import vfio_user_xe.emulator.conformance.cases.dma.descriptors
+import vfio_user_xe.emulator.conformance.cases.dma.access_modes
 import vfio_user_xe.emulator.conformance.cases.dma.unmapping
 import vfio_user_xe.emulator.conformance.cases.dma.reach
 import vfio_user_xe.emulator.conformance.cases.regions.accesses
@@ -22,6 +24,7 @@ import vfio_user_xe.emulator.conformance.cases.server_dma.ordering
 import vfio_user_xe.emulator.conformance.cases.server_dma.twin_socket
 from vfio_user_xe.emulator.conformance.cases import reset
 from vfio_user_xe.emulator.conformance.cases import features
+from vfio_user_xe.emulator.conformance.cases import dirty_logging
 from vfio_user_xe.emulator.conformance.cases import descriptors
 from vfio_user_xe.emulator.conformance.cases import pipelining
 from vfio_user_xe.emulator.conformance.cases import reconnect

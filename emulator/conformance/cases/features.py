@@ -36,7 +36,8 @@ def _has_migration(t: Context) -> bool:
     return t.client.has_feature(wire.FEATURE_MIGRATION, GET)
 
 
-def _needs_logging(t: Context) -> None:
+def needs_logging(t: Context) -> None:
+    """Skip where the device does not log DMA."""
     for feature in (wire.FEATURE_DMA_LOGGING_START, wire.FEATURE_DMA_LOGGING_STOP):
         if not t.client.has_feature(feature, SET):
             t.skip("the device does not log DMA")
@@ -224,7 +225,7 @@ def logging_is_all_there_or_not_at_all(t: Context) -> None:
 @case(LOGGING)
 def logging_starts_and_stops(t: Context) -> None:
     """Logging can be started and stopped, again and again."""
-    _needs_logging(t)
+    needs_logging(t)
     for _ in range(3):
         t.client.start_dma_logging(PAGE)
         t.client.stop_dma_logging()
@@ -233,7 +234,7 @@ def logging_starts_and_stops(t: Context) -> None:
 @case(LOGGING)
 def start_reply_has_the_page_size(t: Context) -> None:
     """The reply to start is the request, with the page size that was chosen."""
-    _needs_logging(t)
+    needs_logging(t)
     data = t.client.device_feature(SET | wire.FEATURE_DMA_LOGGING_START, _control(PAGE, (BASE, 16 * PAGE)))
     t.client.stop_dma_logging()
     page_size, count, _ = wire.DMA_LOGGING_CONTROL.unpack_from(data)
@@ -245,7 +246,7 @@ def start_reply_has_the_page_size(t: Context) -> None:
 @case(REPORT)
 def report_without_logging_is_refused(t: Context) -> None:
     """There is nothing to report before logging was started, or after it was stopped."""
-    _needs_logging(t)
+    needs_logging(t)
     t.refused(t.client, wire.DEVICE_FEATURE, _report(BASE, 16 * PAGE), WRONG_STATE)
     t.client.start_dma_logging(PAGE)
     t.client.stop_dma_logging()
@@ -255,7 +256,7 @@ def report_without_logging_is_refused(t: Context) -> None:
 @case(REPORT)
 def report_has_a_bit_for_every_page(t: Context) -> None:
     """The bitmap has whole 64-bit words, the bits outside of the range are 0, argsz says how much came."""
-    _needs_logging(t)
+    needs_logging(t)
     t.client.start_dma_logging(PAGE)
     for pages in (1, 64, 65, 200):
         reply = t.accepted(t.client, wire.DEVICE_FEATURE, _report(BASE, pages * PAGE))
@@ -270,7 +271,7 @@ def report_has_a_bit_for_every_page(t: Context) -> None:
 def written_page_is_reported(t: Context) -> None:
     """Pages that the device wrote are in the next report, and not in the one after it."""
     device = t.device()
-    _needs_logging(t)
+    needs_logging(t)
     t.client.map_memory(BASE, 64 * PAGE)
     t.client.map_memory(BASE + 64 * PAGE, 64 * PAGE, shared=False)
     t.client.start_dma_logging(PAGE)
@@ -288,7 +289,7 @@ def written_page_is_reported(t: Context) -> None:
 def read_page_is_not_reported(t: Context) -> None:
     """Only writes are logged."""
     device = t.device()
-    _needs_logging(t)
+    needs_logging(t)
     t.client.map_memory(BASE, 64 * PAGE)
     t.client.start_dma_logging(PAGE)
     device.read_memory(BASE, 5 * PAGE)
@@ -299,7 +300,7 @@ def read_page_is_not_reported(t: Context) -> None:
 def report_in_larger_pages_holds_the_smaller_ones(t: Context) -> None:
     """The page size of a report need not be the one of the log."""
     device = t.device()
-    _needs_logging(t)
+    needs_logging(t)
     t.client.map_memory(BASE, 64 * PAGE)
     t.client.start_dma_logging(PAGE)
     device.write_memory(BASE + 37 * PAGE, b"x")
@@ -309,7 +310,7 @@ def report_in_larger_pages_holds_the_smaller_ones(t: Context) -> None:
 
 def _bad_report(name: str, rule: str, length: int, page_size: int) -> None:
     def check(t: Context) -> None:
-        _needs_logging(t)
+        needs_logging(t)
         t.client.start_dma_logging(PAGE)
         t.refused(t.client, wire.DEVICE_FEATURE, _report(BASE, length, page_size), INVALID | OUT_OF_RANGE | TOO_LARGE)
 
@@ -327,7 +328,7 @@ _bad_report("report_of_everything_is_refused", "2^63 bytes have too many pages f
 @case(REPORT)
 def report_that_does_not_fit_is_refused(t: Context) -> None:
     """argsz must have room for the bitmap."""
-    _needs_logging(t)
+    needs_logging(t)
     t.client.start_dma_logging(PAGE)
     t.refused(t.client, wire.DEVICE_FEATURE, _report(BASE, 64 * PAGE, argsz=8 + 24 + 7), INVALID | TOO_LARGE)
 
@@ -335,7 +336,7 @@ def report_that_does_not_fit_is_refused(t: Context) -> None:
 @case(LOGGING)
 def short_logging_requests_are_refused(t: Context) -> None:
     """Requests that are cut off, or announce more ranges than they have, are refused."""
-    _needs_logging(t)
+    needs_logging(t)
     for data in (b"", _control()[:15], _control(PAGE, (BASE, PAGE), count=2), _control(PAGE, count=0xFFFFFFFF)):
         body = _body(SET | wire.FEATURE_DMA_LOGGING_START, data, argsz=1 << 16)
         t.refused(t.client, wire.DEVICE_FEATURE, body, INVALID | MALFORMED | TOO_LARGE)
@@ -349,7 +350,7 @@ def short_logging_requests_are_refused(t: Context) -> None:
 @case("Client Disconnection", silent=True)
 def logging_ends_with_its_client(t: Context) -> None:
     """The next client starts without a log."""
-    _needs_logging(t)
+    needs_logging(t)
     t.client.start_dma_logging(PAGE)
     t.drop(t.client)
     t.client.start_dma_logging(PAGE)

@@ -10,6 +10,8 @@ from typing import Any
 from vfio_user_xe.emulator.vfio_user.libvfio_user.library import Library
 
 _MREMAP_MAYMOVE = 1
+_DIRECT_ACCESS = 1
+"""VFU_SGL_DIRECT_ACCESS: use the client's descriptor where it has one."""
 
 
 def own_view(library: Library, info: Any, size: int) -> memoryview:
@@ -47,21 +49,25 @@ class Transfer:
         self.error = 0
 
 
-def carry_out(library: Library, context: Any, segment: Any, transfer: Transfer) -> int:
+def carry_out(library: Library, context: Any, segment: Any, transfer: Transfer, mapped: bool) -> int:
     """Send one message and wait for the reply; the error, 0 for none. `segment` is memory for a `dma_sg_t`.
+
+    Memory that is not `mapped` is reached by file I/O where the client gave a descriptor for that. Mapped memory is asked for by a
+    message: who wants it without one has the mapping.
 
     On the context's thread, inside of the library.
     """
     calls, ffi = library.calls, library.ffi
     address, count = ffi.cast("void *", transfer.address), len(transfer.data)
     protection = 2 if transfer.write else 1
+    flags = 0 if mapped else _DIRECT_ACCESS
     pointer = ffi.cast("segment *", segment)
     if calls.vfu_addr_to_sgl(context, address, count, pointer, 1, protection) != 1:
         return int(ffi.errno) or errno.EFAULT
     if transfer.write:
         buffer = ffi.from_buffer(transfer.data)
-        failed = calls.vfu_sgl_write(context, pointer, 1, buffer, 0) != 0
+        failed = calls.vfu_sgl_write(context, pointer, 1, buffer, flags) != 0
     else:
         buffer = ffi.from_buffer(transfer.data, require_writable=True)
-        failed = calls.vfu_sgl_read(context, pointer, 1, buffer, 0) != 0
+        failed = calls.vfu_sgl_read(context, pointer, 1, buffer, flags) != 0
     return (int(ffi.errno) or errno.EIO) if failed else 0

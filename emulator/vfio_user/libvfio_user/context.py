@@ -283,7 +283,9 @@ class Context:
             self._transferring = True
             try:
                 with self._inside:
-                    transfer.error = carry_out(self._library, self._context, self._segment, transfer)
+                    found = self.memory.find(transfer.address)
+                    mapped = found is not None and found.view is not None
+                    transfer.error = carry_out(self._library, self._context, self._segment, transfer, mapped)
             finally:
                 self._transferring = False
                 transfer.done.set()

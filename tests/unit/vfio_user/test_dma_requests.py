@@ -44,7 +44,7 @@ def test_what_is_mapped_with_a_descriptor_is_the_session_s_to_view(connection: C
         (wire.DMA_MAP_BODY.pack(31, READ_WRITE, 0, BASE, PAGE), 0, "EINVAL"),
         (wire.DMA_MAP_BODY.pack(32, READ_WRITE, 0, BASE, PAGE)[:-1], 0, "EINVAL"),
         (wire.DMA_MAP_BODY.pack(32, READ_WRITE, 0, BASE, PAGE), 2, "EINVAL"),
-        (wire.DMA_MAP_BODY.pack(32, 4, 0, BASE, PAGE), 1, "EINVAL"),
+        (wire.DMA_MAP_BODY.pack(32, 0x10, 0, BASE, PAGE), 1, "EINVAL"),
         (wire.DMA_MAP_BODY.pack(32, READ_WRITE, 0, BASE, 17 * PAGE), 1, "EINVAL"),
         (wire.DMA_MAP_BODY.pack(32, READ_WRITE, 0, 0, PAGE), 0, "EEXIST"),
     ],
