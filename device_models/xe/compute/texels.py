@@ -11,11 +11,12 @@ from vfio_user_xe.device_models.xe.compute import block_formats, formats
 from vfio_user_xe.device_models.xe.compute.formats import Channels, Format
 from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, UnitMemory, parts
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
-from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
+from vfio_user_xe.device_models.xe.engines.surface_layout import NO_TAIL, SurfaceLayout, tiling_of_surface
+from vfio_user_xe.device_models.xe.engines.tiling import Tiling
 
 Coordinates = NDArray[np.int64]
 _FACES = 6
-_LINEAR, _TILE_64, _TILE_X, _TILE_4 = range(4)
+_TILE_64 = 1
 
 
 _SAMPLE_TILES: dict[int, tuple[tuple[int, int], ...]] = {
@@ -25,24 +26,6 @@ _SAMPLE_TILES: dict[int, tuple[tuple[int, int], ...]] = {
     16: ((64, 64), (128, 32), (128, 32), (128, 32), (256, 16)),
 }
 """Planes of samples in Tile64: bytes of a row, and rows, for texels of 1, 2, 4, 8, 16 bytes."""
-_MIP_TAIL: tuple[tuple[tuple[int, int], ...], ...] = (
-    ((128, 0), (128, 0), (64, 0), (64, 0), (32, 0)),
-    ((0, 128), (0, 64), (0, 64), (0, 32), (0, 32)),
-    ((64, 0), (64, 0), (32, 0), (32, 0), (16, 0)),
-    ((0, 64), (0, 32), (0, 32), (0, 16), (0, 16)),
-    ((32, 0), (32, 0), (16, 0), (16, 0), (8, 0)),
-    ((16, 32), (16, 16), (8, 16), (8, 8), (4, 8)),
-    ((0, 48), (0, 24), (0, 24), (0, 12), (0, 12)),
-    ((0, 32), (0, 16), (0, 16), (0, 8), (0, 8)),
-    ((16, 16), (16, 8), (8, 8), (8, 4), (4, 4)),
-    ((16, 0), (16, 0), (8, 0), (8, 0), (4, 0)),
-    ((0, 16), (0, 8), (0, 8), (0, 4), (0, 4)),
-    ((0, 0), (0, 0), (0, 0), (0, 0), (0, 0)),
-    ((0, 4), (0, 4), (0, 4), (2, 0), (1, 0)),
-    ((0, 8), (8, 0), (4, 0), (4, 0), (2, 0)),
-    ((0, 12), (8, 4), (4, 4), (6, 0), (3, 0)),
-)
-"""Column and row in Tile64 of the levels of a 2-D mip tail, for texels of 1, 2, 4, 8, 16 bytes (isl.c:icl_std_y_2d_miptail_offset_el)."""
 
 
 class UnknownImage(ValueError):
@@ -64,15 +47,12 @@ class Image:
             form = blocks.form
         if form is None and surface.type is not SurfaceType.NULL:
             raise UnknownImage(f"surface format {surface.format:#x}")
-        if surface.type is SurfaceType.D3 and surface.tiling == _TILE_64:
-            raise UnknownImage("Tile64 of a 3-D surface")
         self.surface = surface
         self.format: Format = form or formats.FORMATS[0]
         self._blocks = blocks
         self._side = 1 if blocks is None else block_formats.SIDE
         """Texels of the side of what an address leads to."""
         self._memory = memory
-        self._tiling = _tiling(surface.tiling, self.format.bytes)
         self.is_buffer = surface.type in (SurfaceType.BUFFER, SurfaceType.STRUCTURED)
         self.level = level
         self.width = surface.entries if self.is_buffer else max(1, surface.width >> level)
@@ -81,7 +61,12 @@ class Image:
         if surface.type is SurfaceType.CUBE:
             deep *= _FACES
         self.depth = 1 if self.is_buffer else max(1, deep)
-        self._place = (0, 0) if self.is_buffer else self._level_place()
+        layout = _layout(surface, self.format.bytes, self._side)
+        self._tiling = layout.tiling
+        try:
+            self._place = layout.level(0 if self.is_buffer else level)
+        except ValueError as wrong:
+            raise UnknownImage(str(wrong)) from wrong
 
     def inside(self, x: Coordinates, y: Coordinates, layer: Coordinates) -> Flags:
         """Which texels there are."""
@@ -108,17 +93,20 @@ class Image:
         surface, tiling = self.surface, self._tiling
         if self.is_buffer:
             return (x * surface.pitch + surface.base).astype(np.uint64)
-        row = y + (layer + surface.first_element) * surface.q_pitch + self._place[1]
-        byte = (x + self._place[0]) * self.format.bytes
+        row = y + self._place.y
+        byte = (x + self._place.x) * self.format.bytes
         if surface.type is SurfaceType.D1 and surface.pitch == 1:
             # Without a pitch, slices are "q pitch" texels apart (isl_surface_state.c).
             byte = byte + (layer + surface.first_element) * surface.q_pitch * self.format.bytes
             return (byte + surface.base).astype(np.uint64)
+        slices = layer + surface.first_element
         if tiling is None:
-            return (row * surface.pitch + byte + surface.base).astype(np.uint64)
+            return ((row + slices * surface.q_pitch) * surface.pitch + byte + surface.base).astype(np.uint64)
+        columns, rows, planes = _tables(tiling)
+        slices = slices + self._place.z
+        row = row + slices // tiling.depth * surface.q_pitch
         tiles = row // tiling.height * (surface.pitch // tiling.width) + byte // tiling.width
-        columns, rows = _tables(tiling)
-        offset = columns[byte % tiling.width] | rows[row % tiling.height]
+        offset = columns[byte % tiling.width] | rows[row % tiling.height] | planes[slices % tiling.depth]
         return np.asarray((tiles * tiling.size + offset + surface.base).astype(np.uint64))
 
     def sample_addresses(
@@ -152,29 +140,6 @@ class Image:
         for step in range(samples.bit_length() - 1):
             width, high = (width, high // 2) if step % 2 else (width // 2, high)
         return width, high
-
-    def _level_place(self) -> tuple[int, int]:
-        """Column and row of the level's first texel in its slice (isl.c:get_image_offset_sa_gfx4_2d, _gfx9_1d).
-
-        Of block-compressed formats these are columns and rows of blocks.
-        """
-        surface, x, y, side = self.surface, 0, 0, self._side
-        tail = surface.tail if surface.tiling == _TILE_64 and surface.samples == 1 else self.level + 1
-        if self._tiling is not None and surface.tiling == _TILE_64:
-            wide, high = self._tiling.width // self.format.bytes, self._tiling.height
-        else:
-            wide = max(1, (16 << surface.alignment[0]) // self.format.bytes)
-            high = 4 << max(0, surface.alignment[1] - 1)
-        for level in range(min(self.level, tail)):
-            if level == 1 or surface.type is SurfaceType.D1:
-                x += -(-max(1, surface.width >> level) // (wide * side)) * wide
-            else:
-                y += -(-max(1, surface.height >> level) // (high * side)) * high
-        if self.level < tail:
-            return x, y
-        offsets = _MIP_TAIL[min(self.level - tail, len(_MIP_TAIL) - 1)]
-        column, row = offsets[self.format.bytes.bit_length() - 1]
-        return x + column, y + row
 
     def load(self, addresses: Numbers) -> Channels:
         """Texels at `addresses`.
@@ -241,17 +206,30 @@ def _unit(size: int) -> int:
     return next(unit for unit in (8, 4, 2, 1) if not size % unit)
 
 
-def _tiling(code: int, size: int) -> Tiling | None:
-    if code == _LINEAR:
-        return None
-    return {_TILE_X: TILE_X, _TILE_4: TILE_4}.get(code) or tile_64(size)
+def _layout(surface: SurfaceState, texel: int, side: int) -> SurfaceLayout:
+    try:
+        tiling = tiling_of_surface(surface.tiling, texel, volume=surface.type is SurfaceType.D3)
+    except ValueError as wrong:
+        raise UnknownImage(str(wrong)) from wrong
+    return SurfaceLayout(
+        tiling,
+        texel,
+        surface.width,
+        surface.height,
+        surface.depth,
+        surface.alignment,
+        one_dimensional=surface.type is SurfaceType.D1,
+        tail=surface.tail if surface.samples == 1 else NO_TAIL,
+        side=side,
+    )
 
 
 @cache
-def _tables(tiling: Tiling) -> tuple[Coordinates, Coordinates]:
-    """Bits of an offset in a tile that come from each byte of a row, and from each row."""
+def _tables(tiling: Tiling) -> tuple[Coordinates, Coordinates, Coordinates]:
+    """Bits of an offset in a tile that come from each byte of a row, from each row, and from each slice."""
     columns = _spread(np.arange(tiling.width, dtype=np.int64), tiling.x_mask)
-    return columns, _spread(np.arange(tiling.height, dtype=np.int64), tiling.size - 1 & ~tiling.x_mask)
+    rows = _spread(np.arange(tiling.height, dtype=np.int64), tiling.y_mask)
+    return columns, rows, _spread(np.arange(tiling.depth, dtype=np.int64), tiling.z_mask)
 
 
 def _spread(values: Coordinates, mask: int) -> Coordinates:

@@ -7,10 +7,13 @@ have no effect.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from vfio_user_xe.device_models.xe.engines import blits, compression
 from vfio_user_xe.device_models.xe.engines.command_streamer import BULK, Bulk, CommandStreamer
 from vfio_user_xe.device_models.xe.engines.surface import Surface
-from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
+from vfio_user_xe.device_models.xe.engines.surface_layout import Place, SurfaceLayout, tiling_of_surface
+from vfio_user_xe.device_models.xe.engines.tiling import Tiling
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 
 PAGE_COPY_UNIT = 256
@@ -23,6 +26,10 @@ _XY_BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 12, 5: 16}
 _FULL_RESOLVE = 1
 """Special mode of XY_BLOCK_COPY_BLT, bits 13:12: the target is left uncompressed."""
 _FAST_COPY_BYTES = {0: 1, 1: 2, 3: 4, 4: 8, 5: 16}
+_TILE_MODES = (0, 2, 3, 1)
+"""RENDER_SURFACE_STATE's codes of linear, TileX, Tile4, Tile64."""
+_3D = 2
+"""Surface type in an extension."""
 
 _CCS_PER_PAGE = 8
 """Bytes of compression metadata for 4 KiB: one for 512 (xe_gpu_commands.h: NUM_BYTES_PER_CCS_BYTE)."""
@@ -85,19 +92,16 @@ def xy_fast_copy(streamer: CommandStreamer, words: memoryview, index: int, lengt
     x, y, width, height = rectangle
     source_x, source_y = _point(words[index + 6])
     try:
-        source = _surface(
-            streamer, _address(words, index + 8), words[index + 7] & 0xFFFF, header >> 20 & 3, pixel, source_y + height
-        )
-        target = _surface(
-            streamer, _address(words, index + 4), depth & 0xFFFF, header >> 13 & 3, pixel, y + height, writable=True
-        )
+        of, to = (_slice(None, code & 3, pixel) for code in (header >> 20, header >> 13))
+        source = _surface(streamer, _address(words, index + 8), words[index + 7] & 0xFFFF, of.tiling, source_y + height)
+        target = _surface(streamer, _address(words, index + 4), depth & 0xFFFF, to.tiling, y + height, writable=True)
     except ValueError as error:
         return _refuse(streamer, "XY_FAST_COPY_BLT", str(error))
     return _start_copy(streamer, source, (source_x * pixel, source_y), target, (x * pixel, y), width * pixel, height)
 
 
 def xy_block_copy(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
-    """XY_BLOCK_COPY_BLT, short (12 dwords) or extended (22): the latter's arrays, but not its mip levels."""
+    """XY_BLOCK_COPY_BLT, short (12 dwords) or extended (22): the latter names a mip level and a slice."""
     header = words[index]
     pixel = _XY_BYTES.get(header >> 19 & 7)
     rectangle = _rectangle(words[index + 2], words[index + 3])
@@ -108,29 +112,17 @@ def xy_block_copy(streamer: CommandStreamer, words: memoryview, index: int, leng
     x, y = x + (target_offset & 0x3FFF), y + (target_offset >> 16 & 0x3FFF)
     source_x, source_y = _point(words[index + 7])
     source_x, source_y = source_x + (source_offset & 0x3FFF), source_y + (source_offset >> 16 & 0x3FFF)
-    if length >= 22:
-        if words[index + 17] & 0xF or words[index + 20] & 0xF:
-            return _refuse(streamer, "XY_BLOCK_COPY_BLT", "mip levels other than 0")
-        y += (words[index + 18] >> 21) * (words[index + 17] >> 4 & 0x7FFF) * 4
-        source_y += (words[index + 21] >> 21) * (words[index + 20] >> 4 & 0x7FFF) * 4
     source_word, target_word = words[index + 8], words[index + 1]
+    extended = length >= 22
     try:
+        to = _slice(words[index + 16 : index + 19] if extended else None, target_word >> 30, pixel)
+        of = _slice(words[index + 19 : index + 22] if extended else None, source_word >> 30, pixel)
+        x, y, source_x, source_y = x + to.x, y + to.y, source_x + of.x, source_y + of.y
         source = _surface(
-            streamer,
-            _address(words, index + 9),
-            (source_word & 0x3FFFF) + 1,
-            source_word >> 30,
-            pixel,
-            source_y + height,
+            streamer, _address(words, index + 9), (source_word & 0x3FFFF) + 1, of.tiling, source_y + height
         )
         target = _surface(
-            streamer,
-            _address(words, index + 4),
-            (target_word & 0x3FFFF) + 1,
-            target_word >> 30,
-            pixel,
-            y + height,
-            writable=True,
+            streamer, _address(words, index + 4), (target_word & 0x3FFFF) + 1, to.tiling, y + height, writable=True
         )
     except ValueError as error:
         return _refuse(streamer, "XY_BLOCK_COPY_BLT", str(error))
@@ -149,20 +141,12 @@ def xy_fast_color(streamer: CommandStreamer, words: memoryview, index: int, leng
         return _refuse(streamer, "XY_FAST_COLOR_BLT", "its color depth or rectangle")
     x, y, width, height = rectangle
     x, y = x + (words[index + 6] & 0x3FFF), y + (words[index + 6] >> 16 & 0x3FFF)
-    if length >= 16:
-        if words[index + 14] & 0xF:
-            return _refuse(streamer, "XY_FAST_COLOR_BLT", "mip levels other than 0")
-        y += (words[index + 15] >> 21) * (words[index + 14] >> 4 & 0x7FFF) * 4
     color = words[index + 7 : index + 11].tobytes()[:pixel]
     try:
+        to = _slice(words[index + 13 : index + 16] if length >= 16 else None, word >> 30, pixel)
+        x, y = x + to.x, y + to.y
         surface = _surface(
-            streamer,
-            _address(words, index + 4),
-            (word & 0x3FFFF) + 1,
-            word >> 30,
-            pixel,
-            y + height,
-            writable=True,
+            streamer, _address(words, index + 4), (word & 0x3FFFF) + 1, to.tiling, y + height, writable=True
         )
     except ValueError as error:
         return _refuse(streamer, "XY_FAST_COLOR_BLT", str(error))
@@ -253,22 +237,51 @@ def _metadata(streamer: CommandStreamer, address: int, direct: int, page: int, d
     return bytes(vram.memory.view[at : at + _CCS_PER_PAGE])
 
 
-def _surface(
-    streamer: CommandStreamer,
-    address: int,
-    pitch: int,
-    tiling_code: int,
-    pixel: int,
-    rows: int,
-    *,
-    writable: bool = False,
-) -> Surface:
-    """The surface that a copy's dwords describe.
+class _Slice(NamedTuple):
+    """The mip level and the slice of a surface that a blit reaches."""
+
+    tiling: Tiling | None
+    x: int
+    """Texels before it."""
+    y: int
+    """Rows before it."""
+
+
+def _slice(extension: memoryview | None, tiling_code: int, pixel: int) -> _Slice:
+    """What the three dwords of an extended command say; without them there is one level of one slice.
 
     Raises:
         ValueError: the surface makes no sense.
     """
-    tiling: Tiling | None = (None, TILE_X, TILE_4, tile_64(pixel))[tiling_code]
+    size, counts, layout = extension if extension is not None else (0, 0, 0)
+    volume = size >> 29 == _3D
+    tiling = tiling_of_surface(_TILE_MODES[tiling_code], pixel, volume=volume)
+    levels = SurfaceLayout(
+        tiling,
+        pixel,
+        width=(size >> 14 & 0x3FFF) + 1,
+        height=(size & 0x3FFF) + 1,
+        depth=(counts >> 21) + 1,
+        alignment=(layout & 3, layout >> 3 & 3),
+        one_dimensional=extension is not None and not size >> 29,
+        tail=layout >> 8 & 0xF,
+    )
+    level, q_pitch, slice_ = counts & 0xF, (counts >> 4 & 0x7FFF) * 4, layout >> 21
+    place = levels.level(level) if extension is not None else Place(0, 0, 0)
+    if tiling is None:
+        return _Slice(None, place.x, place.y + slice_ * q_pitch)
+    slice_ += place.z
+    return _Slice(tiling.slice(slice_), place.x, place.y + slice_ // tiling.depth * q_pitch)
+
+
+def _surface(
+    streamer: CommandStreamer, address: int, pitch: int, tiling: Tiling | None, rows: int, *, writable: bool = False
+) -> Surface:
+    """The surface that a copy's dwords describe; pitches of tiled ones are in dwords.
+
+    Raises:
+        ValueError: the surface makes no sense.
+    """
     return Surface(streamer.space, address, pitch * 4 if tiling else pitch, rows, tiling, writable=writable)
 
 

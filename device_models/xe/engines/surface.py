@@ -29,7 +29,8 @@ class Surface:
         self.address = address
         self.pitch = pitch
         self.tiling = tiling
-        self.size = -(-rows // tiling.height) * tiling.height * pitch if tiling else rows * pitch
+        self._row_of_tiles = pitch // tiling.width * tiling.size if tiling else pitch
+        self.size = -(-rows // tiling.height) * self._row_of_tiles if tiling else rows * pitch
         """Bytes that it takes, up to its last row or tile."""
         self._writable = writable
         self._window: Window | None = None
@@ -55,21 +56,21 @@ class Surface:
         tiles, first, staged = self._tiles(self.tiling, y, x, len(data))
         _scatter(self.tiling, tiles, y, x - first, data)
         if staged:
-            self.space.write(self.address + self._row_of_tiles(self.tiling, y, first), tiles)
+            self.space.write(self.address + self._tile(self.tiling, y, first), tiles)
 
     def _tiles(self, tiling: Tiling, y: int, x: int, count: int) -> tuple[memoryview, int, bool]:
         """The tiles that hold bytes `[x, x + count)` of row `y`, the byte of a row where they begin, and whether they
         are a copy: where tiles are scattered in memory, whole tiles are read, changed and written back."""
         first = x // tiling.width * tiling.width
         length = -(-(x + count - first) // tiling.width) * tiling.size
-        offset = self._row_of_tiles(tiling, y, first)
+        offset = self._tile(tiling, y, first)
         view = self._view(offset, length, count)
         if view is not None:
             return view, first, False
         return memoryview(bytearray(self.space.read(self.address + offset, length))), first, True
 
-    def _row_of_tiles(self, tiling: Tiling, y: int, first: int) -> int:
-        return y // tiling.height * tiling.height * self.pitch + first // tiling.width * tiling.size
+    def _tile(self, tiling: Tiling, y: int, first: int) -> int:
+        return y // tiling.height * self._row_of_tiles + first // tiling.width * tiling.size
 
     def _view(self, offset: int, length: int, count: int | None = None) -> memoryview | None:
         """`length` bytes from `offset` of the surface on without a copy, if they are contiguous.

@@ -182,7 +182,7 @@ def _surface(words: Words, form: int, alignment: tuple[int, int], pitch: int) ->
         swizzle=_SWIZZLE,
         alignment=alignment,
         depth_samples=True,
-        tail=bits(words, 6, 29, 26) or 15,
+        tail=bits(words, 6, 29, 26),
         extent=bits(words, 7, 31, 21) + 1,
     )
 

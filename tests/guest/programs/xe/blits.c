@@ -331,6 +331,9 @@ static uint32_t surface_dimensions(const struct surface *s)
 	return 1u << 29 | (s->width - 1) << 14 | (s->height - 1);
 }
 
+/* Alignment: 16 by 4; no mip tail. */
+#define LEVELS (1u << 3 | 15u << 8)
+
 /* The memory a surface lies in has its bit in the commands: 0 local, 1 system. */
 static void xy_block_copy(struct batch *b, const struct surface *destination, const struct surface *source, struct rectangle r)
 {
@@ -348,10 +351,10 @@ static void xy_block_copy(struct batch *b, const struct surface *destination, co
 		emit(b, 0);
 	emit(b, surface_dimensions(destination));
 	emit(b, 0);
-	emit(b, 1u << 3); /* alignment: 16 by 4 */
+	emit(b, LEVELS);
 	emit(b, surface_dimensions(source));
 	emit(b, 0);
-	emit(b, 1u << 3);
+	emit(b, LEVELS);
 }
 
 static void xy_fast_color(struct batch *b, const struct surface *s, struct rectangle r, const uint32_t color[4])
@@ -368,7 +371,7 @@ static void xy_fast_color(struct batch *b, const struct surface *s, struct recta
 	emit(b, 0);
 	emit(b, surface_dimensions(s));
 	emit(b, 0);
-	emit(b, 1u << 3);
+	emit(b, LEVELS);
 }
 
 enum command { FAST_COPY, BLOCK_COPY };

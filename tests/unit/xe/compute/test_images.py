@@ -18,7 +18,8 @@ from vfio_user_xe.device_models.xe.compute import formats
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Image
-from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, Tiling, tile_64
+from vfio_user_xe.device_models.xe.engines.surface_layout import NO_TAIL
+from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, Tiling, tile_64, tile_64_3d
 
 STATE, TABLE, SAMPLERS, BORDER = 0x100, 0x400, 0x600, 0x640
 RGBA8_UINT, RGBA32_FLOAT, R32_UINT = 0x0CB, 0x000, 0x0D7
@@ -35,11 +36,14 @@ PLACES = (
 """r14 and r15: u and v, 0 to 3."""
 
 
-def image_state(form: int, width: int, height: int, pitch: int, tiling: int = 0, kind: int = 1) -> tuple[int, ...]:
+def image_state(
+    form: int, width: int, height: int, pitch: int, tiling: int = 0, kind: int = 1, depth: int = 1
+) -> tuple[int, ...]:
     """RENDER_SURFACE_STATE of an image at `IMAGE`, channels as they are."""
     swizzle = 4 << 25 | 5 << 22 | 6 << 19 | 7 << 16
     return (
-        kind << 29 | form << 18 | tiling << 12, 0, width - 1 | height - 1 << 16, pitch - 1, 0, 15 << 8, 0, swizzle,
+        kind << 29 | form << 18 | tiling << 12, 0, width - 1 | height - 1 << 16, pitch - 1 | depth - 1 << 21, 0,
+        NO_TAIL << 8, 0, swizzle,
         IMAGE & 0xFFFFFFFF, IMAGE >> 32, 0, 0, 0, 0, 0, 0,
     )  # fmt: skip
 
@@ -109,6 +113,53 @@ def test_typed_stores_put_texels_where_the_tiling_says(
         for x in range(4):
             place = y * pitch + 4 * x if shape is None else shape.offset(4 * x, y)
             assert job.data(0x4000 + place, 1) == [4 * y + x]
+
+
+SLICES = """
+    and (16|M0)  r16.0<1>:ud  r15.0<1;1,0>:ud  1:ud
+    shr (16|M0)  r15.0<1>:ud  r15.0<1;1,0>:ud  1:ud
+"""
+"""r15 and r16: v and r, 0 and 1, of what was v."""
+VOLUME = 2
+
+
+def test_typed_stores_reach_the_slices_of_a_volume_in_tile_64(lab: ComputeLab) -> None:
+    store_red = "send.tgm (16|M0)  null  r14  r13:1  0x00000000  0x66001506\n"
+    job = run(lab, PLACES + SLICES + store_red, image_state(R32_UINT, 4, 2, 128, 1, VOLUME, depth=2))
+    # By hand: x has bits 2 and 3, y bit 4, z bit 8.
+    for number in range(16):
+        x, z, y = number & 3, number >> 2 & 1, number >> 3
+        assert job.data(0x4000 + (4 * x | y << 4 | z << 8), 1) == [number]
+
+
+def test_fetches_reach_the_slices_of_a_volume_in_tile_64(lab: ComputeLab) -> None:
+    image = bytearray(0x200)
+    for number in range(16):
+        x, y, z = number & 3, number >> 2 & 1, number >> 3
+        struct.pack_into("<I", image, 4 * x | y << 4 | z << 8, 100 + (x | z << 2 | y << 3))
+    kernel = PLACES + SLICES + "send.smpl (16|M0)  r20  r14  null:0  0x0  0x0643A000\n"
+    job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 2, 128, 1, VOLUME, depth=2), bytes(image))
+    assert job.data(0, 16) == [*range(100, 116)]
+
+
+@pytest.mark.parametrize(("code", "size"), [(0x140, 1), (0x10A, 2), (R32_UINT, 4), (0x085, 8), (RGBA32_FLOAT, 16)])
+def test_texels_of_levels_and_slices_of_a_volume_are_where_blits_put_them(code: int, size: int) -> None:
+    tiling = tile_64_3d(size)
+    wide, high, pitch, q_pitch = tiling.width // size, tiling.height, 2 * tiling.width, 4 * tiling.height
+    words = list(image_state(code, 2 * wide, 2 * high, pitch, 1, VOLUME, depth=2 * tiling.depth))
+    words[1], words[5] = q_pitch >> 2, 2 << 8 | 4
+    surface = SurfaceState.of(words)
+    last = Image(create_autospec(UnitMemory, instance=True), surface)
+    x, y, z = wide + 3, high + 2, tiling.depth + 1
+    # The second tile of the second row of tiles, of the second layer of tiles.
+    inside = tiling.slice(1).offset(3 * size, 2)
+    place = last.addresses(np.array([x]), np.array([y]), np.array([z]))
+    assert place.tolist() == [IMAGE + 2 * 4 * 0x1_0000 + 3 * 0x1_0000 + inside]
+    # Level 2 begins the mip tail, beside level 1, in slot 0: the right half of the tile.
+    tail = Image(create_autospec(UnitMemory, instance=True), surface, 2)
+    place = tail.addresses(np.array([1]), np.array([0]), np.array([tiling.depth // 2 - 1]))
+    inside = tiling.slice(tiling.depth // 2 - 1).offset((wide // 2 + 1) * size, 0)
+    assert place.tolist() == [IMAGE + (2 * 2 + 1) * 0x1_0000 + inside]
 
 
 def test_typed_stores_outside_of_the_image_are_dropped(lab: ComputeLab) -> None:

@@ -10,7 +10,8 @@ import pytest
 from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, address, mem_copy
 from tests.support.xe.engine_lab import DATA_VA, Job, Lab
 from tests.support.xe.rig import MIB
-from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
+from vfio_user_xe.device_models.xe.engines.surface_layout import NO_TAIL
+from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64, tile_64_3d
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 
 SOURCE, TARGET = 32 * MIB, 40 * MIB
@@ -315,6 +316,92 @@ def test_block_copy_of_an_array_slice(lab: Lab) -> None:
     )  # fmt: skip
 
 
+VOLUME = 2 << 29
+
+
+def volume(
+    width: int, height: int, depth: int, q_pitch: int, slice_: int, level: int = 0, tail: int = NO_TAIL
+) -> list[int]:
+    """The dwords of an extension that describe a slice of a three-dimensional surface."""
+    return [
+        VOLUME | (width - 1) << 14 | (height - 1),
+        level | q_pitch // 4 << 4 | (depth - 1) << 21,
+        1 << 3 | tail << 8 | slice_ << 21,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pixel", "slice_", "bits"),
+    [
+        # Bit 15 to bit 0 of the offset in a tile, and slices on either side of a tile's depth.
+        (1, 5, "ZZZYYYZZXXYYXXXX"), (2, 33, "ZZZYYYZZXXYYXXXX"), (4, 3, "ZZYXYYZZXXYYXXXX"),
+        (4, 18, "ZZYXYYZZXXYYXXXX"), (8, 16, "ZZYXXYZZXXYYXXXX"), (16, 9, "ZZYXXYZZXXYYXXXX"),
+    ],
+)  # fmt: skip
+def test_block_copy_to_a_slice_of_a_volume_in_tile_64(lab: Lab, pixel: int, slice_: int, bits: str) -> None:
+    tiling, width, height = tile_64_3d(pixel), 40, 35
+    columns, q_pitch = 2 * tiling.width, 2 * tiling.height if tiling.height == 32 else 3 * tiling.height
+    job = with_surfaces(lab)
+    data = fill_random(job, SOURCE_VA, 0x1_0000)
+    run(
+        lab, job, 0x5040_0000 | BLOCK_DEPTH[pixel] << 19 | 20, columns // 4 * 2 - 1 | 3 << 30, corner(0, 0),
+        corner(width, height), *address(TARGET_VA), 0, corner(0, 0), 1023, *address(SOURCE_VA), 0, *[0] * 4,
+        *volume(width, height, 64, q_pitch, slice_), *[0] * 3,
+    )  # fmt: skip
+    pitch = 2 * columns
+    places = {axis: [15 - n for n, bit in enumerate(bits) if bit == axis][::-1] for axis in "XYZ"}
+
+    def place(x: int, y: int) -> int:
+        y += slice_ // tiling.depth * q_pitch
+        tile = y // tiling.height * (pitch // tiling.width) + x // tiling.width
+        coordinates = {"X": x % tiling.width, "Y": y % tiling.height, "Z": slice_ % tiling.depth}
+        inside = sum((coordinates[axis] >> n & 1) << bit for axis in "XYZ" for n, bit in enumerate(places[axis]))
+        return tile * 0x1_0000 + inside
+
+    check_copied(
+        job, data, bytes(SIZE), place_in(0, pixel, 1024), place, (0, 0), (0, 0), width * pixel, height
+    )  # fmt: skip
+
+
+def test_block_copy_between_the_slices_of_two_volumes(lab: Lab) -> None:
+    # RGBA8, 13 x 9 x 5, as a driver copies the last slice: by hand, texel (4, 1) of slice 4 is at bit 14 (z bit 2), bit 6
+    # (x bit 4 in bytes) and bit 4 (y bit 0); of slice 1 at bit 8 instead.
+    job = with_surfaces(lab)
+    data = fill_random(job, SOURCE_VA, 0x1_0000)
+    run(
+        lab, job, 0x5040_0000 | 2 << 19 | 20, 128 // 4 - 1 | 3 << 30, corner(0, 0), corner(13, 9), *address(TARGET_VA), 0,
+        corner(0, 0), 128 // 4 - 1 | 3 << 30, *address(SOURCE_VA), 0, *[0] * 4,
+        *volume(13, 9, 5, 8, 1), *volume(13, 9, 5, 8, 4),
+    )  # fmt: skip
+    target = job.tables.space().read(TARGET_VA, 0x1_0000)
+    assert target[0x150:0x154] == data[0x4050:0x4054] != bytes(4)
+    assert sum(byte != 0 for byte in target) <= 13 * 9 * 4
+
+
+@pytest.mark.parametrize(
+    ("level", "tail", "at"),
+    [
+        # RGBA8, 200 x 100: level 1 (100 x 50) is below level 0, a tile's 128 rows; level 2 is beside it, also a tile away.
+        (1, NO_TAIL, (0, 128)), (2, NO_TAIL, (128, 128)),
+        # With a mip tail from level 2 on (50 x 25 fits a slot of 64 x 128): slots 0, 1 and 4.
+        (2, 2, (128 + 64, 128)), (3, 2, (128, 128 + 64)), (6, 2, (128 + 16, 128)),
+    ],
+)  # fmt: skip
+def test_block_copy_to_a_mip_level(lab: Lab, level: int, tail: int, at: tuple[int, int]) -> None:
+    job = with_surfaces(lab)
+    data = fill_random(job, SOURCE_VA, 0x8000)
+    width, height = 200 >> level, 100 >> level
+    extension = [1 << 29 | 199 << 14 | 99, level, 1 << 3 | tail << 8]
+    run(
+        lab, job, 0x5040_0000 | 2 << 19 | 20, 1024 // 4 - 1 | 3 << 30, corner(0, 0), corner(width, height),
+        *address(TARGET_VA), 0, corner(0, 0), 511, *address(SOURCE_VA), 0, *[0] * 4, *extension, *[0] * 3,
+    )  # fmt: skip
+    x, y = at
+    check_copied(
+        job, data, bytes(0x4_0000), place_in(0, 4, 512), place_in(3, 4, 1024), (0, 0), (4 * x, y), width * 4, height
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("tiling", [0, 1, 2, 3])
 @pytest.mark.parametrize("pixel", [1, 2, 4, 8, 16])
 def test_fast_color(lab: Lab, pixel: int, tiling: int) -> None:
@@ -325,7 +412,7 @@ def test_fast_color(lab: Lab, pixel: int, tiling: int) -> None:
     dwords = [int.from_bytes(color[4 * n : 4 * n + 4], "little") for n in range(4)]
     run(
         lab, job, 0x5100_000E | BLOCK_DEPTH[pixel] << 19, (pitch // 4 if tiling else pitch) - 1 | tiling << 30,
-        corner(3, 1), corner(33, 41), *address(TARGET_VA), 0, *dwords, 0, 0, 0, 0, 0,
+        corner(3, 1), corner(33, 41), *address(TARGET_VA), 0, *dwords, 0, 0, 0, 0, NO_TAIL << 8,
     )  # fmt: skip
     expected = bytearray(before)
     place = place_in(tiling, pixel, pitch)
@@ -352,7 +439,11 @@ def test_fast_color_of_whole_rows_with_a_pattern_across_pages(lab: Lab) -> None:
         ((0x5080_0008, 2 << 24 | 64, 0, corner(1, 1), 0, 0, 0, 64, 0, 0), "color depth or rectangle"),
         ((0x5080_0008, 3 << 24 | 64, corner(5, 5), corner(1, 1), 0, 0, 0, 64, 0, 0), "color depth or rectangle"),
         ((0x5080_0008, 3 << 24 | 64, 0, corner(1, 1), 0, 0, corner(-3, 0), 64, 0, 0), "coordinates below 0"),
-        ((0x5040_0014 | 2 << 19, 63, 0, corner(1, 1), *[0] * 13, 1, *[0] * 4), "mip levels"),
+        (
+            (0x5040_0014 | 2 << 19, 1 << 31 | 1 << 30 | 127, 0, corner(1, 1), *[0] * 13, 15, *[0] * 4),
+            "slot 15 of a mip tail",
+        ),
+        ((0x5040_0014 | 4 << 19, 3 << 30 | 255, 0, corner(1, 1), *[0] * 18), "Tile64 of texels of 12 bytes"),
     ],
 )
 def test_blits_that_make_no_sense_are_reported_and_skipped(lab: Lab, command: tuple[int, ...], what: str) -> None:

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import pytest
 
-from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, spread, tile_64
+from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, spread, tile_64, tile_64_3d
 
 TILINGS = [TILE_X, TILE_4, tile_64(1), tile_64(4), tile_64(16)]
+VOLUMES = [tile_64_3d(1), tile_64_3d(4), tile_64_3d(16)]
 
 
 @pytest.mark.parametrize("tiling", TILINGS)
 def test_every_byte_of_a_tile_has_one_place(tiling: Tiling) -> None:
     places = {tiling.offset(x, y) for y in range(tiling.height) for x in range(tiling.width)}
     assert places == set(range(tiling.size))
+
+
+@pytest.mark.parametrize("tiling", VOLUMES)
+def test_every_byte_of_a_tile_with_slices_has_one_place(tiling: Tiling) -> None:
+    places: set[int] = set()
+    for z in range(tiling.depth):
+        slice_ = tiling.slice(z)
+        places |= {row + column + byte for row in slice_.rows() for column in slice_.columns() for byte in range(16)}
+    assert places == set(range(0x1_0000))
+
+
+@pytest.mark.parametrize(
+    ("pixel", "width", "height", "depth"),
+    [(1, 64, 32, 32), (2, 64, 32, 32), (4, 128, 32, 16), (8, 256, 16, 16), (16, 256, 16, 16)],
+)
+def test_sizes_of_tiles_with_slices(pixel: int, width: int, height: int, depth: int) -> None:
+    # gmmlib GmmGen12Platform.cpp: TILE__64_3D_*bpe.
+    tiling = tile_64_3d(pixel)
+    assert (tiling.width, tiling.height, tiling.depth, tiling.size) == (width, height, depth, 0x1_0000)
+
+
+def test_a_slice_beyond_a_tiles_depth_is_one_of_the_next_tile() -> None:
+    assert tile_64_3d(4).slice(17) == tile_64_3d(4).slice(1) != tile_64_3d(4)
 
 
 @pytest.mark.parametrize(
