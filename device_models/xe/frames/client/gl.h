@@ -74,10 +74,15 @@ enum {
 	X(void, DrawArrays, (GLenum mode, GLint first, GLsizei count)) \
 	X(void, DrawArraysInstanced, (GLenum mode, GLint first, GLsizei count, GLsizei instances)) \
 	X(void, DrawElements, (GLenum mode, GLsizei count, GLenum type, const void *indices)) \
+	X(void, DeleteTextures, (GLsizei n, const GLuint *textures)) \
+	X(void, DeleteFramebuffers, (GLsizei n, const GLuint *framebuffers)) \
+	X(void, EGLImageTargetTexture2DOES, (GLenum target, void *image)) \
 	X(void, Enable, (GLenum cap)) \
 	X(void, EnableVertexAttribArray, (GLuint index)) \
 	X(void, DisableVertexAttribArray, (GLuint index)) \
 	X(void, Finish, (void)) \
+	X(void, Flush, (void)) \
+	X(void, FramebufferTexture2D, (GLenum target, GLenum attachment, GLenum kind, GLuint texture, GLint level)) \
 	X(void, FramebufferRenderbuffer, (GLenum target, GLenum attachment, GLenum kind, GLuint renderbuffer)) \
 	X(void, GenBuffers, (GLsizei n, GLuint *buffers)) \
 	X(void, GenFramebuffers, (GLsizei n, GLuint *framebuffers)) \
@@ -113,14 +118,22 @@ enum {
 #define GL_DECLARE(result, name, arguments) extern result (*gl##name) arguments;
 GL_FUNCTIONS(GL_DECLARE)
 
+/* Prints what failed, and ends the program. */
+__attribute__((noreturn)) void gl_fail(const char *what);
 /* A context without a surface, on the device whose render node GL_DEVICE names, else on the first; ends the program where there is
  * none. */
 void gl_open(void);
+/* An entry point of EGL's or an extension's; NULL where there is none. */
+void *gl_proc(const char *name);
+/* The EGLDisplay of the context. */
+void *gl_display(void);
 /* A framebuffer with colour, and with depth and stencil. */
 void gl_framebuffer(int width, int height);
 GLuint gl_program(const char *vertex, const char *fragment);
 /* A 2-D texture of `size` by `size` texels with a pattern of colours, with its mip levels. */
 GLuint gl_texture(int size, int min_filter, int mag_filter);
+/* Reads the framebuffer, RGBA, lowest row first. */
+void gl_read(uint8_t *pixels, int width, int height);
 /* Writes the framebuffer as a PAM with alpha, lowest row first. */
 void gl_save(const char *path, int width, int height);
 

@@ -11,14 +11,17 @@ enum {
 	EGL_CONTEXT_MAJOR_VERSION = 0x3098, EGL_RENDERABLE_TYPE = 0x3040, EGL_OPENGL_ES3_BIT = 0x40, EGL_SURFACE_TYPE = 0x3033,
 };
 
-static void fail(const char *what)
+static void *display;
+static void *(*get_proc)(const char *);
+
+void gl_fail(const char *what)
 {
 	fprintf(stderr, "gl: %s\n", what);
 	exit(2);
 }
 
 /* The device with the render node that GL_DEVICE names. */
-static void *device(void *(*get_proc)(const char *), const char *node)
+static void *device(const char *node)
 {
 	unsigned (*query)(EGLint, void **, EGLint *) = get_proc("eglQueryDevicesEXT");
 	const char *(*string)(void *, EGLint) = get_proc("eglQueryDeviceStringEXT");
@@ -30,7 +33,7 @@ static void *device(void *(*get_proc)(const char *), const char *node)
 		if (found && !strcmp(found, node))
 			return devices[i];
 	}
-	fail("GL_DEVICE names no device");
+	gl_fail("GL_DEVICE names no device");
 	return NULL;
 }
 
@@ -38,8 +41,8 @@ void gl_open(void)
 {
 	void *library = dlopen("libEGL.so.1", RTLD_NOW | RTLD_GLOBAL);
 	if (!library)
-		fail(dlerror());
-	void *(*get_proc)(const char *) = dlsym(library, "eglGetProcAddress");
+		gl_fail(dlerror());
+	get_proc = dlsym(library, "eglGetProcAddress");
 	void *(*get_display)(unsigned, void *, const intptr_t *) = get_proc("eglGetPlatformDisplay");
 	unsigned (*initialize)(void *, EGLint *, EGLint *) = get_proc("eglInitialize");
 	unsigned (*bind_api)(unsigned) = get_proc("eglBindAPI");
@@ -47,26 +50,36 @@ void gl_open(void)
 	void *(*create)(void *, void *, void *, const EGLint *) = get_proc("eglCreateContext");
 	unsigned (*make_current)(void *, void *, void *, void *) = get_proc("eglMakeCurrent");
 	const char *node = getenv("GL_DEVICE");
-	void *display = node ? get_display(EGL_PLATFORM_DEVICE_EXT, device(get_proc, node), NULL)
-			     : get_display(EGL_PLATFORM_SURFACELESS_MESA, NULL, NULL);
+	display = node ? get_display(EGL_PLATFORM_DEVICE_EXT, device(node), NULL)
+		       : get_display(EGL_PLATFORM_SURFACELESS_MESA, NULL, NULL);
 	EGLint major, minor, count = 0;
 	if (!display || !initialize(display, &major, &minor))
-		fail("no display");
+		gl_fail("no display");
 	bind_api(EGL_OPENGL_ES_API);
 	const EGLint wanted[] = {EGL_RENDERABLE_TYPE, EGL_OPENGL_ES3_BIT, EGL_SURFACE_TYPE, 0, EGL_NONE};
 	const EGLint version[] = {EGL_CONTEXT_MAJOR_VERSION, 3, EGL_NONE};
 	void *config = NULL;
 	if (!choose(display, wanted, &config, 1, &count) || !count)
-		fail("no configuration");
+		gl_fail("no configuration");
 	void *context = create(display, config, NULL, version);
 	if (!context || !make_current(display, NULL, NULL, context))
-		fail("no context");
+		gl_fail("no context");
 #define GL_LOAD(result, name, arguments) \
 	gl##name = get_proc("gl" #name); \
 	if (!gl##name) \
-		fail("no gl" #name);
+		gl_fail("no gl" #name);
 	GL_FUNCTIONS(GL_LOAD)
 	fprintf(stderr, "gl: %s, %s\n", glGetString(GL_RENDERER), glGetString(GL_VERSION));
+}
+
+void *gl_proc(const char *name)
+{
+	return get_proc(name);
+}
+
+void *gl_display(void)
+{
+	return display;
 }
 
 void gl_framebuffer(int width, int height)
@@ -82,7 +95,7 @@ void gl_framebuffer(int width, int height)
 	glFramebufferRenderbuffer(GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0, GL_RENDERBUFFER, buffers[0]);
 	glFramebufferRenderbuffer(GL_FRAMEBUFFER, GL_DEPTH_STENCIL_ATTACHMENT, GL_RENDERBUFFER, buffers[1]);
 	if (glCheckFramebufferStatus(GL_FRAMEBUFFER) != GL_FRAMEBUFFER_COMPLETE)
-		fail("the framebuffer is not complete");
+		gl_fail("the framebuffer is not complete");
 	glViewport(0, 0, width, height);
 }
 
@@ -96,7 +109,7 @@ static GLuint shader(GLenum kind, const char *text)
 	glGetShaderiv(made, GL_COMPILE_STATUS, &done);
 	if (!done) {
 		glGetShaderInfoLog(made, sizeof log, NULL, log);
-		fail(log);
+		gl_fail(log);
 	}
 	return made;
 }
@@ -112,7 +125,7 @@ GLuint gl_program(const char *vertex, const char *fragment)
 	glGetProgramiv(program, GL_LINK_STATUS, &done);
 	if (!done) {
 		glGetProgramInfoLog(program, sizeof log, NULL, log);
-		fail(log);
+		gl_fail(log);
 	}
 	glUseProgram(program);
 	return program;
@@ -140,16 +153,21 @@ GLuint gl_texture(int size, int min_filter, int mag_filter)
 	return texture;
 }
 
+void gl_read(uint8_t *pixels, int width, int height)
+{
+	glReadPixels(0, 0, width, height, GL_RGBA, GL_UNSIGNED_BYTE, pixels);
+	GLenum error = glGetError();
+	if (error)
+		fprintf(stderr, "gl: error %#x\n", error);
+}
+
 void gl_save(const char *path, int width, int height)
 {
 	uint8_t *pixels = malloc(4 * width * height);
 	FILE *file = fopen(path, "wb");
 	if (!pixels || !file)
-		fail(path);
-	glReadPixels(0, 0, width, height, GL_RGBA, GL_UNSIGNED_BYTE, pixels);
-	GLenum error = glGetError();
-	if (error)
-		fprintf(stderr, "gl: error %#x\n", error);
+		gl_fail(path);
+	gl_read(pixels, width, height);
 	/* RGBA as it is, behind a header that says so (PAM). */
 	fprintf(file, "P7\nWIDTH %d\nHEIGHT %d\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n", width, height);
 	fwrite(pixels, 4, width * height, file);

@@ -1,0 +1,118 @@
+"""Renderers and a compositor at once in one guest.
+
+played = play(lab.guest, "/dev/dri/renderD128", [Source("vm1", "/dev/dri/renderD129", modifier="tile4")], frames=2)
+picture(lab.guest.get(played.pictures[0]))
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vfio_user_xe.device_models.xe.frames.programs import COMPOSITOR, RENDERER
+from vfio_user_xe.emulator.scenarios.machine import Shell
+
+_SOFTWARE = "LIBGL_ALWAYS_SOFTWARE=1"
+_COMPOSED = re.compile(r"^composed (\d+) (.*) ms=(\d+)$", re.MULTILINE)
+
+
+class PlayFailed(Exception):
+    """A program ended with an error; the text has what all of them said."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A renderer; sizes in pixels."""
+
+    name: str
+    node: str | None
+    """The render node that draws, None: Mesa's software renderer, whose frames are copied by the processor."""
+    width: int = 320
+    height: int = 200
+    modifier: str = "linear"
+    """Of its buffers: "linear", "x" or "tile4"."""
+    hue: int = 0
+
+    @property
+    def command(self) -> str:
+        """Without the socket and the number of frames."""
+        how = f"--modifier {self.modifier}" if self.node else "--memory"
+        size = f"--width {self.width} --height {self.height}"
+        return f"{_device(self.node)} {RENDERER} --name {shlex.quote(self.name)} {size} {how} --hue {self.hue}"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One that the compositor drew."""
+
+    path: str
+    """In the guest: a PAM, its top row first."""
+    frames: dict[str, int]
+    """The frame of each source, 0 where its window is dark."""
+    milliseconds: int
+
+
+@dataclass(frozen=True)
+class Play:
+    """What came of it."""
+
+    pictures: tuple[Picture, ...]
+    said: str
+    """What the programs printed."""
+
+
+def play(
+    shell: Shell,
+    compositor: str | None,
+    sources: Sequence[Source],
+    *,
+    frames: int,
+    width: int = 640,
+    height: int = 240,
+    folder: str = "/tmp/frames",
+    timeout: float = 300,
+) -> Play:
+    """Let every source draw `frames` frames, and compose each set of them on the render node `compositor` (None: in software).
+
+    Raises:
+        PlayFailed: a program failed.
+        GuestError: it takes longer than `timeout` seconds, or the guest does not answer.
+    """
+    names = ",".join(source.name for source in sources)
+    options = f"--windows {shlex.quote(names)} --width {width} --height {height} --together --save {folder}"
+    lines = [
+        f"rm -rf {folder}; mkdir -p {folder}; cd {folder}; failed=0",
+        f"{_device(compositor)} {COMPOSITOR} --socket {folder}/socket {options} >compositor.log 2>&1 &",
+        "compositor=$!",
+        "until grep -q ^ready compositor.log; do",
+        "  kill -0 $compositor 2>/dev/null || { cat compositor.log; exit 1; }; sleep 0.2",
+        "done",
+        "renderers=",
+    ]
+    for number, source in enumerate(sources):
+        lines.append(f"{source.command} --socket {folder}/socket --frames {frames} >source{number}.log 2>&1 &")
+        lines.append('renderers="$renderers $!"')
+    lines += [
+        "for renderer in $renderers; do wait $renderer || failed=1; done",
+        "if [ $failed = 1 ]; then kill $compositor 2>/dev/null; fi",
+        "wait $compositor || failed=1",
+        "cat compositor.log source*.log; exit $failed",
+    ]
+    done = shell.run("\n".join(lines), timeout=timeout)
+    if done.returncode:
+        raise PlayFailed(f"frames from {names} were not shown:\n{done.stdout}{done.stderr}")
+    found = tuple(
+        Picture(f"{folder}/composed-{int(number):04}.pam", _frames(shown), int(taken))
+        for number, shown, taken in _COMPOSED.findall(done.stdout)
+    )
+    return Play(found, done.stdout)
+
+
+def _device(node: str | None) -> str:
+    return f"GL_DEVICE={shlex.quote(node)}" if node else _SOFTWARE
+
+
+def _frames(shown: str) -> dict[str, int]:
+    return {name: int(frame) for name, frame in (part.split("=") for part in shown.split())}
