@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from vfio_user_xe.device_models.xe import inspect, topologies
+from vfio_user_xe.device_models.xe import inspect, screenshot, topologies
 from vfio_user_xe.device_models.xe.compute.back_end import prepare as prepare_back_end
 from vfio_user_xe.device_models.xe.gpu import Gpu
 from vfio_user_xe.device_models.xe.guc.dump import dump
@@ -133,6 +133,7 @@ class Battlemage:
         card.commands["guc_memory"] = lambda: [dump(gt.guc) for gt in gpu.gts]
         card.commands["engines"] = lambda: [engine for gt in gpu.gts for engine in gt.engines.inspect()]
         inspect.register(card, gpu, lambda: gpu.lmem.root)
+        screenshot.register(card, gpu)
         card.on_stop.append(gpu.close)
 
     # Construction.

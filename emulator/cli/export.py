@@ -33,10 +33,15 @@ def export(
     memfd: Annotated[
         bool, typer.Option("--memfd", help="Give a memfd, even where the host can make a dma-buf.")
     ] = False,
+    width: Annotated[int, typer.Option(min=0, help="Of the surface at the start of the memory, in pixels.")] = 0,
+    height: Annotated[int, typer.Option(min=0, help="The same.")] = 0,
+    pitch: Annotated[int, typer.Option(min=0, metavar="BYTES", help="From a row to the next.")] = 0,
+    format: Annotated[str, typer.Option(metavar="NAME", help="Such as xrgb8888.")] = "",
+    tiling: Annotated[str, typer.Option(metavar="NAME", help="How pixels are permuted in memory.")] = "",
 ) -> None:
     """Give the descriptor of a function's memory to every program that connects to a UNIX socket.
 
-    Prints one JSON line with the socket and what is handed out, then serves until the card takes the memory back (exit
+    What the options say of a surface is passed on to the programs; nothing here looks at it. Prints one JSON line with the socket and what is handed out, then serves until the card takes the memory back (exit
     code 1), SIGTERM or Ctrl-C. docs/export.md tells what programs get.
     """
     try:
@@ -44,9 +49,11 @@ def export(
         count = whole_pages(_size(length, "--length"), "--length")
     except ExportError as error:
         fail(error, EXIT_USAGE)
+    said = {"width": width, "height": height, "pitch": pitch, "format": format, "tiling": tiling}
+    surface = {name: value for name, value in said.items() if value}
     path = to or socket_dir / f"export-{function}.sock"
     try:
-        exporter = Exporter(socket_dir, function, begin, count, read_only=read_only, dma_buf=not memfd)
+        exporter = Exporter(socket_dir, function, begin, count, read_only=read_only, dma_buf=not memfd, surface=surface)
     except ExportError as error:
         fail(error)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -24,6 +24,7 @@ from vfio_user_xe.emulator.cli.observe import register as register_observation
 from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.cli.recording import register as register_recording
 from vfio_user_xe.emulator.cli.report import app as report_app
+from vfio_user_xe.emulator.cli.screenshot import register as register_screenshot
 from vfio_user_xe.emulator.cli.serve import register as register_serve
 from vfio_user_xe.emulator.cli.suite import app as suite_app
 from vfio_user_xe.emulator.conformance.suite import main as run_conformance
@@ -106,6 +107,7 @@ register_attach(app)
 register_control(app)
 register_observation(app)
 register_export(app)
+register_screenshot(app)
 register_recording(app)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vfio_user_xe.emulator.model.options import format_size
+from vfio_user_xe.emulator.observe.png import png
 
 COLUMNS = 64
 _ROWS = 32
@@ -81,11 +80,9 @@ class MemoryMap:
         for row in rows:
             colours = [_colour(number) for number in row] + [_GAP] * (COLUMNS - len(row))
             edge = bytes(_GAP)
-            line = b"\0" + b"".join(bytes(colour) * (_SCALE - 1) + edge for colour in colours)
-            lines += [line] * (_SCALE - 1) + [b"\0" + edge * width]
-        header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-        chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"".join(lines))), (b"IEND", b""))
-        return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+            line = b"".join(bytes(colour) * (_SCALE - 1) + edge for colour in colours)
+            lines += [line] * (_SCALE - 1) + [edge * width]
+        return png(width, height, b"".join(lines))
 
 
 def _letter(number: int) -> str:
@@ -94,7 +91,3 @@ def _letter(number: int) -> str:
 
 def _colour(number: int) -> Colour:
     return _COLOURS[(number - 1) % len(_COLOURS)] if number else _BACKGROUND
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -5,6 +5,8 @@ The socket is SOCK_SEQPACKET. A program that connects gets one packet, a JSON ob
     {"card": "b580", "function": "vf1", "owner": "vf1", "address": 0,
      "kind": "memfd", "offset": 0, "length": 8388608}          the memory is [offset, offset + length) of the descriptor
 
+with "surface" in it, where the exporter was told what the memory shows,
+
 and, when the card takes the memory back, {"event": "revoked", "reason": "..."} and the end of the connection. An end
 without it means the same.
 """
@@ -16,7 +18,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,11 +43,19 @@ class Exporter:
     """An export: `serve` runs it, `close` ends it and removes the socket."""
 
     def __init__(
-        self, folder: Path, function: str, address: int, length: int, *, read_only: bool = False, dma_buf: bool = True
+        self,
+        folder: Path,
+        function: str,
+        address: int,
+        length: int,
+        *,
+        read_only: bool = False,
+        dma_buf: bool = True,
+        surface: Mapping[str, Any] | None = None,
     ) -> None:
         """Take a lease on `[address, +length)` of `function`'s device addresses; length 0: as far as it is in one piece.
 
-        With `dma_buf` it is made a dma-buf where the host can.
+        With `dma_buf` it is made a dma-buf where the host can. `surface` is passed on to programs as it is.
 
         Raises:
             ExportError: The memory is not there, or cannot be exported.
@@ -84,6 +94,7 @@ class Exporter:
             "kind": kind,
             "offset": offset,
             "length": self.grant.length,
+            **({"surface": dict(surface)} if surface else {}),
         }
 
     @staticmethod

@@ -91,6 +91,35 @@ FORMATS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
 """Bytes a pixel, and how a row becomes red, green and blue bytes."""
 
 
+TILINGS: dict[str, tuple[int, int, int]] = {
+    "x": (512, 8, 0b0001_1111_1111),
+    "tile4": (128, 32, 0b0010_1100_1111),
+    "tile64": (512, 128, 0b0011_0010_1100_1111),
+}
+"""Of pixels of 2 and 4 bytes: a tile's bytes a row, its rows, and the bits of an offset in it that come from the byte of the
+row; the others come from the row. Tiles lie side by side, as many as a row of the picture (its stride) has."""
+
+
+def spread(value: int, mask: int) -> int:
+    """The bits of `value`, lowest first, at the places where `mask` has bits."""
+    result = 0
+    for place in range(mask.bit_length()):
+        if mask >> place & 1:
+            result |= (value & 1) << place
+            value >>= 1
+    return result
+
+
+def tiled_row(data: bytes, y: int, length: int, stride: int, tiling: str) -> bytes:
+    """The first `length` bytes of row `y` of a tiled picture."""
+    width, rows, mask = TILINGS[tiling]
+    first = y // rows * (stride // width) * width * rows + spread(y % rows, width * rows - 1 & ~mask)
+    # Bytes that stay together: the lowest bits of an offset come from the row's bytes.
+    run = (mask ^ mask + 1) + 1 >> 1
+    places = [first + x // width * width * rows + spread(x % width, mask) for x in range(0, length, run)]
+    return b"".join(data[at : at + run] for at in places)[:length]
+
+
 def png(width: int, height: int, rows: list[bytes]) -> bytes:
     """A PNG file (8 bits, red, green, blue) of `rows` of 3 * `width` bytes."""
 
@@ -103,15 +132,29 @@ def png(width: int, height: int, rows: list[bytes]) -> bytes:
 
 
 def picture(framebuffer: Framebuffer, options: argparse.Namespace) -> bytes:
-    """The framebuffer now, as a PNG file."""
-    size, convert = FORMATS[options.format]
-    stride = options.stride or options.width * size
-    if stride < options.width * size:
-        raise ValueError(f"a row of {options.width} pixels has {options.width * size} bytes, more than {stride}")
-    length = stride * (options.height - 1) + options.width * size
-    data = framebuffer.copy(options.offset, length)
-    starts = range(0, stride * options.height, stride)
-    return png(options.width, options.height, [convert(data[at : at + options.width * size]) for at in starts])
+    """The framebuffer now, as a PNG file: as the options say, else as the exporter has said."""
+    surface = {"width": 0, "height": 0, "pitch": 0, "format": "xrgb8888", "tiling": "linear"}
+    surface |= framebuffer.what.get("surface", {})
+    surface |= {name: value for name in surface if (value := getattr(options, name)) is not None}
+    width, height, tiling = surface["width"], surface["height"], surface["tiling"]
+    if not width or not height:
+        raise ValueError("say --width and --height: the exporter has not")
+    for name, allowed in (("format", [*FORMATS]), ("tiling", ["linear", *TILINGS])):
+        if surface[name] not in allowed:
+            raise ValueError(f"{name} {surface[name]}: allowed are {', '.join(allowed)}")
+    size, convert = FORMATS[surface["format"]]
+    row = width * size
+    tile_width, tile_rows, _ = TILINGS.get(tiling, (1, 1, 0))
+    stride = surface["pitch"] or -(-row // tile_width) * tile_width
+    if stride < row or stride % tile_width:
+        raise ValueError(f"a row of {width} pixels has {row} bytes; {stride} is less, or no multiple of {tile_width}")
+    if tiling == "linear":
+        data = framebuffer.copy(options.offset, stride * (height - 1) + row)
+        rows = [data[at : at + row] for at in range(0, stride * height, stride)]
+    else:
+        data = framebuffer.copy(options.offset, stride * -(-height // tile_rows) * tile_rows)
+        rows = [tiled_row(data, y, row, stride, tiling) for y in range(height)]
+    return png(width, height, [convert(one) for one in rows])
 
 
 def arguments() -> argparse.Namespace:
@@ -126,11 +169,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("socket", help="the socket of 'vfio-user-xe export'")
     parser.add_argument("png", type=Path, help="the file to write")
-    parser.add_argument("--width", type=number, required=True, help="in pixels")
-    parser.add_argument("--height", type=number, required=True, help="in pixels")
-    parser.add_argument("--stride", type=number, default=0, help="bytes from a row to the next (default: no gap)")
+    parser.add_argument(
+        "--width", type=number, help="in pixels (default of this and the next four: what the exporter says)"
+    )
+    parser.add_argument("--height", type=number, help="in pixels")
+    parser.add_argument("--stride", type=number, dest="pitch", help="bytes from a row to the next (else no gap)")
+    parser.add_argument("--tiling", help="linear, x, tile4, tile64 (else linear)")
     parser.add_argument("--offset", type=number, default=0, help="where in the exported memory the first pixel is")
-    parser.add_argument("--format", choices=FORMATS, default="xrgb8888")
+    parser.add_argument("--format", help=f"{', '.join(FORMATS)} (else xrgb8888)")
     parser.add_argument("--every", type=float, metavar="SECONDS", help="write it again and again")
     return parser.parse_args()
 

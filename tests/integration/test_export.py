@@ -20,6 +20,7 @@ from tests.support.viewer import VIEWER, pixels
 from tests.support.wait import eventually
 from tests.support.xe.remote_owner import FLR, PCIE, Owner, serving
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
 from vfio_user_xe.emulator.fabric.dma_buf import UDMABUF
 from vfio_user_xe.emulator.testing.lab import CONFIG
 
@@ -227,6 +228,36 @@ def test_the_viewer_knows_pixel_formats(
         assert view(export, tmp_path / "screen.png", "--format", format).returncode == 0
     rows = pixels(tmp_path / "screen.png")
     assert {colour for row in rows for colour in row} == {shown}
+
+
+@pytest.mark.parametrize(
+    ("name", "tiling", "pitch"), [("x", TILE_X, 1536), ("tile4", TILE_4, 1280), ("tile64", tile_64(4), 1536)]
+)
+def test_the_viewer_understands_tilings_and_what_the_exporter_says_of_them(
+    owner: Owner, tmp_path: Path, name: str, tiling: Tiling, pitch: int
+) -> None:
+    memory = owner.memory(MIB, MIB)
+    for y in range(0, HEIGHT, 3):
+        for x in range(0, WIDTH, 5):
+            tile = y // tiling.height * (pitch // tiling.width) + 4 * x // tiling.width
+            at = tile * tiling.size + tiling.offset(4 * x % tiling.width, y % tiling.height)
+            memory[at : at + 4] = gradient(x, y).to_bytes(4, "little")
+    surface = ["--width", str(WIDTH), "--height", str(HEIGHT), "--pitch", str(pitch), "--tiling", name]
+    with exporting(owner, "--offset", "1MiB", "--length", "1MiB", *surface) as export:
+        described = {"width": WIDTH, "height": HEIGHT, "pitch": pitch, "tiling": name}
+        assert export.ready["surface"] == described
+        command = [sys.executable, str(VIEWER), export.socket, str(tmp_path / "screen.png")]
+        done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        wrong = subprocess.run(
+            [*command, "--tiling", "y"], env={}, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (wrong.returncode, "allowed are linear, x, tile4, tile64" in wrong.stderr) == (1, True)
+    rows = pixels(tmp_path / "screen.png")
+    for y in range(0, HEIGHT, 3):
+        for x in range(0, WIDTH, 5):
+            value = gradient(x, y)
+            assert rows[y][x] == (value >> 16, value >> 8 & 0xFF, value & 0xFF)
 
 
 def test_the_viewer_writes_no_picture_of_memory_that_was_taken_back(owner: Owner, tmp_path: Path) -> None:

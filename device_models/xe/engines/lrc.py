@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, Fault
@@ -133,6 +133,8 @@ class Lrc:
         """What that gave, of a context that was saved elsewhere."""
         self.state: dict[int, list[int]] = {}
         """State of the pipelines: dwords of the commands that set it, behind the first, by bits 31:16 of that."""
+        self.drawn: dict[Hashable, int] = {}
+        """Surfaces that the 3-D pipeline drew to, the latest last, each with its time (`render/drawn.py`)."""
         self.interrupt_mask = ALL_ENABLED
         self.interrupt_status_pointer = self.interrupt_source_pointer = 0
         self.watchdog: float | None = None

@@ -51,6 +51,7 @@ def fast_clear(backend: PixelBackend, setup: Setup, vertices: NDArray[np.uint32]
                 backend.report(f"fast clear of {unknown}: nothing is written")
                 continue
             if len(lanes) and not target.is_null:
+                backend.drawn(target.surface)
                 bounds = _rectangle(setup, number)
                 yield from target.fast_clear(bounds, int(setup.layer[number]), written.colours[lanes[0]])
 

@@ -12,7 +12,7 @@ from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
-from vfio_user_xe.device_models.xe.render import geometry_shader, vertex_fetch, vertex_shader, wide
+from vfio_user_xe.device_models.xe.render import drawn, geometry_shader, vertex_fetch, vertex_shader, wide
 from vfio_user_xe.device_models.xe.render.blend import BlendState
 from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, clip
 from vfio_user_xe.device_models.xe.render.depth_stencil import (
@@ -100,6 +100,7 @@ class Pipeline:
             depth_ranges=depth_ranges(lrc, dynamic, self._fixed),
             depth_offset=self._setup.depth_offset,
             report=self._report,
+            drawn=lambda surface: drawn.note(lrc, surface),
         )
 
     def run(self) -> Bulk:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
+from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.render import threads
@@ -50,6 +51,8 @@ class PixelBackend:
     depth_ranges: Floats
     depth_offset: tuple[float, float, float] | None
     report: Callable[[str], None]
+    drawn: Callable[[SurfaceState], None]
+    """Told of each target that is drawn to."""
 
 
 class Pixels:
@@ -234,6 +237,7 @@ class Pixels:
             surface = backend.stage.surfaces.find(SurfaceKind.BTI, index)
             try:
                 self._targets[index] = RenderTarget(backend.memory, surface)
+                backend.drawn(surface)
             except UnknownImage as unknown:
                 backend.report(f"render target of {unknown}: nothing is written")
                 self._targets[index] = None

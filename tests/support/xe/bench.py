@@ -47,6 +47,7 @@ def noting_engines(gt: Any, listener: EngineListener, pipelines: Any = None) -> 
             getattr(engines, name).side_effect = noted(name, list(signature(function).parameters)[1:])
     engines.registers.return_value = [one for info in gt.infos for one in engine_regs.declare(info, {})]
     engines.inspect.return_value = []
+    engines.contexts = set()
     engines.has_work.return_value = False
     engines.activity.side_effect = lambda: dict(engines.busy)
     return engines
