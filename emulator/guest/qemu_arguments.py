@@ -146,9 +146,15 @@ def device_arguments(
     if not unplugged:
         for device in device_properties(card, port=port, chassis=chassis, functions=functions):
             arguments += ["-device", json.dumps(device, separators=(",", ":"))]
-    if qtest and card.qtest and len(card.functions) > 1:
-        arguments += _qtest_arguments(card.qtest)
+    if qtest and _programs(card, functions):
+        arguments += _qtest_arguments(str(card.qtest))
     return arguments
+
+
+def _programs(card: CardDescription, functions: Sequence[str] | None) -> bool:
+    """Whether the server programs BARs of these functions over qtest: those of VFs that are with their PF."""
+    has_pf = functions is None or card.functions[0].name in functions
+    return has_pf and card.qtest is not None and len(card.functions) > 1
 
 
 def _chosen(card: CardDescription, functions: Iterable[str] | None) -> list[FunctionDescription]:
@@ -209,6 +215,7 @@ def cards_arguments(
     by DMA of the PF, for which no vIOMMU may be in their way.
     """
     arguments: list[str] = []
+    functions = None if functions is None else tuple(functions)
     socket = next((card.qtest for card in cards if card.qtest), None)
     for index, card in enumerate(cards):
         name = f"{port}{index + 1}" if index and port != ROOT_BUS else port
@@ -221,7 +228,7 @@ def cards_arguments(
             unplugged=unplugged,
             window=window,
         )
-    if qtest and socket is not None and any(len(card.functions) > 1 for card in cards):
+    if qtest and socket is not None and any(_programs(card, functions) for card in cards):
         arguments += _qtest_arguments(socket)
     return arguments
 

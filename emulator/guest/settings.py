@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 from vfio_user_xe.emulator.guest.initramfs import Content
 from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.ports import PortRole
 
 
 class GuestSettings(TypedDict, total=False):
@@ -53,5 +55,16 @@ class GuestSettings(TypedDict, total=False):
     """The card's functions are left out, for QMP's `device_add`; its root port is there."""
     window: int | None
     """Bytes of 64-bit prefetchable memory behind the root port; None: what the card's BARs need."""
+    ports: Mapping[str, PortRole]
+    """Byte streams to other guests of the card, by name (`ports.py`)."""
     root_bus: bool
     """Without a root port."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A further guest with functions of the same card, for cards whose topology gives some away: a virtual machine of the first."""
+
+    functions: tuple[str, ...]
+    """Names of the functions that it has, or that are plugged into it later."""
+    guest: GuestSettings

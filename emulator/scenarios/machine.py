@@ -61,6 +61,18 @@ class ServedCard(Card, Protocol):
     def pid(self) -> int: ...
 
 
+class Neighbour(Protocol):
+    """A further guest of the card: `vfio_user_xe.emulator.testing.lab.Neighbour` is one."""
+
+    @property
+    def guest(self) -> VirtualMachine: ...
+
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """QMP's arguments of `device_add` for its functions, function 0 first."""
+        ...
+
+
 class Booted(Protocol):
     """A guest that has booted with its cards: `vfio_user_xe.emulator.testing.lab.Lab` is one."""
 
@@ -73,6 +85,11 @@ class Booted(Protocol):
     @property
     def others(self) -> Sequence[Card]:
         """Further cards of the same guest."""
+        ...
+
+    @property
+    def beside(self) -> Sequence[Neighbour]:
+        """Further guests of the card."""
         ...
 
     @property

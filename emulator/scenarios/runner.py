@@ -6,7 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Generic
@@ -14,7 +14,7 @@ from typing import Generic
 from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.kernel import Kernel
-from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.kernel_reports import Kind, LogLost, reports
 from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.model.options import unknown
@@ -208,7 +208,7 @@ class Runner(Generic[MachineT]):
             return self._running
         self._close()
         started = time.monotonic()
-        lab = self._stack.enter_context(open_lab(setup.serve, others=setup.others, **self._settings(setup)))
+        lab = self._stack.enter_context(self._lab(setup))
         log = log_of(lab)
         try:
             guest = Watched(setup, lab, setup.prepare(lab), log)
@@ -241,8 +241,13 @@ class Runner(Generic[MachineT]):
         result.evidence = [log_evidence(findings.lines), *kernel_evidence(findings, judgement, states)]
         self._add(result)
 
-    def _settings(self, setup: Setup[MachineT]) -> GuestSettings:
-        settings = setup.guest.copy()
+    def _lab(self, setup: Setup[MachineT]) -> AbstractContextManager[Lab]:
+        first = self._settings(setup, setup.guest)
+        beside = [Beside(one.functions, self._settings(setup, one.guest)) for one in setup.beside]
+        return open_lab(setup.serve, others=setup.others, beside=beside, **first)
+
+    def _settings(self, setup: Setup[MachineT], guest: GuestSettings) -> GuestSettings:
+        settings = guest.copy()
         settings["append"] = " ".join(filter(None, [settings.get("append", ""), self._append]))
         settings["files"] = {**self._files, **(settings.get("files") or {})}
         settings["kernel"] = self._kernel

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeAlias
 
 from vfio_user_xe.emulator.guest.environment import Environment
-from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.results import Case, Evidence
 from vfio_user_xe.emulator.results.text import order
@@ -39,6 +39,8 @@ class Setup(Generic[MachineT]):
     guest: GuestSettings
     prepare: Callable[[Booted], MachineT]
     others: tuple[tuple[str, ...], ...] = ()
+    beside: tuple[Beside, ...] = ()
+    """Further guests of the card. Their kernels' logs are the scenarios' own to judge."""
     excuses: tuple[Excuse, ...] = ()
     """Reports of the kernel that booting and preparing may cause."""
 

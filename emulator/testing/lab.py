@@ -24,6 +24,7 @@ from vfio_user_xe.emulator.guest.guest import GuestSpec
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.machine import Iommu, Machine
+from vfio_user_xe.emulator.guest.ports import port_arguments
 from vfio_user_xe.emulator.guest.qemu_arguments import (
     DEFAULT_PORT,
     ROOT_BUS,
@@ -32,7 +33,7 @@ from vfio_user_xe.emulator.guest.qemu_arguments import (
     needs_iommu,
 )
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
-from vfio_user_xe.emulator.guest.settings import GuestSettings
+from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.guest.userland import locate_userland
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION as CONFIG
 from vfio_user_xe.emulator.pci.transport import MSI, MSIX
@@ -43,6 +44,7 @@ __all__ = [
     "CONFIG",
     "MSI",
     "MSIX",
+    "Beside",
     "BlockingGuest",
     "Client",
     "CommandError",
@@ -51,6 +53,7 @@ __all__ = [
     "Kernel",
     "Lab",
     "LiveCard",
+    "Neighbour",
     "open_card",
     "open_guest",
     "open_lab",
@@ -185,6 +188,15 @@ class LiveCard(ServedCard):
         )
 
 
+@dataclass(slots=True)
+class Neighbour:
+    """A further guest of the same card."""
+
+    guest: BlockingGuest
+    devices: list[dict[str, Any]]
+    """QMP's arguments of `device_add` for its functions, function 0 first."""
+
+
 @dataclass(slots=True, repr=False)
 class Lab:
     """A card and a guest that has it."""
@@ -193,6 +205,8 @@ class Lab:
     guest: BlockingGuest
     others: list[LiveCard] = field(default_factory=list)
     """Further cards of the guest, behind root ports of their own."""
+    beside: list[Neighbour] = field(default_factory=list)
+    """Further guests of the card, in the order in which they were asked for."""
 
     def __repr__(self) -> str:
         return f"<lab: {self.card!r} in a guest with {self.guest.accelerator.name}>"
@@ -217,7 +231,8 @@ class Lab:
         if not all(card.alive for card in (self.card, *self.others)):
             return False
         try:
-            return self.guest.run("true", timeout=20).returncode == 0
+            guests = [self.guest, *(neighbour.guest for neighbour in self.beside)]
+            return all(guest.run("true", timeout=20).returncode == 0 for guest in guests)
         except GuestError:
             return False
 
@@ -246,11 +261,15 @@ def open_card(serve: Sequence[str] = ()) -> Iterator[LiveCard]:
 
 @contextlib.contextmanager
 def open_lab(
-    serve: Sequence[str] = (), *, others: Sequence[Sequence[str]] = (), **guest: Unpack[GuestSettings]
+    serve: Sequence[str] = (),
+    *,
+    others: Sequence[Sequence[str]] = (),
+    beside: Sequence[Beside] = (),
+    **guest: Unpack[GuestSettings],
 ) -> Iterator[Lab]:
     """Serve a card with these arguments of `serve`, boot a guest with it, end both.
 
-    `others` are arguments of `serve` for further cards of the same guest.
+    `others` are arguments of `serve` for further cards of the same guest, `beside` further guests of the card.
 
     Raises:
         ServedCardError: a card is not served.
@@ -260,7 +279,11 @@ def open_lab(
     """
     with contextlib.ExitStack() as stack:
         card, *more = [stack.enter_context(open_card(arguments)) for arguments in (serve, *others)]
-        yield Lab(card, stack.enter_context(open_guest(card, *more, **guest)), more)
+        lab = Lab(card, stack.enter_context(open_guest(card, *more, **guest)), more)
+        for one in beside:
+            machine = stack.enter_context(open_guest(card, functions=one.functions, **one.guest))
+            lab.beside.append(Neighbour(machine, device_properties(card.description, functions=one.functions)))
+        yield lab
 
 
 @contextlib.contextmanager
@@ -296,14 +319,17 @@ def open_guest(
             cpu=settings.get("cpu"),
             iommu=Iommu() if settings.get("iommu") or needs_iommu(descriptions) else None,
             ovmf=settings.get("ovmf", False),
-            arguments=cards_arguments(
-                descriptions,
-                functions=functions,
-                qtest=settings.get("qtest", True),
-                port=port,
-                unplugged=settings.get("unplugged", False),
-                window=settings.get("window"),
-            ),
+            arguments=[
+                *cards_arguments(
+                    descriptions,
+                    functions=functions,
+                    qtest=settings.get("qtest", True),
+                    port=port,
+                    unplugged=settings.get("unplugged", False),
+                    window=settings.get("window"),
+                ),
+                *port_arguments(settings.get("ports", {}), cards[0].folder),
+            ],
         ),
         modules=tuple(modules),
         load=tuple(load),

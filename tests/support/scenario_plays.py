@@ -12,6 +12,7 @@ from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.emulator.guest.channel import Result as Output
 from vfio_user_xe.emulator.guest.errors import BootFailed, GuestPanic
 from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.settings import Beside
 from vfio_user_xe.emulator.results import Result
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -64,6 +65,8 @@ class Labs:
 
     def __init__(self) -> None:
         self.booted: list[str] = []
+        self.beside: list[list[Beside]] = []
+        """By boot, the further guests that were asked for."""
         self.running = 0
         self.fail = False
         self.healthy = True
@@ -74,6 +77,7 @@ class Labs:
     @contextlib.contextmanager
     def open(self, serve: Any, **machine: Any) -> Iterator[Any]:
         self.booted.append(machine["append"])
+        self.beside.append(machine["beside"])
         if self.fail:
             raise BootFailed("the guest did not boot")
         self.running += 1

@@ -15,6 +15,8 @@ from vfio_user_xe.emulator.scenarios.run import Run
 MIB = 1 << 20
 BAR2 = 256 * MIB
 """Of every VF."""
+SCATTERED = 206 * MIB
+"""A quota that no single block of the driver's allocator holds."""
 HUNG_SECONDS = 5
 _BUSY = 240.0
 """Seconds: searching all symbols takes one on an idle host, and a hundred times that on one with other guests."""
@@ -94,6 +96,16 @@ class XeMachine(Machine):
         made = Program(self.shell, f"c{next(self._numbers)}", observer)
         made.start()
         return made
+
+    def reprovision(self, quota: int) -> None:
+        """VF 1 with another quota in bytes, alone.
+
+        Raises:
+            GuestError: the driver does not give it.
+        """
+        self.card.disable_vfs()
+        self.card.set_quota(1, quota)
+        self.card.enable_vfs(1)
 
     def restore_quotas(self, run: Run) -> None:
         """Two VFs, with what they had in the beginning; a driver that lost VRAM cannot, and the guest is given up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vfio_user_xe.device_models.xe.scenarios import defects, setups
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
-from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
+from vfio_user_xe.device_models.xe.scenarios.machine import MIB, SCATTERED, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import (
     SOURCE,
     TARGET,
@@ -16,9 +16,6 @@ from vfio_user_xe.device_models.xe.scenarios.steps import (
     scenario,
 )
 from vfio_user_xe.emulator.scenarios.run import Run
-
-SCATTERED = 206 * MIB
-"""A quota that no single block of the driver's allocator holds."""
 
 
 def _read_back(made: Program, offset: int, length: int, seed: int = 7) -> None:
@@ -300,16 +297,9 @@ def last_page(run: Run, machine: XeMachine) -> None:
         check_path(run, machine, length=0x1000)
 
 
-def _reprovision(machine: XeMachine, quota: int) -> None:
-    """VF 1 with another quota, alone."""
-    machine.card.disable_vfs()
-    machine.card.set_quota(1, quota)
-    machine.card.enable_vfs(1)
-
-
 @scenario("5", "a range over blocks that are scattered", "data equal")
 def scattered_quota(run: Run, machine: XeMachine) -> None:
-    _reprovision(machine, SCATTERED)
+    machine.reprovision(SCATTERED)
     try:
         blocks = run.fact("LMTT", machine.card.lmtt(1))
         run.check(len(blocks) > 1, f"the quota is in one piece: {blocks}")
@@ -329,7 +319,7 @@ def scattered_quota(run: Run, machine: XeMachine) -> None:
 
 @scenario("7", "beyond the quota, but inside of the BAR", "refused, or reads all ones; nobody else's memory")
 def beyond_the_quota(run: Run, machine: XeMachine) -> None:
-    _reprovision(machine, 128 * MIB)
+    machine.reprovision(128 * MIB)
     try:
         with opened(run, machine) as made:
             bound = imported(made, f"{200 * MIB:#x}+0x2000")

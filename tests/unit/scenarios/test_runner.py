@@ -26,6 +26,7 @@ from vfio_user_xe.emulator.cli import scenario as cli
 from vfio_user_xe.emulator.cli import scenario_run
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.settings import Beside
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.results import Verdict
 from vfio_user_xe.emulator.results.json_file import read
@@ -224,3 +225,13 @@ def test_findings_that_are_interrupted_run_on_no_further_kernel(
     assert (done.exit_code, tried, labs.running) == (130, ["6.18"], 0)
     assert [entry["scenario"] for entry in json.loads(data.read_text())] == ["scenario-1"]
     assert "| it creaks |" in done.output
+
+
+def test_further_guests_of_a_setup_have_the_same_kernel_and_files_as_the_first(labs: Labs) -> None:
+    beside = (Beside(("vf1",), {"append": "quiet", "files": {"/own": b"x"}}),)
+    run_all(labs, replace(scenario("1", passes), setup=replace(SECOND, beside=beside)))
+    [[guest]] = labs.beside
+    assert guest.functions == ("vf1",)
+    assert guest.guest["append"].split()[0] == "quiet"
+    assert guest.guest["files"] == {"/own": b"x"}
+    assert guest.guest["kernel"] is not None

@@ -76,6 +76,13 @@ def test_passthrough_gives_vfs_to_the_pf_s_guest_and_the_same_vfs_to_others(make
     assert host.regions[2].memory is vf.regions[2].memory, "one VRAM"
 
 
+def test_the_server_programs_bars_of_the_pf_s_guest_alone(make_bench: Callable[..., Bench]) -> None:
+    card = CardDescription(**{**vars_of(described(make_bench(vfs=1, topology="passthrough"))), "qtest": "/s/qtest"})
+    assert "-qtest" in cards_arguments([card])
+    assert "-qtest" in cards_arguments([card], functions=["pf", "vf1-host"])
+    assert "-qtest" not in cards_arguments([card], functions=["vf1"])
+
+
 def test_vf_only_serves_the_vfs_and_no_pf(make_bench: Callable[..., Bench]) -> None:
     card = described(make_bench(vfs=2, topology="vf-only"))
     assert attached(cards_arguments([card])) == {"vfuport/0.0": "/s/vf1.sock", "vfuport/0.1": "/s/vf2.sock"}

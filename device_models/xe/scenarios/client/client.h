@@ -15,7 +15,7 @@
 #define PAGE 4096ull
 #define REGIONS 9
 
-enum kind { NOTHING, VFIO, DMABUF, GPU, BO, IOMMUFD };
+enum kind { NOTHING, VFIO, DMABUF, GPU, BO, IOMMUFD, STREAM };
 
 /* A thing that a command made and later commands name. */
 struct object {
@@ -120,6 +120,20 @@ long gpu_run(struct object *gpu, uint32_t queue, uint64_t va);
 /* svm.c: anonymous memory of this process; where a GPU's VM in fault mode should have its pages. */
 long svm_memory(struct object *bo, uint64_t size);
 long svm_prefer(struct object *gpu, uint64_t va, uint64_t size, const char *where, struct object *other);
+
+/* stream.c: packets of a compositor's socket (SOCK_SEQPACKET), lines of a virtio serial port; 0 or a negative errno value. */
+/* The descriptor of the port of this name. */
+int port_open(const char *name);
+long stream_listen(struct object *listener, const char *path);
+long stream_accept(struct object *listener, struct object *stream, unsigned ms);
+/* Reports the packet's words; `*fd` is what came with it, or -1. */
+long stream_receive(struct object *stream, unsigned ms, int *fd);
+long stream_send(struct object *stream, const char *line);
+/* Reports the words of a line. */
+long stream_hear(struct object *stream, unsigned ms);
+
+/* pages.c: reports "ranges=", what of BAR2 of the device at `address` the buffer's pages are, in order. */
+long pages_find(struct object *bo, const char *address);
 
 /* kexec.c: starts another kernel; returns only when that fails. */
 long start_kernel(const char *kernel, const char *initrd, const char *line_file);

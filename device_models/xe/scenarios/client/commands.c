@@ -16,7 +16,6 @@
 #define OBJECTS 96
 
 static struct object objects[OBJECTS];
-__thread char notes[NOTES];
 
 /* A command that runs in a thread of its own. */
 struct job {
@@ -28,41 +27,6 @@ struct job {
 
 static struct job jobs[16];
 static __thread struct job *current;
-
-void say(const char *format, ...)
-{
-	size_t used = strlen(notes);
-	va_list arguments;
-
-	if (used && used < NOTES - 1)
-		notes[used++] = ' ';
-	va_start(arguments, format);
-	vsnprintf(notes + used, NOTES - used, format, arguments);
-	va_end(arguments);
-}
-
-uint64_t now_ns(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return time.tv_sec * 1000000000ull + time.tv_nsec;
-}
-
-long call(int fd, unsigned long request, void *argument)
-{
-	long result;
-
-	do
-		result = ioctl(fd, request, argument);
-	while (result < 0 && errno == EINTR);
-	return result < 0 ? -errno : result;
-}
-
-long ioctl_value(int fd, unsigned long request, unsigned long value)
-{
-	return ioctl(fd, request, value) < 0 ? -errno : 0;
-}
 
 void pattern_write(volatile void *memory, uint64_t offset, uint64_t length, uint32_t seed)
 {
@@ -729,6 +693,78 @@ static long do_exit(char **w)
 	exit(value(w[0]));
 }
 
+/* listen NAME PATH: a compositor's socket */
+static long do_listen(char **w)
+{
+	return stream_listen(create(w[0], STREAM), w[1]);
+}
+
+/* accept LISTENER NAME MS: the next source */
+static long do_accept(char **w)
+{
+	WANT(listener, w[0], STREAM);
+	return stream_accept(listener, create(w[1], STREAM), value(w[2]));
+}
+
+/* receive STREAM MS DMABUF: the next packet; the descriptor that it brings gets the name */
+static long do_receive(char **w)
+{
+	WANT(stream, w[0], STREAM);
+	int fd;
+	long result = stream_receive(stream, value(w[1]), &fd);
+
+	if (fd >= 0) {
+		struct object *dmabuf = create(w[2], DMABUF);
+
+		dmabuf->fd = fd;
+		dmabuf->size = lseek(fd, 0, SEEK_END);
+	}
+	return result;
+}
+
+/* port NAME: the virtio serial port of this name */
+static long do_port(char **w)
+{
+	int fd = port_open(w[0]);
+
+	if (fd >= 0)
+		create(w[0], STREAM)->fd = fd;
+	return fd < 0 ? fd : 0;
+}
+
+static unsigned joined(char *line, size_t size, char **w)
+{
+	unsigned length = 0;
+
+	for (line[0] = 0; *w && length < size; w++)
+		length += snprintf(line + length, size - length, "%s%s", length ? " " : "", *w);
+	return length;
+}
+
+/* tell STREAM WORDS...: a packet, or a line */
+static long do_tell(char **w)
+{
+	WANT(stream, w[0], STREAM);
+	char line[1024];
+
+	joined(line, sizeof(line), w + 1);
+	return stream_send(stream, line);
+}
+
+/* hear PORT MS: the next line */
+static long do_hear(char **w)
+{
+	WANT(stream, w[0], STREAM);
+	return stream_hear(stream, value(w[1]));
+}
+
+/* pages BUFFER ADDRESS: where in the GPU's BAR2 the buffer is, which has to be in VRAM and is written to */
+static long do_pages(char **w)
+{
+	WANT(bo, w[0], BO);
+	return bo->map ? pages_find(bo, w[1]) : -ERANGE;
+}
+
 static long do_spawn(char **w);
 static long do_join(char **w);
 static long do_stop(char **w);
@@ -786,6 +822,13 @@ static const struct command {
 	{ "iommufd", do_iommufd, 1, 1, "NAME" },
 	{ "ioas-map", do_ioas_map, 4, 4, "IOMMUFD DMABUF IOVA LENGTH" },
 	{ "ioas-unmap", do_ioas_unmap, 3, 3, "IOMMUFD IOVA LENGTH" },
+	{ "listen", do_listen, 2, 2, "NAME PATH" },
+	{ "accept", do_accept, 3, 3, "LISTENER NAME MS" },
+	{ "receive", do_receive, 3, 3, "STREAM MS DMABUF" },
+	{ "port", do_port, 1, 1, "NAME" },
+	{ "tell", do_tell, 2, WORDS, "STREAM WORDS..." },
+	{ "hear", do_hear, 2, 2, "PORT MS" },
+	{ "pages", do_pages, 2, 2, "BUFFER ADDRESS" },
 	{ "spawn", do_spawn, 2, WORDS, "JOB COMMAND..." },
 	{ "join", do_join, 2, 2, "JOB MS" },
 	{ "stop", do_stop, 1, 1, "JOB" },
