@@ -16,12 +16,12 @@ from vfio_user_xe.device_models.xe.scenarios import (
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.findings import FINDINGS
-from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes
 from vfio_user_xe.device_models.xe.scenarios.machine import account
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
 from vfio_user_xe.device_models.xe.scenarios.steps import SCENARIOS
+from vfio_user_xe.device_models.xe.scenarios.vm.vmm import with_clients
 from vfio_user_xe.emulator.scenarios.scenario import Exploration, Suite
 
 __all__ = [
@@ -41,7 +41,7 @@ DMABUF = Suite(
     "dmabuf",
     tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)),
     DEFECTS,
-    compiled,
+    with_clients,
     account,
     REPORTS,
     fatal=r"device wedged",

@@ -5,7 +5,15 @@ from __future__ import annotations
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, may_hang, opened, scenario
+from vfio_user_xe.device_models.xe.scenarios.vm import frames
+from vfio_user_xe.device_models.xe.scenarios.vm import resets as vm_resets
+from vfio_user_xe.device_models.xe.scenarios.vm.machine import Host
+from vfio_user_xe.device_models.xe.scenarios.vm.setups import ONE
 from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.scenario import Setup
+
+HOST: Setup[XeMachine] = Setup(ONE.name, ONE.serve, ONE.guest, Host.of, beside=ONE.beside)
+"""The machine of the suite `vm`."""
 
 _SUITES = "dma.?buf.*(kunit|test)|(kunit|test).*dma.?buf"
 """Names of modules that hold KUnit suites for dma-bufs (setups.py brings them into the guest)."""
@@ -66,17 +74,17 @@ def kunit(run: Run, machine: XeMachine) -> None:
     run.check("not ok" not in run.fact("KUnit", results), "a KUnit test failed")
 
 
-@scenario("34", "a virtual machine in the guest scans out of a VF", "frames arrive without a copy")
-def nested_machine(run: Run, machine: XeMachine) -> None:
-    found = machine.run("command -v qemu-system-x86_64").stdout.strip()
-    if not found:
-        run.not_applicable("this guest has no QEMU (looked for qemu-system-x86_64 in PATH)")
-    # QEMU's part names the uAPI that it asks for buffers with in its trace points.
-    if machine.run(f"grep -qa vfio_device_create_dmabuf {found}").returncode:
-        run.not_applicable(f"{found} has no virtio-gpu blobs backed by VFIO devices")
-    run.not_applicable(f"{found} has what it takes; its frames need a guest image, which scenarios cannot give it")
+def _host(machine: XeMachine) -> Host:
+    if not isinstance(machine, Host):
+        raise TypeError(f"this scenario's machine is a host with virtual machines, not {type(machine).__name__}")
+    return machine
 
 
-@scenario("35", "that virtual machine reboots", "its buffers are revoked, nothing hangs")
-def nested_machine_reboots(run: Run, machine: XeMachine) -> None:
-    nested_machine(run, machine)
+@scenario("34", "a virtual machine scans out of a VF that is passed on to it", "frames arrive without a copy", HOST)
+def virtual_machine(run: Run, machine: XeMachine) -> None:
+    frames.frames(run, _host(machine))
+
+
+@scenario("35", "that virtual machine reboots", "its buffers are revoked, nothing hangs", HOST)
+def virtual_machine_reboots(run: Run, machine: XeMachine) -> None:
+    vm_resets.reset_in_a_frame(run, _host(machine))

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from vfio_user_xe.device_models.xe.scenarios import guest_program
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.machine import account
 from vfio_user_xe.device_models.xe.scenarios.vm import frames, resets, vmm
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import SCENARIOS
-from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.scenarios.scenario import Suite
 
 __all__ = ["VM", "frames", "resets"]
-
-
-def compiled(environment: Environment) -> dict[str, Path]:
-    """The guest program and the VMM's part, by their paths in the guest.
-
-    Raises:
-        NoCompiler: this host cannot compile them.
-    """
-    return {**guest_program.compiled(environment), **vmm.compiled(environment)}
 
 
 VM = Suite(
     "vm",
     tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)),
     DEFECTS,
-    compiled,
+    vmm.with_clients,
     account,
     REPORTS,
     fatal=r"device wedged|kernel panic",

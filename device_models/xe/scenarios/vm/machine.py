@@ -118,7 +118,7 @@ class Host(XeMachine):
         found: list[dict[str, Any]] = self.card.call("passthrough")
         return next(entry for entry in found if entry["function"] == f"vf{vm.vfid}")
 
-    def state(self, vm: VirtualMachine, wanted: str, seconds: float = 20) -> bool:
+    def state(self, vm: VirtualMachine, wanted: str, seconds: float = 60) -> bool:
         """Whether the machine's VF comes into this state within `seconds`."""
         deadline = time.monotonic() + seconds
         while self.passed_on(vm)["state"] != wanted:

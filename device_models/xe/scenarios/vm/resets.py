@@ -13,21 +13,25 @@ from vfio_user_xe.emulator.scenarios.run import Run
 
 RESET_SECONDS = 20.0
 """How long a reset may take that waits for nothing but itself, on a busy machine (some 150 ms otherwise)."""
+PATIENCE = 60.0
+"""Seconds for what nothing is in the way of."""
 
 
-def _reset(run: Run, host: Host, vm: VirtualMachine) -> None:
-    """The machine resets itself: from then on its VF waits for the VMM."""
+def _reset(run: Run, host: Host, drawing: s.Renderer) -> None:
+    """The machine is reset, and its renderer is gone: from then on its VF waits for the VMM."""
+    vm = drawing.vm
     with run.step(f"{vm.name} is reset"):
         vm.reset()
+    drawing.lost()
     run.check(host.state(vm, "reset-wanted"), f"the VF is {host.passed_on(vm)} after the machine's reset")
 
 
 def _comes_back(run: Run, host: Host, vm: VirtualMachine, vmm: Vmm) -> None:
-    said = vmm.wait_for("reset result=", seconds=RESET_SECONDS)
+    said = vmm.wait_for("reset result=", seconds=PATIENCE)
     run.evidence("the VMM", vmm.log())
     run.check("result=0" in said, f"VFIO_DEVICE_RESET: {said}")
     run.check(host.state(vm, "open"), f"the VF is {host.passed_on(vm)} after its VMM has reset it")
-    host.card.settle(vm.vfid)
+    s.settled(run, host, vm)
     vm.sh("modprobe xe", timeout=240)
     vm.wait_bound()
 
@@ -46,7 +50,7 @@ def reset_in_a_frame(run: Run, machine: Host) -> None:
             drawing.draw(2)
             drawing.flush(2)
             composing.expect(vm.name, "flush", resource="1", frame="2")
-            _reset(run, machine, vm)
+            _reset(run, machine, drawing)
         vmm.machine_was_reset()
         composing.expect(vm.name, "revoke", reason="reset")
         composing.dropped(vm.name)
@@ -71,14 +75,14 @@ def reset_with_a_silent_compositor(run: Run, machine: Host) -> None:
     with s.compositor(run, machine) as composing, s.running(run, machine, vm) as vmm:
         with s.renderer(run, vm) as drawing:
             s.first_frame(machine, drawing, composing)
-            _reset(run, machine, vm)
+            _reset(run, machine, drawing)
         vmm.machine_was_reset()
-        vmm.wait_for("revoked reason=reset", seconds=RESET_SECONDS)
+        vmm.wait_for("revoked reason=reset", seconds=PATIENCE)
         if not machine.state(vm, "open", RESET_SECONDS):
             run.evidence("blocked tasks", blocked_tasks(machine))
             composing.expect(vm.name, "revoke", reason="reset")
             composing.dropped(vm.name)
-            freed = vmm.wait_for("reset result=", seconds=RESET_SECONDS)
+            freed = vmm.wait_for("reset result=", seconds=PATIENCE)
             run.known(
                 defects.REVOCATION_WAITS,
                 f"the machine's reset is blocked until the compositor has unmapped its idle frame; then {freed}",
@@ -105,7 +109,7 @@ def vmm_killed(run: Run, machine: Host) -> None:
             if not vmm.gone(RESET_SECONDS):
                 run.evidence("blocked tasks", blocked_tasks(machine))
                 composing.dropped(vm.name)
-                run.check(vmm.gone(RESET_SECONDS), "the VMM does not end after the compositor has let go, either")
+                run.check(vmm.gone(PATIENCE), "the VMM does not end after the compositor has let go, either")
                 run.known(
                     defects.REVOCATION_WAITS, "the killed VMM does not end while the compositor has its frame imported"
                 )
@@ -136,7 +140,7 @@ def vfs_disabled(run: Run, machine: Host) -> None:
         composing.dropped(vm.name)
         composing.released(vm.name)
         vmm.wait_for(r"closed$")
-        run.check(disabling.ended(RESET_SECONDS), "the VFs are not disabled although the VMM has closed its device")
+        run.check(disabling.ended(PATIENCE), "the VFs are not disabled although the VMM has closed its device")
         run.check(disabling.code() == 0, f"disabling VFs: {disabling.output()}")
         run.check(machine.state(vm, "absent"), f"the VF is {machine.passed_on(vm)} after VFs were disabled")
         drawing.program.end()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB
@@ -27,7 +28,9 @@ SOURCES = 0x1000_0000
 TARGET = 0x8000_0000
 DRAWN, SURFACE = 0x1000_0000, 0x2000_0000
 """Virtual addresses: of imports and of what is composed, in the host; of what is drawn and of the surface, in a machine."""
-_WAIT_MS = 20_000
+_WAIT_MS = 60_000
+_WAIT = 2 * _WAIT_MS / 1000
+"""Seconds: more than anything here takes on a busy machine that works."""
 
 
 def scenario(
@@ -57,14 +60,14 @@ class Compositor:
 
     def connected(self, source: str) -> None:
         """Wait for a source of this name."""
-        self.program.step(f"accept listener {source} {_WAIT_MS}", timeout=60)
+        self.program.step(f"accept listener {source} {_WAIT_MS}", timeout=_WAIT)
         hello = self.receive(source)
         if hello.values != {"verb": "hello", "version": "1", "name": source}:
             raise AssertionError(f"the source begins with {hello}")
 
     def receive(self, source: str, dmabuf: str = "-") -> Step:
         """The source's next message; its dma-buf gets the name."""
-        return self.program.step(f"receive {source} {_WAIT_MS} {dmabuf}", timeout=60)
+        return self.program.step(f"receive {source} {_WAIT_MS} {dmabuf}", timeout=_WAIT)
 
     def expect(self, source: str, verb: str, **values: str) -> Step:
         """The source's next message, which must be this one."""
@@ -100,7 +103,7 @@ class Compositor:
 
     def hung_up(self, source: str) -> None:
         """The source is gone without a word."""
-        self.program.step(f"expect EPIPE receive {source} {_WAIT_MS} -", timeout=60)
+        self.program.step(f"expect EPIPE receive {source} {_WAIT_MS} -", timeout=_WAIT)
 
     def refused(self, number: int = 1) -> None:
         """No frame of the machine's surface is to be had any more."""
@@ -149,13 +152,17 @@ class Renderer:
     def refused(self, words: str) -> None:
         """Say this to the VMM, which must refuse it."""
         self.program.step(f"tell {self.vm.name} {words}")
-        heard = self.program.step(f"hear {self.vm.name} {_WAIT_MS}", timeout=60)
+        heard = self.program.step(f"hear {self.vm.name} {_WAIT_MS}", timeout=_WAIT)
         if heard.values.get("verb") != "error":
             raise AssertionError(f"{words!r} is answered with {heard}")
 
+    def lost(self) -> None:
+        """The machine was reset, and this process with it: its number may be another's now."""
+        self.program.pid = 0
+
     def told(self, frame: int) -> None:
         """Wait for the news that it was composed."""
-        heard = self.program.step(f"hear {self.vm.name} {_WAIT_MS}", timeout=60)
+        heard = self.program.step(f"hear {self.vm.name} {_WAIT_MS}", timeout=_WAIT)
         if (heard.values.get("verb"), heard.values.get("frame")) != ("done", str(frame)):
             raise AssertionError(f"{self.vm.name} hears {heard} and not of frame {frame}")
 
@@ -179,7 +186,7 @@ def running(run: Run, host: Host, vm: VirtualMachine) -> Iterator[Vmm]:
     vmm.start()
     try:
         run.check(host.state(vm, "open"), f"the VF is {host.passed_on(vm)} although its VMM has it open")
-        host.card.settle(vm.vfid)
+        settled(run, host, vm)
         with run.step(f"{vm.name}: the VF is plugged in"):
             vm.plug()
         yield vmm
@@ -188,6 +195,16 @@ def running(run: Run, host: Host, vm: VirtualMachine) -> Iterator[Vmm]:
         raise
     finally:
         _end(run, host, vm, vmm)
+
+
+def settled(run: Run, host: Host, vm: VirtualMachine) -> None:
+    """Wait until the PF's driver has finished the reset of the machine's VF."""
+    try:
+        host.card.settle(vm.vfid)
+    except TimeoutError:
+        if lost := s.lost_reset(run, host):
+            run.known(defects.RESET_LOST, lost)
+        raise
 
 
 def _end(run: Run, host: Host, vm: VirtualMachine, vmm: Vmm) -> None:

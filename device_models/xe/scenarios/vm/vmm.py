@@ -7,6 +7,7 @@ import shlex
 import time
 from pathlib import Path
 
+from vfio_user_xe.device_models.xe.scenarios import guest_program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import SOURCES as CLIENT
 from vfio_user_xe.device_models.xe.scenarios.guest_program import ProgramError
 from vfio_user_xe.emulator.guest.environment import Environment
@@ -18,7 +19,7 @@ GUEST_PATH = f"/usr/bin/{NAME}"
 SOURCES = CLIENT.parent / "vmm"
 _SHARED = ("vfio.c", "port.c", "report.c")
 """Of the client's sources."""
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 
 
 class Vmm:
@@ -74,7 +75,7 @@ class Vmm:
         """Send SIGKILL, and wait for nothing."""
         self._shell.run(f"kill -9 {self.pid} 2>/dev/null")
 
-    def gone(self, seconds: float = 10) -> bool:
+    def gone(self, seconds: float = 30) -> bool:
         """Whether the process has ended within `seconds`."""
         # A child of nobody that reaps it at once may be a zombie for a while.
         script = (
@@ -93,3 +94,12 @@ def compiled(environment: Environment) -> dict[str, Path]:
     """
     sources = [*sorted(SOURCES.glob("*.c")), *(CLIENT / name for name in _SHARED)]
     return {GUEST_PATH: compile_program(environment, NAME, sources)}
+
+
+def with_clients(environment: Environment) -> dict[str, Path]:
+    """The guest program, its kernels and the VMM's part, by their paths in the guest.
+
+    Raises:
+        NoCompiler: this host cannot compile them.
+    """
+    return {**guest_program.compiled(environment), **compiled(environment)}
