@@ -30,6 +30,8 @@ class VirtualMachine:
         """Of the VF, in this machine."""
         self._device = neighbour.devices[0]
         self._programs = 0
+        self.plugged = False
+        """Whether it has the VF, or what is left of it."""
 
     def sh(self, command: str, timeout: float = 60) -> str:
         """Run a command in it that must succeed; its output without the last newline.
@@ -47,6 +49,7 @@ class VirtualMachine:
         """
         self.sh("modprobe xe", timeout=_LOAD)
         self.guest.qmp("device_add", self._device)
+        self.plugged = True
         self.wait_bound()
 
     def wait_bound(self) -> None:
@@ -66,6 +69,7 @@ class VirtualMachine:
         before = self._deletions()
         self.guest.qmp("device_del", {"id": self._device["id"]})
         self._wait(lambda: self._deletions() > before, _GOES, "the VF is not given up")
+        self.plugged = False
 
     def reset(self) -> None:
         """Reset the machine, and wait until it has booted again.

@@ -14,6 +14,7 @@ from vfio_user_xe.device_models.xe.scenarios.machine import MIB
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import COMPOSITOR, Host, VirtualMachine
 from vfio_user_xe.device_models.xe.scenarios.vm.setups import ONE
 from vfio_user_xe.device_models.xe.scenarios.vm.vmm import Vmm
+from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup
 
@@ -210,9 +211,9 @@ def settled(run: Run, host: Host, vm: VirtualMachine) -> None:
 def _end(run: Run, host: Host, vm: VirtualMachine, vmm: Vmm) -> None:
     run.fact(f"{vm.name}'s VMM", vmm.log())
     try:
-        if vm.bound():
+        if vm.plugged:
             vm.unplug()
-    except (TimeoutError, OSError) as error:
+    except (TimeoutError, GuestError) as error:
         run.give_up(str(error))
     vmm.kill()
     if not vmm.gone():
