@@ -7,6 +7,8 @@ from pathlib import Path
 from vfio_user_xe.device_models.xe.topologies import TOPOLOGIES
 from vfio_user_xe.emulator.model.model_info import ModelInfo, TraceProcess
 
+KERNEL = Path(__file__).parent / "kernel"
+BASE, DEBUG = KERNEL / "battlemage.config", KERNEL / "debug.config"
 GGTT, PPGTT, DEVICE = "ggtt", "ppgtt", "device"
 
 INFO = ModelInfo(
@@ -29,4 +31,5 @@ INFO = ModelInfo(
     topologies=TOPOLOGIES,
     trace_processes={"guc": TraceProcess("GuC", "gt")},
     suites={folder.name: folder for folder in sorted((Path(__file__).parent / "suites").iterdir()) if folder.is_dir()},
+    kernel_config={"scenarios": (BASE,), "debug": (BASE, DEBUG)},
 )

@@ -20,6 +20,7 @@ from vfio_user_xe.emulator.cli.explore import app as scenario_app
 from vfio_user_xe.emulator.cli.export import register as register_export
 from vfio_user_xe.emulator.cli.guest import app as guest_app
 from vfio_user_xe.emulator.cli.igt import app as igt_app
+from vfio_user_xe.emulator.cli.kernel import app as kernel_app
 from vfio_user_xe.emulator.cli.observe import register as register_observation
 from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.cli.recording import register as register_recording
@@ -63,6 +64,7 @@ app.add_typer(scenario_app, name="scenario")
 app.add_typer(igt_app, name="igt")
 app.add_typer(suite_app, name="suite")
 app.add_typer(report_app, name="report")
+app.add_typer(kernel_app, name="kernel")
 app.add_typer(new_app, name="new")
 app.command("api-reference")(api_reference)
 

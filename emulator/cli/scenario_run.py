@@ -6,7 +6,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +42,7 @@ from vfio_user_xe.emulator.results.json_file import NotAReport
 from vfio_user_xe.emulator.results.matrix import matrix, matrix_text
 from vfio_user_xe.emulator.results.tap import tap
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
+from vfio_user_xe.emulator.scenarios.bisect import ABORT, CANNOT_TEST, Bad, bisect_code
 from vfio_user_xe.emulator.scenarios.evidence import report_of, summary_of
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.runner import grouped
@@ -79,6 +80,19 @@ def run(
         bool,
         typer.Option("--until-fail", help="End with the first that fails; without --repeat, go on until one does."),
     ] = False,
+    bad_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bad",
+            metavar="VERDICT|DEFECT",
+            help="What counts as bad for the exit code, --until-fail and --bisect; repeatable.",
+            show_default="fail",
+        ),
+    ] = None,
+    bisect: Annotated[
+        bool,
+        typer.Option("--bisect", help="Exit codes for `git bisect run`: 0 good, 1 bad, 125 cannot be tested."),
+    ] = False,
     shard: ShardOption = None,
     jobs: JobsOption = "1",
     job: JobOption = None,
@@ -100,20 +114,31 @@ def run(
     """Run scenarios. Exit code: 0 nothing failed but what is known by name, 1 something did, 2 a wrong argument.
 
     Interrupted (Ctrl-C), what has come out so far is written all the same; the exit code is then 130.
+    With --bisect a kernel that is not there or does not boot cannot be tested (125), and a wrong argument ends the bisection (128).
     """
-    suite, chosen = chosen_scenarios(suite_name, names or [])
-    parts = chosen_parts(shard, job, times, suite.times)
-    count = job_count(jobs, max((s.setup.guest.get("memory", _USUAL_MEMORY) for s in chosen), default=_USUAL_MEMORY))
-    if until_fail and (count > 1 or (repeat is None and parts.shards)):
-        fail(
-            "--until-fail goes with one guest at a time: neither with --jobs nor, without --repeat, --shard", EXIT_USAGE
+    with _codes_of_bisect(bisect):
+        suite, chosen = chosen_scenarios(suite_name, names or [])
+        try:
+            bad = Bad.parse(bad_names or [], suite.defects)
+        except LookupError as error:
+            fail(f"--bad {error.args[0]}", EXIT_USAGE)
+        parts = chosen_parts(shard, job, times, suite.times)
+        count = job_count(
+            jobs, max((s.setup.guest.get("memory", _USUAL_MEMORY) for s in chosen), default=_USUAL_MEMORY)
         )
-    if resume and output is None:
-        fail("--resume is for --output: it takes up what is in that folder", EXIT_USAGE)
-    if job is None:
-        check_outputs(junit=junit_file, tap=tap_file, report=report, json=json_file)
-    make_folder("--consoles", consoles)
-    make_folder("--output", output)
+        if until_fail and (count > 1 or (repeat is None and parts.shards)):
+            fail(
+                "--until-fail goes with one guest at a time: neither with --jobs nor, without --repeat, --shard",
+                EXIT_USAGE,
+            )
+        if bisect and (len(kernels or ()) > 1 or resume or job is not None):
+            fail("--bisect judges one kernel anew: neither several --kernel nor --resume go with it", EXIT_USAGE)
+        if resume and output is None:
+            fail("--resume is for --output: it takes up what is in that folder", EXIT_USAGE)
+        if job is None:
+            check_outputs(junit=junit_file, tap=tap_file, report=report, json=json_file)
+        make_folder("--consoles", consoles)
+        make_folder("--output", output)
     asked = named_kernels(kernels or [], modules or [], named=resume or job is not None)
     started = time.monotonic()
     with ExitStack() as stack:
@@ -157,12 +182,12 @@ def run(
                 run_jobs(count, ("scenario", "run"), extra)
             else:
                 place = consoles / f"job-{job.partition('/')[0]}" if consoles is not None and job else consoles
-                _run(suite, left, append, place, until_fail, progress)
+                _run(suite, left, append, place, bad if until_fail else None, progress)
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted")
         except GuestError as error:
-            fail(error, exit_code_of(error))
+            fail(error, CANNOT_TEST if bisect else exit_code_of(error))
         if job is not None:
             raise typer.Exit(EXIT_INTERRUPTED if interrupted else 0)
         if log is not None:
@@ -173,7 +198,20 @@ def run(
     write(whole, junit_file, report, json_file)
     if tap_file is not None:
         tap_file.write_text(tap(whole), encoding="utf-8")
-    raise typer.Exit(EXIT_INTERRUPTED if interrupted else int(whole.failed))
+    if interrupted:
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if bisect:
+        raise typer.Exit(bisect_code(results, bad))
+    raise typer.Exit(int(any(map(bad, results)) if bad_names else whole.failed))
+
+
+@contextmanager
+def _codes_of_bisect(wanted: bool) -> Iterator[None]:
+    """With `wanted`, a wrong argument ends the bisection: as any other code would, it would tell git something of the commit."""
+    try:
+        yield
+    except typer.Exit as ended:
+        raise typer.Exit(ABORT if wanted and ended.exit_code == EXIT_USAGE else ended.exit_code) from None
 
 
 def _before(log: Journal | None, *, keep: bool, job: bool) -> list[Result]:
@@ -201,7 +239,7 @@ def _run(
     units: Iterator[_Unit],
     append: str,
     consoles: Path | None,
-    until_fail: bool,
+    until: Bad | None,
     progress: Callable[[Result], None],
 ) -> None:
     """Run these one after the other, kernel by kernel.
@@ -213,7 +251,7 @@ def _run(
 
     def enough(result: Result) -> bool:
         nonlocal found
-        found = until_fail and result.verdict is Verdict.FAIL
+        found = until is not None and (until(result) or (until == Bad() and result.verdict is Verdict.FAIL))
         return found
 
     for number, (kernel, mine) in enumerate(itertools.groupby(units, lambda unit: unit.kernel), 1):

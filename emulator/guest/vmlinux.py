@@ -35,7 +35,7 @@ def unpacked(kernel: Kernel) -> Path | None:
     if not target.exists():
         with cache.lock(directory / "lock"):
             if not target.exists():
-                image = _payload(kernel.image.read_bytes(), kernel.zstd)
+                image = payload(kernel.image.read_bytes(), kernel.zstd)
                 # An empty file remembers that there is nothing to unpack.
                 cache.write_atomically(target, image if image is not None and _starts_by_pvh(image) else b"")
                 _prune(directory)
@@ -47,12 +47,13 @@ def contains(kernel: Kernel, text: bytes) -> bool:
     """Whether the kernel proper has these bytes: a parameter's name, say, that only some configurations have."""
     image = unpacked(kernel)
     if image is None:
-        return text in (_payload(kernel.image.read_bytes(), kernel.zstd) or b"")
+        return text in (payload(kernel.image.read_bytes(), kernel.zstd) or b"")
     with image.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         return mapped.find(text) >= 0
 
 
-def _payload(image: bytes, zstd: tuple[str, ...]) -> bytes | None:
+def payload(image: bytes, zstd: tuple[str, ...]) -> bytes | None:
+    """The kernel proper in the content of a bzImage; None where it cannot be unpacked. `zstd` is the command for that form."""
     if image[0x202:0x206] != b"HdrS" or struct.unpack_from("<H", image, 0x206)[0] < 0x208:
         return None
     sectors = image[0x1F1] or 4

@@ -65,6 +65,11 @@ class ModelInfo:
     """By trace category, for the model's own categories; events of others are shown with their function."""
     suites: Mapping[str, Path] = field(default_factory=dict)
     """By runner ("igt"), the folder of files that says what the runner is to run on this model and what to expect."""
+    kernel_config: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """By purpose ("scenarios", "debug"), fragments of a kernel's configuration for `vfio-user-xe kernel`, to be merged in this order.
+
+    Their form is described in `vfio_user_xe.emulator.guest.kernel_config`. The first purpose is taken if none is named.
+    """
 
     def problem(self) -> str:
         """What is wrong with the fields' types, for a model that no type checker has seen; "" when nothing is."""
@@ -81,6 +86,11 @@ class ModelInfo:
             ("topologies", _is_mapping(self.topologies, Topology)),
             ("trace_processes", _is_mapping(self.trace_processes, TraceProcess)),
             ("suites", _is_mapping(self.suites, Path)),
+            (
+                "kernel_config",
+                _is_mapping(self.kernel_config, tuple)
+                and all(isinstance(file, Path) for files in self.kernel_config.values() for file in files),
+            ),
         ):
             if not wanted:
                 kind = next(str(item.type) for item in fields(self) if item.name == one)

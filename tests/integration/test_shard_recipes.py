@@ -22,6 +22,8 @@ PROJECT = Path(__file__).parents[2]
 FOLDER = PROJECT / "examples" / "shards"
 GITHUB, GITLAB = FOLDER / ".github" / "workflows" / "scenarios.yml", FOLDER / ".gitlab-ci.yml"
 KUBERNETES, SLURM = FOLDER / "kubernetes.yaml", FOLDER / "slurm.sh"
+pytestmark = pytest.mark.timeout(600)
+
 COUNT = 4
 TRIED = 2
 """So many shards are run here: each is a process that imports the whole program."""
@@ -78,7 +80,7 @@ def shell(words: list[str], text: str, folder: Path, **variables: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

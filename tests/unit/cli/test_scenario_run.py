@@ -17,6 +17,7 @@ from tests.support.scenario_plays import SECOND, Labs, Tried, fails, passes, sce
 from vfio_user_xe.emulator.cli import kernels, parts, scenario_run
 from vfio_user_xe.emulator.cli import scenario as cli
 from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import KernelError
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.results import Result
 from vfio_user_xe.emulator.results.journal import read_journal
@@ -201,3 +202,47 @@ def test_auto_is_as_many_as_processors_and_memory_allow(monkeypatch: pytest.Monk
     assert parts.job_count("7", 9000) == 7
     monkeypatch.setattr(parts.os, "sched_getaffinity", lambda pid: {0, 1})
     assert parts.job_count("auto", 1024) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "code"),
+    [
+        (passes, [], 0),
+        (fails, [], 1),
+        (lambda run, machine: run.known("creaks", "seen"), [], 0),
+        (lambda run, machine: run.known("creaks", "seen"), ["--bad", "creaks"], 1),
+        (lambda run, machine: run.known("creaks", "seen"), ["--bad", "expected-fail"], 1),
+        (fails, ["--bad", "creaks"], 0),
+        (lambda run, machine: run.not_applicable("no such thing"), [], 125),
+        (lambda run, machine: run.not_applicable("no such thing"), ["--bad", "not-applicable"], 1),
+    ],
+)
+def test_a_bisection_is_told_good_bad_or_that_it_cannot_be_tested(
+    play: Play, body: Any, words: list[str], code: int
+) -> None:
+    assert play("--bisect", *words, scenarios=[scenario("1", body)]).exit_code == code
+
+
+def test_a_kernel_that_does_not_boot_or_is_not_there_cannot_be_tested(
+    play: Play, labs: Labs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labs.fail = True
+    assert play("--bisect", scenarios=FOUR).exit_code == 125
+    missing = create_autospec(cli.named_kernel, side_effect=KernelError("kernel image x/bzImage: no such file"))
+    monkeypatch.setattr(cli, "named_kernel", missing)
+    assert play("--bisect", "--kernel", "x/bzImage", scenarios=FOUR).exit_code == 125
+    assert play("--kernel", "x/bzImage", scenarios=FOUR).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [["--bad", "creak"], ["--kernel", "a", "--kernel", "b"], ["no-such-scenario"]])
+def test_a_wrong_argument_ends_a_bisection(play: Play, words: list[str]) -> None:
+    assert play("--bisect", *words, scenarios=FOUR).exit_code == 128
+    assert play("--bad", "creak", scenarios=FOUR).exit_code == 2
+
+
+def test_what_counts_as_bad_ends_until_fail_and_is_the_exit_code(play: Play, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    scenarios = [scenario("1", lambda run, machine: run.known("creaks", "seen")), scenario("2", passes)]
+    assert play("--until-fail", "--bad", "creaks", "--json", file, scenarios=scenarios).exit_code == 1
+    assert numbers(read(file).results) == ["1"]
+    assert play(scenarios=scenarios).exit_code == 0

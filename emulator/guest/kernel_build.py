@@ -1,0 +1,109 @@
+"""Builds a kernel for guests out of a tree: configuration, image and modules in an object folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vfio_user_xe.emulator.guest.errors import GuestError, NotUsable
+from vfio_user_xe.emulator.guest.kernel_config import Missing, Row, missing, parse, rows
+
+_MERGE = "scripts/kconfig/merge_config.sh"
+_KEPT_LINES = 30
+
+
+class BuildFailed(GuestError):
+    """A step of the build ended with an error; the text has the command and the end of what it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What was built: `missing` are the options that the tree did not take."""
+
+    image: Path
+    modules: Path
+    missing: tuple[Missing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A build of the tree `tree` in the folder `objects`, with fragments merged over tinyconfig, and `extra`, a user's, last.
+
+    `jobs` is make's -j. `tell` gets each line that a step writes. May be called from any thread.
+    """
+
+    tree: Path
+    objects: Path
+    fragments: Sequence[Path]
+    extra: Sequence[Path]
+    jobs: int
+    tell: Callable[[str], None]
+
+    def run(self, *, configure: bool = False) -> Built:
+        """Configure the object folder if it is not (or again, with `configure`), and build.
+
+        What is there is built further: after a change only what depends on it.
+
+        Raises:
+            NotUsable: the tree is no kernel tree, or the object folder cannot be made.
+            BuildFailed: a step failed.
+        """
+        for name in ("Makefile", "Kconfig", _MERGE):
+            if not (self.tree / name).is_file():
+                raise NotUsable(f"{self.tree}: is no kernel tree: it has no {name}")
+        if shutil.which("make") is None:
+            raise NotUsable(
+                "there is no make on PATH; a kernel needs make, gcc, flex, bison, bc, libelf's and OpenSSL's headers"
+            )
+        try:
+            self.objects.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NotUsable(f"{self.objects}: {error.strerror}") from error
+        config = self.objects / ".config"
+        if configure or not config.is_file():
+            self._make("tinyconfig")
+            merge = [
+                str(self.tree / _MERGE),
+                "-O",
+                str(self.objects),
+                str(config),
+                *map(str, (*self.fragments, *self.extra)),
+            ]
+            self._step(merge)
+        wanted = [row for file in self.fragments for row in rows(file)]
+        wanted += [Row(file.name, "", parse(file.read_text("utf-8", errors="replace"))) for file in self.extra]
+        lacks = tuple(missing(parse(config.read_text("utf-8")), wanted))
+        self._make("bzImage", "modules")
+        installed = self.objects / "installed"
+        shutil.rmtree(installed, ignore_errors=True)
+        self._make("modules_install", f"INSTALL_MOD_PATH={installed}", "INSTALL_MOD_STRIP=1")
+        return Built(self.objects / "arch/x86/boot/bzImage", installed, lacks)
+
+    def _make(self, *targets: str) -> None:
+        self._step(["make", "-C", str(self.tree), f"O={self.objects}", "ARCH=x86_64", f"-j{self.jobs}", *targets])
+
+    def _step(self, command: Sequence[str]) -> None:
+        """Run a step in the tree; its output is told line by line."""
+        variables = {**os.environ, "ARCH": "x86_64"}
+        said: list[str] = []
+        with subprocess.Popen(
+            command,
+            cwd=self.tree,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.tell(line.rstrip("\n"))
+                said = [*said[1 - _KEPT_LINES :], line]
+        if process.returncode != 0:
+            text = "".join(said).rstrip()
+            raise BuildFailed(f"{' '.join(command)}: ended with exit code {process.returncode}:\n{text}")
