@@ -12,6 +12,7 @@ from demo_output import DemoFailed, console, ledger_table, require, show, step
 from demo_userland import run_userland
 from rich.table import Table
 
+from vfio_user_xe.device_models.xe.frames.play import PlayFailed
 from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES, XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, ProgramError, compiled
 from vfio_user_xe.device_models.xe.scenarios.steps import UNITS, kernel_command
@@ -351,11 +352,28 @@ def main() -> int:
     parser.add_argument(
         "--userland",
         action="store_true",
-        help="instead: clinfo and OpenCL programs on a VF, with Debian's Mesa and NEO, which are fetched if need be (220 MB)",
+        help="instead: OpenCL on a VF, OpenGL on PF and VF, with Debian's Mesa and NEO, which are fetched if need be (220 MB)",
     )
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        default=Path("demo-pictures"),
+        metavar="FOLDER",
+        help="where --userland leaves PNGs (%(default)s)",
+    )
+    arguments = parser.parse_args()
     try:
-        run_userland() if parser.parse_args().userland else run()
-    except (DemoFailed, NoCompiler, GuestError, ServedCardError, CommandError, ProgramError, OSError) as exc:
+        run_userland(arguments.pictures) if arguments.userland else run()
+    except (
+        DemoFailed,
+        NoCompiler,
+        GuestError,
+        ServedCardError,
+        CommandError,
+        ProgramError,
+        PlayFailed,
+        OSError,
+    ) as exc:
         console.print("[bold red]FAILED[/]")
         show(str(exc))
         return 1

@@ -1,12 +1,16 @@
-"""The demo of user space: Intel's unmodified OpenCL driver (NEO) sees the PF and a VF, and runs programs on the VF."""
+"""The demo of user space: Intel's unmodified OpenCL driver (NEO) runs programs on a VF, and Mesa's OpenGL driver draws on both."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 
+from demo_frames import show_frames
 from demo_output import ledger_table, require, show, step
 
+from vfio_user_xe.device_models.xe.frames.programs import compiled
 from vfio_user_xe.device_models.xe.scenarios.steps import UNITS
+from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.progress import Progress
 from vfio_user_xe.emulator.guest.userland import fetch_userland
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
@@ -54,11 +58,11 @@ print("sum of 2^18 integers as numpy has it:", bool(total.get()[0] == data.sum()
 '''
 
 
-def run_userland() -> None:
-    """The whole demo. Raises what went wrong."""
+def run_userland(pictures: Path) -> None:
+    """The whole demo; PNGs are left in `pictures`. Raises what went wrong."""
     with step("Debian's Mesa, NEO and Python for the guest"):
         userland = fetch_userland(USERLAND, progress=Progress())
-        named = ("intel-opencl-icd", "libigc2", "python3-pyopencl", "clinfo")
+        named = ("libgl1-mesa-dri", "intel-opencl-icd", "libigc2", "python3-pyopencl", "clinfo")
         show(
             "\n".join(
                 f"{name} {userland.manifest.packages[name]}" for name in named if name in userland.manifest.packages
@@ -66,7 +70,7 @@ def run_userland() -> None:
         )
     with ExitStack() as stack:
         with step("Serve a card, and boot an unmodified kernel with that user space"):
-            files = {"/root/on_vf.py": PROGRAM.encode()}
+            files = {"/root/on_vf.py": PROGRAM.encode(), **compiled(locate())}
             lab = stack.enter_context(open_lab(SERVE, modules=["xe"], userland=USERLAND, memory=3072, files=files))
             show(f"Linux {lab.guest.run('uname -r').stdout.strip()} under {lab.guest.accelerator.name}")
         with step("xe takes the PF, provisions a VF, and takes that too"):
@@ -74,6 +78,7 @@ def run_userland() -> None:
             lab.guest.run(f"echo 1 > {PF}/sriov_numvfs", check=True, timeout=180)
             show(lab.guest.run("for n in /sys/class/drm/renderD*; do echo $n: $(readlink $n/device); done").stdout)
         demonstrate(lab)
+        show_frames(lab, pictures)
 
 
 def demonstrate(lab: Lab) -> None:

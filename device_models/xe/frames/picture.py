@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vfio_user_xe.emulator.observe.png import png
+
 
 def picture(pam: bytes) -> NDArray[np.int64]:
     """[rows, columns, 4]: red, green, blue, alpha of a PAM, in its order of rows."""
@@ -14,6 +16,12 @@ def picture(pam: bytes) -> NDArray[np.int64]:
     size = {name: int(value) for name, value in (line.split() for line in header.decode().splitlines()[1:4])}
     found = np.frombuffer(pixels, dtype=np.uint8).reshape(size["HEIGHT"], size["WIDTH"], size["DEPTH"])
     return found.astype(np.int64)
+
+
+def as_png(pam: bytes) -> bytes:
+    """The same as a PNG file, without alpha."""
+    pixels = picture(pam)[:, :, :3].astype(np.uint8)
+    return png(pixels.shape[1], pixels.shape[0], pixels.tobytes())
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,12 @@ def play(
     width: int = 640,
     height: int = 240,
     folder: str = "/tmp/frames",
+    save_frames: bool = False,
     timeout: float = 300,
 ) -> Play:
     """Let every source draw `frames` frames, and compose each set of them on the render node `compositor` (None: in software).
+
+    With `save_frames` renderers write what they draw, too: `frame_path` says where.
 
     Raises:
         PlayFailed: a program failed.
@@ -91,8 +94,10 @@ def play(
         "done",
         "renderers=",
     ]
+    saving = f"--save {folder}" if save_frames else ""
     for number, source in enumerate(sources):
-        lines.append(f"{source.command} --socket {folder}/socket --frames {frames} >source{number}.log 2>&1 &")
+        more = f"--socket {folder}/socket --frames {frames} {saving}"
+        lines.append(f"{source.command} {more} >source{number}.log 2>&1 &")
         lines.append('renderers="$renderers $!"')
     lines += [
         "for renderer in $renderers; do wait $renderer || failed=1; done",
@@ -108,6 +113,11 @@ def play(
         for number, shown, taken in _COMPOSED.findall(done.stdout)
     )
     return Play(found, done.stdout)
+
+
+def frame_path(folder: str, source: Source, frame: int) -> str:
+    """Where a renderer writes a frame: a PAM, its top row first."""
+    return f"{folder}/{source.name}-{frame:04}.pam"
 
 
 def _device(node: str | None) -> str:
