@@ -188,8 +188,27 @@ def detail(right: Floats, down: Floats, anisotropy: int) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         if anisotropy > 1:
             ratio = np.clip(np.ceil(np.sqrt(longer / np.maximum(shorter, 1e-30))), 1, anisotropy)
-            longer = longer / ratio**2
-        return np.asarray(0.5 * np.log2(longer))
+            longer = longer / (ratio * ratio)
+    return np.asarray(0.5 * log2(longer))
+
+
+_ROOT_OF_HALF = 0.7071067811865476
+_TWO_BY_LOG_2 = 2.8853900817779268
+
+
+def log2(values: Floats) -> Floats:
+    """Logarithms of what is not negative, by operations that are rounded alike everywhere: `runtime/image.h` has the same."""
+    mantissa, exponent = np.frexp(values)
+    small = mantissa < _ROOT_OF_HALF
+    mantissa, exponent = np.where(small, mantissa * 2, mantissa), exponent - small
+    with np.errstate(invalid="ignore"):
+        s = (mantissa - 1) / (mantissa + 1)
+        z = s * s
+        total = np.full(z.shape, 1 / 21.0)
+        for number in range(19, 0, -2):
+            total = total * z + 1 / number
+        found = exponent.astype(np.float64) + total * s * _TWO_BY_LOG_2
+    return np.where(values <= 0, -np.inf, np.where(np.isposinf(values), np.inf, found))
 
 
 def _texel_places(

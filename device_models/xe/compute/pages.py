@@ -1,7 +1,7 @@
 """Pages of a context's address space for compiled code: filled from spans, emptied when any of them may be out of date.
 
 Compiled code runs with pointers into the host's memory. A page is entered when a thread has missed it; everything is forgotten
-when the driver takes translations back (`ExecutionUnitSpace.generation`) and when the fabric revokes a window. A revocation
+when the driver takes translations back (`PointerSpace.generation`) and when the fabric revokes a window. A revocation
 on another thread stops what runs and waits until it has stopped.
 """
 
@@ -16,7 +16,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.layout import Access
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.eu.compiled.memory import LARGE_SHIFT, SMALL_SHIFT, Map, MapFull
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot
-from vfio_user_xe.device_models.xe.memory.ppgtt import NULL_KIND, ExecutionUnitSpace
+from vfio_user_xe.device_models.xe.memory.ppgtt import NULL_KIND, PointerSpace
 from vfio_user_xe.emulator.fabric.interconnect import Fabric
 from vfio_user_xe.emulator.fabric.ledger import LedgerEntry
 from vfio_user_xe.emulator.fabric.span import Revoked, Span
@@ -30,7 +30,7 @@ _AHEAD = 16
 class Pages:
     """The map of one address space. On the card's executor, but for `revoked`."""
 
-    def __init__(self, space: ExecutionUnitSpace, library: Library) -> None:
+    def __init__(self, space: PointerSpace, library: Library) -> None:
         self._space = weakref.ref(space)
         self.map = Map(library)
         self.running = threading.Lock()
@@ -49,7 +49,7 @@ class Pages:
         _revocations(space.function.gpu.fabric).add(self)
 
     @property
-    def space(self) -> ExecutionUnitSpace:
+    def space(self) -> PointerSpace:
         """The address space: whoever runs on it holds it."""
         space = self._space()
         assert space is not None

@@ -120,7 +120,7 @@ def _sampled(form: Form, mips: Mips, state: SamplerState, parameters: Parameters
     if not form.zero:
         lod = np.clip(lod, state.least, max(state.least, state.most))
     if parameters.least is not None:
-        lod = np.maximum(lod, parameters.least[lanes])
+        lod = np.fmax(lod, parameters.least[lanes])
     if state.anisotropy > 1 and mips.surface.type is SurfaceType.D2:
         stretch = _stretch(mips, state, form, parameters)
         if stretch is not None:

@@ -49,7 +49,7 @@ class Image:
             raise UnknownImage(f"surface format {surface.format:#x}")
         self.surface = surface
         self.format: Format = form or formats.FORMATS[0]
-        self._blocks = blocks
+        self.blocks = blocks
         self._side = 1 if blocks is None else block_formats.SIDE
         """Texels of the side of what an address leads to."""
         self._memory = memory
@@ -62,9 +62,9 @@ class Image:
             deep *= _FACES
         self.depth = 1 if self.is_buffer else max(1, deep)
         layout = _layout(surface, self.format.bytes, self._side)
-        self._tiling = layout.tiling
+        self.tiling = layout.tiling
         try:
-            self._place = layout.level(0 if self.is_buffer else level)
+            self.place = layout.level(0 if self.is_buffer else level)
         except ValueError as wrong:
             raise UnknownImage(str(wrong)) from wrong
 
@@ -82,19 +82,19 @@ class Image:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
-        if self._blocks is None:
+        if self.blocks is None:
             return self.load(self.addresses(x, y, layer))
         unique, inverse = np.unique(self.addresses(x // self._side, y // self._side, layer), return_inverse=True)
-        decoded = self._blocks.decode(self.load_bytes(unique))
+        decoded = self.blocks.decode(self.load_bytes(unique))
         return np.asarray(decoded[inverse.reshape(-1), y % self._side * self._side + x % self._side])
 
     def addresses(self, x: Coordinates, y: Coordinates, layer: Coordinates) -> Numbers:
         """Where texels, or blocks of them, begin; they are inside."""
-        surface, tiling = self.surface, self._tiling
+        surface, tiling = self.surface, self.tiling
         if self.is_buffer:
             return (x * surface.pitch + surface.base).astype(np.uint64)
-        row = y + self._place.y
-        byte = (x + self._place.x) * self.format.bytes
+        row = y + self.place.y
+        byte = (x + self.place.x) * self.format.bytes
         if surface.type is SurfaceType.D1 and surface.pitch == 1:
             # Without a pitch, slices are "q pitch" texels apart (isl_surface_state.c).
             byte = byte + (layer + surface.first_element) * surface.q_pitch * self.format.bytes
@@ -102,8 +102,8 @@ class Image:
         slices = layer + surface.first_element
         if tiling is None:
             return ((row + slices * surface.q_pitch) * surface.pitch + byte + surface.base).astype(np.uint64)
-        columns, rows, planes = _tables(tiling)
-        slices = slices + self._place.z
+        columns, rows, planes = tables(tiling)
+        slices = slices + self.place.z
         row = row + slices // tiling.depth * surface.q_pitch
         tiles = row // tiling.height * (surface.pitch // tiling.width) + byte // tiling.width
         offset = columns[byte % tiling.width] | rows[row % tiling.height] | planes[slices % tiling.depth]
@@ -121,22 +121,22 @@ class Image:
         if count == 1:
             return self.addresses(x, y, layer)
         surface, size = self.surface, self.format.bytes
-        if surface.tiling != _TILE_64 or self._tiling is None:
+        if surface.tiling != _TILE_64 or self.tiling is None:
             return self.addresses(x, y, layer * count + sample)
         width, high = self._sample_tile(count)
         wide = width // size
-        across = surface.pitch // (self._tiling.width if surface.depth_samples else width)
+        across = surface.pitch // (self.tiling.width if surface.depth_samples else width)
         down = -(-surface.height // high)
         tile = ((layer + surface.first_element) * down + y // high) * across + x // wide
         within = (sample * high + y % high) * wide + x % wide
-        return np.asarray((tile * self._tiling.size + within * size + surface.base).astype(np.uint64))
+        return np.asarray((tile * self.tiling.size + within * size + surface.base).astype(np.uint64))
 
     def _sample_tile(self, samples: int) -> tuple[int, int]:
         """Bytes of a row and rows of a plane of Tile64 (isl.c:isl_tiling_get_info)."""
-        assert self._tiling is not None  # the caller looked
+        assert self.tiling is not None  # the caller looked
         if not self.surface.depth_samples:
             return _SAMPLE_TILES[samples][self.format.bytes.bit_length() - 1]
-        width, high = self._tiling.width, self._tiling.height
+        width, high = self.tiling.width, self.tiling.height
         for step in range(samples.bit_length() - 1):
             width, high = (width, high // 2) if step % 2 else (width // 2, high)
         return width, high
@@ -225,7 +225,7 @@ def _layout(surface: SurfaceState, texel: int, side: int) -> SurfaceLayout:
 
 
 @cache
-def _tables(tiling: Tiling) -> tuple[Coordinates, Coordinates, Coordinates]:
+def tables(tiling: Tiling) -> tuple[Coordinates, Coordinates, Coordinates]:
     """Bits of an offset in a tile that come from each byte of a row, from each row, and from each slice."""
     columns = _spread(np.arange(tiling.width, dtype=np.int64), tiling.x_mask)
     rows = _spread(np.arange(tiling.height, dtype=np.int64), tiling.y_mask)

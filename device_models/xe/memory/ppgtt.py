@@ -314,10 +314,8 @@ class PpgttSpace(AddressSpace):
         )
 
 
-class ExecutionUnitSpace(PpgttSpace):
-    """A PPGTT as the execution units see it: the ledger has kinds of their own for what threads access."""
-
-    _system_kind = EXECUTION_UNITS + SYSTEM_KIND
+class PointerSpace(PpgttSpace):
+    """A PPGTT whose translations compiled code keeps as pointers."""
 
     generation = 0
     """Changes whenever translations are taken back: what compiled code keeps of them is out of date then."""
@@ -327,12 +325,18 @@ class ExecutionUnitSpace(PpgttSpace):
         self.generation += 1
         super().flush()
 
+
+class ExecutionUnitSpace(PointerSpace):
+    """A PPGTT as the execution units see it: the ledger has kinds of their own for what threads access."""
+
+    _system_kind = EXECUTION_UNITS + SYSTEM_KIND
+
     def _extent(self, entry: int, shift: int, target: int, count: int) -> Extent:
         extent = super()._extent(entry, shift, target, count)
         return extent._replace(kind=EXECUTION_UNITS + extent.kind)
 
 
-class FixedFunctionSpace(PpgttSpace):
+class FixedFunctionSpace(PointerSpace):
     """A PPGTT as the 3-D pipeline's fixed functions see it: the ledger has kinds of their own for what they access."""
 
     _system_kind = FIXED_FUNCTIONS + SYSTEM_KIND

@@ -106,14 +106,14 @@ class DepthBuffer:
 
     def __init__(self, image: Image, form: DepthFormat, memory: UnitMemory) -> None:
         self.image = image
-        self._form = form
+        self.form = form
         self._memory = memory
 
     def quantized(self, depth: NDArray[np.float64]) -> NDArray[np.float64]:
         """Depths as the buffer holds them: floats, or the integers that stand for them."""
-        if self._form is DepthFormat.D32_FLOAT:
+        if self.form is DepthFormat.D32_FLOAT:
             return depth.astype(np.float32).astype(np.float64)
-        largest = float((1 << (24 if self._form is DepthFormat.D24_UNORM_X8 else 16)) - 1)
+        largest = float((1 << (24 if self.form is DepthFormat.D24_UNORM_X8 else 16)) - 1)
         return np.rint(np.clip(depth, 0, 1) * largest)
 
     def load(self, where: Places) -> NDArray[np.float64]:
@@ -123,10 +123,10 @@ class DepthBuffer:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
-        raw = self._memory.load(where.astype(np.uint64), _BYTES[self._form])
-        if self._form is DepthFormat.D32_FLOAT:
+        raw = self._memory.load(where.astype(np.uint64), _BYTES[self.form])
+        if self.form is DepthFormat.D32_FLOAT:
             return raw.astype(np.uint32).view(np.float32).astype(np.float64)
-        mask = np.uint64(0xFF_FFFF if self._form is DepthFormat.D24_UNORM_X8 else 0xFFFF)
+        mask = np.uint64(0xFF_FFFF if self.form is DepthFormat.D24_UNORM_X8 else 0xFFFF)
         return (raw & mask).astype(np.float64)
 
     def store(self, where: Places, depth: NDArray[np.float64]) -> None:
@@ -136,11 +136,11 @@ class DepthBuffer:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
-        if self._form is DepthFormat.D32_FLOAT:
+        if self.form is DepthFormat.D32_FLOAT:
             raw = depth.astype(np.float32).view(np.uint32).astype(np.uint64)
         else:
             raw = depth.astype(np.uint64)
-        self._memory.store(where.astype(np.uint64), raw, _BYTES[self._form])
+        self._memory.store(where.astype(np.uint64), raw, _BYTES[self.form])
 
 
 def depth_buffer(lrc: Lrc, memory: UnitMemory) -> DepthBuffer | None:
@@ -241,8 +241,8 @@ class DepthStencil:
         samples: int = 1,
     ) -> None:
         self.state = state
-        self._depth = depth
-        self._stencil = stencil
+        self.buffer = depth
+        self.stencil = stencil
         self._memory = memory
         self._samples = samples
         self.passed = 0
@@ -252,8 +252,8 @@ class DepthStencil:
     def is_idle(self) -> bool:
         """Nothing is tested and nothing written."""
         state = self.state
-        depth = self._depth is not None and (state.depth_test or state.depth_write or state.bounds is not None)
-        return not depth and not (self._stencil is not None and state.stencil_test)
+        depth = self.buffer is not None and (state.depth_test or state.depth_write or state.bounds is not None)
+        return not depth and not (self.stencil is not None and state.stencil_test)
 
     def test(
         self,
@@ -271,7 +271,7 @@ class DepthStencil:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
-        state, buffer = self.state, self._depth
+        state, buffer = self.state, self.buffer
         passes = np.ones(len(x), dtype=np.bool_)
         where: Places | None = None
         new = old = depth
@@ -287,7 +287,7 @@ class DepthStencil:
                 passes = (old >= low) & (old <= high)
         depth_passes = compare(state.depth_function, new, old) if where is not None and state.depth_test else passes
         stencil_passes = np.ones(len(x), dtype=np.bool_)
-        if self._stencil is not None and state.stencil_test:
+        if self.stencil is not None and state.stencil_test:
             stencil_passes = self._stencil_test(x, y, layer, sample, passes & depth_passes, front, references)
         passes = passes & depth_passes & stencil_passes
         # Without a test everything passes, and is written all the same: BLORP copies depths so.
@@ -307,7 +307,7 @@ class DepthStencil:
         front: Flags,
         given: NDArray[np.int64] | None,
     ) -> Flags:
-        image = self._stencil
+        image = self.stencil
         assert image is not None  # the caller looked
         inside = image.inside(x, y, layer)
         where = image.sample_addresses(x, y, layer, sample, self._samples)

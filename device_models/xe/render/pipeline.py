@@ -15,6 +15,8 @@ from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 from vfio_user_xe.device_models.xe.render import drawn, geometry_shader, vertex_fetch, vertex_shader, wide
 from vfio_user_xe.device_models.xe.render.blend import BlendState
 from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, clip
+from vfio_user_xe.device_models.xe.render.compiled_pixels import CompiledPixels
+from vfio_user_xe.device_models.xe.render.compiled_state import DrawState, NotCompiled
 from vfio_user_xe.device_models.xe.render.depth_stencil import (
     DepthStencil,
     DepthStencilState,
@@ -26,10 +28,10 @@ from vfio_user_xe.device_models.xe.render.fast_clear import fast_clear
 from vfio_user_xe.device_models.xe.render.fields import bits
 from vfio_user_xe.device_models.xe.render.geometry_shader import GeometryState
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
-from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels
+from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels, depth_offset
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
 from vfio_user_xe.device_models.xe.render.setup import SetupState, set_up
-from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend
+from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend, setup_data
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.statistics import Count, add
@@ -102,6 +104,14 @@ class Pipeline:
             report=self._report,
             drawn=lambda surface: drawn.note(lrc, surface),
         )
+        self._compiled = self._compiled_state()
+
+    def _compiled_state(self) -> DrawState | None:
+        """For compiled code, if it takes the draw."""
+        try:
+            return DrawState(self._pixels)
+        except NotCompiled:
+            return None
 
     def run(self) -> Bulk:
         """All instances, one after the other."""
@@ -220,11 +230,17 @@ class Pipeline:
         if self._pixel.fast_clear:
             yield from fast_clear(self._pixels, setup, vertices)
             return
-        pixels = Pixels(self._pixels, setup, vertices, points=points)
         passed = self._tests.passed
-        for quads in rasterize(setup, self._pixels.samples):
-            yield from pixels.draw(quads)
-            yield None
+        pixels: Pixels | CompiledPixels
+        if self._compiled is not None:
+            pixels = CompiledPixels(self._compiled)
+            data = setup_data(self._pixels.backend, setup, vertices, points=points)
+            yield from pixels.draw(setup, data, depth_offset(self._pixels.depth_offset, setup))
+        else:
+            pixels = Pixels(self._pixels, setup, vertices, points=points)
+            for quads in rasterize(setup, self._pixels.samples):
+                yield from pixels.draw(quads)
+                yield None
         add(self._streamer, Count.PS_INVOCATION, pixels.shaded)
         add(self._streamer, Count.PS_DEPTH, self._tests.passed - passed)
 

@@ -54,6 +54,16 @@ class PixelBackend:
     drawn: Callable[[SurfaceState], None]
     """Told of each target that is drawn to."""
 
+    @property
+    def early(self) -> bool:
+        """Depth and stencil are tested before the shader runs."""
+        state = self.state
+        late = (
+            state.kills or state.computes_depth or state.computes_stencil or state.output_mask
+            or self.blend.alpha_to_coverage or self.blend.alpha_test is not None
+        )  # fmt: skip
+        return state.early == _EARLY_FORCED or not (late or state.early == _LATE_FORCED)
+
 
 class Pixels:
     """The pixels of one draw."""
@@ -67,13 +77,8 @@ class Pixels:
         self.shaded = 0
         """Pixels that shaders ran for."""
         self._targets: dict[int, RenderTarget | None] = {}
-        self._offset = _depth_offset(backend.depth_offset, setup)
-        state = backend.state
-        late = (
-            state.kills or state.computes_depth or state.computes_stencil or state.output_mask
-            or backend.blend.alpha_to_coverage or backend.blend.alpha_test is not None
-        )  # fmt: skip
-        self._early = backend.state.early == _EARLY_FORCED or not (late or backend.state.early == _LATE_FORCED)
+        self._offset = depth_offset(backend.depth_offset, setup)
+        self._early = backend.early
 
     def draw(self, quads: Quads) -> threads.Steps:
         """One piece of the rasteriser's quads."""
@@ -269,7 +274,7 @@ def _key(quads: Quads, layer: Indices) -> Indices:
     return np.asarray(layer << 32 | quads.y << 16 | quads.x)
 
 
-def _depth_offset(offset: tuple[float, float, float] | None, setup: Setup) -> Floats | None:
+def depth_offset(offset: tuple[float, float, float] | None, setup: Setup) -> Floats | None:
     """[primitives]: what polygon offset adds to depth."""
     if offset is None:
         return None

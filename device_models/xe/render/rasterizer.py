@@ -94,9 +94,10 @@ def _coverage(setup: Setup, samples: Floats, primitive: Indices, x: Indices, y: 
                 extent = setup.extent[primitive][:, :, None]
                 covered = np.where(rectangle[:, None], _in_extent(extent, place_x, place_y), covered)
             if setup.planes.shape[2]:
-                weighted = values * setup.perspective[primitive][:, None, :]
-                beyond = np.einsum("qpe,qek->qpk", weighted, setup.planes[primitive]) < 0
-                covered &= ~beyond.any(axis=2)
+                weighted, planes = values * setup.perspective[primitive][:, None, :], setup.planes[primitive]
+                distance = weighted[:, :, :1] * planes[:, None, 0] + weighted[:, :, 1:2] * planes[:, None, 1]
+                distance = distance + weighted[:, :, 2:] * planes[:, None, 2]
+                covered &= ~(distance < 0).any(axis=2)
         coverage |= (covered & inside).astype(np.uint16) << np.uint16(number)
     return coverage
 

@@ -117,15 +117,20 @@ class RenderTarget:
                 self.image.store_bytes(where, np.broadcast_to(texel, (len(x), texel.shape[1])))
             yield
 
-    def _clamped(self, colours: Colours, wanted: bool, how: int) -> Colours:
-        if not wanted:
-            return colours
+    def clamp(self, how: int) -> int:
+        """What clamping to a range of BLEND_STATE means: 0 nothing, 1 to 0..1, 2 to -1..1."""
         kind = self.image.format.kind
         if how == _UNIT_RANGE or (how != _SIGNED_RANGE and kind in (Kind.UNORM, Kind.SRGB)):
-            return np.clip(np.nan_to_num(colours), 0, 1)
-        if how == _SIGNED_RANGE or kind is Kind.SNORM:
-            return np.clip(np.nan_to_num(colours), -1, 1)
-        return colours
+            return 1
+        return 2 if how == _SIGNED_RANGE or kind is Kind.SNORM else 0
+
+    def clamped(self, colours: Colours, target: TargetBlend) -> Colours:
+        """Colours as blending takes them."""
+        return self._clamped(colours, target.pre_clamp, target.clamp_range)
+
+    def _clamped(self, colours: Colours, wanted: bool, how: int) -> Colours:
+        clamp = self.clamp(how) if wanted else 0
+        return np.clip(np.nan_to_num(colours), 1 - clamp, 1) if clamp else colours
 
     def _write_integers(self, where: NDArray[np.uint64], colours: Raw, target: TargetBlend) -> None:
         values = self.image.from_bits(colours.astype(np.uint64).reshape(-1)).reshape(colours.shape)
@@ -140,11 +145,11 @@ class RenderTarget:
         if target.logic_op is not None:
             new = logic(target.logic_op, new, old)
         if not all(target.write):
-            mask = self._written(target)
+            mask = self.written(target)
             new = new & mask | old & ~mask
         self.image.store_bytes(where, new)
 
-    def _written(self, target: TargetBlend) -> NDArray[np.uint8]:
+    def written(self, target: TargetBlend) -> NDArray[np.uint8]:
         """[bytes]: the bits of a texel that belong to channels that are written."""
         number = 0
         for channel, first, width in self.image.format.fields:

@@ -29,7 +29,7 @@ from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
 from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads
 from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
-from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace
+from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace, PointerSpace
 from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
 from vfio_user_xe.device_models.xe.render.stage import Stage
 
@@ -50,7 +50,7 @@ def run(stage: Stage, payload: NDArray[np.uint8], lanes: Sequence[int], port: Sh
 
     Yields a fault that is to be served before it goes on, or None where somebody else may have a turn.
     """
-    compiled = _compiled()
+    compiled = compiled_back_end()
     space = stage.memory.space
     # State may ask for more registers than there are.
     payload = payload[:, :ARF_BASE]
@@ -62,21 +62,21 @@ def run(stage: Stage, payload: NDArray[np.uint8], lanes: Sequence[int], port: Sh
     yield from _run_reference(stage, payload, lanes, port)
 
 
-class _Compiled:
+class Compiled:
     """Kernels and pages by address space."""
 
     def __init__(self, library: Library) -> None:
-        self._library = library
-        self._pages: weakref.WeakKeyDictionary[ExecutionUnitSpace, Pages] = weakref.WeakKeyDictionary()
+        self.library = library
+        self._pages: weakref.WeakKeyDictionary[PointerSpace, Pages] = weakref.WeakKeyDictionary()
         self._kernels: weakref.WeakKeyDictionary[ExecutionUnitSpace, dict[tuple[int, int], tuple[Kernel, bytes]]] = (
             weakref.WeakKeyDictionary()
         )
 
-    def pages(self, space: ExecutionUnitSpace) -> Pages:
+    def pages(self, space: PointerSpace) -> Pages:
         """Those of an address space."""
         pages = self._pages.get(space)
         if pages is None:
-            pages = self._pages[space] = Pages(space, self._library)
+            pages = self._pages[space] = Pages(space, self.library)
         return pages
 
     def kernel(self, space: ExecutionUnitSpace, stage: Stage) -> Kernel | None:
@@ -87,7 +87,7 @@ class _Compiled:
             found = kept.get(key)
             if found is not None and _code(stage, found[0]) == found[1]:
                 return found[0]
-            kernel = load_kernel(stage.fetch, stage.kernel, self._library)
+            kernel = load_kernel(stage.fetch, stage.kernel, self.library)
             if len(kept) >= _KERNELS_KEPT:
                 kept.clear()
             kept[key] = kernel, _code(stage, kernel)
@@ -96,14 +96,14 @@ class _Compiled:
         return kernel
 
 
-def _compiled() -> _Compiled | None:
+def compiled_back_end() -> Compiled | None:
     """The compiled back end; None where it cannot be built, or is not yet."""
     return None if isinstance(compute_units(), ReferenceUnits) else _loaded()
 
 
 @cache
-def _loaded() -> _Compiled:
-    return _Compiled(load())
+def _loaded() -> Compiled:
+    return Compiled(load())
 
 
 def _code(stage: Stage, kernel: Kernel) -> bytes:
@@ -130,7 +130,7 @@ def _run_compiled(
     )
     slot = pages.take_slot(size, 0)
     slot.begin(walk)
-    gathered = _Gathered(stage, slot, port)
+    gathered = Gathered(stage, slot, port)
     ended = False
     try:
         while not ended:
@@ -143,9 +143,9 @@ def _run_compiled(
                 case Reason.STOPPED:
                     slot.go_on()
                 case Reason.MISS:
-                    yield from _enter(pages, slot, gathered)
+                    yield from enter(pages, slot, gathered)
                 case Reason.SURFACE:
-                    yield from _bind(stage, slot, gathered)
+                    yield from bind(stage, slot, gathered)
                 case Reason.STRAYED:
                     stage.report(f"a {stage.name} thread left its kernel at {stage.kernel:#x} and is ended")
                     slot.end(slot.culprit)
@@ -170,7 +170,8 @@ def _run_slot(pages: Pages, slot: Slot) -> Reason:
     return reason
 
 
-def _enter(pages: Pages, slot: Slot, gathered: _Gathered) -> Steps:
+def enter(pages: Pages, slot: Slot, gathered: Gathered) -> Steps:
+    """Enter a page that a thread has missed; the thread is set aside where no pointer leads to it."""
     miss = slot.miss
     while True:
         try:
@@ -182,8 +183,11 @@ def _enter(pages: Pages, slot: Slot, gathered: _Gathered) -> Steps:
         return
 
 
-def _bind(stage: Stage, slot: Slot, gathered: _Gathered) -> Steps:
-    """Enter the surface that a thread names. Scratch that has fewer slots than there are threads is interpreted."""
+def bind(stage: Stage, slot: Slot, gathered: Gathered, number: int = 0) -> Steps:
+    """Enter the surface that a thread names; `number` is that of the slot's first thread among all that run.
+
+    Scratch that has fewer slots than there are threads is interpreted.
+    """
     key = slot.missing_surface
     while True:
         try:
@@ -192,17 +196,18 @@ def _bind(stage: Stage, slot: Slot, gathered: _Gathered) -> Steps:
             yield gathered.described(slot.culprit, fault)
             continue
         break
-    stride = 0
+    base, stride = surface.base, 0
     if surface.type is SurfaceType.SCRATCH:
-        if surface.entries < len(slot.threads):
+        if surface.entries < number + len(slot.threads):
             slot.set_aside(slot.culprit)
             return
         stride = surface.pitch
+        base += number * stride
     try:
-        slot.bind_surface(key, surface.base, surface.bytes, stride)
+        slot.bind_surface(key, base, surface.bytes, stride)
     except ValueError:
         slot.forget_surfaces()
-        slot.bind_surface(key, surface.base, surface.bytes, stride)
+        slot.bind_surface(key, base, surface.bytes, stride)
 
 
 def _view(slot: Slot) -> Threads:
@@ -224,7 +229,7 @@ def _view(slot: Slot) -> Threads:
     )
 
 
-class _Gathered:
+class Gathered:
     """Instructions that compiled code does not have, of all threads of a slot that have come to one."""
 
     def __init__(self, stage: Stage, slot: Slot, port: ShaderPort) -> None:

@@ -33,6 +33,14 @@ FLAT = """
     mov (16|M0)  r63.0<1>:f  r{0}.9<0;1,0>:f
 """
 """The first attribute, flat, as the colour; it is set up in this register."""
+INTERPOLATE = "".join(
+    f"""
+    mad (16|M0)  r{60 + n}.0<1>:f  r3.{3 * n}<0;0>:f  r1.0<1;0>:f  r3.{3 * n + 1}<0>:f
+    mad (16|M0)  r{60 + n}.0<1>:f  r{60 + n}.0<1;0>:f  r2.0<1;0>:f  r3.{3 * n + 2}<0>:f
+    """
+    for n in range(4)
+)
+"""The first attribute by barycentrics in r1 and r2, with setup data in r3."""
 R8G8B8A8 = 0x0C7
 
 
@@ -161,7 +169,7 @@ def render_labs(back_end: str) -> Iterator[RenderLab]:
     """A lab whose execution units are of "reference" or "compiled"; skips the test where there is no compiler."""
     with pytest.MonkeyPatch.context() as patch:
         if back_end == "reference":
-            patch.setattr(threads, "_compiled", lambda: None)
+            patch.setattr(threads, "compiled_back_end", lambda: None)
         elif isinstance(units(), ReferenceUnits):
             pytest.skip("there is no compiler")
         yield RenderLab()

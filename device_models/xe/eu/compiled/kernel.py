@@ -48,6 +48,12 @@ class Kernel:
             constants=self._constants.ctypes.data,
         )
 
+    def messages(self, handler: str, size: int) -> list[bytes]:
+        """What the ops of one handler have as their messages of `size` bytes."""
+        ops, address = self._ops.view(OP_ARRAY), self.library.handler(handler)
+        places = ops["extra"][ops["handler"] == np.uint64(address or 0)] - np.uint64(self._messages.ctypes.data)
+        return [self._messages[place : place + size].tobytes() for place in places.tolist()]
+
     @property
     def address(self) -> int:
         """Of the `struct kernel`."""

@@ -50,6 +50,10 @@ class Reason(IntEnum):
     """There is no instruction at the thread's place."""
     BLOCKED = 8
     """All threads that could run are set aside."""
+    TEXTURE = 9
+    """An image is not in the table of those that sampler messages name."""
+    SAMPLER = 10
+    """A sampler state is not in the table."""
 
 
 class ThreadState(IntEnum):
@@ -183,6 +187,10 @@ class SlotStruct(ctypes.Structure):
         ("number", ctypes.c_int64),
         ("halts", ctypes.c_int64),
         ("recent", ctypes.c_uint64 * (3 * 2 * 8)),
+        ("sampling", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
+        ("urb", ctypes.c_void_p),
+        ("urb_bytes", ctypes.c_uint64),
     ]
 
 

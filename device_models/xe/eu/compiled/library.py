@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-from vfio_user_xe.device_models.xe.eu.compiled import build, layout
+from vfio_user_xe.device_models.xe.eu.compiled import build, draw_layout, layout
 
 
 class Library:
@@ -15,13 +15,18 @@ class Library:
         self._shared = shared
         self._addresses: dict[str, int | None] = {}
         shared.eu_sizes.restype = ctypes.POINTER(ctypes.c_uint64)
-        sizes = tuple(shared.eu_sizes()[index] for index in range(len(layout.SIZES)))
-        if sizes != layout.SIZES:
-            raise RuntimeError(f"structures of eu.h have sizes {sizes}, those of layout.py {layout.SIZES}")
+        expected = layout.SIZES + draw_layout.SIZES
+        sizes = tuple(shared.eu_sizes()[index] for index in range(len(expected)))
+        if sizes != expected:
+            raise RuntimeError(
+                f"structures of the handlers have sizes {sizes}, those of layout.py and draw_layout.py {expected}"
+            )
         self.run_slot = shared.eu_run
         self.run_slot.argtypes = [ctypes.c_void_p, ctypes.c_int64]
         self.run_thread = shared.eu_run_thread
         self.run_thread.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
+        self.draw = shared.eu_draw
+        self.draw.argtypes = [ctypes.c_void_p, ctypes.c_int64]
         self.end_thread = shared.eu_end_thread
         self.end_thread.argtypes = [ctypes.c_void_p]
         self.end_thread.restype = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.eu.compiled.layout import MESSAGE
+from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import render_write, sampler_send
 from vfio_user_xe.device_models.xe.eu.ir import Register, Send
 from vfio_user_xe.device_models.xe.eu.messages.message import (
     FenceMessage,
@@ -12,6 +13,8 @@ from vfio_user_xe.device_models.xe.eu.messages.message import (
     GatewayOp,
     LscMessage,
     LscOp,
+    RenderTargetMessage,
+    SamplerMessage,
     Surface,
     SurfaceKind,
 )
@@ -57,6 +60,9 @@ def plain_send(send: Send) -> PlainSend | None:
     message = send.message
     if send.source0.arf and not send.source0.is_null:
         return None
+    if isinstance(message, RenderTargetMessage):
+        packed = render_write(send, message) if not send.length1_in_extended and _fits(send) else None
+        return PlainSend("render_write", send.source0, packed) if packed else None
     if send.end_of_thread:
         ends = isinstance(message, GatewayMessage) and message.op is GatewayOp.END_OF_THREAD
         return PlainSend("gateway_end", send.source0) if ends and send.predicate is None else None
@@ -67,9 +73,20 @@ def plain_send(send: Send) -> PlainSend | None:
             return PlainSend("gateway_barrier", send.source0)
         case FenceMessage() if message.response_length == 0 or send.destination.is_null:
             return PlainSend("message_fence", send.source0)
+        case SamplerMessage():
+            return _sampler(send, message)
         case LscMessage():
             return _lsc(send, message)
     return None
+
+
+def _sampler(send: Send, message: SamplerMessage) -> PlainSend | None:
+    surface = message.surface
+    if surface.value is None and surface.kind is SurfaceKind.BTI:
+        return None
+    key = surface_key(surface) if surface.value is not None else 1 << 63 | surface.kind.value << 32
+    found = sampler_send(send, message, key, _SHIFT.get(surface.kind, 0))
+    return PlainSend(found[0], send.source0, found[1]) if found else None
 
 
 def _block2d(send: Send, message: LscMessage) -> PlainSend | None:

@@ -9,6 +9,7 @@ from tests.support.xe.engine_lab import DATA_VA
 from tests.support.xe.render_lab import (
     DEPTH,
     FLAT,
+    INTERPOLATE,
     PIXEL_KERNEL,
     RECTLIST,
     TARGET,
@@ -146,14 +147,6 @@ VERTEX = """
     (W) send.gtwy (1|M0)  null  r112  null:0  0x0  0x02000010  {EOT}
 """
 """The first element's x and y (r2, r3) are the position, the second (from r6 on) is the attribute."""
-INTERPOLATE = "".join(
-    f"""
-    mad (16|M0)  r{60 + n}.0<1>:f  r3.{3 * n}<0;0>:f  r1.0<1;0>:f  r3.{3 * n + 1}<0>:f
-    mad (16|M0)  r{60 + n}.0<1>:f  r{60 + n}.0<1;0>:f  r2.0<1;0>:f  r3.{3 * n + 2}<0>:f
-    """
-    for n in range(4)
-)
-"""The first attribute by barycentrics in r1 and r2, with setup data in r3."""
 
 
 def test_a_triangle_through_a_vertex_shader_interpolates_its_attributes(lab: RenderLab) -> None:

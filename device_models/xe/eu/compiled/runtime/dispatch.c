@@ -1,11 +1,12 @@
 /* Running threads, groups of threads, and walks over groups. */
 #pragma GCC optimize("O3") /* loops over lanes become vectors */
-#include "memory.h"
+#include "draw.h"
+#include "sampler.h"
 
 enum { TURN = 4096 }; /* ops of a thread before the others of its group have theirs: nobody waits for a thread that spins */
 
 /* Ops that were run; the reason is in the thread. */
-static int64_t run_thread(struct thread *t, int64_t budget)
+int64_t eu_run_one(struct thread *t, int64_t budget)
 {
     if (!t->ready)
         eu_enter(t);
@@ -169,7 +170,7 @@ static int run_group(struct slot *s, int64_t *budget, int *reason)
                     return 0;
                 }
                 able++;
-                int64_t done = run_thread(t, *budget < TURN ? *budget : TURN);
+                int64_t done = eu_run_one(t, *budget < TURN ? *budget : TURN);
                 s->executed += done;
                 *budget -= done + 1;
                 if (t->reason == BARRIER)
@@ -242,7 +243,7 @@ int eu_run_thread(struct thread *t, int64_t budget, int64_t *executed)
 {
     t->constants = t->kernel->constants;
     t->ready = 0;
-    *executed = run_thread(t, budget);
+    *executed = eu_run_one(t, budget);
     if (t->ready)
         eu_leave(t);
     return t->reason;
@@ -253,6 +254,8 @@ const uint64_t *eu_sizes(void)
     static const uint64_t sizes[] = {
         sizeof(struct op), sizeof(struct kernel), sizeof(struct thread), sizeof(struct page), sizeof(struct count),
         sizeof(struct map), sizeof(struct surface), sizeof(struct slot), sizeof(struct walk), sizeof(struct message),
+        sizeof(struct image), sizeof(struct texture), sizeof(struct sampler), sizeof(struct sampling), sizeof(struct sample),
+        sizeof(struct output), sizeof(struct render_write), sizeof(struct depth_test), sizeof(struct target), sizeof(struct draw),
     };
     return sizes;
 }

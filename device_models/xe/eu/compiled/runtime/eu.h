@@ -42,6 +42,8 @@ enum reason {
     STOPPED = 6,   /* somebody set `stop` */
     STRAYED = 7,   /* no op at its place */
     BLOCKED = 8,   /* of a slot: every thread that could run is set aside */
+    TEXTURE = 9,   /* an image is not in the table of sampled ones: miss_address is its key */
+    SAMPLER = 10,  /* a sampler state is not in the table: miss_address is where it lies */
 };
 
 enum thread_state { RUNNING = 0, AT_BARRIER = 1, SET_ASIDE = 2, DONE = 3 };
@@ -89,6 +91,8 @@ struct barrier {
 };
 
 struct slot;
+struct sampling;
+struct output;
 
 struct thread {
     char *storage; /* registers.py */
@@ -168,6 +172,10 @@ struct slot {
     int64_t number; /* of its first thread, among all of the walk that run */
     int64_t halts; /* of the walk, when the slots were let run */
     struct recent recent[2][RECENT]; /* read, and written; of no other call than this */
+    struct sampling *sampling; /* surfaces and samplers of sampler messages; without them these are interpreted */
+    struct output *output;     /* takes what pixel shaders write; without it render target writes are interpreted */
+    char *urb;                 /* without it URB messages are interpreted */
+    uint64_t urb_bytes;
 };
 
 /* Groups [first, end) in each dimension, x fastest; slots take them one by one. */
@@ -187,6 +195,7 @@ struct walk {
 };
 
 void eu_enter(struct thread *t);
+int64_t eu_run_one(struct thread *t, int64_t budget);
 void eu_leave(struct thread *t);
 void eu_end_thread(struct thread *t);
 const struct op *eu_jump(const struct op *op, struct thread *t, uint32_t leave, int64_t target);

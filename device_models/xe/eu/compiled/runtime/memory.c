@@ -41,6 +41,11 @@ static inline struct page *page_at(const struct map *map, uint64_t address, int 
     return page && (page->access & access) == (uint32_t)access ? page : NULL;
 }
 
+struct page *eu_page(const struct map *map, uint64_t address, int access, int *shift)
+{
+    return page_at(map, address, access, shift);
+}
+
 static inline void add(struct slot *s, struct count *c, uint64_t times, uint64_t bytes, int access)
 {
     if (unlikely(!(c->reads | c->writes)))
@@ -53,6 +58,11 @@ static inline void add(struct slot *s, struct count *c, uint64_t times, uint64_t
         c->reads += times;
         c->read_bytes += bytes;
     }
+}
+
+void eu_count(struct slot *s, struct count *c, uint64_t times, uint64_t bytes, int access)
+{
+    add(s, c, times, bytes, access);
 }
 
 static inline void count(struct thread *t, const struct page *page, uint64_t times, uint64_t bytes, int access)

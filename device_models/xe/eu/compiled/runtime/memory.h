@@ -46,6 +46,11 @@ struct places {
 
 #define ADDRESS_MASK 0xffffffffffffull
 
+/* The page of 64 or 4 KiB at an address, and the shift of its size; NULL if it is not there for this access. */
+struct page *eu_page(const struct map *map, uint64_t address, int access, int *shift);
+/* Count accesses of a slot to a page of its map. */
+void eu_count(struct slot *s, struct count *c, uint64_t times, uint64_t bytes, int access);
+
 /* Whether all pages of some consecutive bytes are there; without them the thread has stopped. */
 int eu_reach(const struct op *op, struct thread *t, uint64_t address, uint32_t bytes, int access);
 int eu_locate(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, uint32_t bytes, int access,

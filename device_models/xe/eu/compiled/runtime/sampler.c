@@ -1,0 +1,694 @@
+/* The sampler: levels of detail, addressing, filters, comparison, exactly as compute/sampler.py and compute/filtering.py
+ * compute them; a test compares the two bit by bit. */
+#pragma GCC optimize("O3")
+#include "sampler.h"
+
+/* What a message has accessed; counted once it is done, since a message that misses a page is repeated. */
+struct tally {
+    struct slot *slot;
+    struct count *last;
+    uint64_t page; /* number + 1 of the page that was found last */
+    char *host;
+    uint32_t used;
+    struct {
+        struct count *count;
+        uint32_t times;
+    } of[2 * 8 * LANES];
+    uint64_t miss;
+    uint32_t miss_bytes;
+    uint64_t bytes;
+};
+
+/* The bytes of a texel; NULL if a page is not there. What lies in two pages is copied to `apart`. */
+static inline const char *find(struct tally *tally, uint64_t address, uint32_t bytes, char *apart);
+
+static NOINLINE const char *find_slowly(struct tally *tally, uint64_t address, uint32_t bytes, char *apart)
+{
+    uint32_t done = 0;
+    while (done < bytes) {
+        int shift;
+        const uint64_t here = (address + done) & ADDRESS_MASK;
+        struct page *page = eu_page(tally->slot->map, here, READ, &shift);
+        if (!page) {
+            tally->miss = here;
+            tally->miss_bytes = bytes - done;
+            return NULL;
+        }
+        const uint64_t within = here & ((1ull << shift) - 1), left = (1ull << shift) - within;
+        const uint32_t part = left < bytes - done ? (uint32_t)left : bytes - done;
+        struct count *count = &tally->slot->counts[page - tally->slot->map->pages];
+        if (part == bytes) {
+            if (shift == 16) {
+                tally->page = (here >> 16) + 1;
+                tally->host = page->host;
+                tally->last = count;
+            }
+            tally->of[tally->used].count = count;
+            tally->of[tally->used++].times = 1;
+            return page->host + within;
+        }
+        memcpy(apart + done, page->host + within, part);
+        done += part;
+        if (done == bytes) {
+            tally->of[tally->used].count = count;
+            tally->of[tally->used++].times = 1;
+        }
+    }
+    return apart;
+}
+
+static inline const char *find(struct tally *tally, uint64_t address, uint32_t bytes, char *apart)
+{
+    const uint64_t within = address & 0xffff;
+    if (likely((address >> 16) + 1 == tally->page && within + bytes <= 0x10000)) {
+        if (likely(tally->used && tally->of[tally->used - 1].count == tally->last)) {
+            tally->of[tally->used - 1].times++;
+        } else {
+            tally->of[tally->used].count = tally->last;
+            tally->of[tally->used++].times = 1;
+        }
+        return tally->host + within;
+    }
+    return find_slowly(tally, address, bytes, apart);
+}
+
+static void settle(struct tally *tally)
+{
+    for (uint32_t n = 0; n < tally->used; n++)
+        eu_count(tally->slot, tally->of[n].count, tally->of[n].times, tally->of[n].times * tally->bytes, READ);
+}
+
+struct lanes {
+    double u[LANES], v[LANES], r[LANES], layer[LANES];
+    double reference[LANES], detail[LANES], least[LANES];
+    double slope[3][2][LANES];
+    int offset[3];
+};
+
+static const char *parameter_at(const struct op *op, struct thread *t, const struct sample *m, uint32_t at)
+{
+    if (at + m->width * (m->half_parameters ? 2 : 4) > m->length)
+        return NULL;
+    if (at < m->length0)
+        return m->null0 ? NULL : t->storage + op->source[0] + at;
+    return m->null1 ? NULL : t->storage + m->source1 + at - m->length0;
+}
+
+static void take(const struct op *op, struct thread *t, const struct sample *m, int *next, int integer, double *values)
+{
+    const char *from = parameter_at(op, t, m, (m->header ? 64 : 0) + *next * m->parameter_bytes);
+    ++*next;
+    if (!from) {
+        memset(values, 0, m->width * sizeof *values);
+        return;
+    }
+    for (int lane = 0; lane < m->width; lane++) {
+        if (m->half_parameters) {
+            uint16_t bits;
+            memcpy(&bits, from + 2 * lane, 2);
+            values[lane] = integer ? (double)(int16_t)bits : (double)f_of_hf(bits);
+        } else if (integer) {
+            int32_t number;
+            memcpy(&number, from + 4 * lane, 4);
+            values[lane] = number;
+        } else {
+            float number;
+            memcpy(&number, from + 4 * lane, 4);
+            values[lane] = number;
+        }
+    }
+}
+
+static uint32_t header_dword(const struct op *op, const struct thread *t, const struct sample *m, int dword)
+{
+    uint32_t value = 0;
+    if (m->header && !m->null0)
+        memcpy(&value, t->storage + op->source[0] + 4 * dword, 4);
+    return value;
+}
+
+static int nibble(uint32_t word, int shift)
+{
+    return (int)(word >> shift & 7) - (int)(word >> shift & 8);
+}
+
+static inline double bounded(double value)
+{
+    if (!(value - value == 0))
+        return 0;
+    return clip_to(value, -0x1p40, 0x1p40);
+}
+
+static inline double number_of(double value)
+{
+    if (value != value)
+        return 0;
+    return clip_to(value, -1.7976931348623157e308, 1.7976931348623157e308);
+}
+
+static int major_of(double x, double y, double z)
+{
+    x = fabs(x);
+    y = fabs(y);
+    z = fabs(z);
+    return z >= x && z >= y ? 2 : y >= x ? 1 : 0;
+}
+
+static int project(int major, double x, double y, double z, double *s, double *t, double *length)
+{
+    const double axis = major == 0 ? x : major == 1 ? y : z;
+    const int face = 2 * major + (axis < 0);
+    const double across[6] = {-z, z, x, x, x, -x}, down[6] = {-y, -y, z, -z, -y, -y};
+    *s = across[face];
+    *t = down[face];
+    *length = fabs(axis);
+    return face;
+}
+
+static int face_of(double x, double y, double z, double *s, double *t)
+{
+    double length;
+    const int face = project(major_of(x, y, z), x, y, z, s, t, &length);
+    length = length > 1e-30 ? length : 1e-30;
+    *s = (*s / length + 1) / 2;
+    *t = (*t / length + 1) / 2;
+    return face;
+}
+
+static double detail_of(double right, double down, int anisotropy)
+{
+    double longer = right > down ? right : down, shorter = right > down ? down : right;
+    if (anisotropy > 1) {
+        double ratio = ceil(sqrt(longer / (shorter > 1e-30 ? shorter : 1e-30)));
+        ratio = clip_to(ratio, 1, anisotropy);
+        longer = longer / (ratio * ratio);
+    }
+    return 0.5 * log2_of(longer);
+}
+
+/* From the differences between the lanes of each quad; lanes of one have the same. */
+static void level_of_detail(const struct texture *x, const struct sampler *s, const struct lanes *p, int width, double *lod)
+{
+    const struct image *image = &x->level[0];
+    for (int quad = 0; quad < width; quad += 4) {
+        double at[3][3];
+        int axes = 0;
+        if (x->type == CUBE) {
+            int major = 0;
+            for (int n = 0; n < 3; n++) {
+                const double a = bounded(p->u[quad + n]), b = bounded(p->v[quad + n]), c = bounded(p->r[quad + n]);
+                double across, down, length;
+                if (!n)
+                    major = major_of(a, b, c);
+                project(major, a, b, c, &across, &down, &length);
+                length = length > 1e-30 ? length : 1e-30;
+                at[0][n] = across / length * (double)image->width / 2;
+                at[1][n] = down / length * (double)image->height / 2;
+            }
+            axes = 2;
+        } else {
+            const double *from[3] = {p->u, p->v, p->r};
+            const double size[3] = {(double)image->width, (double)image->height, (double)image->depth};
+            axes = x->type == D1 ? 1 : x->type == D3 ? 3 : 2;
+            for (int axis = 0; axis < axes; axis++)
+                for (int n = 0; n < 3; n++)
+                    at[axis][n] = from[axis][quad + n] * (s->texels ? 1 : size[axis]);
+        }
+        double right = 0, down = 0;
+        for (int axis = 0; axis < axes; axis++) {
+            const double first = number_of(at[axis][0]);
+            const double across = number_of(at[axis][1]) - first, below = number_of(at[axis][2]) - first;
+            right += across * across;
+            down += below * below;
+        }
+        const double found = detail_of(right, down, s->anisotropy);
+        for (int n = 0; n < 4; n++)
+            lod[quad + n] = found;
+    }
+}
+
+static void from_slopes(const struct texture *x, const struct sampler *s, const struct lanes *p, int width, double *lod)
+{
+    const struct image *image = &x->level[0];
+    double size[3] = {(double)image->width, (double)image->height, (double)image->depth};
+    const int axes = x->type == D3 || x->type == CUBE ? 3 : 2;
+    if (x->type == CUBE)
+        size[0] = size[1] = size[2] = (double)image->width / 2;
+    for (int lane = 0; lane < width; lane++) {
+        double right = 0, down = 0;
+        for (int axis = 0; axis < axes; axis++) {
+            const double across = p->slope[axis][0][lane] * size[axis], below = p->slope[axis][1][lane] * size[axis];
+            right += across * across;
+            down += below * below;
+        }
+        lod[lane] = detail_of(right, down, s->anisotropy);
+    }
+}
+
+static inline int64_t modulo(int64_t place, int64_t size)
+{
+    if (likely((uint64_t)place < (uint64_t)size))
+        return place;
+    const int64_t rest = place % size;
+    return rest < 0 ? rest + size : rest;
+}
+
+static inline int64_t clamped(int64_t place, int64_t size)
+{
+    return place < 0 ? 0 : place >= size ? size - 1 : place;
+}
+
+/* Where a coordinate leads; `beyond`: to the border colour. */
+static inline int64_t addressed(int64_t place, int64_t size, int mode, int *beyond)
+{
+    switch (mode) {
+    case WRAP:
+        return modulo(place, size);
+    case MIRROR: {
+        const int64_t turned = modulo(place, 2 * size);
+        return turned < size ? turned : 2 * size - 1 - turned;
+    }
+    case MIRROR_ONCE:
+        return clamped(place < 0 ? -1 - place : place, size);
+    case BORDER:
+    case HALF_BORDER:
+        *beyond |= place < 0 || place >= size;
+        return clamped(place, size);
+    default:
+        return clamped(place, size);
+    }
+}
+
+/* Texels beyond a face's edge are those of its neighbour. */
+static NOINLINE void over_the_edge(int64_t size, int64_t *x, int64_t *y, int *face)
+{
+    const double s = 2 * ((double)*x + 0.5) / (double)size - 1, t = 2 * ((double)*y + 0.5) / (double)size - 1;
+    const double to[3][6] = {{1, -1, s, s, s, -s}, {-t, -t, 1, -1, -t, -t}, {-s, s, t, -t, 1, -1}};
+    double u, v;
+    *face = face_of(bounded(to[0][*face]), bounded(to[1][*face]), bounded(to[2][*face]), &u, &v);
+    *x = clamped((int64_t)floor(u * (double)size), size);
+    *y = clamped((int64_t)floor(v * (double)size), size);
+}
+
+static inline double compared(const struct sampler *s, double texel, double reference)
+{
+    switch (s->shadow) {
+    case 0: return 0;
+    case 1: return 1;
+    case 2: return !(texel < reference);
+    case 3: return !(texel == reference);
+    case 4: return !(texel <= reference);
+    case 5: return !(texel > reference);
+    case 6: return !(texel != reference);
+    default: return !(texel >= reference);
+    }
+}
+
+/* The border colour as a texel of the format would have it: in its range, and without channels that it has not. */
+static NOINLINE four border_of(const struct image *i, const struct sampler *s)
+{
+    const double *border = i->integer ? s->border_bits : s->border;
+    four found = {0, 0, 0, 1};
+    for (int n = 0; n < i->fields; n++) {
+        int same = 0; /* of channels that are the same bits, the first is taken */
+        while (i->field[same].first != i->field[n].first)
+            same++;
+        double value = border[i->field[same].channel];
+        if (i->kind == UNORM || i->kind == SRGB || i->kind == SNORM) {
+            const double least = i->kind == SNORM ? -1 : 0;
+            value = value < least ? least : value;
+            value = value > 1 ? 1 : value;
+        }
+        found[i->field[n].channel] = value;
+    }
+    return found;
+}
+
+struct work {
+    struct tally tally;
+    const struct texture *texture;
+    const struct sampler *sampler;
+    const struct lanes *lanes;
+    int compares, in_order; /* texels are decoded in the order of their bytes, and put right at the end */
+};
+
+/* One texel as the sampler addresses it; 0: a page is missing. */
+static inline int texel(struct work *w, const struct image *i, const int64_t *corner, int64_t layer, int face, int lane,
+                        const uint8_t *modes, four *found)
+{
+    const struct sampler *s = w->sampler;
+    int beyond = 0;
+    int64_t x = corner[0], y = corner[1];
+    if (face >= 0) {
+        if (unlikely((uint64_t)x >= (uint64_t)i->width || (uint64_t)y >= (uint64_t)i->width))
+            over_the_edge(i->width, &x, &y, &face);
+        layer = layer * 6 + face;
+    } else {
+        x = addressed(x, i->width, modes[0], &beyond);
+        y = addressed(y, i->height, modes[1], &beyond);
+        if (w->texture->type == D3)
+            layer = addressed(corner[2], i->depth, modes[2], &beyond);
+    }
+    four value = {0, 0, 0, 0};
+    if (unlikely(beyond)) {
+        const four border = border_of(i, s);
+        for (int n = 0; n < 4; n++)
+            value[w->in_order ? i->field[n].first >> 3 : n] = border[w->in_order ? i->field[n].channel : n];
+    } else if (likely(image_has(i, x, y, layer))) {
+        char apart[TEXEL];
+        const char *from = find(&w->tally, texel_address(i, x, y, layer), i->bytes, apart);
+        if (unlikely(!from))
+            return 0;
+        value = w->in_order ? decode_even8(from) : decode_texel(i, from);
+    }
+    if (w->compares) {
+        const double first = w->in_order ? value[0] : value[0];
+        const double result = compared(s, first, w->lanes->reference[lane]);
+        value = (four){result, result, result, result};
+    }
+    *found = value;
+    return 1;
+}
+
+static int at_level(struct work *w, const struct image *i, int lane, int linear, four *colour)
+{
+    const struct texture *x = w->texture;
+    const struct lanes *p = w->lanes;
+    double axis[3];
+    int64_t layer = 0;
+    int axes = 2, face = -1;
+    if (x->type == CUBE) {
+        double s, t;
+        face = face_of(bounded(p->u[lane]), bounded(p->v[lane]), bounded(p->r[lane]), &s, &t);
+        axis[0] = s * (double)i->width;
+        axis[1] = t * (double)i->height;
+        const int64_t last = i->depth / 6 > 0 ? i->depth / 6 - 1 : 0;
+        layer = (int64_t)clip_to(rint(p->layer[lane]), 0, (double)last);
+    } else {
+        const int scaled = !w->sampler->texels;
+        axis[0] = bounded(p->u[lane] * (scaled ? (double)i->width : 1)) + p->offset[0];
+        axis[1] = x->type == D1 ? 0.5 : bounded(p->v[lane] * (scaled ? (double)i->height : 1)) + p->offset[1];
+        if (x->type == D3) {
+            axis[2] = bounded(p->r[lane] * (scaled ? (double)i->depth : 1)) + p->offset[2];
+            axes = 3;
+        } else if (x->array) {
+            layer = (int64_t)clip_to(rint(bounded(p->layer[lane])), 0, (double)(i->depth - 1));
+        }
+    }
+    const uint8_t *modes = w->sampler->modes;
+    if (face < 0) {
+        const double size[3] = {(double)i->width, (double)i->height, (double)i->depth};
+        for (int n = 0; n < axes; n++)
+            if (unlikely(modes[n] == HALF_BORDER))
+                axis[n] = clip_to(axis[n], 0, size[n]);
+    }
+    if (!linear) {
+        int64_t corner[3];
+        uint8_t nearest[3]; /* half of a texel beyond the edge is looked at by linear filters only */
+        for (int n = 0; n < 3; n++)
+            nearest[n] = modes[n] == HALF_BORDER ? CLAMP : modes[n];
+        for (int n = 0; n < axes; n++)
+            corner[n] = (int64_t)floor(axis[n]);
+        return texel(w, i, corner, layer, face, lane, nearest, colour);
+    }
+    int64_t base[3];
+    double fraction[3];
+    for (int n = 0; n < axes; n++) {
+        const double low = floor(axis[n] - 0.5);
+        fraction[n] = axis[n] - 0.5 - low;
+        base[n] = (int64_t)low;
+    }
+    four sum = {0, 0, 0, 0};
+    for (int number = 0; number < 1 << axes; number++) {
+        int64_t corner[3];
+        double weight = 1;
+        for (int n = 0; n < axes; n++) {
+            const int far = number >> n & 1;
+            corner[n] = base[n] + far;
+            weight *= far ? fraction[n] : 1 - fraction[n];
+        }
+        four found;
+        if (unlikely(!texel(w, i, corner, layer, face, lane, modes, &found)))
+            return 0;
+        sum = number ? sum + found * weight : found * weight;
+    }
+    *colour = sum;
+    return 1;
+}
+
+/* A lane's colour at its level of detail; 0: a page is missing. */
+static inline int filtered(struct work *w, int lane, double lod, four *total)
+{
+    const struct texture *x = w->texture;
+    const struct sampler *s = w->sampler;
+    const int last = x->levels - 1, linear = lod <= 0 ? s->linear : s->linear_min;
+    const four nothing = {0, 0, 0, 0};
+    four colour;
+    if (s->mip == MIP_NONE || !last) {
+        if (unlikely(!at_level(w, &x->level[0], lane, linear, &colour)))
+            return 0;
+        *total = nothing + colour;
+        return 1;
+    }
+    const double within = clip_to(lod, 0, last);
+    double low = floor(within), fraction;
+    if (s->mip == MIP_NEAREST) {
+        low = ceil(within - 0.5);
+        fraction = 0;
+    } else {
+        fraction = floor((within - low) * 256) / 256;
+    }
+    four sum = nothing;
+    for (int offset = 0; offset < 2; offset++) {
+        const double weight = offset ? fraction : 1 - fraction;
+        if (!(weight > 0))
+            continue;
+        const int level = (int)low + offset < last ? (int)low + offset : last;
+        if (unlikely(!at_level(w, &x->level[level], lane, linear, &colour)))
+            return 0;
+        sum = sum + colour * weight;
+    }
+    *total = sum;
+    return 1;
+}
+
+static const struct texture *texture_of(const struct op *op, struct thread *t, const struct sample *m)
+{
+    uint64_t key = m->surface;
+    if (m->pointer) {
+        uint32_t dword;
+        memcpy(&dword, t->storage + m->a0 + 4 * (m->pointer - 1), 4);
+        key |= dword >> m->surface_shift << m->surface_shift;
+    }
+    const struct sampling *known = t->slot->sampling;
+    for (uint32_t n = 0; n < known->texture_count; n++)
+        if (known->textures[n].key == key)
+            return &known->textures[n];
+    t->miss_address = key;
+    stop(op, t, TEXTURE);
+    return NULL;
+}
+
+static const struct sampler *sampler_of(const struct op *op, struct thread *t, const struct sample *m)
+{
+    const struct sampling *known = t->slot->sampling;
+    uint64_t key = known->stage;
+    if (m->header) {
+        const uint32_t pointer = header_dword(op, t, m, 3);
+        key = (pointer & 1 ? known->bindless : known->dynamic) + (pointer & ~0x1fu);
+    }
+    key += 16 * m->sampler;
+    for (uint32_t n = 0; n < known->sampler_count; n++)
+        if (known->samplers[n].key == key)
+            return &known->samplers[n];
+    t->miss_address = key;
+    stop(op, t, SAMPLER);
+    return NULL;
+}
+
+static const struct op *missed(const struct op *op, struct thread *t, const struct tally *tally)
+{
+    t->miss_address = tally->miss;
+    t->miss_bytes = tally->miss_bytes;
+    t->miss_kind = READ;
+    return stop(op, t, MISS);
+}
+
+/* Channels one after the other, without those that the header masks; lanes that are off keep what their registers hold. */
+static void respond(const struct op *op, struct thread *t, const struct sample *m, const struct image *i, uint32_t lanes,
+                    const four *colours)
+{
+    char *to = t->storage + op->destination;
+    const uint32_t masked = header_dword(op, t, m, 2) >> 12 & 15, size = m->half ? 2 : 4;
+    uint32_t at = 0;
+    for (int channel = 0; channel < 5; channel++) {
+        if (channel < 4 && masked >> channel & 1)
+            continue;
+        do {
+            for (uint32_t left = lanes; left; left &= left - 1) {
+                const int lane = __builtin_ctz(left);
+                const uint32_t place = at + lane * size;
+                if (place + size > m->response)
+                    continue;
+                uint32_t bits = 0;
+                if (channel < 4) {
+                    const uint8_t select = i->swizzle[channel];
+                    const double value = select >= 4 ? colours[lane][select - 4] : select == 1;
+                    bits = i->integer ? (uint32_t)(int64_t)value : m->half ? hf_of_f(odd_f(value)) : bits_of_f((float)value);
+                }
+                memcpy(to + place, &bits, size);
+            }
+            at += m->channel_bytes;
+        } while (channel == 4 && at < m->response);
+    }
+}
+
+/* texelFetch: texels by integers; zero outside. */
+static int fetched(const struct op *op, struct thread *t, const struct sample *m, struct work *w, uint32_t lanes, four *colours)
+{
+    const struct texture *x = w->texture;
+    double u[LANES], v[LANES], third[LANES], fourth[LANES];
+    int next = 0;
+    take(op, t, m, &next, 1, u);
+    take(op, t, m, &next, 1, v);
+    take(op, t, m, &next, 1, third);
+    take(op, t, m, &next, 1, fourth);
+    const uint32_t word = header_dword(op, t, m, 2);
+    for (; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        int64_t px = (int64_t)u[lane] + nibble(word, 8), py = (int64_t)v[lane] + nibble(word, 4);
+        int64_t level = m->fetch == LD ? (int64_t)third[lane] : 0;
+        int64_t layer = (int64_t)(m->fetch == LD ? fourth[lane] : third[lane]);
+        if (x->type == BUFFER || x->type == STRUCTURED)
+            py = layer = level = 0;
+        else if (x->type == D1) {
+            layer = x->array ? py : 0;
+            py = 0;
+        } else if (!x->array && x->type != D3 && x->type != CUBE)
+            layer = 0;
+        colours[lane] = (four){0, 0, 0, 0};
+        if (level < 0 || level >= x->levels)
+            continue;
+        const struct image *i = &x->level[level];
+        if (!image_has(i, px, py, layer))
+            continue;
+        char apart[TEXEL];
+        const char *from = find(&w->tally, texel_address(i, px, py, layer), i->bytes, apart);
+        if (!from)
+            return 0;
+        colours[lane] = decode_texel(i, from);
+    }
+    return 1;
+}
+
+static void begin(struct tally *tally, struct slot *slot, uint32_t bytes)
+{
+    tally->slot = slot;
+    tally->last = NULL;
+    tally->page = 0;
+    tally->used = 0;
+    tally->bytes = bytes;
+}
+
+const struct op *sampler_fetch(const struct op *op, struct thread *t)
+{
+    const struct sample *m = op->extra;
+    const uint32_t lanes = enabled(op, t);
+    if (!lanes)
+        return op + 1;
+    if (!t->slot || !t->slot->sampling)
+        return stop(op, t, INTERPRET);
+    struct work w;
+    w.texture = texture_of(op, t, m);
+    if (!w.texture)
+        return NULL;
+    four colours[LANES];
+    begin(&w.tally, t->slot, w.texture->level[0].bytes);
+    if (!fetched(op, t, m, &w, lanes, colours))
+        return missed(op, t, &w.tally);
+    settle(&w.tally);
+    respond(op, t, m, &w.texture->level[0], lanes, colours);
+    return op + 1;
+}
+
+const struct op *sampler_sample(const struct op *op, struct thread *t)
+{
+    const struct sample *m = op->extra;
+    const uint32_t on = enabled(op, t);
+    if (!on)
+        return op + 1;
+    if (!t->slot || !t->slot->sampling)
+        return stop(op, t, INTERPRET);
+    struct work w;
+    struct lanes p;
+    const struct texture *x = w.texture = texture_of(op, t, m);
+    if (!x)
+        return NULL;
+    const struct sampler *s = w.sampler = sampler_of(op, t, m);
+    if (!s)
+        return NULL;
+    w.lanes = &p;
+    w.compares = m->reference;
+    w.in_order = x->level[0].even8 && !m->reference;
+    const int width = m->width;
+    int next = 0;
+    if (m->least)
+        take(op, t, m, &next, 0, p.least);
+    if (m->reference)
+        take(op, t, m, &next, 0, p.reference);
+    if (m->bias || m->level)
+        take(op, t, m, &next, 0, p.detail);
+    double *axes[3] = {p.u, p.v, p.r};
+    for (int axis = 0; axis < 3; axis++) {
+        take(op, t, m, &next, 0, axes[axis]);
+        if (m->derivatives && axis < (x->type == D3 || x->type == CUBE ? 3 : 2)) {
+            take(op, t, m, &next, 0, p.slope[axis][0]);
+            take(op, t, m, &next, 0, p.slope[axis][1]);
+        }
+    }
+    if (x->type == CUBE)
+        take(op, t, m, &next, 0, p.layer);
+    else
+        memcpy(p.layer, x->type == D1 ? p.v : p.r, width * sizeof *p.layer);
+    const uint32_t word = header_dword(op, t, m, 2);
+    for (int axis = 0; axis < 3; axis++)
+        p.offset[axis] = nibble(word, 8 - 4 * axis);
+    double lod[LANES];
+    if (m->zero)
+        memset(lod, 0, sizeof lod);
+    else if (m->level)
+        memcpy(lod, p.detail, width * sizeof *lod);
+    else if (m->derivatives)
+        from_slopes(x, s, &p, width, lod);
+    else if (x->levels == 1 && s->linear == s->linear_min)
+        memset(lod, 0, sizeof lod); /* nothing depends on it */
+    else {
+        level_of_detail(x, s, &p, width, lod);
+        if (m->bias)
+            for (int lane = 0; lane < width; lane++)
+                lod[lane] += p.detail[lane];
+    }
+    four colours[LANES];
+    begin(&w.tally, t->slot, x->level[0].bytes);
+    for (uint32_t left = on; left; left &= left - 1) {
+        const int lane = __builtin_ctz(left);
+        double detail = lod[lane] + (m->zero ? 0 : s->bias);
+        detail = detail != detail ? 0 : detail == HUGE_VAL ? 1e3 : detail == -HUGE_VAL ? -1e3 : detail;
+        if (!m->zero)
+            detail = clip_to(detail, s->least, s->least > s->most ? s->least : s->most);
+        if (m->least)
+            detail = p.least[lane] > detail ? p.least[lane] : detail;
+        if (unlikely(!filtered(&w, lane, detail, &colours[lane])))
+            return missed(op, t, &w.tally);
+    }
+    settle(&w.tally);
+    if (w.in_order)
+        for (uint32_t left = on; left; left &= left - 1) {
+            const int lane = __builtin_ctz(left);
+            const four raw = colours[lane];
+            for (int n = 0; n < 4; n++)
+                colours[lane][x->level[0].field[n].channel] = raw[x->level[0].field[n].first >> 3];
+        }
+    respond(op, t, m, &x->level[0], on, colours);
+    return op + 1;
+}

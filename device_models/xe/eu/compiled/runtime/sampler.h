@@ -1,0 +1,48 @@
+/* Sampler messages: what they name, and the tables in which that is found (compute/sampler.py, compute/sampler_state.py). */
+#ifndef EU_SAMPLER_H
+#define EU_SAMPLER_H
+
+#include "image.h"
+
+enum surface_type { D1 = 0, D2 = 1, D3 = 2, CUBE = 3, BUFFER = 4, STRUCTURED = 5, NULL_SURFACE = 7 };
+enum mip_filter { MIP_NONE = 0, MIP_NEAREST = 1, MIP_LINEAR = 3 };
+enum address_mode { WRAP = 0, MIRROR = 1, CLAMP = 2, CUBE_EDGE = 3, BORDER = 4, MIRROR_ONCE = 5, HALF_BORDER = 6 };
+
+#define LEVELS 15
+
+struct texture {
+    uint64_t key;
+    int32_t type, levels, array, reserved;
+    struct image level[LEVELS];
+};
+
+struct sampler {
+    uint64_t key; /* where it lies */
+    double bias, least, most;
+    double border[4], border_bits[4];
+    int32_t anisotropy;
+    uint8_t linear, linear_min, mip, shadow;
+    uint8_t modes[3], texels;
+};
+
+/* What the sampler messages of a slot's threads can name. */
+struct sampling {
+    const struct texture *textures;
+    const struct sampler *samplers;
+    uint32_t texture_count, sampler_count;
+    uint64_t stage;    /* where the stage's sampler states begin */
+    uint64_t dynamic, bindless;
+};
+
+enum fetch { NO_FETCH, LD, LD_LZ };
+
+/* A message (messages.py); parameters come one after the other, `parameter_bytes` each. */
+struct sample {
+    uint64_t surface;
+    uint32_t a0, surface_shift;
+    uint32_t parameter_bytes, channel_bytes, response, length0, length, source1;
+    uint8_t pointer, width, header, half, half_parameters, sampler, null0, null1;
+    uint8_t least, reference, bias, level, zero, derivatives, fetch, reserved;
+};
+
+#endif

@@ -1,0 +1,306 @@
+"""The pixels of a draw are the same in compiled code and in numpy, to the last bit; and so is what the ledger says of them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from tests.support.xe.compute_lab import SURFACES
+from tests.support.xe.engine_lab import DATA_VA
+from tests.support.xe.render_lab import (
+    INTERPOLATE,
+    RECTLIST,
+    TRILIST,
+    WRITE,
+    RenderLab,
+    element,
+    elements,
+    pixel_shader,
+    primitive,
+    render_labs,
+    setup_backend,
+    target_state,
+    vertex_buffer,
+)
+from vfio_user_xe.device_models.xe.compute import formats
+from vfio_user_xe.device_models.xe.render import pipeline
+from vfio_user_xe.device_models.xe.render.compiled_pixels import CompiledPixels
+from vfio_user_xe.device_models.xe.render.compiled_state import NotCompiled
+from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
+
+TARGET_AT, DEPTH_AT, TEXTURE_AT, SAMPLERS, BORDER = 0x4000, 0x8000, 0x9000, 0x600, 0x640
+TEXTURE_BYTES = 0x7000
+RGBA32_FLOAT = 0
+TARGETS = (0x000, 0x0C7, 0x0C0, 0x0E9, 0x0C9, 0x084, 0x0D8, 0x100, 0x0C2, 0x106)
+"""Float, RGBA8, BGRA8, BGRX8, SNORM8, half, one channel, 565, 10-10-10-2, two channels."""
+TEXTURES = (
+    0x000,
+    0x0C7,
+    0x0C0,
+    0x0C8,
+    0x0C1,
+    0x0C9,
+    0x084,
+    0x0D8,
+    0x100,
+    0x102,
+    0x0D3,
+    0x0ED,
+    0x146,
+    0x140,
+    0x0C2,
+    0x10A,
+    0x0D9,
+    0x0CB,
+)
+
+
+@pytest.fixture
+def lab() -> Iterator[RenderLab]:
+    """A lab with a compiled back end."""
+    yield from render_labs("compiled")
+
+
+@dataclass
+class Drawn:
+    """What a draw has left."""
+
+    memory: bytes
+    counted: dict[str, tuple[int, int]]
+    """Bytes read and written, by the ledger's kind, of fixed functions."""
+
+
+def draw(lab: RenderLab, compiled: bool, shader: str, commands: tuple[int, ...], **options: object) -> Drawn:
+    """One draw into a context of its own, by compiled code or in numpy."""
+    texture = options.pop("texture", b"")
+    state: tuple[int, ...] = options.pop("texture_state", ())  # type: ignore[assignment]
+    sampler: tuple[int, ...] = options.pop("sampler", ())  # type: ignore[assignment]
+    depth = options.pop("depth", b"")
+    job = lab.draw(shader, *commands, submit=False, **options)  # type: ignore[arg-type]
+    job.set_bytes(TEXTURE_AT, texture)  # type: ignore[arg-type]
+    job.set_bytes(DEPTH_AT, depth)  # type: ignore[arg-type]
+    if state:
+        lab.place(job, SURFACES + 0x140, *state)
+        lab.place(job, SURFACES + 0x84, 0x140)
+        lab.place(job, SURFACES + SAMPLERS, *sampler)
+        lab.place(job, SURFACES + BORDER, *struct.unpack("<4I", struct.pack("<4f", 0.25, 0.5, -1, 2)))
+    before = _counts(lab)
+    refuse = mock.Mock(side_effect=NotCompiled("in numpy"))
+    with (
+        mock.patch.object(CompiledPixels, "draw", autospec=True, side_effect=CompiledPixels.draw) as drawn,
+        mock.patch.object(pipeline, "DrawState", pipeline.DrawState if compiled else refuse),
+        mock.patch.object(ShaderPort, "send", autospec=True, side_effect=ShaderPort.send) as sent,
+    ):
+        job.submit()
+        lab.run()
+    assert bool(drawn.call_count) is compiled
+    # Nothing is interpreted in compiled code, and all messages are otherwise.
+    assert bool(sent.call_count) is not compiled
+    assert not lab.listener.faults
+    assert not lab.engine("rcs0").reports
+    after = _counts(lab)
+    counted = {
+        kind: (after[kind][0] - before.get(kind, (0, 0))[0], after[kind][1] - before.get(kind, (0, 0))[1])
+        for kind in after
+    }
+    return Drawn(job.bytes(TARGET_AT, 0x5000), counted)
+
+
+def _counts(lab: RenderLab) -> dict[str, tuple[int, int]]:
+    return {
+        entry.kind: (entry.bytes_read, entry.bytes_written)
+        for entry in lab.fabric.ledger.entries()
+        if entry.kind.startswith("3d")
+    }
+
+
+def both(lab: RenderLab, shader: str, commands: tuple[int, ...], **options: object) -> bytes:
+    """Draws in both ways, compares, and returns the memory."""
+    one, other = (draw(lab, compiled, shader, commands, **options) for compiled in (True, False))
+    assert one.memory == other.memory
+    assert one.counted == other.counted
+    return one.memory
+
+
+def vertices(random: np.random.Generator, count: int, *, space: bool = True) -> list[list[float]]:
+    """Header, position in pixels, attribute; some beyond the target."""
+    rows = []
+    for _ in range(count):
+        x, y = random.uniform(-6, 22, 2).tolist()
+        z, w = random.uniform(0, 1), random.uniform(0.5, 2) if space else 1.0
+        rows.append([0, 0, 0, 0, round(x * 4) / 4, round(y * 4) / 4, z, w, *random.uniform(-0.5, 1.5, 4).tolist()])
+    return rows
+
+
+def triangles(count: int, *more: int, topology: int = TRILIST, extra: int = 0) -> tuple[int, ...]:
+    shader = list(pixel_shader(3, modes=1))
+    shader[13] |= extra
+    return (
+        *vertex_buffer(48, 3 * count * 48), *elements(element(0), element(16), element(32)), *setup_backend(1),
+        *shader, *more, *primitive(topology, 3 * count),
+    )  # fmt: skip
+
+
+def depth_state(form: int, function: int, write: bool) -> tuple[int, ...]:
+    """3DSTATE_DEPTH_BUFFER in Tile4, and the test."""
+    return (
+        0x78050006, 1 << 29 | 1 << 28 | form << 24 | 127, DATA_VA + DEPTH_AT, 0, 15 << 1 | 15 << 17, 0, 3 << 30, 0,
+        0x784E0002, function << 5 | 0b10 | write, 0, 0,
+    )  # fmt: skip
+
+
+def blend_entry(random: np.random.Generator) -> list[int]:
+    """BLEND_STATE of one target with any factors, functions, masks and clamps."""
+    factors = [1, 2, 3, 4, 5, 6, 7, 8, 17, 18, 19, 20, 21, 23, 24]
+    pick = lambda: int(random.choice(factors))  # noqa: E731
+    first = 1 << 31 | int(random.integers(5)) << 18 | pick() << 26 | pick() << 21 | int(random.integers(5)) << 5
+    first |= pick() << 13 | pick() << 8 | int(random.choice([0, 0, 0b1010]))
+    second = int(random.integers(4)) | int(random.integers(3)) << 2
+    return [1 << 30, first, second, *[0] * 14]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_triangles_with_depth_and_blending(lab: RenderLab, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    form = int(random.choice(TARGETS))
+    size = formats.FORMATS[form].bytes
+    tiling = int(random.choice([0, 3]))
+    surface = target_state(form, pitch=256 if tiling else max(64, 16 * size), tiling=tiling)
+    more: tuple[int, ...] = ()
+    if random.integers(4):
+        more = depth_state(
+            int(random.choice([1, 3, 5])), int(random.choice([0, 2, 4, 5, 6, 7])), bool(random.integers(2))
+        )
+    floats = np.random.default_rng(seed + 1).uniform(0, 1, 0x1000).astype(np.float32).tobytes()
+    both(
+        lab,
+        INTERPOLATE + WRITE,
+        triangles(9, *more),
+        vertices=vertices(random, 27),
+        surface=surface,
+        blend=blend_entry(random) if random.integers(3) else (),
+        pixels=floats[:0x1000],
+        depth=floats,
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fragments_beyond_clip_planes_and_the_eye(lab: RenderLab, seed: int) -> None:
+    random = np.random.default_rng(100 + seed)
+    rows = vertices(random, 18)
+    for row in rows:
+        row[4:8] = [*random.uniform(-2, 2, 3).tolist(), float(random.uniform(-0.4, 1.5))]
+    clip = (0x78120002, 0, 1 << 31 | 1 << 30, 0, 0x78500003, 1 << 16 | 1 << 26 | 1, 0, 0, 0)
+    viewport = (0x78130002, 2, 0, 0, 0x78210000, 0x2500)
+    both(
+        lab, INTERPOLATE + WRITE, triangles(6, *clip, *viewport), vertices=rows, surface=target_state(RGBA32_FLOAT, 256)
+    )
+
+
+def test_rectangles_and_late_tests(lab: RenderLab) -> None:
+    random = np.random.default_rng(7)
+    rows = []
+    for _ in range(5):
+        left, top = random.integers(0, 8, 2).tolist()
+        for x, y in ((left + 9, top + 7), (left, top + 7), (left, top)):
+            rows.append([0, 0, 0, 0, x, y, 0.5, 1, *random.uniform(0, 1, 4).tolist()])
+    # The shader discards lanes whose first component is small.
+    shader = INTERPOLATE + "cmp (16|M0)  (gt)f0.0  null.0<1>:f  r60.0<1;1,0>:f  0x3E99999A:f\n" + "(f0.0) " + WRITE
+    commands = triangles(5, *depth_state(1, 4, True), topology=RECTLIST, extra=1 << 28)
+    memory = both(
+        lab, shader, commands, vertices=rows, surface=target_state(RGBA32_FLOAT, 256), depth=b"\0\0\x80?" * 0x400
+    )
+    assert memory[:0x1000].strip(b"\0")
+
+
+def texture_state(random: np.random.Generator, form: int, kind: int, levels: int) -> tuple[int, ...]:
+    """RENDER_SURFACE_STATE of 16 by 8 texels (cubes: 8 by 8) at `TEXTURE_AT`."""
+    wide = 8 if kind == 3 else 16
+    tiling, array = int(random.choice([0, 3])), int(kind in (1, 3) and random.integers(2))
+    depth = {1: 4 if array else 1, 2: 4, 3: 1}[kind]
+    place = DATA_VA + TEXTURE_AT
+    swizzle = 4 << 25 | 5 << 22 | 6 << 19 | 7 << 16 if random.integers(2) else 6 << 25 | 1 << 22 | 0 << 19 | 4 << 16
+    return (
+        kind << 29 | array << 28 | form << 18 | 1 << 16 | 1 << 14 | tiling << 12, 4, wide - 1 | 7 << 16, depth - 1 << 21 | 255,
+        0, levels - 1, 0, swizzle, place & 0xFFFFFFFF, place >> 32, 0, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+
+
+MODES = (0, 1, 2, 4, 5, 6)
+SAMPLES = {
+    "sample": ("r14", 0x0842_0001),
+    "sample_lz": ("r14", 0x0843_8001),
+    "sample_b": ("r13", 0x0A42_1001),
+    "sample_l": ("r13", 0x0A42_2001),
+    "sample_c": ("r13", 0x0A42_3001),
+    "sample_d": ("r24", 0x0E42_4001),
+    "sample_mlod": ("r13", 0x0A43_2001),
+    "ld": ("r20", 0x0842_7001),
+}
+"""Where parameters begin, and the descriptor: up to five or seven registers, four of a response, surface 1, sampler 0."""
+COORDINATES = (
+    "".join(
+        f"""
+    mad (16|M0)  r{14 + n}.0<1>:f  r3.{3 * n}<0;0>:f  r1.0<1;0>:f  r3.{3 * n + 1}<0>:f
+    mad (16|M0)  r{14 + n}.0<1>:f  r{14 + n}.0<1;0>:f  r2.0<1;0>:f  r3.{3 * n + 2}<0>:f
+    """
+        for n in range(4)
+    )
+    + """
+    mul (16|M0)  r13.0<1>:f  r17.0<1;1,0>:f  0x3F400000:f
+    mul (16|M0)  r20.0<1>:f  r14.0<1;1,0>:f  0x41A00000:f
+    mul (16|M0)  r21.0<1>:f  r15.0<1;1,0>:f  0x41200000:f
+    mov (16|M0)  r20.0<1>:d  r20.0<1;1,0>:f
+    mov (16|M0)  r21.0<1>:d  r21.0<1;1,0>:f
+    mov (16|M0)  r22.0<1>:d  r13.0<1;1,0>:f
+    mov (16|M0)  r23.0<1>:d  r16.0<1;1,0>:f
+    mov (16|M0)  r24.0<1>:f  r14.0<1;1,0>:f
+    mul (16|M0)  r25.0<1>:f  r15.0<1;1,0>:f  0x3E000000:f
+    mul (16|M0)  r26.0<1>:f  r16.0<1;1,0>:f  0x3D000000:f
+    mov (16|M0)  r27.0<1>:f  r15.0<1;1,0>:f
+    mul (16|M0)  r28.0<1>:f  r17.0<1;1,0>:f  0x3E000000:f
+    mul (16|M0)  r29.0<1>:f  r14.0<1;1,0>:f  0x3D000000:f
+    mov (16|M0)  r30.0<1>:f  r16.0<1;1,0>:f
+"""
+)
+
+
+@pytest.mark.parametrize("seed", range(48))
+def test_sampler_messages(lab: RenderLab, seed: int) -> None:
+    random = np.random.default_rng(1000 + seed)
+    op = sorted(SAMPLES)[seed % len(SAMPLES)]
+    first, descriptor = SAMPLES[op]
+    form = int(random.choice(TEXTURES)) if op != "sample_c" else 0x0D8
+    integer = formats.FORMATS[form].is_integer
+    kind, levels = int(random.choice([1, 1, 2, 3])), int(random.choice([1, 3]))
+    if op == "ld":
+        kind = 1
+    filters = (
+        int(random.choice([0, 1, 2])) << 14 | int(random.choice([0, 1])) << 17 | int(random.choice([0, 1, 3])) << 20
+    )
+    bias = int(random.integers(-200, 200)) & 0x1FFF
+    modes = [int(random.choice(MODES)) for _ in range(3)]
+    sampler = (
+        filters | bias << 1, 0xF00 << 8 | int(random.integers(8)) << 1, SURFACES + BORDER,
+        modes[0] << 6 | modes[1] << 3 | modes[2] | 3 << 19,
+    )  # fmt: skip
+    size = formats.FORMATS[form].bytes
+    values = random.uniform(-100 if integer else -1.5, 200 if integer else 1.5, (TEXTURE_BYTES // size, 4))
+    texture = formats.encode(formats.FORMATS[form], values).tobytes()
+    result = "" if not integer else "".join(f"mov (16|M0)  r{60 + n}.0<1>:f  r{60 + n}.0<1;1,0>:d\n" for n in range(4))
+    shader = COORDINATES + f"send.smpl (16|M0)  r60  {first}  null:0  0x0  {descriptor:#x}\n" + result + WRITE
+    both(
+        lab,
+        shader,
+        triangles(4),
+        vertices=[[*row[:8], *(np.array(row[8:]) * [2, 2, 3, 2]).tolist()] for row in vertices(random, 12)],
+        surface=target_state(RGBA32_FLOAT, 256),
+        texture=texture,
+        texture_state=texture_state(random, form, kind, levels),
+        sampler=sampler,
+    )
