@@ -19,7 +19,8 @@ from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import RO, Register
 from vfio_user_xe.emulator.pci.bars import Bar
-from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX, PowerManagement
+from vfio_user_xe.emulator.pci.express import PciExpress
 from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.pci.transport import MSI, MSIX, DmaError, Region, Transport
 

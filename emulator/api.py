@@ -67,13 +67,13 @@ from vfio_user_xe.emulator.pci.capabilities import (
     ExtendedVendorSpecific,
     Msi,
     MsiX,
-    PciExpress,
     PowerManagement,
     ResizableBar,
     VendorSpecific,
 )
 from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY, ConfigRegister, ConfigSpace
+from vfio_user_xe.emulator.pci.express import LatencyTolerance, PciExpress
 from vfio_user_xe.emulator.pci.function import D3HOT, DISABLED, FLR, RESET, Function, Identity
 from vfio_user_xe.emulator.pci.sriov import Sriov
 from vfio_user_xe.emulator.pci.transport import AccessHandler, DmaError
@@ -114,6 +114,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
         "Msi",
         "MsiX",
         "PciExpress",
+        "LatencyTolerance",
         "PowerManagement",
         "DeviceSerialNumber",
         "VendorSpecific",
@@ -206,6 +207,7 @@ __all__ = [
     "Initiator",
     "Interconnect",
     "InterconnectConfig",
+    "LatencyTolerance",
     "Ledger",
     "LedgerEntry",
     "Memory",

@@ -41,13 +41,14 @@ from vfio_user_xe.device_models.xe.profiles.profile import (
 )
 from vfio_user_xe.device_models.xe.soc.identity import Gttmmadr, configuration, declare_vf_cap
 from vfio_user_xe.device_models.xe.soc.interrupts import declare_for_vf
+from vfio_user_xe.device_models.xe.soc.pci import SRIOV, pf_capabilities, vf_capabilities
 from vfio_user_xe.device_models.xe.topologies import PASSTHROUGH, SPLIT, VF_ONLY
 from vfio_user_xe.emulator.model.card import Card, CardError, Option
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.model_info import ModelInfo
 from vfio_user_xe.emulator.model.registers import PF, VF
 from vfio_user_xe.emulator.pci.bars import Bar
-from vfio_user_xe.emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.capabilities import Ari
 from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.pci.passthrough import Gate, Passthrough
@@ -61,9 +62,6 @@ VF_REGISTERS = 0x191000
 """A VF has registers up to its mailboxes at 0x190310."""
 MAX_VFS = 63
 """GGTT entries have room for more, LMTT's directory has 64 entries, the PF's included (`xe_lmtt_ml.c`)."""
-
-# Where the real cards have them.
-_PCIE, _MSI, _PM, _DSN, _ARI, _SRIOV = 0x70, 0xAC, 0xD0, 0x100, 0x200, 0x320
 
 
 class Battlemage:
@@ -146,7 +144,7 @@ class Battlemage:
                 profile.total_vfs,
                 profile.device_id,
                 {0: BAR0_SIZE, 2: profile.vf_bar2},
-                offset=_SRIOV,
+                offset=SRIOV,
                 programs_bars=self._topology != SPLIT,
             )
         identity = Identity(INTEL, profile.device_id, *self._subsystem, CLASS_VGA)
@@ -156,15 +154,9 @@ class Battlemage:
             0,
             executor=card.executor,
             identity=identity,
-            capabilities=[
-                PciExpress(_PCIE, flr=True),
-                Msi(1, _MSI),
-                PowerManagement(_PM),
-                DeviceSerialNumber(self._serial, _DSN),
-                *([Ari(_ARI)] if sriov else []),
-            ],
+            capabilities=pf_capabilities(profile, self._serial, sriov is not None),
             bars={
-                0: registers_bar(self._pf_registers, memory),
+                0: registers_bar(self._pf_registers, memory, profile.part.prefetchable_registers),
                 2: vram_bar(profile.bar2, self.gpu.vram.memory),
             },
             sriov=sriov,
@@ -215,7 +207,7 @@ class Battlemage:
         card.commands["pf_part"] = part.describe
 
     def _vf_capabilities(self) -> list[Capability]:
-        return [PciExpress(_PCIE, flr=True), Msi(1, _MSI), DeviceSerialNumber(self._serial, _DSN), Ari(_ARI)]
+        return vf_capabilities(self._serial)
 
     def _vf_bars(self, card: Card, vfid: int, registers: Gttmmadr, memory: Memory) -> dict[int, Bar]:
         size = self.profile.vf_bar2

@@ -1,6 +1,6 @@
 """Capabilities of PCI functions, declared as registers. Layouts: PCI Express base specification, chapter 7.
 
-What they have in common is in `capability.py`. SR-IOV is in `sriov.py`.
+What they have in common is in `capability.py`. SR-IOV is in `sriov.py`, PCI Express and what belongs to the link in `express.py`.
 """
 
 from __future__ import annotations
@@ -149,78 +149,6 @@ class MsiX(Capability):
     def enabled(self) -> bool:
         """Whether the guest enabled MSI-X."""
         return bool(self.read(2, 2) & 0x8000)
-
-
-class PciExpress(Capability):
-    """PCIe endpoint, version 2. Initiate FLR is bit 15 of Device Control, at `offset + 8`."""
-
-    id = 0x10
-    name = "PCIe"
-
-    def __init__(
-        self,
-        offset: int | None = None,
-        *,
-        flr: bool = True,
-        link_speed: int = 4,
-        link_width: int = 8,
-        max_payload: int = 256,
-    ) -> None:
-        """`link_speed` is the PCIe generation 1..6, `link_width` lanes, `max_payload` bytes (128..4096).
-
-        Raises:
-            ValueError: `max_payload` is none of these, or an offset that may not be.
-
-        While the card is made, before it starts.
-        """
-        super().__init__(offset)
-        if max_payload not in (128, 256, 512, 1024, 2048, 4096):
-            raise ValueError(f"capability PCIe: max_payload {max_payload}, allowed are 128 to 4096, powers of two")
-        self.flr = flr
-        self.link_speed = link_speed
-        self.link_width = link_width
-        self.max_payload = max_payload
-
-    def registers(self) -> Sequence[ConfigRegister]:
-        is_vf = self.function is not None and self.function.is_vf
-        payload = self.max_payload.bit_length() - 8
-        link = self.link_speed | self.link_width << 4
-        speeds = ((1 << self.link_speed) - 1) << 1
-        return [
-            # Version 2, type 0 (PCIe endpoint).
-            ConfigRegister("PCIE_CAPABILITIES", 2, 2, reset=0x0002),
-            # Extended tags, role based error reporting, FLR.
-            ConfigRegister("DEVICE_CAPABILITIES", 4, 4, reset=payload | 1 << 5 | 1 << 15 | self.flr << 28),
-            # A VF has only Initiate FLR here; the rest is its PF's (SR-IOV spec, "Device Control Register Changes").
-            ConfigRegister(
-                "DEVICE_CONTROL",
-                8,
-                2,
-                reset=0 if is_vf else 0x2810,
-                writable=0 if is_vf else 0x7FFF,
-                write=self._control_written,
-            ),
-            ConfigRegister("DEVICE_STATUS", 10, 2, w1c=0x000F),
-            # ASPM L1, clock power management absent.
-            ConfigRegister("LINK_CAPABILITIES", 12, 4, reset=link | 2 << 10),
-            ConfigRegister("LINK_CONTROL", 16, 2, writable=0 if is_vf else 0x0FC3),
-            ConfigRegister("LINK_STATUS", 18, 2, reset=0 if is_vf else link),
-            ConfigRegister("SLOT", 20, 8),
-            ConfigRegister("ROOT", 28, 8),
-            # Completion timeout ranges ABCD and disable, LTR is not offered.
-            ConfigRegister("DEVICE_CAPABILITIES_2", 36, 4, reset=0x0000001F),
-            ConfigRegister("DEVICE_CONTROL_2", 40, 2, writable=0 if is_vf else 0x001F),
-            ConfigRegister("DEVICE_STATUS_2", 42, 2),
-            ConfigRegister("LINK_CAPABILITIES_2", 44, 4, reset=speeds),
-            ConfigRegister("LINK_CONTROL_2", 48, 2, reset=0 if is_vf else self.link_speed, writable=0x000F),
-            ConfigRegister("LINK_STATUS_2", 50, 2),
-            ConfigRegister("SLOT_2", 52, 8),
-        ]
-
-    def _control_written(self, old: int, written: int) -> None:
-        if self.flr and written & 0x8000:
-            assert self.function is not None
-            self.function.function_level_reset()
 
 
 class VendorSpecific(Capability):

@@ -23,7 +23,7 @@ from typing import Protocol
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.bars import Bar, bar_registers, check_layout
-from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX, PciExpress
+from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
 from vfio_user_xe.emulator.pci.capability import Capability, install_all
 from vfio_user_xe.emulator.pci.config_space import (
     COMMAND,
@@ -33,6 +33,7 @@ from vfio_user_xe.emulator.pci.config_space import (
     ConfigRegister,
     ConfigSpace,
 )
+from vfio_user_xe.emulator.pci.express import PciExpress
 from vfio_user_xe.emulator.pci.interrupts import Interrupts, with_msix
 from vfio_user_xe.emulator.pci.sriov import Sriov
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, Region, Transport

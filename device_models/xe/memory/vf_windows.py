@@ -33,9 +33,9 @@ class Nothing:
         """Dropped."""
 
 
-def registers_bar(registers: AccessHandler, ggtt: Memory) -> Bar:
+def registers_bar(registers: AccessHandler, ggtt: Memory, prefetchable: bool = True) -> Bar:
     """BAR0: trapped registers and a mapped GGTT window."""
-    return Bar(BAR0_SIZE, handler=registers, memory=ggtt, areas=[(GSM_OFFSET, PTES_SIZE)], prefetchable=True)
+    return Bar(BAR0_SIZE, handler=registers, memory=ggtt, areas=[(GSM_OFFSET, PTES_SIZE)], prefetchable=prefetchable)
 
 
 def vram_bar(size: int, vram: Memory) -> Bar:

@@ -8,7 +8,7 @@ slices, 256 bits. An id without a product has all that its chip has. A channel o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 XE_CORES_PER_SLICE = 4
 EUS_PER_XE_CORE = 8
@@ -22,6 +22,8 @@ class Part:
     chip: str
     xe_cores: int
     memory_bits: int
+    prefetchable_registers: bool = True
+    """Whether the PF's BAR0 says that it is prefetchable; a B580's does not (public `lspci -vvv`)."""
 
     @property
     def slices(self) -> int:
@@ -45,7 +47,7 @@ _G31 = Part("G31", xe_cores=32, memory_bits=256)
 PARTS = {
     0xE202: _G21,
     0xE209: _G21,
-    0xE20B: _G21,
+    0xE20B: replace(_G21, prefetchable_registers=False),
     0xE20C: Part("G21", xe_cores=18, memory_bits=160),
     0xE20D: _G21,
     0xE210: _G21,

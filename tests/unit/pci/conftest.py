@@ -12,8 +12,9 @@ import pytest
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.pci.bars import Bar
-from vfio_user_xe.emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.capabilities import Ari, DeviceSerialNumber, Msi, PowerManagement
 from vfio_user_xe.emulator.pci.ecam import AccessError
+from vfio_user_xe.emulator.pci.express import PciExpress
 from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.pci.sriov import Sriov
 from vfio_user_xe.emulator.pci.transport import DmaError, Transport

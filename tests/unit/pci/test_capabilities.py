@@ -16,13 +16,13 @@ from vfio_user_xe.emulator.pci.capabilities import (
     ExtendedVendorSpecific,
     Msi,
     MsiX,
-    PciExpress,
     PowerManagement,
     ResizableBar,
     VendorSpecific,
 )
 from vfio_user_xe.emulator.pci.capability import Capability
 from vfio_user_xe.emulator.pci.config_space import ConfigSpace
+from vfio_user_xe.emulator.pci.express import ASPM_L0S, ASPM_L1, LatencyTolerance, PciExpress
 from vfio_user_xe.emulator.pci.function import Function, Identity
 from vfio_user_xe.emulator.pci.sriov import Sriov
 
@@ -228,6 +228,31 @@ def test_initiate_flr_does_nothing_in_a_function_that_does_not_offer_it() -> Non
     config.write(0x04, 2, 6)
     config.write(0x78, 2, 0x8000)
     assert config.read(0x04, 2) == 6
+
+
+def test_what_a_link_does_not_have_is_not_announced_and_not_writable() -> None:
+    plain = build(PciExpress(0x70)).config
+    rich = build(PciExpress(0x70, ltr=True, tags_10_bit=True, any_latency=True, completion_timeouts=0)).config
+    assert (plain.read(0x94, 4), rich.read(0x94, 4)) == (0x1F, 0x30810)
+    assert (plain.read(0x74, 4) >> 6 & 0x3F, rich.read(0x74, 4) >> 6 & 0x3F) == (0, 0x3F)
+    for config, enabled in ((plain, 0), (rich, 0x400)):
+        config.write(0x98, 2, 0x400)
+        assert config.read(0x98, 2) == enabled
+
+
+@pytest.mark.parametrize(
+    ("aspm", "optional", "shown"), [(ASPM_L1, False, 2), (ASPM_L0S | ASPM_L1, True, 0x1003), (0, 0, 0)]
+)
+def test_a_link_shows_its_power_states(aspm: int, optional: bool, shown: int) -> None:
+    config = build(PciExpress(0x70, aspm=aspm, aspm_optional=optional, link_speed=1, link_width=1)).config
+    assert config.read(0x7C, 4) == 0x11 | shown << 10
+    assert config.read(0x82, 2) == 0x11
+
+
+def test_latencies_that_are_tolerated_are_kept_by_value_and_scale() -> None:
+    config = build(PciExpress(), DeviceSerialNumber(1), LatencyTolerance(0x400)).config
+    config.write(0x404, 4, 0xFFFF_1003)
+    assert config.read(0x404, 4) == 0x1FFF_1003
 
 
 def test_vendor_specific_payload_is_readable_and_writable_where_declared() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.pci.bars import Bar
-from vfio_user_xe.emulator.pci.capabilities import Msi, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.capabilities import Msi, PowerManagement
+from vfio_user_xe.emulator.pci.express import PciExpress
 from vfio_user_xe.emulator.pci.function import D3HOT, FLR, RESET, Function, Identity
 from vfio_user_xe.emulator.pci.sriov import Sriov
 

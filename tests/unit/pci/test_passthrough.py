@@ -11,8 +11,9 @@ import pytest
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.states import StateError
 from vfio_user_xe.emulator.pci.bars import Bar
-from vfio_user_xe.emulator.pci.capabilities import Msi, PciExpress, PowerManagement
+from vfio_user_xe.emulator.pci.capabilities import Msi, PowerManagement
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
+from vfio_user_xe.emulator.pci.express import PciExpress
 from vfio_user_xe.emulator.pci.function import DISABLED, FLR, RESET, Function, Identity
 from vfio_user_xe.emulator.pci.passthrough import STATES, Gate, Passthrough, PassthroughState
 from vfio_user_xe.emulator.pci.sriov import CONTROL, NUM_VFS

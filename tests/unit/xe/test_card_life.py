@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.xe.bench import Bench
 from tests.support.xe.guc_driver import GucDriver
 from tests.support.xe.provisioning import PROVISIONED, configure, disable_vfs, enable_vfs
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
@@ -30,7 +31,44 @@ def test_pf_is_a_battlemage_with_its_capabilities_where_the_hardware_has_them(be
     while offset:
         found.add(config(bench, offset, 1))
         offset = config(bench, offset + 1, 1)
-    assert found == {0x01, 0x05, 0x10}, "no MSI-X: with it the driver would use memory-based interrupts"
+    assert found == {0x01, 0x05, 0x09, 0x10}, "no MSI-X: with it the driver would use memory-based interrupts"
+
+
+def test_pf_says_of_its_link_and_its_bars_what_real_cards_say(bench: Any) -> None:
+    assert config(bench, 0x42, 1) == 0x0C, "the length of Intel's vendor-specific capability"
+    device, link, device_2 = (config(bench, 0x70 + at, 4) for at in (4, 12, 36))
+    assert device & 7 == 1, "payloads of 256 bytes"
+    assert device >> 6 & 0x3F == 0x3F, "every exit latency of L0s and L1 is accepted"
+    assert link & 0x3FF == 0x11, "2.5 GT/s, one lane"
+    assert link >> 10 & 3 == 3, "L0s and L1"
+    assert link >> 22 & 1
+    assert device_2 == 0x30810, "timeouts cannot be set but be disabled, LTR, 10-bit tags"
+    assert config(bench, 0xD2, 2) >> 11 == 0b01001, "PME from D0 and D3hot"
+    assert (config(bench, 0x400, 2), config(bench, 0x420, 2)) == (0x18, 0x15)
+    assert config(bench, 0x424, 4) >> 12 == 0x1F, "256 MiB to 4 GiB"
+    assert config(bench, 0x428, 4) >> 8 & 0x3F == 12, "4 GiB"
+
+
+@pytest.mark.parametrize(("device_id", "prefetchable"), [(0xE20B, 0), (0xE212, 8), (0xE223, 8)])
+def test_registers_of_a_b580_are_not_prefetchable(device_id: int, prefetchable: int) -> None:
+    bench = Bench(device_id=device_id, vfs=1)
+    try:
+        assert config(bench, 0x10, 4) & 8 == prefetchable
+        assert config(bench, 0x320 + 0x24, 4) & 8 == 8, "VFs' have to be"
+    finally:
+        bench.close()
+
+
+@pytest.mark.parametrize(
+    ("bar2", "listed", "current"), [(256 * MIB, 0x7F000, 8), (128 * MIB, 0x7F800, 7), (0, 0x7F000, 14)]
+)
+def test_the_resizable_bar_lists_what_all_of_vram_needs(bar2: int, listed: int, current: int) -> None:
+    bench = Bench(vram=12 << 30, bar2=bar2, vfs=0)
+    try:
+        assert config(bench, 0x424, 4) == listed
+        assert config(bench, 0x428, 4) >> 8 & 0x3F == current
+    finally:
+        bench.close()
 
 
 def test_vfs_have_msi_and_flr_and_no_power_management(bench: Any) -> None:
