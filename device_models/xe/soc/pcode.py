@@ -57,9 +57,15 @@ _MAILBOX = (
 _LIMIT_ENABLE = 1 << 15
 _WATT = 8  # power limits count eighths of a watt (xe_hwmon.c: PWR_UNIT 3)
 
-# What a 70 W card might be set to; no published figure for these exists, the driver shows whatever it reads.
-_PACKAGE_LIMITS = (_LIMIT_ENABLE | 70 * _WATT, _LIMIT_ENABLE | 88 * _WATT)
-_CARD_LIMITS = (_LIMIT_ENABLE | 75 * _WATT, _LIMIT_ENABLE | 95 * _WATT)
+
+def _limit(watts: int, x: int, y: int) -> int:
+    """A power limit as the mailbox has it; it is for an average over 1.x * 2^y / 1024 s, `x` quarters (PWR_LIM_TIME_X, _Y)."""
+    return _LIMIT_ENABLE | watts * _WATT | x << 22 | y << 17
+
+
+# What a 70 W card might be set to, over 28 s and 9.8 ms; no published figure for these exists, the driver shows whatever it reads.
+_PACKAGE_LIMITS = (_limit(70, 3, 14), _limit(88, 1, 3))
+_CARD_LIMITS = (_limit(75, 3, 14), _limit(95, 1, 3))
 # Degrees Celsius by xe_hwmon.c:enum xe_temp_limit: package shutdown, package critical, memory shutdown, package max,
 # memory critical.
 _TEMPERATURE_LIMITS = (110, 100, 110, 95, 105)

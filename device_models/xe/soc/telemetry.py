@@ -1,7 +1,7 @@
 """Sensors and telemetry: temperatures and fans (`xe_hwmon.c`), and the PMT discovery table (`xe_vsec.c`, `xe_pmt.h`).
 
 The telemetry region is shown through a remapper window; only what the driver reads of it exists: the energy counters,
-which grow by an idle card's power, and the PUNIT's GUID, without which every read of it fails.
+which grow by the power of an idle package and of its card, and the PUNIT's GUID, without which every read of it fails.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ REMAP_INDEX = SOC_BASE + 0x8
 DISCOVERY = SOC_BASE + 0xDB000
 CRASHLOG_DISCOVERY = DISCOVERY + 0x60
 TELEMETRY = SOC_BASE + 0xE0000
-_ENERGY = TELEMETRY + 0x0200 + 0x30  # PUNIT_TELEMETRY_OFFSET, BMG_ENERGY_STATUS_PMT_OFFSET
+ENERGY_STATUS = TELEMETRY + 0x0200 + 0x30  # PUNIT_TELEMETRY_OFFSET, BMG_ENERGY_STATUS_PMT_OFFSET
 
 PUNIT_GUID = 1 << 28 | 0xE2F8 << 12
 """Capability type 1 (telemetry), device id 0xe2f8, record 0 (PUNIT): `xe_vsec.c:xe_guid_decode`."""
@@ -32,7 +32,10 @@ _PACKAGE_CELSIUS = 40
 _VRAM_CELSIUS = 44
 _CHANNELS_FITTED = 4
 
-_IDLE_WATTS = 14
+_PACKAGE_WATTS = 14
+"""Of an idle one; no figure is published."""
+_CARD_WATTS = 19
+"""With memory and regulators."""
 _ENERGY_UNITS_PER_JOULE = 1 << 14  # xe_hwmon.c: ENERGY_UNIT 0xe
 
 
@@ -60,17 +63,23 @@ class Telemetry:
                 *channels,
                 Register("BMG_VRAM_TEMPERATURE", VRAM_TEMPERATURE, reset=_VRAM_CELSIUS, access=RO),
                 Register("BMG_PACKAGE_TEMPERATURE", PACKAGE_TEMPERATURE, reset=_PACKAGE_CELSIUS, access=RO),
-                Register("BMG_PACKAGE_ENERGY_STATUS", PACKAGE_ENERGY, access=RO, read=self._energy),
-                Register("BMG_PLATFORM_ENERGY_STATUS", PLATFORM_ENERGY, access=RO, read=self._energy),
+                Register("BMG_PACKAGE_ENERGY_STATUS", PACKAGE_ENERGY, access=RO, read=self._package_energy),
+                Register("BMG_PLATFORM_ENERGY_STATUS", PLATFORM_ENERGY, access=RO, read=self._card_energy),
                 Register("SG_REMAP_INDEX1", REMAP_INDEX),
                 Register("SG_REMAP_ADDR_PREFIX", SOC_BASE + 0x164, access=RO),
                 Register("SG_REMAP_ADDR_POSTFIX", SOC_BASE + 0x168, access=RO),
                 Register("PUNIT_TELEMETRY_HEADER", DISCOVERY, access=RO),
                 Register("PUNIT_TELEMETRY_GUID", DISCOVERY + 4, reset=PUNIT_GUID, access=RO),
-                Register("ENERGY_STATUS_PACKAGE", _ENERGY, access=RO, read=self._energy),
-                Register("ENERGY_STATUS_CARD", _ENERGY + 4, access=RO, read=self._energy),
+                Register("ENERGY_STATUS_PACKAGE", ENERGY_STATUS, access=RO, read=self._package_energy),
+                Register("ENERGY_STATUS_CARD", ENERGY_STATUS + 4, access=RO, read=self._card_energy),
             ]
         )
 
-    def _energy(self) -> int:
-        return int((self._clock.seconds() - self._start) * _IDLE_WATTS * _ENERGY_UNITS_PER_JOULE) & 0xFFFFFFFF
+    def _package_energy(self) -> int:
+        return self._energy(_PACKAGE_WATTS)
+
+    def _card_energy(self) -> int:
+        return self._energy(_CARD_WATTS)
+
+    def _energy(self, watts: int) -> int:
+        return int((self._clock.seconds() - self._start) * watts * _ENERGY_UNITS_PER_JOULE) & 0xFFFFFFFF

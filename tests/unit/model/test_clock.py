@@ -10,7 +10,7 @@ import pytest
 
 from vfio_user_xe.device_models.xe.gt.clock import REFERENCE_CLOCK
 from vfio_user_xe.device_models.xe.guc.engine_activity import MISC_STATUS_0
-from vfio_user_xe.device_models.xe.soc.telemetry import PACKAGE_ENERGY
+from vfio_user_xe.device_models.xe.soc.telemetry import ENERGY_STATUS, PACKAGE_ENERGY, PLATFORM_ENERGY
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.executor import Executor
@@ -44,7 +44,10 @@ def test_registers_that_count_time_count_that_of_the_cards_clock() -> None:
     assert registers.read(MISC_STATUS_0, 4) == 5 * REFERENCE_CLOCK
     hand.now += 2
     assert registers.read(MISC_STATUS_0, 4) == 7 * REFERENCE_CLOCK
-    assert registers.read(PACKAGE_ENERGY, 4) == 2 * 14 << 14, "14 W in units of 1/16384 J"
+    package, card_energy = registers.read(PACKAGE_ENERGY, 4), registers.read(PLATFORM_ENERGY, 4)
+    assert package == 2 * 14 << 14, "14 W in units of 1/16384 J"
+    assert card_energy == 2 * 19 << 14, "what is on the card beside the package counts too"
+    assert [registers.read(ENERGY_STATUS + 4 * n, 4) for n in range(2)] == [package, card_energy]
     card.stop()
 
 

@@ -55,6 +55,18 @@ def test_power_limits_are_what_was_set_until_the_next_reset(mailbox: Mailbox) ->
     assert mailbox.ask(pcode.POWER_SETUP, PACKAGE) == at_boot
 
 
+@pytest.mark.parametrize(("channel", "sustained", "peak"), [(PACKAGE, 70, 88), (6, 75, 95)], ids=["package", "card"])
+def test_power_limits_are_over_an_interval(mailbox: Mailbox, channel: int, sustained: int, peak: int) -> None:
+    """As `xe_hwmon.c:xe_hwmon_power_max_interval_show` computes it, in ms."""
+
+    def decoded(limit: int) -> tuple[int, int]:
+        x, y = limit >> 22 & 3, limit >> 17 & 0x1F
+        return (limit & 0x7FFF) // 8, ((4 | x) << y) * 1000 >> 10 + 2
+
+    _, first, second = mailbox.ask(pcode.POWER_SETUP, channel)
+    assert (decoded(first), decoded(second)) == ((sustained, 28000), (peak, 9))
+
+
 def test_minimum_frequencies_are_read_as_they_were_written_until_the_next_reset(mailbox: Mailbox) -> None:
     for gt, processor, ring in ((8, 12, 16), (9, 13, 18)):
         assert mailbox.ask(pcode.WRITE_MIN_FREQUENCY_TABLE, data0=ring << 16 | processor << 8 | gt)[0] == pcode.SUCCESS
