@@ -21,7 +21,7 @@ from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
 from vfio_user_xe.device_models.xe.render.stage import GEOMETRY, REGISTER, Stage, kernel_of, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, Topology
-from vfio_user_xe.device_models.xe.render.urb import Urb
+from vfio_user_xe.device_models.xe.render.urb import ROOM, Urb, by_lane
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
@@ -33,8 +33,6 @@ WIDTH = 16
 _WORDS = REGISTER // 4
 _HWORD = 8
 """Dwords of what sizes are counted in."""
-_ROOM = 1 << 24
-"""Bytes that handles reach."""
 _INSTANCE_SHIFT = 27
 
 
@@ -106,11 +104,12 @@ def shade(
     if seen is None:
         seen = primitives.last_behind() if state.trailing else primitives.vertices
     corners = np.repeat(seen, state.instances, axis=0)
-    ids = np.repeat(np.arange(len(primitives.vertices)), state.instances)
+    numbers = np.arange(len(seen)) if primitives.number is None else primitives.number
+    ids = np.repeat(numbers, state.instances)
     instances = np.tile(np.arange(state.instances), len(primitives.vertices))
     entries = np.zeros((len(corners), state.entry), dtype=np.uint32)
     each = 4 * (state.entry + corners.shape[1] * vertices.shape[1])
-    most = max(1, min(threads.MOST * WIDTH, _ROOM // each))
+    most = max(1, min(threads.MOST * WIDTH, ROOM // each))
     for first in range(0, len(corners), most):
         part = slice(first, first + most)
         count = len(corners[part])
@@ -146,18 +145,11 @@ def _payload(
     registers = np.zeros((rows, shader.data_register + corners * state.read_length, _WORDS), dtype=np.uint32)
     registers[:, 0] = shader.header(rows)
     for number, column in enumerate(columns[: max(0, registers.shape[1] - 1)]):
-        registers[:, 1 + number] = _by_lane(column[:, None], rows)[:, 0]
+        registers[:, 1 + number] = by_lane(column[:, None], WIDTH)[:, 0]
     constants = np.frombuffer(shader.constants.tobytes(), dtype=np.uint32).reshape(-1, _WORDS)
     registers[:, shader.first_register : shader.data_register] = constants
-    registers[:, shader.data_register :] = _by_lane(pushed.reshape(count, -1), rows)
+    registers[:, shader.data_register :] = by_lane(pushed.reshape(count, -1), WIDTH)
     return registers.reshape(rows, -1).view(np.uint8)
-
-
-def _by_lane(values: NDArray[np.uint32], rows: int) -> NDArray[np.uint32]:
-    """[threads, columns, lanes] of [primitives, columns]."""
-    padded = np.zeros((rows * WIDTH, values.shape[1]), dtype=np.uint32)
-    padded[: len(values)] = values
-    return padded.reshape(rows, WIDTH, -1).transpose(0, 2, 1)
 
 
 def strips(state: GeometryState, entries: Vertices, stream: int = 0) -> tuple[Vertices, Primitives]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,17 @@ from numpy.typing import NDArray
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
+from vfio_user_xe.device_models.xe.memory.address_space import Fault
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
-from vfio_user_xe.device_models.xe.render import drawn, geometry_shader, vertex_fetch, vertex_shader, wide
+from vfio_user_xe.device_models.xe.render import (
+    domain_shader,
+    drawn,
+    geometry_shader,
+    hull_shader,
+    vertex_fetch,
+    vertex_shader,
+    wide,
+)
 from vfio_user_xe.device_models.xe.render.blend import BlendState
 from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, clip
 from vfio_user_xe.device_models.xe.render.compiled_pixels import CompiledPixels
@@ -23,10 +33,12 @@ from vfio_user_xe.device_models.xe.render.depth_stencil import (
     depth_buffer,
     stencil_buffer,
 )
+from vfio_user_xe.device_models.xe.render.domain_shader import DomainState
 from vfio_user_xe.device_models.xe.render.draw import Draw
 from vfio_user_xe.device_models.xe.render.fast_clear import fast_clear
 from vfio_user_xe.device_models.xe.render.fields import bits
 from vfio_user_xe.device_models.xe.render.geometry_shader import GeometryState
+from vfio_user_xe.device_models.xe.render.hull_shader import HullState
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels, depth_offset
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
@@ -174,8 +186,31 @@ class Pipeline:
         yield None
         yield from self._shaded(vertices, primitives)
 
+    def _tessellated(
+        self, vertices: Vertices, patches: Primitives
+    ) -> Generator[Fault | None, None, tuple[Vertices, Primitives] | None]:
+        """Through hull shader, tessellator and domain shader; None where patches cannot be drawn."""
+        lrc = self._streamer.lrc
+        hull, domain = HullState.of(lrc), DomainState.of(lrc)
+        if hull is None or domain is None:
+            self._report("patches without tessellation are not drawn")
+            return None
+        shader = hull_shader.hull_stage(self._streamer, self._units)
+        add(self._streamer, Count.HS_INVOCATION, len(patches.vertices))
+        entries = yield from hull_shader.shade(shader, hull, vertices, patches.vertices)
+        points, primitives = domain_shader.tessellated(domain, entries)
+        shader = domain_shader.domain_stage(self._streamer, self._units)
+        add(self._streamer, Count.DS_INVOCATION, sum(len(part.places) for part in points))
+        shaded = yield from domain_shader.shade(shader, domain, entries, points)
+        return shaded, primitives
+
     def _shaded(self, vertices: Vertices, primitives: Primitives) -> Bulk:
-        """Through the geometry shader, if there is one, and stream-out."""
+        """Through tessellation and the geometry shader, if there are such, and stream-out."""
+        if primitives.shape is Shape.PATCH:
+            made = yield from self._tessellated(vertices, primitives)
+            if made is None:
+                return
+            vertices, primitives = made
         state = GeometryState.of(self._streamer.lrc)
         if state is None or not len(primitives.vertices):
             self._stream_out(0, vertices, primitives)

@@ -200,7 +200,7 @@ def set_up(
         front=front,
         layer=layer,
         viewport=viewport,
-        number=np.arange(len(corners), dtype=np.int64),
+        number=np.arange(len(corners), dtype=np.int64) if primitives.number is None else primitives.number,
     )
     return whole.of(seen)
 

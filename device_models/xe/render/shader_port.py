@@ -13,6 +13,7 @@ from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage, LscOp,
 from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
 from vfio_user_xe.device_models.xe.eu.opcodes import Sfid
 from vfio_user_xe.device_models.xe.eu.port import Reply, Request
+from vfio_user_xe.device_models.xe.eu.reference.threads import Status, Threads
 from vfio_user_xe.device_models.xe.memory.address_space import Fault
 from vfio_user_xe.device_models.xe.render.pixel_output import PixelOutput
 from vfio_user_xe.device_models.xe.render.stage import Stage
@@ -22,8 +23,12 @@ _REGISTER = 64
 
 
 @dataclass
-class _Alone:
-    """`GroupsInFlight` of threads that are in no group."""
+class _Together:
+    """`GroupsInFlight` of threads that run together: barriers are of all of them."""
+
+    threads: Threads | None = None
+    """Those of the reference back end; compiled code has barriers of its own."""
+    waiting: list[int] = field(default_factory=list)
 
     slm_bytes: int = 0
     memory: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
@@ -37,7 +42,13 @@ class _Alone:
         return threads
 
     def signal(self, thread: int, signal: BarrierSignal) -> None:
-        """Nobody else waits."""
+        """A hull shader's threads wait for each other."""
+        if self.threads is None:
+            return
+        self.waiting.append(thread)
+        if len(self.waiting) >= np.count_nonzero(self.threads.status != Status.ENDED):
+            self.threads.notify(self.waiting)
+            self.waiting = []
 
 
 class ShaderPort:
@@ -48,7 +59,12 @@ class ShaderPort:
         self._stage = stage
         self._urb = urb
         self._output = output
-        self._memory = Port(_Alone(), stage)
+        self._together = _Together()
+        self._memory = Port(self._together, stage)
+
+    def serves(self, threads: Threads) -> None:
+        """These are the threads of the reference back end whose messages come."""
+        self._together.threads = threads
 
     @property
     def faults(self) -> list[Fault]:

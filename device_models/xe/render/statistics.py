@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class Count(IntEnum):
     """Offsets from the engine's base."""
 
+    HS_INVOCATION = 0x300
+    DS_INVOCATION = 0x308
     IA_VERTICES = 0x310
     IA_PRIMITIVES = 0x318
     VS_INVOCATION = 0x320
@@ -30,6 +32,8 @@ class Count(IntEnum):
 _ENABLES = {
     Count.IA_VERTICES: (Op.VF_STATISTICS, 0, 0),
     Count.IA_PRIMITIVES: (Op.VF_STATISTICS, 0, 0),
+    Count.HS_INVOCATION: (Op.HS, 2, 29),
+    Count.DS_INVOCATION: (Op.DS, 7, 10),
     Count.VS_INVOCATION: (Op.VS, 7, 10),
     Count.GS_INVOCATION: (Op.GS, 7, 10),
     Count.GS_PRIMITIVES: (Op.GS, 7, 10),

@@ -292,6 +292,7 @@ def _run_reference(stage: Stage, payload: NDArray[np.uint8], lanes: Sequence[int
     threads = Threads.create(stage.kernel, lanes, stage.control)
     threads.registers[:, : payload.shape[1]] = payload
     threads.status[np.array(lanes, dtype=np.int64) == 0] = Status.ENDED
+    port.serves(threads)
     interpreter = Interpreter(stage.fetch, threads, port, stage.ticks)
     while True:
         try:

@@ -34,6 +34,11 @@ class Topology(IntEnum):
     TRIFAN_NOSTIPPLE = 22
 
 
+PATCHLIST_1 = 0x20
+"""Patches of one vertex; those of more follow."""
+_MOST_OF_PATCH = 32
+
+
 class Shape(Enum):
     """What a primitive is."""
 
@@ -42,6 +47,8 @@ class Shape(Enum):
     TRIANGLE = 3
     RECTANGLE = 4
     """Three vertices of a rectangle parallel to the axes; the fourth is implied."""
+    PATCH = 5
+    """Vertices that only tessellation makes something of."""
 
 
 class UnknownTopology(ValueError):
@@ -62,6 +69,8 @@ class Primitives:
     last: Indices
     """[primitives]: and if it is the last."""
     fan: bool = False
+    number: Indices | None = None
+    """[primitives]: of the patch that each comes from; None: they are counted themselves."""
     adjacent: Indices | None = None
     """[primitives, vertices of one and those beside its edges]: in the order in which geometry shaders see them."""
 
@@ -85,6 +94,8 @@ def assemble(kind: int, count: int) -> Primitives:
     Raises:
         UnknownTopology: `kind` is none that is assembled here.
     """
+    if PATCHLIST_1 <= kind < PATCHLIST_1 + _MOST_OF_PATCH:
+        return _primitives(Shape.PATCH, _chunks(count, kind - PATCHLIST_1 + 1))
     try:
         topology = Topology(kind)
     except ValueError:

@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 HANDLE_MASK = 0xFF_FFFF
 """Bits of a handle that are a byte offset (`brw_lower_logical_sends.cpp:lower_urb_write_logical_send_xe2`)."""
 
+ROOM = HANDLE_MASK + 1
+"""Bytes that handles reach."""
 Offsets = NDArray[np.uint64]
+
+
+def by_lane(values: NDArray[np.uint32], width: int) -> NDArray[np.uint32]:
+    """[threads, columns, lanes] of [items, columns], `width` items a thread; lanes that are left are zero."""
+    rows = -(-len(values) // width)
+    padded = np.zeros((rows * width, values.shape[1]), dtype=np.uint32)
+    padded[: len(values)] = values
+    return padded.reshape(rows, width, -1).transpose(0, 2, 1)
 
 
 class Urb:

@@ -13,4 +13,6 @@ FOLDER = Path(__file__).parents[2] / "guest" / "programs" / "gl"
 
 def program(environment: Environment) -> Path:
     """The program, for a guest whose root file system has EGL and OpenGL ES."""
-    return compile_program(environment, "scenes", [FOLDER / "scenes.c", gl_source()], flags=gl_flags())
+    return compile_program(
+        environment, "scenes", [FOLDER / "scenes.c", FOLDER / "stages.c", gl_source()], flags=gl_flags()
+    )

@@ -114,13 +114,15 @@ static GLuint shader(GLenum kind, const char *text)
 	return made;
 }
 
-GLuint gl_program(const char *vertex, const char *fragment)
+GLuint gl_program_of(const struct gl_stage *stages, int count, const char *feedback)
 {
 	GLuint program = glCreateProgram();
 	GLint done;
 	char log[4096] = "";
-	glAttachShader(program, shader(GL_VERTEX_SHADER, vertex));
-	glAttachShader(program, shader(GL_FRAGMENT_SHADER, fragment));
+	for (int i = 0; i < count; i++)
+		glAttachShader(program, shader(stages[i].kind, stages[i].text));
+	if (feedback)
+		glTransformFeedbackVaryings(program, 1, &feedback, GL_INTERLEAVED_ATTRIBS);
 	glLinkProgram(program);
 	glGetProgramiv(program, GL_LINK_STATUS, &done);
 	if (!done) {
@@ -129,6 +131,12 @@ GLuint gl_program(const char *vertex, const char *fragment)
 	}
 	glUseProgram(program);
 	return program;
+}
+
+GLuint gl_program(const char *vertex, const char *fragment)
+{
+	const struct gl_stage stages[] = {{GL_VERTEX_SHADER, vertex}, {GL_FRAGMENT_SHADER, fragment}};
+	return gl_program_of(stages, 2, NULL);
 }
 
 GLuint gl_texture(int size, int min_filter, int mag_filter)

@@ -38,6 +38,14 @@ enum {
 	GL_TEXTURE_COMPARE_MODE = 0x884C, GL_COMPARE_REF_TO_TEXTURE = 0x884E, GL_TEXTURE_COMPARE_FUNC = 0x884D,
 	GL_DEPTH_COMPONENT = 0x1902, GL_PRIMITIVE_RESTART_FIXED_INDEX = 0x8D69, GL_LINE_STRIP = 0x3,
 	GL_ANY_SAMPLES_PASSED = 0x8C2F, GL_QUERY_RESULT = 0x8866,
+	GL_COMPRESSED_RGBA_S3TC_DXT1 = 0x83F1, GL_COMPRESSED_RGBA_S3TC_DXT5 = 0x83F3, GL_COMPRESSED_RED_RGTC1 = 0x8DBB,
+	GL_COMPRESSED_RG_RGTC2 = 0x8DBD, GL_COMPRESSED_RGBA_BPTC_UNORM = 0x8E8C, GL_COMPRESSED_RGB_BPTC_UNSIGNED_FLOAT = 0x8E8F,
+	GL_COMPRESSED_R11_EAC = 0x9270, GL_COMPRESSED_RG11_EAC = 0x9272, GL_COMPRESSED_RGB8_ETC2 = 0x9274,
+	GL_COMPRESSED_SRGB8_ETC2 = 0x9275, GL_COMPRESSED_RGB8_PUNCHTHROUGH_ALPHA1_ETC2 = 0x9276, GL_COMPRESSED_RGBA8_ETC2_EAC = 0x9278,
+	GL_TRANSFORM_FEEDBACK_BUFFER = 0x8C8E, GL_INTERLEAVED_ATTRIBS = 0x8C8C, GL_RASTERIZER_DISCARD = 0x8C89,
+	GL_TRANSFORM_FEEDBACK_PRIMITIVES_WRITTEN = 0x8C88,
+	GL_PATCHES = 0xE, GL_PATCH_VERTICES = 0x8E72, GL_TESS_CONTROL_SHADER = 0x8E88, GL_TESS_EVALUATION_SHADER = 0x8E87,
+	GL_GEOMETRY_SHADER = 0x8DD9, GL_TRIANGLE_STRIP_ADJACENCY = 0xD,
 };
 
 #define GL_FUNCTIONS(X) \
@@ -113,6 +121,13 @@ enum {
 	X(void, UseProgram, (GLuint program)) \
 	X(void, VertexAttribPointer, (GLuint index, GLint size, GLenum type, GLboolean normalized, GLsizei stride, \
 				      const void *pointer)) \
+	X(void, BeginTransformFeedback, (GLenum mode)) \
+	X(void, EndTransformFeedback, (void)) \
+	X(void, TransformFeedbackVaryings, (GLuint program, GLsizei count, const char *const *names, GLenum mode)) \
+	X(void, BindBufferBase, (GLenum target, GLuint index, GLuint buffer)) \
+	X(void, CompressedTexImage2D, (GLenum target, GLint level, GLenum internal, GLsizei width, GLsizei height, GLint border, \
+				       GLsizei bytes, const void *data)) \
+	X(void, PatchParameteri, (GLenum name, GLint value)) \
 	X(void, Viewport, (GLint x, GLint y, GLsizei width, GLsizei height))
 
 #define GL_DECLARE(result, name, arguments) extern result (*gl##name) arguments;
@@ -130,6 +145,12 @@ void *gl_display(void);
 /* A framebuffer with colour, and with depth and stencil. */
 void gl_framebuffer(int width, int height);
 GLuint gl_program(const char *vertex, const char *fragment);
+struct gl_stage {
+	GLenum kind;
+	const char *text;
+};
+/* Of `count` stages, linked and in use; what `feedback` names is captured, if it is not NULL. */
+GLuint gl_program_of(const struct gl_stage *stages, int count, const char *feedback);
 /* A 2-D texture of `size` by `size` texels with a pattern of colours, with its mip levels. */
 GLuint gl_texture(int size, int min_filter, int mag_filter);
 /* Reads the framebuffer, RGBA, lowest row first. */

@@ -1,11 +1,9 @@
 /* Pictures for a comparison of two drivers: scenes FOLDER NAME...
  *
  * Each scene is drawn into a framebuffer of its own and saved as FOLDER/NAME.pam. */
-#include "gl.h"
+#include "scenes.h"
 
 #include <time.h>
-
-enum { SIZE = 128 };
 
 static const char plain_vs[] =
 	"#version 300 es\n"
@@ -14,7 +12,7 @@ static const char plain_vs[] =
 static const char plain_fs[] =
 	"#version 300 es\nprecision highp float; in vec4 shade; out vec4 result; void main() { result = shade; }\n";
 
-static void attribute(GLuint index, int size, const float *data, int bytes)
+void attribute(GLuint index, int size, const float *data, int bytes)
 {
 	GLuint buffer;
 	glGenBuffers(1, &buffer);
@@ -24,7 +22,7 @@ static void attribute(GLuint index, int size, const float *data, int bytes)
 	glEnableVertexAttribArray(index);
 }
 
-static void clear(void)
+void clear(void)
 {
 	glClearColor(0.25f, 0.5f, 0.75f, 1);
 	glClear(GL_COLOR_BUFFER_BIT);
@@ -382,15 +380,26 @@ static void samples(void)
 	glBindFramebuffer(GL_FRAMEBUFFER, target);
 }
 
-static const struct {
-	const char *name;
-	void (*draw)(void);
-} scenes[] = {
+static const struct scene scenes[] = {
 	{"clear", clear}, {"triangle", triangle}, {"nearest", nearest}, {"linear", linear}, {"mipmap", mipmap},
 	{"depth", depth}, {"blend", blend}, {"stencil", stencil}, {"scissor", scissor}, {"cube", cube}, {"holes", holes},
 	{"clipped", clipped}, {"points", points}, {"lines", lines}, {"cubemap", cubemap}, {"volume", volume}, {"layers", layers},
 	{"shadow", shadow}, {"instances", instances}, {"restart", restart}, {"samples", samples},
 };
+
+static void draw(const struct scene *scene, const char *folder)
+{
+	char path[256];
+	struct timespec begin, end;
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	scene->draw();
+	glFinish();
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	snprintf(path, sizeof path, "%s/%s.pam", folder, scene->name);
+	gl_save(path, SIZE, SIZE);
+	printf("%s %.1f ms\n", scene->name, (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6);
+	fflush(stdout);
+}
 
 int main(int argc, char **argv)
 {
@@ -400,20 +409,13 @@ int main(int argc, char **argv)
 	}
 	gl_open();
 	gl_framebuffer(SIZE, SIZE);
-	for (int i = 2; i < argc; i++)
+	for (int i = 2; i < argc; i++) {
 		for (unsigned n = 0; n < sizeof scenes / sizeof *scenes; n++)
-			if (!strcmp(argv[i], scenes[n].name) || !strcmp(argv[i], "all")) {
-				char path[256];
-				struct timespec begin, end;
-				clock_gettime(CLOCK_MONOTONIC, &begin);
-				scenes[n].draw();
-				glFinish();
-				clock_gettime(CLOCK_MONOTONIC, &end);
-				snprintf(path, sizeof path, "%s/%s.pam", argv[1], scenes[n].name);
-				gl_save(path, SIZE, SIZE);
-				printf("%s %.1f ms\n", scenes[n].name,
-				       (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6);
-				fflush(stdout);
-			}
+			if (!strcmp(argv[i], scenes[n].name) || !strcmp(argv[i], "all"))
+				draw(&scenes[n], argv[1]);
+		for (const struct scene *scene = stage_scenes; scene->name; scene++)
+			if (!strcmp(argv[i], scene->name) || !strcmp(argv[i], "all"))
+				draw(scene, argv[1]);
+	}
 	return 0;
 }

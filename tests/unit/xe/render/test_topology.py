@@ -44,9 +44,15 @@ def test_the_provoking_vertex_of_a_fan_is_selected_apart() -> None:
     assert fan.shape is Shape.TRIANGLE
 
 
-def test_patches_are_not_assembled() -> None:
-    with pytest.raises(UnknownTopology, match="0x22"):
-        assemble(0x22, 9)
+def test_a_topology_that_is_not_known_is_refused() -> None:
+    with pytest.raises(UnknownTopology, match="0x17"):
+        assemble(0x17, 3)
+
+
+def test_patches_have_as_many_vertices_as_their_number_says() -> None:
+    patches = assemble(0x20 + 4, 11)
+    assert patches.shape is Shape.PATCH
+    assert patches.vertices.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
 
 @pytest.mark.parametrize(
