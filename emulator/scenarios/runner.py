@@ -25,7 +25,7 @@ from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import SETUP, Scenario, Setup, Suite
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
-from vfio_user_xe.emulator.scenarios.watched import Watched, command_line, log_of
+from vfio_user_xe.emulator.scenarios.watched import Watched, asked_for, command_line, log_of
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 _OWN_KERNEL_BOOT = 300.0
@@ -233,7 +233,7 @@ class Runner(Generic[MachineT]):
         release: str,
         started: float,
     ) -> None:
-        judgement = judge(findings, result, setup.excuses, self._suite.reports)
+        judgement = judge(findings, result, (*setup.excuses, *asked_for(self._append)), self._suite.reports)
         self._set_up[result.case.name] += 1
         result.repetition = self._set_up[result.case.name]
         result.seconds = time.monotonic() - started

@@ -74,6 +74,8 @@ class Found:
     """How many of the trials to make it short showed it."""
     seen: int = 1
     """In how many sequences it was seen."""
+    besides: list[str] = field(default_factory=list)
+    """What was seen in the same sequence after it: it may be what comes of it, and is not looked into."""
 
 
 @dataclass
@@ -160,17 +162,26 @@ class Explorer(Generic[MachineT]):
         )
 
     def _look_at(self, played: Played, number: int, end: float) -> None:
-        """What a sequence showed: what was seen before is counted, what is new is made short. The budget is used up at `end`."""
+        """What a sequence showed: what was seen before is counted, what is new is made short. The budget is used up at `end`.
+
+        After a failure that has no name, another one may be its consequence: it waits for a sequence that shows it alone.
+        """
+        nameless: Found | None = None
         for signature in dict.fromkeys(failure.signature for _, failure in played.failures):
             at = played.at(signature)
             assert at is not None
+            failure = next(failure for _, failure in played.failures if failure.signature == signature)
             if signature in self._known:
                 self._known[signature].seen += 1
+                nameless = nameless or (None if failure.defect else self._known[signature])
                 continue
-            failure = next(failure for _, failure in played.failures if failure.signature == signature)
+            if nameless is not None and not failure.defect:
+                nameless.besides += [signature] * (signature not in nameless.besides)
+                continue
             self._tell(f"new: {failure.text}")
             found = Found(failure, played.steps[: at + 1], number, at + 1)
             self._known[signature] = found
+            nameless = nameless or (None if failure.defect else found)
             self.explored.found.append(found)
             self._keep(found, self.explored)
             if played.done:

@@ -49,6 +49,8 @@ def summary(explored: Explored, exploration: Exploration[MachineT]) -> str:
             f" (sequence {found.sequence}; shorter ones showed it {found.shown} of {found.trials} times):"
         )
         lines += [f"    {step}" for step in found.steps]
+        if found.besides:
+            lines.append(f"  seen after it: {'; '.join(found.besides)}")
     if not explored.found:
         lines.append("nothing found")
     there = _reachable(exploration, explored.length)
@@ -84,6 +86,7 @@ def exploration_data(explored: Explored, exploration: Exploration[MachineT]) -> 
                 "sequence": found.sequence,
                 "steps_before": found.length,
                 "seen_in": found.seen,
+                "besides": list(found.besides),
                 "trials": found.trials,
                 "shown": found.shown,
             }

@@ -276,6 +276,20 @@ def test_a_known_defect_costs_fewer_trials_than_a_new_one(guests: Guests, monkey
     assert found["paint sticks"].trials > 1
 
 
+def test_what_comes_after_a_failure_without_a_name_waits_until_it_comes_alone(guests: Guests) -> None:
+    made = explorer(guests)
+    first, second, named = Failure("falls", "it falls"), Failure("breaks", "it breaks"), Failure("creaks", "", "creaks")
+    walked = steps("a open red, a shut red")
+
+    def seen(*failures: Failure) -> dict[str, Found]:
+        made._look_at(Played(walked, 0, [(1, failure) for failure in failures]), 1, 0)
+        return {found.failure.signature: found for found in made.explored.found}
+
+    assert set(seen(first, second, named)) == {"falls", "creaks"}
+    assert seen(first, second)["falls"].besides == ["breaks"]
+    assert set(seen(named, second)) == {"falls", "creaks", "breaks"}
+
+
 def test_the_same_seed_finds_the_same(guests: Guests) -> None:
     made = [explorer(Guests()).explore(60, 6) for _ in range(2)]
     assert made[0].found == made[1].found
@@ -357,19 +371,6 @@ def test_a_summary_without_failures_says_so() -> None:
     assert summary(Explored(1, 5), EXPLORATION).startswith("nothing found")
     found = Found(Failure("a/b", "t"), steps("a open red"), 1, 1)
     assert kept_name(found, Explored(1, 5, [found])) == "01-a-b.steps"
-
-
-def test_a_kept_file_that_the_model_does_not_allow_is_a_wrong_argument(tmp_path: Path) -> None:
-    file = tmp_path / "x.steps"
-    file.write_text("a fill v1 1\n")
-    result = CliRunner().invoke(cli.app, ["run", str(file)])
-    assert result.exit_code == 2
-    file.write_text("a burn v1\n")
-    assert CliRunner().invoke(cli.app, ["run", str(file)]).exit_code == 2
-
-
-def test_a_suite_without_a_model_cannot_be_explored() -> None:
-    assert CliRunner().invoke(cli.app, ["explore", "--suite", "judge"]).exit_code == 2
 
 
 def test_what_was_found_before_guests_came_up_no_more_is_written(

@@ -8,7 +8,8 @@ import pytest
 
 from vfio_user_xe.emulator.guest import vmlinux
 from vfio_user_xe.emulator.guest.kernel import Kernel
-from vfio_user_xe.emulator.scenarios.watched import command_line
+from vfio_user_xe.emulator.kernel_reports import parse, reports
+from vfio_user_xe.emulator.scenarios.watched import asked_for, command_line
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,11 @@ def test_a_kernel_with_kasan_or_kmemleak_is_told_to_report_all(
     words = command_line(Kernel(Path("bzImage"), None)).split()
     assert set(words) & {"kasan_multi_shot", "kmemleak=on"} == wanted
     assert "log_buf_len=4M" in words
+
+
+def test_kmemleak_that_is_switched_off_may_say_so_once() -> None:
+    assert asked_for("quiet kmemleak=on") == []
+    (excuse,) = asked_for("kmemleak=on quiet kmemleak=off")
+    (said,) = reports(parse("kmemleak: Kernel memory leak detector disabled"))
+    assert excuse.covers(said)
+    assert excuse.count == 1

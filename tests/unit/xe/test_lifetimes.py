@@ -249,11 +249,13 @@ def judged(monkeypatch: pytest.MonkeyPatch, stack: str, joins: list[str]) -> tup
 
 
 def judged_after(
-    monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], stack: str, joins: list[str]
+    monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], stack: str, joins: list[str], sent: list[str] | None = None
 ) -> tuple[Run, list[Failure]]:
+    """As `judged`, with what a reset by `a` meets after these lines; what `b` is told is added to `sent`."""
     world = after(*lines)
     programs = {name: create_autospec(Program, instance=True) for name in ("a", "b")}
     programs["a"].pid = 9
+    programs["b"].attempt.side_effect = lambda *commands, **more: (sent if sent is not None else []).extend(commands)
     answers = iter(joins)
     programs["a"].step.side_effect = lambda *args, **more: Answer(True, "join", next(answers, joins[-1]))
     for one in world.state.imports.values():
@@ -289,6 +291,16 @@ def test_what_only_the_end_of_all_imports_frees_is_the_known_defect_too(monkeypa
     run, found = judged(monkeypatch, REVOKING, [*after_the_job, "0"])
     assert found == [(defects.REVOCATION_WAITS, defects.REVOCATION_WAITS)]
     assert not run.given_up
+
+
+def test_jobs_without_a_pause_are_stopped_before_what_they_use_is_unbound(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    after_the_job = ["ETIME"] * (PATIENCE + 1)
+    lines = (*IMPORTED, "b loop i3")
+    _, found = judged_after(monkeypatch, lines, REVOKING, [*after_the_job, *after_the_job, "0"], sent)
+    assert [failure.defect for failure in found] == [defects.REVOCATION_WAITS]
+    release = sent[sent.index("try stop loopi3") :]
+    assert [command.split()[1] for command in release] == ["stop", "join", "unbind", "gem-close"]
 
 
 def test_a_sequence_goes_on_after_a_job_freed_the_call_and_not_after_an_import_is_gone(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import TARGET, address
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import TARGET, address, loop
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Import, State
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command
@@ -130,7 +130,9 @@ class Blocking:
             if program is None or not lives or (step.operation in _DEATHS and gpu.opener == step.actor):
                 continue
             length = self._state.buffers[one.buffer].length
-            commands = [f"try unbind {one.gpu} {address(one):#x} {length:#x}"] * one.bound
+            # Jobs must not run where nothing is bound any more: the GPU would fault.
+            commands = [f"try stop {loop(one)}", f"try join {loop(one)} 20000"] * one.looping
+            commands += [f"try unbind {one.gpu} {address(one):#x} {length:#x}"] * one.bound
             commands += [f"try gem-close {one.name}"] * one.handle
             try:
                 program.attempt(*commands, timeout=30)
@@ -138,7 +140,7 @@ class Blocking:
                 continue
             released.append(one)
         for one in released:
-            one.bound = one.handle = False
+            one.bound = one.handle = one.looping = False
         if released and self._patience.within(_FREED, ended):
             return f"{RELEASED} ({', '.join(one.name for one in released)})"
         return "nothing"
