@@ -301,6 +301,15 @@ class CompiledExecution:
             self._harvested = now
         return fault
 
+    def describe(self) -> str:
+        """`Execution.describe`."""
+        for place in self._places:
+            if place.slot.struct.occupied:
+                left = [index for index, one in enumerate(place.slot.threads) if one.state != ThreadState.DONE]
+                if left:
+                    return self._describe(place, left[0], Status.RUNNING)
+        return ""
+
     def close(self) -> None:
         """`Execution.close`."""
         self._pages.harvest()
@@ -433,7 +442,8 @@ class CompiledExecution:
             if place.fallback.handle(place.slot, thread, self._task.state.system_routine):
                 return None
             cause = place.fallback.cause(place.slot, thread)
-            self._task.report(f"a thread of a walker cannot go on and is ended: {self._describe(place, thread, cause)}")
+            text = self._describe(place, thread, Status.EXCEPTION, cause)
+            self._task.report(f"a thread of a walker cannot go on and is ended: {text}")
             place.slot.end(thread)
         return None
 
@@ -443,15 +453,14 @@ class CompiledExecution:
         return self._described(place, thread, fault)
 
     def _described(self, place: _Place, thread: int, fault: Fault) -> Fault:
-        fault.add_note(self._describe(place, thread, Cause.NONE))
+        fault.add_note(self._describe(place, thread, Status.STOPPED))
         return fault
 
-    def _describe(self, place: _Place, thread: int, cause: Cause) -> str:
+    def _describe(self, place: _Place, thread: int, status: Status, cause: Cause = Cause.NONE) -> str:
         slot = place.slot
         view = Threads.create(0, [0] * self._walk.threads)
         view.registers, view.place, view.depth = slot.registers, slot.places, slot.depths
-        view.cause[thread] = cause
-        view.status[thread] = Status.EXCEPTION if cause is not Cause.NONE else Status.STOPPED
+        view.cause[thread], view.status[thread] = cause, status
         try:
             text = describe_thread(Interpreter(self._task.fetch, view, place.port), thread)
         except (TranslationFault, AccessFault) as fault:

@@ -70,6 +70,10 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
         stalls=streamer.engine.stalls,
         report=streamer.engine.report,
     )
+    kernels, function = streamer.engine.kernels, streamer.lrc.function.pci.name
+    if kernels.tap.on:
+        kernels.kernel(function, "COMPUTE_WALKER", state.instruction, walker.interface.kernel, task.fetch)
+        kernels.walker(function, _told(task))
     execution = units().start(task)
     if arrived is not None:
         try:
@@ -82,10 +86,29 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
     try:
         while not execution.finished:
             yield from _step(streamer, execution, progress)
+    except GeneratorExit:
+        # A reset, or a context that is gone: whoever asks why has what it was at.
+        text = execution.describe()
+        if text:
+            streamer.engine.thread_report(function, f"a walker is given up in the middle: {text}")
+        raise
     finally:
         progress.in_flight(None)
         execution.close()
     progress.forget()
+
+
+def _told(task: Task) -> dict[str, object]:
+    """A walker's fields for the trace."""
+    walker = task.walker
+    return {
+        "kernel": task.state.instruction + walker.interface.kernel,
+        "groups": "x".join(str(end - first) for first, end in zip(walker.first, walker.end, strict=True)),
+        "local": "x".join(str(size) for size in walker.local),
+        "simd": walker.simd,
+        "threads": walker.interface.threads,
+        "slm": walker.interface.slm_bytes,
+    }
 
 
 def _step(streamer: CommandStreamer, execution: Execution, progress: Progress) -> Bulk:

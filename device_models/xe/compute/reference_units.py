@@ -62,6 +62,10 @@ class ReferenceExecution:
         """`Execution.hold`."""
         self._held = held
 
+    def describe(self) -> str:
+        """`Execution.describe`."""
+        return self._batch.describe() if self._batch is not None else ""
+
     def close(self) -> None:
         """`Execution.close`: everything is counted already."""
 
@@ -148,6 +152,11 @@ class _Batch:
         waits = {Status.BARRIER: Stall.SYNC, Status.STOPPED: Stall.SEND, Status.WAITING: Stall.SEND}
         stall = waits.get(Status(int(threads.status[thread])), Stall.ACTIVE)
         self._task.sample(sampler, self._first + thread, int(threads.current()[thread]), stall, due)
+
+    def describe(self) -> str:
+        """The first thread that has not ended."""
+        left = np.nonzero(self._threads.status != Status.ENDED)[0].tolist()
+        return self._describe(left[0]) if left else ""
 
     def _give_up(self) -> None:
         """Threads that nothing can bring to an end: illegal instructions, barriers that others will never reach."""

@@ -157,6 +157,10 @@ class Execution(Protocol):
         """Begin no more groups, or begin groups again."""
         ...
 
+    def describe(self) -> str:
+        """A thread in flight in words: group, instruction, lanes, registers; empty if there is none. Only between steps."""
+        ...
+
     def close(self) -> None:
         """It is over, or given up in the middle (a reset): the ledger learns of all that was accessed."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +12,7 @@ from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStream
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import RING_VALID, Lrc
 from vfio_user_xe.device_models.xe.engines.types import EngineListener
+from vfio_user_xe.device_models.xe.eu.kernel_trace import KernelTrace
 from vfio_user_xe.device_models.xe.gt.clock import ticks
 from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall
 from vfio_user_xe.device_models.xe.memory.vram import Vram
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 _ALL = 0xFFFFFFFF
 _MOST_REPORTS = 200
 """Different things to tell apart: a hostile guest can think of any number."""
+_MOST_THREADS = 8
 
 
 class Engine:
@@ -50,6 +52,9 @@ class Engine:
         self.lrc: Lrc | None = None
         self.reports: Counter[str] = Counter()
         """Commands that are not emulated or invalid, and how often they were met."""
+        self.threads: deque[str] = deque(maxlen=_MOST_THREADS)
+        """What the last threads that faulted, or were given up in a walker, were at: with instruction, lanes and registers."""
+        self.kernels = KernelTrace(info.name)
         self.resets = 0
         self.group: int | None = 0
         """The scheduling group whose quanta and timeouts count here; None: it is in none, and runs nothing."""
@@ -201,6 +206,12 @@ class Engine:
             whose = self.context.name if self.context else "no context"
             log.warning("%s (%s): %s", self.name, whose, what)
 
+    def thread_report(self, function: str, what: str) -> None:
+        """A thread of `function` met a fatal fault, or is given up: kept for `inspect`, traced, logged for who wants details."""
+        self.threads.append(f"{function}: {what}")
+        log.info("%s (%s): %s", self.name, function, what)
+        self.kernels.thread(function, what)
+
     # Registers. Accesses read them on other threads while the executor works, so each reads a value that can change only once.
 
     def declared_registers(self) -> list[Register]:
@@ -232,6 +243,7 @@ class Engine:
             "resets": self.resets,
             "group": self.group,
             "reports": dict(self.reports),
+            "threads": list(self.threads),
         }
 
     def _gpr(self, offset: int) -> Callable[[], int]:

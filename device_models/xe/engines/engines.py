@@ -60,6 +60,7 @@ class Engines:
             engine.siblings = siblings
             gpu.card.tracer.join(engine.tap)
             gpu.card.tracer.join(engine.streamer.tap)
+            gpu.card.tracer.join(engine.kernels.tap)
         self.scheduler = Scheduler(self.engines, gpu.executor, listener, clock)
         self.contexts: set[Context] = set()
 

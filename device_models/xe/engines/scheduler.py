@@ -237,8 +237,11 @@ class Scheduler:
     def fail(self, context: Context, fault: Fault, engine: Engine | None = None) -> None:
         """A fatal fault, on `engine` if it is known: the context never runs again."""
         engine = engine or self.slots.last_known(context)
-        # Notes describe the thread of a kernel that met it.
-        log.info("%s on %s: %s", context.name, engine.name, "\n".join([str(fault), *getattr(fault, "__notes__", ())]))
+        log.info("%s on %s: %s", context.name, engine.name, fault)
+        notes: Sequence[str] = getattr(fault, "__notes__", ())
+        if notes:
+            # They describe the thread of a kernel that met it.
+            engine.thread_report(context.function.name, "\n".join([str(fault), *notes]))
         self._throw_off(context)
         self._listener.memory_fault(context, engine, fault)
         self._gone(context)

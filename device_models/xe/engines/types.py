@@ -7,6 +7,7 @@ from typing import Protocol
 
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.eu.kernel_trace import KernelTrace
 from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall
 from vfio_user_xe.device_models.xe.memory.address_space import Fault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
@@ -106,6 +107,15 @@ class EngineView(Protocol):
 
     def report(self, what: str, /) -> None:
         """Something is not emulated, or makes no sense."""
+        ...
+
+    def thread_report(self, function: str, what: str, /) -> None:
+        """A thread of `function` on the execution units met a fatal fault, or is given up; `what` says where it was."""
+        ...
+
+    @property
+    def kernels(self) -> KernelTrace:
+        """The trace of what runs on the execution units."""
         ...
 
 

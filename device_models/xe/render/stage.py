@@ -104,7 +104,7 @@ def stage(
     words: Words = kept(lrc, bindings.command)
     state = replace(ComputeState.of(lrc), scratch=scratch)
     table = bits(kept(lrc, bindings.table), 1, 20, 5) << 5
-    return Stage(
+    made = Stage(
         name=bindings.command.name,
         kernel=kernel,
         memory=memory,
@@ -117,6 +117,10 @@ def stage(
         ticks=streamer.engine.timestamp,
         control=_control(words),
     )
+    kernels = streamer.engine.kernels
+    if kernels.tap.on:
+        kernels.kernel(lrc.function.pci.name, f"3DSTATE_{made.name}", state.instruction, kernel, made.fetch)
+    return made
 
 
 def kernel_of(words: Words, dword: int) -> int:
