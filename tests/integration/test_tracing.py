@@ -39,6 +39,8 @@ INTERRUPTS = {0x190030: 0x0011_0011, 0x190038: 0x8000_0000, 0x190048: 0x0011_000
 """Registers that let the engines' and the GuC's interrupts through (xe_irq.c)."""
 EDU_CATEGORIES = ("client", "config", "fabric", "irq", "link", "mmio")
 XE_CATEGORIES = ("client", "config", "cs", "engine", "fabric", "guc", "irq", "link", "mmio")
+NEEDS_A_KERNEL = ("eu",)
+"""Tried in tests/unit/xe/compute/test_kernel_trace.py."""
 
 
 @pytest.fixture
@@ -340,7 +342,7 @@ def driven(xe: LiveCard) -> Iterator[Callable[[], None]]:
 
 
 def test_every_category_of_an_xe_card_is_tried_here(xe: LiveCard) -> None:
-    assert set(xe.call("trace")["categories"]) == set(XE_CATEGORIES)
+    assert set(xe.call("trace")["categories"]) == {*XE_CATEGORIES, *NEEDS_A_KERNEL}
 
 
 @pytest.mark.parametrize("category", XE_CATEGORIES)

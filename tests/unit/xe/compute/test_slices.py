@@ -14,7 +14,7 @@ from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, walker
 from tests.support.xe.engine_lab import SEQNO, WA_BB, Job
 from vfio_user_xe.device_models.xe.compute import dispatch
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
-from vfio_user_xe.device_models.xe.engines import scheduler
+from vfio_user_xe.device_models.xe.engines import engine
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 
@@ -140,7 +140,7 @@ def test_without_an_answer_the_context_alone_is_lost_and_its_thread_reported(
     assert lab.listener.of("memory fault") == [("memory fault", bad.context.guc_id, "ccs0")]
     assert good.data(0, 16) == [42] * 16
     assert bad.data(DONE, 1) == [0]
-    text = logs.text(caplog, scheduler.log)
+    text = logs.text(caplog, engine.log)
     assert "group (0, 0, 0), kernel at 0x8000" in text
     assert "send.ugm" in text
     assert "lanes 0x0000ffff" in text
