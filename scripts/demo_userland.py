@@ -8,6 +8,7 @@ from pathlib import Path
 from demo_frames import show_frames
 from demo_output import ledger_table, require, show, step
 
+from vfio_user_xe.device_models.xe.frames.play import patient
 from vfio_user_xe.device_models.xe.frames.programs import compiled
 from vfio_user_xe.device_models.xe.scenarios.steps import UNITS
 from vfio_user_xe.emulator.guest.environment import locate
@@ -78,6 +79,7 @@ def run_userland(pictures: Path) -> None:
             lab.guest.run(f"echo 1 > {PF}/sriov_numvfs", check=True, timeout=180)
             show(lab.guest.run("for n in /sys/class/drm/renderD*; do echo $n: $(readlink $n/device); done").stdout)
         demonstrate(lab)
+        patient(lab.guest)
         show_frames(lab, pictures)
 
 

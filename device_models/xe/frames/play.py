@@ -34,13 +34,16 @@ class Source:
     modifier: str = "linear"
     """Of its buffers: "linear", "x" or "tile4"."""
     hue: int = 0
+    resize: int = 0
+    """The frame from which on it has half the width and height; 0: none."""
 
     @property
     def command(self) -> str:
         """Without the socket and the number of frames."""
         how = f"--modifier {self.modifier}" if self.node else "--memory"
         size = f"--width {self.width} --height {self.height}"
-        return f"{_device(self.node)} {RENDERER} --name {shlex.quote(self.name)} {size} {how} --hue {self.hue}"
+        more = f"--hue {self.hue} --resize {self.resize}"
+        return f"{_device(self.node)} {RENDERER} --name {shlex.quote(self.name)} {size} {how} {more}"
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,16 @@ def play(
         for number, shown, taken in _COMPOSED.findall(done.stdout)
     )
     return Play(found, done.stdout)
+
+
+def patient(shell: Shell) -> None:
+    """Give jobs of all xe devices of the guest as long as the driver allows: on a busy host a large draw is no hang.
+
+    Raises:
+        CommandFailed: there is no xe device, or it has no such limit.
+    """
+    limits = "/sys/class/drm/card*/device/tile*/gt*/engines/*/job_timeout_ms"
+    shell.run(f'for limit in {limits}; do cat "${{limit%ms}}max" >"$limit" || exit 1; done', check=True)
 
 
 def frame_path(folder: str, source: Source, frame: int) -> str:

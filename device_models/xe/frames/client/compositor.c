@@ -5,6 +5,7 @@
  * Prints `ready` when sources may connect, and a line for each picture.  `--windows` names the sources, from the left.  `--together`: a
  * picture is drawn when every source has a new frame, otherwise when one has or goes dark.  Ends after `--frames` pictures (0: when every source has come and gone).  `--save`
  * writes each picture as a PAM, its top row first. */
+#define _GNU_SOURCE
 #include "source.h"
 #include "windows.h"
 
@@ -71,7 +72,8 @@ static void greet(int *socket)
 
 static void welcome(int listening)
 {
-	int socket = accept(listening, NULL, NULL);
+	/* A source that does not read its answers is no reason to wait. */
+	int socket = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 	for (unsigned i = 0; socket >= 0 && i < MOST_WINDOWS; i++)
 		if (strangers[i] < 0) {

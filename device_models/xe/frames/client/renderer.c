@@ -1,9 +1,11 @@
 /* Draws frames with OpenGL ES into buffers of the device that GL_DEVICE names, and passes them to a compositor.
  *
  *	frame-renderer --socket PATH --name vm1 [--width 320] [--height 200] [--modifier linear|x|tile4] [--frames 1] [--buffers 2]
- *		[--hue 0] [--memory] [--save FOLDER]
+ *		[--hue 0] [--memory] [--save FOLDER] [--resize FRAME] [--hold]
  *
- * `--memory`: frames are read back and passed as memfds, for a driver without dma-bufs.  `--save` writes each frame as a PAM. */
+ * `--memory`: frames are read back and passed as memfds, for a driver without dma-bufs.  `--save` writes each frame as a PAM.
+ * `--resize`: from that frame on the surface has half the width and height, in buffers of its own.  `--hold`: the last frame stays until
+ * standard input ends. */
 #define _GNU_SOURCE
 #include "message.h"
 #include "scene.h"
@@ -17,14 +19,16 @@ enum { MOST_BUFFERS = 4 };
 
 static struct {
 	const char *socket, *name, *modifier, *save;
-	uint64_t width, height, frames, buffers, hue;
-	bool memory;
+	uint64_t width, height, frames, buffers, hue, resize;
+	bool memory, hold;
 } options = {.name = "vm1", .modifier = "linear", .width = 320, .height = 200, .frames = 1, .buffers = 2};
 
 static struct buffer {
+	uint64_t resource;
 	int fd; /* a dma-buf or a memfd */
 	uint64_t size;
-	GLuint framebuffer;
+	GLuint framebuffer, texture;
+	void *image;
 	void *map; /* of a memfd */
 	bool busy;
 	struct surface surface;
@@ -55,12 +59,13 @@ static GLuint depth_buffer(void)
 static void shared_buffer(struct buffer *buffer, GLuint depth)
 {
 	buffer->fd = surface_allocate(getenv("GL_DEVICE"), &buffer->surface);
-	void *image = surface_import(&buffer->surface, buffer->fd);
-	if (!image)
+	buffer->image = surface_import(&buffer->surface, buffer->fd);
+	if (!buffer->image)
 		gl_fail("the driver does not import its own buffer");
+	buffer->texture = surface_texture(buffer->image);
 	glGenFramebuffers(1, &buffer->framebuffer);
 	glBindFramebuffer(GL_FRAMEBUFFER, buffer->framebuffer);
-	glFramebufferTexture2D(GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0, GL_TEXTURE_2D, surface_texture(image), 0);
+	glFramebufferTexture2D(GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0, GL_TEXTURE_2D, buffer->texture, 0);
 	glFramebufferRenderbuffer(GL_FRAMEBUFFER, GL_DEPTH_ATTACHMENT, GL_RENDERBUFFER, depth);
 	if (glCheckFramebufferStatus(GL_FRAMEBUFFER) != GL_FRAMEBUFFER_COMPLETE)
 		gl_fail("the driver does not draw to a buffer with this modifier");
@@ -71,7 +76,7 @@ static void shared_buffer(struct buffer *buffer, GLuint depth)
 static void memory_buffer(struct buffer *buffer)
 {
 	if (buffer == buffers)
-		gl_framebuffer(options.width, options.height);
+		gl_framebuffer(options.width, options.height); /* one for all of them */
 	buffer->surface.planes = 1;
 	buffer->surface.stride[0] = 4 * options.width;
 	buffer->size = 4 * options.width * options.height;
@@ -83,23 +88,44 @@ static void memory_buffer(struct buffer *buffer)
 		gl_fail("no mapping of a frame");
 }
 
-static void announce(int socket, unsigned number, const struct buffer *buffer)
+static void announce(int socket, const struct buffer *buffer)
 {
 	const char *kind = options.memory ? "memory" : "dma-buf";
 
-	if (!message_send(socket, buffer->fd, "create resource=%u size=%llu kind=%s", number, (unsigned long long)buffer->size, kind))
+	if (!message_send(socket, buffer->fd, "create resource=%llu size=%llu kind=%s", (unsigned long long)buffer->resource,
+			  (unsigned long long)buffer->size, kind))
 		gl_fail("the compositor has gone");
 }
 
-static void show(int socket, unsigned number, const struct buffer *buffer)
+/* Buffers of the present size, each a new resource. */
+static void make_buffers(int socket)
+{
+	static uint64_t resources;
+	GLuint depth = options.memory ? 0 : depth_buffer();
+
+	for (unsigned i = 0; i < options.buffers; i++) {
+		buffers[i] = (struct buffer){.resource = ++resources};
+		buffers[i].surface = (struct surface){
+			.width = options.width, .height = options.height, .format = FORMAT_XR24,
+			.modifier = options.memory ? MODIFIER_LINEAR : modifier_of(options.modifier),
+		};
+		if (options.memory)
+			memory_buffer(&buffers[i]);
+		else
+			shared_buffer(&buffers[i], depth);
+		announce(socket, &buffers[i]);
+	}
+}
+
+static void show(int socket, const struct buffer *buffer)
 {
 	const struct surface *surface = &buffer->surface;
 	char more[64] = "";
 
 	if (surface->planes > 1)
 		snprintf(more, sizeof more, " stride1=%u offset1=%u", surface->stride[1], surface->offset[1]);
-	if (!message_send(socket, -1, "scanout resource=%u width=%d height=%d format=%.4s modifier=%#llx stride=%u offset=%u%s", number,
-			  surface->width, surface->height, (const char *)&surface->format, (unsigned long long)surface->modifier,
+	if (!message_send(socket, -1, "scanout resource=%llu width=%d height=%d format=%.4s modifier=%#llx stride=%u offset=%u%s",
+			  (unsigned long long)buffer->resource, surface->width, surface->height, (const char *)&surface->format, (unsigned long long)surface->modifier,
 			  surface->stride[0], surface->offset[0], more))
 		gl_fail("the compositor has gone");
 }
@@ -121,8 +147,9 @@ static void take_answer(int socket)
 		fence_wait(message.fd);
 		message.fd = -1;
 	}
-	if (message_number(&message, "resource", &resource) && resource >= 1 && resource <= options.buffers)
-		buffers[resource - 1].busy = false;
+	for (unsigned i = 0; message_number(&message, "resource", &resource) && i < options.buffers; i++)
+		if (buffers[i].resource == resource)
+			buffers[i].busy = false;
 	message_done(&message);
 }
 
@@ -136,9 +163,32 @@ static void swap_channels(uint8_t *to, const uint8_t *from, size_t pixels)
 	}
 }
 
-static void draw(int socket, uint64_t frame, unsigned number)
+static void wait_for_all(int socket)
 {
-	struct buffer *buffer = &buffers[number - 1];
+	for (unsigned i = 0; i < options.buffers; i++)
+		while (buffers[i].busy)
+			take_answer(socket);
+}
+
+static void drop_buffers(int socket, struct buffer *unused)
+{
+	for (struct buffer *buffer = unused; buffer < unused + options.buffers; buffer++) {
+		if (!message_send(socket, -1, "unref resource=%llu", (unsigned long long)buffer->resource))
+			gl_fail("the compositor has gone");
+		if (buffer->framebuffer)
+			glDeleteFramebuffers(1, &buffer->framebuffer);
+		if (buffer->texture)
+			glDeleteTextures(1, &buffer->texture);
+		if (buffer->image)
+			surface_forget(buffer->image);
+		if (buffer->map)
+			munmap(buffer->map, buffer->size);
+		close(buffer->fd);
+	}
+}
+
+static void draw(int socket, uint64_t frame, struct buffer *buffer)
+{
 	int fence = -1;
 
 	while (buffer->busy)
@@ -161,8 +211,9 @@ static void draw(int socket, uint64_t frame, unsigned number)
 		snprintf(path, sizeof path, "%s/%s-%04llu.pam", options.save, options.name, (unsigned long long)frame);
 		gl_save(path, options.width, options.height);
 	}
-	show(socket, number, buffer);
-	if (!message_send(socket, fence, "flush resource=%u frame=%llu", number, (unsigned long long)frame))
+	show(socket, buffer);
+	if (!message_send(socket, fence, "flush resource=%llu frame=%llu", (unsigned long long)buffer->resource,
+			  (unsigned long long)frame))
 		gl_fail("the compositor has gone");
 	if (fence >= 0)
 		close(fence);
@@ -175,12 +226,14 @@ static void parse(int count, char **words)
 		{"--socket", &options.socket, NULL}, {"--name", &options.name, NULL}, {"--modifier", &options.modifier, NULL},
 		{"--save", &options.save, NULL}, {"--width", NULL, &options.width}, {"--height", NULL, &options.height},
 		{"--frames", NULL, &options.frames}, {"--buffers", NULL, &options.buffers}, {"--hue", NULL, &options.hue},
+		{"--resize", NULL, &options.resize},
 	};
 
 	for (int i = 1; i < count; i++) {
 		unsigned n = 0;
-		if (!strcmp(words[i], "--memory")) {
-			options.memory = true;
+		if (!strcmp(words[i], "--memory") || !strcmp(words[i], "--hold")) {
+			options.memory |= words[i][2] == 'm';
+			options.hold |= words[i][2] == 'h';
 			continue;
 		}
 		while (n < sizeof known / sizeof *known && strcmp(words[i], known[n].name))
@@ -204,32 +257,33 @@ int main(int argc, char **argv)
 	gl_open();
 	scene_open();
 	int socket = message_connect(options.socket);
-	GLuint depth = options.memory ? 0 : depth_buffer();
 	struct timespec begin, end;
 
 	if (!message_send(socket, -1, "hello version=1 name=%s", options.name))
 		gl_fail("the compositor has gone");
-	for (unsigned number = 1; number <= options.buffers; number++) {
-		struct buffer *buffer = &buffers[number - 1];
-		buffer->surface = (struct surface){
-			.width = options.width, .height = options.height, .format = FORMAT_XR24,
-			.modifier = options.memory ? MODIFIER_LINEAR : modifier_of(options.modifier),
-		};
-		if (options.memory)
-			memory_buffer(buffer);
-		else
-			shared_buffer(buffer, depth);
-		announce(socket, number, buffer);
-	}
+	make_buffers(socket);
 	clock_gettime(CLOCK_MONOTONIC, &begin);
-	for (uint64_t frame = 1; frame <= options.frames; frame++)
-		draw(socket, frame, 1 + frame % options.buffers);
-	for (unsigned number = 0; number < options.buffers; number++)
-		while (buffers[number].busy)
-			take_answer(socket);
+	for (uint64_t frame = 1; frame <= options.frames; frame++) {
+		struct buffer old[MOST_BUFFERS];
+		if (frame == options.resize) {
+			wait_for_all(socket);
+			memcpy(old, buffers, sizeof old);
+			options.width /= 2;
+			options.height /= 2;
+			make_buffers(socket);
+		}
+		draw(socket, frame, &buffers[frame % options.buffers]);
+		/* Only now: the window shows the new surface, and was never dark. */
+		if (frame == options.resize)
+			drop_buffers(socket, old);
+	}
+	wait_for_all(socket);
 	glFinish();
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	printf("%s frames=%llu ms=%.0f\n", options.name, (unsigned long long)options.frames,
 	       (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6);
+	fflush(stdout);
+	while (options.hold && getchar() != EOF)
+		;
 	return 0;
 }
