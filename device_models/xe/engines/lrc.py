@@ -133,6 +133,8 @@ class Lrc:
         """What that gave, of a context that was saved elsewhere."""
         self.state: dict[int, list[int]] = {}
         """State of the pipelines: dwords of the commands that set it, behind the first, by bits 31:16 of that."""
+        self.latest: object | None = None
+        """What the render engine keeps from one draw to the next; it must not refer to the context."""
         self.drawn: dict[Hashable, int] = {}
         """Surfaces that the 3-D pipeline drew to, the latest last, each with its time (`render/drawn.py`)."""
         self.interrupt_mask = ALL_ENABLED

@@ -279,6 +279,7 @@ def _refuse(backend: PixelBackend) -> None:
     state, tests = backend.state, backend.tests
     for wanted, what in (
         (len(backend.samples) > 1, "several samples"),
+        (not backend.sample_mask & 1, "a sample mask without the sample"),
         (tests.stencil is not None and tests.state.stencil_test, "a stencil test"),
         (state.position_offsets or state.sample_offsets, "offsets of samples"),
         (state.perspective_planes or state.screen_planes or state.depth_planes, "planes of barycentrics"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.memory.address_space import Fault
-from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
+from vfio_user_xe.device_models.xe.memory.ppgtt import PointerSpace, PpgttSpace
 from vfio_user_xe.device_models.xe.render import (
     domain_shader,
     drawn,
@@ -68,7 +69,7 @@ Vertices = NDArray[np.uint32]
 class Pipeline:
     """The state that one draw takes from its context, and the way through the stages."""
 
-    def __init__(self, streamer: CommandStreamer, draw: Draw) -> None:
+    def __init__(self, streamer: CommandStreamer) -> None:
         """The state of the streamer's context now.
 
         Raises:
@@ -78,7 +79,6 @@ class Pipeline:
         lrc = streamer.lrc
         space = lrc.space
         self._streamer = streamer
-        self._draw = draw
         self._fixed = UnitMemory(space.fixed_functions if isinstance(space, PpgttSpace) else space)
         self._units = UnitMemory(space.execution_units if isinstance(space, PpgttSpace) else space)
         self._report = streamer.engine.report
@@ -114,7 +114,7 @@ class Pipeline:
             depth_ranges=depth_ranges(lrc, dynamic, self._fixed),
             depth_offset=self._setup.depth_offset,
             report=self._report,
-            drawn=lambda surface: drawn.note(lrc, surface),
+            drawn=lambda surface: drawn.note(streamer.lrc, surface),
         )
         self._compiled = self._compiled_state()
 
@@ -125,8 +125,23 @@ class Pipeline:
         except NotCompiled:
             return None
 
-    def run(self) -> Bulk:
+    @property
+    def generations(self) -> tuple[int, int]:
+        """What changes when translations are taken back."""
+        units, fixed = self._units.space, self._fixed.space
+        return (
+            units.generation if isinstance(units, PointerSpace) else 0,
+            fixed.generation if isinstance(fixed, PointerSpace) else 0,
+        )
+
+    @property
+    def is_kept(self) -> bool:
+        """A further draw may use it: its accesses go by what `generations` says, and nothing of it is a draw's own."""
+        return self._out is None and self._compiled is not None
+
+    def run(self, draw: Draw) -> Bulk:
         """All instances, one after the other."""
+        self._draw = draw
         yield from self._all()
         if self._out is not None:
             self._out.finish()
@@ -172,12 +187,10 @@ class Pipeline:
     def _instance(self, ids: NDArray[np.int64], primitives: Primitives, instance: int) -> Bulk:
         unique, inverse = np.unique(ids, return_inverse=True)
         elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instance)
-        lrc = self._streamer.lrc
-        if vertex_shader.is_enabled(lrc):
-            shader = vertex_shader.vertex_stage(self._streamer, self._units)
-            chosen = vertex_shader.columns(lrc, self._vertex_state)
+        if vertex_shader.is_enabled(self._streamer.lrc):
+            shader, chosen, entry = self._vertex_shader
             add(self._streamer, Count.VS_INVOCATION, len(unique))
-            shaded = yield from vertex_shader.shade(shader, elements, chosen, vertex_shader.entry_bytes(lrc))
+            shaded = yield from vertex_shader.shade(shader, elements, chosen, entry)
         else:
             shaded = elements.reshape(len(elements), -1)
         vertices = shaded[inverse.reshape(-1)]
@@ -185,6 +198,17 @@ class Pipeline:
         add(self._streamer, Count.IA_PRIMITIVES, len(primitives.vertices))
         yield None
         yield from self._shaded(vertices, primitives)
+
+    @cached_property
+    def _vertex_shader(self) -> tuple[Stage, NDArray[np.int64], int]:
+        """The vertex shader, which components of elements are in its registers, and bytes of what it writes."""
+        lrc = self._streamer.lrc
+        shader = vertex_shader.vertex_stage(self._streamer, self._units)
+        return shader, vertex_shader.columns(lrc, self._vertex_state), vertex_shader.entry_bytes(lrc)
+
+    @cached_property
+    def _geometry(self) -> GeometryState | None:
+        return GeometryState.of(self._streamer.lrc)
 
     def _tessellated(
         self, vertices: Vertices, patches: Primitives
@@ -211,7 +235,7 @@ class Pipeline:
             if made is None:
                 return
             vertices, primitives = made
-        state = GeometryState.of(self._streamer.lrc)
+        state = self._geometry
         if state is None or not len(primitives.vertices):
             self._stream_out(0, vertices, primitives)
             if self._rendered(0):
@@ -292,14 +316,36 @@ class Pipeline:
         )
 
 
-def run(streamer: CommandStreamer, draw: Draw) -> Bulk:
-    """Everything that a 3DPRIMITIVE does."""
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """The latest draw of a context."""
+
+    pipeline: Pipeline
+    end: int
+    """Where the command behind it is."""
+    generations: tuple[int, int]
+    """Of the two address spaces."""
+
+
+def run(streamer: CommandStreamer, draw: Draw, begin: int, end: int) -> Bulk:
+    """Everything that a 3DPRIMITIVE from address `begin` to `end` does.
+
+    Nothing is looked up anew for a draw that follows another at once: no command between them has changed state or invalidated
+    the caches that hardware keeps state in, and translations are the same.
+    """
+    lrc = streamer.lrc
+    latest, lrc.latest = lrc.latest, None
     try:
-        pipeline = Pipeline(streamer, draw)
+        if isinstance(latest, _Latest) and latest.end == begin and latest.generations == latest.pipeline.generations:
+            pipeline = latest.pipeline
+        else:
+            pipeline = Pipeline(streamer)
     except UnknownImage as unknown:
         streamer.engine.report(f"a draw is skipped: {unknown} as a depth or stencil buffer")
         return
-    yield from pipeline.run()
+    yield from pipeline.run(draw)
+    if pipeline.is_kept:
+        lrc.latest = _Latest(pipeline, end, pipeline.generations)
 
 
 _PATTERNS: dict[int, tuple[tuple[int, int], ...]] = {

@@ -48,5 +48,6 @@ def primitive(streamer: CommandStreamer, words: memoryview, index: int, length: 
         )
     if not draw.vertices or not draw.instances:
         return None
-    streamer.lrc.bulk = pipeline.run(streamer, draw)
+    begin = streamer.fetched_from + (index << 2)
+    streamer.lrc.bulk = pipeline.run(streamer, draw, begin, begin + (length << 2))
     return BULK

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.port import Port
+from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot
 from vfio_user_xe.device_models.xe.eu.messages import payload
 from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage, LscOp, RenderCacheOp, RenderTargetMessage
 from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
@@ -70,6 +71,11 @@ class ShaderPort:
     def faults(self) -> list[Fault]:
         """Of messages whose threads are to repeat them."""
         return self._memory.faults
+
+    def lend_urb(self, slot: Slot) -> None:
+        """Let compiled threads of a slot access the URB while this port lives."""
+        if self._urb is not None:
+            slot.struct.urb, slot.struct.urb_bytes = self._urb.dwords.ctypes.data, self._urb.dwords.nbytes
 
     def send(self, request: Request) -> Reply:
         """Serve one message of each of `request.threads`."""

@@ -130,6 +130,7 @@ def _run_compiled(
     )
     slot = pages.take_slot(size, 0)
     slot.begin(walk)
+    port.lend_urb(slot)
     gathered = Gathered(stage, slot, port)
     ended = False
     try:
@@ -152,6 +153,7 @@ def _run_compiled(
                 case _:
                     yield None
     finally:
+        slot.struct.urb = None
         pages.harvest()
         if ended:
             pages.give_back(slot)

@@ -63,6 +63,8 @@ def plain_send(send: Send) -> PlainSend | None:
     if isinstance(message, RenderTargetMessage):
         packed = render_write(send, message) if not send.length1_in_extended and _fits(send) else None
         return PlainSend("render_write", send.source0, packed) if packed else None
+    if send.sfid is Sfid.URB and isinstance(message, LscMessage):
+        return _urb(send, message) if not send.length1_in_extended and _fits(send) else None
     if send.end_of_thread:
         ends = isinstance(message, GatewayMessage) and message.op is GatewayOp.END_OF_THREAD
         return PlainSend("gateway_end", send.source0) if ends and send.predicate is None else None
@@ -87,6 +89,45 @@ def _sampler(send: Send, message: SamplerMessage) -> PlainSend | None:
     key = surface_key(surface) if surface.value is not None else 1 << 63 | surface.kind.value << 32
     found = sampler_send(send, message, key, _SHIFT.get(surface.kind, 0))
     return PlainSend(found[0], send.source0, found[1]) if found else None
+
+
+def _urb(send: Send, message: LscMessage) -> PlainSend | None:
+    is_store = message.op in (LscOp.STORE, LscOp.STORE_QUAD)
+    if not is_store and message.op not in (LscOp.LOAD, LscOp.LOAD_QUAD):
+        return None
+    if message.transpose or message.vnni or message.address_bytes != 4 or message.width != send.width:
+        return None
+    if (message.data_bytes, message.register_bytes) != (4, 4) or send.source0.is_null:
+        return None
+    if message.components != tuple(range(len(message.components))):
+        return None
+    if send.end_of_thread and (not is_store or send.predicate is not None):
+        return None
+    data = _data(send, message) if message.components else 0
+    if data is None or (is_store and message.components and not data and send.source1.is_null):
+        return None
+    if not is_store and (send.destination.is_null or not _is_answered_whole(message)):
+        return None
+    packed = MESSAGE.pack(
+        message.address_bytes,
+        message.data_bytes,
+        message.register_bytes,
+        len(message.components),
+        _FLAT,
+        send.end_of_thread,
+        not is_store,
+        0,
+        0,
+        0,
+        message.component_registers * GRF_BYTES,
+        data,
+        A0,
+        0,
+        message.response_length * GRF_BYTES,
+        message.offset,
+        0,
+    )
+    return PlainSend("urb_store" if is_store else "urb_load", send.source0, packed)
 
 
 def _block2d(send: Send, message: LscMessage) -> PlainSend | None:
