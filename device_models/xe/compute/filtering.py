@@ -143,22 +143,28 @@ def _at_level(image: Image, state: SamplerState, places: Places, linear: bool, r
     return np.asarray((colours.reshape(count, lanes, 4) * weights[:, :, None]).sum(axis=0))
 
 
-def gather(mips: Mips, state: SamplerState, places: Places, channel: int, reference: Floats | None) -> Floats:
-    """[lanes, 4]: one channel of the four texels that a linear filter would take, of the first level.
+def gather(
+    mips: Mips, state: SamplerState, places: Places, channel: int, lod: Floats, reference: Floats | None
+) -> Floats:
+    """[lanes, 4]: one channel of the four texels that a linear filter would take, of the level that is nearest.
 
     Raises:
         UnknownImage: the surface's format or layout is not emulated.
         TranslationFault: an address is not mapped.
         AccessFault: an address is refused, or leads nowhere.
     """
-    image = mips.image(0)
-    axes, layer, face = _texel_places(image, state, places)
-    bases = [np.floor(axis - 0.5).astype(np.int64) for axis in axes[:2]]
-    columns = []
-    for column, row in _GATHER:
-        colours = _texels(image, state, [bases[0] + column, bases[1] + row], layer, face)
-        columns.append(_compared(state, colours, reference)[:, channel])
-    return np.stack(columns, axis=1)
+    level = np.clip(np.ceil(lod - 0.5), 0, mips.levels - 1).astype(np.int64)
+    found = np.zeros((len(lod), 4))
+    for number in np.unique(level).tolist():
+        image = mips.image(number)
+        chosen = np.nonzero(level == number)[0]
+        axes, layer, face = _texel_places(image, state, places.of(chosen))
+        bases = [np.floor(axis - 0.5).astype(np.int64) for axis in axes[:2]]
+        compared = None if reference is None else reference[chosen]
+        for place, (column, row) in enumerate(_GATHER):
+            colours = _texels(image, state, [bases[0] + column, bases[1] + row], layer, face)
+            found[chosen, place] = _compared(state, colours, compared)[:, channel]
+    return found
 
 
 def level_of_detail(mips: Mips, state: SamplerState, places: Places) -> Floats:

@@ -99,14 +99,25 @@ def _sampled(form: Form, mips: Mips, state: SamplerState, parameters: Parameters
     """[lanes that are on, 4]"""
     places = parameters.places
     reference = None if parameters.reference is None else parameters.reference[lanes]
+    lod = _level(form, mips, state, parameters)[lanes]
     if form.gathers:
         channel = mips.surface.swizzle[parameters.channel]
         if channel < 4:
-            return np.full((int(lanes.sum()), 4), float(channel == 1))
-        return gather(mips, state, places.of(lanes), channel - 4, reference)
-    if form.zero:
-        lod = np.zeros(len(places.u))
-    elif "lod" in form.parameters and parameters.detail is not None:
+            return np.full((len(lod), 4), float(channel == 1))
+        return gather(mips, state, places.of(lanes), channel - 4, lod, reference)
+    if state.anisotropy > 1 and mips.surface.type is SurfaceType.D2:
+        stretch = _stretch(mips, state, form, parameters)
+        if stretch is not None:
+            return stretched(mips, state, places.of(lanes), lod, stretch.of_lanes(lanes), reference)
+    return filtered(mips, state, places.of(lanes), lod, reference)
+
+
+def _level(form: Form, mips: Mips, state: SamplerState, parameters: Parameters) -> Floats:
+    """Level of detail of all lanes, biased and clamped."""
+    places = parameters.places
+    if form.zero or (form.gathers and parameters.detail is None and not form.implicit):
+        return np.zeros(len(places.u))
+    if "lod" in form.parameters and parameters.detail is not None:
         lod = parameters.detail
     elif parameters.slopes:
         lod = _from_slopes(mips, state, parameters.slopes)
@@ -116,16 +127,9 @@ def _sampled(form: Form, mips: Mips, state: SamplerState, parameters: Parameters
         lod = level_of_detail(mips, state, places)
         if parameters.detail is not None:
             lod = lod + parameters.detail
-    lod = np.nan_to_num(lod[lanes] + (0 if form.zero else state.bias), nan=0.0, neginf=-1e3, posinf=1e3)
-    if not form.zero:
-        lod = np.clip(lod, state.least, max(state.least, state.most))
-    if parameters.least is not None:
-        lod = np.fmax(lod, parameters.least[lanes])
-    if state.anisotropy > 1 and mips.surface.type is SurfaceType.D2:
-        stretch = _stretch(mips, state, form, parameters)
-        if stretch is not None:
-            return stretched(mips, state, places.of(lanes), lod, stretch.of_lanes(lanes), reference)
-    return filtered(mips, state, places.of(lanes), lod, reference)
+    lod = np.nan_to_num(lod + state.bias, nan=0.0, neginf=-1e3, posinf=1e3)
+    lod = np.clip(lod, state.least, max(state.least, state.most))
+    return lod if parameters.least is None else np.fmax(lod, parameters.least)
 
 
 def _stretch(mips: Mips, state: SamplerState, form: Form, parameters: Parameters) -> Stretch | None:

@@ -27,6 +27,8 @@ class Form:
     zero: bool = False
     """Level 0."""
     gathers: bool = False
+    implicit: bool = False
+    """A gather whose level of detail is computed; others take the first level."""
 
 
 FORMS: dict[SamplerOp, Form] = {
@@ -54,16 +56,16 @@ FORMS: dict[SamplerOp, Form] = {
     SamplerOp.GATHER4: Form("u v r ai", gathers=True),
     SamplerOp.GATHER4_C: Form("ref u v r ai", gathers=True),
     SamplerOp.GATHER4_L: Form("lod u v r ai", gathers=True),
-    SamplerOp.GATHER4_B: Form("bias u v r ai", gathers=True),
-    SamplerOp.GATHER4_I: Form("u v r ai", gathers=True),
-    SamplerOp.GATHER4_I_C: Form("ref u v r ai", gathers=True),
+    SamplerOp.GATHER4_B: Form("bias u v r ai", gathers=True, implicit=True),
+    SamplerOp.GATHER4_I: Form("u v r ai", gathers=True, implicit=True),
+    SamplerOp.GATHER4_I_C: Form("ref u v r ai", gathers=True, implicit=True),
     SamplerOp.GATHER4_L_C: Form("ref lod u v r ai", gathers=True),
     SamplerOp.GATHER4_PO: Form("u v offuv6 r", gathers=True),
     SamplerOp.GATHER4_PO_C: Form("ref u v offuv6_r", gathers=True),
-    SamplerOp.GATHER4_PO_B: Form("bias_offuv6 u v r", gathers=True),
+    SamplerOp.GATHER4_PO_B: Form("bias_offuv6 u v r", gathers=True, implicit=True),
     SamplerOp.GATHER4_PO_L: Form("lod_offuv6 u v r", gathers=True),
-    SamplerOp.GATHER4_PO_I: Form("u v r offuv6", gathers=True),
-    SamplerOp.GATHER4_PO_I_C: Form("ref u v offuv6_r", gathers=True),
+    SamplerOp.GATHER4_PO_I: Form("u v r offuv6", gathers=True, implicit=True),
+    SamplerOp.GATHER4_PO_I_C: Form("ref u v offuv6_r", gathers=True, implicit=True),
     SamplerOp.GATHER4_PO_L_C: Form("ref lod_offuv6 u v r", gathers=True),
 }
 _PACKED_CUBES = frozenset({SamplerOp.SAMPLE_B, SamplerOp.SAMPLE_L, SamplerOp.SAMPLE_B_C, SamplerOp.SAMPLE_L_C})

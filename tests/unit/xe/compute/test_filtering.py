@@ -91,7 +91,7 @@ def test_a_comparison_gives_one_where_the_function_does_not_hold(reference: floa
 
 def test_gather_returns_four_texels_in_its_order() -> None:
     texels = np.arange(16 * 32, dtype=np.float32).reshape(16, 32)
-    found = gather(mips(SURFACE, texels), NEAREST, at(3 / 8, 3 / 8), 0, None)
+    found = gather(mips(SURFACE, texels), NEAREST, at(3 / 8, 3 / 8), 0, np.zeros(1), None)
     # Left bottom, right bottom, right top, left top.
     assert found[0].tolist() == [3 * 32 + 2, 3 * 32 + 3, 2 * 32 + 3, 2 * 32 + 2]
 
@@ -188,3 +188,8 @@ def test_a_border_has_the_channels_of_the_format_only() -> None:
         0,
         1,
     ]
+
+
+@pytest.mark.parametrize(("lod", "expected"), [(-1.0, 0), (0.6, 1), (1.4, 1), (7.0, 2)])
+def test_gather_takes_the_nearest_level(lod: float, expected: float) -> None:
+    assert gather(chain(), NEAREST, at(0.4), 0, np.array([lod]), None).tolist() == [[expected] * 4]
