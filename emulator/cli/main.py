@@ -18,7 +18,7 @@ from vfio_user_xe.emulator.cli.control import register as register_control
 from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.cli.explore import app as scenario_app
 from vfio_user_xe.emulator.cli.export import register as register_export
-from vfio_user_xe.emulator.cli.guest import app as guest_app
+from vfio_user_xe.emulator.cli.guest_run import app as guest_app
 from vfio_user_xe.emulator.cli.igt import app as igt_app
 from vfio_user_xe.emulator.cli.kernel import app as kernel_app
 from vfio_user_xe.emulator.cli.observe import register as register_observation

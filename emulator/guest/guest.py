@@ -46,6 +46,7 @@ from vfio_user_xe.emulator.guest.process import Process, describe_exit
 from vfio_user_xe.emulator.guest.qemu import Ports, command_line, kernel_command_line
 from vfio_user_xe.emulator.guest.qmp import Qmp
 from vfio_user_xe.emulator.guest.root_filesystem import RootFileSystem
+from vfio_user_xe.emulator.guest.terminal import Terminal
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class GuestSpec:
     the agent answers.  `console_log`: a file that gets the whole console.  `direct_boot`: start the unpacked kernel
     (see vmlinux.py) where that is possible, which saves a second or two under TCG; OVMF always starts the image.
     `root`: a folder or an image that commands run in, instead of the initramfs (see root_filesystem.py); it is not changed.
+    `interactive`: the guest has a third serial port, `Guest.terminal`, for `terminal.interact`.
     """
 
     machine: Machine = field(default_factory=Machine)
@@ -79,6 +81,7 @@ class GuestSpec:
     direct_boot: bool = True
     environment: Environment | None = None
     root: Path | None = None
+    interactive: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Guest:
         self._console = Console(spec.console_log)
         self._channel = Channel()
         self._qmp = Qmp()
+        self.terminal = Terminal() if spec.interactive else None
         self._process: Process | None = None
         self._failure: Callable[[], GuestError] | None = None
         self._failed = trio.Event()
@@ -125,6 +129,7 @@ class Guest:
                 console=self._console.far.fileno(),
                 channel=(self._channel.far[0].fileno(), self._channel.far[1].fileno()),
                 qmp=self._qmp.far.fileno(),
+                terminal=self.terminal.far.fileno() if self.terminal is not None else None,
             ),
         )
         self._variables = prepared.environment.qemu.variables
@@ -252,7 +257,8 @@ class Guest:
 
     async def _start(self, nursery: trio.Nursery) -> None:
         started = time.monotonic()
-        far_ends = (self._console.far, *self._channel.far, self._qmp.far)
+        terminal = () if self.terminal is None else (self.terminal.far,)
+        far_ends = (self._console.far, *self._channel.far, self._qmp.far, *terminal)
         # In this thread, not in a worker: see Process.
         self._process = Process(self._command, self._variables, [end.fileno() for end in far_ends])
         for end in far_ends:
@@ -339,6 +345,8 @@ class Guest:
         self._channel.close()
         self._qmp.close()
         self._console.close()
+        if self.terminal is not None:
+            self.terminal.close()
 
 
 def prepare(spec: GuestSpec) -> _Prepared:

@@ -37,7 +37,7 @@ class Iommu:
 class Machine:
     """The virtual machine: memory, number of processors, `-cpu` override, vIOMMU, OVMF instead of SeaBIOS.
 
-    `memory` is in MiB, or text as QEMU takes it ("2G"). `arguments` are added as they are: the devices.
+    `memory` is in MiB, or text as QEMU takes it ("2G"). `arguments` are added as they are: the devices. `hugepages`: the memory is of the host's huge pages.
 
     The methods render parts of QEMU's command line. `accelerator` is `KVM` or `TCG`, or None when it is not known.
     """
@@ -48,13 +48,15 @@ class Machine:
     iommu: Iommu | None = None
     ovmf: bool = False
     arguments: Sequence[str] = ()
+    hugepages: bool = False
 
     def board(self, accelerator: str | None) -> list[str]:
         """The chipset with its memory, which the devices' servers map."""
         board = "q35,memory-backend=ram"
         if accelerator != TCG and self.iommu is not None and self.iommu.intremap:
             board += ",kernel-irqchip=split"
-        return ["-machine", board, "-object", f"memory-backend-memfd,id=ram,size={self.memory_size},share=on"]
+        huge = ",hugetlb=on" if self.hugepages else ""
+        return ["-machine", board, "-object", f"memory-backend-memfd,id=ram,size={self.memory_size},share=on{huge}"]
 
     def sizes(self) -> list[str]:
         """Memory and number of processors."""

@@ -17,6 +17,8 @@ class Ports:
     console: int
     channel: tuple[int, int]
     qmp: int
+    terminal: int | None = None
+    """A socket for a third serial port."""
 
 
 def command_line(
@@ -42,6 +44,8 @@ def command_line(
     reads, writes = (f"/proc/self/fd/{fd}" for fd in ports.channel)
     command += ["-chardev", f"file,id=channel,path={writes},input-path={reads}", "-serial", "chardev:channel"]
     command += ["-chardev", f"socket,id=qmp,fd={ports.qmp}", "-qmp", "chardev:qmp"]
+    if ports.terminal is not None:
+        command += ["-chardev", f"socket,id=terminal,fd={ports.terminal}", "-serial", "chardev:terminal"]
     return [*command, *machine.devices()]
 
 
