@@ -6,16 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.engines import register_access as regs
-from vfio_user_xe.device_models.xe.engines.command_streamer import BULK
+from vfio_user_xe.device_models.xe.engines.command_streamer import THREADS
 from vfio_user_xe.device_models.xe.engines.engine_regs import MI_PREDICATE_RESULT
 from vfio_user_xe.device_models.xe.render import pipeline
 from vfio_user_xe.device_models.xe.render.draw import Draw
 from vfio_user_xe.device_models.xe.render.fields import signed
 
 if TYPE_CHECKING:
-    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
 
 _PREDICATE, _INDIRECT, _EXTENDED = 1 << 8, 1 << 10, 1 << 11
+_PATIENCE_NS = 500_000_000
+"""How long a draw goes on whose context is to leave the engine."""
 _START_VERTEX, _VERTICES, _INSTANCES, _START_INSTANCE, _BASE_VERTEX = 0x430, 0x434, 0x438, 0x43C, 0x440
 """3DPRIM_* registers, from the engine's base."""
 _PARAMETERS = (0x690, 0x694, 0x698)
@@ -49,5 +51,19 @@ def primitive(streamer: CommandStreamer, words: memoryview, index: int, length: 
     if not draw.vertices or not draw.instances:
         return None
     begin = streamer.fetched_from + (index << 2)
-    streamer.lrc.bulk = pipeline.run(streamer, draw, begin, begin + (length << 2))
-    return BULK
+    streamer.lrc.bulk = _in_slices(streamer, pipeline.run(streamer, draw, begin, begin + (length << 2)))
+    return THREADS
+
+
+def _in_slices(streamer: CommandStreamer, steps: Bulk) -> Bulk:
+    """Steps of a draw, between which others may have the engine; the draw goes on where it was.
+
+    A context that is to leave for good (its function is paused, or it is disabled) may be saved for another card, where the draw would
+    begin anew: it first has time to end.
+    """
+    lrc, clock = streamer.lrc, streamer.engine.clock
+    asked: int | None = None
+    for step in steps:
+        asked = (asked or clock.ns()) if streamer.preempt and streamer.leaving else None
+        lrc.bulk_preemptible = asked is None or clock.ns() - asked >= _PATIENCE_NS
+        yield step
