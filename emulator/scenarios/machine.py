@@ -20,6 +20,11 @@ class VirtualMachine(Shell, Protocol):
     """A guest together with the machine that it runs on: what suspends it, boots it anew, plugs devices in."""
 
     @property
+    def pid(self) -> int:
+        """The process id of its QEMU."""
+        ...
+
+    @property
     def qmp_events(self) -> list[dict[str, Any]]:
         """The latest events that QEMU told of."""
         ...

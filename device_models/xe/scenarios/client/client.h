@@ -128,12 +128,16 @@ long stream_listen(struct object *listener, const char *path);
 long stream_accept(struct object *listener, struct object *stream, unsigned ms);
 /* Reports the packet's words; `*fd` is what came with it, or -1. */
 long stream_receive(struct object *stream, unsigned ms, int *fd);
+/* The same into `line`. */
+long stream_packet(struct object *stream, unsigned ms, char *line, size_t size, int *fd);
 long stream_send(struct object *stream, const char *line);
 /* Reports the words of a line. */
 long stream_hear(struct object *stream, unsigned ms);
+/* The same into `line`, without its newline. */
+long stream_line(struct object *stream, unsigned ms, char *line, size_t size);
 
-/* pages.c: reports "ranges=", what of BAR2 of the device at `address` the buffer's pages are, in order. */
-long pages_find(struct object *bo, const char *address);
+/* pages.c: "offset+length,...": what of BAR2 of the device at `address` the pages of mapped memory are, in order. How many pieces. */
+long pages_find(uint8_t *map, uint64_t size, const char *address, char *ranges, size_t length);
 
 /* kexec.c: starts another kernel; returns only when that fails. */
 long start_kernel(const char *kernel, const char *initrd, const char *line_file);

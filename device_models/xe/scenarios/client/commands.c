@@ -758,11 +758,16 @@ static long do_hear(char **w)
 	return stream_hear(stream, value(w[1]));
 }
 
-/* pages BUFFER ADDRESS: where in the GPU's BAR2 the buffer is, which has to be in VRAM and is written to */
+/* pages BUFFER ADDRESS: where in the GPU's BAR2 the buffer is, which has to be in VRAM */
 static long do_pages(char **w)
 {
 	WANT(bo, w[0], BO);
-	return bo->map ? pages_find(bo, w[1]) : -ERANGE;
+	char ranges[NOTES - 128];
+	long pieces = bo->map ? pages_find(bo->map, bo->size, w[1], ranges, sizeof(ranges)) : -ERANGE;
+
+	if (pieces > 0)
+		say("pieces=%ld ranges=%s", pieces, ranges);
+	return pieces < 0 ? pieces : 0;
 }
 
 static long do_spawn(char **w);

@@ -15,10 +15,10 @@ static long ready(int fd, unsigned ms)
 	return count < 0 ? -errno : count == 0 ? -ETIME : waited.revents & POLLIN ? 0 : -EPIPE;
 }
 
-/* "verb a=b" is reported as "verb=verb a=b". */
+/* "verb a=b" is reported as "said=verb a=b": words have names of their own, and one may be "verb". */
 static void report(const char *line)
 {
-	say("verb=%s", line);
+	say("said=%s", line);
 }
 
 long stream_listen(struct object *listener, const char *path)
@@ -43,10 +43,10 @@ long stream_accept(struct object *listener, struct object *stream, unsigned ms)
 	return stream->fd < 0 ? -errno : 0;
 }
 
-long stream_receive(struct object *stream, unsigned ms, int *fd)
+long stream_packet(struct object *stream, unsigned ms, char *line, size_t size, int *fd)
 {
-	char line[1024], control[CMSG_SPACE(sizeof(int))];
-	struct iovec data = { .iov_base = line, .iov_len = sizeof(line) - 1 };
+	char control[CMSG_SPACE(sizeof(int))];
+	struct iovec data = { .iov_base = line, .iov_len = size - 1 };
 	struct msghdr message = {
 		.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
 	};
@@ -64,8 +64,17 @@ long stream_receive(struct object *stream, unsigned ms, int *fd)
 	if (header && header->cmsg_type == SCM_RIGHTS)
 		memcpy(fd, CMSG_DATA(header), sizeof(int));
 	line[length] = 0;
-	report(line);
 	return 0;
+}
+
+long stream_receive(struct object *stream, unsigned ms, int *fd)
+{
+	char line[1024];
+	long result = stream_packet(stream, ms, line, sizeof(line), fd);
+
+	if (result == 0)
+		report(line);
+	return result;
 }
 
 long stream_send(struct object *stream, const char *line)
@@ -80,13 +89,12 @@ long stream_send(struct object *stream, const char *line)
 	return done < 0 ? -errno : done == length ? 0 : -EAGAIN;
 }
 
-long stream_hear(struct object *stream, unsigned ms)
+long stream_line(struct object *stream, unsigned ms, char *line, size_t size)
 {
-	char line[1024];
 	uint64_t end = now_ns() + ms * 1000000ull;
 
 	/* Byte by byte: what follows the line is the next one's. */
-	for (unsigned length = 0; length < sizeof(line) - 1;) {
+	for (size_t length = 0; length < size - 1; length++) {
 		uint64_t now = now_ns();
 		long result = now < end ? ready(stream->fd, (end - now) / 1000000 + 1) : -ETIME;
 
@@ -96,10 +104,18 @@ long stream_hear(struct object *stream, unsigned ms)
 			return -EPIPE;
 		if (line[length] == '\n') {
 			line[length] = 0;
-			report(line);
 			return 0;
 		}
-		length++;
 	}
 	return -EMSGSIZE;
+}
+
+long stream_hear(struct object *stream, unsigned ms)
+{
+	char line[1024];
+	long result = stream_line(stream, ms, line, sizeof(line));
+
+	if (result == 0)
+		report(line);
+	return result;
 }

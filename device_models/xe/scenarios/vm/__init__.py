@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from vfio_user_xe.device_models.xe.frames import programs
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.machine import account
-from vfio_user_xe.device_models.xe.scenarios.vm import frames, resets, vmm
+from vfio_user_xe.device_models.xe.scenarios.vm import frames, mesa, resets, vmm
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import SCENARIOS
+from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.scenarios.scenario import Suite
 
-__all__ = ["VM", "frames", "resets"]
+__all__ = ["VM", "frames", "mesa", "resets"]
+
+
+def _files(environment: Environment) -> dict[str, Path]:
+    return {**vmm.with_clients(environment), **programs.compiled(environment)}
 
 
 VM = Suite(
     "vm",
     tuple(sorted(SCENARIOS, key=lambda scenario: scenario.order)),
     DEFECTS,
-    vmm.with_clients,
+    _files,
     account,
     REPORTS,
     fatal=r"device wedged|kernel panic",

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.vm.vmm import Vmm
+from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.kernel_reports import KernelReport, reports
 from vfio_user_xe.emulator.kernel_reports.lines import parse
 from vfio_user_xe.emulator.scenarios.machine import Booted, Neighbour
+from vfio_user_xe.emulator.scenarios.run import Run
 
 COMPOSITOR = "/run/compositor.sock"
 _APPEARS, _GOES = 120.0, 60.0
 _LOAD = 240.0
+_QUOTAS = "sriov_admin/.bulk_profile/vram_quota"
+"""Unlike the file in debugfs, it leaves the VFs' other resources to xe's own provisioning."""
 
 
 class VirtualMachine:
@@ -47,10 +54,20 @@ class VirtualMachine:
         Raises:
             TimeoutError: the driver does not take it.
         """
-        self.sh("modprobe xe", timeout=_LOAD)
+        # What its driver said of a VF that was pulled out before is not to be judged again.
+        self.sh("modprobe xe; dmesg -c > /dev/null", timeout=_LOAD)
         self.guest.qmp("device_add", self._device)
         self.plugged = True
         self.wait_bound()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Meanwhile its QEMU does nothing at all: no processor runs, and no request of the card is answered."""
+        os.kill(self.guest.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.guest.pid, signal.SIGCONT)
 
     def wait_bound(self) -> None:
         """Wait until xe drives the VF.
@@ -91,7 +108,7 @@ class VirtualMachine:
         return made
 
     def reports(self) -> list[KernelReport]:
-        """What its kernel has reported of itself since it booted."""
+        """What its kernel has reported of itself since the VF was plugged in, or the machine was reset."""
         return reports(parse(self.sh("dmesg")))
 
     def _deletions(self) -> int:
@@ -116,6 +133,25 @@ class Host(XeMachine):
         made = super().of(booted)
         made.vms = [VirtualMachine(f"vm{n}", n, neighbour) for n, neighbour in enumerate(booted.beside, 1)]
         return made
+
+    def reprovision(self, quota: int) -> None:
+        """Both VFs with another quota of VRAM in bytes, and all else that a driver needs.
+
+        Raises:
+            GuestError: the driver does not give it.
+        """
+        self.card.disable_vfs()
+        self.sh(f"echo {quota} > {self.card.sysfs}/{_QUOTAS}")
+        self.card.enable_vfs(2)
+
+    def restore_quotas(self, run: Run) -> None:
+        """Two VFs, with what they had in the beginning."""
+        try:
+            self.card.disable_vfs()
+            self.sh(f"echo 0 > {self.card.sysfs}/{_QUOTAS}")
+            self.card.enable_vfs(2)
+        except GuestError as error:
+            run.give_up(f"the VFs do not get their VRAM back: {str(error).splitlines()[0]}")
 
     def passed_on(self, vm: VirtualMachine) -> dict[str, Any]:
         """What the card says of the machine's VF (docs/topologies.md)."""

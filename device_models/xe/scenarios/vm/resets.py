@@ -146,3 +146,36 @@ def vfs_disabled(run: Run, machine: Host) -> None:
         drawing.program.end()
         vm.unplug()
         machine.restore_quotas(run)
+
+
+@scenario(
+    "8",
+    "the machine stops answering in the middle of a frame: its QEMU is stopped",
+    "nothing in the host waits for it: its frame is composed, its VMM ends, its VF is closed, and works when it goes on",
+    groups=("end", "hostile"),
+)
+def machine_stopped(run: Run, machine: Host) -> None:
+    [vm] = machine.vms
+    with s.compositor(run, machine) as composing:
+        with s.running(run, machine, vm) as vmm, s.renderer(run, vm) as drawing:
+            s.first_frame(machine, drawing, composing)
+            drawing.draw(2)
+            drawing.flush(2)
+            composing.expect(vm.name, "flush", resource="1", frame="2")
+            with vm.stopped():
+                composing.compose()
+                composing.shows(2)
+                composing.done(vm.name, 2)
+                vmm.wait_for("done resource=1 frame=2")
+                vmm.switch_off()
+                composing.expect(vm.name, "revoke", reason="shutdown")
+                composing.dropped(vm.name)
+                composing.released(vm.name)
+                run.check(vmm.gone(), "the VMM does not end while its machine is stopped")
+                run.check(machine.state(vm, "closed"), f"the VF is {machine.passed_on(vm)} after its VMM has ended")
+                s.settled(run, machine, vm)
+            drawing.told(2)
+        with s.running(run, machine, vm), s.renderer(run, vm) as drawing:
+            s.first_frame(machine, drawing, composing, seed=3)
+            composing.dropped(vm.name)
+        s.check_machine(run, vm)

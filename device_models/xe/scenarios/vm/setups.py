@@ -17,6 +17,10 @@ def _host(vms: int) -> GuestSettings:
     return settings
 
 
+def _with_mesa(settings: GuestSettings, memory: int) -> GuestSettings:
+    return {**settings, "userland": "graphics", "memory": memory}
+
+
 def _machine(number: int) -> Beside:
     settings: GuestSettings = {
         "modules": ("xe",),
@@ -29,3 +33,11 @@ def _machine(number: int) -> Beside:
 
 ONE = Setup("one virtual machine", _SERVE, _host(1), Host.of, beside=(_machine(1),))
 TWO = Setup("two virtual machines", _SERVE, _host(2), Host.of, beside=(_machine(1), _machine(2)))
+MESA = Setup(
+    "one virtual machine, Mesa",
+    _SERVE,
+    _with_mesa(_host(1), 2048),
+    Host.of,
+    beside=(Beside(("vf1",), _with_mesa(_machine(1).guest, 1536)),),
+)
+"""Host and machine have the userland `graphics`."""

@@ -63,7 +63,7 @@ class Compositor:
         """Wait for a source of this name."""
         self.program.step(f"accept listener {source} {_WAIT_MS}", timeout=_WAIT)
         hello = self.receive(source)
-        if hello.values != {"verb": "hello", "version": "1", "name": source}:
+        if hello.values != {"said": "hello", "version": "1", "name": source}:
             raise AssertionError(f"the source begins with {hello}")
 
     def receive(self, source: str, dmabuf: str = "-") -> Step:
@@ -73,7 +73,7 @@ class Compositor:
     def expect(self, source: str, verb: str, **values: str) -> Step:
         """The source's next message, which must be this one."""
         got = self.receive(source, f"d-{source}" if verb == "create" else "-")
-        wanted = {"verb": verb, **values}
+        wanted = {"said": verb, **values}
         if {key: got.values.get(key) for key in wanted} != wanted:
             raise AssertionError(f"{source} says {got} instead of {wanted}")
         return got
@@ -154,7 +154,7 @@ class Renderer:
         """Say this to the VMM, which must refuse it."""
         self.program.step(f"tell {self.vm.name} {words}")
         heard = self.program.step(f"hear {self.vm.name} {_WAIT_MS}", timeout=_WAIT)
-        if heard.values.get("verb") != "error":
+        if heard.values.get("said") != "error":
             raise AssertionError(f"{words!r} is answered with {heard}")
 
     def lost(self) -> None:
@@ -164,7 +164,7 @@ class Renderer:
     def told(self, frame: int) -> None:
         """Wait for the news that it was composed."""
         heard = self.program.step(f"hear {self.vm.name} {_WAIT_MS}", timeout=_WAIT)
-        if (heard.values.get("verb"), heard.values.get("frame")) != ("done", str(frame)):
+        if (heard.values.get("said"), heard.values.get("frame")) != ("done", str(frame)):
             raise AssertionError(f"{self.vm.name} hears {heard} and not of frame {frame}")
 
 

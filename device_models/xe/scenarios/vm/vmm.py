@@ -16,9 +16,13 @@ from vfio_user_xe.emulator.scenarios.machine import Shell
 
 NAME = "xe-vmm"
 GUEST_PATH = f"/usr/bin/{NAME}"
-SOURCES = CLIENT.parent / "vmm"
-_SHARED = ("vfio.c", "port.c", "report.c")
-"""Of the client's sources."""
+VGPU = "/usr/bin/xe-vgpu"
+"""The machine's end of its scan-out (`scenarios/vgpu/main.c`)."""
+_PARTS = {
+    GUEST_PATH: ("vmm", ("vfio.c", "port.c", "report.c")),
+    VGPU: ("vgpu", ("stream.c", "pages.c", "port.c", "report.c")),
+}
+"""Folder of each program, and what it shares with the client."""
 _PATIENCE = 60.0
 
 
@@ -87,17 +91,23 @@ class Vmm:
 
 
 def compiled(environment: Environment) -> dict[str, Path]:
-    """Path in the guest and file of the program, compiled when needed.
+    """Paths in the guest and files of `xe-vmm` and `xe-vgpu`, compiled when needed.
 
     Raises:
-        NoCompiler: this host cannot compile it.
+        NoCompiler: this host cannot compile them.
     """
-    sources = [*sorted(SOURCES.glob("*.c")), *(CLIENT / name for name in _SHARED)]
-    return {GUEST_PATH: compile_program(environment, NAME, sources)}
+    return {
+        path: compile_program(
+            environment,
+            Path(path).name,
+            [*sorted((CLIENT.parent / folder).glob("*.c")), *(CLIENT / name for name in shared)],
+        )
+        for path, (folder, shared) in _PARTS.items()
+    }
 
 
 def with_clients(environment: Environment) -> dict[str, Path]:
-    """The guest program, its kernels and the VMM's part, by their paths in the guest.
+    """The guest program, its kernels, the VMM's part and the machine's, by their paths in the guest.
 
     Raises:
         NoCompiler: this host cannot compile them.

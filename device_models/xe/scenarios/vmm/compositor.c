@@ -90,12 +90,18 @@ static bool receive(struct vmm *vmm, char *line, size_t size, int *fd)
 	return true;
 }
 
+static void tell_done(struct vmm *vmm, const char *line)
+{
+	vmm->done++;
+	log_line(vmm, "%.200s", line);
+	port_send(vmm, line);
+}
+
 void fence_signalled(struct vmm *vmm, struct fence *fence)
 {
 	close(fence->fd);
 	fence->fd = -1;
-	vmm->done++;
-	port_send(vmm, fence->line);
+	tell_done(vmm, fence->line);
 }
 
 void fences_forget(struct vmm *vmm)
@@ -120,8 +126,7 @@ static void done(struct vmm *vmm, const char *line, int fd)
 		close(fd);
 		log_line(vmm, "too many fences");
 	}
-	vmm->done++;
-	port_send(vmm, line);
+	tell_done(vmm, line);
 }
 
 void compositor_read(struct vmm *vmm)
