@@ -18,9 +18,16 @@
 #define RESOURCES 64
 #define FENCE_MS 60000
 
+/* A buffer of the renderer's. It is named to the VMM when it is flushed first: only then does nobody write to it while its pages are looked for. */
+struct resource {
+	unsigned id; /* 0: unused */
+	int dmabuf; /* -1: it is named */
+	char scanout[1024]; /* to be said when it is named */
+};
+
 static const char *address;
 static int port;
-static unsigned resources[RESOURCES];
+static struct resource resources[RESOURCES];
 
 static void send_line(const char *line)
 {
@@ -40,48 +47,92 @@ static unsigned number(const char *line, const char *name)
 	return at ? strtoul(at + strlen(name), NULL, 0) : 0;
 }
 
-static void answer(struct object *renderer, const char *verb, const char *reason)
+static struct resource *resource(unsigned id)
+{
+	for (struct resource *r = resources; r < resources + RESOURCES; r++)
+		if (r->id == id)
+			return r;
+	return NULL;
+}
+
+static void refuse(struct object *renderer, const char *verb, const char *reason)
 {
 	char line[256];
 
 	snprintf(line, sizeof(line), "error verb=%s reason=%s", verb, reason);
+	printf("%s\n", line);
+	fflush(stdout);
 	stream_send(renderer, line);
 }
 
 static void create(struct object *renderer, const char *line, int fd)
 {
-	static char ranges[LINE / 2], message[LINE];
-	off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
 	unsigned id = number(line, " resource=");
-	void *map = size > 0 ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
-	long pieces = map == MAP_FAILED ? -EINVAL : pages_find(map, size, address, ranges, sizeof(ranges));
+	struct resource *r = resource(0);
 
-	if (map != MAP_FAILED)
-		munmap(map, size);
-	if (pieces < 0 || !strstr(line, " kind=dma-buf"))
-		return answer(renderer, "create", pieces < 0 ? strerror(-pieces) : "not a dma-buf");
-	for (unsigned i = 0; i < RESOURCES; i++)
-		if (!resources[i]) {
-			resources[i] = id;
-			break;
-		}
-	snprintf(message, sizeof(message), "create resource=%u size=%#llx ranges=%s", id, (unsigned long long)size, ranges);
-	printf("%s pieces=%ld\n", message, pieces);
+	if (!id || resource(id) || !r)
+		return refuse(renderer, "create", "the resource has no number, or one that is taken, or there are too many");
+	if (fd < 0 || !strstr(line, " kind=dma-buf"))
+		return refuse(renderer, "create", "not a dma-buf");
+	*r = (struct resource){ .id = id, .dmabuf = dup(fd) };
+}
+
+/* Names the resource to the VMM; 0 or a negative errno value. */
+static long name_resource(struct resource *r)
+{
+	static char ranges[LINE / 2], line[LINE];
+	off_t size = lseek(r->dmabuf, 0, SEEK_END);
+	void *map = size > 0 ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, r->dmabuf, 0) : MAP_FAILED;
+
+	if (map == MAP_FAILED)
+		return -errno;
+	long pieces = pages_find(map, size, address, ranges, sizeof(ranges));
+
+	munmap(map, size);
+	if (pieces < 0)
+		return pieces;
+	close(r->dmabuf);
+	r->dmabuf = -1;
+	snprintf(line, sizeof(line), "create resource=%u size=%#llx ranges=%s", r->id, (unsigned long long)size, ranges);
+	printf("%s pieces=%ld\n", line, pieces);
 	fflush(stdout);
-	send_line(message);
+	send_line(line);
+	if (r->scanout[0])
+		send_line(r->scanout);
+	return 0;
+}
+
+static void flush(struct object *renderer, struct resource *r, const char *line, int fd)
+{
+	struct pollfd fence = { .fd = fd, .events = POLLIN };
+
+	if (fd >= 0 && poll(&fence, 1, FENCE_MS) != 1)
+		return refuse(renderer, "flush", "its fence is not signalled");
+	long result = r->dmabuf < 0 ? 0 : name_resource(r);
+
+	if (result < 0)
+		return refuse(renderer, "flush", strerror(-result));
+	send_line(line);
 }
 
 static void renderer_said(struct object *renderer, const char *line, int fd)
 {
-	struct pollfd fence = { .fd = fd, .events = POLLIN };
+	struct resource *r = resource(number(line, " resource="));
 
 	if (!strncmp(line, "hello ", 6))
 		return; /* the VMM has its own */
 	if (!strncmp(line, "create ", 7))
 		return create(renderer, line, fd);
-	if (fd >= 0 && poll(&fence, 1, FENCE_MS) != 1)
-		return answer(renderer, "flush", "its fence is not signalled");
-	send_line(line);
+	if (!r || !r->id)
+		return refuse(renderer, "message", "no such resource");
+	if (!strncmp(line, "flush ", 6))
+		return flush(renderer, r, line, fd);
+	if (!strncmp(line, "scanout ", 8) && r->dmabuf >= 0)
+		snprintf(r->scanout, sizeof(r->scanout), "%s", line);
+	else
+		send_line(line);
+	if (!strncmp(line, "unref ", 6))
+		r->id = 0;
 }
 
 static void renderer_gone(struct object *renderer)
@@ -90,12 +141,14 @@ static void renderer_gone(struct object *renderer)
 
 	close(renderer->fd);
 	renderer->fd = -1;
-	for (unsigned i = 0; i < RESOURCES; i++) {
-		if (!resources[i])
-			continue;
-		snprintf(line, sizeof(line), "unref resource=%u", resources[i]);
-		send_line(line);
-		resources[i] = 0;
+	for (struct resource *r = resources; r < resources + RESOURCES; r++) {
+		if (r->id && r->dmabuf >= 0)
+			close(r->dmabuf);
+		if (r->id && r->dmabuf < 0) {
+			snprintf(line, sizeof(line), "unref resource=%u", r->id);
+			send_line(line);
+		}
+		r->id = 0;
 	}
 }
 
