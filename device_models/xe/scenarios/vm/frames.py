@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from vfio_user_xe.device_models.xe.scenarios.machine import BAR2, SCATTERED
+from vfio_user_xe.device_models.xe.scenarios.machine import BAR2, MIB, SCATTERED
 from vfio_user_xe.device_models.xe.scenarios.vm import steps as s
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import Host
 from vfio_user_xe.device_models.xe.scenarios.vm.setups import TWO
@@ -42,6 +42,40 @@ def frames_of_scattered_memory(run: Run, machine: Host) -> None:
     finally:
         if not run.given_up:
             machine.restore_quotas(run)
+
+
+@scenario("1d", "the surface gets another size", "the old buffer is let go, frames of the new size arrive")
+def surface_resized(run: Run, machine: Host) -> None:
+    [vm] = machine.vms
+    size = s.FRAME // 2
+    with s.compositor(run, machine) as composing, s.running(run, machine, vm), s.renderer(run, vm) as drawing:
+        s.first_frame(machine, drawing, composing)
+        port, made, shown = vm.name, drawing.program, composing.program
+        made.step(f"tell {port} unref resource=1")
+        composing.expect(vm.name, "unref", resource="1")
+        composing.dropped(vm.name)
+        made.step(f"buffer g smaller {s.SURFACE + 16 * MIB:#x} {size:#x} vram")
+        ranges = made.step(f"pages smaller {vm.address}", timeout=120).values["ranges"]
+        made.do(
+            f"paint drawn 0 0 {size:#x} 9",
+            f"copy g {s.SURFACE + 16 * MIB:#x} {s.DRAWN:#x} {size:#x}",
+            f"tell {port} create resource=2 size={size:#x} ranges={ranges}",
+            f"tell {port} scanout resource=2 width={s.WIDTH} height={s.HEIGHT // 2} format=XR24 modifier=0x0"
+            f" stride={4 * s.WIDTH} offset=0",
+            f"tell {port} flush resource=2 frame=2",
+        )
+        composing.expect(vm.name, "create", resource="2", size=f"{size:#x}")
+        composing.imported(vm.name)
+        composing.expect(vm.name, "scanout", resource="2", height=str(s.HEIGHT // 2))
+        composing.expect(vm.name, "flush", resource="2", frame="2")
+        shown.do(
+            f"copy g {s.TARGET + MIB:#x} {composing.address(1):#x} {size:#x}",
+            f"verify target {MIB:#x} 0 {size:#x} 9",
+            f"tell {port} done resource=2 frame=2 composed=2",
+        )
+        drawing.told(2)
+        shown.do(f"unbind g {composing.address(1):#x} {size:#x}", f"gem-close i-{port}", f"close d-{port}")
+        s.check_machine(run, vm)
 
 
 @scenario(
