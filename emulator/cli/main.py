@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,6 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from vfio_user_xe.emulator import API_VERSION
 from vfio_user_xe.emulator.cli.attach import register as register_attach
 from vfio_user_xe.emulator.cli.authoring import api_reference
 from vfio_user_xe.emulator.cli.authoring import app as new_app
@@ -33,6 +31,7 @@ from vfio_user_xe.emulator.guest.doctor import examine
 from vfio_user_xe.emulator.model.card_file import annotated_card
 from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import PluginError, default_model, find_plugins
+from vfio_user_xe.emulator.version import described
 
 
 class _Program(TyperGroup):
@@ -71,16 +70,17 @@ app.command("api-reference")(api_reference)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(
-            f"vfio-user-xe {importlib.metadata.version('vfio-user-xe')}, plug-in API {'.'.join(map(str, API_VERSION))}"
-        )
+        print(described())
         raise typer.Exit
 
 
 @app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and the API's.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print version, commit and guest environment."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -15,29 +17,84 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of this checkout, built without a network."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    # setuptools leaves build/ and *.egg-info in the tree that it builds.
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    ).stdout
-    for name in filter(None, tracked.decode().split("\0")):
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((ROOT / name).read_bytes())
-    build = "import setuptools.build_meta as backend, sys; print(backend.build_wheel(sys.argv[1]))"
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel and an sdist of this checkout, built without a network."""
+    folder = tmp_path_factory.mktemp("dist")
+    build(folder)
+    return folder
+
+
+def build(folder: Path, *words: str, **variables: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", build, str(folder)], cwd=source, capture_output=True, text=True, check=False
+        [*words, sys.executable, str(ROOT / "scripts" / "build"), str(folder)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
-    (found,) = folder.glob("*.whl")
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (found,) = built.glob("*.whl")
     return found
+
+
+def test_what_is_built_again_is_the_same_whatever_the_time_the_user_s_mask_and_the_language(
+    built: Path, tmp_path: Path
+) -> None:
+    build(tmp_path, "sh", "-c", 'umask 077; exec "$@"', "sh", TZ="Asia/Tokyo", LC_ALL="C", HOME=str(tmp_path))
+    made = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in built.iterdir()}
+    assert {name.rpartition(".")[2] for name in made} == {"whl", "gz"}
+    assert made == {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tmp_path.iterdir()}
+
+
+def test_both_know_the_commit_that_they_were_built_from(built: Path, wheel: Path) -> None:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("vfio_user_xe/emulator/commit.txt").decode() == commit
+    (source,) = built.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        (name,) = (name for name in archive.getnames() if name.endswith("/emulator/commit.txt"))
+        file = archive.extractfile(name)
+        assert file is not None
+        assert file.read().decode() == commit
+
+
+CONSUMER = """
+from collections.abc import Sequence
+
+from vfio_user_xe.emulator.api import Bar, Card, ModelInfo
+
+INFO = ModelInfo(title="a Blinker")
+reveal_type(INFO.title)
+
+
+def names(card: Card) -> Sequence[str]:
+    return [function.name for function in card.functions]
+
+
+def wrong(card: Card) -> int:
+    return card.name
+"""
+
+
+def test_a_type_checker_sees_the_api_s_types_in_an_installed_package(wheel: Path, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (site / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    (tmp_path / "consumer.py").write_text(CONSUMER)
+    command = ["mypy", "--strict", "--python-executable", str(tmp_path / "venv" / "bin" / "python"), "consumer.py"]
+    result = subprocess.run(
+        [sys.executable, "-m", *command, "--config-file="], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    said = [line.partition("consumer.py:")[2] for line in result.stdout.splitlines() if line.startswith("consumer.py:")]
+    assert len(said) == 2, result.stdout + result.stderr
+    assert 'Revealed type is "builtins.str"' in said[0] or 'Revealed type is "str"' in said[0]
+    assert 'Incompatible return value type (got "str", expected "int")' in said[1]
 
 
 def test_only_one_name_is_installed(wheel: Path) -> None:

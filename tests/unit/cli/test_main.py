@@ -21,7 +21,10 @@ from vfio_user_xe.emulator.testing.lab import open_card
 def test_the_version_is_that_of_the_package_and_of_the_api() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert result.exit_code == 0
-    assert result.stdout == f"vfio-user-xe {version('vfio-user-xe')}, plug-in API {API_VERSION[0]}.{API_VERSION[1]}\n"
+    first, second = result.stdout.splitlines()
+    assert first.startswith(f"vfio-user-xe {version('vfio-user-xe')} (commit ")
+    assert first.endswith(f"plug-in API {API_VERSION[0]}.{API_VERSION[1]}")
+    assert second.startswith("guest environment: ")
 
 
 @pytest.mark.parametrize(
