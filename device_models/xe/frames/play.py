@@ -15,7 +15,7 @@ from vfio_user_xe.device_models.xe.frames.programs import COMPOSITOR, RENDERER
 from vfio_user_xe.emulator.scenarios.machine import Shell
 
 _SOFTWARE = "LIBGL_ALWAYS_SOFTWARE=1"
-_COMPOSED = re.compile(r"^composed (\d+) (.*) ms=(\d+)$", re.MULTILINE)
+_COMPOSED = re.compile(r"^composed (\d+) (.*) ms=(\d+) at=(\d+)$", re.MULTILINE)
 
 
 class PlayFailed(Exception):
@@ -34,13 +34,15 @@ class Source:
     modifier: str = "linear"
     """Of its buffers: "linear", "x" or "tile4"."""
     hue: int = 0
+    copied: bool = False
+    """Frames are read back and passed in system memory, as without dma-bufs; always so in software."""
     resize: int = 0
     """The frame from which on it has half the width and height; 0: none."""
 
     @property
     def command(self) -> str:
         """Without the socket and the number of frames."""
-        how = f"--modifier {self.modifier}" if self.node else "--memory"
+        how = "--memory" if self.copied or not self.node else f"--modifier {self.modifier}"
         size = f"--width {self.width} --height {self.height}"
         more = f"--hue {self.hue} --resize {self.resize}"
         return f"{_device(self.node)} {RENDERER} --name {shlex.quote(self.name)} {size} {how} {more}"
@@ -55,6 +57,9 @@ class Picture:
     frames: dict[str, int]
     """The frame of each source, 0 where its window is dark."""
     milliseconds: int
+    """That the compositor spent on it, saving included."""
+    at: int
+    """When it was there: milliseconds of the guest's monotonic clock."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +80,21 @@ def play(
     width: int = 640,
     height: int = 240,
     folder: str = "/tmp/frames",
+    save: bool = True,
     save_frames: bool = False,
     timeout: float = 300,
 ) -> Play:
     """Let every source draw `frames` frames, and compose each set of them on the render node `compositor` (None: in software).
 
-    With `save_frames` renderers write what they draw, too: `frame_path` says where.
+    Without `save` no picture is written; with `save_frames` renderers write what they draw, too: `frame_path` says where.
 
     Raises:
         PlayFailed: a program failed.
         GuestError: it takes longer than `timeout` seconds, or the guest does not answer.
     """
     names = ",".join(source.name for source in sources)
-    options = f"--windows {shlex.quote(names)} --width {width} --height {height} --together --save {folder}"
+    saved = f"--save {folder}" if save else ""
+    options = f"--windows {shlex.quote(names)} --width {width} --height {height} --together {saved}"
     lines = [
         f"rm -rf {folder}; mkdir -p {folder}; cd {folder}; failed=0",
         f"{_device(compositor)} {COMPOSITOR} --socket {folder}/socket {options} >compositor.log 2>&1 &",
@@ -112,8 +119,8 @@ def play(
     if done.returncode:
         raise PlayFailed(f"frames from {names} were not shown:\n{done.stdout}{done.stderr}")
     found = tuple(
-        Picture(f"{folder}/composed-{int(number):04}.pam", _frames(shown), int(taken))
-        for number, shown, taken in _COMPOSED.findall(done.stdout)
+        Picture(f"{folder}/composed-{int(number):04}.pam", _frames(shown), int(taken), int(at))
+        for number, shown, taken, at in _COMPOSED.findall(done.stdout)
     )
     return Play(found, done.stdout)
 

@@ -2,7 +2,8 @@
  *
  *	frame-compositor --socket PATH [--windows vm1,vm2] [--width 640] [--height 240] [--together] [--frames 0] [--save FOLDER]
  *
- * Prints `ready` when sources may connect, and a line for each picture.  `--windows` names the sources, from the left.  `--together`: a
+ * Prints `ready` when sources may connect, and a line for each picture: the frames in it, the milliseconds that it took, and the monotonic
+ * clock in milliseconds.  `--windows` names the sources, from the left.  `--together`: a
  * picture is drawn when every source has a new frame, otherwise when one has or goes dark.  Ends after `--frames` pictures (0: when every source has come and gone).  `--save`
  * writes each picture as a PAM, its top row first. */
 #define _GNU_SOURCE
@@ -145,7 +146,8 @@ static void compose(void)
 	printf("composed %llu", (unsigned long long)composed);
 	for (unsigned i = 0; i < count; i++)
 		printf(" %s=%llu", sources[i].name, (unsigned long long)(sources[i].shown ? sources[i].composed : 0));
-	printf(" ms=%.0f\n", (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6);
+	printf(" ms=%.0f at=%.0f\n", (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6,
+	       end.tv_sec * 1e3 + end.tv_nsec / 1e6);
 }
 
 static bool all_have_gone(void)

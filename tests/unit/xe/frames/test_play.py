@@ -17,9 +17,9 @@ from vfio_user_xe.emulator.scenarios.machine import Shell
 SAID = """\
 gl: Mesa
 ready
-composed 1 vm1=1 vm2=1 ms=1107
+composed 1 vm1=1 vm2=1 ms=1107 at=5000
 gone vm2
-composed 2 vm1=2 vm2=0 ms=86
+composed 2 vm1=2 vm2=0 ms=86 at=6100
 """
 
 
@@ -37,8 +37,8 @@ def test_every_picture_is_told_with_the_frames_in_it() -> None:
     sources = [Source("vm1", "/dev/dri/renderD129"), Source("vm2", "/dev/dri/renderD130")]
     played = play(shell(), "/dev/dri/renderD128", sources, frames=2, folder="/tmp/there")
     assert played.pictures == (
-        Picture("/tmp/there/composed-0001.pam", {"vm1": 1, "vm2": 1}, 1107),
-        Picture("/tmp/there/composed-0002.pam", {"vm1": 2, "vm2": 0}, 86),
+        Picture("/tmp/there/composed-0001.pam", {"vm1": 1, "vm2": 1}, 1107, 5000),
+        Picture("/tmp/there/composed-0002.pam", {"vm1": 2, "vm2": 0}, 86, 6100),
     )
 
 
@@ -60,6 +60,14 @@ def test_frames_are_saved_only_if_somebody_wants_them() -> None:
     assert script(made).count("--save") == 1
     play(made, None, [Source("vm1", None)], frames=1, folder="/tmp/x", save_frames=True)
     assert script(made).count("--save /tmp/x") == 2
+
+
+def test_a_renderer_with_a_node_can_pass_copies_too() -> None:
+    made = shell()
+    play(made, None, [Source("vm1", "/dev/dri/renderD129", copied=True)], frames=1, save=False)
+    assert "GL_DEVICE=/dev/dri/renderD129 /usr/bin/frame-renderer" in script(made)
+    assert "--memory" in script(made)
+    assert "--save" not in script(made)
 
 
 def test_a_program_that_fails_is_an_error_with_what_all_of_them_said() -> None:
