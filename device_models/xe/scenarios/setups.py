@@ -10,6 +10,9 @@ from vfio_user_xe.emulator.scenarios.scenario import Setup
 _KUNIT_SUITES = ("*dma*buf*kunit*", "*dma*buf*test*", "*kunit*dma*buf*", "*test*dma*buf*")
 """Modules with KUnit suites for dma-bufs, whatever a kernel calls them."""
 
+PATIENT = "rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
+"""For kernels under TCG, on a host that others use too: a processor may get no time for longer than the usual 20 s."""
+
 
 def guest(append: str = "iommu=pt", cpu: str | None = CPU, *, root_bus: bool = False) -> GuestSettings:
     """What each of these guests has."""
@@ -18,7 +21,7 @@ def guest(append: str = "iommu=pt", cpu: str | None = CPU, *, root_bus: bool = F
         "memory": 1536,
         "cpu": cpu,
         "iommu": True,
-        "append": append,
+        "append": f"{append} {PATIENT}",
         "root_bus": root_bus,
     }
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios.card import CPU, MODULES
+from vfio_user_xe.device_models.xe.scenarios.setups import PATIENT
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
 from vfio_user_xe.emulator.guest.settings import GuestSettings
 from vfio_user_xe.emulator.scenarios.scenario import Setup
 
 GIB = 1 << 30
-
-
-_PATIENT = "rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
-"""Two processors under TCG, on a host that others use too: one may get no time for longer than the usual 20 s."""
 
 
 def guest(append: str = "iommu=pt", *, iommu: bool = True) -> GuestSettings:
@@ -21,7 +18,7 @@ def guest(append: str = "iommu=pt", *, iommu: bool = True) -> GuestSettings:
         "memory": 1536,
         "cpus": 2,
         "iommu": iommu,
-        "append": f"{append} {_PATIENT}".strip(),
+        "append": f"{append} {PATIENT}".strip(),
         "boot_timeout": 300,
     }
 
