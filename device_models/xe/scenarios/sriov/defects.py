@@ -42,7 +42,8 @@ DEFECTS = {
     " (vfio_pci_core_disable)",
     UNLOCKED_TRY: "pci_try_reset_function(), by which vfio-pci resets a device when it is opened or asked to, takes the device's lock"
     ' and not the bridge\'s, as pci_reset_function() does: "unlocked secondary bus reset"',
-    WEDGED_REMOVAL: "removing a wedged device warns of memory that was never given back (drm_buddy_fini, drm_mm_takedown)",
+    WEDGED_REMOVAL: "removing a wedged device with VFs enabled warns of memory that was never given back: the buffers of the functions'"
+    " engine activity are freed only when the GuC has agreed to leave them (engine_activity_disable_function_stats)",
     SAVE_ABANDONED: "a VF's reset ends a save of it without marking it as failed and without waking its reader: reading migration_data"
     " waits until a signal comes (pf_exit_vf_save_wip)",
     LOST_TAIL: "a VF's restore may end before the last VRAM is written: xe looks at its queue and at the end of the stream in the"
