@@ -37,6 +37,8 @@ _FORMS = {
     SamplerOp.SAMPLE_MLOD: _LEAST,
     SamplerOp.SAMPLE_C_MLOD: _LEAST | _REFERENCE,
 }
+_BEFORE_LEAST = {SamplerOp.SAMPLE: 4, SamplerOp.SAMPLE_B: 4, SamplerOp.SAMPLE_C: 5, SamplerOp.SAMPLE_D: 7}
+"""Parameters before the least level of detail, which such messages may have (Mesa `brw_sampler.c`, MLOD)."""
 _FETCHES = {SamplerOp.LD: 1, SamplerOp.LD_LZ: 2}
 _WRITES = frozenset(
     {
@@ -55,6 +57,9 @@ def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> t
     if (form is None and not fetch) or message.width != send.width:
         return None
     if send.destination.is_null or not message.response_length:
+        return None
+    before = message.header * GRF_BYTES + _BEFORE_LEAST.get(message.op, 0) * message.parameter_registers * GRF_BYTES
+    if message.op in _BEFORE_LEAST and _parts(send, message.length0)[1] > before:
         return None
     pointer = 0 if message.surface.value is not None else 1 + (send.extended_pointer or 0)
     form = form or 0

@@ -235,7 +235,7 @@ MODES = (0, 1, 2, 4, 5, 6)
 SAMPLES = {
     "sample": ("r14", 0x0842_0001),
     "sample_lz": ("r14", 0x0843_8001),
-    "sample_b": ("r13", 0x0A42_1001),
+    "sample_b": ("r13", 0x0842_1001),
     "sample_l": ("r13", 0x0A42_2001),
     "sample_c": ("r13", 0x0A42_3001),
     "sample_d": ("r24", 0x0E42_4001),

@@ -611,6 +611,21 @@ const struct op *sampler_fetch(const struct op *op, struct thread *t)
     return op + 1;
 }
 
+/* Level or bias of a cube, with the array index in its lowest bits (Mesa brw_nir_lower_texture.c:pack_lod_and_array_index). */
+static void unpack_index(double *detail, double *layer, int width)
+{
+    enum { INDEX = 0x1ff };
+    for (int lane = 0; lane < width; lane++) {
+        float value = (float)detail[lane];
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        layer[lane] = bits & INDEX;
+        bits &= ~(uint32_t)INDEX;
+        memcpy(&value, &bits, sizeof value);
+        detail[lane] = value;
+    }
+}
+
 const struct op *sampler_sample(const struct op *op, struct thread *t)
 {
     const struct sample *m = op->extra;
@@ -641,12 +656,14 @@ const struct op *sampler_sample(const struct op *op, struct thread *t)
     double *axes[3] = {p.u, p.v, p.r};
     for (int axis = 0; axis < 3; axis++) {
         take(op, t, m, &next, 0, axes[axis]);
-        if (m->derivatives && axis < (x->type == D3 || x->type == CUBE ? 3 : 2)) {
+        if (m->derivatives && axis < 2) {
             take(op, t, m, &next, 0, p.slope[axis][0]);
             take(op, t, m, &next, 0, p.slope[axis][1]);
         }
     }
-    if (x->type == CUBE)
+    if (x->type == CUBE && (m->bias || m->level) && !m->half_parameters)
+        unpack_index(p.detail, p.layer, width);
+    else if (x->type == CUBE)
         take(op, t, m, &next, 0, p.layer);
     else
         memcpy(p.layer, x->type == D1 ? p.v : p.r, width * sizeof *p.layer);
