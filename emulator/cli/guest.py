@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.filesize import decimal
 
-from vfio_user_xe.emulator.cli.errors import explained
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail, say
 from vfio_user_xe.emulator.cli.options import (
     Functions,
     check_functions,
 )
 from vfio_user_xe.emulator.guest import environment, hotplug
+from vfio_user_xe.emulator.guest.bundle import read_bundle, write_bundle
 from vfio_user_xe.emulator.guest.hotplug import QmpClient
 from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel
 from vfio_user_xe.emulator.guest.progress import Progress
@@ -41,6 +43,15 @@ def fetch(
             "--userland", metavar="NAME", help="Also a userland: compute or graphics (about 220 MB each); repeatable."
         ),
     ] = None,
+    bundle_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--from", metavar="FILE", help="Out of a file that `guest bundle` made; without apt or a network."
+        ),
+    ] = None,
+    sha256: Annotated[
+        str, typer.Option("--sha256", metavar="HEX", help="With --from: refuse a file with another checksum.")
+    ] = "",
     accept_expired: Annotated[
         list[str] | None,
         typer.Option(
@@ -49,7 +60,13 @@ def fetch(
     ] = None,
 ) -> None:
     """Download QEMU, a kernel, firmware and tools into the user's cache (once, about 180 MB, no root needed)."""
+    if bundle_file is None and sha256:
+        fail("--sha256 is for --from: it is the checksum of that file", EXIT_USAGE)
     with explained():
+        if bundle_file is not None:
+            if update or kernels or userlands:
+                fail("--from takes everything that is in the file: no --update, --kernel or --userland", EXIT_USAGE)
+            print(f"taken from {bundle_file}: {', '.join(read_bundle(bundle_file, sha256))}")
         found = environment.fetch(update=update and not userlands, progress=Progress())
         for series in kernels or []:
             print(f"kernel {series}: {fetch_kernel(series, progress=Progress()).image}")
@@ -57,6 +74,28 @@ def fetch(
             userland = fetch_userland(name, update=update, accept_expired=accept_expired or (), progress=Progress())
             print(f"userland {name}: {userland.image}")
     print(f"guest environment: {found.root}\nQEMU: {found.qemu}")
+
+
+@app.command(epilog="Example: vfio-user-xe guest bundle guest.tar.zst, and elsewhere guest fetch --from guest.tar.zst")
+def bundle(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file: OUT.tar.zst, OUT.tar.xz, OUT.tar.gz or OUT.tar.")
+    ],
+    kernels: Annotated[
+        list[str] | None,
+        typer.Option("--kernel", metavar="SERIES", help="Also a kernel that was fetched; repeatable."),
+    ] = None,
+    userlands: Annotated[
+        list[str] | None,
+        typer.Option("--userland", metavar="NAME", help="Also a userland that was fetched; repeatable."),
+    ] = None,
+) -> None:
+    """Write the guest environment to a file, for machines without apt or without a network."""
+    with explained():
+        made = write_bundle(output, kernels or (), userlands or ())
+        if environment.locate().manifest.qemu is None:
+            say("the environment has no QEMU of its own, as there was one on PATH when it was fetched")
+    print(f"{output}: {', '.join(made.parts)}; {decimal(made.size)}\nSHA-256: {made.sha256}")
 
 
 Qmp = Annotated[Path, typer.Option("--qmp", metavar="SOCKET", help="That of 'guest run --qmp SOCKET'.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -168,9 +169,16 @@ def conformance(
 
 
 @app.command()
-def doctor() -> None:
-    """Check this machine: what it has, what is missing, and the remedy."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
+) -> None:
+    """Check this machine: what it has, what is missing, and the remedy. Exit code: 1 if guests cannot run."""
     good = True
+    if as_json:
+        found = list(examine())
+        good = not any(finding.fatal for finding in found)
+        print(json.dumps({"usable": good, "findings": [asdict(finding) for finding in found]}, indent=2))
+        raise typer.Exit(0 if good else EXIT_FAILED)
     for finding in examine():
         print(f"{finding.mark:5} {finding.what}: {finding.text}")
         if finding.cure:

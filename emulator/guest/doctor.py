@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.util
 import os
+import platform
+import resource
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from vfio_user_xe.emulator.guest import accelerator, environment
 from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.host import Distribution, distribution
+from vfio_user_xe.emulator.guest.userland import locate_userland, userland_names
 from vfio_user_xe.emulator.model.plugin_loading import find_plugins
+
+_MEMORY = 2 << 30
+"""Bytes that a guest with its card wants."""
+_FILES = 1024
+_OLD = 90
+"""Days after which an environment's kernel and QEMU are no longer what Debian has."""
+_KERNEL_TOOLS = ("make", "flex", "bison", "bc")
+_MEMINFO, _MODULES = Path("/proc/meminfo"), Path("/sys/module")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +47,14 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Look at everything, the cheap things first."""
-    yield Finding("ok", "Python", ".".join(map(str, sys.version_info[:3])))
-    cores = len(os.sched_getaffinity(0))
-    yield Finding("ok" if cores > 1 else "note", "processors", f"{cores}", "" if cores > 1 else "guests will be slow")
+    host = distribution()
+    yield from _machine()
     for plugin in find_plugins():
         if plugin.error:
             yield Finding("note", f"plug-in {plugin.name}", plugin.error, f"update or remove {plugin.distribution}")
     yield from _guests()
-    yield _compiler()
+    yield from _userlands()
+    yield from _tools(host)
     udmabuf = Path("/dev/udmabuf")
     if udmabuf.exists():
         yield Finding("ok", "/dev/udmabuf", "VF memory can be exported as a dma-buf of the host")
@@ -48,20 +64,124 @@ def examine() -> Iterator[Finding]:
         )
 
 
+def _machine() -> Iterator[Finding]:
+    """Processor, memory, limits."""
+    yield Finding("ok", "Python", ".".join(map(str, sys.version_info[:3])))
+    kind = platform.machine()
+    if kind in ("x86_64", "AMD64"):
+        yield Finding("ok", "architecture", kind)
+    else:
+        yield Finding("MISSING", "architecture", f"{kind}: the guest environment's programs are for x86-64")
+    cores = len(os.sched_getaffinity(0))
+    yield Finding("ok" if cores > 1 else "note", "processors", f"{cores}", "" if cores > 1 else "guests will be slow")
+    yield _memory()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= _FILES:
+        yield Finding("ok", "open files", f"at most {_limit(soft)}")
+    else:
+        yield Finding(
+            "note", "open files", f"at most {soft}: cards with many VFs need more", f"ulimit -n {min(hard, 4096)}"
+        )
+    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    yield Finding("ok", "locked memory", f"at most {_limit(soft)} bytes; no memory of a guest is locked")
+    yield _shared_memory()
+    yield from _nested()
+
+
+def _limit(value: int) -> str:
+    return "any number" if value == resource.RLIM_INFINITY else f"{value}"
+
+
+def _memory() -> Finding:
+    values = dict(line.split(":", 1) for line in _MEMINFO.read_text("ascii").splitlines() if ":" in line)
+    free = int(values["MemAvailable"].split()[0]) * 1024
+    if free >= _MEMORY:
+        return Finding("ok", "memory", f"{decimal(free)} are free")
+    return Finding(
+        "note", "memory", f"{decimal(free)} are free", f"a guest with its card wants {decimal(_MEMORY)}; see --memory"
+    )
+
+
+def _shared_memory() -> Finding:
+    """Memory of guests and VRAM are memfds, which /dev/shm's size does not limit; other programs' buffers are there."""
+    try:
+        state = os.statvfs("/dev/shm")
+    except OSError as error:
+        return Finding(
+            "note", "/dev/shm", f"{error.strerror}", "mount -t tmpfs tmpfs /dev/shm; in a container: --shm-size"
+        )
+    return Finding(
+        "ok", "/dev/shm", f"{decimal(state.f_bavail * state.f_frsize)} are free; guests' memory is not in it"
+    )
+
+
+def _nested() -> Iterator[Finding]:
+    for name in ("kvm_intel", "kvm_amd"):
+        file = _MODULES / name / "parameters" / "nested"
+        if file.is_file():
+            on = file.read_text("ascii").strip() in ("Y", "1")
+            cure = "" if on else f"modprobe -r {name}; modprobe {name} nested=1, if guests are to run guests with KVM"
+            yield Finding("ok" if on else "note", "nested KVM", "on" if on else "off", cure)
+
+
 def _guests() -> Iterator[Finding]:
     try:
         found = environment.locate()
     except GuestError as exc:
-        yield Finding("MISSING", "guest environment", str(exc).splitlines()[0], "vfio-user-xe guest fetch")
+        cure = "vfio-user-xe guest fetch"
+        if shutil.which("apt-get") is None:
+            cure = "vfio-user-xe guest fetch --from FILE, with a file that `vfio-user-xe guest bundle FILE` made on a Debian machine"
+        yield Finding("MISSING", "guest environment", str(exc).splitlines()[0], cure)
         return
     yield Finding("ok", "QEMU", str(found.qemu))
-    yield Finding("ok", "guest environment", str(found.root))
+    yield _age(found)
     chosen = accelerator.choose(found)
     yield Finding("ok" if chosen.name == "kvm" else "note", "accelerator", f"{chosen.name}: {chosen.reason}")
 
 
-def _compiler() -> Finding:
+def _age(found: environment.Environment) -> Finding:
+    text = f"{found.root}, kernel {found.manifest.kernel}"
+    try:
+        made = datetime.datetime.fromisoformat(found.manifest.created)
+        days = (datetime.datetime.now(datetime.UTC) - made).days
+    except (ValueError, TypeError):
+        return Finding("ok", "guest environment", text)
+    if days <= _OLD:
+        return Finding("ok", "guest environment", f"{text}, {days} days old")
+    return Finding("note", "guest environment", f"{text}, {days} days old", "vfio-user-xe guest fetch --update")
+
+
+def _userlands() -> Iterator[Finding]:
+    there = []
+    for name in userland_names():
+        try:
+            locate_userland(name)
+        except GuestError:
+            continue
+        there.append(name)
+    if there:
+        yield Finding("ok", "userlands", ", ".join(there))
+    else:
+        yield Finding(
+            "note",
+            "userlands",
+            "none: no programs for OpenCL, Vulkan and OpenGL",
+            "vfio-user-xe guest fetch --userland compute",
+        )
+
+
+def _tools(host: Distribution) -> Iterator[Finding]:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler:
-        return Finding("ok", "C compiler", f"{compiler} (builds the guest programs of the tests)")
-    return Finding("note", "C compiler", "none: guest tests with programs are skipped", "apt-get install gcc libc6-dev")
+        yield Finding("ok", "C compiler", f"{compiler} (builds the guest programs of scenarios)")
+    else:
+        yield Finding("note", "C compiler", "none: scenarios with guest programs cannot run", host.install("cc"))
+    if compiler is None and importlib.util.find_spec("ziglang") is None:
+        cure = f"pip install ziglang, or {host.install('cc')}"
+        yield Finding("note", "compiled kernels", "shaders run in Python, which is much slower", cure)
+    if shutil.which("zstd") is None:
+        yield Finding("note", "zstd", "none: bundles that end with .tar.zst cannot be read", host.install("zstd"))
+    lacking = [name for name in _KERNEL_TOOLS if shutil.which(name) is None]
+    if lacking:
+        text = f"{', '.join(lacking)} missing: `vfio-user-xe kernel build` cannot run"
+        yield Finding("note", "kernel builds", text, host.install(*lacking, "libelf"))

@@ -1,0 +1,131 @@
+"""`doctor`: what it notices of a machine, and the command that its distribution has for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import resource
+import shutil
+from pathlib import Path
+from unittest.mock import create_autospec
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.support.guest.environments import environment_in
+from vfio_user_xe.emulator.cli.main import app
+from vfio_user_xe.emulator.guest import doctor
+from vfio_user_xe.emulator.guest.accelerator import Accelerator
+from vfio_user_xe.emulator.guest.doctor import Finding, examine
+from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment
+from vfio_user_xe.emulator.guest.host import ARCH, DEBIAN, FEDORA, NIXOS, Distribution, distribution
+
+
+def environment(days: int) -> Environment:
+    made = environment_in()
+    created = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)).isoformat(timespec="seconds")
+    return dataclasses.replace(made, manifest=dataclasses.replace(made.manifest, created=created))
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine that lacks nothing; the folder has its /proc/meminfo and /sys/module."""
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n")
+    monkeypatch.setattr(doctor, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(doctor, "_MODULES", tmp_path / "module")
+    monkeypatch.setattr(doctor.environment, "locate", lambda: environment(1))
+    monkeypatch.setattr(doctor.accelerator, "choose", lambda found: Accelerator("kvm", "it works"))
+    monkeypatch.setattr(doctor, "locate_userland", lambda name: None)
+    monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(doctor, "distribution", lambda: FEDORA)
+    return tmp_path
+
+
+def found(what: str) -> Finding:
+    (one,) = (finding for finding in examine() if finding.what == what)
+    return one
+
+
+def test_a_machine_that_lacks_nothing_is_fit() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0
+    said = json.loads(done.output)
+    assert said["usable"]
+    marks = {finding["what"]: finding["mark"] for finding in said["findings"]}
+    assert {marks[what] for what in ("memory", "QEMU", "guest environment", "accelerator", "C compiler")} == {"ok"}
+
+
+def test_a_machine_without_an_environment_is_not_and_without_apt_takes_a_bundle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    missing = create_autospec(doctor.environment.locate, side_effect=MissingEnvironment("there is none"))
+    monkeypatch.setattr(doctor.environment, "locate", missing)
+    assert found("guest environment").cure == "vfio-user-xe guest fetch"
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "guest fetch --from FILE" in found("guest environment").cure
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
+
+
+def test_another_architecture_cannot_run_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.platform, "machine", lambda: "aarch64")
+    assert found("architecture").fatal
+
+
+def test_little_memory_is_noted(machine: Path) -> None:
+    (machine / "meminfo").write_text("MemAvailable: 1000000 kB\n")
+    assert (found("memory").mark, "--memory" in found("memory").cure) == ("note", True)
+
+
+def test_few_open_files_are_noted_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {resource.RLIMIT_NOFILE: (256, 524288), resource.RLIMIT_MEMLOCK: (65536, 65536)}
+    monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    assert found("open files").cure == "ulimit -n 4096"
+
+
+@pytest.mark.parametrize(("value", "mark"), [("Y", "ok"), ("1", "ok"), ("N", "note")])
+def test_nested_kvm_is_told_where_there_is_kvm(value: str, mark: str, machine: Path) -> None:
+    file = machine / "module" / "kvm_intel" / "parameters" / "nested"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{value}\n")
+    assert found("nested KVM").mark == mark
+
+
+def test_an_old_environment_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.environment, "locate", lambda: environment(200))
+    assert (found("guest environment").mark, found("guest environment").cure) == (
+        "note",
+        "vfio-user-xe guest fetch --update",
+    )
+
+
+def test_what_is_missing_is_named_with_the_distribution_s_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert found("C compiler").cure == "dnf install gcc glibc-devel glibc-static"
+    assert found("kernel builds").cure == "dnf install make flex bison bc elfutils-libelf-devel"
+    assert found("zstd").cure == "dnf install zstd"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("ID=debian\n", DEBIAN),
+        ('ID=ubuntu\nID_LIKE="debian"\n', DEBIAN),
+        ("ID=fedora\n", FEDORA),
+        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', FEDORA),
+        ("ID=manjaro\nID_LIKE=arch\n", ARCH),
+        ("ID=nixos\n", NIXOS),
+        ("ID=unheard-of\n", DEBIAN),
+        ("", DEBIAN),
+    ],
+)
+def test_a_distribution_is_known_by_its_os_release(text: str, wanted: Distribution, tmp_path: Path) -> None:
+    file = tmp_path / "os-release"
+    file.write_text(text)
+    assert distribution(file) is wanted
+
+
+def test_every_distribution_has_a_package_for_everything() -> None:
+    assert len({frozenset(each.packages) for each in (DEBIAN, FEDORA, ARCH, NIXOS)}) == 1
