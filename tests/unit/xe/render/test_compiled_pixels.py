@@ -304,3 +304,28 @@ def test_sampler_messages(lab: RenderLab, seed: int) -> None:
         texture_state=texture_state(random, form, kind, levels),
         sampler=sampler,
     )
+
+
+@pytest.mark.parametrize("form", [0x0C7, 0x0C0])
+@pytest.mark.parametrize("modes", [(0, 0), (0, 2), (2, 2)])
+def test_bilinear_textures_of_bytes(lab: RenderLab, form: int, modes: tuple[int, int]) -> None:
+    # The case that the handler has a way of its own for.
+    random = np.random.default_rng(form + 10 * modes[0] + modes[1])
+    sampler = (1 << 14 | 1 << 17, 0, SURFACES + BORDER, modes[0] << 6 | modes[1] << 3)
+    texture = random.integers(0, 256, TEXTURE_BYTES, dtype=np.uint8).tobytes()
+    for tiling in (0, 3):
+        place = DATA_VA + TEXTURE_AT
+        surface = (
+            1 << 29 | form << 18 | 1 << 16 | 1 << 14 | tiling << 12, 0, 12 | 6 << 16, 255, 0, 0, 0,
+            5 << 25 | 4 << 22 | 6 << 19 | 7 << 16, place & 0xFFFFFFFF, place >> 32, 0, 0, 0, 0, 0, 0,
+        )  # fmt: skip
+        both(
+            lab,
+            COORDINATES + "send.smpl (16|M0)  r60  r14  null:0  0x0  0x08420001\n" + WRITE,
+            triangles(4),
+            vertices=vertices(random, 12),
+            surface=target_state(RGBA32_FLOAT, 256),
+            texture=texture,
+            texture_state=surface,
+            sampler=sampler,
+        )

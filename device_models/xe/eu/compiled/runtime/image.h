@@ -60,6 +60,18 @@ static inline uint64_t texel_address(const struct image *i, int64_t x, int64_t y
 static inline uint64_t raw_bits(const char *texel, int first, int width)
 {
     uint64_t value = 0;
+    if (likely(!(first & 7) && width <= 32 && !(width & 7))) {
+        uint32_t word = 0;
+        if (width == 32)
+            memcpy(&word, texel + (first >> 3), 4);
+        else if (width == 16)
+            memcpy(&word, texel + (first >> 3), 2);
+        else if (width == 8)
+            word = (uint8_t)texel[first >> 3];
+        else
+            memcpy(&word, texel + (first >> 3), 3);
+        return word;
+    }
     const int begin = first >> 3, bytes = (first + width + 7) / 8 - begin;
     memcpy(&value, texel + begin, bytes);
     value >>= first & 7;
@@ -153,6 +165,11 @@ static inline uint64_t pattern_of(int kind, double value, int width)
 /* A texel of the channels; formats in which it is not done here are not given to a draw (render/compiled_images.py). */
 static inline void encode_texel(const struct image *i, four values, char *texel)
 {
+    if (likely(i->even8)) {
+        for (int n = 0; n < 4; n++)
+            texel[i->field[n].first >> 3] = (char)(int)rint(clip_to(no_nan(values[i->field[n].channel]), 0, 1) * 255.0);
+        return;
+    }
     uint64_t words[4] = {0, 0, 0, 0};
     for (int n = i->fields - 1; n >= 0; n--) {
         const struct field f = i->field[n];

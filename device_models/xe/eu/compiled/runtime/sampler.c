@@ -24,6 +24,16 @@ static inline const char *find(struct tally *tally, uint64_t address, uint32_t b
 
 static NOINLINE const char *find_slowly(struct tally *tally, uint64_t address, uint32_t bytes, char *apart)
 {
+    const uint64_t number = (address >> 16) + 1;
+    struct recent *recent = &tally->slot->recent[0][number & (RECENT - 1)];
+    if (likely(recent->page == number && (address & 0xffff) + bytes <= 0x10000)) {
+        tally->page = number;
+        tally->host = recent->host;
+        tally->last = recent->count;
+        tally->of[tally->used].count = recent->count;
+        tally->of[tally->used++].times = 1;
+        return recent->host + (address & 0xffff);
+    }
     uint32_t done = 0;
     while (done < bytes) {
         int shift;
@@ -39,9 +49,10 @@ static NOINLINE const char *find_slowly(struct tally *tally, uint64_t address, u
         struct count *count = &tally->slot->counts[page - tally->slot->map->pages];
         if (part == bytes) {
             if (shift == 16) {
-                tally->page = (here >> 16) + 1;
+                tally->page = number;
                 tally->host = page->host;
                 tally->last = count;
+                *recent = (struct recent){number, page->host, count};
             }
             tally->of[tally->used].count = count;
             tally->of[tally->used++].times = 1;
@@ -472,6 +483,85 @@ static inline int filtered(struct work *w, int lane, double lod, four *total)
     return 1;
 }
 
+/* The usual message: bilinear, of one level of a two-dimensional image whose texels are four bytes of UNORM, coordinates from 0
+ * to 1 that wrap or are clamped. All as `at_level` does it, for many lanes side by side. */
+static int is_usual(const struct work *w, const struct sample *m)
+{
+    const struct texture *x = w->texture;
+    const struct sampler *s = w->sampler;
+    return w->in_order && x->type == D2 && !x->array && s->linear && s->linear_min && (s->mip == MIP_NONE || x->levels == 1)
+        && !s->texels && (s->modes[0] == WRAP || s->modes[0] == CLAMP) && (s->modes[1] == WRAP || s->modes[1] == CLAMP)
+        && !m->least && !x->level[0].null && !x->level[0].flat;
+}
+
+/* Part of an offset that a row has, and a column; the offset of a texel is their sum. */
+static inline int64_t row_offset(const struct image *i, int64_t y)
+{
+    if (!i->tile_bytes)
+        return y * i->pitch;
+    return ((y >> i->tile_height) * i->across << i->tile_bytes) + i->rows[y & ((1 << i->tile_height) - 1)];
+}
+
+static inline int64_t column_offset(const struct image *i, int64_t x)
+{
+    const int64_t byte = x * i->step;
+    if (!i->tile_bytes)
+        return byte;
+    return (byte >> i->tile_width << i->tile_bytes) + i->columns[byte & ((1 << i->tile_width) - 1)];
+}
+
+static inline int64_t usual_address(int64_t place, int64_t size, int mode)
+{
+    return mode == WRAP ? modulo(place, size) : clamped(place, size);
+}
+
+static int usual(struct work *w, int width, uint32_t on, four *colours)
+{
+    const struct image *i = &w->texture->level[0];
+    const struct lanes *p = w->lanes;
+    const uint8_t *modes = w->sampler->modes;
+    const double wide = (double)i->width, high = (double)i->height;
+    double u[LANES], v[LANES], low_u[LANES], low_v[LANES];
+    for (int lane = 0; lane < width; lane++) {
+        u[lane] = bounded(p->u[lane] * wide) + p->offset[0];
+        v[lane] = bounded(p->v[lane] * high) + p->offset[1];
+    }
+    for (int lane = 0; lane < width; lane++) {
+        low_u[lane] = floor(u[lane] - 0.5);
+        low_v[lane] = floor(v[lane] - 0.5);
+        u[lane] = u[lane] - 0.5 - low_u[lane];
+        v[lane] = v[lane] - 0.5 - low_v[lane];
+    }
+    const int64_t slice = i->first_element, deep = slice + i->place_z;
+    uint64_t base = i->base;
+    int64_t first = i->place_y + slice * i->q_pitch;
+    if (i->tile_bytes) {
+        first = i->place_y + (deep >> i->tile_depth) * i->q_pitch;
+        base += i->planes[deep & ((1 << i->tile_depth) - 1)];
+    }
+    for (; on; on &= on - 1) {
+        const int lane = __builtin_ctz(on);
+        const int64_t x = (int64_t)low_u[lane], y = (int64_t)low_v[lane];
+        const int64_t columns[2] = {column_offset(i, usual_address(x, i->width, modes[0]) + i->place_x),
+                                    column_offset(i, usual_address(x + 1, i->width, modes[0]) + i->place_x)};
+        const int64_t rows[2] = {row_offset(i, usual_address(y, i->height, modes[1]) + first),
+                                 row_offset(i, usual_address(y + 1, i->height, modes[1]) + first)};
+        four texels[4];
+        for (int number = 0; number < 4; number++) {
+            char apart[TEXEL];
+            const char *from = find(&w->tally, (base + columns[number & 1] + rows[number >> 1]) & ADDRESS_MASK, 4, apart);
+            if (unlikely(!from))
+                return 0;
+            texels[number] = decode_even8(from);
+        }
+        const double far_u = u[lane], far_v = v[lane], near_u = 1 - far_u, near_v = 1 - far_v;
+        const four sum = texels[0] * (near_u * near_v) + texels[1] * (far_u * near_v) + texels[2] * (near_u * far_v)
+            + texels[3] * (far_u * far_v);
+        colours[lane] = (four){0, 0, 0, 0} + sum;
+    }
+    return 1;
+}
+
 static const struct texture *texture_of(const struct op *op, struct thread *t, const struct sample *m)
 {
     uint64_t key = m->surface;
@@ -516,10 +606,28 @@ static const struct op *missed(const struct op *op, struct thread *t, const stru
 
 /* Channels one after the other, without those that the header masks; lanes that are off keep what their registers hold. */
 static void respond(const struct op *op, struct thread *t, const struct sample *m, const struct image *i, uint32_t lanes,
-                    const four *colours)
+                    const four *colours, int in_order)
 {
     char *to = t->storage + op->destination;
     const uint32_t masked = header_dword(op, t, m, 2) >> 12 & 15, size = m->half ? 2 : 4;
+    uint8_t selects[4];
+    for (int channel = 0; channel < 4; channel++) {
+        selects[channel] = i->swizzle[channel];
+        if (in_order && selects[channel] >= 4)
+            for (int n = 0; n < 4; n++)
+                if (i->field[n].channel == i->swizzle[channel] - 4)
+                    selects[channel] = 4 + (i->field[n].first >> 3);
+    }
+    if (likely(lanes == op->lanes && !masked && !m->half && !i->integer && m->response == 4 * m->channel_bytes)) {
+        for (int channel = 0; channel < 4; channel++) {
+            float *row = (float *)(to + channel * m->channel_bytes);
+            const uint8_t select = selects[channel];
+            const double *from = (const double *)colours + (select >= 4 ? select - 4 : 0);
+            for (int lane = 0; lane < m->width; lane++)
+                row[lane] = select >= 4 ? (float)from[4 * lane] : (float)(select == 1);
+        }
+        return;
+    }
     uint32_t at = 0;
     for (int channel = 0; channel < 5; channel++) {
         if (channel < 4 && masked >> channel & 1)
@@ -532,7 +640,7 @@ static void respond(const struct op *op, struct thread *t, const struct sample *
                     continue;
                 uint32_t bits = 0;
                 if (channel < 4) {
-                    const uint8_t select = i->swizzle[channel];
+                    const uint8_t select = selects[channel];
                     const double value = select >= 4 ? colours[lane][select - 4] : select == 1;
                     bits = i->integer ? (uint32_t)(int64_t)value : m->half ? hf_of_f(odd_f(value)) : bits_of_f((float)value);
                 }
@@ -607,7 +715,7 @@ const struct op *sampler_fetch(const struct op *op, struct thread *t)
     if (!fetched(op, t, m, &w, lanes, colours))
         return missed(op, t, &w.tally);
     settle(&w.tally);
-    respond(op, t, m, &w.texture->level[0], lanes, colours);
+    respond(op, t, m, &w.texture->level[0], lanes, colours, 0);
     return op + 1;
 }
 
@@ -687,6 +795,13 @@ const struct op *sampler_sample(const struct op *op, struct thread *t)
     }
     four colours[LANES];
     begin(&w.tally, t->slot, x->level[0].bytes);
+    if (likely(is_usual(&w, m))) {
+        if (unlikely(!usual(&w, width, on, colours)))
+            return missed(op, t, &w.tally);
+        settle(&w.tally);
+        respond(op, t, m, &x->level[0], on, colours, w.in_order);
+        return op + 1;
+    }
     for (uint32_t left = on; left; left &= left - 1) {
         const int lane = __builtin_ctz(left);
         double detail = lod[lane] + (m->zero ? 0 : s->bias);
@@ -699,13 +814,6 @@ const struct op *sampler_sample(const struct op *op, struct thread *t)
             return missed(op, t, &w.tally);
     }
     settle(&w.tally);
-    if (w.in_order)
-        for (uint32_t left = on; left; left &= left - 1) {
-            const int lane = __builtin_ctz(left);
-            const four raw = colours[lane];
-            for (int n = 0; n < 4; n++)
-                colours[lane][x->level[0].field[n].channel] = raw[x->level[0].field[n].first >> 3];
-        }
-    respond(op, t, m, &x->level[0], on, colours);
+    respond(op, t, m, &x->level[0], on, colours, w.in_order);
     return op + 1;
 }
