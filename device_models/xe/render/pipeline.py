@@ -25,7 +25,7 @@ from vfio_user_xe.device_models.xe.render import (
     wide,
 )
 from vfio_user_xe.device_models.xe.render.blend import BlendState
-from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, clip
+from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, Floats, clip
 from vfio_user_xe.device_models.xe.render.compiled_pixels import CompiledPixels
 from vfio_user_xe.device_models.xe.render.compiled_state import DrawState, NotCompiled
 from vfio_user_xe.device_models.xe.render.depth_stencil import (
@@ -43,7 +43,7 @@ from vfio_user_xe.device_models.xe.render.hull_shader import HullState
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels, depth_offset
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
-from vfio_user_xe.device_models.xe.render.setup import SetupState, set_up
+from vfio_user_xe.device_models.xe.render.setup import SetupState, facing, set_up
 from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend, setup_data
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
@@ -52,7 +52,6 @@ from vfio_user_xe.device_models.xe.render.stream_out import STREAMS, StreamOut, 
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, Topology, UnknownTopology, assemble, joined
 from vfio_user_xe.device_models.xe.render.vertex_fetch import VertexState
 from vfio_user_xe.device_models.xe.render.viewport import depth_ranges, viewports
-from vfio_user_xe.device_models.xe.render.wide import edges_of
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
@@ -61,8 +60,6 @@ _CENTRE = 128.0
 _LISTS = frozenset({Topology.POINTLIST, Topology.LINELIST, Topology.TRILIST, Topology.RECTLIST, Topology.QUADLIST})
 _TOGETHER, _MOST = 3 << 16, 1 << 21
 """Vertices of an instance that are drawn together, of lists; and of a strip or fan at most."""
-_OUTLINE = 1
-"""Fill mode: polygons are drawn as their edges."""
 Vertices = NDArray[np.uint32]
 
 
@@ -264,9 +261,17 @@ class Pipeline:
             return
         add(self._streamer, Count.CL_INVOCATION, len(primitives.vertices))
         positions = np.ascontiguousarray(vertices[:, POSITION : POSITION + 4]).view(np.float32).astype(np.float64)
+        state = self._setup
+        if primitives.shape is Shape.TRIANGLE and any(state.fill_modes):
+            front = facing(state, self._viewports, vertices, positions, primitives)
+            for part in wide.filled(state, primitives, front):
+                yield from self._flat(vertices, positions, part)
+        else:
+            yield from self._flat(vertices, positions, primitives)
+
+    def _flat(self, vertices: Vertices, positions: Floats, primitives: Primitives) -> Bulk:
+        """From clipping on: points, lines, triangles or rectangles."""
         state, clip_state, points = self._setup, self._clip, primitives.shape is Shape.POINT
-        if primitives.shape is Shape.TRIANGLE and state.fill_modes == (_OUTLINE, _OUTLINE):
-            primitives = edges_of(primitives)
         if primitives.shape in (Shape.POINT, Shape.LINE):
             if points:
                 widened = wide.points(state, self._viewports, vertices, positions, primitives, self._point_limits)

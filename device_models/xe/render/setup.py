@@ -205,6 +205,19 @@ def set_up(
     return whole.of(seen)
 
 
+def facing(
+    state: SetupState, viewports: Viewports, vertices: NDArray[np.uint32], positions: Floats, primitives: Primitives
+) -> NDArray[np.bool_]:
+    """Which triangles show their front."""
+    corners = primitives.vertices
+    x, y, w = (positions[corners][:, :, axis] for axis in (0, 1, 3))
+    turns = _determinant(x, y, w)
+    if state.transform:
+        number = np.minimum(vertices[corners[:, 0], _VIEWPORT].astype(np.int64), len(viewports.matrix) - 1)
+        turns = turns * np.sign(viewports.matrix[number, 0] * viewports.matrix[number, 1])
+    return np.asarray((turns > 0) != state.counter_clockwise)
+
+
 def _needed(planes: Floats) -> Floats:
     """Without the planes that nothing is beyond."""
     return planes[:, :, (planes < 0).any(axis=(0, 1))]

@@ -74,6 +74,18 @@ class Primitives:
     adjacent: Indices | None = None
     """[primitives, vertices of one and those beside its edges]: in the order in which geometry shaders see them."""
 
+    def of(self, chosen: Indices) -> Primitives:
+        """Some of them, each with the number that it has here."""
+        return Primitives(
+            self.shape,
+            self.vertices[chosen],
+            self.first[chosen],
+            self.second[chosen],
+            self.last[chosen],
+            self.fan,
+            chosen if self.number is None else self.number[chosen],
+        )
+
     def last_behind(self) -> Indices:
         """[primitives, vertices of one]: turned so that the API's last vertex is the last of each."""
         size = self.vertices.shape[1]

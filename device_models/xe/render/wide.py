@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,14 @@ class Widened:
     positions: Floats
     primitives: Primitives
     state: SetupState
+
+
+class FillMode(IntEnum):
+    """3DSTATE_RASTER dword 1, 6:5 and 4:3."""
+
+    SOLID = 0
+    WIREFRAME = 1
+    POINT = 2
 
 
 def points(
@@ -97,12 +106,32 @@ def lines(
     )
 
 
+def filled(state: SetupState, primitives: Primitives, front: NDArray[np.bool_]) -> list[Primitives]:
+    """Triangles that are not culled, as what the fill modes of their faces draw of them: themselves, their edges, or their corners."""
+    culled = {0: np.ones_like(front), 2: front, 3: ~front}.get(state.cull, np.zeros_like(front))
+    modes = np.where(front, *state.fill_modes)
+    parts = [(mode, np.nonzero(~culled & (modes == mode))[0]) for mode in FillMode]
+    made = {FillMode.SOLID: lambda part: part, FillMode.WIREFRAME: edges_of, FillMode.POINT: corners_of}
+    return [made[mode](primitives.of(chosen)) for mode, chosen in parts if len(chosen)]
+
+
 def edges_of(primitives: Primitives) -> Primitives:
     """The outlines of triangles."""
     corners = primitives.vertices
     pairs = np.stack([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]], axis=1).reshape(-1, 2)
-    first, last = np.zeros(len(pairs), dtype=np.int64), np.ones(len(pairs), dtype=np.int64)
-    return Primitives(Shape.LINE, pairs, first, last, last)
+    return _pieces(Shape.LINE, primitives, pairs)
+
+
+def corners_of(primitives: Primitives) -> Primitives:
+    """The corners of triangles."""
+    return _pieces(Shape.POINT, primitives, primitives.vertices.reshape(-1, 1))
+
+
+def _pieces(shape: Shape, primitives: Primitives, vertices: NDArray[np.int64]) -> Primitives:
+    """Three of each primitive, with its number."""
+    first, last = np.zeros(len(vertices), dtype=np.int64), np.full(len(vertices), vertices.shape[1] - 1)
+    numbers = np.arange(len(primitives.vertices)) if primitives.number is None else primitives.number
+    return Primitives(shape, vertices, first, last, last, number=np.repeat(numbers, 3))
 
 
 def _cut(clip: ClipState, ends: Floats) -> tuple[Floats, Floats, Floats]:
