@@ -153,6 +153,8 @@ class VfBarProgramming:
         self._finished = 0
         self._changed_at = 0.0
         self._programmed: set[int] = set()
+        self._commands: dict[int, int] = {}
+        """By VFID, what is being written into COMMAND."""
         self._hint: Location | None = None
         self._state = STATES.start("VF BARs", BarState.IDLE)
         self._status = Status()
@@ -203,6 +205,13 @@ class VfBarProgramming:
             if vfid in self._programmed:
                 self._status.repairs += 1
                 self.update()
+
+    def takes_master(self, vfid: int, old: int, written: int) -> bool:
+        """Whether this write into COMMAND of VF `vfid` is the programming's own, and undoes what the guest has just written.
+
+        It was made of COMMAND as it was, and the guest may have made the VF bus master since then. Inside an access.
+        """
+        return self._commands.get(vfid) == written and bool(old & ~written & COMMAND_MASTER)
 
     def forget_vf(self, vfid: int) -> None:
         """The client reset VF `vfid` only."""
@@ -315,6 +324,7 @@ class VfBarProgramming:
             value = 0
             if vfid in target.bars:
                 value = COMMAND_MEMORY | self._sriov.functions[vfid].config.peek(COMMAND, 2) & COMMAND_MASTER
+                self._commands[vfid] = value
             return [(self._address(location, vfid, COMMAND), 2, value)]
 
         def bars(vfid: int) -> list[Write]:
@@ -334,7 +344,10 @@ class VfBarProgramming:
         with self._lock:
             self._check(target)
             self._programmed.update(present)
-        write(present, command)
+        try:
+            write(present, command)
+        finally:
+            self._commands.clear()
         self._verify(access, location, target, present)
         status = Status(
             BarState.DONE if target.bars else BarState.IDLE, vfs=len(present), method=access.name, tried=tried

@@ -142,6 +142,10 @@ class Sriov(Capability):
             return
 
         def command_written(old: int, written: int) -> None:
+            if self.programming.takes_master(vfid, old, written):
+                function.config.poke(COMMAND, 2, written | COMMAND_MASTER)
+                # The client has it as it was written: once more, with the bit.
+                function.executor.call_later(_REPAIR_DELAY, lambda: self.programming.repair(vfid))
             if not written & COMMAND_MEMORY and vfid <= self._enabled_vfs and self.memory_enabled:
                 # Later: in a machine reset the client does this, too, just before it resets the VF.
                 function.executor.call_later(_REPAIR_DELAY, lambda: self._repair(vfid))

@@ -320,6 +320,25 @@ def test_a_vf_whose_user_clears_memory_enable_is_mapped_again(plugged: Any) -> N
     assert plugged.sriov.programming.status.repairs == 1
 
 
+def test_a_vf_that_becomes_bus_master_while_its_command_is_written_stays_one(plugged: Any) -> None:
+    plugged.guest.assign_vf_bars()
+    plugged.guest.enable(1)
+    plugged.settle()
+    vf, device = plugged.vfs[0], plugged.device(1)
+    mastered: list[int] = []
+
+    def between() -> None:
+        # As the kernel restores a device after its reset, when the programming has read COMMAND and not written it yet.
+        if plugged.machine.writes and plugged.machine.writes[-1][0] & 0xFFF == 0x1C and not mastered:
+            mastered.append(1)
+            device.write(4, 2, 6)
+
+    plugged.machine.writes.clear()
+    device.write(4, 2, 0x400)
+    plugged.machine.before_write = between
+    eventually(lambda: mastered and vf.config.peek(4, 2) == 6 and device.command == 6)
+
+
 def test_vfs_that_the_client_resets_are_not_repaired(plugged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a machine reset QEMU clears Memory Space Enable of the VFs some time before it resets the PF."""
     repairs: list[Callable[[], None]] = []

@@ -213,6 +213,23 @@ def test_a_passed_on_vf_is_reset_for_the_pf_s_driver_by_the_host_alone(make_benc
     assert driver.events() == [(0x90005106, 1, 1)]
 
 
+def test_trapped_windows_of_a_passed_on_vf_are_closed_with_it(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(vfs=1, topology="passthrough", vf_vram="trapped", vf_ggtt="trapped")
+    split_driver(bench)
+    host, vf = bench.card.served[1], bench.card.function("vf1")
+    host.attached(FakeTransport())
+    registers, vram = vf.regions[0], vf.regions[2]
+    assert registers is not None
+    assert registers.handler is not None
+    assert vram is not None
+    assert not registers.areas
+    assert not vram.areas, "a client maps nothing that could outlive the VF"
+    window = 8 << 20
+    assert registers.handler.read(window, 8) == (1 << 64) - 1
+    host.config.write(COMMAND, 2, 6)
+    assert registers.handler.read(window, 8) != (1 << 64) - 1
+
+
 def test_dma_of_a_passed_on_vf_is_its_user_s_and_stops_when_the_host_closes_it(
     make_bench: Callable[..., Bench],
 ) -> None:
