@@ -80,7 +80,9 @@ def receive(compositor: socket.socket) -> tuple[str, str | None]:
 
 
 @pytest.fixture
-def rig(program: Path, tmp_path: Path) -> Iterator[Rig]:
+def rig(program: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
+    """Parameter: how many milliseconds the compositor has to let go."""
+    patience = getattr(request, "param", "60000")
     # Short names: the path of a socket has at most 107 bytes.
     folder = Path(os.path.relpath(tmp_path))
     port, listener = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -97,7 +99,7 @@ def rig(program: Path, tmp_path: Path) -> Iterator[Rig]:
     log = tmp_path / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [program, "vm1", "0000:01:00.1", "compositor"], cwd=tmp_path, stdout=output, text=True
+            [program, "vm1", "0000:01:00.1", "compositor", patience], cwd=tmp_path, stdout=output, text=True
         )
     machine, _ = port.accept()
     machine.settimeout(PATIENCE)
@@ -207,6 +209,7 @@ def test_a_reset_takes_everything_back_before_the_device_is_reset(rig: Rig) -> N
     assert receive(compositor)[0].startswith("create resource=1"), "the number is free again"
 
 
+@pytest.mark.parametrize("rig", ["200"], indirect=True)
 def test_a_compositor_that_does_not_let_go_delays_a_reset_and_does_not_prevent_it(rig: Rig) -> None:
     compositor = rig.connected()
     rig.say(CREATE)

@@ -24,6 +24,8 @@ _PARTS = {
 }
 """Folder of each program, and what it shares with the client."""
 _PATIENCE = 60.0
+_RELEASE_MS = 15_000
+"""That the compositor has to let go: it is driven from outside of the guest, over a slow port."""
 
 
 class Vmm:
@@ -34,7 +36,7 @@ class Vmm:
         self.name = name
         self.pid = 0
         self._shell = shell
-        self._line = f"{NAME} {shlex.quote(name)} {vf} {shlex.quote(compositor)}"
+        self._line = f"{NAME} {shlex.quote(name)} {vf} {shlex.quote(compositor)} {_RELEASE_MS}"
         self._log = f"/run/{NAME}-{name}.log"
 
     def start(self) -> None:

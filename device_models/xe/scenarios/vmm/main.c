@@ -4,9 +4,10 @@
  * surfaces are virtio-gpu blobs: it opens the VF by VFIO, gets dma-bufs of the pieces of VRAM that the machine names, hands them to a
  * compositor, and resets the VF when the machine was reset.
  *
- *   xe-vmm NAME ADDRESS COMPOSITOR
+ *   xe-vmm NAME ADDRESS COMPOSITOR [MS]
  *
- * NAME is that of the virtio serial port to the machine and of the window, ADDRESS the VF's, COMPOSITOR a UNIX socket.
+ * NAME is that of the virtio serial port to the machine and of the window, ADDRESS the VF's, COMPOSITOR a UNIX socket. MS is how long the
+ * compositor may take to let go of buffers (2000); then the kernel has to.
  * SIGUSR1: the machine was reset. SIGTERM: it is switched off. Standard output is a log, a line an event.
  */
 #define _GNU_SOURCE
@@ -21,8 +22,6 @@
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 
-#define RELEASE_MS 2000
-/* How long the compositor may take to let go; then the kernel has to. */
 #define AGAIN_MS 200
 
 void log_line(struct vmm *vmm, const char *format, ...)
@@ -70,7 +69,7 @@ static long request_interrupt(struct vmm *vmm, int event)
 /* What the machine had is taken back, whatever the compositor says. */
 static void take_back(struct vmm *vmm, const char *reason)
 {
-	bool released = compositor_revoke(vmm, reason, RELEASE_MS);
+	bool released = compositor_revoke(vmm, reason, vmm->release_ms);
 
 	resources_close(vmm);
 	vmm->lines = (struct lines){};
@@ -144,12 +143,13 @@ int main(int count, char **words)
 	static struct vmm vmm = { .compositor = -1 };
 	sigset_t signals;
 
-	if (count != 4) {
-		fprintf(stderr, "usage: xe-vmm NAME ADDRESS COMPOSITOR\n");
+	if (count != 4 && count != 5) {
+		fprintf(stderr, "usage: xe-vmm NAME ADDRESS COMPOSITOR [MS]\n");
 		return 2;
 	}
 	vmm.name = words[1];
 	vmm.compositor_path = words[3];
+	vmm.release_ms = count == 5 ? atoi(words[4]) : 2000;
 	for (unsigned i = 0; i < FENCES; i++)
 		vmm.fences[i].fd = -1;
 	sigemptyset(&signals);

@@ -39,6 +39,7 @@ struct vmm {
 	struct fence fences[FENCES];
 	char scanout[512]; /* the last, for a compositor that comes later */
 	unsigned sent, done; /* frames */
+	int release_ms; /* that the compositor has to let go */
 };
 
 /* port.c: the stream to the virtual machine. */
