@@ -11,6 +11,8 @@ from vfio_user_xe.device_models.xe.scenarios import DMABUF
 from vfio_user_xe.device_models.xe.scenarios.defects import REVOCATION_WAITS
 from vfio_user_xe.device_models.xe.scenarios.revocation import hung_task_report
 from vfio_user_xe.emulator.kernel_reports import parse
+from vfio_user_xe.emulator.results.shard import BOOT, Parts, Shard
+from vfio_user_xe.emulator.results.times import Times
 from vfio_user_xe.emulator.scenarios.runner import select
 
 PAGE = (Path(__file__).parents[3] / "docs" / "dmabuf-scenarios.md").read_text()
@@ -71,3 +73,24 @@ def test_a_hung_task_report_is_the_first_one_without_what_explains_nothing(log: 
     ]
     assert hung_task_report(parse(log[0])) == []
     assert hung_task_report(parse("\n".join(log[:2]))) == ["INFO: task xe-dmabuf:3719 blocked for more than 5 seconds."]
+
+
+def test_recorded_times_are_of_scenarios_that_there_are_and_of_most_of_them() -> None:
+    names = {scenario.name for scenario in DMABUF.scenarios}
+    assert set(DMABUF.times) <= names
+    assert len(DMABUF.times) > len(names) / 2
+
+
+def test_shards_of_the_suite_take_about_the_same_time() -> None:
+    parts = [
+        Parts((Shard(number, 4),), Times(DMABUF.times)).of(
+            list(DMABUF.scenarios), lambda scenario: scenario.name, lambda scenario: scenario.setup.name
+        )
+        for number in (1, 2, 3, 4)
+    ]
+    times = Times(DMABUF.times)
+    seconds = [
+        sum(times.of(scenario.name) for scenario in part) + BOOT * len({scenario.setup.name for scenario in part})
+        for part in parts
+    ]
+    assert max(seconds) - min(seconds) <= max(times.values()) + BOOT
