@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.support.guest.gl_scenes import program
 from vfio_user_xe.device_models.xe.frames.picture import Difference, picture
-from vfio_user_xe.device_models.xe.frames.play import Source, patient, play
-from vfio_user_xe.device_models.xe.frames.programs import compiled
+from vfio_user_xe.device_models.xe.frames.play import Source, frame_path, patient, play
+from vfio_user_xe.device_models.xe.frames.programs import COMPOSITOR, compiled
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.userland import locate_userland
@@ -99,3 +101,29 @@ def test_the_pf_shows_frames_in_the_memory_of_a_vf_without_a_copy(lab: Lab) -> N
     assert (sampled["interconnect"], sampled["kind"]) == ("p2p", "eu system")
     assert sampled["bytes_read"] >= 4 * 160 * 100 * 3 + 4 * 80 * 50
     assert not any(row["bytes_written"] for row in rows)
+
+
+@pytest.mark.timeout(600)
+def test_a_screenshot_shows_what_the_vf_drew_last(lab: Lab) -> None:
+    """While the renderer holds its frame, with nothing read back: the card looks into its Tile4 buffer."""
+    held = Source("held", VF_NODE, width=120, height=80, modifier="tile4")
+    soft = replace(held, node=None)
+    play(lab.guest, None, [soft], frames=1, width=160, height=120, folder="/tmp/soft-held", save_frames=True)
+    drawn = picture(lab.guest.get(frame_path("/tmp/soft-held", soft, 1)))[:, :, :3]
+    lab.guest.run(
+        f"mkdir -p /tmp/held; cd /tmp/held; mkfifo stays\n"
+        f"GL_DEVICE={PF_NODE} {COMPOSITOR} --socket socket --windows held --width 160 --height 120 >compositor 2>&1 &\n"
+        "echo $! >pid; until grep -q ^ready compositor; do kill -0 $(cat pid) || exit 1; sleep 0.2; done\n"
+        f"{held.command} --socket socket --frames 1 --hold <stays >renderer 2>&1 &\n"
+        "pid=$!; sleep 1000 >stays & echo $! >holder\n"
+        "until grep -q frames= renderer; do kill -0 $pid || exit 1; sleep 0.2; done",
+        check=True,
+        timeout=300,
+    )
+    try:
+        shown = lab.card.call("screenshot", function="vf1")
+    finally:
+        lab.guest.run("cd /tmp/held; kill $(cat holder)")
+    assert (shown["width"], shown["height"], shown["tiling"]) == (120, 80, "tile4")
+    pixels = np.frombuffer(base64.b64decode(shown["pixels"]), dtype=np.uint8).reshape(80, 120, 3)
+    assert Difference.between(pixels.astype(np.int64), drawn).noticeable <= FRAME_TOLERANCE
