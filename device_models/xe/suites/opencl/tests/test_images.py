@@ -44,6 +44,28 @@ kernel void slices(read_only image3d_t from, global uint4 *to, sampler_t sampler
 }
 """
 
+TURNED = """
+#pragma OPENCL EXTENSION cl_khr_3d_image_writes : enable
+kernel void turned(read_only image3d_t from, write_only image3d_t to, sampler_t sampler) {
+    int4 at = (int4)(get_global_id(0), get_global_id(1), get_global_id(2), 0);
+    write_image%s(to, at, read_image%s(from, sampler, get_image_dim(from) - 1 - at));
+}
+"""
+WITHIN = """
+kernel void within(read_only image3d_t from, global float4 *to, sampler_t sampler, float4 by) {
+    int4 at = (int4)(get_global_id(0), get_global_id(1), get_global_id(2), 0);
+    int4 size = get_image_dim(from);
+    to[(at.z * size.y + at.y) * size.x + at.x] = read_imagef(from, sampler, convert_float4(at) + by);
+}
+"""
+LAYERS = """
+kernel void layers(read_only image2d_array_t from, write_only image2d_array_t to, sampler_t sampler) {
+    int4 at = (int4)(get_global_id(0), get_global_id(1), get_global_id(2), 0);
+    int4 last = (int4)(get_image_dim(from), (int)get_image_array_size(from), 0) - 1;
+    write_imageui(to, at, read_imageui(from, sampler, last - at));
+}
+"""
+
 
 @pytest.fixture
 def used() -> Device:
@@ -141,3 +163,83 @@ def test_slices_of_a_volume_are_where_they_belong(used: Device) -> None:
     cl.Kernel(used.built(SLICES), "slices")(used.queue, shape[::-1], None, source, buffer, sampler)
     cl.enqueue_copy(used.queue, out, buffer)
     assert np.array_equal(out, data[::-1, ::-1, ::-1])
+
+
+VOLUME = (19, 35, 67)
+"""Slices, rows, columns: more than a tile of any format has in each direction, or than half of it."""
+
+
+@pytest.mark.parametrize("name", ["r-uint16", "rgba-unorm8", "rgba-half", "rgba-float"])
+def test_a_kernel_turns_a_volume_around(used: Device, name: str) -> None:
+    order, kind, channels, element, letters = FORMATS[name]
+    form = cl.ImageFormat(order, kind)
+    if form not in cl.get_supported_image_formats(used.context, cl.mem_flags.WRITE_ONLY, cl.mem_object_type.IMAGE3D):
+        pytest.skip(f"there are no volumes of {name}")
+    random = np.random.default_rng(17)
+    whole = random.integers(0, 256, (*VOLUME, channels))
+    data = np.ascontiguousarray(whole.astype(element))
+    flags = cl.mem_flags
+    source = cl.Image(used.context, flags.READ_ONLY | flags.COPY_HOST_PTR, form, VOLUME[::-1], hostbuf=data)
+    target = cl.Image(used.context, flags.WRITE_ONLY, form, VOLUME[::-1])
+    sampler = cl.Sampler(used.context, False, cl.addressing_mode.NONE, cl.filter_mode.NEAREST)
+    kernel = cl.Kernel(used.built(TURNED % (letters, letters)), "turned")
+    kernel(used.queue, VOLUME[::-1], None, source, target, sampler)
+    found = np.empty_like(data)
+    cl.enqueue_copy(used.queue, found, target, origin=(0, 0, 0), region=VOLUME[::-1])
+    assert np.array_equal(found, data[::-1, ::-1, ::-1])
+
+
+def test_a_part_of_a_volume_is_copied_into_another(used: Device) -> None:
+    form = cl.ImageFormat(ORDER.RGBA, TYPE.UNSIGNED_INT8)
+    data = np.random.default_rng(18).integers(0, 256, (*VOLUME, 4), dtype=np.uint8)
+    flags = cl.mem_flags
+    source, target = (
+        cl.Image(used.context, flags.READ_WRITE | flags.COPY_HOST_PTR, form, VOLUME[::-1], hostbuf=what)
+        for what in (data, np.zeros_like(data))
+    )
+    size = (40, 20, 9)
+    cl.enqueue_copy(used.queue, target, source, src_origin=(3, 5, 7), dest_origin=(11, 2, 4), region=size)
+    found = np.empty_like(data)
+    cl.enqueue_copy(used.queue, found, target, origin=(0, 0, 0), region=VOLUME[::-1])
+    wanted = np.zeros_like(data)
+    wanted[4:13, 2:22, 11:51] = data[7:16, 5:25, 3:43]
+    assert np.array_equal(found, wanted)
+
+
+def test_a_linear_filter_weighs_eight_texels_of_a_volume(used: Device) -> None:
+    shape = (5, 9, 13)
+    data = np.random.default_rng(19).standard_normal((*shape, 4)).astype(np.float32)
+    flags = cl.mem_flags
+    form = cl.ImageFormat(ORDER.RGBA, TYPE.FLOAT)
+    source = cl.Image(used.context, flags.READ_ONLY | flags.COPY_HOST_PTR, form, shape[::-1], hostbuf=data)
+    sampler = cl.Sampler(used.context, False, cl.addressing_mode.CLAMP_TO_EDGE, cl.filter_mode.LINEAR)
+    out = np.zeros((*shape, 4), np.float32)
+    buffer = cl.Buffer(used.context, flags.WRITE_ONLY, out.nbytes)
+    # A quarter of the way to the next column, half to the next row and to the next slice.
+    by = np.array([0.75, 1.0, 1.0, 0.0], np.float32)
+    cl.Kernel(used.built(WITHIN), "within")(used.queue, shape[::-1], None, source, buffer, sampler, by)
+    cl.enqueue_copy(used.queue, out, buffer)
+    values = data.astype(np.float64)
+    after = [np.minimum(np.arange(size) + 1, size - 1) for size in shape]
+    values = (values + values[after[0]]) / 2
+    values = (values + values[:, after[1]]) / 2
+    values = values * 0.75 + values[:, :, after[2]] * 0.25
+    assert np.allclose(out, values, rtol=1e-3, atol=1e-3)
+
+
+def test_layers_of_an_array_are_where_they_belong(used: Device) -> None:
+    shape = (6, 21, 37)
+    data = np.random.default_rng(20).integers(0, 256, (*shape, 4), dtype=np.uint8)
+    form, flags = cl.ImageFormat(ORDER.RGBA, TYPE.UNSIGNED_INT8), cl.mem_flags
+    how = cl.mem_object_type.IMAGE2D_ARRAY
+    if form not in cl.get_supported_image_formats(used.context, flags.WRITE_ONLY, how):
+        pytest.skip("there are no arrays of images")
+    source = cl.Image(
+        used.context, flags.READ_ONLY | flags.COPY_HOST_PTR, form, shape[::-1], is_array=True, hostbuf=data
+    )
+    target = cl.Image(used.context, flags.WRITE_ONLY, form, shape[::-1], is_array=True)
+    sampler = cl.Sampler(used.context, False, cl.addressing_mode.NONE, cl.filter_mode.NEAREST)
+    cl.Kernel(used.built(LAYERS), "layers")(used.queue, shape[::-1], None, source, target, sampler)
+    found = np.empty_like(data)
+    cl.enqueue_copy(used.queue, found, target, origin=(0, 0, 0), region=shape[::-1])
+    assert np.array_equal(found, data[::-1, ::-1, ::-1])
