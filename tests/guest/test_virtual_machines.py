@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.guest.programs import NoCompiler, compiler
+from vfio_user_xe.emulator.results import Result, Verdict
+from vfio_user_xe.emulator.results.json_file import read
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
@@ -24,7 +24,7 @@ RACES = {"reset-lost-while-another-ends"}
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> list[Result]:
     try:
         compiler()
         locate()
@@ -36,16 +36,15 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         [*command, "--json", str(data)], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
     )
     assert data.exists(), done.stdout + done.stderr
-    results: list[dict[str, Any]] = json.loads(data.read_text())
-    return results
+    return list(read(data).results)
 
 
-def test_frames_reach_the_host_before_and_after_a_reset_of_the_machine(outcome: list[dict[str, Any]]) -> None:
-    [result] = [result for result in outcome if result["name"] == CHOSEN]
-    if result["defect"] in RACES:
-        pytest.xfail(f"a race of {result['kernel']} was met: {result['defect']}: {result['reason']}")
-    assert (result["verdict"], result["defect"]) == ("pass", ""), result["reason"]
+def test_frames_reach_the_host_before_and_after_a_reset_of_the_machine(outcome: list[Result]) -> None:
+    [result] = [result for result in outcome if result.case.name == CHOSEN]
+    if result.defect in RACES:
+        pytest.xfail(f"a race of {result.properties['kernel']} was met: {result.defect}: {result.reason}")
+    assert (result.verdict, result.defect) == (Verdict.PASS, ""), result.reason
 
 
-def test_host_and_machine_come_up_without_a_report(outcome: list[dict[str, Any]]) -> None:
-    assert [result["verdict"] for result in outcome if result["number"] == SETUP] == ["pass"]
+def test_host_and_machine_come_up_without_a_report(outcome: list[Result]) -> None:
+    assert [result.verdict for result in outcome if result.case.number == SETUP] == [Verdict.PASS]
