@@ -16,7 +16,8 @@ WORDS = re.compile(
 )
 ALLOWED = re.compile(
     r"vfio[-_]user[-_]xe"  # the product's own name
-    r"|intel[-_]iommu",  # QEMU's and Linux's name of the vIOMMU
+    r"|intel[-_]iommu"  # QEMU's and Linux's name of the vIOMMU
+    r"|kvm_intel",  # Linux's module
     re.IGNORECASE,
 )
 
