@@ -6,7 +6,6 @@ is in tests/twins.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from tests.support.scenario_results import results_of
 from vfio_user_xe.device_models.xe.scenarios import DMABUF
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import MissingEnvironment
@@ -107,7 +107,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     command = [sys.executable, "-m", "vfio_user_xe.emulator", "scenario", "run", *chosen, "--evidence", *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert data.exists(), done.stdout + done.stderr
-    found = json.loads(data.read_text())
+    found = results_of(data)
     results = {result["name"]: result for result in found if result["number"] != SETUP}
     setups = [result for result in found if result["number"] == SETUP]
     return Outcome(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.scenario_results import results_of
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.scenarios.judge import JUDGE
@@ -36,7 +36,7 @@ def test_every_report_that_the_guest_s_kernel_makes_is_judged_red(tmp_path: Path
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert data.exists(), done.stdout + done.stderr
-    results = json.loads(data.read_text())
+    results = results_of(data)
     scenarios = [result for result in results if result["number"] != SETUP]
     assert [scenario["name"] for scenario in scenarios] == [scenario.name for scenario in JUDGE.scenarios]
     missed = {scenario["name"]: scenario["reason"] for scenario in scenarios if scenario["verdict"] == "fail"}

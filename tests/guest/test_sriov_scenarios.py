@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.scenario_results import results_of
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.guest.programs import NoCompiler, compiler
@@ -47,7 +47,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         [*command, "--json", str(data)], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
     )
     assert data.exists(), done.stdout + done.stderr
-    return {result["name"]: result for result in json.loads(data.read_text())}
+    return {result["name"]: result for result in results_of(data)}
 
 
 @pytest.mark.parametrize("name", CHOSEN)
