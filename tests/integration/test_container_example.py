@@ -1,0 +1,64 @@
+"""The image's recipe and the compose file: what their tools accept, and what the card's service does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import recipes
+
+FOLDER = Path(__file__).parents[2] / "examples" / "container"
+COMPOSE = FOLDER / "compose.yaml"
+
+
+def test_the_compose_file_is_what_its_schema_allows() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(COMPOSE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["build", "Containerfile"])
+def test_steps_are_shell(name: str) -> None:
+    text = (FOLDER / name).read_text()
+    if name == "Containerfile":
+        text = "\n".join(re.findall(r"^RUN (.*(?:\\\n.*)*)", text, re.MULTILINE))
+        assert text.count("apt-get update") == 2
+    done = subprocess.run(["sh", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_the_card_s_service_becomes_healthy(tmp_path: Path) -> None:
+    card = recipes.load(COMPOSE)["services"]["card"]
+
+    def here(words: list[str]) -> list[str]:
+        assert words[0] == "vfio-user-xe"
+        return [
+            sys.executable,
+            "-m",
+            "vfio_user_xe.emulator",
+            *(word.replace("/run", str(tmp_path)) for word in words[1:]),
+        ]
+
+    kind, *check = card["healthcheck"]["test"]
+    assert kind == "CMD"
+    with subprocess.Popen(here(card["command"]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            until = time.monotonic() + 200
+            while subprocess.run(here(check), capture_output=True, check=False).returncode != 0:
+                assert server.poll() is None, "the card's server ended"
+                assert time.monotonic() < until, "the card never became healthy"
+                time.sleep(1)
+        finally:
+            server.terminate()
+
+
+def test_the_guest_waits_for_the_card() -> None:
+    services = recipes.load(COMPOSE)["services"]
+    assert services["guest"]["depends_on"]["card"]["condition"] == "service_healthy"
+    assert services["guest"]["volumes"] == services["card"]["volumes"]
