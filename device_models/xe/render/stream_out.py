@@ -176,11 +176,12 @@ class StreamOut:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
-        for number, buffer in enumerate(self.state.buffers):
-            if buffer is not None and buffer.offset_address is not None:
+        there = [(number, buffer) for number, buffer in enumerate(self.state.buffers) if buffer is not None]
+        for number, buffer in there:
+            if buffer.offset_address is not None:
                 where = np.array([buffer.offset_address], dtype=np.uint64)
                 self._memory.store(where, np.array([self._offsets[number]], dtype=np.uint64), 4)
-        for number in range(BUFFERS):
+        for number, _ in there:
             self._registers[_OFFSETS + 4 * number] = self._offsets[number] & 0xFFFF_FFFF
         if self.state.counts:
             for stream in range(STREAMS):
