@@ -123,7 +123,7 @@ class _Arrays:
         """Set the pointers."""
         struct.primitives, struct.plane_count, struct.data_registers = self.count, self.planes, self.registers
         for name, array in self.pointers.items():
-            setattr(struct, name, array.ctypes.data)
+            setattr(struct, name, array.__array_interface__["data"][0])
 
 
 class _Worker:
@@ -152,7 +152,8 @@ class _Worker:
         assert stage is not None  # there is a kernel
         self._stage = replace(stage, kernel=state.start, first_register=state.first_register)
         kernel = self._state.kernels[state.start]
-        self._walk = _walk(kernel, self._stage)
+        self._walk = self._state.walks.get(state.start) or _walk(kernel, self._stage)
+        self._state.walks[state.start] = self._walk
         self.slot.begin(self._walk, self._band)
         self.slot.struct.output = struct.output
         self.slot.struct.sampling = self._state.sampling.address

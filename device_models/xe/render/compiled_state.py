@@ -30,7 +30,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.draw_layout import (
 )
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel
 from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import RENDER_WRITE, SAMPLE
-from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot
+from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace, FixedFunctionSpace
@@ -82,6 +82,8 @@ class DrawState:
         self.units = self.fixed
         self.kernels: dict[int, Kernel] = {}
         """By where they start."""
+        self.walks: dict[int, Walk] = {}
+        """What threads of each kernel begin with, by where it starts."""
         self._bound: dict[int, int] = {}
         """Binding table index of each target."""
         self.struct = DrawStruct(early=backend.early, modes=sum(1 << mode for mode in state.modes))

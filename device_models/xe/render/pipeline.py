@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -43,20 +43,28 @@ from vfio_user_xe.device_models.xe.render.hull_shader import HullState
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels, depth_offset
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
+from vfio_user_xe.device_models.xe.render.sample_pattern import sample_places
 from vfio_user_xe.device_models.xe.render.setup import SetupState, facing, set_up
 from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend, setup_data
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.statistics import Count, add
 from vfio_user_xe.device_models.xe.render.stream_out import STREAMS, StreamOut, StreamOutState
-from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, Topology, UnknownTopology, assemble, joined
+from vfio_user_xe.device_models.xe.render.topology import (
+    PATCHLIST_1,
+    Primitives,
+    Shape,
+    Topology,
+    UnknownTopology,
+    assemble,
+    joined,
+)
 from vfio_user_xe.device_models.xe.render.vertex_fetch import VertexState
 from vfio_user_xe.device_models.xe.render.viewport import depth_ranges, viewports
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
 
-_CENTRE = 128.0
 _LISTS = frozenset({Topology.POINTLIST, Topology.LINELIST, Topology.TRILIST, Topology.RECTLIST, Topology.QUADLIST})
 _TOGETHER, _MOST = 3 << 16, 1 << 21
 """Vertices of an instance that are drawn together, of lists; and of a strip or fan at most."""
@@ -136,10 +144,20 @@ class Pipeline:
         """A further draw may use it: its accesses go by what `generations` says, and nothing of it is a draw's own."""
         return self._out is None and self._compiled is not None
 
-    def run(self, draw: Draw) -> Bulk:
-        """All instances, one after the other."""
-        self._draw = draw
-        yield from self._all()
+    @property
+    def joins_draws(self) -> bool:
+        """Draws of this state that follow one another may be drawn as one: nothing in it counts vertices or primitives from a draw's first."""
+        state = self._vertex_state
+        counts = state.vertex_id is not None or any(parameter is not None for parameter in state.parameters)
+        kind = state.topology
+        return self.is_kept and not (
+            counts or self._pixels.backend.counts_primitives or self._geometry is not None or kind >= PATCHLIST_1
+        )
+
+    def run(self, draws: Sequence[Draw]) -> Bulk:
+        """All instances of a draw, one after the other; or several draws with one instance each (`joins_draws`)."""
+        self._draw = draws[0]
+        yield from self._all() if len(draws) == 1 else self._joined(draws)
         if self._out is not None:
             self._out.finish()
 
@@ -168,8 +186,29 @@ class Pipeline:
         except UnknownTopology as unknown:
             self._report(f"a draw is skipped: {unknown} is not assembled")
             return
+        unique, inverse = np.unique(ids, return_inverse=True)
         for instance in range(draw.instances):
-            yield from self._instance(ids, primitives, instance)
+            yield from self._instance(unique, inverse.reshape(-1), primitives, instance)
+
+    def _joined(self, draws: Sequence[Draw]) -> Bulk:
+        """The vertices of several draws, one behind the other; each is shaded once for each draw, as if it were alone."""
+        state, parts = self._vertex_state, list[tuple[int, Primitives]]()
+        unique, inverse = list[NDArray[np.int64]](), list[NDArray[np.int64]]()
+        vertices = shaded = 0
+        try:
+            for draw in draws:
+                ids = vertex_fetch.indices(state, draw, self._fixed)
+                parts.append((vertices, self._strips(ids)))
+                own, of_own = np.unique(ids, return_inverse=True) if draw.indexed else (ids, ids)
+                unique.append(own if draw.indexed else own + draw.first)
+                inverse.append(of_own.reshape(-1) + shaded)
+                vertices, shaded = vertices + len(ids), shaded + len(own)
+        except UnknownTopology as unknown:
+            self._report(f"a draw is skipped: {unknown} is not assembled")
+            return
+        if not draws[0].indexed:
+            self._draw = replace(draws[0], first=0)
+        yield from self._instance(np.concatenate(unique), np.concatenate(inverse), joined(parts), 0)
 
     def _strips(self, ids: NDArray[np.int64]) -> Primitives:
         """The primitives of all parts between cut indices."""
@@ -181,8 +220,10 @@ class Pipeline:
         begins = [0, *(end + 1 for end in ends[:-1])]
         return joined([(begin, assemble(kind, end - begin)) for begin, end in zip(begins, ends, strict=True)])
 
-    def _instance(self, ids: NDArray[np.int64], primitives: Primitives, instance: int) -> Bulk:
-        unique, inverse = np.unique(ids, return_inverse=True)
+    def _instance(
+        self, unique: NDArray[np.int64], inverse: NDArray[np.int64], primitives: Primitives, instance: int
+    ) -> Bulk:
+        """One instance: vertices that are shaded, and which of these each of the draw's is."""
         elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instance)
         if vertex_shader.is_enabled(self._streamer.lrc):
             shader, chosen, entry = self._vertex_shader
@@ -190,8 +231,8 @@ class Pipeline:
             shaded = yield from vertex_shader.shade(shader, elements, chosen, entry)
         else:
             shaded = elements.reshape(len(elements), -1)
-        vertices = shaded[inverse.reshape(-1)]
-        add(self._streamer, Count.IA_VERTICES, len(ids))
+        vertices = shaded[inverse]
+        add(self._streamer, Count.IA_VERTICES, len(inverse))
         add(self._streamer, Count.IA_PRIMITIVES, len(primitives.vertices))
         yield None
         yield from self._shaded(vertices, primitives)
@@ -332,8 +373,10 @@ class _Latest:
     """Of the two address spaces."""
 
 
-def run(streamer: CommandStreamer, draw: Draw, begin: int, end: int) -> Bulk:
-    """Everything that a 3DPRIMITIVE from address `begin` to `end` does.
+def run(streamer: CommandStreamer, draws: Sequence[Draw], begin: int, length: int) -> Bulk:
+    """Everything that a 3DPRIMITIVE does whose `length` dwords begin at `begin`, and those behind it that can be joined to it.
+
+    `draws` has its own draw, and those of commands that follow it at once and could be joined, for all that they say themselves.
 
     Nothing is looked up anew for a draw that follows another at once: no command between them has changed state or invalidated
     the caches that hardware keeps state in, and translations are the same.
@@ -348,26 +391,8 @@ def run(streamer: CommandStreamer, draw: Draw, begin: int, end: int) -> Bulk:
     except UnknownImage as unknown:
         streamer.engine.report(f"a draw is skipped: {unknown} as a depth or stencil buffer")
         return
-    yield from pipeline.run(draw)
+    taken = draws if len(draws) > 1 and pipeline.joins_draws else draws[:1]
+    lrc.bulk_end = begin + 4 * length * len(taken)
+    yield from pipeline.run(taken)
     if pipeline.is_kept:
-        lrc.latest = _Latest(pipeline, end, pipeline.generations)
-
-
-_PATTERNS: dict[int, tuple[tuple[int, int], ...]] = {
-    1: ((4, 4), (12, 12)),
-    2: ((6, 2), (14, 6), (2, 10), (10, 14)),
-    3: ((9, 5), (7, 11), (13, 9), (5, 3), (3, 13), (1, 7), (11, 15), (15, 1)),
-    4: (
-        (9, 9), (7, 5), (5, 10), (12, 7), (3, 6), (10, 13), (13, 11), (11, 3),
-        (6, 14), (8, 1), (4, 2), (2, 12), (0, 8), (15, 4), (14, 15), (1, 0),
-    ),
-}  # fmt: skip
-"""Standard sample positions in sixteenths, by the exponent of their number (intel_sample_positions.c)."""
-
-
-def sample_places(exponent: int) -> NDArray[np.float64]:
-    """[samples, 2]: places of samples in a pixel, in subpixels."""
-    pattern = _PATTERNS.get(exponent)
-    if pattern is None:
-        return np.array([[_CENTRE, _CENTRE]])
-    return np.array(pattern, dtype=np.float64) * 16
+        lrc.latest = _Latest(pipeline, lrc.bulk_end, pipeline.generations)

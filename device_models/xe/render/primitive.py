@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ from vfio_user_xe.device_models.xe.engines.engine_regs import MI_PREDICATE_RESUL
 from vfio_user_xe.device_models.xe.render import pipeline
 from vfio_user_xe.device_models.xe.render.draw import Draw
 from vfio_user_xe.device_models.xe.render.fields import signed
+from vfio_user_xe.device_models.xe.render.topology import PATCHLIST_1
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
 
 _PREDICATE, _INDIRECT, _EXTENDED = 1 << 8, 1 << 10, 1 << 11
+_JOINED, _JOINED_VERTICES = 512, 1 << 16
+"""Commands, and vertices, that become one draw at most."""
 _PATIENCE_NS = 500_000_000
 """How long a draw goes on whose context is to leave the engine."""
 _START_VERTEX, _VERTICES, _INSTANCES, _START_INSTANCE, _BASE_VERTEX = 0x430, 0x434, 0x438, 0x43C, 0x440
@@ -50,9 +54,29 @@ def primitive(streamer: CommandStreamer, words: memoryview, index: int, length: 
         )
     if not draw.vertices or not draw.instances:
         return None
+    draws = [draw, *_following(streamer, draw, words, index, length)]
     begin = streamer.fetched_from + (index << 2)
-    streamer.lrc.bulk = _in_slices(streamer, pipeline.run(streamer, draw, begin, begin + (length << 2)))
+    streamer.lrc.bulk = _in_slices(streamer, pipeline.run(streamer, draws, begin, length))
     return THREADS
+
+
+def _following(streamer: CommandStreamer, draw: Draw, words: memoryview, index: int, length: int) -> Iterator[Draw]:
+    """Draws of the commands behind it that differ in their vertices alone, as far as they lie in this piece of a batch."""
+    header, kind, stack = words[index], words[index + 1], streamer.lrc.stack
+    if header & (_PREDICATE | _INDIRECT) or draw.instances != 1 or draw.topology >= PATCHLIST_1:
+        return
+    if not stack or stack[-1].limit or streamer.tap.on:
+        return
+    vertices = draw.vertices
+    for at in range(index + length, min(len(words), index + _JOINED * length) - length + 1, length):
+        if words[at] != header or words[at + 1] != kind:
+            return
+        found = Draw.of(words[at : at + length].tolist())
+        alike = replace(found, vertices=draw.vertices, first=draw.first) == draw
+        vertices += found.vertices
+        if not alike or not found.vertices or vertices > _JOINED_VERTICES:
+            return
+        yield found
 
 
 def _in_slices(streamer: CommandStreamer, steps: Bulk) -> Bulk:

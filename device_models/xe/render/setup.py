@@ -156,10 +156,13 @@ def set_up(
         snapped_y = np.floor(screen_y * SUBPIXELS + 0.5)
     plain = np.asarray(before & near)
     rectangle = np.full(len(corners), primitives.shape is Shape.RECTANGLE)
-    edges = np.zeros((len(corners), 3, 3))
-    edges[plain] = _edges(snapped_x[plain], snapped_y[plain])
-    edges[~plain] = _homogeneous(x[~plain] * SUBPIXELS, y[~plain] * SUBPIXELS, w[~plain])
-    area = np.where(plain, _area(snapped_x, snapped_y), _determinant(x, y, w))
+    if plain.all():
+        edges, area = _edges(snapped_x, snapped_y), _area(snapped_x, snapped_y)
+    else:
+        edges = np.zeros((len(corners), 3, 3))
+        edges[plain] = _edges(snapped_x[plain], snapped_y[plain])
+        edges[~plain] = _homogeneous(x[~plain] * SUBPIXELS, y[~plain] * SUBPIXELS, w[~plain])
+        area = np.where(plain, _area(snapped_x, snapped_y), _determinant(x, y, w))
     edges *= np.sign(area)[:, None, None]
     clockwise = area > 0
     front = clockwise != state.counter_clockwise
@@ -171,11 +174,9 @@ def set_up(
     top, bottom = snapped_y.min(axis=1), snapped_y.max(axis=1)
     extent = np.stack([left, top, right, bottom], axis=1)
     bounds = viewports.bounds[viewport].copy()
-    inside = np.nan_to_num(extent[plain] / SUBPIXELS)
-    bounds[plain, 0] = np.maximum(bounds[plain, 0], np.floor(inside[:, 0]).astype(np.int64))
-    bounds[plain, 1] = np.maximum(bounds[plain, 1], np.floor(inside[:, 1]).astype(np.int64))
-    bounds[plain, 2] = np.minimum(bounds[plain, 2], np.floor(inside[:, 2]).astype(np.int64) + 1)
-    bounds[plain, 3] = np.minimum(bounds[plain, 3], np.floor(inside[:, 3]).astype(np.int64) + 1)
+    inside = np.floor(np.nan_to_num(extent[plain] / SUBPIXELS)).astype(np.int64)
+    bounds[plain, :2] = np.maximum(bounds[plain, :2], inside[:, :2])
+    bounds[plain, 2:] = np.minimum(bounds[plain, 2:], inside[:, 2:] + 1)
     seen = clipped.visible & (area != 0) & np.isfinite(area)
     seen &= (bounds[:, 0] < bounds[:, 2]) & (bounds[:, 1] < bounds[:, 3])
     if primitives.shape is Shape.TRIANGLE:
@@ -202,7 +203,11 @@ def set_up(
         viewport=viewport,
         number=np.arange(len(corners), dtype=np.int64) if primitives.number is None else primitives.number,
     )
-    return whole.of(seen)
+    return whole if seen.all() else whole.of(seen)
+
+
+_NEXT, _LAST = np.array([1, 2, 0]), np.array([2, 0, 1])
+"""Of each corner, the two others."""
 
 
 def facing(
@@ -230,12 +235,9 @@ def _area(x: Floats, y: Floats) -> Floats:
 
 def _edges(x: Floats, y: Floats) -> Floats:
     """Of snapped places: exact."""
-    result = np.zeros((len(x), 3, 3))
-    for corner in range(3):
-        j, k = (corner + 1) % 3, (corner + 2) % 3
-        a, b = y[:, j] - y[:, k], x[:, k] - x[:, j]
-        result[:, corner] = np.stack([a, b, -(a * x[:, j] + b * y[:, j])], axis=1)
-    return result
+    from_x, from_y = x[:, _NEXT], y[:, _NEXT]
+    a, b = from_y - y[:, _LAST], x[:, _LAST] - from_x
+    return np.stack([a, b, -(a * from_x + b * from_y)], axis=2)
 
 
 def _homogeneous(x: Floats, y: Floats, w: Floats) -> Floats:

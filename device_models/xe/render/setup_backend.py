@@ -62,6 +62,13 @@ class SetupBackend:
             sprite_upwards=flag(sbe, 1, 20),
         )
 
+    @property
+    def counts_primitives(self) -> bool:
+        """Shaders get the number of their primitive in the draw."""
+        return self.primitive_id[1] != 0 or any(
+            mask and constant == len(_CONSTANTS) for mask, constant in self.overrides
+        )
+
 
 _CONSTANTS = ((0, 0, 0, 0), (0, 0, 0, 0x3F80_0000), (0x3F80_0000,) * 4)
 

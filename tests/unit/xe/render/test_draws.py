@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 
@@ -26,7 +28,8 @@ from tests.support.xe.render_lab import (
     target_state,
     vertex_buffer,
 )
-from vfio_user_xe.device_models.xe.render import pipeline
+from vfio_user_xe.device_models.xe.render import pipeline, threads
+from vfio_user_xe.device_models.xe.render import primitive as primitives
 
 RED, HALF_GREEN = (1.0, 0.0, 0.0, 1.0), (0.0, 0.5, 0.0, 0.5)
 
@@ -233,3 +236,33 @@ def test_a_strip_longer_than_anybody_could_wait_for_is_skipped(lab: RenderLab) -
     job = lab.draw(FLAT.format(1) + WRITE, *commands, vertices=corners(0, 0, 16, 16, RED))
     assert job.head == job.tail
     assert not lab.pixels(job).any()
+
+
+@pytest.mark.parametrize("generates", [False, True])
+def test_draws_that_follow_one_another_are_as_if_each_were_alone(lab: RenderLab, generates: bool) -> None:
+    vertices = [row for n in range(4) for row in corners(2 * n, n, 2 * n + 5, n + 6, (n / 4, 1 - n / 4, 0.5, 0.5))]
+    entry = 1 << 31 | 3 << 26 | 19 << 21 | 3 << 13 | 19 << 8
+    commands = list(rectangles(4))[:-7]
+    commands[-1] |= 1 << 31  # 3DSTATE_WM counts pixels
+    if generates:
+        # VertexID in place of the header: each draw counts from its first.
+        commands += [0x784A0000, 1 << 15]
+    for number in (0, 1, 3, 2):
+        commands += primitive(RECTLIST, 3, first=3 * number)
+    commands += primitive(RECTLIST, 0)
+
+    def drawn(joins: bool) -> tuple[list[list[list[int]]], dict[int, int], int]:
+        with (
+            mock.patch.object(primitives, "_following", primitives._following if joins else lambda *_: iter(())),
+            mock.patch.object(pipeline.Pipeline, "run", autospec=True, side_effect=pipeline.Pipeline.run) as run,
+        ):
+            blend = [1 << 30, entry, 3, *[0] * 14]
+            job = lab.draw(FLAT.format(1) + WRITE, *commands, vertices=vertices, blend=blend)
+        return lab.pixels(job).tolist(), dict(job.context.members[0].registers), run.call_count
+
+    one, other = drawn(joins=True), drawn(joins=False)
+    assert one[0] == other[0]
+    assert any(any(pixel) for row in one[0] for pixel in row)
+    assert one[1] == other[1]
+    compiled = threads.compiled_back_end() is not None
+    assert (one[2], other[2]) == (1 if compiled and not generates else 4, 4)

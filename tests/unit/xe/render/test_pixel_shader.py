@@ -8,10 +8,10 @@ from unittest.mock import NonCallableMock
 import numpy as np
 
 from tests.unit.xe.render.test_rasterizer import setup
-from vfio_user_xe.device_models.xe.render.pipeline import sample_places
 from vfio_user_xe.device_models.xe.render.pixel_shader import Packed, pack
 from vfio_user_xe.device_models.xe.render.pixel_state import Kernel, PixelState
 from vfio_user_xe.device_models.xe.render.rasterizer import Quads
+from vfio_user_xe.device_models.xe.render.sample_pattern import sample_places
 from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend, setup_data
 from vfio_user_xe.device_models.xe.render.stage import Stage
 

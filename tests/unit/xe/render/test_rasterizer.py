@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.render.clip import ClipState, clip
-from vfio_user_xe.device_models.xe.render.pipeline import sample_places
 from vfio_user_xe.device_models.xe.render.pixel_shader import depth_of
 from vfio_user_xe.device_models.xe.render.rasterizer import PIXEL_X, PIXEL_Y, edge_values, rasterize
+from vfio_user_xe.device_models.xe.render.sample_pattern import sample_places
 from vfio_user_xe.device_models.xe.render.setup import Setup, SetupState, Viewports, set_up
 from vfio_user_xe.device_models.xe.render.topology import Topology, assemble
 
