@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from vfio_user_xe.emulator.cli.main import app
@@ -52,7 +54,10 @@ def test_settings_of_the_guest_that_are_described_are_there() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_commands_and_their_options_are_there(name: str) -> None:
     # As code: after a backtick, a parenthesis of the shell, or what indents a block.
-    pattern = r"(?:`|\$\(|^ *)vfio-user-xe ((?:guest |new |plugins )?[a-z-]+)([^\n`]*)"
+    program = get_command(app)
+    assert isinstance(program, TyperGroup)
+    groups = "|".join(name for name, command in program.commands.items() if isinstance(command, TyperGroup))
+    pattern = rf"(?:`|\$\(|^ *)vfio-user-xe ((?:(?:{groups}) )?[a-z-]+)([^\n`]*)"
     commands = re.findall(pattern, page(name), re.MULTILINE)
     assert commands
     for command, rest in commands:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -31,6 +30,7 @@ from vfio_user_xe.device_models.xe.render.pixel_state import Kernel as KernelSta
 from vfio_user_xe.device_models.xe.render.setup import Setup
 from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
 from vfio_user_xe.device_models.xe.render.stage import Stage
+from vfio_user_xe.emulator.model.clock import CardClock
 
 _REASONS = tuple(Reason)
 _FIRST_BUDGET, _LEAST_BUDGET, _MOST_BUDGET = 50_000, 10_000, 4_000_000
@@ -45,8 +45,9 @@ _NOT_BEGUN = -(1 << 63)
 class CompiledPixels:
     """The pixels of primitives that share a draw's state."""
 
-    def __init__(self, state: DrawState) -> None:
+    def __init__(self, state: DrawState, clock: CardClock) -> None:
         self._state = state
+        self._clock = clock
         self._budget = _FIRST_BUDGET
         self.shaded = 0
         """Pixels that shaders ran for."""
@@ -79,14 +80,14 @@ class CompiledPixels:
     def _run(self, workers: list[_Worker]) -> list[Reason]:
         """Run each for a slice."""
         state = self._state
-        begun = time.monotonic_ns()
+        begun = self._clock.ns()
         with state.running([worker.slot for worker in workers]) as may_run:
             if not may_run:
                 return [Reason.STOPPED for _ in workers]
             others = [_pool().submit(worker.run, self._budget) for worker in workers[1:]]
             reasons = [workers[0].run(self._budget), *(other.result() for other in others)]
         if Reason.RAN_OUT in reasons:
-            taken = max(1, time.monotonic_ns() - begun)
+            taken = max(1, self._clock.ns() - begun)
             self._budget = min(_MOST_BUDGET, max(_LEAST_BUDGET, self._budget * _SLICE_NS // taken, _LEAST_BUDGET))
         return reasons
 

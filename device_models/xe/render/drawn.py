@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
@@ -19,16 +18,16 @@ class Drawn:
 
     surface: SurfaceState
     when: int
-    """Nanoseconds of `time.monotonic_ns` at its latest draw."""
+    """Nanoseconds of the card's clock at its latest draw."""
 
 
-def note(lrc: Lrc, surface: SurfaceState) -> None:
-    """The context draws to `surface`. On the card's executor."""
+def note(lrc: Lrc, surface: SurfaceState, when: int) -> None:
+    """The context draws to `surface` at `when`, nanoseconds of the card's clock. On the card's executor."""
     if surface.type in _WITHOUT_PIXELS:
         return
     kept = lrc.drawn
     kept.pop(surface, None)
-    kept[surface] = time.monotonic_ns()
+    kept[surface] = when
     if len(kept) > MOST:
         del kept[next(iter(kept))]
 

@@ -119,7 +119,7 @@ class Pipeline:
             depth_ranges=depth_ranges(lrc, dynamic, self._fixed),
             depth_offset=self._setup.depth_offset,
             report=self._report,
-            drawn=lambda surface: drawn.note(streamer.lrc, surface),
+            drawn=lambda surface: drawn.note(streamer.lrc, surface, streamer.engine.clock.ns()),
         )
         self._compiled = self._compiled_state()
 
@@ -338,7 +338,7 @@ class Pipeline:
         passed = self._tests.passed
         pixels: Pixels | CompiledPixels
         if self._compiled is not None:
-            pixels = CompiledPixels(self._compiled)
+            pixels = CompiledPixels(self._compiled, self._streamer.engine.clock)
             data = setup_data(self._pixels.backend, setup, vertices, points=points)
             yield from pixels.draw(setup, data, depth_offset(self._pixels.depth_offset, setup))
         else:

@@ -63,14 +63,16 @@ def test_the_latest_target_comes_first_and_the_oldest_is_forgotten(lab: RenderLa
     lrc = draw(lab, target_state())
     first = targets(lrc)[0].surface
     others = [SurfaceState.of((*target_state()[:8], DATA_VA + 0x1_0000 * n, *target_state()[9:])) for n in range(MOST)]
+    now = targets(lrc)[0].when
     for surface in others:
-        note(lrc, surface)
+        note(lrc, surface, now + 1)
     assert first not in [found.surface for found in targets(lrc)]
-    note(lrc, others[3])
+    note(lrc, others[3], now + 2)
     assert [found.surface for found in targets(lrc)] == [
         others[3],
         *(o for o in reversed(others) if o is not others[3]),
     ]
+    assert [found.when - now for found in targets(lrc)] == [2, *[1] * (MOST - 1)]
 
 
 def test_a_target_without_pixels_is_not_remembered(lab: RenderLab) -> None:
