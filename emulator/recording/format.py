@@ -72,6 +72,8 @@ BEGINNINGS: Final = frozenset(
 )
 """Events that the client or the executor cause; the others belong to the one before."""
 WITH_DATA: Final = frozenset({READ_BLOCK, MEMORY, DMA_READ, DMA_WRITE})
+MAX_DATA: Final = 1 << 30
+"""Bytes of an event at most; a length above it is damage."""
 LARGEST_DATA: Final = 4096
 """Bytes of a DMA_WRITE that are kept; of larger ones a digest."""
 
@@ -197,6 +199,8 @@ class Recording:
                     data = b""
                     if kind in WITH_DATA:
                         length = 8 if kind == DMA_WRITE and b else y
+                        if not 0 <= length <= MAX_DATA:
+                            raise EOFError
                         data = file.read(length)
                         if len(data) < length:
                             raise EOFError

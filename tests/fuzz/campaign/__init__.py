@@ -1,0 +1,1 @@
+"""Fuzzing that goes on for as long as one likes: `python -m tests.fuzz.campaign`, see `docs/fuzzing.md`."""
