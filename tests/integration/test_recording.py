@@ -21,8 +21,9 @@ from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.conformance.driver import Driver
 from vfio_user_xe.emulator.conformance.profile import Profile
 from vfio_user_xe.emulator.conformance.runner import Runner, select_cases
+from vfio_user_xe.emulator.model.card import CardConfig
 from vfio_user_xe.emulator.recording import format as rec
-from vfio_user_xe.emulator.recording.format import Event, Recording, RecordingError
+from vfio_user_xe.emulator.recording.format import Event, Header, Recording, RecordingError
 from vfio_user_xe.emulator.recording.player import replay
 from vfio_user_xe.emulator.recording.redact import redact
 from vfio_user_xe.emulator.results import Verdict
@@ -254,6 +255,19 @@ def test_what_is_no_recording_is_refused_with_the_reason(tmp_path: Path, content
         path.write_bytes(content)
     with pytest.raises(RecordingError, match=reason):
         replay(path)
+
+
+@pytest.mark.parametrize("length", [-1, 1 << 31, (1 << 63) - 1])
+def test_an_event_whose_length_is_damaged_is_damage_and_no_demand_for_memory(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.gz"
+    with rec.create(path) as file:
+        rec.write_header(file, Header.of(CardConfig.default("edu"), ["edu"]))
+        rec.write_event(file, Event(1, rec.READ, 0, 0, 4, 0, 1))
+        rec.write_event(file, Event(2, rec.MEMORY, 0, 0, 0, 0, length, b"data"))
+    events = Recording(path).events()
+    assert next(events).kind == rec.READ
+    with pytest.raises(RecordingError, match="is cut off or damaged after event 2"):
+        next(events)
 
 
 def test_a_recording_that_cannot_be_written_is_refused_before_anything_is_served(tmp_path: Path) -> None:
