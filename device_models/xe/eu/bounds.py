@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.eu.fields import EncodingError
-from vfio_user_xe.device_models.xe.eu.ir import Alu, AnyInstruction, Branch, Dpas, Register, Send
+from vfio_user_xe.device_models.xe.eu.ir import LANES, Alu, AnyInstruction, Branch, Dpas, Register, Send
 from vfio_user_xe.device_models.xe.eu.opcodes import MathFunction
 from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE, GRF_BYTES, GRF_COUNT, STORAGE_BYTES
 
@@ -14,8 +14,10 @@ def check_bounds(instruction: AnyInstruction) -> None:
     """Check that operands lie inside of their register files. Indirect ones are checked when they run.
 
     Raises:
-        EncodingError: one reaches beyond its file.
+        EncodingError: one reaches beyond its file, or the instruction beyond the last lane, whose flags do not exist.
     """
+    if instruction.first_lane + instruction.width > LANES:
+        raise EncodingError(f"{instruction.width} lanes from lane {instruction.first_lane} on: there are {LANES}")
     match instruction:
         case Alu():
             _alu(instruction)

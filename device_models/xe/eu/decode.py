@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from vfio_user_xe.device_models.xe.eu.compaction import native_bits
 from vfio_user_xe.device_models.xe.eu.decode_instruction import decode_instruction
 from vfio_user_xe.device_models.xe.eu.ir import AnyInstruction, Branch, Illegal, Leavers, Link, Program, Send
+from vfio_user_xe.device_models.xe.eu.operand_types import executable
 
 Reader = Callable[[int, int], bytes | memoryview]
 """Reads instruction memory: (address from the instruction base, bytes) to that many bytes, or fewer at its end.
@@ -48,7 +49,7 @@ def decode(read: Reader, *entries: int, known: Program | None = None) -> Program
         while address not in found:
             if len(found) >= LONGEST:
                 raise ProgramTooLong(f"more than {LONGEST} instructions can be reached from {_hex(entries)}")
-            instruction = decode_at(read, address)
+            instruction = executable(decode_at(read, address))
             found[address] = instruction
             if isinstance(instruction, Illegal) or (isinstance(instruction, Send) and instruction.end_of_thread):
                 break

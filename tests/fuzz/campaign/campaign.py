@@ -22,6 +22,8 @@ _SAVE_SECONDS = 10.0
 _SLACK_DESCRIPTORS = 8
 """What the interpreter and its libraries may keep open between two looks."""
 _MOST_FINDINGS = 50
+_STARTS, _REST = 3, 5.0
+"""How often a target is opened before that is a finding, and seconds in between."""
 
 
 class Hang(Exception):
@@ -113,8 +115,7 @@ class Campaign:
         count, done = self.state.of(target.name), 0
         start = time.monotonic()
         try:
-            with _limit(target.seconds):
-                target.open()
+            self._open(target)
             while done < cases and (until is None or time.monotonic() < until):
                 number, done, count.next = count.next, done + 1, count.next + 1
                 with _limit(target.seconds):
@@ -133,6 +134,21 @@ class Campaign:
         finally:
             count.seconds += time.monotonic() - start
         return done, 0
+
+    @staticmethod
+    def _open(target: Target) -> None:
+        """Try it some times: on a machine that has more to do, a server may not be ready in time."""
+        for left in reversed(range(_STARTS)):
+            try:
+                with _limit(target.seconds):
+                    target.open()
+                return
+            except Exception:
+                with suppress(Exception):
+                    target.close()
+                if not left:
+                    raise
+                time.sleep(_REST)
 
     def _look_for_leaks(self, target: Target, count: Count) -> None:
         gc.collect()

@@ -127,6 +127,8 @@ class Rig:
 
     def close(self) -> None:
         self.vram.close()
+        for memory in self._gsm.values():
+            memory.close()
 
     # Memory.
 

@@ -34,6 +34,7 @@ from vfio_user_xe.device_models.xe.eu.opcodes import (
     Shape,
     SyncFunction,
 )
+from vfio_user_xe.device_models.xe.eu.operand_types import check_types
 
 ADDRESS = 0x1000
 INTEGERS = [kind for kind in DataType if not kind.is_float]
@@ -317,6 +318,7 @@ def nops(draw: Any) -> Nop:
 
 def _fits(instruction: Any) -> bool:
     try:
+        check_types(instruction)
         check_bounds(instruction)
     except EncodingError:
         return False
