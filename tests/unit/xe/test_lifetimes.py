@@ -13,7 +13,7 @@ from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.card import XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
-from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, importing, patience
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, importing, looking, patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import SYSTEM, Operation
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
@@ -22,7 +22,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Content
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import OPERATIONS, Lifetimes, operation_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
-from vfio_user_xe.emulator.kernel_reports import KernelLog
+from vfio_user_xe.emulator.kernel_reports import KernelLog, parse
 from vfio_user_xe.emulator.scenarios.exploration.coverage import Coverage
 from vfio_user_xe.emulator.scenarios.exploration.generator import generate
 from vfio_user_xe.emulator.scenarios.exploration.sequence import BadSequence, Step
@@ -342,6 +342,26 @@ def test_what_is_waited_for_has_time_for_the_machine_to_work_although_the_second
     late = iter([False] * PATIENCE + [True])
     assert asked.within(0, lambda: next(late))
     assert not asked.within(0, lambda: False)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_an_answer_that_xe_calls_late_counts_unless_the_host_is_busy(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    run = Run(create_autospec(KernelLog, instance=True))
+    asked = create_autospec(Patience, instance=True)
+    asked.busy.return_value = busy
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    machine.card.call.return_value = {"stale": [], "foreign": []}
+    machine.run.return_value.stdout = ""
+    looked = looking.Looking(run, machine, asked)
+    late = "xe 0000:01:00.0: [drm] *ERROR* TLB invalidation fence timeout, seqno=375 recv=374"
+    monkeypatch.setattr(looking.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(run, "read_kernel_log", lambda: run.kernel_log.extend(parse(late)) or run.kernel_log)
+    found = looked.look("guest suspend")
+    assert bool(found) is not busy
+    assert [excuse.message for excuse in run.excuses] == ["TLB invalidation fence timeout"] * busy
 
 
 def test_the_system_is_an_actor_of_its_own() -> None:

@@ -13,13 +13,15 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.resets import FLR_WAIT
 from vfio_user_xe.emulator.guest.errors import GuestError
-from vfio_user_xe.emulator.kernel_reports import KernelReport, reports
+from vfio_user_xe.emulator.kernel_reports import KernelReport, Kind, reports
 from vfio_user_xe.emulator.scenarios.excuses import unexcused
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure
 from vfio_user_xe.emulator.scenarios.run import Run
 
 _PATIENCE = 5.0
 """Seconds within which what is freed by workers must be gone, on a machine that is not busy."""
+_LATE = "TLB invalidation fence timeout"
+"""What xe says when the GuC has not answered within a quarter of a second (`xe_guc_tlb_inval.c:tlb_inval_timeout_delay`)."""
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\b\d+\b")
 
 
@@ -76,6 +78,10 @@ class Looking:
             self._run.read_kernel_log()
         found, _ = unexcused(reports(self._run.kernel_log[self._lines :]), self._run.excuses)
         self._lines = len(self._run.kernel_log)
+        if any(_LATE in report.headline for report in found) and self._patience.busy():
+            late = [report for report in found if _LATE in report.headline]
+            self._run.excuse(Kind.GPU_HANG, "the host is busy: its answer was late", message=_LATE, count=len(late))
+            found = [report for report in found if report not in late]
         return found
 
     def settled(self, vfs: Iterable[str]) -> list[Failure]:
