@@ -12,6 +12,7 @@ POOL_LEAK = "ttm-pool-leaks-its-lists"
 RESCAN_LOCK = "vfs-removed-without-the-rescan-lock"
 STALE_FILE = "stale-file-of-a-dmabuf"
 EXEC_DUPLICATE = "exec-refuses-two-imports-of-one-buffer"
+SUSPEND_RACE = "suspend-copies-contexts-that-run"
 
 DEFECTS = {
     REVOCATION_WAITS: "vfio-pci's revocation waits, without a limit, until importers have unmapped (vfio_pci_dma_buf_move);"
@@ -36,6 +37,9 @@ DEFECTS = {
     " KASAN reports",
     EXEC_DUPLICATE: "a VM in which one dma-buf is bound by two imports (the first one's handle was closed) runs no job any more:"
     " both have the exporter's reservation object, and xe_exec_ioctl locks without DRM_EXEC_IGNORE_DUPLICATES (EALREADY)",
+    SUSPEND_RACE: 'xe_pm_suspend() copies the images of contexts to system memory before the GT is stopped ("Super racey", it says): an'
+    " image that is saved afterwards is lost, and after resume its ring is executed once more from where the copy has it, with"
+    " batches that were written over since",
     "D1": "an import keeps a reference of the VF's memory object: VRAM does not come back",
     "D2": "one device address for a range whose memory is scattered: foreign VRAM is mapped",
     "D3": "sizes of ranges are rounded up to powers of two: wrong data from the second range on",

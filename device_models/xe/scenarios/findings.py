@@ -43,6 +43,12 @@ FINDINGS = (
         page=defects.EXEC_DUPLICATE,
     ),
     Finding(
+        defects.SUSPEND_RACE,
+        "xe: suspending copies contexts that still run",
+        ("suspend",),
+        page=defects.SUSPEND_RACE,
+    ),
+    Finding(
         defects.HANDED_ON_DIRTY,
         "xe: VRAM is handed on uncleaned",
         ("memory-handed-on",),

@@ -149,3 +149,19 @@ def test_both_halves_of_the_deadlock_are_wanted_to_name_it(monkeypatch: pytest.M
         steps.stuck(blocked(monkeypatch, half, other), machine, "loops")
     with pytest.raises(Failed):
         steps.stuck(blocked(monkeypatch, half), machine, "loops")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["xe_guc_submit_start+0x2d4/0x2e0 [xe]", "__drm_sched_pending_job_iter_begin+0xd/0x14 [xe]"],
+    ids=["inlined", "not inlined"],
+)
+def test_jobs_looked_at_too_early_are_known_whether_or_not_the_check_is_inlined(place: str) -> None:
+    (report,) = reports(
+        parse(
+            f"------------[ cut here ]------------\nWARNING: include/drm/gpu_scheduler.h:755 at {place}, CPU#1: kworker/88\n"
+            "Call Trace:\n <TASK>\n xe_guc_submit_start+0x14f/0x44f [xe]\n gt_reset_worker+0x4e4/0x66f [xe]\n </TASK>\n"
+            "---[ end trace 0000000000000000 ]---"
+        )
+    )
+    assert re.search(defects.REPORTS[defects.RUNNING_SCHEDULER], report.text)

@@ -22,7 +22,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Content
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import OPERATIONS, Lifetimes, operation_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
-from vfio_user_xe.emulator.kernel_reports import KernelLog, parse
+from vfio_user_xe.emulator.kernel_reports import KernelLog, parse, reports
 from vfio_user_xe.emulator.scenarios.exploration.coverage import Coverage
 from vfio_user_xe.emulator.scenarios.exploration.generator import generate
 from vfio_user_xe.emulator.scenarios.exploration.sequence import BadSequence, Step
@@ -342,6 +342,12 @@ def test_what_is_waited_for_has_time_for_the_machine_to_work_although_the_second
     late = iter([False] * PATIENCE + [True])
     assert asked.within(0, lambda: next(late))
     assert not asked.within(0, lambda: False)
+
+
+def test_the_driver_s_own_jobs_that_fault_after_a_suspend_are_the_known_defect() -> None:
+    (fault,) = reports(parse("xe 0000:01:00.0: [drm] Tile0: GT0: Fault response: Unsuccessful -EINVAL"))
+    assert looking._reported(fault, "guest suspend").defect == defects.SUSPEND_RACE
+    assert looking._reported(fault, "a job i3").defect == ""
 
 
 @pytest.mark.parametrize("busy", [True, False])

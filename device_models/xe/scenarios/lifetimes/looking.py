@@ -22,6 +22,7 @@ _PATIENCE = 5.0
 """Seconds within which what is freed by workers must be gone, on a machine that is not busy."""
 _LATE = "TLB invalidation fence timeout"
 """What xe says when the GuC has not answered within a quarter of a second (`xe_guc_tlb_inval.c:tlb_inval_timeout_delay`)."""
+_SUSPENDED = " suspend"
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\b\d+\b")
 
 
@@ -46,7 +47,7 @@ class Looking:
             GuestError: the guest does not answer.
             LogLost: lines of the log are lost.
         """
-        found = [_reported(report) for report in self._reports()] if read else []
+        found = [_reported(report, after) for report in self._reports()] if read else []
         verdicts = self._machine.card.call("verdicts")
         for kind in ("stale", "foreign"):
             if accesses := verdicts[kind]:
@@ -188,7 +189,10 @@ class Looking:
         return left
 
 
-def _reported(report: KernelReport) -> Failure:
+def _reported(report: KernelReport, after: str) -> Failure:
     defect = next((name for name, pattern in defects.REPORTS.items() if re.search(pattern, report.text)), "")
+    if report.kind in (Kind.GPU_HANG, Kind.DEVICE_LOST) and after.endswith(_SUSPENDED):
+        # Nobody has jobs then but the driver, which moves memory back.
+        defect = defect or defects.SUSPEND_RACE
     signature = defect or f"{report.kind} in {report.place or _NUMBERS.sub('N', report.headline)}"
     return Failure(signature, f"the kernel reported: {report}", defect)

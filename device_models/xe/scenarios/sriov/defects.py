@@ -54,7 +54,7 @@ REPORTS = {
     POOL_LEAK: OF_KERNELS[POOL_LEAK],
     RESCAN_LOCK: OF_KERNELS[RESCAN_LOCK],
     LATE_INVALIDATION: r"TLB invalidation request failed \(-ENODEV\)",
-    RUNNING_SCHEDULER: r"WARNING: .*gpu_scheduler\.h.*xe_guc_submit_start",
+    RUNNING_SCHEDULER: r"(?s)WARNING: .*gpu_scheduler\.h.*xe_guc_submit_start",
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
     WEDGED_REMOVAL: r"WARNING: .*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c|xe_ttm_vram_mgr_fini)",
     NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*\s+"
