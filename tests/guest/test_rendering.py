@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -104,7 +105,7 @@ def test_the_pf_shows_frames_in_the_memory_of_a_vf_without_a_copy(lab: Lab) -> N
 
 
 @pytest.mark.timeout(600)
-def test_a_screenshot_shows_what_the_vf_drew_last(lab: Lab) -> None:
+def test_a_screenshot_shows_what_the_vf_drew_last_and_the_compositor_lets_go_when_it_is_asked_to(lab: Lab) -> None:
     """While the renderer holds its frame, with nothing read back: the card looks into its Tile4 buffer."""
     held = Source("held", VF_NODE, width=120, height=80, modifier="tile4")
     soft = replace(held, node=None)
@@ -114,7 +115,7 @@ def test_a_screenshot_shows_what_the_vf_drew_last(lab: Lab) -> None:
         f"mkdir -p /tmp/held; cd /tmp/held; mkfifo stays\n"
         f"GL_DEVICE={PF_NODE} {COMPOSITOR} --socket socket --windows held --width 160 --height 120 >compositor 2>&1 &\n"
         "echo $! >pid; until grep -q ^ready compositor; do kill -0 $(cat pid) || exit 1; sleep 0.2; done\n"
-        f"{held.command} --socket socket --frames 1 --hold <stays >renderer 2>&1 &\n"
+        f"{held.command} --socket socket --frames 1 --revoke --hold <stays >renderer 2>&1 &\n"
         "pid=$!; sleep 1000 >stays & echo $! >holder\n"
         "until grep -q frames= renderer; do kill -0 $pid || exit 1; sleep 0.2; done",
         check=True,
@@ -122,8 +123,10 @@ def test_a_screenshot_shows_what_the_vf_drew_last(lab: Lab) -> None:
     )
     try:
         shown = lab.card.call("screenshot", function="vf1")
+        attached = re.findall(r"Total (\d+) devices attached", lab.sh("cat /sys/kernel/debug/dma_buf/bufinfo"))
     finally:
         lab.guest.run("cd /tmp/held; kill $(cat holder)")
+    assert set(attached) == {"0"}, "the PF's driver still has a buffer after `released`"
     assert (shown["width"], shown["height"], shown["tiling"]) == (120, 80, "tile4")
     pixels = np.frombuffer(base64.b64decode(shown["pixels"]), dtype=np.uint8).reshape(80, 120, 3)
     assert Difference.between(pixels.astype(np.int64), drawn).noticeable <= FRAME_TOLERANCE

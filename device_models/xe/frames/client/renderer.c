@@ -1,11 +1,11 @@
 /* Draws frames with OpenGL ES into buffers of the device that GL_DEVICE names, and passes them to a compositor.
  *
  *	frame-renderer --socket PATH --name vm1 [--width 320] [--height 200] [--modifier linear|x|tile4] [--frames 1] [--buffers 2]
- *		[--hue 0] [--memory] [--save FOLDER] [--resize FRAME] [--hold]
+ *		[--hue 0] [--memory] [--save FOLDER] [--resize FRAME] [--revoke] [--hold]
  *
  * `--memory`: frames are read back and passed as memfds, for a driver without dma-bufs.  `--save` writes each frame as a PAM.
- * `--resize`: from that frame on the surface has half the width and height, in buffers of its own.  `--hold`: the last frame stays until
- * standard input ends. */
+ * `--resize`: from that frame on the surface has half the width and height, in buffers of its own.  `--revoke`: in the end the
+ * compositor has to let go of everything.  `--hold`: what there is stays until standard input ends. */
 #define _GNU_SOURCE
 #include "message.h"
 #include "scene.h"
@@ -20,7 +20,7 @@ enum { MOST_BUFFERS = 4 };
 static struct {
 	const char *socket, *name, *modifier, *save;
 	uint64_t width, height, frames, buffers, hue, resize;
-	bool memory, hold;
+	bool memory, hold, revoke;
 } options = {.name = "vm1", .modifier = "linear", .width = 320, .height = 200, .frames = 1, .buffers = 2};
 
 static struct buffer {
@@ -163,6 +163,15 @@ static void swap_channels(uint8_t *to, const uint8_t *from, size_t pixels)
 	}
 }
 
+static void revoke_all(int socket)
+{
+	static struct message message;
+
+	if (!message_send(socket, -1, "revoke reason=end") || !message_receive(socket, &message) || strcmp(message.verb, "released"))
+		gl_fail("the compositor does not let go");
+	message_done(&message);
+}
+
 static void wait_for_all(int socket)
 {
 	for (unsigned i = 0; i < options.buffers; i++)
@@ -231,9 +240,10 @@ static void parse(int count, char **words)
 
 	for (int i = 1; i < count; i++) {
 		unsigned n = 0;
-		if (!strcmp(words[i], "--memory") || !strcmp(words[i], "--hold")) {
-			options.memory |= words[i][2] == 'm';
-			options.hold |= words[i][2] == 'h';
+		bool *flag = !strcmp(words[i], "--memory") ? &options.memory : !strcmp(words[i], "--hold") ? &options.hold :
+			     !strcmp(words[i], "--revoke") ? &options.revoke : NULL;
+		if (flag) {
+			*flag = true;
 			continue;
 		}
 		while (n < sizeof known / sizeof *known && strcmp(words[i], known[n].name))
@@ -280,6 +290,8 @@ int main(int argc, char **argv)
 	wait_for_all(socket);
 	glFinish();
 	clock_gettime(CLOCK_MONOTONIC, &end);
+	if (options.revoke)
+		revoke_all(socket);
 	printf("%s frames=%llu ms=%.0f\n", options.name, (unsigned long long)options.frames,
 	       (end.tv_sec - begin.tv_sec) * 1e3 + (end.tv_nsec - begin.tv_nsec) / 1e6);
 	fflush(stdout);

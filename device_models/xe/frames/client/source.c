@@ -1,5 +1,7 @@
 #include "source.h"
 
+#include "windows.h"
+
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -203,7 +205,9 @@ const char *source_take(struct source *source, struct message *message)
 		struct resource *resource = named(source, message);
 		if (!resource)
 			return "no such resource";
+		glFinish();
 		forget(source, resource);
+		windows_let_go();
 		return NULL;
 	}
 	return "allowed are create, scanout, flush, unref, revoke";
@@ -211,12 +215,13 @@ const char *source_take(struct source *source, struct message *message)
 
 void source_forget(struct source *source)
 {
+	/* The driver closes a buffer at once only where nothing uses it any more. */
+	glFinish();
 	for (int i = 0; i < SOURCE_RESOURCES; i++)
 		if (source->resources[i].number)
 			forget(source, &source->resources[i]);
 	source->waits = false;
-	/* The driver lets go of buffers when the work that used them is done. */
-	glFinish();
+	windows_let_go();
 }
 
 bool source_answer(struct source *source, uint64_t composed, int fence)

@@ -15,5 +15,7 @@ struct window {
 void windows_open(int width, int height);
 /* Draws all of them, side by side, the first at the left. */
 void windows_draw(const struct window *windows, unsigned count);
+/* Draws with a texture of its own: a driver keeps what it has drawn with last until it draws with something else. */
+void windows_let_go(void);
 
 #endif
