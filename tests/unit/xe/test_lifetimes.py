@@ -370,6 +370,17 @@ def test_an_answer_that_xe_calls_late_counts_unless_the_host_is_busy(
     assert [excuse.message for excuse in run.excuses] == ["TLB invalidation fence timeout"] * busy
 
 
+def test_imports_are_often_used_after_their_exporter_has_closed() -> None:
+    used = 0
+    for seed in range(40):
+        world, asked = Lifetimes(), 0
+        for step in generate(Lifetimes(), random.Random(f"closed/{seed}"), 40, Coverage()):
+            asked += answers(world, str(step)) == importing.DEAD and step.operation in ("job", "write")
+            world.apply(step)
+        used += bool(asked)
+    assert used >= 4, "a revocation that is ignored is found by nothing else"
+
+
 def test_the_system_is_an_actor_of_its_own() -> None:
     assert allowed(Lifetimes(), f"{SYSTEM} sysfs-reset v1")
     assert not allowed(after("a start"), "a sysfs-reset v1")

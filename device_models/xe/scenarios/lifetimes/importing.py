@@ -177,6 +177,10 @@ class Job(OfImport):
         one = state.imports[arguments[0]]
         return one.bound and not state.loops_in(one.gpu)
 
+    def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
+        # Whoever ignores that the exporter is closed is found by using it once more.
+        return self.weight * (4 if state.dead_in(state.imports[arguments[0]].gpu) else 1)
+
     def answers(self, state: State, actor: str, arguments: Arguments) -> Collection[str]:
         return DEAD if state.dead_in(state.imports[arguments[0]].gpu) else OK
 
