@@ -48,7 +48,8 @@ def _suite(run: Run, machine: KUnitMachine, module: str, glob: str) -> None:
     """Run the suites of a module that `glob` lets through; all of their tests must pass, or say why they are skipped."""
     if not machine.kunit:
         run.not_applicable("this kernel is built without KUnit (CONFIG_KUNIT)")
-    if machine.run(f"modprobe -n {module} 2>/dev/null").returncode:
+    # The guest's modprobe is a small one: it has no dry run.
+    if machine.run(f"find /lib/modules -name '{module.replace('_', '[-_]')}.ko*' | grep -q .").returncode:
         run.not_applicable(f"this kernel has no module {module} (CONFIG_DRM_XE_KUNIT_TEST)")
     script = (
         f"echo '{glob}' > /sys/module/kunit/parameters/filter_glob && modprobe {module}; code=$?\n"

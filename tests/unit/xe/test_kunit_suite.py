@@ -80,6 +80,14 @@ def test_a_module_that_cannot_be_loaded_is_a_failure() -> None:
         carried_out(0, "", code=1)
 
 
+def test_a_module_is_looked_for_among_the_guest_s_files_since_its_modprobe_has_no_dry_run() -> None:
+    machine = create_autospec(KUnitMachine, instance=True, kunit=True)
+    machine.run.return_value = Output(1, b"", "", 0.0)
+    with pytest.raises(NotApplicable, match="xe_live_test"):
+        KUNIT.scenarios[0].run(Run(create_autospec(KernelLog, instance=True)), machine)
+    machine.run.assert_called_once_with("find /lib/modules -name 'xe[-_]live[-_]test.ko*' | grep -q .")
+
+
 def test_a_kernel_without_kunit_has_nothing_to_be_tested() -> None:
     with pytest.raises(NotApplicable, match="CONFIG_KUNIT"):
         carried_out(0, "", kunit=False)
