@@ -174,6 +174,7 @@ class Lrc:
         self.timestamp = words[TIMESTAMP] | words[TIMESTAMP_UDW] << 32
         if self.descriptor & DESCRIPTOR_PPGTT:
             self._use_ppgtt(words[PDP0_LDW] | words[PDP0_UDW] << 32, words[ASID])
+        self.latest = None
         if not self.adopted and head != self._left_at:
             self.stack.clear()
             self.bulk = None

@@ -322,9 +322,10 @@ const struct op *render_write(const struct op *op, struct thread *t)
     if (!t->slot || !t->slot->output)
         return stop(op, t, INTERPRET);
     struct output *out = t->slot->output;
-    const uint32_t lanes = enabled(op, t) & (m->width == 32 ? ~0u : 0xffffu);
-    if (lanes) {
-        const int first = op->first_lane;
+    const int first = op->first_lane;
+    /* Code may name lanes that no thread has. */
+    const uint32_t lanes = enabled(op, t) & (m->width == 32 ? ~0u : 0xffffu) & (~0u >> (first & 31));
+    if (lanes && first < LANES) {
         struct columns c = {m->null0 ? NULL : t->storage + op->source[0], m->null1 ? NULL : t->storage + m->source1,
                             m->length0, m->length, m->header ? 64 : 0, m->width};
         uint32_t words[4 * LANES];
