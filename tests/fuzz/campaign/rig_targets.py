@@ -53,6 +53,7 @@ class OnTheRig(Target):
 
     def close(self) -> None:
         self._stack.close()
+        self.__dict__.pop("rig", None)  # what it has mapped goes with it
 
     def check(self) -> None:
         """The attacker's driver begins anew and works, as do the others."""
