@@ -52,7 +52,8 @@ def _suite(run: Run, machine: KUnitMachine, module: str, glob: str) -> None:
     if machine.run(f"find /lib/modules -name '{module.replace('_', '[-_]')}.ko*' | grep -q .").returncode:
         run.not_applicable(f"this kernel has no module {module} (CONFIG_DRM_XE_KUNIT_TEST)")
     script = (
-        f"echo '{glob}' > /sys/module/kunit/parameters/filter_glob && modprobe {module}; code=$?\n"
+        # Without a line's end: it would belong to the filter, which then lets nothing through.
+        f"printf %s '{glob}' > /sys/module/kunit/parameters/filter_glob && modprobe {module}; code=$?\n"
         f"cat {_FOLDER}/*/results 2>/dev/null; rmmod {module} 2>/dev/null; exit $code"
     )
     with run.step(f"modprobe {module}, suites {glob}"):

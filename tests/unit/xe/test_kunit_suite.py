@@ -88,6 +88,13 @@ def test_a_module_is_looked_for_among_the_guest_s_files_since_its_modprobe_has_n
     machine.run.assert_called_once_with("find /lib/modules -name 'xe[-_]live[-_]test.ko*' | grep -q .")
 
 
+def test_the_filter_has_no_line_s_end() -> None:
+    machine = create_autospec(KUnitMachine, instance=True, kunit=True)
+    machine.run.side_effect = [Output(0, b"", "", 0.0), Output(0, GOOD.encode(), "", 0.0)]
+    KUNIT.scenarios[0].run(Run(create_autospec(KernelLog, instance=True)), machine)
+    assert machine.run.call_args_list[1].args[0].startswith("printf %s 'xe_bo' > ")
+
+
 def test_a_kernel_without_kunit_has_nothing_to_be_tested() -> None:
     with pytest.raises(NotApplicable, match="CONFIG_KUNIT"):
         carried_out(0, "", kunit=False)
