@@ -202,6 +202,8 @@ class Scheduler:
             engine.switch_out()
         except (TranslationFault, AccessFault) as fault:
             self.fail(context, fault, engine)
+            # The context had left the engine before: nothing else gives it to the next one.
+            self.slots.wake(slot)
             return
         if not context.resident:
             again = any(lrc.stopped for lrc in context.members) or context.work_queue is not None
