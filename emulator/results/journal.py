@@ -16,8 +16,8 @@ from vfio_user_xe.emulator.results.json_file import NotAReport, dumps, loads
 from vfio_user_xe.emulator.results.model import Report, Result
 
 
-def append_line(path: Path, text: str) -> None:
-    """Add a line to a file; one that a killed writer left unfinished is cut off first.
+def append_line(path: Path, text: str, first: str = "") -> None:
+    """Add a line to a file, after `first` where it has no line; one that a killed writer left unfinished is cut off before.
 
     Raises:
         OSError: it cannot be written.
@@ -30,7 +30,8 @@ def append_line(path: Path, text: str) -> None:
         if kept != size:
             file.truncate(kept)
             file.seek(kept)
-        line = memoryview(f"{text}\n".encode())
+        head = f"{first}\n" if first and not kept else ""
+        line = memoryview(f"{head}{text}\n".encode())
         while line:
             line = line[file.write(line) :]
 
@@ -76,9 +77,8 @@ class Journal:
         Raises:
             OSError: it cannot be written.
         """
-        if not self._path.exists() or not self._path.stat().st_size:
-            append_line(self._path, _line(self._about))
-        append_line(self._path, _line(replace(self._about, results=[result], defects={}, title="")))
+        line = _line(replace(self._about, results=[result], defects={}, title=""))
+        append_line(self._path, line, first=_line(self._about))
 
     def rewrite(self, results: Iterable[Result]) -> None:
         """Keep these results alone.

@@ -52,6 +52,8 @@ def test_a_journal_of_which_only_a_part_of_the_first_line_was_written_has_no_res
     assert log.read() == []
     with pytest.raises(NotAReport, match="is empty"):
         read_journal(file)
+    log.append(result("one"))
+    assert (read_journal(file).title, read_journal(file).defects) == (ABOUT.title, ABOUT.defects)
 
 
 def test_several_writers_lose_nothing(file: Path) -> None:
@@ -67,6 +69,7 @@ def test_several_writers_lose_nothing(file: Path) -> None:
         writer.join()
     names = {each.case.name for each in Journal(file, ABOUT).read()}
     assert names == {f"{writer}-{number}" for writer in range(4) for number in range(20)}
+    assert len(file.read_text().splitlines()) == 81, "one line says what they are of"
 
 
 def test_a_result_that_comes_twice_is_a_repetition(file: Path) -> None:
