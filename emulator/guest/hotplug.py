@@ -40,10 +40,11 @@ class QmpClient:
                     f"{path}: {error.strerror}; it is the socket of a running 'guest run --qmp {path}'"
                 ) from error
             client = QmpClient(connection)
-            if "QMP" not in client._message():
-                raise QmpError(f"{path}: what listens there does not speak QMP")
-            client.execute("qmp_capabilities")
-            yield client
+            with client._lines:
+                if "QMP" not in client._message():
+                    raise QmpError(f"{path}: what listens there does not speak QMP")
+                client.execute("qmp_capabilities")
+                yield client
 
     def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         """Run a command; returns its `return` value.
@@ -51,7 +52,11 @@ class QmpClient:
         Raises:
             QmpError: QEMU refuses it, does not answer, or is gone.
         """
-        self._connection.sendall(json.dumps({"execute": command, "arguments": arguments or {}}).encode() + b"\n")
+        request = json.dumps({"execute": command, "arguments": arguments or {}})
+        try:
+            self._connection.sendall(request.encode() + b"\n")
+        except OSError as error:
+            raise QmpError("the QMP connection is gone") from error
         while True:
             message = self._message()
             if "error" in message:

@@ -43,11 +43,11 @@ class Qemu:
                     answer: dict[str, Any] = {"error": {"desc": "slot 0 function 0 already occupied"}}
                 else:
                     answer = {"return": {}}
-                stream.write(json.dumps(answer).encode() + b"\n")
-                if command == "device_del":
-                    for name in self.gives_up:
-                        event = {"event": "DEVICE_DELETED", "data": {"device": name}}
-                        stream.write(json.dumps(event).encode() + b"\n")
+                gone = self.gives_up if command == "device_del" else []
+                events = [{"event": "DEVICE_DELETED", "data": {"device": name}} for name in gone]
+                # Events come when they will: the first one before the answer, the others after it.
+                for message in (*events[:1], answer, *events[1:]):
+                    stream.write(json.dumps(message).encode() + b"\n")
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
