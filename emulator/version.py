@@ -19,7 +19,8 @@ def commit() -> str:
     """The commit: of a checkout git's, with "-dirty" where files differ; of a distribution what it was built from; "" if unknown."""
     root = _HERE.parent
     if (root / ".git").exists():
-        command = ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
+        # Without the lock of the index, which would make a `git commit` beside it fail.
+        command = ["git", "--no-optional-locks", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
         try:
             done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         except OSError:
