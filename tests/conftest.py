@@ -2,10 +2,10 @@
 
 import signal
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# No test asserts how long something takes.
-settings.register_profile("without a deadline", deadline=None)
+# No test asserts how long something takes, nor how long examples take to be made.
+settings.register_profile("without a deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("without a deadline")
 
 # A shell starts background jobs with SIGINT ignored, and Python leaves it so: tests of Ctrl-C, and the programs that

@@ -22,6 +22,8 @@ def git(tree: Path, *words: str, **variables: str) -> str:
         **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
         **{f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
         "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "LC_ALL": "C",
         "PYTHONPATH": str(ROOT),
         **variables,
     }

@@ -55,7 +55,7 @@ class Export:
         return self.ended()
 
     def ended(self) -> tuple[int, str]:
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=90)
         return self.process.returncode, errors
 
 
@@ -82,7 +82,7 @@ def exporting(owner: Owner, *arguments: str) -> Iterator[Export]:
 
 def connected(path: str) -> tuple[socket.socket, dict[str, Any], int]:
     program = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    program.settimeout(10)
+    program.settimeout(60)
     program.connect(path)
     packet, fds, _, _ = socket.recv_fds(program, 65536, 1)
     return program, json.loads(packet), fds[0]
@@ -192,7 +192,7 @@ def view(export: Export, file: Path, *arguments: str) -> subprocess.CompletedPro
     command = [sys.executable, str(VIEWER), export.socket, str(file), "--width", str(WIDTH), "--height", str(HEIGHT)]
     # Of its own: without this project's modules.
     return subprocess.run(
-        [*command, *arguments], cwd=file.parent, env={}, capture_output=True, text=True, timeout=30, check=False
+        [*command, *arguments], cwd=file.parent, env={}, capture_output=True, text=True, timeout=90, check=False
     )
 
 
@@ -247,10 +247,10 @@ def test_the_viewer_understands_tilings_and_what_the_exporter_says_of_them(
         described = {"width": WIDTH, "height": HEIGHT, "pitch": pitch, "tiling": name}
         assert export.ready["surface"] == described
         command = [sys.executable, str(VIEWER), export.socket, str(tmp_path / "screen.png")]
-        done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(command, env={}, capture_output=True, text=True, timeout=90, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         wrong = subprocess.run(
-            [*command, "--tiling", "y"], env={}, capture_output=True, text=True, timeout=30, check=False
+            [*command, "--tiling", "y"], env={}, capture_output=True, text=True, timeout=90, check=False
         )
         assert (wrong.returncode, "allowed are linear, x, tile4, tile64" in wrong.stderr) == (1, True)
     rows = pixels(tmp_path / "screen.png")
@@ -273,7 +273,7 @@ def test_the_viewer_writes_no_picture_of_memory_that_was_taken_back(owner: Owner
         )
         eventually((tmp_path / "again.png").exists)
         owner.disable()
-        _, errors = running.communicate(timeout=30)
+        _, errors = running.communicate(timeout=90)
         assert running.returncode == 1
         assert "viewer: the memory was taken back: " in errors
     assert not list(tmp_path.glob("*.new"))

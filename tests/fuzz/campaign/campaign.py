@@ -22,6 +22,8 @@ _SAVE_SECONDS = 10.0
 _SLACK_DESCRIPTORS = 8
 """What the interpreter and its libraries may keep open between two looks."""
 _MOST_FINDINGS = 50
+_GRACE = 60.0
+"""At least so many seconds after the limit of a case the process is ended: one that merely does not get the processor goes on."""
 _STARTS, _REST = 3, 5.0
 """How often a target is opened before that is a finding, and seconds in between."""
 
@@ -190,7 +192,7 @@ def _limit(seconds: float) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, late)
     others = signal.setitimer(signal.ITIMER_REAL, seconds)
-    faulthandler.dump_traceback_later(3 * seconds, exit=True)
+    faulthandler.dump_traceback_later(seconds + max(2 * seconds, _GRACE), exit=True)
     try:
         yield
     finally:

@@ -74,7 +74,7 @@ class PassedOn:
 
     def settle(self) -> None:
         for _ in range(2):
-            self.pf.executor.run_sync(lambda: None, 10)
+            self.pf.executor.run_sync(lambda: None, 60)
 
     def read(self) -> int:
         region = self.guest.regions[0]

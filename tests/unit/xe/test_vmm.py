@@ -19,7 +19,7 @@ from vfio_user_xe.emulator.guest.programs import NoCompiler, compile_c, compiler
 FAKE = Path(__file__).parents[2] / "support" / "xe" / "fake_vfio.c"
 VMM = CLIENT.parent / "vmm"
 CREATE = "create resource=1 size=0x3000 ranges=0x200000+0x2000,0x100000+0x1000"
-PATIENCE = 20
+PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
