@@ -15,7 +15,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the tree is no checkout of git"),
+]
 
 
 @pytest.fixture(scope="module")

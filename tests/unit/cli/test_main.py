@@ -12,17 +12,20 @@ from vfio_user_xe.emulator import API_VERSION
 from vfio_user_xe.emulator.cli.errors import exit_code_of
 from vfio_user_xe.emulator.cli.main import app
 from vfio_user_xe.emulator.cli.options import check_outputs
+from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import BootFailed, KernelError, MissingEnvironment, RootError
 from vfio_user_xe.emulator.guest.served import ServedCardError
 from vfio_user_xe.emulator.model.options import CardError
 from vfio_user_xe.emulator.testing.lab import open_card
+from vfio_user_xe.emulator.version import commit
 
 
 def test_the_version_is_that_of_the_package_and_of_the_api() -> None:
     result = CliRunner().invoke(app, ["--version"])
     assert result.exit_code == 0
     first, second = result.stdout.splitlines()
-    assert first.startswith(f"vfio-user-xe {version('vfio-user-xe')} (commit ")
+    made_from = f" (commit {commit()})" if commit() else ""
+    assert first.startswith(f"vfio-user-xe {version('vfio-user-xe')}{made_from}, ")
     assert first.endswith(f"plug-in API {API_VERSION[0]}.{API_VERSION[1]}")
     assert second.startswith("guest environment: ")
 
@@ -62,7 +65,6 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
         (["igt", "run", "--igt", "/", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
         (["suite", "run", "pyopencl", "--modules", "/tmp"], "--modules is for --kernel"),
         (["suite", "run", "pyopencl", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
-        (["igt", "list", "--igt", "/nonexistent"], "/nonexistent holds no IGT test programs"),
         (["conformance", "--socket", "/x", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
         (["vram-map", "--socket-dir", "/x", "--png", "/dev/null/p"], "--png /dev/null/p: cannot be written"),
         (["qemu-args", "--socket-dir", "/x", "--memory", "foo"], "--memory foo: want a number of MiB"),
@@ -91,16 +93,33 @@ def test_wrong_use_ends_with_2_before_anything_is_done(arguments: list[str], sai
     [
         (["status", "--socket-dir", "/nonexistent"], "is a card served in /nonexistent?"),
         (["qemu-args", "--socket-dir", "/nonexistent"], "no card is served in /nonexistent"),
-        (
-            ["guest", "run", "--kernel", "9.99"],
-            "kernel 9.99 is not in the cache: vfio-user-xe guest fetch --kernel 9.99",
-        ),
     ],
 )
 def test_what_must_be_there_and_is_not_ends_with_1(arguments: list[str], said: str) -> None:
     result = CliRunner().invoke(app, arguments)
     assert said in " ".join(result.stderr.split())
     assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (["igt", "list", "--igt", "/nonexistent"], "/nonexistent holds no IGT test programs", 2),
+        (
+            ["guest", "run", "--kernel", "9.99"],
+            "kernel 9.99 is not in the cache: vfio-user-xe guest fetch --kernel 9.99",
+            1,
+        ),
+    ],
+)
+def test_what_an_environment_needs_besides_is_named(arguments: list[str], said: str, code: int) -> None:
+    try:
+        locate()
+    except MissingEnvironment as missing:
+        pytest.skip(str(missing))
+    result = CliRunner().invoke(app, arguments)
+    assert said in " ".join(result.stderr.split())
+    assert result.exit_code == code
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 
 def test_a_checkout_tells_its_commit() -> None:
     root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        pytest.skip("the tree is no checkout of git")
     wanted = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout
     assert version.commit().removesuffix("-dirty") == wanted[:12]
 
