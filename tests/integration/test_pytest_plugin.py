@@ -112,7 +112,7 @@ def test_a_card_a_client_the_ledger_and_faults_are_fixtures(repository: pytest.P
         """
 def test_it_writes(vfio_client, ledger):
     memory, interrupt = tell(vfio_client, 0x10010)
-    interrupt.wait(5)
+    interrupt.wait(60)
     assert bytes(memory.at(0x10010, 4)) == b"word"
     assert ledger.sum("bytes_written", initiator="pf", owner="guest") == 4
 

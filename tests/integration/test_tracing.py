@@ -266,7 +266,7 @@ def test_a_trace_whose_file_is_full_ends_with_a_log_line_and_the_card_goes_on(
     tracer.start(["uart"], "/dev/full")
     tap("serial", "write", lambda: told.set() or {})
     with caplog.at_level(logging.ERROR):
-        assert told.wait(10)
+        assert told.wait(60)
         tracer.stop()
     assert "the trace /dev/full is incomplete: No space left on device" in logs.text(caplog, trace_log)
     assert not tap.on
@@ -299,7 +299,7 @@ def test_a_sampler_that_fails_ends_the_trace_and_nothing_is_queued_behind_it(tmp
     tap = tracer.tap("uart", "serial port")
     tracer.join(Tap("broken", "a sampler", lambda: fail))
     tracer.start(["all"], tmp_path / "t")
-    assert failed.wait(10)
+    assert failed.wait(60)
     tracer.stop()
     tap("serial", "late")
     assert (tap.on, tracer.active, records_held()) == (False, [], 0)

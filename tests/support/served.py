@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 90.0
+STOP_TIMEOUT = 60.0
 PROFILE = Path(__file__).parents[1] / "conformance" / "our-server.toml"
 """What the conformance suite is told of our server."""
 
@@ -72,7 +73,7 @@ def served(model: str = "conformance", arguments: Sequence[str] = ()) -> Iterato
             finally:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    code = process.wait(10)
+                    code = process.wait(STOP_TIMEOUT)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()

@@ -42,7 +42,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
 
     def spec(scene: str) -> GuestSpec:
         qemu = Qemu((sys.executable, "-I", str(FAKE), scene), {}, "11.1", "played")
-        return GuestSpec(accelerator="tcg", boot_timeout=20, environment=dataclasses.replace(fetched, qemu=qemu))
+        return GuestSpec(accelerator="tcg", boot_timeout=60, environment=dataclasses.replace(fetched, qemu=qemu))
 
     return spec
 
@@ -172,7 +172,7 @@ async def nothing(guest: Guest) -> None:
 def test_a_guest_that_does_not_boot_says_why(play: Play, scene: str, error: type[GuestError], words: str) -> None:
     spec = play(scene)
     if error is BootFailed:
-        spec = dataclasses.replace(spec, boot_timeout=3)
+        spec = dataclasses.replace(spec, boot_timeout=3 if scene == "silent" else 8)
     with pytest.raises(error, match=words):
         in_guest(spec, nothing)
 

@@ -265,14 +265,14 @@ def test_settling_waits_for_the_running_job_only() -> None:
 
     def job() -> None:
         started.set()
-        release.wait(5)
+        release.wait(60)
 
     executor.submit(job)
-    executor.submit(lambda: (second.wait(5), None)[1])
-    started.wait(5)
+    executor.submit(lambda: (second.wait(60), None)[1])
+    started.wait(60)
     assert not executor.settle(0.01), "the job still runs"
     threading.Timer(0.05, release.set).start()
-    assert executor.settle(5)
+    assert executor.settle(60)
     second.set()
     executor.stop()
     assert executor.settle(0), "nothing runs any more"

@@ -331,8 +331,8 @@ class Plugged:
 
     def settle(self) -> None:
         """Until nothing is under way."""
-        self.sriov.programming.wait(10)
-        self.pf.executor.run_sync(lambda: None, 10)
+        self.sriov.programming.wait(60)
+        self.pf.executor.run_sync(lambda: None, 60)
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_the_write_that_enables_is_answered_before_anything_is_programmed(plugge
     """The client can answer nothing while it waits for an access."""
     answered = threading.Event()
     order: list[bool] = []
-    plugged.machine.before_write = lambda: order.append(answered.wait(10))
+    plugged.machine.before_write = lambda: order.append(answered.wait(60))
     plugged.guest.assign_vf_bars()
     plugged.guest.enable(1)
     answered.set()
@@ -363,12 +363,12 @@ def test_a_machine_reset_in_the_middle_of_programming_ends_it(plugged: Any) -> N
 
     def stop_once() -> None:
         begun.set()
-        go.wait(10)
+        go.wait(60)
 
     plugged.machine.before_write = stop_once
     plugged.guest.assign_vf_bars()
     plugged.guest.enable(7)
-    assert begun.wait(10)
+    assert begun.wait(60)
     plugged.machine_reset()
     plugged.machine.writes.clear()
     go.set()
@@ -420,7 +420,7 @@ def test_a_client_that_dies_in_the_middle_leaves_the_next_one_everything(
 
     plugged.machine.write_physical = write
     plugged.guest.enable(7)
-    assert enough.wait(10)
+    assert enough.wait(60)
     plugged.settle()
     assert plugged.sriov.programming.status.state == "idle"
     machine = new_machine(ecam=0xE0000000, bus=9)
@@ -440,7 +440,7 @@ def test_vfs_enabled_without_any_client_are_nothing_to_program(make_pf: Callable
     assert pf.sriov is not None
     pf.config.write(0x330, 2, 2)
     pf.config.write(0x328, 2, 9)
-    assert pf.sriov.programming.wait(10).state == "idle"
+    assert pf.sriov.programming.wait(60).state == "idle"
 
 
 def test_the_status_is_plain_data(plugged: Any) -> None:

@@ -164,9 +164,9 @@ def test_closing_the_peer_wakes_who_waits(peer: QtestPeer, connect: Callable[...
 
     thread = threading.Thread(target=wait)
     thread.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     peer.close()
-    thread.join(10)
+    thread.join(60)
     assert len(errors) == 1
     assert access.fileno() == -1
 
@@ -178,7 +178,7 @@ def test_answers_that_came_too_late_are_not_taken_for_the_next_ones(
     go = threading.Event()
 
     def late(line: str) -> str:
-        go.wait(10)
+        go.wait(60)
         return f"OK {line.split()[1]}\n"
 
     qemu.answer = late
@@ -207,7 +207,7 @@ def test_after_closing_nothing_is_left(tmp_path: Path, new_machine: type) -> Non
     eventually(lambda: len(peer.open()) == 1)
     (connection,) = peer.open()
     peer.close()
-    qemu.thread.join(10)
+    qemu.thread.join(60)
     assert not qemu.thread.is_alive()
     assert (listener.fileno(), connection.fileno()) == (-1, -1)
     assert "qtest" not in [thread.name for thread in threading.enumerate()]

@@ -61,7 +61,7 @@ def server(card: Card, tmp_path: Path) -> Iterator[MemoryServer]:
 @pytest.fixture
 def client(server: MemoryServer, tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as made:
-        made.settimeout(10)
+        made.settimeout(60)
         made.connect(str(tmp_path / "memory.sock"))
         yield made
 
@@ -326,6 +326,6 @@ def test_a_client_that_never_reads_is_disconnected_and_the_others_are_served(
     (line,) = logs.messages(caplog, outbox.log)
     assert line.startswith(f"memory: process {os.getpid()}: disconnected, because it does not read what is sent to it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
-        other.settimeout(10)
+        other.settimeout(60)
         other.connect(str(tmp_path / "memory.sock"))
         assert ask(other, id=1, op="hello")[0]["id"] == 1
