@@ -65,11 +65,12 @@ def write_bundle(output: Path, kernels: Sequence[str] = (), userlands: Sequence[
     folders += [locate_userland(name).image.parent for name in userlands]
     parts = tuple(str(folder.relative_to(base)) for folder in dict.fromkeys(folders))
     about = json.dumps({"format": FORMAT, "version": VERSION, "parts": parts}).encode()
+    zstd = zstd_command(environment) if form == "zst" else ()
     partial = output.with_name(f"{output.name}.partial")
     try:
         with (
             partial.open("wb") as file,
-            _compressed(file, form, zstd_command(environment)) as stream,
+            _compressed(file, form, zstd) as stream,
             tarfile.open(fileobj=stream, mode="w|") as archive,
         ):
             first = tarfile.TarInfo(ABOUT)
