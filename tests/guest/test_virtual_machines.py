@@ -15,7 +15,7 @@ from vfio_user_xe.emulator.results import Result, Verdict
 from vfio_user_xe.emulator.results.json_file import read
 from vfio_user_xe.emulator.scenarios.scenario import SETUP
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(1200)]
 
 CHOSEN = "reset-in-a-frame"
 """It has a frame before the reset and one after it."""
