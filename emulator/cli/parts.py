@@ -89,7 +89,7 @@ def job_count(text: str, memory: int) -> int:
 
 
 def run_jobs(count: int, command: Sequence[str], extra: Sequence[str] = ()) -> list[int]:
-    """Run this program `count` times at once with the options that it was given; returns the exit codes.
+    """Run this program `count` times at once with the options that it was given; returns the exit codes, as a shell has them.
 
     `command` are the words of the command ("scenario", "run"), `extra` further options. Each process gets `--job K/COUNT`,
     does that part, and prints its results as they come. An interrupt (Ctrl-C) is passed on to them, and raised when they have
@@ -107,10 +107,11 @@ def run_jobs(count: int, command: Sequence[str], extra: Sequence[str] = ()) -> l
         for number in range(1, count + 1)
     ]
     try:
-        return [job.wait() for job in jobs]
+        codes = [job.wait() for job in jobs]
     except KeyboardInterrupt:
         _interrupt(jobs)
         raise
+    return [code if code >= 0 else 128 - code for code in codes]
 
 
 def _interrupt(jobs: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -42,7 +42,7 @@ from vfio_user_xe.emulator.results.json_file import NotAReport
 from vfio_user_xe.emulator.results.matrix import matrix, matrix_text
 from vfio_user_xe.emulator.results.tap import tap
 from vfio_user_xe.emulator.results.text import evidence, line, verdict_table
-from vfio_user_xe.emulator.scenarios.bisect import ABORT, CANNOT_TEST, Bad, bisect_code
+from vfio_user_xe.emulator.scenarios.bisect import ABORT, CANNOT_TEST, GOOD, Bad, bisect_code
 from vfio_user_xe.emulator.scenarios.evidence import report_of, summary_of
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.runner import grouped
@@ -131,7 +131,7 @@ def run(
                 "--until-fail goes with one guest at a time: neither with --jobs nor, without --repeat, --shard",
                 EXIT_USAGE,
             )
-        if bisect and (len(kernels or ()) > 1 or resume or job is not None):
+        if bisect and (len(kernels or ()) > 1 or resume):
             fail("--bisect judges one kernel anew: neither several --kernel nor --resume go with it", EXIT_USAGE)
         if resume and output is None:
             fail("--resume is for --output: it takes up what is in that folder", EXIT_USAGE)
@@ -177,9 +177,10 @@ def run(
                 print(shown, flush=True)
 
         interrupted = False
+        codes: list[int] = []
         try:
             if count > 1 and job is None:
-                run_jobs(count, ("scenario", "run"), extra)
+                codes = run_jobs(count, ("scenario", "run"), extra)
             else:
                 place = consoles / f"job-{job.partition('/')[0]}" if consoles is not None and job else consoles
                 _run(suite, left, append, place, bad if until_fail else None, progress)
@@ -200,9 +201,12 @@ def run(
         tap_file.write_text(tap(whole), encoding="utf-8")
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
+    if lost := [code for code in codes if code]:
+        say(f"{len(lost)} of {len(codes)} jobs did not do their parts: they ended with {', '.join(map(str, lost))}")
     if bisect:
-        raise typer.Exit(bisect_code(results, bad))
-    raise typer.Exit(int(any(map(bad, results)) if bad_names else whole.failed))
+        said = bisect_code(results, bad)
+        raise typer.Exit(CANNOT_TEST if lost and said == GOOD else said)
+    raise typer.Exit(int(bool(lost) or (any(map(bad, results)) if bad_names else whole.failed)))
 
 
 @contextmanager

@@ -184,6 +184,21 @@ def test_jobs_do_a_part_each_and_their_results_become_one_report(
     assert sorted(labs.booted) == ["first", "second"]
 
 
+@pytest.mark.parametrize("code", [1, 137])
+@pytest.mark.parametrize(("words", "ends_with"), [((), 1), (("--bisect",), 125)])
+def test_a_job_that_did_not_do_its_part_is_no_success(
+    play: Play, monkeypatch: pytest.MonkeyPatch, code: int, words: tuple[str, ...], ends_with: int
+) -> None:
+    def run_jobs(count: int, command: Any, extra: Any = ()) -> list[int]:
+        assert play("--job", "1/2", *words, *extra, scenarios=FOUR).exit_code == 0
+        return [0, code]
+
+    monkeypatch.setattr(scenario_run, "run_jobs", create_autospec(parts.run_jobs, side_effect=run_jobs))
+    done = play("--jobs", 2, *words, scenarios=FOUR)
+    assert done.exit_code == ends_with
+    assert f"1 of 2 jobs did not do their parts: they ended with {code}" in done.output
+
+
 def test_jobs_are_processes_with_the_same_options_and_a_part(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +207,16 @@ def test_jobs_are_processes_with_the_same_options_and_a_part(
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)
     assert parts.run_jobs(2, ("scenario", "run")) == [2, 2]
     assert capfd.readouterr().err.count("no-such-scenario") == 2
+
+
+def test_a_job_that_a_signal_ended_has_not_ended_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(command: Any, **more: Any) -> Any:
+        return parts.subprocess.Popen(["sh", "-c", "kill -9 $$"])
+
+    monkeypatch.setattr(sys, "stdout", sys.__stdout__)
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)
+    monkeypatch.setattr(parts, "launch", create_autospec(parts.launch, side_effect=killed))
+    assert parts.run_jobs(2, ("scenario", "run")) == [137, 137]
 
 
 def test_auto_is_as_many_as_processors_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
