@@ -105,7 +105,10 @@ class Scheduler:
         context = engine.context
         assert context is not None
         streamer = engine.streamer
-        if not streamer.preempt and self.turns.must_yield(slot):
+        # Who was switched in gets a slice before it must yield: on a busy host a quantum may be over by then, and contexts
+        # would only take turns.
+        begins, slot.begins = slot.begins, False
+        if not begins and not streamer.preempt and self.turns.must_yield(slot):
             self._watch.ask_to_preempt(slot)
             streamer.leaving = self.turns.is_leaving(context)
         self.slices += 1
@@ -184,6 +187,7 @@ class Scheduler:
                 self.fail(context, fault, slot.engine)
                 return False
             lrc.stopped = False
+            slot.begins = True
             slot.wait = 0.0
             slot.spinning = 0
             self.turns.begin(slot, context.function.vfid)

@@ -23,6 +23,7 @@ class Slot:
     """An engine, and what the scheduler knows of it. Times are seconds of the card's clock."""
 
     __slots__ = (
+        "begins",
         "engine",
         "function",
         "function_since",
@@ -36,6 +37,8 @@ class Slot:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.begins = False
+        """Whether its context was switched in and has not had a slice since."""
         self.scheduled = False
         """Whether a job of the executor will run it as soon as it can."""
         self.timer = 0

@@ -14,7 +14,7 @@ from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, walker
 from tests.support.xe.engine_lab import SEQNO, WA_BB, Job
 from vfio_user_xe.device_models.xe.compute import dispatch
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
-from vfio_user_xe.device_models.xe.engines import engine
+from vfio_user_xe.device_models.xe.engines import engine, scheduler
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 
@@ -38,6 +38,12 @@ def job_of(lab: ComputeLab, kernel: str, **options: object) -> Job:
     return lab.compute_job(kernel + EOT, *walker(inline=[DATA, 0]), *sdi(DATA + DONE, 1), **options)  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of one step, however fast the host is."""
+    monkeypatch.setattr(scheduler, "SLICE", 0.0)
+
+
 def test_an_endless_kernel_makes_room_when_its_quantum_is_over(lab: ComputeLab) -> None:
     endless = job_of(lab, LOOP, quantum_us=2000)
     endless.submit()
@@ -50,8 +56,9 @@ def test_an_endless_kernel_makes_room_when_its_quantum_is_over(lab: ComputeLab) 
     assert endless.data(DONE, 1) == [0]
 
 
+@pytest.mark.usefixtures("short_slices")
 def test_a_preempted_kernel_goes_on_in_the_middle_of_its_threads(lab: ComputeLab) -> None:
-    first, second = job_of(lab, COUNTS + RESULT, quantum_us=1000), job_of(lab, COUNTS + RESULT, quantum_us=1000)
+    first, second = job_of(lab, COUNTS + RESULT, quantum_us=1), job_of(lab, COUNTS + RESULT, quantum_us=1)
     first.submit()
     second.submit()
     lab.run(lambda: first.data(DONE, 1) == [1] and second.data(DONE, 1) == [1])
