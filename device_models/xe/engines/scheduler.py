@@ -105,12 +105,10 @@ class Scheduler:
         context = engine.context
         assert context is not None
         streamer = engine.streamer
-        # Who was switched in gets a slice before it must yield: on a busy host a quantum may be over by then, and contexts
-        # would only take turns.
-        begins, slot.begins = slot.begins, False
-        if not begins and not streamer.preempt and self.turns.must_yield(slot):
+        if not streamer.preempt and self.turns.must_yield(slot):
             self._watch.ask_to_preempt(slot)
             streamer.leaving = self.turns.is_leaving(context)
+        slot.begins = False
         self.slices += 1
         in_one_command = _in_one_command(streamer.lrc)
         start = self._clock.seconds()
