@@ -121,9 +121,11 @@ def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | 
 def _wait_ready(fd: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     line = b""
+    poller = select.poll()  # select() takes no descriptor above 1023, and a process of many tests has such
+    poller.register(fd, select.POLLIN)
     while not line.endswith(b"\n"):
         left = deadline - time.monotonic()
-        readable, _, _ = select.select([fd], [], [], max(0.0, left))
+        readable = poller.poll(max(0.0, left) * 1000)
         chunk = os.read(fd, 65536) if readable else b""
         if not chunk:
             code = process.wait(5) if readable else None

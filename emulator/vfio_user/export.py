@@ -186,7 +186,9 @@ class Exporter:
             # Out of descriptors, or the program has gone already. One that is still there waits in the queue and would
             # wake this loop for ever: give descriptors a chance to be freed.
             log.warning("cannot accept a program: %s", error.strerror)
-            select.select([self._woken], [], [], _ACCEPT_AGAIN_SECONDS)
+            woken = select.poll()
+            woken.register(self._woken, select.POLLIN)
+            woken.poll(_ACCEPT_AGAIN_SECONDS * 1000)
             return
         with self._lock:
             # Not after it was taken back, and nobody in between who would not be told.

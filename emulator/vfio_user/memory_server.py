@@ -153,7 +153,9 @@ class MemoryServer:
         except OSError as error:
             log.warning("memory: cannot accept a client: %s", error)
             # The client waits in the queue and would wake this thread for ever: give descriptors a chance to be freed.
-            select.select([self._woken], [], [], 0.1)
+            woken = select.poll()
+            woken.register(self._woken, select.POLLIN)
+            woken.poll(100)
             return
         connection = Connection(self, accepted)
         with self._lock:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import NonCallableMock, create_autospec
 
@@ -197,12 +198,18 @@ def test_a_card_that_hangs_costs_the_access_not_the_importer(owner: Owner) -> No
     with importing(remote(owner)) as card:
         os.kill(owner.card.pid, signal.SIGSTOP)
         try:
+            eventually(lambda: _is_stopped(owner.card.pid))
             with pytest.raises(AccessFault, match="did not answer"):
                 read(card, REMOTE, 4)
         finally:
             os.kill(owner.card.pid, signal.SIGCONT)
         eventually(lambda: _works(card))
         eventually(lambda: len(owner.card.call("leases")) == 1)
+
+
+def _is_stopped(pid: int) -> bool:
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 def _works(card: Card) -> bool:

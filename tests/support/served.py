@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 
 START_TIMEOUT = 90.0
@@ -64,7 +64,7 @@ def served(model: str = "conformance", arguments: Sequence[str] = ()) -> Iterato
             )
             os.close(writer)
             try:
-                line = ready.readline() if select.select([ready], [], [], START_TIMEOUT)[0] else b""
+                line = ready.readline() if wait([ready.fileno()], START_TIMEOUT) else b""
                 if not line:
                     raise RuntimeError(f"the server did not start:\n{log.read_text()}")
                 yield ServedCard(process.pid, json.loads(line)["sockets"], log)

@@ -148,8 +148,10 @@ def _child_events(
     kept = b""
     try:
         with os.fdopen(read_end, "rb", buffering=0) as stream:
+            poller = select.poll()
+            poller.register(stream, select.POLLIN)
             while True:
-                ready, _, _ = select.select([stream], [], [], max(0.0, allowed()))
+                ready = poller.poll(max(0.0, allowed()) * 1000)
                 if not ready:
                     yield {"event": "timeout", "text": _tail(output)}
                     return

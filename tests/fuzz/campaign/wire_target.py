@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import struct
+import time
 from contextlib import ExitStack, suppress
 from random import Random
 from typing import ClassVar
@@ -102,7 +103,7 @@ class Wire(Target):
             if now == lowest and now <= getattr(self, "_idle", now):
                 break
             lowest = min(lowest, now)
-            select.select([], [], [], 0.01)
+            time.sleep(0.01)
         return lowest
 
 
@@ -141,18 +142,21 @@ def _exchange(sock: socket.socket, blob: bytes, *, wait: bool) -> int:
     """Send all of it while replies are read, up to the reply to the last message; how many messages were taken."""
     view, received, sock_fd = memoryview(blob), bytearray(), sock.fileno()
     sock.setblocking(False)
-    replies, synced = 0, False
+    replies, synced, poller = 0, False, select.poll()
+    poller.register(sock_fd, select.POLLIN)
     while not synced:
-        readable, writable, _ = select.select([sock_fd], [sock_fd] if view else [], [], 60)
-        assert readable or writable, "the server neither reads nor answers"
-        if writable:
+        poller.modify(sock_fd, select.POLLIN | (select.POLLOUT if view else 0))
+        ready = poller.poll(60_000)
+        assert ready, "the server neither reads nor answers"
+        ((_, events),) = ready
+        if events & select.POLLOUT:
             try:
                 view = view[sock.send(view[: 1 << 16]) :]
             except BlockingIOError:
                 pass
             except OSError:
                 return replies
-        if readable:
+        if events & ~select.POLLOUT:
             try:
                 data, fds, _, _ = socket.recv_fds(sock, 1 << 17, 16)
             except BlockingIOError:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import array
 import errno
 import json
-import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import wait
 from typing import Any
 from unittest.mock import NonCallableMagicMock, create_autospec
 
@@ -106,7 +106,7 @@ class Peer:
 
     def has_message(self, seconds: float = 0.0) -> bool:
         """Whether something to receive comes within `seconds`."""
-        return bool(select.select([self.sock], [], [], seconds)[0])
+        return bool(wait([self.sock], seconds))
 
     def negotiate(self, capabilities: dict[str, Any] | None = None) -> Message:
         """VERSION, with every capability unless told otherwise."""
