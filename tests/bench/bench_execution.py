@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 from tests.bench.bench_engines import Figure
+from tests.bench.timed_batch import timed
 from tests.support.xe.commands import END, sdi
 from tests.support.xe.compute_kernels import LOOP, slm_reduction, store, vector_add
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, base_addresses, walker
@@ -82,14 +83,7 @@ class Bench:
         inline = [half for address in pointers for half in (address & 0xFFFFFFFF, address >> 32)]
         command = walker(groups=(groups, 1, 1), local=(local, 1, 1), ids=[0], inline=inline, slm=1, barriers=1)
         job.ring(*job.start(job.batch(*base_addresses(), *command * walkers, END)))
-        start, used = time.perf_counter(), time.process_time()
-        job.submit()
-        lab.run(limit=10_000_000)
-        elapsed = time.perf_counter() - start, time.process_time() - used
-        reports = lab.engine("ccs0").reports
-        if lab.listener.faults or reports:
-            raise RuntimeError(f"the kernel did not run: {lab.listener.faults or dict(reports)}")
-        return elapsed
+        return timed(lab, job, "ccs0")
 
     def rates(self, name: str, kernel: str, pointers: tuple[int, ...]) -> list[Figure]:
         """Lane-instructions a second over all items, on one processor and on all."""

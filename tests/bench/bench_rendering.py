@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import struct
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest import mock
@@ -19,6 +18,7 @@ from unittest import mock
 import numpy as np
 
 from tests.bench.bench_engines import Figure
+from tests.bench.timed_batch import timed
 from tests.support.xe.compute_lab import SURFACES, base_addresses
 from tests.support.xe.engine_lab import Job
 from tests.support.xe.render_lab import (
@@ -238,14 +238,7 @@ class Bench:
         """Wall and processor time of one frame."""
         job, lab = self.job, self.lab
         job.ring(*job.start(self.batch))
-        start, used = time.perf_counter(), time.process_time()
-        job.submit()
-        lab.run(limit=10_000_000)
-        elapsed = time.perf_counter() - start, time.process_time() - used
-        reports = lab.engine("rcs0").reports
-        if lab.listener.faults or reports:
-            raise RuntimeError(f"the scene was not drawn: {lab.listener.faults or dict(reports)}")
-        return elapsed
+        return timed(lab, job, "rcs0")
 
 
 def best(bench: Bench, rounds: int) -> tuple[float, float]:
