@@ -47,14 +47,10 @@ def reset_in_a_frame(run: Run, machine: Host) -> None:
     with s.compositor(run, machine) as composing, s.running(run, machine, vm) as vmm:
         with s.renderer(run, vm) as drawing:
             s.first_frame(machine, drawing, composing)
-            drawing.draw(2)
-            drawing.flush(2)
-            composing.expect(vm.name, "flush", resource="1", frame="2")
+            s.second_frame(drawing, composing)
             _reset(run, machine, drawing)
         vmm.machine_was_reset()
-        composing.expect(vm.name, "revoke", reason="reset")
-        composing.dropped(vm.name)
-        composing.released(vm.name)
+        s.let_go(composing, vm, "reset")
         _comes_back(run, machine, vm, vmm)
         with s.renderer(run, vm) as drawing:
             s.again(machine, drawing, composing, seed=3)
@@ -102,9 +98,7 @@ def vmm_killed(run: Run, machine: Host) -> None:
     with s.compositor(run, machine) as composing:
         with s.running(run, machine, vm) as vmm, s.renderer(run, vm) as drawing:
             s.first_frame(machine, drawing, composing)
-            drawing.draw(2)
-            drawing.flush(2)
-            composing.expect(vm.name, "flush", resource="1", frame="2")
+            s.second_frame(drawing, composing)
             vmm.kill()
             if not vmm.gone(RESET_SECONDS):
                 run.evidence("blocked tasks", blocked_tasks(machine))
@@ -136,9 +130,7 @@ def vfs_disabled(run: Run, machine: Host) -> None:
     with s.compositor(run, machine) as composing, s.running(run, machine, vm) as vmm, s.renderer(run, vm) as drawing:
         s.first_frame(machine, drawing, composing)
         disabling = Background(machine, f"echo 0 > {machine.card.sysfs}/sriov_numvfs")
-        composing.expect(vm.name, "revoke", reason="removed")
-        composing.dropped(vm.name)
-        composing.released(vm.name)
+        s.let_go(composing, vm, "removed")
         vmm.wait_for(r"closed$")
         run.check(disabling.ended(PATIENCE), "the VFs are not disabled although the VMM has closed its device")
         run.check(disabling.code() == 0, f"disabling VFs: {disabling.output()}")
@@ -159,18 +151,14 @@ def machine_stopped(run: Run, machine: Host) -> None:
     with s.compositor(run, machine) as composing:
         with s.running(run, machine, vm) as vmm, s.renderer(run, vm) as drawing:
             s.first_frame(machine, drawing, composing)
-            drawing.draw(2)
-            drawing.flush(2)
-            composing.expect(vm.name, "flush", resource="1", frame="2")
+            s.second_frame(drawing, composing)
             with vm.stopped():
                 composing.compose()
                 composing.shows(2)
                 composing.done(vm.name, 2)
                 vmm.wait_for("done resource=1 frame=2")
                 vmm.switch_off()
-                composing.expect(vm.name, "revoke", reason="shutdown")
-                composing.dropped(vm.name)
-                composing.released(vm.name)
+                s.let_go(composing, vm, "shutdown")
                 run.check(vmm.gone(), "the VMM does not end while its machine is stopped")
                 run.check(machine.state(vm, "closed"), f"the VF is {machine.passed_on(vm)} after its VMM has ended")
                 s.settled(run, machine, vm)

@@ -243,6 +243,20 @@ def first_frame(host: Host, drawing: Renderer, composing: Compositor, seed: int 
     again(host, drawing, composing, seed)
 
 
+def second_frame(drawing: Renderer, composing: Compositor) -> None:
+    """A second frame of the first surface is on its way: flushed, and not composed."""
+    drawing.draw(2)
+    drawing.flush(2)
+    composing.expect(drawing.vm.name, "flush", resource="1", frame="2")
+
+
+def let_go(composing: Compositor, vm: VirtualMachine, reason: str) -> None:
+    """The compositor is told that the machine's frames are revoked, drops them, and says so."""
+    composing.expect(vm.name, "revoke", reason=reason)
+    composing.dropped(vm.name)
+    composing.released(vm.name)
+
+
 def again(host: Host, drawing: Renderer, composing: Compositor, seed: int) -> None:
     """A surface of a machine whose VMM is connected is named and imported, and its first frame is composed."""
     name, number = drawing.vm.name, drawing.vm.vfid
