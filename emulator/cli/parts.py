@@ -16,6 +16,7 @@ import typer
 from vfio_user_xe.emulator.child_process import launch
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.report import read_any
+from vfio_user_xe.emulator.guest.host import meminfo
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.results.json_file import NotAReport
 from vfio_user_xe.emulator.results.shard import Parts, Shard
@@ -82,7 +83,9 @@ def recorded_times(folder: Path) -> Times:
 def job_count(text: str, memory: int) -> int:
     """What `--jobs` means where a guest has `memory` MiB; ends with a message and exit code 2 if it means nothing."""
     if text == AUTO:
-        return max(1, min(len(os.sched_getaffinity(0)), _available_memory() // (memory + SERVER_MEMORY)))
+        return max(
+            1, min(len(os.sched_getaffinity(0)), meminfo().get("MemAvailable", 0) // 1024 // (memory + SERVER_MEMORY))
+        )
     if not re.fullmatch(r"[1-9]\d{0,2}", text):
         fail(f"--jobs {text}: want a number from 1 to 999, or {AUTO}", EXIT_USAGE)
     return int(text)
@@ -120,12 +123,3 @@ def _interrupt(jobs: Sequence[subprocess.Popen[bytes]]) -> None:
             job.send_signal(signal.SIGINT)
     for job in jobs:
         job.wait()
-
-
-def _available_memory() -> int:
-    """MiB that programs can have without swapping (proc(5), MemAvailable)."""
-    for line in Path("/proc/meminfo").read_text("ascii").splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) // 1024
-    return 0

@@ -139,7 +139,7 @@ def run(
             check_outputs(junit=junit_file, tap=tap_file, report=report, json=json_file)
         make_folder("--consoles", consoles)
         make_folder("--output", output)
-    asked = named_kernels(kernels or [], modules or [], named=resume or job is not None)
+        asked = named_kernels(kernels or [], modules or [], named=resume or job is not None)
     started = time.monotonic()
     with ExitStack() as stack:
         extra: list[str] = []

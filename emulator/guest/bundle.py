@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,8 @@ ABOUT = "bundle.json"
 _TOPS = ("environment", "packaged-kernels", "userlands")
 _SUFFIXES = {".tar.zst": "zst", ".tar.xz": "xz", ".tar.gz": "gz", ".tar": ""}
 _MAGIC = {b"\x28\xb5\x2f\xfd": "zst", b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gz"}
-_CHUNK = 1 << 20
+_DAMAGE = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error)
+"""What reading a damaged file ends with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +106,31 @@ def read_bundle(file: Path, sha256: str = "") -> tuple[str, ...]:
         raise NotUsable(f"{file}: cannot be read: {error.strerror}") from error
     form = next((form for magic, form in _MAGIC.items() if head.startswith(magic)), "")
     base = cache.cache_dir()
-    work = Path(tempfile.mkdtemp(prefix="bundle.partial-", dir=base))
     try:
-        with _plain(file, form) as stream, _archive(file, stream) as archive:
-            parts = _about(file, archive)
-            while (member := archive.next()) is not None:
-                if not any(member.name == part or member.name.startswith(f"{part}/") for part in parts):
-                    raise NotUsable(f"{file}: has {member.name}, which belongs to none of its parts")
-                archive.extract(member, work, filter="tar" if member.isdir() else "data")
-        for part in parts:
-            if not (work / part).is_dir():
-                raise FetchFailed(f"{file}: lacks its part {part}")
-        for part in parts:
-            _install(work / part, base / part)
-    except (tarfile.TarError, EOFError, OSError) as error:
+        with cache.lock(base / "bundle.lock"):
+            # What a reader that was killed has left.
+            cache.remove_partial(base / "bundle")
+            with tempfile.TemporaryDirectory(prefix="bundle.partial-", dir=base, ignore_cleanup_errors=True) as work:
+                parts = _unpacked(file, form, Path(work))
+                for part in parts:
+                    _install(Path(work) / part, base / part)
+    except _DAMAGE as error:
         raise FetchFailed(f"{file}: is damaged or cannot be stored: {error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     locate()
+    return parts
+
+
+def _unpacked(file: Path, form: str, work: Path) -> tuple[str, ...]:
+    """Unpack a bundle's parts into a folder."""
+    with _plain(file, form) as stream, _archive(file, stream) as archive:
+        parts = _about(file, archive)
+        while (member := archive.next()) is not None:
+            if not any(member.name == part or member.name.startswith(f"{part}/") for part in parts):
+                raise NotUsable(f"{file}: has {member.name}, which belongs to none of its parts")
+            archive.extract(member, work, filter="tar" if member.isdir() else "data")
+    for part in parts:
+        if not (work / part).is_dir():
+            raise FetchFailed(f"{file}: lacks its part {part}")
     return parts
 
 
@@ -157,7 +166,7 @@ def _archive(file: Path, stream: IO[bytes]) -> tarfile.TarFile:
     """
     try:
         return tarfile.open(fileobj=stream, mode="r|")
-    except tarfile.TarError as error:
+    except _DAMAGE as error:
         raise NotUsable(f"{file}: is no bundle: {error}") from error
 
 
@@ -171,7 +180,7 @@ def _about(file: Path, archive: tarfile.TarFile) -> tuple[str, ...]:
         first = archive.next()
         content = archive.extractfile(first) if first is not None and first.name == ABOUT else None
         said = json.loads(content.read()) if content is not None else {}
-    except (tarfile.TarError, ValueError, EOFError, OSError) as error:
+    except (*_DAMAGE, ValueError) as error:
         raise NotUsable(f"{file}: is no bundle: {error}") from error
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise NotUsable(f"{file}: is no bundle of `vfio-user-xe guest bundle`")

@@ -17,7 +17,7 @@ from rich.filesize import decimal
 
 from vfio_user_xe.emulator.guest import accelerator, environment
 from vfio_user_xe.emulator.guest.errors import GuestError
-from vfio_user_xe.emulator.guest.host import Distribution, distribution
+from vfio_user_xe.emulator.guest.host import Distribution, distribution, meminfo
 from vfio_user_xe.emulator.guest.userland import locate_userland, userland_names
 from vfio_user_xe.emulator.model.plugin_loading import find_plugins
 
@@ -27,7 +27,7 @@ _FILES = 1024
 _OLD = 90
 """Days after which an environment's kernel and QEMU are no longer what Debian has."""
 _KERNEL_TOOLS = ("make", "flex", "bison", "bc")
-_MEMINFO, _MODULES = Path("/proc/meminfo"), Path("/sys/module")
+_MODULES = Path("/sys/module")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,7 @@ def _limit(value: int) -> str:
 
 
 def _memory() -> Finding:
-    values = dict(line.split(":", 1) for line in _MEMINFO.read_text("ascii").splitlines() if ":" in line)
-    free = int(values["MemAvailable"].split()[0]) * 1024
+    free = meminfo().get("MemAvailable", 0) * 1024
     if free >= _MEMORY:
         return Finding("ok", "memory", f"{decimal(free)} are free")
     return Finding(

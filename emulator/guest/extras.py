@@ -9,11 +9,11 @@ from pathlib import Path
 
 from vfio_user_xe.emulator.guest import vmlinux
 from vfio_user_xe.emulator.guest.errors import NotUsable
-from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.host import meminfo
+from vfio_user_xe.emulator.guest.kernel import Kernel, object_folder
 
 SHARE_MODULES = ("virtio_pci?", "9pnet_virtio?", "9p?")
 """What mounting a shared folder takes, of a kernel that has it as modules."""
-_MEMINFO = Path("/proc/meminfo")
 _MOST_OF_A_SOCKET = 107
 """Bytes of a Unix socket's path (unix(7))."""
 
@@ -66,14 +66,13 @@ def check_hugepages(memory: int) -> None:
     Raises:
         NotUsable: it has not; the text has the command that makes them.
     """
-    found = dict(line.split(":", 1) for line in _MEMINFO.read_text("ascii").splitlines() if ":" in line)
-    size = int(found.get("Hugepagesize", "0 kB").split()[0])
-    free = int(found.get("HugePages_Free", "0"))
+    found = meminfo()
+    size, free = found.get("Hugepagesize", 0), found.get("HugePages_Free", 0)
     if not size:
         raise NotUsable("--hugepages: this kernel has no huge pages (CONFIG_HUGETLBFS)")
     wanted = -(-memory * 1024 // size)
     if free < wanted:
-        total = int(found.get("HugePages_Total", "0")) + wanted - free
+        total = found.get("HugePages_Total", 0) + wanted - free
         raise NotUsable(
             f"--hugepages: {memory} MiB are {wanted} pages of {size} kB, and {free} are free: sysctl vm.nr_hugepages={total}"
         )
@@ -96,11 +95,9 @@ def gdb_arguments(port: int, *, wait: bool) -> list[str]:
 
 def symbols_of(kernel: Kernel) -> tuple[Path | None, bool]:
     """The vmlinux for a debugger, and whether it has symbols: that of the object folder, else the one out of the image."""
-    parts = kernel.image.resolve().parts
-    if parts[-4:-1] == ("arch", "x86", "boot"):
-        built = kernel.image.resolve().parents[3] / "vmlinux"
-        if built.is_file():
-            return built, True
+    built = object_folder(kernel.image)
+    if built is not None and (built / "vmlinux").is_file():
+        return built / "vmlinux", True
     return vmlinux.unpacked(kernel), False
 
 

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _OS_RELEASE = Path("/etc/os-release")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def meminfo() -> dict[str, int]:
+    """What proc(5) says of the host's memory, by its names: kB, and counts of pages for HugePages_*."""
+    lines = (line.partition(":") for line in _MEMINFO.read_text("ascii").splitlines())
+    return {name: int(value.split()[0]) for name, _, value in lines if value.strip()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class QmpClient:
         """Devices that QEMU has told are gone."""
 
     @staticmethod
-    @contextmanager
+    @contextlib.contextmanager
     def at(path: Path, timeout: float = 20) -> Iterator[QmpClient]:
         """Connect; `timeout` in seconds is for every answer.
 
@@ -65,7 +65,11 @@ class QmpClient:
                 return message["return"]
 
     def wait_deleted(self, count: int, timeout: float) -> bool:
-        """Wait until so many devices are gone; False if they are not within `timeout` seconds."""
+        """Wait until so many devices are gone; False if they are not within `timeout` seconds.
+
+        Raises:
+            QmpError: the connection is gone.
+        """
         until = time.monotonic() + timeout
         while len(self.deleted) < count:
             left = until - time.monotonic()
@@ -74,8 +78,10 @@ class QmpClient:
             self._connection.settimeout(left)
             try:
                 self._message()
-            except QmpError:
-                return False
+            except QmpError as error:
+                if isinstance(error.__cause__, TimeoutError):
+                    return False
+                raise
         return True
 
     def _message(self) -> dict[str, Any]:
@@ -106,7 +112,8 @@ def plug(client: QmpClient, devices: Sequence[dict[str, Any]]) -> None:
             added.append(device["id"])
     except QmpError:
         for name in added:
-            client.execute("device_del", {"id": name})
+            with contextlib.suppress(QmpError):  # the first one says why
+                client.execute("device_del", {"id": name})
         raise
 
 
@@ -114,7 +121,7 @@ def unplug(client: QmpClient, devices: Sequence[dict[str, Any]], timeout: float)
     """Press the attention button of the card's slot, and wait until the guest has given all its functions up.
 
     Raises:
-        QmpError: QEMU knows no such device.
+        QmpError: QEMU knows no such device, or is gone.
         GuestError: the guest has not given it up within `timeout` seconds.
     """
     client.execute("device_del", {"id": devices[0]["id"]})

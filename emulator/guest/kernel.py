@@ -27,6 +27,12 @@ from vfio_user_xe.emulator.guest.errors import KernelError
 _MODULE_FILE = re.compile(r"(?P<name>.+)\.ko(?P<compression>|\.xz|\.zst|\.gz)$")
 
 
+def object_folder(image: Path) -> Path | None:
+    """The folder in which kbuild has made an image, if it lies where kbuild puts it; arch/x86_64 has a link to it."""
+    image = image.resolve()
+    return image.parents[3] if image.parts[-4:-1] == ("arch", "x86", "boot") else None
+
+
 @dataclass(frozen=True)
 class Kernel:
     """A kernel image (bzImage, or a vmlinuz, which is the same) and the directory that holds its modules.

@@ -65,7 +65,6 @@ class Build:
             raise NotUsable(f"{self.objects}: {error.strerror}") from error
         config = self.objects / ".config"
         if configure or not config.is_file():
-            self._make("tinyconfig")
             merge = [
                 str(self.tree / _MERGE),
                 "-O",
@@ -73,7 +72,13 @@ class Build:
                 str(config),
                 *map(str, (*self.fragments, *self.extra)),
             ]
-            self._step(merge)
+            try:
+                self._make("tinyconfig")
+                self._step(merge)
+            except BaseException:
+                # One that is half made would be taken for the user's the next time.
+                config.unlink(missing_ok=True)
+                raise
         wanted = [row for file in self.fragments for row in rows(file)]
         wanted += [Row(file.name, "", parse(file.read_text("utf-8", errors="replace"))) for file in self.extra]
         lacks = tuple(missing(parse(config.read_text("utf-8")), wanted))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vfio_user_xe.emulator.guest.errors import NotUsable
-from vfio_user_xe.emulator.guest.kernel import Kernel
+from vfio_user_xe.emulator.guest.kernel import Kernel, object_folder
 from vfio_user_xe.emulator.guest.vmlinux import payload
 
 OFF = "n"
@@ -185,6 +185,6 @@ def read_config(path: Path, kernel: Kernel | None = None) -> tuple[dict[str, str
 
 def _beside(image: Path, release: str) -> list[Path]:
     places = [image.parent / f"config-{release}", image.parent / "config"]
-    if image.parent.parts[-3:-1] == ("arch", "x86"):
-        places.append(image.parents[3] / ".config")
+    if (built := object_folder(image)) is not None:
+        places.append(built / ".config")
     return places

@@ -90,7 +90,9 @@ class PciExpress(Capability):
             ConfigRegister("SLOT", 20, 8),
             ConfigRegister("ROOT", 28, 8),
             ConfigRegister("DEVICE_CAPABILITIES_2", 36, 4, reset=capabilities_2),
-            ConfigRegister("DEVICE_CONTROL_2", 40, 2, writable=0 if is_vf else 0x001F | self.ltr << 10),
+            ConfigRegister(
+                "DEVICE_CONTROL_2", 40, 2, writable=0 if is_vf else 0x001F | self.ltr << 10 | self.tags_10_bit << 12
+            ),
             ConfigRegister("DEVICE_STATUS_2", 42, 2),
             ConfigRegister("LINK_CAPABILITIES_2", 44, 4, reset=speeds),
             ConfigRegister("LINK_CONTROL_2", 48, 2, reset=0 if is_vf else self.link_speed, writable=0x000F),

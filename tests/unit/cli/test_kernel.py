@@ -84,6 +84,16 @@ def test_a_folder_that_is_configured_is_built_further(tree: Path, tmp_path: Path
     assert "CONFIG_MORE" in (tmp_path / "obj" / ".config").read_text()
 
 
+def test_a_configuration_that_was_not_finished_is_made_anew_the_next_time(tree: Path, tmp_path: Path) -> None:
+    merge = tree / "scripts" / "kconfig" / "merge_config.sh"
+    whole = merge.read_text()
+    merge.write_text("#!/bin/sh\nexit 3\n")
+    assert invoke("build", tree, "-o", tmp_path / "obj", "-q").exit_code != 0
+    merge.write_text(whole)
+    assert invoke("build", tree, "-o", tmp_path / "obj", "-q").exit_code == 0
+    assert "CONFIG_DRM_XE=m" in (tmp_path / "obj" / ".config").read_text()
+
+
 def test_a_build_that_fails_says_the_command_and_its_last_words(tree: Path, tmp_path: Path) -> None:
     (tree / "behaviour").write_text("does-not-build")
     done = invoke("build", tree, "-o", tmp_path / "obj", "-q")

@@ -221,7 +221,7 @@ def test_a_job_that_a_signal_ended_has_not_ended_well(monkeypatch: pytest.Monkey
 
 def test_auto_is_as_many_as_processors_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts.os, "sched_getaffinity", lambda pid: set(range(16)))
-    monkeypatch.setattr(parts, "_available_memory", lambda: 8000)
+    monkeypatch.setattr(parts, "meminfo", lambda: {"MemAvailable": 8000 * 1024})
     assert parts.job_count("auto", 1024) == 5
     assert parts.job_count("auto", 9000) == 1
     assert parts.job_count("7", 9000) == 7
@@ -259,7 +259,9 @@ def test_a_kernel_that_does_not_boot_or_is_not_there_cannot_be_tested(
     assert play("--kernel", "x/bzImage", scenarios=FOUR).exit_code == 2
 
 
-@pytest.mark.parametrize("words", [["--bad", "creak"], ["--kernel", "a", "--kernel", "b"], ["no-such-scenario"]])
+@pytest.mark.parametrize(
+    "words", [["--bad", "creak"], ["--kernel", "a", "--kernel", "b"], ["--modules", "d"], ["no-such-scenario"]]
+)
 def test_a_wrong_argument_ends_a_bisection(play: Play, words: list[str]) -> None:
     assert play("--bisect", *words, scenarios=FOUR).exit_code == 128
     assert play("--bad", "creak", scenarios=FOUR).exit_code == 2

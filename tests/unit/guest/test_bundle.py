@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -87,6 +89,24 @@ def test_a_file_that_ends_early_leaves_what_is_there(ending: str, cache: Path, t
     with pytest.raises((FetchFailed, NotUsable)):
         read_bundle(file)
     assert (cache / "environment/root/large").read_bytes() == b"before"
+    assert not list(cache.glob("*.partial*"))
+
+
+@pytest.mark.parametrize("ending", [form for form in FORMS if form != ".tar"])
+def test_a_file_that_is_damaged_in_its_middle_is_told_and_nothing_stays_behind(
+    ending: str, cache: Path, tmp_path: Path
+) -> None:
+    (cache / "environment/root/large").write_bytes(random.Random(1).randbytes(3 << 20))
+    file = tmp_path / f"guest{ending}"
+    write_bundle(file)
+    content = bytearray(file.read_bytes())
+    for place in range(1 << 10, len(content), 1 << 10):
+        content[place : place + 64] = bytes(64)
+    file.write_bytes(content)
+    killed = cache / "bundle.partial-killed"
+    killed.mkdir()
+    with pytest.raises((FetchFailed, NotUsable), match=re.escape(str(file))):
+        read_bundle(file)
     assert not list(cache.glob("*.partial*"))
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tests.support.guest.environments import environment_in
 from vfio_user_xe.emulator.cli.main import app
-from vfio_user_xe.emulator.guest import doctor
+from vfio_user_xe.emulator.guest import doctor, host
 from vfio_user_xe.emulator.guest.accelerator import Accelerator
 from vfio_user_xe.emulator.guest.doctor import Finding, examine
 from vfio_user_xe.emulator.guest.environment import Environment
@@ -33,7 +33,7 @@ def environment(days: int) -> Environment:
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine that lacks nothing; the folder has its /proc/meminfo and /sys/module."""
     (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n")
-    monkeypatch.setattr(doctor, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(host, "_MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(doctor, "_MODULES", tmp_path / "module")
     monkeypatch.setattr(doctor.environment, "locate", lambda: environment(1))
     monkeypatch.setattr(doctor.accelerator, "choose", lambda found: Accelerator("kvm", "it works"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from vfio_user_xe.emulator.guest import extras
+from vfio_user_xe.emulator.guest import host
 from vfio_user_xe.emulator.guest.errors import NotUsable
 from vfio_user_xe.emulator.guest.extras import (
     Share,
@@ -48,7 +48,7 @@ def test_huge_pages_that_lack_are_counted(
 ) -> None:
     file = tmp_path / "meminfo"
     file.write_text(f"MemTotal: 1 kB\nHugePages_Total: 512\nHugePages_Free: {free}\nHugepagesize: 2048 kB\n")
-    monkeypatch.setattr(extras, "_MEMINFO", file)
+    monkeypatch.setattr(host, "_MEMINFO", file)
     if memory == 1023:  # 512 pages, of which one is in use
         with pytest.raises(NotUsable, match=str(said)):
             check_hugepages(memory)

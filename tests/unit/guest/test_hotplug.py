@@ -23,6 +23,7 @@ class Qemu:
     def __init__(self, path: Path) -> None:
         self.asked: list[tuple[str, Any]] = []
         self.refused = ""
+        self.ends_at = ""
         self.gives_up: list[str] = []
         self.greeting: dict[str, Any] = {"QMP": {}}
         self._socket = socket.socket(socket.AF_UNIX)
@@ -39,6 +40,8 @@ class Qemu:
                 request = json.loads(line)
                 command, arguments = request["execute"], request["arguments"]
                 self.asked.append((command, arguments.get("id")))
+                if command == self.ends_at:
+                    return
                 if command == "device_add" and arguments["id"] == self.refused:
                     answer: dict[str, Any] = {"error": {"desc": "slot 0 function 0 already occupied"}}
                 else:
@@ -96,6 +99,22 @@ def test_a_guest_that_keeps_a_function_is_told(qemu: Qemu, path: Path) -> None:
     qemu.gives_up = ["port-vf2"]
     with QmpClient.at(path) as client, pytest.raises(GuestError, match="has given up 1 of 3 functions"):
         unplug(client, DEVICES, 0.2)
+
+
+def test_an_emulator_that_ends_is_not_taken_for_a_guest_that_keeps_its_card(qemu: Qemu, path: Path) -> None:
+    qemu.gives_up, qemu.ends_at = ["port-vf2"], "quit"
+    with QmpClient.at(path) as client:
+        client.execute("device_del", {"id": "port-pf"})
+        with pytest.raises(QmpError, match="connection is gone"):
+            client.execute("quit")
+        with pytest.raises(QmpError, match="connection is gone"):
+            client.wait_deleted(3, 60)
+
+
+def test_why_a_card_is_refused_is_told_also_when_it_cannot_be_taken_out(qemu: Qemu, path: Path) -> None:
+    qemu.refused, qemu.ends_at = "port-pf", "device_del"
+    with QmpClient.at(path) as client, pytest.raises(QmpError, match="already occupied"):
+        plug(client, DEVICES)
 
 
 def test_what_does_not_speak_qmp_is_told(qemu: Qemu, path: Path) -> None:

@@ -138,6 +138,17 @@ def test_the_configuration_of_another_image_lies_beside_it(tmp_path: Path, besid
     assert read_config(file)[0]["MORE"] == "y"
 
 
+def test_the_configuration_of_an_image_is_found_by_kbuild_s_link_to_it(tmp_path: Path) -> None:
+    made = tmp_path / "arch" / "x86" / "boot" / "bzImage"
+    made.parent.mkdir(parents=True)
+    made.write_bytes(image(b"no configuration"))
+    link = tmp_path / "arch" / "x86_64" / "boot" / "bzImage"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../x86/boot/bzImage")
+    (tmp_path / ".config").write_text(WHOLE)
+    assert read_config(link)[0]["MORE"] == "y"
+
+
 def test_what_is_neither_is_refused_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing of it")
     with pytest.raises(ConfigError, match=r"notes\.txt: is neither"):
