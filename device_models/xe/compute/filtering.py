@@ -225,7 +225,7 @@ def _texel_places(
     offsets = places.offsets
     if surface.type is SurfaceType.CUBE:
         face, s, t = _face(places)
-        layer = np.clip(np.rint(places.layer), 0, max(0, image.depth // 6 - 1)).astype(np.int64)
+        layer = np.clip(np.rint(_finite(places.layer)), 0, max(0, image.depth // 6 - 1)).astype(np.int64)
         return [s * image.width, t * image.height], layer, face
     scale = (1, 1, 1) if state.texel_coordinates else (image.width, image.height, image.depth)
     axes = [_finite(places.u * scale[0]) + offsets[0]]

@@ -77,7 +77,7 @@ class Port:
             # Of a descriptor, or of a page that went meanwhile: all of them ask again.
             self.faults.append(fault)
             return Reply(outcome=np.full(len(request.threads), Outcome.RETRY))
-        except (UnknownImage, UnknownSample) as unknown:
+        except (UnknownImage, UnknownSample, payload.PayloadError) as unknown:
             return self._unserved(request, str(unknown))
         return self._unserved(request, type(message).__name__)
 

@@ -26,6 +26,7 @@ _SAMPLE_TILES: dict[int, tuple[tuple[int, int], ...]] = {
     16: ((64, 64), (128, 32), (128, 32), (128, 32), (256, 16)),
 }
 """Planes of samples in Tile64: bytes of a row, and rows, for texels of 1, 2, 4, 8, 16 bytes."""
+_MOST_SAMPLES = max(_SAMPLE_TILES)
 
 
 class UnknownImage(ValueError):
@@ -47,6 +48,10 @@ class Image:
             form = blocks.form
         if form is None and surface.type is not SurfaceType.NULL:
             raise UnknownImage(f"surface format {surface.format:#x}")
+        if surface.samples > _MOST_SAMPLES:
+            raise UnknownImage(f"a surface of {surface.samples} samples")
+        if form is not None and surface.tiling == _TILE_64 and form.bytes > 16:
+            raise UnknownImage(f"Tile64 of texels of {form.bytes} bytes")
         self.surface = surface
         self.format: Format = form or formats.FORMATS[0]
         self.blocks = blocks

@@ -162,6 +162,8 @@ class CommandStreamer:
         What an unprivileged batch starts is unprivileged too, whatever address space it names: only the ring and GGTT
         batches have privileges to give.
         """
+        # What is kept for the command behind a draw: its address may hold another batch by now.
+        self.lrc.latest = None
         stack = self.lrc.stack
         frame = Frame(address, ppgtt or not self.privileged, restore=bool(stack) and stack[-1].restore)
         if stack and not nested:

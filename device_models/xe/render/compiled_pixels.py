@@ -88,7 +88,7 @@ class CompiledPixels:
             reasons = [workers[0].run(self._budget), *(other.result() for other in others)]
         if Reason.RAN_OUT in reasons:
             taken = max(1, self._clock.ns() - begun)
-            self._budget = min(_MOST_BUDGET, max(_LEAST_BUDGET, self._budget * _SLICE_NS // taken, _LEAST_BUDGET))
+            self._budget = min(_MOST_BUDGET, max(_LEAST_BUDGET, self._budget * _SLICE_NS // taken))
         return reasons
 
 
@@ -163,7 +163,7 @@ class _Worker:
         struct.arfs, struct.arf_bytes, struct.arf_at = walk.arfs, walk.arf_bytes, walk.arf_at
         struct.dispatch_at = CE0 - walk.arf_at
         struct.width, struct.polygons, struct.first_register = state.width, state.polygons, state.first_register
-        self._gathered = threads.Gathered(self._stage, self.slot, ShaderPort(self._stage))
+        self._gathered = threads.Gathered(self._stage, self.slot, ShaderPort(self._stage, first_slot=self._band))
 
     def run(self, budget: int) -> Reason:
         """Go on for about `budget` ops. May be called from any thread; with the locks of both maps held."""

@@ -157,7 +157,7 @@ def _payload(
 ) -> NDArray[np.uint8]:
     rows = len(owners)
     data = -(-state.read_length // _WORDS)
-    registers = np.zeros((rows, shader.data_register + data, _WORDS), dtype=np.uint32)
+    registers = np.zeros((rows, max(shader.data_register + data, _HANDLES + 1), _WORDS), dtype=np.uint32)
     registers[:, 0] = shader.header(rows)
     registers[:, 0, 0] = 4 * (rows * WIDTH * state.entry + np.arange(rows) * patches.shape[1])
     registers[:, 0, 1] = owners

@@ -27,6 +27,8 @@ _REGISTER = 64
 class _Together:
     """`GroupsInFlight` of threads that run together: barriers are of all of them."""
 
+    first_slot: int = 0
+    """Scratch slot of the first thread."""
     threads: Threads | None = None
     """Those of the reference back end; compiled code has barriers of its own."""
     waiting: list[int] = field(default_factory=list)
@@ -39,8 +41,8 @@ class _Together:
         return np.zeros(len(threads), dtype=np.int64)
 
     def scratch_slot(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
-        """A thread's number."""
-        return threads
+        """A thread's number, behind the first one's."""
+        return threads + self.first_slot
 
     def signal(self, thread: int, signal: BarrierSignal) -> None:
         """A hull shader's threads wait for each other."""
@@ -55,12 +57,14 @@ class _Together:
 class ShaderPort:
     """The message port of one stage's threads (`eu.port.MessagePort`)."""
 
-    def __init__(self, stage: Stage, urb: Urb | None = None, output: PixelOutput | None = None) -> None:
-        """`urb` is what URB messages reach, `output` takes what pixel shaders write."""
+    def __init__(
+        self, stage: Stage, urb: Urb | None = None, output: PixelOutput | None = None, first_slot: int = 0
+    ) -> None:
+        """`urb` is what URB messages reach, `output` takes what pixel shaders write, `first_slot` is the first thread's scratch."""
         self._stage = stage
         self._urb = urb
         self._output = output
-        self._together = _Together()
+        self._together = _Together(first_slot)
         self._memory = Port(self._together, stage)
 
     def serves(self, threads: Threads) -> None:
@@ -98,10 +102,15 @@ class ShaderPort:
             return nothing
         if not message.components:
             return nothing  # a geometry shader's threads end with a store of no component
-        offsets = payload.addresses(message, request.payload)
+        try:
+            offsets = payload.addresses(message, request.payload)
+            data = payload.data(message, request.payload) if stores else None
+        except payload.PayloadError as short:
+            self._stage.report(f"threads send {short} to URB: answered with zeros")
+            return nothing
         lanes = request.lanes[:, : offsets.shape[1]]
-        if stores:
-            self._urb.store(offsets, payload.data(message, request.payload), message.components, lanes)
+        if data is not None:
+            self._urb.store(offsets, data, message.components, lanes)
             return nothing
         if not length:
             return nothing

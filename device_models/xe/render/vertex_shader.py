@@ -89,12 +89,14 @@ def payload(
     padded[: len(elements)] = elements.reshape(len(elements), -1)
     entries = np.zeros(count * WIDTH, dtype=np.uint32)
     entries[: len(handles)] = handles
-    registers = np.zeros((count, shader.data_register + len(chosen), _WORDS), dtype=np.uint32)
+    registers = np.zeros((count, max(shader.data_register + len(chosen), 2), _WORDS), dtype=np.uint32)
     registers[:, 0] = shader.header(count)
     registers[:, 1] = entries.reshape(count, WIDTH)
     constants = np.frombuffer(shader.constants.tobytes(), dtype=np.uint32).reshape(-1, _WORDS)
     registers[:, shader.first_register : shader.data_register] = constants
-    registers[:, shader.data_register :] = padded[:, chosen].reshape(count, WIDTH, -1).transpose(0, 2, 1)
+    registers[:, shader.data_register : shader.data_register + len(chosen)] = (
+        padded[:, chosen].reshape(count, WIDTH, -1).transpose(0, 2, 1)
+    )
     return registers.reshape(count, -1).view(np.uint8)
 
 

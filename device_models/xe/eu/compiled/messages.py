@@ -273,14 +273,30 @@ def _space(send: Send, message: LscMessage) -> int | None:
 
 
 def _data(send: Send, message: LscMessage) -> int | None:
-    """Where a store's or an atomic's data begins: behind the addresses in source 0, or at source 1."""
+    """Where a store's or an atomic's data begins: behind the addresses in source 0, or at source 1.
+
+    None: it is in no place that handlers read, or the payload is too short for it.
+    """
     addresses = 1 if message.transpose else message.address_registers
+    if message.length0 < addresses:
+        return None
     if message.op in (LscOp.LOAD, LscOp.LOAD_QUAD):
         return 0
-    if message.length0 == addresses or (send.length1 and message.length0 > addresses and not message.transpose):
+    needed = _data_registers(message)
+    if message.length0 == addresses or (send.length1 and not message.transpose):
         if send.length1 == 0:
-            return 0 if message.op in (LscOp.ATOMIC_INC, LscOp.ATOMIC_DEC, LscOp.ATOMIC_LOAD) else None
-        return None if send.source1.arf else send.source1.offset
-    if message.length0 > addresses and send.length1 == 0:
+            return None if needed else 0
+        return send.source1.offset if not send.source1.arf and needed <= send.length1 else None
+    if send.length1 == 0 and needed <= message.length0 - addresses:
         return send.source0.offset + addresses * GRF_BYTES
     return None
+
+
+def _data_registers(message: LscMessage) -> int:
+    """Registers of data that a store or an atomic takes."""
+    if message.op in (LscOp.ATOMIC_INC, LscOp.ATOMIC_DEC, LscOp.ATOMIC_LOAD):
+        return 0
+    if message.transpose:
+        return -(-len(message.components) * message.register_bytes // GRF_BYTES)
+    operands = 2 if message.op in (LscOp.ATOMIC_CAS, LscOp.ATOMIC_FCAS) else 1
+    return operands * len(message.components) * message.component_registers

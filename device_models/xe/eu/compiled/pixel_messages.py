@@ -61,6 +61,8 @@ def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> t
     before = message.header * GRF_BYTES + _BEFORE_LEAST.get(message.op, 0) * message.parameter_registers * GRF_BYTES
     if message.op in _BEFORE_LEAST and _parts(send, message.length0)[1] > before:
         return None
+    if send.length1 and (message.length0 - message.header) % message.parameter_registers:
+        return None  # one parameter would be in both parts of the payload
     pointer = 0 if message.surface.value is not None else 1 + (send.extended_pointer or 0)
     form = form or 0
     packed = SAMPLE.pack(

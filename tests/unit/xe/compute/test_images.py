@@ -17,7 +17,7 @@ from tests.support.xe.engine_lab import Job
 from vfio_user_xe.device_models.xe.compute import formats
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
-from vfio_user_xe.device_models.xe.compute.texels import Image
+from vfio_user_xe.device_models.xe.compute.texels import Image, UnknownImage
 from vfio_user_xe.device_models.xe.engines.surface_layout import NO_TAIL
 from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, Tiling, tile_64, tile_64_3d
 
@@ -140,6 +140,14 @@ def test_fetches_reach_the_slices_of_a_volume_in_tile_64(lab: ComputeLab) -> Non
     kernel = PLACES + SLICES + "send.smpl (16|M0)  r20  r14  null:0  0x0  0x0643A000\n"
     job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 2, 128, 1, VOLUME, depth=2), bytes(image))
     assert job.data(0, 16) == [*range(100, 116)]
+
+
+@pytest.mark.parametrize(("code", "samples", "said"), [(0x140, 5, "of 32 samples"), (0x197, 1, "texels of 32 bytes")])
+def test_surfaces_in_tile64_that_hardware_does_not_have_are_unknown(code: int, samples: int, said: str) -> None:
+    words = list(image_state(code, 64, 64, 1024, 1))
+    words[4] |= samples << 3
+    with pytest.raises(UnknownImage, match=said):
+        Image(create_autospec(UnitMemory, instance=True), SurfaceState.of(words))
 
 
 @pytest.mark.parametrize(("code", "size"), [(0x140, 1), (0x10A, 2), (R32_UINT, 4), (0x085, 8), (RGBA32_FLOAT, 16)])

@@ -16,9 +16,10 @@ from vfio_user_xe.device_models.xe.eu.assembler import assemble
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import compile_program
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Access, Reason
 from vfio_user_xe.device_models.xe.eu.compiled.memory import Map, MapFull, Used, aligned
-from vfio_user_xe.device_models.xe.eu.compiled.messages import surface_key
+from vfio_user_xe.device_models.xe.eu.compiled.messages import plain_send, surface_key
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Miss, Slot, Walk
 from vfio_user_xe.device_models.xe.eu.decode import decode
+from vfio_user_xe.device_models.xe.eu.ir import Send
 from vfio_user_xe.device_models.xe.eu.messages.message import Surface, SurfaceKind
 
 BASE = 0x1234_5000_0000
@@ -147,6 +148,24 @@ def test_store_writes_what_lanes_that_are_on_have(data: Any) -> None:
                 start = int(where[lane]) + component * size
                 expected[start : start + size] = values[component, lane * register : lane * register + size]
     assert np.array_equal(bench.memory, expected)
+
+
+SHORT_STORES = {
+    "64 components in one register": STORE | A64 << 7 | D8U32 << 9 | 7 << 12 | 4 << 25,
+    "64 components of an entry in one register": STORE | A32 << 7 | D32 << 9 | 7 << 12 | 2 << 25,
+    "two components in one register": STORE | A64 << 7 | D32 << 9 | 1 << 12 | 4 << 25,
+    "addresses of four registers in one": STORE | A64 << 7 | D32 << 9 | 1 << 25,
+}
+
+
+@pytest.mark.parametrize("message", SHORT_STORES.values(), ids=SHORT_STORES)
+@pytest.mark.parametrize("function", ["ugm", "slm", "urb"])
+def test_a_store_of_more_than_its_payload_has_is_left_to_the_interpreter(function: str, message: int) -> None:
+    # In the last register: what is behind the registers is not the thread's.
+    text = f"send.{function} (32|M0)  null  r10  r255:1  0x0  0x{message:08x}\n{END}"
+    instruction = decode(reader(assemble(text)), 0).instructions[0]
+    assert isinstance(instruction, Send)
+    assert plain_send(instruction) is None
 
 
 @pytest.mark.parametrize("lost", [0, 5, 31])

@@ -7,8 +7,11 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from tests.support.xe.engine_lab import DATA_VA
+from tests.support.xe.commands import sdi
+from tests.support.xe.compute_lab import base_addresses
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA
 from tests.support.xe.render_lab import (
+    DEFAULT,
     DEPTH,
     FLAT,
     INTERPOLATE,
@@ -17,6 +20,7 @@ from tests.support.xe.render_lab import (
     TARGET,
     TRILIST,
     VERTEX_KERNEL,
+    VERTICES,
     VIEWPORT,
     WRITE,
     RenderLab,
@@ -60,6 +64,24 @@ def test_a_rectangle_covers_pixels_whose_centres_are_in_it(lab: RenderLab) -> No
     # Left and top edges belong to it, right and bottom ones do not.
     assert (pixels[3:8, 2:10] == [255, 0, 0, 255]).all()
     assert pixels.any(axis=2).sum() == 5 * 8
+
+
+def test_a_draw_at_the_place_behind_an_earlier_one_sees_what_other_batches_have_set(lab: RenderLab) -> None:
+    # Mesa uses the memory of batches again: what stands behind a draw may be another batch's first draw by now.
+    blue = (0.0, 0.0, 1.0, 1.0)
+    vertices = corners(0, 0, 16, 16, RED) + corners(4, 4, 8, 8, blue)
+    job = lab.draw(FLAT.format(1) + WRITE, *rectangles(1), vertices=vertices, submit=False)
+    before = (*base_addresses(), *DEFAULT, *rectangles(1))
+    behind, other = BATCH_VA + 4 * len(before), BATCH_VA + 0x6000
+    job.batch(*before, *job.start(other))
+    second = (*primitive(RECTLIST, 3), 0x0500_0000)
+    writes = [word for n, value in enumerate(second) for word in sdi(behind + 4 * n, value)]
+    job.batch(*vertex_buffer(48, 144, VERTICES + 144), *writes, *job.start(behind), offset=0x6000)
+    job.submit()
+    lab.run()
+    pixels = lab.pixels(job)
+    assert (pixels[4:8, 4:8] == [0, 0, 255, 255]).all()
+    assert (pixels[:4] == [255, 0, 0, 255]).all()
 
 
 def test_later_rectangles_are_above_earlier_ones(lab: RenderLab) -> None:

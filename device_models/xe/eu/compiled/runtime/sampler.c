@@ -92,7 +92,7 @@ static void settle(struct tally *tally)
 struct lanes {
     double u[LANES], v[LANES], r[LANES], layer[LANES];
     double reference[LANES], detail[LANES], least[LANES];
-    double slope[3][2][LANES];
+    double slope[2][2][LANES]; /* of u and v; those of r are not looked at, nor in numpy */
     int offset[3];
 };
 
@@ -241,13 +241,12 @@ static void level_of_detail(const struct texture *x, const struct sampler *s, co
 static void from_slopes(const struct texture *x, const struct sampler *s, const struct lanes *p, int width, double *lod)
 {
     const struct image *image = &x->level[0];
-    double size[3] = {(double)image->width, (double)image->height, (double)image->depth};
-    const int axes = x->type == D3 || x->type == CUBE ? 3 : 2;
+    double size[2] = {(double)image->width, (double)image->height};
     if (x->type == CUBE)
-        size[0] = size[1] = size[2] = (double)image->width / 2;
+        size[0] = size[1] = (double)image->width / 2;
     for (int lane = 0; lane < width; lane++) {
         double right = 0, down = 0;
-        for (int axis = 0; axis < axes; axis++) {
+        for (int axis = 0; axis < 2; axis++) {
             const double across = p->slope[axis][0][lane] * size[axis], below = p->slope[axis][1][lane] * size[axis];
             right += across * across;
             down += below * below;
@@ -373,8 +372,7 @@ static inline int texel(struct work *w, const struct image *i, const int64_t *co
         value = w->in_order ? decode_even8(from) : decode_texel(i, from);
     }
     if (w->compares) {
-        const double first = w->in_order ? value[0] : value[0];
-        const double result = compared(s, first, w->lanes->reference[lane]);
+        const double result = compared(s, value[0], w->lanes->reference[lane]);
         value = (four){result, result, result, result};
     }
     *found = value;
@@ -394,7 +392,7 @@ static int at_level(struct work *w, const struct image *i, int lane, int linear,
         axis[0] = s * (double)i->width;
         axis[1] = t * (double)i->height;
         const int64_t last = i->depth / 6 > 0 ? i->depth / 6 - 1 : 0;
-        layer = (int64_t)clip_to(rint(p->layer[lane]), 0, (double)last);
+        layer = (int64_t)clip_to(rint(bounded(p->layer[lane])), 0, (double)last);
     } else {
         const int scaled = !w->sampler->texels;
         axis[0] = bounded(p->u[lane] * (scaled ? (double)i->width : 1)) + p->offset[0];
