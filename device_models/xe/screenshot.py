@@ -21,7 +21,7 @@ from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, Surface
 from vfio_user_xe.device_models.xe.compute.texels import Image, UnknownImage
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
-from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, TILE_X, Tiling, tile_64
+from vfio_user_xe.device_models.xe.engines.surface_layout import tiling_of_surface
 from vfio_user_xe.device_models.xe.gpu import Gpu
 from vfio_user_xe.device_models.xe.info import DEVICE, GGTT, INFO, PPGTT
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Extent, GgttSpace, TranslationFault
@@ -206,7 +206,7 @@ def described(
         raise UnknownName(tiling, "tiling", TILINGS)
     code = FORMATS[format]
     size = formats.FORMATS[code].bytes
-    tile = _tile(tiling, size)
+    tile = tiling_of_surface(TILINGS.index(tiling), size, volume=False)
     unit = tile.width if tile is not None else size
     least = -(-width * size // unit) * unit
     pitch = least if pitch is None else pitch
@@ -269,10 +269,6 @@ def _as_shown(form: Format) -> Format:
 
 def _looking(xe: XeFunction, space: AddressSpace) -> AddressSpace:
     return _LookingPpgtt(xe, space.root, 0) if isinstance(space, PpgttSpace) else _LookingGgtt(xe)
-
-
-def _tile(tiling: str, size: int) -> Tiling | None:
-    return {"linear": None, "x": TILE_X, "tile4": TILE_4, "tile64": tile_64(size)}[tiling]
 
 
 def _ppgtt(lrc: Lrc) -> dict[str, Any]:

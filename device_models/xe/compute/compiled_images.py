@@ -120,7 +120,6 @@ def sampler_struct(key: int, state: SamplerState) -> SamplerStruct:
         most=state.most,
         border=state.border,
         border_bits=tuple(float(number) for number in state.border_bits),
-        anisotropy=state.anisotropy,
         linear=state.linear,
         linear_min=state.linear_min,
         mip=int(state.mip),

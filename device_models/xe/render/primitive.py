@@ -55,7 +55,7 @@ def primitive(streamer: CommandStreamer, words: memoryview, index: int, length: 
     if not draw.vertices or not draw.instances:
         return None
     draws = [draw, *_following(streamer, draw, words, index, length)]
-    begin = streamer.fetched_from + (index << 2)
+    begin = streamer.place(index)
     streamer.lrc.bulk = _in_slices(streamer, pipeline.run(streamer, draws, begin, length))
     return THREADS
 

@@ -28,14 +28,14 @@ bool message_receive(int socket, struct message *message)
 {
 	char control[CMSG_SPACE(sizeof(int))] = {0};
 	struct iovec data = {.iov_base = message->text, .iov_len = MESSAGE_MOST};
-	struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	struct msghdr header = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_LEN(sizeof(int))};
 	ssize_t length;
 
 	message->fd = -1;
 	do
 		length = recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
 	while (length < 0 && errno == EINTR);
-	if (length <= 0)
+	if (length < 0)
 		return false;
 	struct cmsghdr *part = CMSG_FIRSTHDR(&header);
 	if (part && part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS)

@@ -2,7 +2,6 @@
 
 #include "windows.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 enum { MOST_SIZE = 16384 };
@@ -64,7 +63,8 @@ static const char *create(struct source *source, struct message *message)
 		return "a size is needed, in bytes";
 	if (!kind || (strcmp(kind, "memory") && strcmp(kind, "dma-buf")))
 		return "kind: allowed are dma-buf, memory";
-	if (lseek(message->fd, 0, SEEK_END) < (off_t)size)
+	off_t end = lseek(message->fd, 0, SEEK_END);
+	if (end < 0 || (uint64_t)end < size)
 		return "the memory is smaller than its size";
 	*resource = (struct resource){.number = number, .fd = message->fd, .size = size, .memory = !strcmp(kind, "memory")};
 	message->fd = -1;
@@ -144,20 +144,20 @@ static const char *upload(const struct resource *resource)
 {
 	const struct surface *surface = &resource->surface;
 	size_t bytes = 4 * (size_t)surface->width * surface->height;
-	uint8_t *map = mmap(NULL, resource->size, PROT_READ, MAP_SHARED, resource->fd, 0), *pixels = malloc(bytes);
+	uint8_t *pixels = malloc(bytes);
 
-	if (map == MAP_FAILED || !pixels) {
+	/* Read, not mapped: who shares the memory may cut it short at any time. */
+	if (!pixels || pread(resource->fd, pixels, bytes, surface->offset[0]) != (ssize_t)bytes) {
 		free(pixels);
-		return "no memory for a frame";
+		return "the frame cannot be read";
 	}
-	const uint8_t *from = map + surface->offset[0];
 	for (size_t i = 0; i < bytes; i += 4) {
-		pixels[i] = from[i + 2];
-		pixels[i + 1] = from[i + 1];
-		pixels[i + 2] = from[i];
+		uint8_t blue = pixels[i];
+
+		pixels[i] = pixels[i + 2];
+		pixels[i + 2] = blue;
 		pixels[i + 3] = 255;
 	}
-	munmap(map, resource->size);
 	glBindTexture(GL_TEXTURE_2D, resource->texture);
 	glTexImage2D(GL_TEXTURE_2D, 0, GL_RGBA8, surface->width, surface->height, 0, GL_RGBA, GL_UNSIGNED_BYTE, pixels);
 	free(pixels);

@@ -29,10 +29,9 @@ static void *symbol(void *library, const char *name)
 int surface_allocate(const char *node, struct surface *surface)
 {
 	void *library = dlopen("libgbm.so.1", RTLD_NOW);
-	int fd = open(node, O_RDWR | O_CLOEXEC);
 
-	if (!library || fd < 0)
-		gl_fail(library ? node : dlerror());
+	if (!library)
+		gl_fail(dlerror());
 	void *(*create_device)(int) = symbol(library, "gbm_create_device");
 	void *(*create)(void *, uint32_t, uint32_t, uint32_t, const uint64_t *, unsigned, uint32_t) =
 		symbol(library, "gbm_bo_create_with_modifiers2");
@@ -41,9 +40,14 @@ int surface_allocate(const char *node, struct surface *surface)
 	uint32_t (*stride)(void *, int) = symbol(library, "gbm_bo_get_stride_for_plane");
 	uint32_t (*offset)(void *, int) = symbol(library, "gbm_bo_get_offset");
 	uint64_t (*modifier)(void *) = symbol(library, "gbm_bo_get_modifier");
+	void (*destroy)(void *) = symbol(library, "gbm_bo_destroy");
 	static void *device; /* the library keeps the node open, and buffers need it */
-	if (!device)
+	if (!device) {
+		int fd = open(node, O_RDWR | O_CLOEXEC);
+		if (fd < 0)
+			gl_fail(node);
 		device = create_device(fd);
+	}
 	void *bo = device ? create(device, surface->width, surface->height, surface->format, &surface->modifier, 1,
 				   GBM_BO_USE_RENDERING)
 			  : NULL;
@@ -56,7 +60,11 @@ int surface_allocate(const char *node, struct surface *surface)
 		surface->stride[plane] = stride(bo, plane);
 		surface->offset[plane] = offset(bo, plane);
 	}
-	return bo_fd(bo);
+	int dmabuf = bo_fd(bo);
+	destroy(bo); /* the dma-buf keeps the memory */
+	if (dmabuf < 0)
+		gl_fail("GBM exports no dma-buf");
+	return dmabuf;
 }
 
 void *surface_import(const struct surface *surface, int dmabuf)

@@ -48,7 +48,7 @@ long stream_packet(struct object *stream, unsigned ms, char *line, size_t size, 
 	char control[CMSG_SPACE(sizeof(int))];
 	struct iovec data = { .iov_base = line, .iov_len = size - 1 };
 	struct msghdr message = {
-		.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+		.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_LEN(sizeof(int))
 	};
 	long result = ready(stream->fd, ms);
 
@@ -57,12 +57,18 @@ long stream_packet(struct object *stream, unsigned ms, char *line, size_t size, 
 		return result;
 	ssize_t length = recvmsg(stream->fd, &message, MSG_CMSG_CLOEXEC);
 
-	if (length <= 0)
-		return length < 0 ? -errno : -EPIPE;
+	if (length < 0)
+		return -errno;
 	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 
 	if (header && header->cmsg_type == SCM_RIGHTS)
 		memcpy(fd, CMSG_DATA(header), sizeof(int));
+	if (!length) {
+		if (*fd >= 0)
+			close(*fd);
+		*fd = -1;
+		return -EPIPE;
+	}
 	line[length] = 0;
 	return 0;
 }

@@ -74,7 +74,11 @@ static void create(struct object *renderer, const char *line, int fd)
 		return refuse(renderer, "create", "the resource has no number, or one that is taken, or there are too many");
 	if (fd < 0 || !strstr(line, " kind=dma-buf"))
 		return refuse(renderer, "create", "not a dma-buf");
-	*r = (struct resource){ .id = id, .dmabuf = dup(fd) };
+	int copy = dup(fd);
+
+	if (copy < 0)
+		return refuse(renderer, "create", strerror(errno));
+	*r = (struct resource){ .id = id, .dmabuf = copy };
 }
 
 /* Names the resource to the VMM; 0 or a negative errno value. */
@@ -117,22 +121,32 @@ static void flush(struct object *renderer, struct resource *r, const char *line,
 
 static void renderer_said(struct object *renderer, const char *line, int fd)
 {
-	struct resource *r = resource(number(line, " resource="));
+	unsigned id = number(line, " resource=");
+	struct resource *r = id ? resource(id) : NULL;
 
 	if (!strncmp(line, "hello ", 6))
 		return; /* the VMM has its own */
+	if (!id && !strncmp(line, "scanout ", 8)) {
+		send_line(line); /* the window goes dark */
+		return;
+	}
 	if (!strncmp(line, "create ", 7))
 		return create(renderer, line, fd);
-	if (!r || !r->id)
+	if (!r)
 		return refuse(renderer, "message", "no such resource");
 	if (!strncmp(line, "flush ", 6))
 		return flush(renderer, r, line, fd);
-	if (!strncmp(line, "scanout ", 8) && r->dmabuf >= 0)
-		snprintf(r->scanout, sizeof(r->scanout), "%s", line);
-	else
-		send_line(line);
-	if (!strncmp(line, "unref ", 6))
+	if (!strncmp(line, "unref ", 6)) {
+		if (r->dmabuf >= 0)
+			close(r->dmabuf); /* the VMM has not heard of it */
+		else
+			send_line(line);
 		r->id = 0;
+	} else if (!strncmp(line, "scanout ", 8) && r->dmabuf >= 0) {
+		snprintf(r->scanout, sizeof(r->scanout), "%s", line);
+	} else {
+		send_line(line);
+	}
 }
 
 static void renderer_gone(struct object *renderer)

@@ -27,7 +27,7 @@ VM = Suite(
     _files,
     account,
     REPORTS,
-    fatal=r"device wedged|kernel panic",
+    fatal=r"device wedged",
     records=(*RECORDS, "passthrough"),
     exhibits=exhibits,
 )

@@ -47,7 +47,7 @@ void compositor_connect(struct vmm *vmm)
 	if (vmm->compositor >= 0)
 		return;
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", vmm->compositor_path);
-	vmm->compositor = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	vmm->compositor = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* one that does not read is given up */
 	if (connect(vmm->compositor, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		close(vmm->compositor);
 		vmm->compositor = -1;
@@ -58,7 +58,8 @@ void compositor_connect(struct vmm *vmm)
 	compositor_send(vmm, line, -1);
 	for (struct resource *r = vmm->resources; r < vmm->resources + RESOURCES; r++)
 		if (r->id) {
-			snprintf(line, sizeof(line), "create resource=%u size=%#llx kind=dma-buf", r->id, (unsigned long long)r->size);
+			snprintf(line, sizeof(line), "create resource=%llu size=%#llx kind=dma-buf", (unsigned long long)r->id,
+				 (unsigned long long)r->size);
 			compositor_send(vmm, line, r->dmabuf);
 		}
 	if (vmm->scanout[0])
@@ -71,21 +72,24 @@ static bool receive(struct vmm *vmm, char *line, size_t size, int *fd)
 	char control[CMSG_SPACE(sizeof(int))];
 	struct iovec data = { .iov_base = line, .iov_len = size - 1 };
 	struct msghdr message = {
-		.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+		.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_LEN(sizeof(int))
 	};
 	ssize_t length = recvmsg(vmm->compositor, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	*fd = -1;
 	if (length < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
-	if (length <= 0) {
-		lost(vmm);
-		return false;
-	}
-	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	struct cmsghdr *header = length < 0 ? NULL : CMSG_FIRSTHDR(&message);
 
 	if (header && header->cmsg_type == SCM_RIGHTS)
 		memcpy(fd, CMSG_DATA(header), sizeof(int));
+	if (length <= 0) {
+		if (*fd >= 0)
+			close(*fd);
+		*fd = -1;
+		lost(vmm);
+		return false;
+	}
 	line[length] = 0;
 	return true;
 }

@@ -37,7 +37,7 @@ char *lines_next(struct lines *lines, int fd)
 
 void port_send(struct vmm *vmm, const char *line)
 {
-	char text[1024];
+	char text[1026]; /* the longest line, its newline and the end */
 	int length = snprintf(text, sizeof(text), "%s\n", line);
 
 	/* A machine that does not read loses what does not fit: half a line would spoil the next, and the driver takes all or nothing. */

@@ -24,7 +24,7 @@ static uint64_t number(const char *line, const char *name)
 	return at ? strtoull(at, NULL, 0) : 0;
 }
 
-static struct resource *resource(struct vmm *vmm, unsigned id)
+static struct resource *resource(struct vmm *vmm, uint64_t id)
 {
 	for (struct resource *r = vmm->resources; id && r < vmm->resources + RESOURCES; r++)
 		if (r->id == id)
@@ -72,8 +72,7 @@ static const char *ranges_problem(const struct vmm *vmm, const char *text, uint6
 
 static void create(struct vmm *vmm, char *line)
 {
-	unsigned id = number(line, "resource");
-	uint64_t size = number(line, "size"), got;
+	uint64_t id = number(line, "resource"), size = number(line, "size"), got;
 	const char *ranges = word(line, "ranges"), *problem;
 	struct resource *free_one = NULL;
 	char text[LINE], message[128];
@@ -93,7 +92,8 @@ static void create(struct vmm *vmm, char *line)
 	if (fd < 0)
 		return refuse(vmm, line, strerror(-fd));
 	*free_one = (struct resource){ .id = id, .dmabuf = fd, .size = size };
-	snprintf(message, sizeof(message), "create resource=%u size=%#llx kind=dma-buf", id, (unsigned long long)size);
+	snprintf(message, sizeof(message), "create resource=%llu size=%#llx kind=dma-buf", (unsigned long long)id,
+		 (unsigned long long)size);
 	log_line(vmm, "%s", message);
 	compositor_send(vmm, message, fd);
 }
@@ -105,6 +105,8 @@ static void unref(struct vmm *vmm, char *line)
 	if (!r)
 		return refuse(vmm, line, "no such resource");
 	compositor_send(vmm, line, -1);
+	if (number(vmm->scanout, "resource") == r->id)
+		vmm->scanout[0] = 0; /* nothing to show to a compositor that comes later */
 	close(r->dmabuf);
 	r->id = 0;
 }

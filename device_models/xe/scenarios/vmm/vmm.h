@@ -11,7 +11,7 @@
 
 /* What the virtual machine named: pieces of BAR2 in order, as a dma-buf of vfio-pci. */
 struct resource {
-	unsigned id; /* 0: unused */
+	uint64_t id; /* 0: unused */
 	int dmabuf;
 	uint64_t size;
 };

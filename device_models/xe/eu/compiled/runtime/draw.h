@@ -64,7 +64,6 @@ struct draw {
     const uint8_t *inclusive, *rectangle, *front;
     const int64_t *bounds, *layer, *viewport;
     const float *data;     /* setup data: [primitives][data_registers][15] */
-    const float *plane_registers[2]; /* [primitives][16], perspective and screen; NULL if the shader wants none */
     int64_t plane_count, data_registers;
     /* state */
     int64_t width, polygons, first_register, constant_registers;
@@ -74,7 +73,7 @@ struct draw {
     int64_t arf_bytes, arf_at, dispatch_at, entry;
     const struct kernel *kernel;
     uint32_t modes;
-    uint8_t source_depth, source_w, input_coverage, whole_quads, early, tests, alpha_test, alpha_function;
+    uint8_t source_depth, source_w, input_coverage, whole_quads, early, reserved, alpha_test, alpha_function;
     double alpha_reference;
     int64_t band, bands; /* quads of which rows of 32 pixels are drawn */
     struct depth_test depth_test;

@@ -246,14 +246,6 @@ static void load_registers(struct draw *d)
             at++;
         }
     }
-    for (int which = 0; which < 2; which++)
-        if (d->plane_registers[which])
-            for (int64_t group = 0; group < d->polygons; group++) {
-                const int64_t primitive = d->group_primitive[group < d->groups ? group : d->groups - 1];
-                if (at < most)
-                    memcpy(REGISTER(at), d->plane_registers[which] + 16 * primitive, 64);
-                at++;
-            }
     const int64_t first = d->first_register > 1 ? d->first_register : 1;
     for (; at < first; at++)
         if (at < most)

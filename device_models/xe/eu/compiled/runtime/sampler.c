@@ -186,15 +186,9 @@ static int face_of(double x, double y, double z, double *s, double *t)
     return face;
 }
 
-static double detail_of(double right, double down, int anisotropy)
+static double detail_of(double right, double down)
 {
-    double longer = right > down ? right : down, shorter = right > down ? down : right;
-    if (anisotropy > 1) {
-        double ratio = ceil(sqrt(longer / (shorter > 1e-30 ? shorter : 1e-30)));
-        ratio = clip_to(ratio, 1, anisotropy);
-        longer = longer / (ratio * ratio);
-    }
-    return 0.5 * log2_of(longer);
+    return 0.5 * log2_of(right > down ? right : down);
 }
 
 /* From the differences between the lanes of each quad; lanes of one have the same. */
@@ -232,13 +226,13 @@ static void level_of_detail(const struct texture *x, const struct sampler *s, co
             right += across * across;
             down += below * below;
         }
-        const double found = detail_of(right, down, s->anisotropy);
+        const double found = detail_of(right, down);
         for (int n = 0; n < 4; n++)
             lod[quad + n] = found;
     }
 }
 
-static void from_slopes(const struct texture *x, const struct sampler *s, const struct lanes *p, int width, double *lod)
+static void from_slopes(const struct texture *x, const struct lanes *p, int width, double *lod)
 {
     const struct image *image = &x->level[0];
     double size[2] = {(double)image->width, (double)image->height};
@@ -251,7 +245,7 @@ static void from_slopes(const struct texture *x, const struct sampler *s, const 
             right += across * across;
             down += below * below;
         }
-        lod[lane] = detail_of(right, down, s->anisotropy);
+        lod[lane] = detail_of(right, down);
     }
 }
 
@@ -782,7 +776,7 @@ const struct op *sampler_sample(const struct op *op, struct thread *t)
     else if (m->level)
         memcpy(lod, p.detail, width * sizeof *lod);
     else if (m->derivatives)
-        from_slopes(x, s, &p, width, lod);
+        from_slopes(x, &p, width, lod);
     else if (x->levels == 1 && s->linear == s->linear_min)
         memset(lod, 0, sizeof lod); /* nothing depends on it */
     else {
