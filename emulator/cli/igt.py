@@ -13,6 +13,7 @@ from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, fai
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
 from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
 from vfio_user_xe.emulator.cli.parts import (
+    DataOption,
     JobOption,
     JobsOption,
     ShardOption,
@@ -20,7 +21,7 @@ from vfio_user_xe.emulator.cli.parts import (
     chosen_parts,
     job_count,
     recorded_times,
-    run_jobs,
+    run_parts,
     suite_parts,
 )
 from vfio_user_xe.emulator.guest import environment as environments
@@ -33,11 +34,11 @@ from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError
 from vfio_user_xe.emulator.results import json_file
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.expectations import Expectations
-from vfio_user_xe.emulator.suites.group import checked_function
+from vfio_user_xe.emulator.suites.group import Part, checked_function
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
 from vfio_user_xe.emulator.suites.igt.runner import IgtRun, plan, run_igt
 from vfio_user_xe.emulator.suites.igt.suite import Suite
-from vfio_user_xe.emulator.suites.report import forget_results, read_results, report_of, summary, table
+from vfio_user_xe.emulator.suites.report import read_results, report_of, summary, table
 from vfio_user_xe.emulator.suites.subtest import subtest_name
 from vfio_user_xe.emulator.suites.table import SuiteError
 
@@ -72,7 +73,6 @@ Tests = Annotated[
 PerTest = Annotated[
     int, typer.Option("--per-test", metavar="N", min=0, help="At most N subtests of a test, evenly spread (0: all).")
 ]
-Data = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON, for `report merge`.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for results and logs.")]
 
 
@@ -109,7 +109,7 @@ def run_command(
         int | None, typer.Option(metavar="MIB", min=256, help="Guest memory, instead of the suite's.")
     ] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
-    data: Data = None,
+    data: DataOption = None,
 ) -> None:
     """Boot a guest with a card and run IGT subtests in it, each in a process of its own."""
     expectations = Expectations()
@@ -140,15 +140,13 @@ def run_command(
             accelerator=accelerator,
             append=append,
         )
-        codes = [0]
-        if count > 1 and job is None:
-            if not resume:
-                forget_results(output)
-            codes = run_jobs(count, ("igt", "run"))
-        else:
-            for number, part in enumerate(suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)):
-                each = dataclasses.replace(work, part=part, resume=work.resume or number > 0)
-                trio.run(run_igt, each, lambda text: print(text, flush=True))
+
+        def run_one(part: Part, again: bool) -> None:
+            each = dataclasses.replace(work, part=part, resume=again)
+            trio.run(run_igt, each, lambda text: print(text, flush=True))
+
+        all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
+        codes = run_parts(count, job, ("igt", "run"), output, resume, all_parts, run_one)
     except (GuestError, ServedCardError, CardError) as exc:
         if job is None:
             _results(output, expectations, junit_file, data)
@@ -203,7 +201,7 @@ def report(
     model: Model = None,
     expect: ExpectationFile = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
-    data: Data = None,
+    data: DataOption = None,
 ) -> None:
     """Judge the results of an earlier run again, with the present expectations."""
     try:

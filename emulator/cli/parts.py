@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +22,7 @@ from vfio_user_xe.emulator.results.json_file import NotAReport
 from vfio_user_xe.emulator.results.shard import Parts, Shard
 from vfio_user_xe.emulator.results.times import Times, load_times, times_of
 from vfio_user_xe.emulator.suites.group import Part
+from vfio_user_xe.emulator.suites.report import forget_results
 
 ShardOption = Annotated[
     str | None,
@@ -39,6 +40,10 @@ TimesOption = Annotated[
         help="Balance parts by this: results of an earlier run, or what `report times` wrote.",
         show_default="the suite's",
     ),
+]
+
+DataOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON, for `report merge`.")
 ]
 
 AUTO = "auto"
@@ -80,12 +85,33 @@ def recorded_times(folder: Path) -> Times:
     return read_times(file) if file.is_file() else Times()
 
 
-def job_count(text: str, memory: int) -> int:
-    """What `--jobs` means where a guest has `memory` MiB; ends with a message and exit code 2 if it means nothing."""
+def run_parts(
+    count: int,
+    job: str | None,
+    command: Sequence[str],
+    output: Path,
+    resume: bool,
+    parts: Sequence[Part],
+    run_one: Callable[[Part, bool], None],
+) -> list[int]:
+    """Run a suite's parts in `count` jobs of their own, or here; returns exit codes.
+
+    `command` are the words of the command ("igt", "run"). `run_one(part, resume)` runs one: the first takes up what is in `output` if `resume`, the others add to it.
+    """
+    if count > 1 and job is None:
+        if not resume:
+            forget_results(output)
+        return run_jobs(count, command)
+    for number, part in enumerate(parts):
+        run_one(part, resume or job is not None or number > 0)
+    return [0]
+
+
+def job_count(text: str, *guests: int) -> int:
+    """What `--jobs` means where a job has guests of so many MiB; ends with a message and exit code 2 if it means nothing."""
     if text == AUTO:
-        return max(
-            1, min(len(os.sched_getaffinity(0)), meminfo().get("MemAvailable", 0) // 1024 // (memory + SERVER_MEMORY))
-        )
+        each = sum(memory + SERVER_MEMORY for memory in guests)
+        return max(1, min(len(os.sched_getaffinity(0)), meminfo().get("MemAvailable", 0) // 1024 // each))
     if not re.fullmatch(r"[1-9]\d{0,2}", text):
         fail(f"--jobs {text}: want a number from 1 to 999, or {AUTO}", EXIT_USAGE)
     return int(text)

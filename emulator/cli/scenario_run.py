@@ -36,6 +36,7 @@ from vfio_user_xe.emulator.cli.scenario import (
     write,
 )
 from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.settings import USUAL_MEMORY
 from vfio_user_xe.emulator.results import Result, Verdict
 from vfio_user_xe.emulator.results.journal import Journal
 from vfio_user_xe.emulator.results.json_file import NotAReport
@@ -49,9 +50,6 @@ from vfio_user_xe.emulator.scenarios.runner import grouped
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Suite
 
 __all__ = ["app", "run"]
-
-_USUAL_MEMORY = 1024
-"""MiB of a guest that says nothing else; see `GuestSettings`."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,7 @@ def run(
         except LookupError as error:
             fail(f"--bad {error.args[0]}", EXIT_USAGE)
         parts = chosen_parts(shard, job, times, suite.times)
-        count = job_count(
-            jobs, max((s.setup.guest.get("memory", _USUAL_MEMORY) for s in chosen), default=_USUAL_MEMORY)
-        )
+        count = job_count(jobs, *max((s.setup.memory for s in chosen), key=sum, default=(USUAL_MEMORY,)))
         if until_fail and (count > 1 or (repeat is None and parts.shards)):
             fail(
                 "--until-fail goes with one guest at a time: neither with --jobs nor, without --repeat, --shard",

@@ -12,6 +12,7 @@ from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
 from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
 from vfio_user_xe.emulator.cli.parts import (
+    DataOption,
     JobOption,
     JobsOption,
     ShardOption,
@@ -19,7 +20,7 @@ from vfio_user_xe.emulator.cli.parts import (
     chosen_parts,
     job_count,
     recorded_times,
-    run_jobs,
+    run_parts,
     suite_parts,
 )
 from vfio_user_xe.emulator.guest.errors import GuestError
@@ -30,8 +31,8 @@ from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError
 from vfio_user_xe.emulator.results import Verdict, json_file
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.expectations import Expectations
-from vfio_user_xe.emulator.suites.group import checked_function
-from vfio_user_xe.emulator.suites.report import forget_results, read_results, report_of, summary, table
+from vfio_user_xe.emulator.suites.group import Part, checked_function
+from vfio_user_xe.emulator.suites.report import read_results, report_of, summary, table
 from vfio_user_xe.emulator.suites.table import SuiteError
 from vfio_user_xe.emulator.suites.userland.runner import UserlandRun, run_userland
 from vfio_user_xe.emulator.suites.userland.suite import UserlandSuite
@@ -53,7 +54,6 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="DIR", help="Folder for results and logs.", show_default="NAME-results"),
 ]
-Data = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Everything as JSON, for `report merge`.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")]
 
 
@@ -121,7 +121,7 @@ def run_command(
     job: JobOption = None,
     times: TimesOption = None,
     junit_file: Junit = None,
-    data: Data = None,
+    data: DataOption = None,
 ) -> None:
     """Boot a guest with a card and a userland, and run a suite's tests in it."""
     if job is None:
@@ -151,16 +151,13 @@ def run_command(
         )
     except (GuestError, CardError) as exc:
         fail(exc, EXIT_USAGE)
-    codes = [0]
+
+    def run_one(part: Part, again: bool) -> None:
+        run_userland(replace(run, part=part, resume=again), lambda text: print(text, flush=True))
+
     try:
-        if count > 1 and job is None:
-            if not resume:
-                forget_results(run.output)
-            codes = run_jobs(count, ("suite", "run"))
-        else:
-            for number, part in enumerate(suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)):
-                each = replace(run, part=part, resume=run.resume or number > 0)
-                run_userland(each, lambda text: print(text, flush=True))
+        all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
+        codes = run_parts(count, job, ("suite", "run"), run.output, resume, all_parts, run_one)
     except GuestError as exc:
         if job is None:
             _results(run.name, run.output, expectations, junit_file, data)
@@ -185,7 +182,7 @@ def report(
         Path | None, typer.Option("--expect", metavar="FILE", help="Expectations (TOML).", show_default="the suite's")
     ] = None,
     junit_file: Junit = None,
-    data: Data = None,
+    data: DataOption = None,
 ) -> None:
     """Judge the results of an earlier run again, with the present expectations."""
     try:

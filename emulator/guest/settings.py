@@ -11,6 +11,9 @@ from vfio_user_xe.emulator.guest.initramfs import Content
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.ports import PortRole
 
+USUAL_MEMORY = 1024
+"""MiB of a guest for which nothing else is asked."""
+
 
 class GuestSettings(TypedDict, total=False):
     """What a guest may be told; all of it may be left out."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeAlias
 
 from vfio_user_xe.emulator.guest.environment import Environment
-from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
+from vfio_user_xe.emulator.guest.settings import USUAL_MEMORY, Beside, GuestSettings
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.results import Case, Evidence
 from vfio_user_xe.emulator.results.text import order
@@ -43,6 +43,11 @@ class Setup(Generic[MachineT]):
     """Further guests of the card. Their kernels' logs are the scenarios' own to judge."""
     excuses: tuple[Excuse, ...] = ()
     """Reports of the kernel that booting and preparing may cause."""
+
+    @property
+    def memory(self) -> tuple[int, ...]:
+        """MiB of each of its guests."""
+        return tuple(settings.get("memory", USUAL_MEMORY) for settings in (self.guest, *(b.guest for b in self.beside)))
 
     @property
     def slug(self) -> str:

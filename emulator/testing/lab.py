@@ -33,7 +33,7 @@ from vfio_user_xe.emulator.guest.qemu_arguments import (
     needs_iommu,
 )
 from vfio_user_xe.emulator.guest.served import ServedCard, served_card
-from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
+from vfio_user_xe.emulator.guest.settings import USUAL_MEMORY, Beside, GuestSettings
 from vfio_user_xe.emulator.guest.userland import locate_userland
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION as CONFIG
 from vfio_user_xe.emulator.pci.transport import MSI, MSIX
@@ -314,7 +314,7 @@ def open_guest(
     port = ROOT_BUS if settings.get("root_bus") else DEFAULT_PORT
     spec = GuestSpec(
         machine=Machine(
-            memory=settings.get("memory", 1024),
+            memory=settings.get("memory", USUAL_MEMORY),
             cpus=settings.get("cpus", 1),
             cpu=settings.get("cpu"),
             iommu=Iommu() if settings.get("iommu") or needs_iommu(descriptions) else None,

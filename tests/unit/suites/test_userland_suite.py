@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vfio_user_xe.device_models.xe.info import INFO
+from vfio_user_xe.emulator.cli import parts
 from vfio_user_xe.emulator.cli import suite as cli
 from vfio_user_xe.emulator.guest.channel import Result as Done
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError
@@ -293,7 +294,7 @@ def test_jobs_write_to_one_folder_and_their_results_are_judged_together(
             append_result(tmp_path / "out" / "results.jsonl", SubtestResult(f"test-{number}", "", Outcome.PASS))
         return [0] * count
 
-    monkeypatch.setattr(cli, "run_jobs", create_autospec(cli.run_jobs, side_effect=jobs))
+    monkeypatch.setattr(parts, "run_jobs", create_autospec(parts.run_jobs, side_effect=jobs))
     file = tmp_path / "out.json"
     words = ["run", "programs", "--jobs", "3", "--output", str(tmp_path / "out"), "--json", str(file)]
     done = CliRunner().invoke(cli.app, words)
