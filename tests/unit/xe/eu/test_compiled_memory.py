@@ -168,6 +168,18 @@ def test_a_store_of_more_than_its_payload_has_is_left_to_the_interpreter(functio
     assert plain_send(instruction) is None
 
 
+@pytest.mark.parametrize(("first", "second", "handled"), [(2, 2, True), (3, 1, False), (4, 0, True)])
+def test_a_sample_with_a_parameter_in_both_parts_of_its_payload_is_left_to_the_interpreter(
+    first: int, second: int, handled: bool
+) -> None:
+    # 32 lanes: u and v have two registers each.
+    other = f"r20:{second}" if second else "null:0"
+    text = f"send.smpl (32|M0)  r60  r14  {other}  0x0  0x{first << 25 | 8 << 20 | 2 << 17 | 1:08x}\n{END}"
+    instruction = decode(reader(assemble(text)), 0).instructions[0]
+    assert isinstance(instruction, Send)
+    assert (plain_send(instruction) is not None) is handled
+
+
 @pytest.mark.parametrize("lost", [0, 5, 31])
 def test_missing_page_stops_the_thread_before_anything_is_written(lost: int) -> None:
     where = np.arange(32, dtype=np.uint64) * np.uint64(4096) + np.uint64(BASE)

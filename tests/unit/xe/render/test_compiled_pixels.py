@@ -274,12 +274,23 @@ COORDINATES = (
 def test_sampler_messages(lab: RenderLab, seed: int) -> None:
     random = np.random.default_rng(1000 + seed)
     op = sorted(SAMPLES)[seed % len(SAMPLES)]
-    first, descriptor = SAMPLES[op]
     form = int(random.choice(TEXTURES)) if op != "sample_c" else 0x0D8
-    integer = formats.FORMATS[form].is_integer
     kind, levels = int(random.choice([1, 1, 2, 3])), int(random.choice([1, 3]))
     if op == "ld":
         kind = 1
+    sampled(lab, random, op, form, kind, levels)
+
+
+@pytest.mark.parametrize("kind", [2, 3], ids=["volume", "cube"])
+@pytest.mark.parametrize("seed", range(3))
+def test_slopes_of_volumes_and_cubes_choose_the_level_by_two_axes(lab: RenderLab, kind: int, seed: int) -> None:
+    sampled(lab, np.random.default_rng(2000 + seed), "sample_d", RGBA32_FLOAT, kind, 3)
+
+
+def sampled(lab: RenderLab, random: np.random.Generator, op: str, form: int, kind: int, levels: int) -> None:
+    """Triangles with a texture that messages of this kind sample, in both ways."""
+    first, descriptor = SAMPLES[op]
+    integer = formats.FORMATS[form].is_integer
     filters = (
         int(random.choice([0, 1, 2])) << 14 | int(random.choice([0, 1])) << 17 | int(random.choice([0, 1, 3])) << 20
     )

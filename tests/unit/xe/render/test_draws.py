@@ -7,7 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from tests.support.xe.commands import sdi
+from tests.support.xe.commands import sdi, srm
 from tests.support.xe.compute_lab import base_addresses
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA
 from tests.support.xe.render_lab import (
@@ -189,6 +189,28 @@ def test_a_triangle_through_a_vertex_shader_interpolates_its_attributes(lab: Ren
     assert np.abs(pixels[0, 0] - [247, 4, 4, 255]).max() <= 1
     assert np.abs(pixels[0, 15] - [128, 124, 4, 255]).max() <= 1
     assert np.abs(pixels[15, 15] - [8, 124, 124, 255]).max() <= 1
+
+
+@pytest.mark.parametrize("first_register", [0, 1, 2])
+def test_a_vertex_shader_without_attributes_has_its_handles_wherever_its_data_begins(
+    lab: RenderLab, first_register: int
+) -> None:
+    # r1 has the handles of outputs even where 3DSTATE_VS says that its data begins before.
+    constant = "".join(f"mov (16|M0)  r{10 + n}.0<1>:f  {value}:f\n" for n, value in enumerate([1, 0, 0, 1]))
+    kernel = f"""
+        {constant}
+        add (16|M0)  r20.0<1>:ud  r1.0<8;8,1>:ud  32:ud
+        send.urb (16|M0)  null  r20  r10:4  0x0  0x02003504
+        (W) send.gtwy (1|M0)  null  r112  null:0  0x0  0x02000010  {{EOT}}
+    """
+    commands = (
+        *vertex_buffer(32, 96), *elements(element(0), element(16)), *setup_backend(1, flat=1), *pixel_shader(),
+        0x78100007, VERTEX_KERNEL, 0, 0, 0, 0, first_register << 20, 1 | 1 << 10, 0,
+        *primitive(TRILIST, 3), *srm(0x2320, DATA_VA + 0x3900, 0),
+    )  # fmt: skip
+    job = lab.draw(FLAT.format(1) + WRITE, *commands, vertices=[[0.0] * 8] * 3, vertex_kernel=kernel)
+    assert job.data(0x3900, 1) == [3], "threads of three vertices ran"
+    assert not lab.engine("rcs0").reports
 
 
 def test_accesses_of_fixed_functions_have_a_kind_of_their_own_in_the_ledger(lab: RenderLab) -> None:

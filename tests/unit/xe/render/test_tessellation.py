@@ -65,13 +65,13 @@ DOMAIN = """
 """Places are 16 times u and v; red is what the second thread has left in the patch."""
 
 
-def tessellation(*, domain: int = 1, output: int = 2) -> tuple[int, ...]:
-    """HS with three threads a patch, TE, DS."""
+def tessellation(*, domain: int = 1, output: int = 2, evaluation: int = 5 << 20 | 2 << 11) -> tuple[int, ...]:
+    """HS with three threads a patch, TE, DS; `evaluation` is what DS says of its thread's data."""
     return (
         0x7859_0001, 0, 0, 0x785A_0001, 0, 0,
         0x781B_0006, 0, 1 << 31 | 1 << 29 | 2, VERTEX_KERNEL, 0, 0, 0, 5 << 19,
         0x781C_0003, 1 | domain << 4 | output << 8 | 3 << 22, 0x427C_0000, 0x4280_0000, 0,
-        0x781D_0009, DOMAIN_KERNEL, 0, 0, 0, 0, 5 << 20 | 2 << 11, 1 | 1 << 10, 0, 0, 0,
+        0x781D_0009, DOMAIN_KERNEL, 0, 0, 0, 0, evaluation, 1 | 1 << 10, 0, 0, 0,
     )  # fmt: skip
 
 
@@ -108,6 +108,16 @@ def test_more_patches_than_a_thread_has_lanes_are_all_there(lab: RenderLab) -> N
 def test_points_are_drawn_where_the_output_is_points(lab: RenderLab) -> None:
     pixels = patches(lab, 1, *tessellation(output=0))[2:]
     assert 0 < np.count_nonzero(pixels) <= 7
+
+
+@pytest.mark.parametrize("first_register", [0, 1, 4])
+def test_a_domain_shader_without_inputs_has_its_handles_wherever_its_data_begins(
+    lab: RenderLab, first_register: int
+) -> None:
+    # r1 to r4 have places and handles even where 3DSTATE_DS says that its data begins before.
+    found = patches(lab, 1, *tessellation(evaluation=first_register << 20))
+    assert found[:2].tolist() == [1, 7]
+    assert np.count_nonzero(found[2:]) > 100
 
 
 def test_patches_without_tessellation_are_skipped_and_reported(lab: RenderLab) -> None:
