@@ -55,6 +55,7 @@ class Outbox:
         self._cost = 0
         self._fds = 0
         self._sender: threading.Thread | None = None
+        self._sending = False
         self._closed = False
         self.gave_up = False
         """Whether the client was disconnected because too much waited for it; the log has it then."""
@@ -139,7 +140,8 @@ class Outbox:
         self._kept.append((memoryview(rest), [os.dup(fd) for fd in fds]))
         self._cost += len(rest) + MESSAGE_COST
         self._fds += len(fds)
-        if self._sender is None:
+        if not self._sending:
+            self._sending = True
             self._sender = threading.Thread(target=self._send_kept, name=f"{self.name} replies", daemon=True)
             self._sender.start()
 
@@ -182,7 +184,7 @@ class Outbox:
                     # The thread that reads from this socket finds its end too.
                     self._closed = True
                     self._drop()
-                self._sender = None
+                self._sending = False
                 return
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.load import Load, Loader, bare_python, compiled, connected
+from tests.support.processes import processor_nanoseconds
 from tests.support.served import served
 from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.conformance.driver import Driver
@@ -302,11 +303,7 @@ def idle_load(seconds: float, vfs: int) -> tuple[int, float]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time of a process (/proc/PID/schedstat of its threads: nanoseconds, where stat has ticks)."""
-    total = 0
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        total += int((thread / "schedstat").read_text().split()[0])
-    return total / 1e9
+    return processor_nanoseconds(pid) / 1e9
 
 
 def _size(size: int) -> str:

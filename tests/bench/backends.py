@@ -15,6 +15,7 @@ from statistics import median
 
 from tests.bench.__main__ import KIB, Bench, Row, Sample, figure, loads, microseconds
 from tests.bench.load import Load
+from tests.support.processes import children
 from tests.support.served import ServedCard, served
 from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.vfio_user import wire
@@ -27,8 +28,7 @@ LARGEST = 16 * KIB
 
 def process_of(card: ServedCard) -> int:
     """The process that serves: of libvfio-user, the child of the one that was started."""
-    children = Path(f"/proc/{card.pid}/task/{card.pid}/children").read_text().split()
-    return int(children[0]) if children else card.pid
+    return next(iter(children(card.pid)), card.pid)
 
 
 def exchanges(bench: Bench, cards: dict[str, ServedCard], load: Load) -> Row:

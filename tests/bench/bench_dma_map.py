@@ -7,7 +7,6 @@ What a range costs when 10, 1,000 and 20,000 are mapped, as a virtual IOMMU make
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import resource
 import shlex
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from tests.support.processes import descriptors
 from tests.support.served import served
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.vfio_user import wire
@@ -60,9 +60,9 @@ def measure(path: str, pid: int, count: int, mode: str) -> Figures:
     fds = () if mode == "messages" else (file.fd,)
     client = Client(path)
     try:
-        before, resident = _open(pid), _resident(pid)
+        before, resident = len(descriptors(pid)), _resident(pid)
         maps = _timed(client, wire.DMA_MAP, [_map(number, MODES[mode]) for number in order], fds)
-        opened, grown = _open(pid) - before, _resident(pid) - resident
+        opened, grown = len(descriptors(pid)) - before, _resident(pid) - resident
         random.Random(count + 1).shuffle(order)
         unmaps = _timed(client, wire.DMA_UNMAP, [_unmap(number) for number in order], ())
     finally:
@@ -111,10 +111,6 @@ def _map(number: int, flags: int) -> bytes:
 
 def _unmap(number: int) -> bytes:
     return wire.DMA_UNMAP_BODY.pack(wire.DMA_UNMAP_BODY.size, 0, _BASE + 2 * number * PAGE_SIZE, PAGE_SIZE)
-
-
-def _open(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def _resident(pid: int) -> int:

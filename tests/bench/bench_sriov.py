@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.support.guest.xe import DEBUGFS, DEVICE
 from tests.support.guest.xe_sriov import accounting, card_call, enable, jobs, start_lab
+from tests.support.processes import descriptors
 from vfio_user_xe.emulator.testing.lab import Lab
 
 
@@ -74,7 +75,7 @@ def cycles(count: int) -> list[tuple[str, float, str, str]]:
             lab.sh(f"echo 0 > {DEVICE}/sriov_numvfs", timeout=60)
 
         def state() -> tuple[str, int, dict[str, float]]:
-            return accounting(lab), len(list(Path(f"/proc/{lab.card.pid}/fd").iterdir())), resident(lab)
+            return accounting(lab), len(descriptors(lab.card.pid)), resident(lab)
 
         once()
         before, start = state(), time.monotonic()

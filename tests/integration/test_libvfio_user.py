@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support import libvfio_user
+from tests.support.processes import children, descriptors, runs
 from tests.support.served import served
 from tests.support.wait import eventually
 from vfio_user_xe.emulator.cli.main import app
@@ -96,8 +97,8 @@ def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
 
 def serving(pid: int) -> int:
     """The process that has the library: a child of the one that was started."""
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(child)
+    (child,) = children(pid)
+    return child
 
 
 def use(client: Client) -> None:
@@ -118,12 +119,12 @@ def test_a_device_is_served_to_one_client_after_the_other_and_nothing_is_left() 
     with served(arguments=libvfio_user.arguments()) as card:
         with Client(card.socket) as client:
             use(client)
-        descriptors = Path(f"/proc/{serving(card.pid)}/fd")
-        before = len(list(descriptors.iterdir()))
+        server = serving(card.pid)
+        before = len(descriptors(server))
         for _ in range(5):
             with Client(card.socket) as client:
                 use(client)
-        eventually(lambda: len(list(descriptors.iterdir())) <= before, "descriptors of clients are left")
+        eventually(lambda: len(descriptors(server)) <= before, "descriptors of clients are left")
 
 
 def test_every_function_of_a_card_has_its_socket() -> None:
@@ -186,7 +187,7 @@ def test_a_crash_of_the_library_is_told_and_leaves_no_socket(tmp_path: Path) -> 
 
 def test_the_serving_process_ends_with_its_supervisor(tmp_path: Path) -> None:
     with started(tmp_path / "s") as process:
-        child = Path(f"/proc/{serving(process.pid)}")
+        child = serving(process.pid)
         process.kill()
         process.wait()
-        eventually(lambda: not child.exists(), "it outlives its supervisor")
+        eventually(lambda: not runs(child), "it outlives its supervisor")

@@ -11,12 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import NonCallableMock, create_autospec
 
 import pytest
 
+from tests.support.processes import descriptors, is_stopped, no_descriptors_left
 from tests.support.wait import eventually
 from tests.support.xe.commands import END, SOURCE_VA, TARGET_VA, mem_copy, sdi
 from tests.support.xe.engine_lab import DATA_VA, Lab
@@ -198,18 +198,13 @@ def test_a_card_that_hangs_costs_the_access_not_the_importer(owner: Owner) -> No
     with importing(remote(owner)) as card:
         os.kill(owner.card.pid, signal.SIGSTOP)
         try:
-            eventually(lambda: _is_stopped(owner.card.pid))
+            eventually(lambda: is_stopped(owner.card.pid))
             with pytest.raises(AccessFault, match="did not answer"):
                 read(card, REMOTE, 4)
         finally:
             os.kill(owner.card.pid, signal.SIGCONT)
         eventually(lambda: _works(card))
         eventually(lambda: len(owner.card.call("leases")) == 1)
-
-
-def _is_stopped(pid: int) -> bool:
-    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 def _works(card: Card) -> bool:
@@ -230,22 +225,18 @@ def test_an_importer_that_dies_gives_its_leases_back(owner: Owner) -> None:
 
 
 def test_descriptors_are_given_back_on_both_sides(owner: Owner) -> None:
-    def descriptors(pid: int) -> int:
-        return len(os.listdir(f"/proc/{pid}/fd"))
-
     owner.settle()
-    gc.collect()
-    here, there = descriptors(os.getpid()), descriptors(owner.card.pid)
-    for _ in range(3):
-        with importing(remote(owner)) as card:
-            for _ in range(5):
-                read(card, REMOTE, 4)
-                owner.vf.write(CONFIG, PCIE + 8, 2, FLR)
-                owner.settle()
-    eventually(lambda: descriptors(owner.card.pid) <= there)
-    del card
-    gc.collect()
-    assert descriptors(os.getpid()) <= here
+    there = len(descriptors(owner.card.pid))
+    with no_descriptors_left():
+        for _ in range(3):
+            with importing(remote(owner)) as card:
+                for _ in range(5):
+                    read(card, REMOTE, 4)
+                    owner.vf.write(CONFIG, PCIE + 8, 2, FLR)
+                    owner.settle()
+        eventually(lambda: len(descriptors(owner.card.pid)) <= there)
+        del card
+        gc.collect()
 
 
 def test_an_import_that_a_wrapper_is_around_is_revoked_too(owner: Owner) -> None:

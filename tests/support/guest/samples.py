@@ -95,15 +95,6 @@ def read_cpio(archive: bytes) -> dict[str, tuple[int, bytes]]:
         at = (start + size + 3) & ~3
 
 
-def runs(pid: int) -> bool:
-    """Whether a process exists and is not a zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
 def environment(directory: Path) -> Environment:
     """A guest environment whose programs are stand-ins; its dynamic loader plays depmod."""
     root = directory / "root"

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import pytest
 import trio
 
-from tests.support.guest.samples import runs
+from tests.support.processes import runs
 from vfio_user_xe.emulator.guest import agent, channel
 from vfio_user_xe.emulator.guest.channel import Channel, Result
 from vfio_user_xe.emulator.guest.errors import ChannelLost, CommandFailed, CommandTimeout

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.guest.samples import environment, runs
+from tests.support.guest.samples import environment
+from tests.support.processes import no_children_left, no_descriptors_left, no_threads_left, runs
 from tests.support.wait import eventually
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
 from vfio_user_xe.emulator.guest.environment import Qemu
@@ -211,15 +212,8 @@ def test_cancellation_during_boot_ends_qemu(play: Play) -> None:
                 pass
         assert scope.cancelled_caught
 
-    before = _children()
-    trio.run(main)
-    assert _children() <= before, "what was started is neither gone nor waited for"
-
-
-def _children() -> set[str]:
-    """Processes that this one started and has not waited for; other tests of this process may have some."""
-    tasks = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return {pid for task in tasks for pid in (task / "children").read_text().split()}
+    with no_children_left():
+        trio.run(main)
 
 
 def test_two_guests_at_once_are_apart(play: Play) -> None:
@@ -240,11 +234,10 @@ def test_file_descriptors_are_given_back(play: Play) -> None:
         await guest.run("x")
 
     in_guest(play("works"), body)
-    before = len(os.listdir("/proc/self/fd"))
-    in_guest(play("works"), body)
-    with pytest.raises(BootFailed):
-        in_guest(dataclasses.replace(play("silent"), boot_timeout=0.2), nothing)
-    assert len(os.listdir("/proc/self/fd")) == before
+    with no_descriptors_left():
+        in_guest(play("works"), body)
+        with pytest.raises(BootFailed):
+            in_guest(dataclasses.replace(play("silent"), boot_timeout=0.2), nothing)
 
 
 def test_a_missing_environment_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,9 +264,8 @@ def test_a_blocking_guest_does_what_a_guest_does(play: Play) -> None:
 
 
 def test_a_blocking_guest_that_does_not_boot_leaves_no_thread(play: Play) -> None:
-    with pytest.raises(QemuFailed, match="nonsense"), BlockingGuest(play("refuses")):
+    with no_threads_left(), pytest.raises(QemuFailed, match="nonsense"), BlockingGuest(play("refuses")):
         pass
-    assert not [thread for thread in threading.enumerate() if thread.name == "guest"]
 
 
 def test_ctrl_c_interrupts_a_blocking_call_and_leaves_the_guest_usable(play: Play) -> None:
@@ -287,13 +279,12 @@ def test_ctrl_c_interrupts_a_blocking_call_and_leaves_the_guest_usable(play: Pla
 
 
 def test_ctrl_c_during_a_blocking_boot_ends_it(play: Play) -> None:
-    before = _children()
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt), BlockingGuest(play("silent")):
-        pass
-    timer.join()
-    assert _children() <= before, "what was started is neither gone nor waited for"
+    with no_children_left():
+        timer.start()
+        with pytest.raises(KeyboardInterrupt), BlockingGuest(play("silent")):
+            pass
+        timer.join()
 
 
 RUNNER = """

@@ -8,7 +8,7 @@ import sys
 import pytest
 import trio
 
-from tests.support.guest.samples import runs
+from tests.support.processes import runs
 from tests.support.wait import eventually
 from vfio_user_xe.emulator.guest.process import Process, describe_exit
 

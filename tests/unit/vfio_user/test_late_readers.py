@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support import logs
+from tests.support.processes import no_descriptors_left, no_threads_left
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.pci.transport import DmaError
@@ -144,13 +143,10 @@ def test_a_twin_socket_that_nobody_reads_does_not_block_who_sends_dma_messages(
 
 
 def test_a_session_ends_while_replies_wait(card: Card) -> None:
-    gc.collect()  # what earlier tests have left open
-    descriptors = len(os.listdir("/proc/self/fd"))
-    served = Served(card)
-    served.negotiate()
-    for number in range(2000):
-        served.client.send(dma_map(number))
-    served.session.stop()
-    served.close()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert not [thread for thread in threading.enumerate() if thread.name.endswith(" replies")]
+    with no_descriptors_left(), no_threads_left():
+        served = Served(card)
+        served.negotiate()
+        for number in range(2000):
+            served.client.send(dma_map(number))
+        served.session.stop()
+        served.close()

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable
 from unittest.mock import call
 
 import pytest
 
 from tests.support import logs
+from tests.support.processes import no_descriptors_left
+from tests.support.wait import eventually
 from tests.unit.vfio_user.conftest import (
     PAGE,
     TIMEOUT,
@@ -41,18 +40,6 @@ def read_message(offset: int, count: int, message_id: int, region: int = 0) -> b
 def data_of(message: Message) -> bytes:
     assert message.errno == 0
     return message.body[wire.REGION_ACCESS.size :]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.002)
-
-
-def open_descriptors() -> int:
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
 
 
 # Beginning and end.
@@ -170,20 +157,19 @@ def test_an_orderly_end_of_either_side_is_no_warning(
 
 
 def test_a_connection_leaves_no_descriptors_behind(connect: Connect, ram: Memory) -> None:
-    before = open_descriptors()
-    connection = connect()
-    peer = connection.peer
-    event = os.eventfd(0)
-    irqs = wire.IRQ_SET.pack(20, wire.IRQ_SET_DATA_EVENTFD | wire.IRQ_SET_ACTION_TRIGGER, 1, 0, 2)
-    assert peer.refused(wire.DEVICE_SET_IRQS, irqs, fds=[event, event]) == ""
-    assert peer.refused(wire.DEVICE_SET_IRQS, irqs, fds=[event]) == "EINVAL"
-    assert peer.map(BASE, PAGE, ram.fd) == ""
-    assert peer.map(BASE, PAGE, ram.fd) == "EEXIST"
-    assert peer.refused(wire.DEVICE_RESET, fds=[event]) == "", "a command that takes none"
-    assert peer.refused(99, fds=[event, event]) == "ENOTSUP"
-    os.close(event)
-    connection.end()
-    eventually(lambda: open_descriptors() == before)
+    with no_descriptors_left():
+        connection = connect()
+        peer = connection.peer
+        event = os.eventfd(0)
+        irqs = wire.IRQ_SET.pack(20, wire.IRQ_SET_DATA_EVENTFD | wire.IRQ_SET_ACTION_TRIGGER, 1, 0, 2)
+        assert peer.refused(wire.DEVICE_SET_IRQS, irqs, fds=[event, event]) == ""
+        assert peer.refused(wire.DEVICE_SET_IRQS, irqs, fds=[event]) == "EINVAL"
+        assert peer.map(BASE, PAGE, ram.fd) == ""
+        assert peer.map(BASE, PAGE, ram.fd) == "EEXIST"
+        assert peer.refused(wire.DEVICE_RESET, fds=[event]) == "", "a command that takes none"
+        assert peer.refused(99, fds=[event, event]) == "ENOTSUP"
+        os.close(event)
+        connection.end()
 
 
 def test_a_function_has_no_dma_before_the_client_has_negotiated() -> None:
@@ -316,10 +302,9 @@ def test_flags_that_no_command_has_are_refused(connection: Connection, flags: in
 
 def test_a_message_that_is_too_large_is_refused_and_skipped(connection: Connection, ram: Memory) -> None:
     body = bytes(CAPACITY - wire.HEADER_SIZE + 1)
-    before = open_descriptors()
-    assert connection.peer.request(wire.DMA_MAP, body, fds=[ram.fd]).errno == errno.E2BIG
-    assert connection.peer.refused(wire.DEVICE_RESET) == ""
-    assert open_descriptors() == before
+    with no_descriptors_left():
+        assert connection.peer.request(wire.DMA_MAP, body, fds=[ram.fd]).errno == errno.E2BIG
+        assert connection.peer.refused(wire.DEVICE_RESET) == ""
     largest = wire.REGION_ACCESS.pack(0, 0, LARGE) + bytes(LARGE)
     assert connection.peer.refused(wire.REGION_WRITE, largest) == "EINVAL", "this is not too large for a message"
 
@@ -400,40 +385,38 @@ def test_accesses_are_answered_while_dma_waits_for_its_reply(connection: Connect
 
 
 def test_descriptors_are_sent_with_their_message_and_stay_the_sender_s(connection: Connection, ram: Memory) -> None:
-    before = open_descriptors()
-    for n in range(3):
-        connection.session.send([wire.HEADER.pack(n, 90, 16, 0, 0)], [ram.fd])
-    connection.session.send([wire.HEADER.pack(3, 90, 16, 0, 0)])
-    for n in range(3):
-        message = connection.peer.receive()
-        assert message.message_id == n
-        (fd,) = message.fds
-        assert os.path.sameopenfile(fd, ram.fd)
-        os.close(fd)
-    assert connection.peer.receive().fds == []
-    eventually(lambda: open_descriptors() == before)
+    with no_descriptors_left():
+        for n in range(3):
+            connection.session.send([wire.HEADER.pack(n, 90, 16, 0, 0)], [ram.fd])
+        connection.session.send([wire.HEADER.pack(3, 90, 16, 0, 0)])
+        for n in range(3):
+            message = connection.peer.receive()
+            assert message.message_id == n
+            (fd,) = message.fds
+            assert os.path.sameopenfile(fd, ram.fd)
+            os.close(fd)
+        assert connection.peer.receive().fds == []
     assert os.fstat(ram.fd).st_size == ram.size
 
 
 def test_a_client_that_goes_while_messages_wait_for_it_leaves_no_descriptors_behind(
     connect: Connect, ram: Memory
 ) -> None:
-    before = open_descriptors()
-    connection = connect()
-    session = connection.session
+    with no_descriptors_left():
+        connection = connect()
+        session = connection.session
 
-    def flood() -> None:
-        try:
-            for n in range(64):
-                body = bytes(64 << 10)
-                session.send([wire.HEADER.pack(n, 90, 16 + len(body), 0, 0), body], [ram.fd])
-        except OSError:
-            pass  # the client is gone
+        def flood() -> None:
+            try:
+                for n in range(64):
+                    body = bytes(64 << 10)
+                    session.send([wire.HEADER.pack(n, 90, 16 + len(body), 0, 0), body], [ram.fd])
+            except OSError:
+                pass  # the client is gone
 
-    sender = threading.Thread(target=flood)
-    sender.start()
-    assert connection.peer.has_message(TIMEOUT)
-    connection.end()
-    sender.join(TIMEOUT)
-    assert not sender.is_alive()
-    eventually(lambda: open_descriptors() == before)
+        sender = threading.Thread(target=flood)
+        sender.start()
+        assert connection.peer.has_message(TIMEOUT)
+        connection.end()
+        sender.join(TIMEOUT)
+        assert not sender.is_alive()
