@@ -25,6 +25,7 @@ _INTERCONNECT_SYMBOLS = (
     "dma_buf_map_interconnect|dma_buf_match_interconnects|dma_buf_match_mapping|dma_buf_mapping_attach"
 )
 _KASAN_SYMBOL = "kasan_report"
+_EXPORT_SYMBOL = "vfio_pci_core_feature_dma_buf"
 
 
 class XeMachine(Machine):
@@ -35,6 +36,8 @@ class XeMachine(Machine):
 
     zero_copy: bool
     """Whether the kernel knows how to map dma-bufs by device address."""
+    exports_dma_bufs: bool
+    """Whether this kernel's vfio-pci has the feature that exports memory as a dma-buf."""
     kasan: bool
     """Whether the kernel finds uses after free."""
     translating: bool
@@ -67,11 +70,13 @@ class XeMachine(Machine):
         for other in self.others:
             other.enable_vfs(1)
         looked = self.run(
-            f"grep -owE '{_INTERCONNECT_SYMBOLS}|{_KASAN_SYMBOL}' /proc/kallsyms | sort -u", timeout=_BUSY
+            f"grep -owE '{_INTERCONNECT_SYMBOLS}|{_KASAN_SYMBOL}|{_EXPORT_SYMBOL}' /proc/kallsyms | sort -u",
+            timeout=_BUSY,
         )
         symbols = set(looked.stdout.split())
         self.kasan = _KASAN_SYMBOL in symbols
-        self.zero_copy = bool(symbols - {_KASAN_SYMBOL})
+        self.exports_dma_bufs = _EXPORT_SYMBOL in symbols
+        self.zero_copy = bool(symbols - {_KASAN_SYMBOL, _EXPORT_SYMBOL})
         self.translating = self.sh(f"cat {self.card.sysfs}/iommu_group/type 2>/dev/null || echo none").startswith("DMA")
         self.quota = sum(block["size"] for block in self.card.lmtt(1))
         if not self.quota:

@@ -14,11 +14,13 @@ PATIENT = "rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60"
 """For kernels under TCG, on a host that others use too: a processor may get no time for longer than the usual 20 s."""
 
 
-def guest(append: str = "iommu=pt", cpu: str | None = CPU, *, root_bus: bool = False) -> GuestSettings:
+def guest(
+    append: str = "iommu=pt", cpu: str | None = CPU, *, root_bus: bool = False, memory: int = 1536
+) -> GuestSettings:
     """What each of these guests has."""
     return {
         "modules": (*MODULES, "vgem?", "xe-vfio-pci?", "kunit?", *_KUNIT_SUITES),
-        "memory": 1536,
+        "memory": memory,
         "cpu": cpu,
         "iommu": True,
         "append": f"{append} {PATIENT}",
@@ -47,3 +49,8 @@ TWO_CARDS = Setup(
 )
 ROOT_BUS = Setup("root bus, AMD, pass-through", SERVE, guest(root_bus=True), XeMachine.on_the_root_bus)
 NOT_LISTED = Setup("root port, Intel, pass-through", SERVE, guest(cpu=None), XeMachine.of)
+_LARGE = ("--vfs", "2", "--set", "vram=28GiB", "--set", "vf_bar2=8GiB")
+"""The first VF's share is more than the guest has memory, and that is more than 6 GiB: imports of these count as if they used it
+(`xe_ttm_sys_mgr.c:xe_ttm_sys_mgr_init`). Nothing of it costs the host memory before it is written."""
+LARGE = Setup("VFs with 8 GiB, AMD, pass-through", _LARGE, guest(memory=6912), XeMachine.of)
+LARGE_TRANSLATING = Setup("VFs with 8 GiB, AMD, translating", _LARGE, guest("iommu=nopt", memory=6912), XeMachine.of)

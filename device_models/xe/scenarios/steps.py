@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias, TypedDict, Unpack
 
 from vfio_user_xe.device_models.xe.scenarios import defects, kernels
-from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step, StepFailed
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
 from vfio_user_xe.emulator.kernel_reports import Kind
@@ -36,10 +37,29 @@ def scenario(
     def register(function: XeBody) -> XeBody:
         name = function.__name__.replace("_", "-")
         groups = (group,) if group else ()
-        SCENARIOS.append(Scenario(number, name, title, expected, setup, function, control, groups))
+        body = where_exported(function)
+        SCENARIOS.append(Scenario(number, name, title, expected, setup, body, control, groups))
         return function
 
     return register
+
+
+def where_exported(function: XeBody) -> XeBody:
+    """A scenario that is not applicable where vfio-pci has no dma-bufs to export: by the answer, and by what is in the kernel."""
+
+    @functools.wraps(function)
+    def body(run: Run, machine: XeMachine) -> None:
+        try:
+            function(run, machine)
+        except StepFailed as failed:
+            refused = failed.step.command.startswith("export ") and failed.step.errno == "ENOTTY"
+            if machine.exports_dma_bufs or not refused:
+                raise
+            run.not_applicable(
+                "this kernel's vfio-pci exports no dma-bufs (VFIO_DEVICE_FEATURE_DMA_BUF: ENOTTY, and no vfio_pci_core_feature_dma_buf)"
+            )
+
+    return body
 
 
 def started(run: Run, machine: XeMachine) -> Program:
@@ -151,11 +171,17 @@ class Names(TypedDict, total=False):
 
 
 def imported(made: Program, ranges: str, **names: Unpack[Names]) -> Step:
-    """Export, import and bind `ranges` of BAR2; how the binding ended. The import is `i` of the VF `v` unless told otherwise."""
+    """Export, import and bind `ranges` of BAR2; how the binding ended. The import is `i` of the VF `v` unless told otherwise.
+
+    Raises:
+        StepFailed: this kernel has no such feature; how else the export ends shows in the binding.
+    """
     name, vf, va, gpu = (names.get("name", "i"), names.get("vf", "v"), names.get("va", SOURCE), names.get("gpu", "g"))
-    *_, bound = made.attempt(
+    exported, _, bound = made.attempt(
         f"export {vf} 2 {ranges} d{name}", f"import {gpu} d{name} {name}", f"try bind {name} {va:#x}"
     )
+    if exported.errno == "ENOTTY":
+        raise StepFailed(exported)
     return bound
 
 
