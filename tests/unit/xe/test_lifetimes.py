@@ -13,11 +13,11 @@ from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.card import XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
-from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, importing, looking, patience
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, importing, looking, patience, player
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import SYSTEM, Operation
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import ignored_revocation
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer, ignored_revocation
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Content
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import OPERATIONS, Lifetimes, operation_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
@@ -360,6 +360,8 @@ def test_an_answer_that_xe_calls_late_counts_unless_the_host_is_busy(
     machine = create_autospec(XeMachine, instance=True)
     machine.card = create_autospec(XeCard, instance=True)
     machine.card.call.return_value = {"stale": [], "foreign": []}
+    machine.card.vf.side_effect = lambda number: f"0000:01:00.{number}"
+    machine.card.pf = "0000:01:00.0"
     machine.run.return_value.stdout = ""
     looked = looking.Looking(run, machine, asked)
     late = "xe 0000:01:00.0: [drm] *ERROR* TLB invalidation fence timeout, seqno=375 recv=374"
@@ -379,6 +381,72 @@ def test_imports_are_often_used_after_their_exporter_has_closed() -> None:
             world.apply(step)
         used += bool(asked)
     assert used >= 4, "a revocation that is ignored is found by nothing else"
+
+
+@pytest.mark.parametrize(("avoided", "least"), [((), 8), ((defects.REVOCATION_WAITS,), 5)])
+def test_sequences_often_end_with_an_import_whose_exporter_has_closed(avoided: Sequence[str], least: int) -> None:
+    ended, coverage = 0, Coverage()
+    for seed in range(60):
+        world = Lifetimes()
+        coverage.add(Lifetimes(), generate(world, random.Random(f"end/{seed}"), 40, coverage, avoided))
+        ended += any(
+            world.state.dead_in(world.state.imports[step.arguments[0]].gpu) for step in world.for_each_import("job")
+        )
+    assert ended >= least
+
+
+def finished(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], errno: str) -> tuple[list[Failure], list[str]]:
+    """What the end of a sequence finds where every call answers this, and the copies that were asked for at the end."""
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    machine.card.call.return_value = {"stale": [], "foreign": []}
+    machine.card.vf.side_effect = lambda number: f"0000:01:00.{number}"
+    machine.card.pf = "0000:01:00.0"
+    machine.run.return_value.stdout = ""
+    machine.zero_copy = True
+    monkeypatch.setattr(player.s, "settle", lambda *settled: None)
+    for name in ("settled", "restore", "look", "left_over"):
+        monkeypatch.setattr(looking.Looking, name, lambda *args, **more: [])
+    asked: list[str] = []
+    program = create_autospec(Program, instance=True)
+    program.pid = 9
+
+    def answer(*commands: str, **more: object) -> list[Answer]:
+        asked.extend(commands)
+        copies = "copy" in "".join(commands)
+        return [
+            Answer(True, one, errno if copies else "0", values={"fd": "3", "device": "4", "render": "5"})
+            for one in commands
+        ]
+
+    program.attempt.side_effect = answer
+    monkeypatch.setattr(player.s, "started", lambda *started: program)
+    plays = LifetimesPlayer(Run(create_autospec(KernelLog, instance=True)), machine)
+    for line in lines:
+        assert not plays.play(Step.of(line)), line
+    asked.clear()
+    return plays.finish(), [one for one in asked if one.startswith("spawn") and " copy " in one]
+
+
+def test_at_the_end_an_import_whose_exporter_has_closed_must_run_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, copies = finished(monkeypatch, (*IMPORTED, "a release v1"), "0")
+    assert [failure.defect for failure in found] == ["D7"]
+    assert len(copies) == 1
+
+
+def test_at_the_end_a_job_that_is_refused_after_its_exporter_has_closed_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert finished(monkeypatch, (*IMPORTED, "a release v1"), "ENODEV")[0] == []
+
+
+def test_at_the_end_an_import_that_lives_must_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = finished(monkeypatch, IMPORTED, "ENODEV")
+    assert [failure.signature for failure in found] == ["answer: job, ENODEV instead of 0"]
+
+
+def test_at_the_end_nothing_that_is_unbound_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finished(monkeypatch, (*IMPORTED, "b unbind i3"), "0") == ([], [])
 
 
 def test_the_system_is_an_actor_of_its_own() -> None:

@@ -211,7 +211,7 @@ class Release(OfVf):
     def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
         # What importers have mapped is what matters: it must be gone afterwards.
         if state.mapped(arguments[0]):
-            return self.weight * 8
+            return self.weight * 16
         return self.weight if state.exported(arguments[0]) else self.weight / 10
 
     def apply(self, state: State, actor: str, arguments: Arguments) -> None:

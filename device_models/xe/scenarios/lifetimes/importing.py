@@ -116,7 +116,7 @@ class ImportBuffer(Operation):
 
 
 class Bind(OfImport):
-    name, weight = "bind", 10.0
+    name, weight = "bind", 20.0
 
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         if not super().allowed(state, actor, arguments):
@@ -169,7 +169,7 @@ class CloseHandle(OfImport):
 class Job(OfImport):
     """The PF copies what was imported; the data are compared. A VM with something dead in it runs no job."""
 
-    name, weight = "job", 4.0
+    name, weight = "job", 6.0
 
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         if not super().allowed(state, actor, arguments):
@@ -200,7 +200,7 @@ class Job(OfImport):
 class Write(Job):
     """The PF writes what the memory holds already: nothing changes where it should not."""
 
-    name, weight = "write", 1.2
+    name, weight = "write", 4.0
 
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         if not super().allowed(state, actor, arguments):
@@ -224,7 +224,7 @@ class Write(Job):
 class Loop(Job):
     """Jobs one after the other, until they are stopped."""
 
-    name, weight, detached = "loop", 0.6, True
+    name, weight, detached = "loop", 3.0, True
 
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         return super().allowed(state, actor, arguments) and not state.pending
@@ -239,7 +239,7 @@ class Loop(Job):
 
 
 class Stop(OfImport):
-    name, weight, detached = "stop", 1.5, True
+    name, weight, detached = "stop", 2.0, True
 
     def meets(self, state: State, actor: str, arguments: Arguments, errno: str = "") -> str:
         doubled = state.doubled(state.imports[arguments[0]].gpu)

@@ -11,7 +11,7 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import living, system_wide
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.exporting import Check
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.importing import Job
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.importing import Job, Stop
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Arguments, Operation, address, loop, usable
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
@@ -49,6 +49,7 @@ class LifetimesPlayer:
         self._system = SystemCommands(machine)
         self._pending: Command | None = None
         self._jobs = 0
+        self._derailed = False
         self._quiet = False
         """Whether the process that played the step has read the kernel's log, and there was nothing worth a look."""
         machine.card.call("ledger", clear=True)
@@ -77,15 +78,19 @@ class LifetimesPlayer:
             found += self._finish_pending()
             found += self._looking.settled(concerned)
             found += self._looking.look(str(step), read=not self._quiet)
+        self._derailed = self._derailed or any(failure.derails for failure in found)
         return found
 
     def finish(self) -> list[Failure]:
-        """End all processes, importers first, and look at what is left.
+        """Use every import once more, end all processes, importers first, and look at what is left.
 
         Raises:
             GuestError: the guest is lost.
         """
-        found = self._let_go()
+        found = self._stop_loops() + self._use_once_more()
+        if self._run.given_up:
+            return found
+        found += self._let_go()
         for program in self._programs.values():
             program.kill()
         for actor, program in self._programs.items():
@@ -222,6 +227,29 @@ class LifetimesPlayer:
         found = [] if program.gone(BOUND_MS / 1000) else self._blocking.dying(step.actor, program, str(step))
         if not self._run.given_up:
             del self._programs[step.actor]
+        return found
+
+    def _stop_loops(self) -> list[Failure]:
+        """Jobs that go on without end are stopped: how they ended is looked at when a step stops them."""
+        found: list[Failure] = []
+        for step in self._world.for_each_import(Stop.name):
+            if not self._derailed and not self._run.given_up:
+                found += self._detached(operation_of(step), step)
+                self._world.apply(step)
+        return found
+
+    def _use_once_more(self) -> list[Failure]:
+        """A job of each import that is bound: where the exporter is gone none may run, and else the data must be right.
+
+        A sequence that ends before an importer does something again would not show that it was never told.
+        """
+        found: list[Failure] = []
+        for step in self._world.for_each_import(Job.name):
+            # One buffer bound twice is a defect of its own, which sequences meet by themselves.
+            if self._derailed or self._run.given_up or any(self._world.provokes(step)):
+                continue
+            found += self._by_process(operation_of(step), step)
+            self._world.apply(step)
         return found
 
     def _let_go(self) -> list[Failure]:

@@ -63,6 +63,12 @@ class Lifetimes:
             if self.state.stale_paths(vf):
                 yield defects.STALE_FILE
 
+    def for_each_import(self, operation: str) -> list[Step]:
+        """A step of this operation by the opener of each import, where it is allowed."""
+        state = self.state
+        steps = [Step(state.gpus[one.gpu].opener, operation, (one.name,)) for one in state.imports.values()]
+        return [step for step in steps if self.allows(step)]
+
     def _actors(self, operation: Operation) -> Iterable[str]:
         if operation.of_system:
             return (SYSTEM,)
