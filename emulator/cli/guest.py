@@ -15,6 +15,7 @@ from vfio_user_xe.emulator.cli.options import (
 )
 from vfio_user_xe.emulator.guest import environment, hotplug
 from vfio_user_xe.emulator.guest.bundle import read_bundle, write_bundle
+from vfio_user_xe.emulator.guest.debian.packages import MIRROR_VARIABLE, Source
 from vfio_user_xe.emulator.guest.hotplug import QmpClient
 from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel
 from vfio_user_xe.emulator.guest.progress import Progress
@@ -54,24 +55,43 @@ def fetch(
     ] = "",
     accept_expired: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SUITE", help="Take a userland's packages from a suite whose Release file has expired; repeatable."
-        ),
+        typer.Option(metavar="SUITE", help="Take packages from a suite whose Release file has expired; repeatable."),
     ] = None,
+    mirror: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar=MIRROR_VARIABLE,
+            show_envvar=False,
+            help=f"A Debian mirror with its path (http://HOST/debian), in place of apt's own; also {MIRROR_VARIABLE}.",
+        ),
+    ] = "",
+    keyring: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keys that the mirror's Release files are signed with, if not Debian's."),
+    ] = None,
+    no_apt: Annotated[
+        bool, typer.Option("--no-apt", help="Fetch by Python alone, as on machines without apt; needs --mirror.")
+    ] = False,
 ) -> None:
     """Download QEMU, a kernel, firmware and tools into the user's cache (once, about 180 MB, no root needed)."""
     if bundle_file is None and sha256:
         fail("--sha256 is for --from: it is the checksum of that file", EXIT_USAGE)
+    source = Source(mirror, keyring, False if no_apt else None)
+    expired = accept_expired or ()
     with explained():
         if bundle_file is not None:
             if update or kernels or userlands:
                 fail("--from takes everything that is in the file: no --update, --kernel or --userland", EXIT_USAGE)
             print(f"taken from {bundle_file}: {', '.join(read_bundle(bundle_file, sha256))}")
-        found = environment.fetch(update=update and not userlands, progress=Progress())
+        found = environment.fetch(
+            update=update and not userlands, source=source, accept_expired=expired, progress=Progress()
+        )
         for series in kernels or []:
-            print(f"kernel {series}: {fetch_kernel(series, progress=Progress()).image}")
+            kernel = fetch_kernel(series, source=source, accept_expired=expired, progress=Progress())
+            print(f"kernel {series}: {kernel.image}")
         for name in userlands or []:
-            userland = fetch_userland(name, update=update, accept_expired=accept_expired or (), progress=Progress())
+            userland = fetch_userland(name, update=update, source=source, accept_expired=expired, progress=Progress())
             print(f"userland {name}: {userland.image}")
     print(f"guest environment: {found.root}\nQEMU: {found.qemu}")
 

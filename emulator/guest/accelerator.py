@@ -41,7 +41,7 @@ def choose(environment: Environment, wanted: str = "auto") -> Accelerator:
         return Accelerator(wanted, "asked for")
     if wanted != "auto":
         raise NotUsable(f"accelerator {wanted!r}: allowed are auto, kvm and tcg")
-    if problem := _device_problem():
+    if problem := device_problem():
         return Accelerator("tcg", f"TCG, because {problem}")
     key = [_boot_id(), environment.qemu.version, environment.qemu.origin, environment.manifest.kernel]
     remembered = cache.cache_dir() / "accelerator.json"
@@ -58,7 +58,8 @@ def choose(environment: Environment, wanted: str = "auto") -> Accelerator:
     return accelerator
 
 
-def _device_problem() -> str:
+def device_problem() -> str:
+    """Why this user cannot open /dev/kvm; "" if nothing is wrong."""
     try:
         os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:

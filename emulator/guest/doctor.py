@@ -85,6 +85,7 @@ def _machine() -> Iterator[Finding]:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     yield Finding("ok", "locked memory", f"at most {_limit(soft)} bytes; no memory of a guest is locked")
     yield _shared_memory()
+    yield _kvm()
     yield from _nested()
 
 
@@ -114,6 +115,14 @@ def _shared_memory() -> Finding:
     )
 
 
+def _kvm() -> Finding:
+    problem = accelerator.device_problem()
+    if not problem:
+        return Finding("ok", "KVM", "/dev/kvm can be opened")
+    cure = "a guest boots in about a second with KVM: modprobe kvm_intel or kvm_amd; join the group kvm; in a container: --device /dev/kvm"
+    return Finding("note", "KVM", problem, cure)
+
+
 def _nested() -> Iterator[Finding]:
     for name in ("kvm_intel", "kvm_amd"):
         file = _MODULES / name / "parameters" / "nested"
@@ -129,7 +138,10 @@ def _guests() -> Iterator[Finding]:
     except GuestError as exc:
         cure = "vfio-user-xe guest fetch"
         if shutil.which("apt-get") is None:
-            cure = "vfio-user-xe guest fetch --from FILE, with a file that `vfio-user-xe guest bundle FILE` made on a Debian machine"
+            cure = (
+                "vfio-user-xe guest fetch --mirror URL of a Debian mirror, or --from FILE, with a file that "
+                "`vfio-user-xe guest bundle FILE` made elsewhere"
+            )
         yield Finding("MISSING", "guest environment", str(exc).splitlines()[0], cure)
         return
     yield Finding("ok", "QEMU", str(found.qemu))

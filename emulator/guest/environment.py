@@ -14,12 +14,15 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from vfio_user_xe.emulator.guest import apt, cache
+from vfio_user_xe.emulator.guest import cache
+from vfio_user_xe.emulator.guest.debian.downloader import open_downloader
+from vfio_user_xe.emulator.guest.debian.packages import Source
 from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
 from vfio_user_xe.emulator.guest.progress import Progress
 from vfio_user_xe.emulator.model.plugin_loading import device_models
@@ -208,14 +211,22 @@ def probe_qemu(path: str) -> tuple[Qemu | None, str]:
     return Qemu((path,), {}, number, path), ""
 
 
-def fetch(*, update: bool = False, progress: Progress | None = None) -> Environment:
+def fetch(
+    *,
+    update: bool = False,
+    source: Source | None = None,
+    accept_expired: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Environment:
     """Make sure that the environment is in the user's cache, downloading it if it is not (about 180 MB).
 
-    Needs apt but not root; without a network it still succeeds when everything is there.  With `update` the newest
-    packages are fetched even then.  Safe to call from several processes at once, and to kill at any time.
+    Needs no root; `source` says which mirror, and is needed where there is no apt.  Without a network it still succeeds when
+    everything is there.  With `update` the newest packages are fetched even then.  `accept_expired` names suites whose Release
+    file may be past its date.  Safe to call from several processes at once, and to kill at any time.
 
     Raises:
-        MissingEnvironment: this host has no apt or is not x86-64.
+        MissingEnvironment: this host has no apt and no mirror is named, or it is not x86-64.
+        ExpiredSuites: a suite's Release file is past its date.
         FetchFailed: a download failed.
     """
     report = progress if progress is not None else Progress()
@@ -234,7 +245,7 @@ def fetch(*, update: bool = False, progress: Progress | None = None) -> Environm
         if not update and (found := _located()) is not None:
             return found
         try:
-            _build(base / "environment", base / "apt", report)
+            _build(base / "environment", base / "apt", source, accept_expired, report)
         except OSError as error:
             raise FetchFailed(f"the guest environment could not be stored in {base}: {error}") from error
     return locate()
@@ -247,7 +258,9 @@ def _located() -> Environment | None:
         return None
 
 
-def _build(target: Path, apt_directory: Path, report: Progress) -> None:
+def _build(
+    target: Path, directory: Path, source: Source | None, accept_expired: Sequence[str], report: Progress
+) -> None:
     installed = qemu_on_path()
     packages = [*GUEST_PACKAGES, *firmware_packages()]
     if installed is None:
@@ -255,7 +268,7 @@ def _build(target: Path, apt_directory: Path, report: Progress) -> None:
     else:
         report.step(f"QEMU: using {installed}")
     report.step("guest environment: reading Debian's package lists")
-    downloader = apt.PrivateApt(apt_directory)
+    downloader = open_downloader(directory, source, (), accept_expired)
     downloader.update()
     contents = "kernel, firmware and tools" if installed else "QEMU, kernel, firmware and tools"
     report.step(f"guest environment: downloading {contents}")
@@ -285,7 +298,7 @@ def _build(target: Path, apt_directory: Path, report: Progress) -> None:
         # So that the machine may lose power, too: the rename must not reach the disk before the files.
         os.sync()
     # Kept until here so that an interrupted fetch goes on where it stopped.
-    shutil.rmtree(apt_directory, ignore_errors=True)
+    shutil.rmtree(directory, ignore_errors=True)
     report.step(
         f"guest environment: kernel {manifest.kernel}, {decimal(downloaded)} downloaded, {decimal(size)} in {target}"
     )

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from vfio_user_xe.emulator.guest import apt, cache
+from vfio_user_xe.emulator.guest import cache
+from vfio_user_xe.emulator.guest.debian.downloader import open_downloader
+from vfio_user_xe.emulator.guest.debian.packages import Source
 from vfio_user_xe.emulator.guest.environment import Environment, locate
 from vfio_user_xe.emulator.guest.errors import FetchFailed, KernelError, MissingEnvironment
 from vfio_user_xe.emulator.guest.kernel import Kernel
@@ -67,10 +70,12 @@ def named_kernel(name: str, modules: Path | None = None, environment: Environmen
     return found
 
 
-def fetch_kernel(series: str, *, progress: Progress | None = None) -> Kernel:
+def fetch_kernel(
+    series: str, *, source: Source | None = None, accept_expired: Sequence[str] = (), progress: Progress | None = None
+) -> Kernel:
     """The newest kernel of a series, from the cache or else from Debian (about 170 MB).
 
-    Needs the guest environment.
+    Needs the guest environment; `source` and `accept_expired` are as for it.
 
     Raises:
         KernelError: there is no kernel of that series.
@@ -85,13 +90,13 @@ def fetch_kernel(series: str, *, progress: Progress | None = None) -> Kernel:
     with report, cache.lock(folder / "lock", lambda: report.step(waiting)):
         if (found := find_kernel(series, environment)) is not None:
             return found
-        release = _fetch(series, folder, report)
+        release = _fetch(series, folder, source, accept_expired, report)
     return _kernel(release, environment)
 
 
-def _fetch(series: str, folder: Path, report: Progress) -> str:
+def _fetch(series: str, folder: Path, source: Source | None, accept_expired: Sequence[str], report: Progress) -> str:
     private = folder / "apt"
-    downloader = apt.PrivateApt(private)
+    downloader = open_downloader(private, source, (), accept_expired)
     report.step(f"kernel {series}: reading Debian's package lists")
     downloader.update()
     releases = [match[1] for name in downloader.names("linux-image-") if (match := _RELEASE.match(name))]

@@ -3,7 +3,7 @@
     root = fetch_userland("compute").image
     spec = GuestSpec(root=root)
 
-A userland is resolved by apt as the guest environment is, unpacked without root, and packed into an EROFS image by the
+A userland is resolved as the guest environment is, unpacked without root, and packed into an EROFS image by the
 mkfs.erofs among its own packages.  Its packages are those for every card, here, and those that the installed device models
 name (`ModelInfo.userland_packages`).
 """
@@ -22,7 +22,9 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from vfio_user_xe.emulator.guest import apt, cache
+from vfio_user_xe.emulator.guest import cache
+from vfio_user_xe.emulator.guest.debian.downloader import open_downloader
+from vfio_user_xe.emulator.guest.debian.packages import SUITES, Downloader, Source
 from vfio_user_xe.emulator.guest.environment import FETCH_COMMAND, LIBRARIES, LOADER
 from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment, UnknownUserland
 from vfio_user_xe.emulator.guest.progress import Progress
@@ -169,16 +171,22 @@ def locate_userland(name: str) -> Userland:
 
 
 def fetch_userland(
-    name: str, *, update: bool = False, accept_expired: Sequence[str] = (), progress: Progress | None = None
+    name: str,
+    *,
+    update: bool = False,
+    source: Source | None = None,
+    accept_expired: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Userland:
     """Make sure that a userland is in the user's cache, downloading it if it is not.
 
-    Needs apt but not root.  With `update` the newest packages are fetched even when all is there.  `accept_expired` names
-    suites whose Release file may be past its date.  Safe to call from several processes at once, and to kill at any time.
+    Needs no root; `source` says which mirror, and is needed where there is no apt.  With `update` the newest packages are fetched
+    even when all is there.  `accept_expired` names suites whose Release file may be past its date.  Safe to call from several
+    processes at once, and to kill at any time.
 
     Raises:
         UnknownUserland: no userland has this name.
-        MissingEnvironment: this host has no apt or is not x86-64.
+        MissingEnvironment: this host has no apt and no mirror is named, or it is not x86-64.
         ExpiredSuites: a suite's Release file is past its date.
         FetchFailed: something could not be downloaded or stored.
     """
@@ -194,7 +202,7 @@ def fetch_userland(
         if not update and (found := _located(name)) is not None:
             return found
         try:
-            _build(name, packages, folder, tuple(accept_expired), report)
+            _build(name, packages, folder, source, tuple(accept_expired), report)
         except OSError as error:
             raise FetchFailed(f"the userland {name} could not be stored in {folder}: {error}") from error
     return locate_userland(name)
@@ -211,10 +219,17 @@ def _located(name: str) -> Userland | None:
         return None
 
 
-def _build(name: str, packages: list[str], folder: Path, accept_expired: tuple[str, ...], report: Progress) -> None:
+def _build(
+    name: str,
+    packages: list[str],
+    folder: Path,
+    source: Source | None,
+    accept_expired: tuple[str, ...],
+    report: Progress,
+) -> None:
     wanted = [*packages, _IMAGE_TOOL]
     directory = folder / "apt"
-    downloader, newer = _resolver(name, wanted, directory, accept_expired, report)
+    downloader, newer = _resolver(name, wanted, directory, source, accept_expired, report)
     report.step(f"userland {name}: downloading")
     fetched = downloader.download(
         wanted, lambda fraction, total: report.update(fraction, f"downloading {total}" if total else "downloading")
@@ -235,7 +250,7 @@ def _build(name: str, packages: list[str], folder: Path, accept_expired: tuple[s
         shutil.rmtree(root)
         manifest = UserlandManifest(
             packages={package.name: package.version for package in fetched},
-            suites=[*apt.SUITES, *newer],
+            suites=[*SUITES, *newer],
             downloaded_bytes=downloaded,
             image_bytes=image.stat().st_size,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -251,12 +266,17 @@ def _build(name: str, packages: list[str], folder: Path, accept_expired: tuple[s
 
 
 def _resolver(
-    name: str, packages: list[str], directory: Path, accept_expired: tuple[str, ...], report: Progress
-) -> tuple[apt.PrivateApt, tuple[str, ...]]:
+    name: str,
+    packages: list[str],
+    directory: Path,
+    source: Source | None,
+    accept_expired: tuple[str, ...],
+    report: Progress,
+) -> tuple[Downloader, tuple[str, ...]]:
     """apt with the first suites that have all packages, and which newer ones it took."""
     for newer in _NEWER:
-        report.step(f"userland {name}: reading the package lists of {', '.join((*apt.SUITES, *newer))}")
-        downloader = apt.PrivateApt(directory, newer, accept_expired)
+        report.step(f"userland {name}: reading the package lists of {', '.join((*SUITES, *newer))}")
+        downloader = open_downloader(directory, source, newer, accept_expired)
         try:
             downloader.update()
         except ExpiredSuites as error:

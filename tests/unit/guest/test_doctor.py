@@ -37,6 +37,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(doctor, "_MODULES", tmp_path / "module")
     monkeypatch.setattr(doctor.environment, "locate", lambda: environment(1))
     monkeypatch.setattr(doctor.accelerator, "choose", lambda found: Accelerator("kvm", "it works"))
+    monkeypatch.setattr(doctor.accelerator, "device_problem", lambda: "")
     monkeypatch.setattr(doctor, "locate_userland", lambda name: None)
     monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
@@ -65,7 +66,8 @@ def test_a_machine_without_an_environment_is_not_and_without_apt_takes_a_bundle(
     monkeypatch.setattr(doctor.environment, "locate", missing)
     assert found("guest environment").cure == "vfio-user-xe guest fetch"
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "guest fetch --from FILE" in found("guest environment").cure
+    assert "guest fetch --mirror URL" in found("guest environment").cure
+    assert "--from FILE" in found("guest environment").cure
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 1
 
 
@@ -83,6 +85,15 @@ def test_few_open_files_are_noted_with_the_command(monkeypatch: pytest.MonkeyPat
     limits = {resource.RLIMIT_NOFILE: (256, 524288), resource.RLIMIT_MEMLOCK: (65536, 65536)}
     monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
     assert found("open files").cure == "ulimit -n 4096"
+
+
+def test_kvm_is_looked_at_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found("KVM").mark == "ok"
+    missing = create_autospec(doctor.environment.locate, side_effect=MissingEnvironment("there is none"))
+    monkeypatch.setattr(doctor.environment, "locate", missing)
+    monkeypatch.setattr(doctor.accelerator, "device_problem", lambda: "this machine has no /dev/kvm")
+    assert (found("KVM").mark, found("KVM").text) == ("note", "this machine has no /dev/kvm")
+    assert "--device /dev/kvm" in found("KVM").cure
 
 
 @pytest.mark.parametrize(("value", "mark"), [("Y", "ok"), ("1", "ok"), ("N", "note")])

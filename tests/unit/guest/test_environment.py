@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from vfio_user_xe.emulator.guest import apt, cache, environment
-from vfio_user_xe.emulator.guest.apt import Package
+from vfio_user_xe.emulator.guest import cache, environment
+from vfio_user_xe.emulator.guest.debian.packages import Package, Source
 from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment
 from vfio_user_xe.emulator.guest.progress import Progress
 
@@ -32,11 +32,13 @@ def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class FakeApt:
-    """Stands in for `PrivateApt`: "downloads" empty archives and "unpacks" a kernel and a QEMU."""
+    """Stands in for a downloader: "downloads" empty archives and "unpacks" a kernel and a QEMU."""
 
     downloads = 0
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, source: Source | None, newer: Sequence[str], accept_expired: Sequence[str]
+    ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -68,7 +70,7 @@ class FakePackage(Package):
 
 @pytest.fixture
 def fake_apt(monkeypatch: pytest.MonkeyPatch) -> type[FakeApt]:
-    monkeypatch.setattr(apt, "PrivateApt", FakeApt)
+    monkeypatch.setattr(environment, "open_downloader", FakeApt)
     monkeypatch.setattr(FakeApt, "downloads", 0)
     return FakeApt
 

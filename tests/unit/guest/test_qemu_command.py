@@ -80,7 +80,7 @@ def fake_kvm(fetched: Environment, monkeypatch: pytest.MonkeyPatch, script: str)
     program = fetched.root / "qemu"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    monkeypatch.setattr(accelerators, "_device_problem", lambda: "")
+    monkeypatch.setattr(accelerators, "device_problem", lambda: "")
     return Environment(fetched.root, fetched.manifest, Qemu((str(program),), {}, "11.1", "test"))
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vfio_user_xe.emulator.guest import apt, cache, userland
-from vfio_user_xe.emulator.guest.apt import Package
+from vfio_user_xe.emulator.guest import cache, userland
+from vfio_user_xe.emulator.guest.debian.packages import Package, Source
 from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment, UnknownUserland
 from vfio_user_xe.emulator.guest.progress import Progress
 
@@ -18,11 +18,13 @@ def quiet() -> Progress:
 
 
 class FakeApt:
-    """Stands in for `PrivateApt`: only the suite forky has everything, and its Release file has expired."""
+    """Stands in for a downloader: only the suite forky has everything, and its Release file has expired."""
 
     asked: list[tuple[str, ...]] = []
 
-    def __init__(self, directory: Path, newer: Sequence[str], accept_expired: Sequence[str]) -> None:
+    def __init__(
+        self, directory: Path, source: Source | None, newer: Sequence[str], accept_expired: Sequence[str]
+    ) -> None:
         self.directory, self.newer, self.accepted = directory, tuple(newer), tuple(accept_expired)
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -52,7 +54,7 @@ class FakePackage(Package):
 @pytest.fixture(autouse=True)
 def cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(apt, "PrivateApt", FakeApt)
+    monkeypatch.setattr(userland, "open_downloader", FakeApt)
     monkeypatch.setattr(FakeApt, "asked", [])
 
     def listing(tools: Path, folder: Path, image: Path) -> None:

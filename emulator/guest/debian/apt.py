@@ -12,18 +12,22 @@ import re
 import shutil
 import subprocess
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vfio_user_xe.emulator.guest.debian.packages import (
+    ARCHITECTURE,
+    ASSUMED,
+    COMPONENTS,
+    KEYRINGS,
+    MIRROR_VARIABLE,
+    SUITES,
+    Package,
+    Progress,
+    Source,
+)
 from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment
-
-SUITES = ("trixie", "trixie-backports")
-COMPONENTS = ("main", "non-free-firmware")
-MIRROR_VARIABLE = "VFIO_USER_XE_DEBIAN_MIRROR"
-
-# Where the package debian-archive-keyring puts the keys of all supported releases.
-_KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
 
 _DEBIAN_SUITE = re.compile(
     r"(?:bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable|oldoldstable)"
@@ -35,16 +39,6 @@ _EXPIRED = re.compile(r"Release file for \S+/dists/(\S+)/(?:InRelease|Release) i
 
 _TARGET = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SOURCESENTRY)"
 
-# Dependencies that only matter to an installed system: the host's dpkg unpacks, nothing runs maintainer scripts,
-# and the guest's /init stands in for an init system.
-_ASSUMED = (
-    "Package: vfio-user-xe-assumed\nStatus: install ok installed\nPriority: optional\nSection: misc\n"
-    "Maintainer: none\nArchitecture: all\nVersion: 1\n"
-    "Provides: linux-initramfs-tool, debconf, debconf-2.0, adduser, passwd, systemd, systemd-sysusers, udev,"
-    " init-system-helpers, dpkg, linux-base (= 99)\n"
-    "Description: what an unpacked folder does without\n\n"
-)
-
 
 @dataclass(frozen=True)
 class Mirror:
@@ -52,21 +46,6 @@ class Mirror:
 
     uri: str
     signed_by: str = ""
-
-
-@dataclass(frozen=True)
-class Package:
-    """A downloaded package."""
-
-    name: str
-    version: str
-    archive: Path
-
-    def unpack(self, root: Path) -> None:
-        """Unpack the package's files below `root`; no maintainer script runs."""
-        done = subprocess.run(["dpkg-deb", "-x", self.archive, root], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise FetchFailed(f"dpkg-deb could not unpack {self.archive.name}: {done.stderr.strip()}")
 
 
 def debian_mirrors(options: Sequence[str] = ()) -> list[Mirror]:
@@ -130,35 +109,38 @@ class PrivateApt:
     that is past its date is refused, whatever the machine's own configuration says, but for the suites in `accept_expired`.
     """
 
-    def __init__(self, directory: Path, newer: Sequence[str] = (), accept_expired: Sequence[str] = ()) -> None:
-        for tool in ("apt-get", "apt-cache", "dpkg-deb"):
+    def __init__(
+        self, directory: Path, source: Source, newer: Sequence[str] = (), accept_expired: Sequence[str] = ()
+    ) -> None:
+        for tool in ("apt-get", "apt-cache"):
             if shutil.which(tool) is None:
                 raise MissingEnvironment(
-                    f"{tool} is not on this machine, so Debian's packages cannot be fetched here. Run "
-                    "`vfio-user-xe guest fetch` on a machine that has apt (Debian, Ubuntu) and copy its cache folder "
-                    "~/.cache/vfio-user-xe/environment to the same place here; it contains no absolute paths."
+                    f"{tool} is not on this machine. Name a Debian mirror with --mirror, and Python fetches the packages, or "
+                    "take a file that `vfio-user-xe guest bundle FILE` made elsewhere with `guest fetch --from FILE`."
                 )
         self.directory = directory
+        self._named = source.mirror
+        self._keyring = source.keyring
         self._newer = tuple(newer)
         self._accept_expired = frozenset(accept_expired)
         for folder in ("state/lists/partial", "cache/archives/partial", "log"):
             (directory / folder).mkdir(parents=True, exist_ok=True)
-        (directory / "state/status").write_text(_ASSUMED)
+        (directory / "state/status").write_text(_status())
         (directory / "preferences").write_text("")
         self._configuration = directory / "apt.conf"
         self._configuration.write_text(self._apt_conf())
 
     def candidates(self) -> list[Mirror]:
-        """Mirrors to try: the one the environment names, else those of the machine's apt configuration."""
-        keyrings = [path for path in _KEYRINGS if Path(path).exists()]
-        if named := os.environ.get(MIRROR_VARIABLE):
-            found = [Mirror(named)]
-        else:
-            found = debian_mirrors()
+        """Mirrors to try: the one that the user names, else those of the machine's apt configuration."""
+        keyrings = [path for path in KEYRINGS if Path(path).exists()]
+        found = [Mirror(self._named)] if self._named else debian_mirrors()
+        if found and self._keyring is not None:
+            return [Mirror(mirror.uri, str(self._keyring.absolute())) for mirror in found]
         if not found:
             raise MissingEnvironment(
-                "This machine's apt configuration names no Debian mirror. Name one, with its path, in the environment "
-                f"variable {MIRROR_VARIABLE}, and make sure that the package debian-archive-keyring is installed."
+                "This machine's apt configuration names no Debian mirror. Name one, with its path, by --mirror or the "
+                f"environment variable {MIRROR_VARIABLE}, and make sure that the package debian-archive-keyring is "
+                "installed. With --no-apt Python fetches the packages, and needs neither."
             )
         # Debian's full keyring first: an entry may name the keys of the machine's own, older release only.
         return [
@@ -206,7 +188,7 @@ class PrivateApt:
         """Names of packages that begin with `prefix`, after `update`."""
         return _query(["apt-cache", "-c", str(self._configuration), "pkgnames", prefix]).split()
 
-    def download_alone(self, names: Sequence[str], progress: Callable[[float, str], None]) -> list[Package]:
+    def download_alone(self, names: Sequence[str], progress: Progress) -> list[Package]:
         """Download exactly these packages, without what they need.
 
         Raises:
@@ -218,7 +200,7 @@ class PrivateApt:
             raise FetchFailed(f"apt could not download {', '.join(names)}.\n{_last_lines(output)}")
         return [Package(name, "", next(folder.glob(f"{name}_*.deb"))) for name in names]
 
-    def download(self, packages: Sequence[str], progress: Callable[[float, str], None]) -> list[Package]:
+    def download(self, packages: Sequence[str], progress: Progress) -> list[Package]:
         """Download packages with everything they need.
 
         `progress` is called with the fraction done and the total as apt prints it (`172 MB`).
@@ -242,7 +224,7 @@ class PrivateApt:
 
     def _apt_conf(self) -> str:
         settings = {
-            "APT::Architecture": "amd64",
+            "APT::Architecture": ARCHITECTURE,
             "APT::Install-Recommends": "false",
             "APT::Sandbox::User": "",
             "APT::Get::AllowUnauthenticated": "false",
@@ -269,9 +251,7 @@ class PrivateApt:
         text = "".join(f"#clear {name};\n" for name in cleared)
         return text + "".join(f'{name} "{value}";\n' for name, value in settings.items())
 
-    def _run(
-        self, arguments: list[str], progress: Callable[[float, str], None] | None, folder: Path | None = None
-    ) -> tuple[str, int]:
+    def _run(self, arguments: list[str], progress: Progress | None, folder: Path | None = None) -> tuple[str, int]:
         command = ["apt-get", "-c", str(self._configuration)]
         if progress is None:
             done = subprocess.run(
@@ -305,6 +285,16 @@ class PrivateApt:
                 process.terminate()
                 process.wait()
             process.stdout.close()
+
+
+def _status() -> str:
+    """A dpkg status file in which one package stands for all that is assumed."""
+    provided = ", ".join(f"{name} (= {version})" if version else name for name, version in ASSUMED.items())
+    return (
+        "Package: vfio-user-xe-assumed\nStatus: install ok installed\nPriority: optional\nSection: misc\n"
+        f"Maintainer: none\nArchitecture: all\nVersion: 1\nProvides: {provided}\n"
+        "Description: what an unpacked folder does without\n\n"
+    )
 
 
 def _install(packages: Sequence[str]) -> list[str]:
