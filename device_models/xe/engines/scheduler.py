@@ -224,13 +224,14 @@ class Scheduler:
     def _faulted(self, slot: Slot) -> None:
         engine, context, fault = slot.engine, slot.engine.context, slot.engine.streamer.fault
         assert context is not None
-        served = (
-            isinstance(fault, TranslationFault)
-            and fault.asid is not None
-            and context.state is ENABLED
-            and self._listener.page_fault(context, engine, fault)
-        )
-        if not served or not isinstance(fault, TranslationFault):
+        if not isinstance(fault, TranslationFault) or fault.asid is None:
+            self.fail(context, fault, engine)
+            return
+        if context.state is not ENABLED:
+            # It is to leave the engine, so its access can wait: the page is asked for when the context is back, if ever.
+            self._leave(slot, requeue=True)
+            return
+        if not self._listener.page_fault(context, engine, fault):
             self.fail(context, fault, engine)
             return
         context.waiting = fault

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.xe.commands import END, sdi
+from tests.support.xe.commands import END, sdi, semaphore
 from tests.support.xe.engine_lab import DATA_VA, Lab
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
+
+EQUAL = 4
 
 
 @pytest.fixture
@@ -91,6 +93,31 @@ def test_a_context_that_waits_for_a_page_can_be_disabled(lab: Lab) -> None:
     lab.engines.enable(job.context)
     lab.run()
     assert job.data() == [5]
+
+
+def test_a_page_that_is_missed_while_the_context_is_disabled_is_asked_for_when_it_is_back(lab: Lab) -> None:
+    job = lab.job()
+    lab.listener.serve = lambda context, fault: True
+    polled = 0x7000_0000
+    job.tables.map(polled, job.data_memory)
+    job.batch(*semaphore(polled, 1, EQUAL), *sdi(DATA_VA + 4, 6), END)
+    job.ring(*job.start())
+    job.submit()
+    lab.run(lambda: job.context.resident)
+    job.tables.entry(polled, 0, 0)
+    lab.engines.invalidate(job.function)
+    done: list[int] = []
+    lab.engines.disable(job.context, lambda: done.append(1))
+    lab.run()
+    assert (done, lab.listener.events) == ([1], []), "neither a page is asked for nor is the context lost"
+    lab.engines.enable(job.context)
+    lab.run()
+    assert [event[0] for event in lab.listener.events] == ["page fault"]
+    job.set_data(0, 1)
+    job.tables.map(polled, job.data_memory)
+    lab.engines.resume(job.context)
+    lab.run()
+    assert job.data(4) == [6]
 
 
 def test_a_copy_goes_on_at_the_page_that_was_missing(lab: Lab) -> None:
