@@ -29,6 +29,7 @@ from vfio_user_xe.emulator.guest.errors import ChannelClosed, ChannelLost, Comma
 _GZIP_FROM = 2048
 _PIPE = 1 << 20
 _KILL_GRACE = 4.0  # seconds between KILL and DROP
+_DROP_GRACE = 30.0  # seconds for the answer to DROP, which an agent that lives gives: a guest may be slow
 _READY = re.compile(rb"READY ([0-9a-f-]{36}) (\d+)$")
 
 
@@ -149,7 +150,7 @@ class Channel:
                 await self._flush()
                 return await self._answer(number)
         self._outgoing += f"DROP {number}\n".encode()
-        with trio.move_on_after(_KILL_GRACE * 2):
+        with trio.move_on_after(_DROP_GRACE):
             await self._flush()
             return await self._answer(number)
         raise ChannelLost("the guest's agent does not answer any more")

@@ -3,8 +3,8 @@
     async with boot(GuestSpec(modules=("vfio-pci",), machine=Machine(arguments=devices))) as guest:
         result = await guest.run("lspci -nn")
 
-Everything belongs to the `async with` block: when it is left, however it is left, QEMU and its sockets are gone; when
-this process is killed, the kernel ends QEMU.
+Everything belongs to the `async with` block: when it is left, however it is left, QEMU and its sockets are gone; when this
+process is killed, the kernel ends QEMU.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ from vfio_user_xe.emulator.guest.terminal import Terminal
 T = TypeVar("T")
 
 _CONSOLE_LAG = 0.1  # seconds
+_LAST_WORDS = 2.0  # seconds after QEMU's end for the console's last lines to arrive: another process may hold it open
+_ENDING = 30.0
+"""Seconds from the end of one of QEMU's sockets to its own and its last words; on a busy host it is not quick to end."""
 
 # What agent.INIT writes first.
 _INIT_RUNS = "init: the guest's /init is running"
@@ -60,12 +63,11 @@ _INIT_RUNS = "init: the guest's /init is running"
 class GuestSpec:
     """The settings of a guest to boot.
 
-    `modules`, `load`, `firmware`, `files`: see `initramfs.Contents`.  `kernel` None is the fetched one; `append` goes
-    to the kernel's command line.  `accelerator`: auto, kvm or tcg.  `boot_timeout` in seconds from QEMU's start until
-    the agent answers.  `console_log`: a file that gets the whole console.  `direct_boot`: start the unpacked kernel
-    (see vmlinux.py) where that is possible, which saves a second or two under TCG; OVMF always starts the image.
-    `root`: a folder or an image that commands run in, instead of the initramfs (see root_filesystem.py); it is not changed.
-    `interactive`: the guest has a third serial port, `Guest.terminal`, for `terminal.interact`.
+    `modules`, `load`, `firmware`, `files`: see `initramfs.Contents`. `kernel` None is the fetched one; `append` goes to its command
+    line. `accelerator`: auto, kvm or tcg. `boot_timeout`: seconds from QEMU's start until the agent answers. `console_log`: a file
+    that gets the whole console. `direct_boot`: start the unpacked kernel (see vmlinux.py) where that is possible, which saves a
+    second or two under TCG; OVMF always starts the image. `root`: a folder or an image that commands run in, instead of the
+    initramfs (see root_filesystem.py); it is not changed. `interactive`: a third serial port, `Guest.terminal`, for `terminal.interact`.
     """
 
     machine: Machine = field(default_factory=Machine)
@@ -113,6 +115,7 @@ class Guest:
         self._process: Process | None = None
         self._failure: Callable[[], GuestError] | None = None
         self._failed = trio.Event()
+        self._closed = False
         self._scopes: set[trio.CancelScope] = set()
         self._since = 0  # the console's position when the current boot began
         machine = spec.machine
@@ -146,9 +149,7 @@ class Guest:
         return list(self._command)
 
     async def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60, check: bool = False) -> Result:
-        """Run a shell command or script in the guest (/usr/sbin and /usr/bin on PATH).
-
-        The shell is busybox's, or that of the spec's `root`.
+        """Run a shell command or script in the guest (/usr/sbin and /usr/bin on PATH) by busybox, or by what the spec's `root` has.
 
         Raises:
             CommandTimeout: it did not end within `timeout` seconds; it was killed, and the guest stays usable.
@@ -295,7 +296,7 @@ class Guest:
         code = await process.wait()
         said = process.output().strip()
         # The console's last lines may still be on their way.
-        with trio.move_on_after(1):
+        with trio.move_on_after(_LAST_WORDS):
             await self._console.closed.wait()
         message = f"QEMU ended ({describe_exit(code)})" + (f" and said: {said}" if said else "")
         if code == 0 and not said:
@@ -326,8 +327,9 @@ class Guest:
                 return await operation()
             except (ChannelClosed, QmpClosed) as error:
                 # When QEMU ends, its sockets close first.
-                with trio.move_on_after(1):
-                    await self._failed.wait()
+                if not self._closed:
+                    with trio.move_on_after(_ENDING):
+                        await self._failed.wait()
                 if self._failure is None:
                     raise
                 raise self._failure() from error
@@ -340,6 +342,7 @@ class Guest:
         return error if error.console_tail else error.with_console(self.console_tail())
 
     def _close(self) -> None:
+        self._closed = True
         if self._process is not None:
             self._process.close()
         self._channel.close()

@@ -77,6 +77,10 @@ for line in commands:
         sys.stderr.write("qemu: fatal: assertion failed\n")
         sys.stderr.flush()
         sys.exit(134)
+    elif script == "end slowly":
+        channel.close()
+        time.sleep(1.5)
+        sys.exit("qemu: terminating")
     elif script == "fail":
         console.write(b"[ 5.0] xe: probe failed\r\n")
         channel.write(b"DONE %s 1 r 0 r 4\noops" % number)

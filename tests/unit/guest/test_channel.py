@@ -15,8 +15,10 @@ from typing import TypeAlias
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.processes import runs
+from tests.support.wait import eventually
 from vfio_user_xe.emulator.guest import agent, channel
 from vfio_user_xe.emulator.guest.channel import Channel, Result
 from vfio_user_xe.emulator.guest.errors import ChannelLost, CommandFailed, CommandTimeout
@@ -79,23 +81,33 @@ class Port:
         os.close(self._slave)
 
 
-def with_agent(folder: Path, body: Callable[[Channel, Port], Awaitable[None]]) -> None:
+def with_agent(
+    folder: Path, body: Callable[[Channel, Port], Awaitable[None]], clock: trio.abc.Clock | None = None
+) -> None:
     async def main() -> None:
         link = Channel()
         port = Port(link, folder)
         try:
-            with trio.fail_after(60):
-                async with trio.open_nursery() as nursery:
-                    await port.relay(nursery)
-                    port.start_agent()
-                    await link.wait_ready()
-                    await body(link, port)
-                    nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                await port.relay(nursery)
+                port.start_agent()
+                await link.wait_ready()
+                await body(link, port)
+                nursery.cancel_scope.cancel()
         finally:
             port.close()
             link.close()
 
-    trio.run(main)
+    trio.run(main, clock=clock)
+
+
+LONG = 1000.0
+"""Seconds that a test makes pass at once: a command gets this far first, however long that takes on this machine."""
+
+
+async def pass_when_there_is(file: Path, clock: trio.testing.MockClock) -> None:
+    await trio.to_thread.run_sync(eventually, file.exists)
+    clock.jump(LONG)
 
 
 def test_exit_code_stdout_and_stderr_come_back_apart(tmp_path: Path) -> None:
@@ -132,20 +144,24 @@ def test_a_long_script_and_large_outputs_on_both_streams(tmp_path: Path) -> None
 
 
 def test_a_timed_out_command_is_killed_with_its_children_and_the_channel_goes_on(tmp_path: Path) -> None:
+    clock = trio.testing.MockClock(rate=1)
+
     async def body(link: Channel, port: Port) -> None:
-        with pytest.raises(CommandTimeout, match=r"within 3 s and was killed: echo started; sleep 1000") as caught:
-            await link.run("echo started; sleep 1000 & sleep 1000 & echo $! $!; wait", timeout=3)
-        lines = caught.value.output.decode().split()
-        assert lines[0] == "started"
-        assert not runs(int(lines[1]))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_when_there_is, tmp_path / "written", clock)
+            with pytest.raises(CommandTimeout, match=r"within 1000 s and was killed: sleep 3000 & echo") as caught:
+                await link.run(f"sleep 3000 & echo started $!; touch {tmp_path}/written; wait", timeout=LONG)
+        started, pid = caught.value.output.decode().split()
+        assert started == "started"
+        eventually(lambda: not runs(int(pid)))
         assert (await link.run("echo next")).stdout == "next\n"
 
-    with_agent(tmp_path, body)
+    with_agent(tmp_path, body, clock)
 
 
 def test_a_background_process_does_not_hold_a_command(tmp_path: Path) -> None:
     async def body(link: Channel, port: Port) -> None:
-        result = await link.run("sleep 30 & echo $!", timeout=10)
+        result = await link.run("sleep 1000 & echo $!")
         await link.run(f"kill {result.stdout}")
 
     with_agent(tmp_path, body)
@@ -163,16 +179,22 @@ def test_cancelling_a_command_leaves_the_channel_usable(tmp_path: Path) -> None:
 
 def test_a_command_that_outlives_being_killed_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "_KILL_GRACE", 0.4)
+    clock = trio.testing.MockClock(rate=1)
     # As a process in an uninterruptible sleep: the agent finds none to kill.
     monkeypatch.setattr(agent, "AGENT", agent.AGENT.replace("kill -9 -$pid", ": $pid"))
 
     async def body(link: Channel, port: Port) -> None:
-        with pytest.raises(CommandTimeout) as caught:
-            await link.run("echo stuck; exec sleep 4", timeout=1.5)
-        assert caught.value.output == b"stuck\n"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pass_when_there_is, tmp_path / "written", clock)
+            with pytest.raises(CommandTimeout) as caught:
+                await link.run(f"echo stuck $$; touch {tmp_path}/written; exec sleep 3000", timeout=LONG)
+        stuck, pid = caught.value.output.decode().split()
+        assert stuck == "stuck"
+        assert runs(int(pid)), "it was not left behind, it ended"
+        os.kill(int(pid), signal.SIGKILL)
         assert (await link.run("echo next")).stdout == "next\n"
 
-    with_agent(tmp_path, body)
+    with_agent(tmp_path, body, clock)
 
 
 def test_commands_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
@@ -190,14 +212,15 @@ def test_commands_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
 def test_a_restarted_agent_ends_the_command_and_serves_the_next(tmp_path: Path) -> None:
     async def body(link: Channel, port: Port) -> None:
         async def restart() -> None:
-            await trio.sleep(1.5)
+            await trio.to_thread.run_sync(eventually, (tmp_path / "written").exists)
             port.kill_agent()
             port.start_agent()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(restart)
             with pytest.raises(ChannelLost, match="agent was ended and started again"):
-                await link.run("sleep 20")
+                await link.run(f"echo $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/written; exec sleep 1000")
+        os.kill(int((tmp_path / "written").read_text()), signal.SIGKILL)
         assert (await link.run("echo next")).stdout == "next\n"
 
     with_agent(tmp_path, body)
@@ -218,8 +241,7 @@ def with_fake(body: Callable[[Channel, Far], Awaitable[None]]) -> None:
     async def main() -> None:
         link = Channel()
         async with far_end(link) as far:
-            with trio.fail_after(20):
-                await body(link, far)
+            await body(link, far)
         link.close()
 
     trio.run(main)
@@ -278,6 +300,7 @@ def test_a_closed_connection_is_an_error() -> None:
 
 def test_an_agent_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "_KILL_GRACE", 0.1)
+    monkeypatch.setattr(channel, "_DROP_GRACE", 0.1)
 
     async def body(link: Channel, far: Far) -> None:
         await far.send_all(READY)
