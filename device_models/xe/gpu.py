@@ -43,6 +43,7 @@ from vfio_user_xe.device_models.xe.memory.ggtt_sharing import GgttSharing
 from vfio_user_xe.device_models.xe.memory.memory_map import MemoryMap
 from vfio_user_xe.device_models.xe.memory.vf_windows import BAR0_SIZE, GSM_OFFSET
 from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.device_models.xe.oa.oa import Oa
 from vfio_user_xe.device_models.xe.profiles.profile import Profile
 from vfio_user_xe.device_models.xe.soc.identity import declare_identity
 from vfio_user_xe.device_models.xe.soc.interrupts import Interrupts
@@ -72,6 +73,7 @@ class CompleteGt(Gt):
         self.guc: Guc
         self.sriov: GucSriov
         self.stalls: EuStall | None = None
+        self.oa: Oa
 
 
 class Gpu(Device):
@@ -147,6 +149,8 @@ class Gpu(Device):
             for engine in gt.engines.engines:
                 engine.stalls = stalls
             self._blocks.append(stalls)
+        gt.oa = Oa(gt, registers, gt.engines.engines, frequency, self.pf.ggtt_space)
+        self._blocks.append(gt.oa)
         frequency.working = lambda: any(engine.context is not None for engine in gt.engines.engines)
         Slpc(guc, frequency)
         activity = EngineActivity(guc, registers, sriov.quantum)
@@ -177,6 +181,7 @@ class Gpu(Device):
     def _reset_later(gt: CompleteGt, domains: int) -> None:
         if domains & GRDOM_FULL:
             gt.engines.reset()
+            gt.oa.reset()
             if gt.stalls is not None:
                 gt.stalls.reset()
         if domains & (GRDOM_FULL | GRDOM_GUC):

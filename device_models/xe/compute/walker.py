@@ -15,8 +15,10 @@ from vfio_user_xe.device_models.xe.compute.dispatch import Progress
 from vfio_user_xe.device_models.xe.engines import register_access as regs
 from vfio_user_xe.device_models.xe.engines.command_streamer import THREADS
 from vfio_user_xe.device_models.xe.engines.engine_regs import GPGPU_DISPATCHDIM, MI_PREDICATE_RESULT
+from vfio_user_xe.device_models.xe.engines.perf_events import Event
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import VA_MASK
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
@@ -25,6 +27,11 @@ _COUNT, _COUNT_ADDRESS, _ARGUMENTS, _INDIRECT_BODY = 0, 1, 3, 5
 """Dwords of EXECUTE_INDIRECT_DISPATCH, its header not counted: most walkers, address of how many (bit 0: there is one),
 address of the group counts, the walker's own."""
 _ARGUMENT_BYTES = 12
+_EVENTS = (
+    (Event.RENDER_ENGINE_DISPATCH_KERNEL_COUNT, Event.GPGPU_THREADGROUP_COUNT),
+    (Event.COMPUTE_ENGINE_DISPATCH_KERNEL_COUNT, Event.ASYNC_GPGPU_THREADGROUP_COUNT),
+)
+"""Performance events of walkers on the render engine and on compute engines: kernels, and groups that have ended."""
 
 
 def compute_walker(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
@@ -84,7 +91,11 @@ def _indirect(streamer: CommandStreamer, walker: Walker, dwords: list[int], plac
 def _walk(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
     begun = _times(streamer)
     if walker.groups and walker.interface.threads:
+        counted = streamer.engine.counted
+        kernels, groups = _EVENTS[streamer.engine.info.engine_class == COMPUTE]
+        counted[kernels] += 1
         yield from dispatch.run(streamer, walker, progress)
+        counted[groups] += walker.groups
     yield from _post_sync(streamer, walker, begun)
 
 

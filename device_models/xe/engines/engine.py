@@ -11,7 +11,7 @@ from vfio_user_xe.device_models.xe.engines import engine_regs as regs
 from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer, Tables
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.engines.lrc import RING_VALID, Lrc
-from vfio_user_xe.device_models.xe.engines.types import EngineListener
+from vfio_user_xe.device_models.xe.engines.types import EngineListener, PerformanceCounters
 from vfio_user_xe.device_models.xe.eu.kernel_trace import KernelTrace
 from vfio_user_xe.device_models.xe.gt.clock import ticks
 from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall
@@ -61,6 +61,9 @@ class Engine:
         self.streamer = CommandStreamer(self, tables)
         self.stalls: EuStall | None = None
         """Who samples the threads of its kernels."""
+        self.counted: Counter[int] = Counter()
+        self.oa: PerformanceCounters | None = None
+        """Who makes reports of performance counters for its contexts."""
         self.siblings: dict[int, Callable[[], int]] = {}
         """Live registers of all engines of the GT, by absolute offset."""
         self._listener = listener
@@ -93,6 +96,11 @@ class Engine:
     def name(self) -> str:
         """ "rcs0", "bcs8", ..."""
         return self.info.name
+
+    @property
+    def engine_class(self) -> int:
+        """RENDER, COMPUTE, ..."""
+        return self.info.engine_class
 
     @property
     def logical(self) -> int:
@@ -132,6 +140,8 @@ class Engine:
         self._since, self._since_ns = ticks(self.clock.ns()), self.clock.ns()
         self.streamer.preempt = False
         self.streamer.load(lrc)
+        if self.oa is not None:
+            self.oa.switched_in(self, lrc)
 
     def switch_out(self, *, save: bool = True) -> None:
         """Save the context and be idle.
@@ -143,6 +153,8 @@ class Engine:
         context, lrc = self.context, self.lrc
         if context is None or lrc is None:
             return
+        if self.oa is not None:
+            self.oa.leaves(self, lrc)
         lrc.timestamp = self.context_timestamp()
         self._busy[context.function.vfid] += self.clock.ns() - self._since_ns
         self._context_timestamp = lrc.timestamp
@@ -196,6 +208,10 @@ class Engine:
         if self.lrc is not None:
             self.lrc.watchdog = None
             self.lrc.gpr = [0] * 32
+
+    def report_counters(self, lrc: Lrc, identity: int) -> bytes:
+        """MI_REPORT_PERF_COUNT: a report for the context; empty: nobody counts, or the driver has chosen no format."""
+        return self.oa.report(self, lrc, identity) if self.oa is not None else b""
 
     def report(self, what: str) -> None:
         """Something is not emulated, or makes no sense: counted, and logged the first time."""

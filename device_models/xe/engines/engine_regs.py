@@ -196,7 +196,7 @@ RING_EXECLIST_STATUS_LO = _declare("RING_EXECLIST_STATUS_LO", 0x234, RO)
 RING_EXECLIST_STATUS_HI = _declare("RING_EXECLIST_STATUS_HI", 0x238, RO)
 _declare("RING_IDLEDLY", 0x23C, RW, field(0, 20, "IDLE_DELAY"), flag(31, "INHIBIT_SWITCH_UNTIL_PREEMPTED"))
 RING_CURRENT_LRCA = _declare("RING_CURRENT_LRCA", 0x240, RO, flag(0, "VALID"), field(12, 31, "LRCA"))
-_declare(
+RING_CONTEXT_CONTROL = _declare(
     "RING_CONTEXT_CONTROL",
     0x244,
     MASKED,
@@ -204,7 +204,7 @@ _declare(
     flag(3, "INHIBIT_SYN_CTX_SWITCH"),
     not_modelled(4, "INDIRECT_RING_STATE_ENABLE"),
     not_modelled(7, "RUN_ALONE"),
-    not_modelled(8, "OAC_CONTEXT_ENABLE"),
+    flag(8, "OAC_CONTEXT_ENABLE"),
     not_modelled(10, "PXP_ENABLE"),
     context=True,
 )
@@ -233,7 +233,9 @@ _declare("CL_PRIMITIVES_COUNT", 0x340, width=8, context=True, user=True, only=_P
 _declare("PS_INVOCATION_COUNT", 0x348, width=8, context=True, only=_PIPELINE)
 _declare("PS_DEPTH_COUNT", 0x350, width=8, context=True, only=_PIPELINE)
 RING_TIMESTAMP = _declare("RING_TIMESTAMP", 0x358, RO, width=8)
-_declare("OA_CTX_CONTROL", 0x360, context=True, user=True, only=_PIPELINE)
+OA_CTX_CONTROL = _declare(
+    "OA_CTX_CONTROL", 0x360, RW, flag(0, "COUNTER_RESUME"), context=True, user=True, only=_PIPELINE
+)
 _declare("OACTXID", 0x364, context=True, user=True, only=_PIPELINE)
 RING_CTX_TIMESTAMP = _declare("RING_CTX_TIMESTAMP", 0x3A8, RO, width=8, context=True)
 MI_PREDICATE_RESULT_2 = _declare("MI_PREDICATE_RESULT_2", 0x3BC, context=True, user=True)

@@ -1,8 +1,8 @@
-"""MI commands, declared (`instructions/xe_mi_commands.h`); `mi*.py` and `post_sync.py` execute them."""
+"""MI commands, declared (`instructions/xe_mi_commands.h`); `mi*.py`, `post_sync.py` and `perf_count.py` execute them."""
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.engines import mi, mi_atomic, mi_math, post_sync
+from vfio_user_xe.device_models.xe.engines import mi, mi_atomic, mi_math, perf_count, post_sync
 from vfio_user_xe.device_models.xe.engines.command import ADDRESS, Command, Field
 from vfio_user_xe.device_models.xe.engines.command_streamer import Handler
 
@@ -108,10 +108,11 @@ MI_COMMANDS: tuple[Command, ...] = (
     _mi(
         "MI_REPORT_PERF_COUNT",
         0x28,
-        mi.noop,
+        perf_count.report_perf_count,
+        Field("ggtt", 1, 0, 0),
         Field("address", 1, ADDRESS),
+        Field("identity", 3, 31),
         length_mask=0x3F,
-        note="no performance counters",
     ),
     _mi(
         "MI_LOAD_REGISTER_MEM",

@@ -99,8 +99,12 @@ def write(streamer: CommandStreamer, offset: int, value: int) -> None:
         _write_state(streamer, offset, value)
     elif streamer.privileged:
         _write_function(streamer, offset, value)
-    elif _within(offset, _USER_STATE) or _listed(streamer, offset):
+    elif _within(offset, _USER_STATE):
         _write_state(streamer, offset, value)
+    elif _listed(streamer, offset):
+        register = lrc.function.registers.registers.get(offset)
+        # One that does something when it is written does it for whoever may write it.
+        (_write_function if register is not None and register.write else _write_state)(streamer, offset, value)
     else:
         _drop(streamer, offset)
 

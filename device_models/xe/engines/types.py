@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -116,6 +117,63 @@ class EngineView(Protocol):
     @property
     def kernels(self) -> KernelTrace:
         """The trace of what runs on the execution units."""
+        ...
+
+    @property
+    def counted(self) -> Counter[int]:
+        """Performance events (`perf_events.Event`) that its commands have made; they only grow."""
+        ...
+
+    def report_counters(self, lrc: Lrc, identity: int, /) -> bytes:
+        """A report of performance counters for the context; empty: nobody counts."""
+        ...
+
+
+class CountedEngine(Protocol):
+    """An engine as who makes reports of it sees it."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is and where its registers are."""
+        ...
+
+    @property
+    def engine_class(self) -> int:
+        """RENDER, COMPUTE, ..."""
+        ...
+
+    @property
+    def context(self) -> Context | None:
+        """What it executes."""
+        ...
+
+    @property
+    def counted(self) -> Counter[int]:
+        """Performance events that its commands have made."""
+        ...
+
+    def busy(self) -> Mapping[int, int]:
+        """Nanoseconds that each function (by VFID) had it."""
+        ...
+
+    def timestamp(self) -> int:
+        """RING_TIMESTAMP, 64 bits."""
+        ...
+
+
+class PerformanceCounters(Protocol):
+    """Who makes reports of what an engine does; `oa.oa.Oa` is one. On the executor."""
+
+    def switched_in(self, engine: CountedEngine, lrc: Lrc, /) -> None:
+        """The context of `lrc` is on `engine`."""
+        ...
+
+    def leaves(self, engine: CountedEngine, lrc: Lrc, /) -> None:
+        """The context of `lrc` is about to leave `engine`."""
+        ...
+
+    def report(self, engine: CountedEngine, lrc: Lrc, identity: int, /) -> bytes:
+        """A report for the context, with this identity; empty: no format is chosen."""
         ...
 
 

@@ -126,6 +126,11 @@ class Frequency:
         """Whether the GT sleeps."""
         return self._rc6_allowed and not self._host_awake() and not self.working()
 
+    @property
+    def hertz(self) -> int:
+        """Clocks a second now; 0 while the GT sleeps."""
+        return 0 if self.in_rc6 else self._target() * 50_000_000 // 3
+
     def update(self) -> None:
         """Look again whether the GT is in RC6; call it when anything that decides it may have changed."""
         now = self._gt.gpu.card.clock.ns()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from vfio_user_xe.device_models.xe.engines.perf_events import Event
 from vfio_user_xe.device_models.xe.engines.post_sync import PS_DEPTH_COUNT
 from vfio_user_xe.device_models.xe.render.fields import flag
 from vfio_user_xe.device_models.xe.render.state import Op, kept
@@ -29,6 +30,13 @@ class Count(IntEnum):
     PS_DEPTH = PS_DEPTH_COUNT
 
 
+_EVENTS = {
+    Count.IA_VERTICES: Event.IA_VERTEX,
+    Count.IA_PRIMITIVES: Event.IA_PRIMITIVE,
+    Count.CL_PRIMITIVES: Event.CLIPPER_PRIMITIVE_OUTPUT,
+}
+"""Performance events that are the same, and are counted whether the context enables its statistics or not."""
+
 _ENABLES = {
     Count.IA_VERTICES: (Op.VF_STATISTICS, 0, 0),
     Count.IA_PRIMITIVES: (Op.VF_STATISTICS, 0, 0),
@@ -48,6 +56,9 @@ _ENABLES = {
 def add(streamer: CommandStreamer, count: Count, number: int) -> None:
     """Count up, if the context's state says that it is to be counted."""
     lrc = streamer.lrc
+    event = _EVENTS.get(count)
+    if event is not None:
+        streamer.engine.counted[event] += number
     if not number or not flag(kept(lrc, _ENABLES[count][0]), *_ENABLES[count][1:]):
         return
     offset = streamer.base + count

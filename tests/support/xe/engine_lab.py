@@ -49,6 +49,7 @@ class HandExecutor:
         self._order = itertools.count()
         self.now = 0.0
         self.waited: list[float] = []
+        self._running = False
 
     def submit(self, job: Callable[[], None]) -> None:
         self.jobs.append(job)
@@ -57,8 +58,19 @@ class HandExecutor:
         self.waited.append(seconds)
         heapq.heappush(self.timers, (self.now + seconds, next(self._order), job))
 
+    def is_current(self) -> bool:
+        """Whether a job is running."""
+        return self._running
+
     def run(self, until: Callable[[], bool] | None = None, limit: int = 5000) -> None:
         """Run everything, or until `until()`. AssertionError when that does not end."""
+        self._running = True
+        try:
+            self._run(until, limit)
+        finally:
+            self._running = False
+
+    def _run(self, until: Callable[[], bool] | None, limit: int) -> None:
         for _ in range(limit):
             if until is not None and until():
                 return
