@@ -1,0 +1,234 @@
+"""Sequences of lifetimes as they are played: what a call that blocks is, and what is looked at when a sequence is over."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from unittest.mock import create_autospec
+
+import pytest
+
+from tests.support.xe.lifetimes import IMPORTED, after
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios.card import XeCard
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, looking, patience, player
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
+from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
+from vfio_user_xe.emulator.kernel_reports import KernelLog, parse, reports
+from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
+from vfio_user_xe.emulator.scenarios.exploration.world import Failure
+from vfio_user_xe.emulator.scenarios.run import Run
+
+REVOKING = "[<0>] wait_for_completion+0x1/0x2\n[<0>] vfio_pci_dma_buf_move+0x5c/0x2b0 [vfio_pci_core]"
+ELSEWHERE = "[<0>] msleep+0x1/0x2\n[<0>] xe_guc_reset_wait+0x1/0x2 [xe]"
+
+
+PATIENCE = 2
+"""Turns and trials that a test's patience has."""
+
+
+def patience_of(monkeypatch: pytest.MonkeyPatch, stacks: Sequence[str]) -> Patience:
+    """On a machine where a task sleeps with these stacks, one time after the other and then for ever; empty: it does not."""
+    monkeypatch.setattr(patience, "TURNS", PATIENCE)
+    monkeypatch.setattr(patience, "_MOST_TURNS", 4 * PATIENCE)
+    times = itertools.count()
+
+    def sleeping(machine: object) -> dict[str, Sleeper]:
+        time = next(times)
+        stack = stacks[min(time, len(stacks) - 1)]
+        woken = sum(one != other for one, other in itertools.pairwise(stacks[: time + 1]))
+        return {"xe-dmabuf (9)": Sleeper(9, str(woken), stack)} if stack else {}
+
+    monkeypatch.setattr(patience.s, "sleeping_tasks", sleeping)
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    return Patience(machine, seconds=0)
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, stack: str, joins: list[str]) -> tuple[Run, list[tuple[str, str]]]:
+    """What a reset by `a` is that does not return, when joining it ends so one time after the other, once it was found to sleep."""
+    run, found = judged_after(monkeypatch, IMPORTED, stack, ["ETIME"] * (PATIENCE + 1) + joins)
+    return run, [(failure.signature, failure.defect) for failure in found]
+
+
+def judged_after(
+    monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], stack: str, joins: list[str], sent: list[str] | None = None
+) -> tuple[Run, list[Failure]]:
+    """As `judged`, with what a reset by `a` meets after these lines; what `b` is told is added to `sent`."""
+    world = after(*lines)
+    programs = {name: create_autospec(Program, instance=True) for name in ("a", "b")}
+    programs["a"].pid = 9
+    programs["b"].attempt.side_effect = lambda *commands, **more: (sent if sent is not None else []).extend(commands)
+    answers = iter(joins)
+    programs["a"].step.side_effect = lambda *args, **more: Answer(True, "join", next(answers, joins[-1]))
+    for one in world.state.imports.values():
+        one.mapped = True
+    run = Run(create_autospec(KernelLog, instance=True))
+    monkeypatch.setattr(blocking, "_FREED", 0)
+    judge = Blocking(run, patience_of(monkeypatch, [stack]), world.state, dict(programs))
+    return run, judge.of_process(Step.of("a reset v1"), programs["a"], "s1")
+
+
+def test_a_revocation_that_a_job_of_the_importer_frees_is_the_known_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, found = judged(monkeypatch, REVOKING, ["0"])
+    assert found == [(defects.REVOCATION_WAITS, defects.REVOCATION_WAITS)]
+    assert not run.given_up
+    assert [excuse.place for excuse in run.excuses] == ["vfio_pci_dma_buf_move"]
+
+
+def test_a_call_that_blocks_elsewhere_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, found = judged(monkeypatch, ELSEWHERE, ["0"])
+    assert found == [("blocks in xe_guc_reset_wait", "")]
+
+
+def test_a_revocation_that_no_importer_frees_is_another_defect_and_costs_the_guest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, found = judged(monkeypatch, REVOKING, ["ETIME"])
+    assert found == [("blocks in vfio_pci_dma_buf_move", "")]
+    assert run.given_up
+
+
+def test_what_only_the_end_of_all_imports_frees_is_the_known_defect_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    after_the_job = ["ETIME"] * (PATIENCE + 1)
+    run, found = judged(monkeypatch, REVOKING, [*after_the_job, "0"])
+    assert found == [(defects.REVOCATION_WAITS, defects.REVOCATION_WAITS)]
+    assert not run.given_up
+
+
+def test_jobs_without_a_pause_are_stopped_before_what_they_use_is_unbound(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    after_the_job = ["ETIME"] * (PATIENCE + 1)
+    lines = (*IMPORTED, "b loop i3")
+    _, found = judged_after(monkeypatch, lines, REVOKING, [*after_the_job, *after_the_job, "0"], sent)
+    assert [failure.defect for failure in found] == [defects.REVOCATION_WAITS]
+    release = sent[sent.index("try stop loopi3") :]
+    assert [command.split()[1] for command in release] == ["stop", "join", "unbind", "gem-close"]
+
+
+def test_a_sequence_goes_on_after_a_job_freed_the_call_and_not_after_an_import_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    derails = []
+    for lines in (IMPORTED, (*IMPORTED, "b unbind i3")):
+        _, found = judged_after(monkeypatch, lines, REVOKING, ["ETIME"] * (PATIENCE + 1) + ["0"])
+        derails += [failure.derails for failure in found]
+    assert derails == [False, True]
+
+
+def test_a_call_that_ends_after_all_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stack in (REVOKING, ""):
+        _, found = judged_after(monkeypatch, IMPORTED, stack, ["ETIME", "0"])
+        assert found == []
+
+
+def test_a_task_stands_once_the_machine_has_worked_while_it_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = patience_of(monkeypatch, [ELSEWHERE])
+    assert asked.standing(lambda: False) == {"xe-dmabuf (9)": ELSEWHERE}
+
+
+def test_a_task_that_wakes_up_now_and_then_does_not_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    waking = patience_of(monkeypatch, [ELSEWHERE, REVOKING] * 4 * PATIENCE)
+    assert waking.standing(lambda: False) == {}
+
+
+def test_a_task_of_another_process_does_not_make_this_one_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = patience_of(monkeypatch, [ELSEWHERE])
+    assert other.standing(lambda: False, process=8) == {}
+    assert patience_of(monkeypatch, [ELSEWHERE]).standing(lambda: False, process=9)
+
+
+def test_what_is_waited_for_has_time_for_the_machine_to_work_although_the_seconds_are_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = patience_of(monkeypatch, [""])
+    late = iter([False] * PATIENCE + [True])
+    assert asked.within(0, lambda: next(late))
+    assert not asked.within(0, lambda: False)
+
+
+def test_the_driver_s_own_jobs_that_fault_after_a_suspend_are_the_known_defect() -> None:
+    (fault,) = reports(parse("xe 0000:01:00.0: [drm] Tile0: GT0: Fault response: Unsuccessful -EINVAL"))
+    assert looking._reported(fault, "guest suspend").defect == defects.SUSPEND_RACE
+    assert looking._reported(fault, "a job i3").defect == ""
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_an_answer_that_xe_calls_late_counts_unless_the_host_is_busy(
+    monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    run = Run(create_autospec(KernelLog, instance=True))
+    asked = create_autospec(Patience, instance=True)
+    asked.busy.return_value = busy
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    machine.card.call.return_value = {"stale": [], "foreign": []}
+    machine.card.vf.side_effect = lambda number: f"0000:01:00.{number}"
+    machine.card.pf = "0000:01:00.0"
+    machine.run.return_value.stdout = ""
+    looked = looking.Looking(run, machine, asked)
+    late = "xe 0000:01:00.0: [drm] *ERROR* TLB invalidation fence timeout, seqno=375 recv=374"
+    monkeypatch.setattr(looking.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(run, "read_kernel_log", lambda: run.kernel_log.extend(parse(late)) or run.kernel_log)
+    found = looked.look("guest suspend")
+    assert bool(found) is not busy
+    assert [excuse.message for excuse in run.excuses] == ["TLB invalidation fence timeout"] * busy
+
+
+def finished(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], errno: str) -> tuple[list[Failure], list[str]]:
+    """What the end of a sequence finds where every call answers this, and the copies that were asked for at the end."""
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    machine.card.call.return_value = {"stale": [], "foreign": []}
+    machine.card.vf.side_effect = lambda number: f"0000:01:00.{number}"
+    machine.card.pf = "0000:01:00.0"
+    machine.run.return_value.stdout = ""
+    machine.zero_copy = True
+    monkeypatch.setattr(player.s, "settle", lambda *settled: None)
+    for name in ("settled", "restore", "look", "left_over"):
+        monkeypatch.setattr(looking.Looking, name, lambda *args, **more: [])
+    asked: list[str] = []
+    program = create_autospec(Program, instance=True)
+    program.pid = 9
+
+    def answer(*commands: str, **more: object) -> list[Answer]:
+        asked.extend(commands)
+        copies = "copy" in "".join(commands)
+        return [
+            Answer(True, one, errno if copies else "0", values={"fd": "3", "device": "4", "render": "5"})
+            for one in commands
+        ]
+
+    program.attempt.side_effect = answer
+    monkeypatch.setattr(player.s, "started", lambda *started: program)
+    plays = LifetimesPlayer(Run(create_autospec(KernelLog, instance=True)), machine)
+    for line in lines:
+        assert not plays.play(Step.of(line)), line
+    asked.clear()
+    return plays.finish(), [one for one in asked if one.startswith("spawn") and " copy " in one]
+
+
+def test_at_the_end_an_import_whose_exporter_has_closed_must_run_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, copies = finished(monkeypatch, (*IMPORTED, "a release v1"), "0")
+    assert [failure.defect for failure in found] == ["D7"]
+    assert len(copies) == 1
+
+
+def test_at_the_end_a_job_that_is_refused_after_its_exporter_has_closed_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert finished(monkeypatch, (*IMPORTED, "a release v1"), "ENODEV")[0] == []
+
+
+def test_at_the_end_an_import_that_lives_must_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = finished(monkeypatch, IMPORTED, "ENODEV")
+    assert [failure.signature for failure in found] == ["answer: job, ENODEV instead of 0"]
+
+
+def test_at_the_end_nothing_that_is_unbound_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finished(monkeypatch, (*IMPORTED, "b unbind i3"), "0") == ([], [])
