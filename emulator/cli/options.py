@@ -147,7 +147,7 @@ def check_outputs(**files: Path | None) -> None:
         except OSError as error:
             fail(f"--{option} {path}: cannot be written: {error.strerror}", EXIT_USAGE)
         if made:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def check_functions(cards: Iterable[CardDescription], functions: Sequence[str] | None) -> None:

@@ -7,7 +7,8 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 APPLICATION = "vfio-user-xe"
@@ -73,6 +74,15 @@ def remove_partial(target: Path) -> None:
     """Remove what killed builders of `target` left behind."""
     for leftover in target.parent.glob(f"{target.name}{_PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def by_age(paths: Iterable[Path]) -> list[tuple[float, Path]]:
+    """Seconds since each file was written or touched, youngest first; without those that another process removes meanwhile."""
+    now, found = time.time(), []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found.append((now - path.stat().st_mtime, path))
+    return sorted(found)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +84,6 @@ def initramfs(environment: Environment, kernel: Kernel, contents: Contents) -> P
             if found is None:
                 found = _store(directory, index, _Builder(environment, kernel, contents, directory))
                 _prune(directory)
-    os.utime(found)
     return found
 
 
@@ -270,11 +268,17 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _cached(index: Path) -> Path | None:
     try:
         entry = json.loads(index.read_bytes())
-        image = index.parent / entry["image"]
+        image: Path = index.parent / entry["image"]
         unchanged = all(_stamp(Path(path)) == tuple(stamp) for path, stamp in entry["sources"].items())
     except (OSError, ValueError, KeyError):
         return None
-    return image if unchanged and image.is_file() else None
+    if not unchanged:
+        return None
+    try:
+        os.utime(image)  # so `_prune` leaves it to whoever asks for it
+    except FileNotFoundError:
+        return None
+    return image
 
 
 def _store(directory: Path, index: Path, builder: _Builder) -> Path:
@@ -288,9 +292,8 @@ def _store(directory: Path, index: Path, builder: _Builder) -> Path:
 
 def _prune(directory: Path) -> None:
     """Keep the images used last, and every one used within the last hour; drop the rest and what points to them."""
-    images = sorted(directory.glob("*.cpio"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for image in images[_KEEP_IMAGES:]:
-        if time.time() - image.stat().st_mtime > _IN_USE_SECONDS:
+    for age, image in cache.by_age(directory.glob("*.cpio"))[_KEEP_IMAGES:]:
+        if age > _IN_USE_SECONDS:
             image.unlink(missing_ok=True)
     for index in directory.glob("*.json"):
         try:
@@ -299,6 +302,6 @@ def _prune(directory: Path) -> None:
             alive = False
         if not alive:
             index.unlink(missing_ok=True)
-    for leftover in directory.glob(".*.cpio.*"):
-        if time.time() - leftover.stat().st_mtime > _IN_USE_SECONDS:
+    for age, leftover in cache.by_age(directory.glob(".*.cpio.*")):
+        if age > _IN_USE_SECONDS:
             leftover.unlink(missing_ok=True)

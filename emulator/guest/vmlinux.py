@@ -12,6 +12,7 @@ import bz2
 import hashlib
 import lzma
 import mmap
+import os
 import struct
 import subprocess
 import zlib
@@ -22,6 +23,7 @@ from vfio_user_xe.emulator.guest.kernel import Kernel
 
 _XEN_ELFNOTE_PHYS32_ENTRY = 18
 _KEEP = 6
+_IN_USE_SECONDS = 3600
 _KASAN = b"kasan_multi_shot"
 """A parameter that only kernels with KASAN have (mm/kasan/report.c)."""
 
@@ -32,14 +34,13 @@ def unpacked(kernel: Kernel) -> Path | None:
     identity = f"{kernel.image} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
     directory = cache.cache_dir() / "kernels"
     target = directory / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.elf"
-    if not target.exists():
+    if not _touched(target):
         with cache.lock(directory / "lock"):
-            if not target.exists():
+            if not _touched(target):
                 image = payload(kernel.image.read_bytes(), kernel.zstd)
                 # An empty file remembers that there is nothing to unpack.
                 cache.write_atomically(target, image if image is not None and _starts_by_pvh(image) else b"")
                 _prune(directory)
-    target.touch()
     return target if target.stat().st_size else None
 
 
@@ -85,7 +86,17 @@ def _starts_by_pvh(image: bytes) -> bool:
         return False
 
 
+def _touched(target: Path) -> bool:
+    """Whether it is there; `_prune` of another process leaves it from now on."""
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _prune(directory: Path) -> None:
-    images = sorted(directory.glob("*.elf"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for image in images[_KEEP:]:
-        image.unlink(missing_ok=True)
+    """Keep the images used last, and every one used within the last hour."""
+    for age, image in cache.by_age(directory.glob("*.elf"))[_KEEP:]:
+        if age > _IN_USE_SECONDS:
+            image.unlink(missing_ok=True)

@@ -264,4 +264,6 @@ def _remove_dead(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()
+            path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            pass  # its server ended meanwhile

@@ -256,6 +256,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_files_are_told_by_age_without_those_that_go_meanwhile(tmp_path: Path) -> None:
+    old, young = tmp_path / "old", tmp_path / "young"
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
+    (_, first), (age, second) = cache.by_age([old, tmp_path / "gone", young])
+    assert (first, second) == (young, old)
+    assert age > 1e9
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import shutil
 import struct
 import subprocess
@@ -194,3 +195,45 @@ def test_a_kernel_that_cannot_be_entered_directly_is_booted_as_it_is(
     image.write_bytes(bzimage(payload=payload))
     assert vmlinux.unpacked(Kernel(image, None)) is None
     assert vmlinux.unpacked(Kernel(image, None)) is None
+
+
+def test_unpacked_kernels_that_may_be_in_use_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def unpacked(number: int) -> Path:
+        image = tmp_path / f"bzImage{number}"
+        if not image.exists():
+            image.write_bytes(bzimage(payload=gzip.compress(pvh_image()) + b"size"))
+        found = vmlinux.unpacked(Kernel(image, None))
+        assert found is not None
+        return found
+
+    first = [unpacked(number) for number in range(8)]
+    assert all(image.exists() for image in first)
+    for image in first[:6]:
+        os.utime(image, (0, 0))
+    assert unpacked(0) == first[0]
+    unpacked(8)
+    # The six used last are kept, of those that nobody used for an hour.
+    assert [image.exists() for image in first].count(True) == 5
+    assert all(image.exists() for image in (first[0], *first[6:]))
+
+
+def test_an_unpacked_kernel_that_is_removed_while_it_is_looked_for_is_unpacked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    image = tmp_path / "bzImage"
+    image.write_bytes(bzimage(payload=gzip.compress(pvh_image()) + b"size"))
+    found = vmlinux.unpacked(Kernel(image, None))
+    assert found is not None
+    touch = os.utime
+
+    def too_late(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        touch(path)
+
+    monkeypatch.setattr(os, "utime", too_late)
+    again = vmlinux.unpacked(Kernel(image, None))
+    assert again is not None
+    assert again.read_bytes() == pvh_image()

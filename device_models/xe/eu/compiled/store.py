@@ -88,11 +88,8 @@ def _translator() -> bytes:
 
 def _make_room(folder: Path) -> None:
     """Remove the older half when there are too many."""
-    if not folder.is_dir():
-        return
-    files = list(folder.iterdir())
+    files = list(folder.glob("*"))
     if len(files) < FILES_AT_MOST:
         return
-    files.sort(key=lambda path: path.stat().st_mtime)
-    for path in files[: len(files) // 2]:
+    for _, path in cache_folder.by_age(files)[len(files) // 2 :]:
         path.unlink(missing_ok=True)
