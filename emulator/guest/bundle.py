@@ -30,6 +30,7 @@ from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import FetchFailed, NotUsable
 from vfio_user_xe.emulator.guest.kernel import zstd_command
 from vfio_user_xe.emulator.guest.packaged_kernels import kernels_dir, named_kernel
+from vfio_user_xe.emulator.guest.tar import extract
 from vfio_user_xe.emulator.guest.userland import locate_userland
 
 FORMAT, VERSION = "vfio-user-xe guest bundle", 1
@@ -127,7 +128,7 @@ def _unpacked(file: Path, form: str, work: Path) -> tuple[str, ...]:
         while (member := archive.next()) is not None:
             if not any(member.name == part or member.name.startswith(f"{part}/") for part in parts):
                 raise NotUsable(f"{file}: has {member.name}, which belongs to none of its parts")
-            archive.extract(member, work, filter="tar" if member.isdir() else "data")
+            extract(archive, member, work, links_inside=True)
     for part in parts:
         if not (work / part).is_dir():
             raise FetchFailed(f"{file}: lacks its part {part}")

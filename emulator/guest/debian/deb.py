@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vfio_user_xe.emulator.guest.errors import FetchFailed
+from vfio_user_xe.emulator.guest.tar import extract
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60
@@ -26,7 +27,8 @@ def unpack(archive: Path, root: Path) -> None:
     """
     try:
         with data(archive) as files:
-            files.extractall(root, filter="tar")
+            for member in files:
+                extract(files, member, root, links_inside=False)
     except _DAMAGE as error:
         raise FetchFailed(f"{archive.name} could not be unpacked: {error}") from error
 
