@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.fail_function import ERROR, FailFunction
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, opened, scenario
@@ -106,3 +107,42 @@ def import_fails_everywhere(run: Run, machine: XeMachine) -> None:
 @scenario("39b", "a VM_BIND of an import of which each allocation fails once", "as 39", group=RACE)
 def bind_fails_everywhere(run: Run, machine: XeMachine) -> None:
     _fails_each(run, machine, "bind")
+
+
+def _imports_once(made: Program, pf: str) -> str:
+    """A new VM, an import, its binding and the way back, as far as nothing fails; how the first that failed ended, empty: none did."""
+    steps = made.attempt(
+        f"try gpu f {pf}",
+        "try import f d j",
+        f"try bind j {SOURCE:#x}",
+        f"try unbind f {SOURCE:#x} {2 * MIB:#x}",
+        "try gem-close j",
+        "try close f",
+    )
+    return next((f"{step.command}: {step.errno}" for step in steps if step.errno != "0"), "")
+
+
+@scenario(
+    "39c",
+    "each function of xe that an import calls, and that the kernel can let fail, fails once (fail_function)",
+    "that call's error; no attachment is left, the next import works",
+    group=RACE,
+)
+def functions_of_an_import_fail(run: Run, machine: XeMachine) -> None:
+    with opened(run, machine) as made:
+        faults = FailFunction(run, machine, made.pid)
+        made.step(f"export v 2 0+{2 * MIB:#x} d")
+        ended = {}
+        for function in faults.functions:
+            with faults.failing(function) as possible:
+                said = _imports_once(made, machine.card.pf) if possible else ""
+                if possible and faults.has_failed():
+                    ended[function] = said
+        run.evidence("functions that failed, and how it ended", ended)
+        run.check(len(ended) > 1, "no function that an import calls could be made to fail")
+        wrong = {function: said for function, said in ended.items() if not said.endswith(f": {ERROR}")}
+        run.check(not wrong, f"it ended with {wrong}")
+        _nothing_is_attached(run, machine)
+        _still_works(made)
+        made.step("spawn last reset v")
+        run.check(made.step("try join last 3000").errno == "0", "a reset afterwards waits for an import that failed")

@@ -10,10 +10,11 @@ from unittest.mock import create_autospec
 import pytest
 
 from vfio_user_xe.device_models.xe.scenarios import DMABUF
-from vfio_user_xe.device_models.xe.scenarios.sriov import SRIOV, defects, steps
+from vfio_user_xe.device_models.xe.scenarios.sriov import SRIOV, defects, steps, svm
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
 from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, reports
 from vfio_user_xe.emulator.kernel_reports.lines import parse
+from vfio_user_xe.emulator.scenarios.excuses import unexcused
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect
 
@@ -165,3 +166,48 @@ def test_jobs_looked_at_too_early_are_known_whether_or_not_the_check_is_inlined(
         )
     )
     assert re.search(defects.REPORTS[defects.RUNNING_SCHEDULER], report.text)
+
+
+UNFREED = """\
+[  248.450967] WARNING: drivers/gpu/drm/xe/xe_ttm_vram_mgr.c:324 at xe_ttm_vram_mgr_fini+0x8a/0x1e6 [xe], CPU#0: sh/533
+[  248.463099] Call Trace:
+[  248.463401]  <TASK>
+[  248.469258]  drm_managed_release+0x18f/0x255 [drm]
+[  248.471366]  drm_dev_put+0xa5/0xd3 [drm]
+[  248.473287]  device_unbind_cleanup+0x71/0x1df
+[  248.473435]  really_probe+0x4bd/0x4cb
+[  248.473835]  bind_store+0xc7/0x10e
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "defect"),
+    [
+        (UNFREED, defects.PROBE_LEAK),
+        (UNFREED.replace("xe_ttm_vram_mgr_fini", "gpu_buddy_fini"), defects.PROBE_LEAK),
+        (UNFREED.replace("really_probe", "device_release_driver_internal"), defects.WEDGED_REMOVAL),
+        (UNFREED.replace("xe_ttm_vram_mgr_fini", "xe_bo_unpin").replace("xe_ttm_vram_mgr.c", "xe_bo.c"), None),
+    ],
+    ids=["vram", "blocks", "removal", "elsewhere"],
+)
+def test_memory_that_a_failed_probe_leaves_is_told_from_what_a_removal_leaves(text: str, defect: str | None) -> None:
+    assert defect_of(text) == defect
+
+
+KILLED = """\
+xe 0000:01:00.0: [drm] Tile0: GT0: Fault response: Unsuccessful -EFAULT
+xe 0000:01:00.0: [drm] Tile0: GT0: Engine memory CAT error: class=bcs, logical_mask: 0x1, guc_id=2
+xe 0000:01:00.0: [drm] Tile0: GT0: Engine reset: engine_class=bcs, logical_mask: 0x1, guc_id=2, state=0x43
+xe 0000:01:00.0: [drm] Tile0: GT0: Timedout job: seqno=4294967175, lrc_seqno=4294967175, guc_id=2, flags=0x0 in xe-dmabuf [833]
+xe 0000:01:00.0: [drm] Xe device coredump has been created
+"""
+
+
+def test_what_a_killed_process_s_jobs_leave_in_the_log_is_excused_once_for_each_card() -> None:
+    run = Run(create_autospec(KernelLog, instance=True))
+    svm.excuse_jobs_of_the_dead(run, cards=2)
+    twice = reports(parse(KILLED + KILLED.replace("01:00.0", "02:00.0")))
+    assert len(twice) == 10
+    assert unexcused(twice, run.excuses) == ([], [])
+    third = reports(parse(KILLED.splitlines()[3]))
+    assert unexcused([*twice, *third], run.excuses)[0] == third

@@ -6,6 +6,7 @@ from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
 from vfio_user_xe.device_models.xe.scenarios.sriov import (
     controls,
+    failing,
     hotplug,
     migration,
     power,
@@ -21,7 +22,19 @@ from vfio_user_xe.device_models.xe.scenarios.sriov.machine import account
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import SCENARIOS
 from vfio_user_xe.emulator.scenarios.scenario import Suite
 
-__all__ = ["SRIOV", "controls", "hotplug", "migration", "power", "removal", "resets", "sharing", "svm", "wedged"]
+__all__ = [
+    "SRIOV",
+    "controls",
+    "failing",
+    "hotplug",
+    "migration",
+    "power",
+    "removal",
+    "resets",
+    "sharing",
+    "svm",
+    "wedged",
+]
 
 SRIOV = Suite(
     "sriov",

@@ -17,6 +17,7 @@ LATE_CLOSE = "last-close-after-removal-without-pm"
 UNLOCKED_CLOSE = "bus-reset-at-close-without-the-bridge-lock"
 UNLOCKED_TRY = "bus-reset-at-open-without-the-bridge-lock"
 WEDGED_REMOVAL = "removal-of-a-wedged-device-warns"
+PROBE_LEAK = "failed-probe-leaves-page-tables"
 SAVE_ABANDONED = "save-interrupted-by-a-reset-never-ends"
 LOST_TAIL = "restore-misses-the-last-vram"
 
@@ -44,11 +45,15 @@ DEFECTS = {
     ' and not the bridge\'s, as pci_reset_function() does: "unlocked secondary bus reset"',
     WEDGED_REMOVAL: "removing a wedged device with VFs enabled warns of memory that was never given back: the buffers of the functions'"
     " engine activity are freed only when the GuC has agreed to leave them (engine_activity_disable_function_stats)",
+    PROBE_LEAK: "a probe of xe in which the queue for copies cannot be made leaves that queue's page tables in VRAM behind:"
+    " xe_migrate_init() closes the VM and neither unpins nor puts the buffer (m->pt_bo)",
     SAVE_ABANDONED: "a VF's reset ends a save of it without marking it as failed and without waking its reader: reading migration_data"
     " waits until a signal comes (pf_exit_vf_save_wip)",
     LOST_TAIL: "a VF's restore may end before the last VRAM is written: xe looks at its queue and at the end of the stream in the"
     " wrong order (pf_handle_vf_restore)",
 }
+
+_UNFREED = r"(?s)WARNING: [^\n]*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c|xe_ttm_vram_mgr_fini)"
 
 REPORTS = {
     POOL_LEAK: OF_KERNELS[POOL_LEAK],
@@ -56,7 +61,8 @@ REPORTS = {
     LATE_INVALIDATION: r"TLB invalidation request failed \(-ENODEV\)",
     RUNNING_SCHEDULER: r"(?s)WARNING: .*gpu_scheduler\.h.*xe_guc_submit_start",
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
-    WEDGED_REMOVAL: r"WARNING: .*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c|xe_ttm_vram_mgr_fini)",
+    PROBE_LEAK: _UNFREED + r".*really_probe",
+    WEDGED_REMOVAL: _UNFREED + r"(?!.*really_probe)",
     NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*\s+"
     r"(sriov_numvfs_(store|show)|device_release_driver_internal.*remove_store)",
     REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",

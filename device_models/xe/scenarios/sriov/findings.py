@@ -76,6 +76,12 @@ FINDINGS = (
         page=defects.WEDGED_REMOVAL,
     ),
     Finding(
+        defects.PROBE_LEAK,
+        "xe: a probe that fails at the queue for copies leaves VRAM allocated",
+        ("probe-fails-everywhere",),
+        page=defects.PROBE_LEAK,
+    ),
+    Finding(
         defects.NO_SHARE,
         "xe: VRAM below 1 GiB is not shared out",
         ("little-vram",),

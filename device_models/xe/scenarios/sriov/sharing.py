@@ -1,11 +1,10 @@
-"""Scenarios 20 to 29: how the card is shared out: many VFs, too little room, modes that exclude each other, refusals."""
+"""Scenarios 20 to 28: how the card is shared out: many VFs, too little room, modes that exclude each other, refusals."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-from vfio_user_xe.device_models.xe.scenarios.background import Background
 from vfio_user_xe.device_models.xe.scenarios.sriov import defects, setups
 from vfio_user_xe.device_models.xe.scenarios.sriov import steps as s
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
@@ -231,37 +230,3 @@ def small_bars(run: Run, machine: SriovMachine) -> None:
             for index in range(count):
                 made.step(f"verify b{index} 0 0 {MIB:#x} {index + 1}")
     s.work(run, machine, machine.card.pf, *vfs)
-
-
-@scenario(
-    "29",
-    "xe's functions that the kernel can let fail, one after the other, while it probes the PF",
-    "binding fails without a report, and succeeds afterwards",
-    groups=("fault-injection",),
-)
-def probe_fails_everywhere(run: Run, machine: SriovMachine) -> None:
-    folder = "/sys/kernel/debug/fail_function"
-    listed = machine.run(f"awk '$2 == \"ERRNO\" || $3 == \"ERRNO\" {{ print $1 }}' {folder}/injectable | grep '^xe_'")
-    if listed.returncode:
-        run.not_applicable(f"no function of xe in {folder}/injectable: no fault injection in this kernel")
-    machine.unbind(machine.card.pf)
-    outcomes = {}
-    machine.sh(f"cd {folder}; echo 0 > verbose; echo 100 > probability; echo 0 > interval; echo 0 > space")
-    try:
-        for function in listed.stdout.split():
-            error = f"{(1 << 64) - 12:#x}"
-            if machine.run(f"cd {folder}; echo {function} > inject && echo {error} > {function}/retval").returncode:
-                continue
-            machine.run(f"echo 1 > {folder}/times")
-            binding = Background(machine, f"echo {machine.card.pf} > /sys/bus/pci/drivers/xe/bind")
-            if not binding.ended(180):
-                s.stuck(run, machine, f"binding does not end after {function} failed")
-            outcomes[function] = "bound" if machine.driver(machine.card.pf) == "xe" else "refused"
-            machine.run(f"echo '!{function}' > {folder}/inject; echo 0 > {folder}/times")
-            if outcomes[function] == "bound":
-                machine.unbind(machine.card.pf)
-    finally:
-        machine.run(f"echo > {folder}/inject; echo 0 > {folder}/times")
-        run.evidence("with a function failing", outcomes)
-    machine.bind(machine.card.pf)
-    s.work(run, machine, machine.card.pf, *machine.enable(2))

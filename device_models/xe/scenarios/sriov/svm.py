@@ -19,6 +19,23 @@ _RACE_MS = 15_000
 _SVM = ("svm",)
 
 
+def excuse_jobs_of_the_dead(run: Run, cards: int) -> None:
+    """What may be reported when a process is killed that has jobs on so many cards: once for each, unless its engine was idle.
+
+    A process that dies gives its memory up before its files (kernel/exit.c:do_exit). A job that runs on meanwhile faults on pages that
+    are gone, the GuC takes its queue off the engine, and xe, which does not know yet that the queue is to be killed
+    (xe_file_close), says so and keeps a dump of it (xe_guc_submit.c:guc_exec_queue_timedout_job).
+    """
+    for message in (
+        "Fault response: Unsuccessful -EFAULT",
+        "Engine memory CAT error",
+        "Engine reset",
+        "Timedout job",
+        "device coredump has been created",
+    ):
+        run.excuse(Kind.GPU_HANG, "a job faults on pages of the process that has died", message=message, count=cards)
+
+
 @contextlib.contextmanager
 def _mirrored(run: Run, machine: SriovMachine, cards: int) -> Iterator[Program]:
     """A process whose addresses that many cards have: GPUs `g0`, `g1` and so on, memory `a` and `b`."""
@@ -171,9 +188,7 @@ def svm_three_cards_race(run: Run, machine: SriovMachine) -> None:
     groups=_SVM,
 )
 def svm_user_killed(run: Run, machine: SriovMachine) -> None:
-    for message in ("Fault response: Unsuccessful -EFAULT", "Engine memory CAT error", "Engine reset"):
-        # Once for each card, unless its engine was idle when the process died.
-        run.excuse(Kind.GPU_HANG, "a job faults on pages of the process that has died", message=message, count=2)
+    excuse_jobs_of_the_dead(run, cards=2)
     with _mirrored(run, machine, 2) as made:
         made.do(*(f"prefer g{card} {name} vram" for card in range(2) for name in "ab"))
         to, source = _va(made, "b"), _va(made, "a")
