@@ -162,7 +162,7 @@ def _in_use(run: Run, machine: SriovMachine) -> None:
 def rebooted_in_use(run: Run, machine: SriovMachine) -> None:
     _in_use(run, machine)
     with run.step("reboot -f"):
-        machine.vm.reboot("reboot -f", timeout=200)
+        machine.vm.reboot("reboot -f")
     _works_after_boot(run, machine)
 
 
@@ -177,7 +177,7 @@ def kexec_in_use(run: Run, machine: SriovMachine) -> None:
         timeout=120,
     )
     with run.step("kexec"):
-        machine.vm.reboot("xe-dmabuf 'kexec /boot/kernel /dev/shm/initrd /tmp/line'", timeout=200)
+        machine.vm.reboot("xe-dmabuf 'kexec /boot/kernel /dev/shm/initrd /tmp/line'")
     _works_after_boot(run, machine)
 
 
@@ -185,5 +185,5 @@ def kexec_in_use(run: Run, machine: SriovMachine) -> None:
 def reset_button_in_use(run: Run, machine: SriovMachine) -> None:
     _in_use(run, machine)
     with run.step("system_reset"):
-        machine.vm.reset(timeout=200)
+        machine.vm.reset()
     _works_after_boot(run, machine)
