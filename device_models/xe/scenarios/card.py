@@ -17,7 +17,7 @@ CPU = "EPYC,phys-bits=46"
 address bits leave room for VF BARs."""
 
 _PATIENCE = 60.0
-"""Seconds; series before 7.0 give VFs nearly all VRAM, and the slowed-down card clears it for half a minute."""
+"""Seconds that a reset may take: xe gives it up when clearing has taken 5."""
 _LOAD_TIMEOUT = 180.0
 
 
@@ -79,9 +79,25 @@ class XeCard:
         """Disable all VFs; whoever has one open keeps this waiting."""
         self._sh(f"echo 0 > {self.sysfs}/sriov_numvfs", timeout=timeout)
 
+    def quota_file(self, number: int) -> str:
+        """Where the PF's driver takes VF `number`'s share of VRAM: older series have it elsewhere.
+
+        Raises:
+            LookupError: this driver has no such file.
+        """
+        places = f"{self.debugfs}/sriov/vf{number}/tile0/vram_quota {self.debugfs}/gt0/vf{number}/lmem_quota"
+        found = self._sh(f"ls -d {places} 2>/dev/null; true")
+        if not found:
+            raise LookupError(f"there is no file for VF {number}'s quota of VRAM: {places}")
+        return found.splitlines()[0]
+
     def set_quota(self, number: int, size: int) -> None:
-        """Give VF `number` `size` bytes of VRAM, while VFs are disabled. From then on xe shares nothing out by itself."""
-        self._sh(f"echo {size} > {self.debugfs}/sriov/vf{number}/tile0/vram_quota")
+        """Give VF `number` `size` bytes of VRAM, while VFs are disabled. From then on xe shares nothing out by itself.
+
+        Raises:
+            LookupError: this driver has no file for it.
+        """
+        self._sh(f"echo {size} > {self.quota_file(number)}")
 
     def share_evenly(self) -> bool:
         """Let xe share its resources out among VFs by itself again, while VFs are disabled; whether this kernel can."""

@@ -17,6 +17,9 @@ BAR2 = 256 * MIB
 """Of every VF."""
 SCATTERED = 206 * MIB
 """A quota that no single block of the driver's allocator holds."""
+SMALL_SHARE = 256 * MIB
+"""What series from 7.0 on give each of two VFs of a card with 2 GiB. Those before give all there is, and clearing that must not
+take longer than 5 s: xe gives a reset up then, and the VF is never served again (`xe_gt_sriov_pf_control.c:pf_exit_vf_flr_reset_config`)."""
 HUNG_SECONDS = 5
 _BUSY = 240.0
 """Seconds: searching all symbols takes one on an idle host, and a hundred times that on one with other guests."""
@@ -78,10 +81,30 @@ class XeMachine(Machine):
         self.exports_dma_bufs = _EXPORT_SYMBOL in symbols
         self.zero_copy = bool(symbols - {_KASAN_SYMBOL, _EXPORT_SYMBOL})
         self.translating = self.sh(f"cat {self.card.sysfs}/iommu_group/type 2>/dev/null || echo none").startswith("DMA")
+        self._look_at_the_quota()
+
+    def _look_at_the_quota(self) -> None:
         self.quota = sum(block["size"] for block in self.card.lmtt(1))
         if not self.quota:
             raise LookupError("xe gave VF 1 no VRAM: is its provisioning broken, or the card too small?")
         self.visible = min(self.quota, BAR2)
+
+    @classmethod
+    def of_small_shares(cls, booted: Booted) -> Self:
+        """The machine of a guest whose card is slow at clearing memory: no VF has more than `SMALL_SHARE`.
+
+        Raises:
+            GuestError: as the constructor.
+            LookupError: as the constructor, or this driver takes no quotas.
+        """
+        machine = cls(booted.guest, booted.card, booted.others)
+        if machine.quota > SMALL_SHARE:
+            machine.card.disable_vfs()
+            for number in (1, 2):
+                machine.card.set_quota(number, SMALL_SHARE)
+            machine.card.enable_vfs(2)
+            machine._look_at_the_quota()
+        return machine
 
     @classmethod
     def on_the_root_bus(cls, booted: Booted) -> Self:

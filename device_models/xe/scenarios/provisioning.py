@@ -101,13 +101,16 @@ def _ended(yes: bool) -> str:
     return "ended" if yes else "waits"
 
 
-def _quota_file(machine: XeMachine, number: int) -> str:
-    return f"{machine.card.debugfs}/sriov/vf{number}/tile0/vram_quota"
+def _quota_file(run: Run, machine: XeMachine, number: int) -> str:
+    try:
+        return machine.card.quota_file(number)
+    except LookupError as error:
+        run.not_applicable(str(error))
 
 
 def _set_quota(run: Run, machine: XeMachine, number: int, size: int) -> bool:
     """Write a quota while VFs are enabled; whether it was taken."""
-    file = _quota_file(machine, number)
+    file = _quota_file(run, machine, number)
     changed = machine.run(f"echo {size} > {file}; cat {file}")
     found = changed.stdout.strip()
     run.evidence(f"quota of VF {number}", f"wrote {size:#x}, it is {int(found or 0):#x}; {changed.stderr.strip()}")
@@ -146,7 +149,7 @@ def memory_taken_away(run: Run, machine: XeMachine) -> None:
     try:
         with opened(run, machine) as made:
             import_and_use(run, machine, made)
-            taken = machine.run(f"echo 0 > {_quota_file(machine, 1)}")
+            taken = machine.run(f"echo 0 > {_quota_file(run, machine, 1)}")
             run.fact("quota 0", {"exit code": str(taken.returncode), "said": taken.stderr.strip()})
             made.do("spawn job reset v", "sleep 500")
             # The first job finds the buffer revoked, or mapped anew; a reset that waits for the importer ends with it.

@@ -41,7 +41,7 @@ SLOW_CLEAR = Setup(
         *("--interconnect", "p2p", "--interconnect", "host_dma"),
     ),
     guest(),
-    XeMachine.of,
+    XeMachine.of_small_shares,
 )
 """The PF's driver needs seconds to clear a VF's memory, as it does on a card with much of it."""
 TWO_CARDS = Setup(

@@ -48,11 +48,11 @@ def control_command_that_stays(run: Run, machine: SriovMachine) -> None:
 @scenario("c3", "control: VRAM of a VF that does not come back", "turns red", control=True)
 def control_lost_vram(run: Run, machine: SriovMachine) -> None:
     before = machine.card.vram_used()
-    machine.sh(f"echo {64 * MIB} > {machine.quota_file(1)}")
+    machine.sh(f"echo {64 * MIB} > {machine.card.quota_file(1)}")
     try:
         run.check(machine.card.vram_used() > before, "a share of VRAM is not accounted for")
     finally:
-        machine.sh(f"echo 0 > {machine.quota_file(1)}")
+        machine.sh(f"echo 0 > {machine.card.quota_file(1)}")
 
 
 @scenario("c4", "control: a job whose result is not what it should be", "turns red", control=True)

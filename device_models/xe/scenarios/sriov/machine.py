@@ -126,20 +126,6 @@ class SriovMachine(Machine):
         given = self.card.call("vram_map")["vfs"]
         return {name: sum(block["size"] for block in blocks) for name, blocks in given.items() if blocks}
 
-    def quota_file(self, number: int) -> str:
-        """Where the PF's driver takes VF `number`'s share of VRAM.
-
-        Raises:
-            LookupError: this driver has no such file.
-        """
-        debugfs = self.card.debugfs
-        found = self.sh(
-            f"ls -d {debugfs}/sriov/vf{number}/tile0/vram_quota {debugfs}/gt0/vf{number}/lmem_quota 2>/dev/null; true"
-        )
-        if not found:
-            raise LookupError(f"no file for VF {number}'s quota of VRAM below {debugfs}")
-        return found.splitlines()[0]
-
     @staticmethod
     def wait(condition: Callable[[], bool], seconds: float) -> bool:
         """Whether it holds within `seconds`."""

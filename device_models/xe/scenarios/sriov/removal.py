@@ -138,7 +138,7 @@ def unloaded_after_vfs(run: Run, machine: SriovMachine) -> None:
 
 @scenario("4b", "xe unloaded with a share of VRAM set for a VF", "as 4; the share is given back")
 def unloaded_with_a_quota(run: Run, machine: SriovMachine) -> None:
-    machine.sh(f"echo {128 * MIB} > {machine.quota_file(1)}")
+    machine.sh(f"echo {128 * MIB} > {machine.card.quota_file(1)}")
     _unload(run, machine)
 
 
