@@ -80,18 +80,18 @@ class FailFunction:
             GuestError: the guest does not answer.
         """
         machine, calls = self._machine, dict[str, int]()
+        # What the compiler calls a part of a function has dots, which no event may have.
+        events = {function.replace(".", "_"): function for function in self.functions}
         machine.run(f"test -e {_TRACING}/kprobe_events || mount -t tracefs tracefs {_TRACING}")
+        probes = " ".join(f"p:{_EVENTS}/{event}={function}" for event, function in events.items())
         machine.run(
-            f"cd {_TRACING} && for f in {' '.join(self.functions)}; do echo p:{_EVENTS}/$f $f >> kprobe_events; done;"
+            f"cd {_TRACING} && for p in {probes}; do echo ${{p%%=*}} ${{p##*=}} >> kprobe_events; done;"
             f" echo 1 > events/{_EVENTS}/enable"
         )
         try:
             yield calls
         finally:
             profile = machine.run(f"cat {_TRACING}/kprobe_profile").stdout
-            calls |= {
-                line.split()[0]: int(line.split()[1])
-                for line in profile.splitlines()
-                if line.split()[0] in self.functions
-            }
+            counts = {words[0]: int(words[1]) for line in profile.splitlines() if len(words := line.split()) > 1}
+            calls |= {events[event]: count for event, count in counts.items() if event in events}
             machine.run(f"cd {_TRACING} && echo 0 > events/{_EVENTS}/enable; echo > kprobe_events")
