@@ -59,6 +59,7 @@ def probe_fails_everywhere(run: Run, machine: SriovMachine) -> None:
                 continue
             bound = _binds(run, machine, f"{function} fails")
             if not faults.has_failed():
+                run.check(bound, f"binding fails, and {function}, which was to fail, has not been called")
                 outcomes[function] = "not called"
             else:
                 outcomes[function] = "bound all the same" if bound else "refused"
