@@ -137,11 +137,7 @@ class Guc:
             "submission_version": ".".join(map(str, self.boot.submission_version)),
             "boots": self.boot.boots,
             "refusals": self.refusals,
-            "clients": [
-                {"function": c.name, "state": c.state.value, "ctb": c.ctb.enabled, "broken": c.ctb.broken}
-                for c in self.hosts
-                if c.present
-            ],
+            "clients": [host.inspect() for host in self.hosts if host.present],
         }
 
     def _booted(self) -> None:

@@ -7,6 +7,7 @@ of that host on the executor.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -88,6 +89,7 @@ class Host:
         self.mailbox = Mailbox(guc.gt.index, self._doorbell)
         self.ctb = Ctb(function.ggtt_space)
         self._states = self._running()
+        self._since = time.monotonic()
         self.present = function.vfid == 0
         """Whether the function exists: VFs do while they are enabled."""
         self.opt_ins: set[int] = set()
@@ -131,6 +133,7 @@ class Host:
             self._states.to(state)
         except StateError as error:
             raise GucError(INVALID_STATE, str(error)) from error
+        self._since = time.monotonic()
 
     def needs(self, *states: HostState) -> None:
         """Go on only in one of `states`. On the executor.
@@ -146,6 +149,17 @@ class Host:
     def power_up(self) -> None:
         """The GuC was reset: whatever the PF had made of the function, it runs. On the executor."""
         self._states = self._running()
+        self._since = time.monotonic()
+
+    def inspect(self) -> dict[str, object]:
+        """State as plain data; a VF that stays in its FLR is seen by the seconds."""
+        return {
+            "function": self.name,
+            "state": self.state.value,
+            "state_seconds": round(time.monotonic() - self._since, 3),
+            "ctb": self.ctb.enabled,
+            "broken": self.ctb.broken,
+        }
 
     def _running(self) -> Machine[HostState]:
         return TRANSITIONS.start(self.name, RUNNING)

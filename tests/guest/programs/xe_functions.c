@@ -69,7 +69,8 @@ static void run_jobs(unsigned function, pthread_barrier_t *barrier)
 			index++;
 		}
 	}
-	expect(!syncobj_is_signalled(fd, busy.done));
+	if (syncobj_is_signalled(fd, busy.done))
+		FAIL("a job without end has ended: it waited for its turn too long; kernels up to 6.18 give VFs no execution quantum");
 	pthread_barrier_wait(barrier);
 	spinner_end(&busy);
 	printf("%s ok: %u jobs\n", device_pci, jobs);
