@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 
 from vfio_user_xe.emulator.results.json_file import NotAReport
@@ -14,16 +15,39 @@ UNKNOWN = 5.0
 
 
 class Times(dict[str, float]):
-    """Seconds by name of a case; a name that is not there takes as long as the middle one of those that are."""
+    """Seconds by name of a case.
+
+    A name that is not there takes as long as the middle one of those that are: for a subtest ("test@subtest"), of the same test's
+    if it has any. So a part of a suite's subtests is enough to know its slow tests.
+    """
 
     def of(self, name: str) -> float:
         """Seconds that the case takes, as far as is known."""
-        return self.get(name, self.usual)
+        known = self.get(name)
+        if known is None:
+            known = self._of_tests.get(_test(name))
+        return self.usual if known is None else known
 
-    @property
+    @cached_property
     def usual(self) -> float:
         """The median."""
-        return sorted(self.values())[len(self) // 2] if self else UNKNOWN
+        return _median(self.values()) if self else UNKNOWN
+
+    @cached_property
+    def _of_tests(self) -> dict[str, float]:
+        """The median of each test's subtests. Times are not changed once they were asked for."""
+        seen: dict[str, list[float]] = {}
+        for name, seconds in self.items():
+            seen.setdefault(_test(name), []).append(seconds)
+        return {test: _median(seconds) for test, seconds in seen.items()}
+
+
+def _test(name: str) -> str:
+    return name.partition("@")[0]
+
+
+def _median(values: Collection[float]) -> float:
+    return sorted(values)[len(values) // 2]
 
 
 def times_of(results: Iterable[Result]) -> Times:

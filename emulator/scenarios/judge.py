@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.kernel_reports import Example, Kind, examples
 from vfio_user_xe.emulator.kernel_reports.forms import CUT
+from vfio_user_xe.emulator.results.times import load_times
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Body, Scenario, Setup, Suite
@@ -154,5 +156,10 @@ def _provoked() -> Iterator[Scenario[Machine]]:
     )
 
 
-JUDGE = Suite("judge", (*_forms(), *_TRICKS, *_provoked()), {})
+JUDGE = Suite(
+    "judge",
+    (*_forms(), *_TRICKS, *_provoked()),
+    {},
+    times=load_times(Path(__file__).with_name("judge_times.json")),
+)
 """Reports that nothing may escape."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vfio_user_xe.device_models.xe.scenarios import (
     address_spaces,
     controls,
@@ -24,8 +22,8 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes
 from vfio_user_xe.device_models.xe.scenarios.machine import account
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
 from vfio_user_xe.device_models.xe.scenarios.steps import SCENARIOS
+from vfio_user_xe.device_models.xe.scenarios.times import recorded
 from vfio_user_xe.device_models.xe.scenarios.vm.vmm import with_clients
-from vfio_user_xe.emulator.results.times import load_times
 from vfio_user_xe.emulator.scenarios.scenario import Exploration, Suite
 
 __all__ = [
@@ -54,6 +52,6 @@ DMABUF = Suite(
     exhibits=exhibits,
     findings=FINDINGS,
     exploration=Exploration(USUAL, Lifetimes, LifetimesPlayer),
-    times=load_times(Path(__file__).parent / "times.json"),
+    times=recorded("dmabuf"),
 )
 """VRAM of VFs as dma-bufs in the hands of the PF's driver."""

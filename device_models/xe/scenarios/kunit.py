@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.scenarios.card import CPU, PF, XeCard
 from vfio_user_xe.device_models.xe.scenarios.ktap import ktap_tests
+from vfio_user_xe.device_models.xe.scenarios.times import recorded
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.machine import Card, Machine, Shell
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -104,5 +105,6 @@ KUNIT = Suite(
     ),
     {},
     fatal=r"device wedged",
+    times=recorded("kunit"),
 )
 """xe's own KUnit suites, on the card."""

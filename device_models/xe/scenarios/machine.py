@@ -21,8 +21,8 @@ SMALL_SHARE = 256 * MIB
 """What series from 7.0 on give each of two VFs of a card with 2 GiB. Those before give all there is, and clearing that must not
 take longer than 5 s: xe gives a reset up then, and the VF is never served again (`xe_gt_sriov_pf_control.c:pf_exit_vf_flr_reset_config`)."""
 HUNG_SECONDS = 5
-_BUSY = 240.0
-"""Seconds: searching all symbols takes one on an idle host, and a hundred times that on one with other guests."""
+_BUSY = 900.0
+"""Seconds: searching all symbols takes one on an idle host, and minutes in a guest among many without KVM."""
 
 _INTERCONNECT_SYMBOLS = (
     "dma_buf_map_interconnect|dma_buf_match_interconnects|dma_buf_match_mapping|dma_buf_mapping_attach"

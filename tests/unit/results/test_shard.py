@@ -62,6 +62,13 @@ def test_a_case_that_nobody_timed_takes_as_long_as_the_middle_one() -> None:
     assert Times().of("d") == UNKNOWN
 
 
+def test_a_subtest_that_nobody_timed_takes_as_long_as_the_middle_one_of_its_test() -> None:
+    times = Times({"slow@a": 60, "slow@b": 80, "slow@c": 70, "fast": 1, "quick@a": 2})
+    assert times.of("slow@d") == 70
+    assert times.of("slow@a") == 60
+    assert times.of("other@a") == times.usual == 60
+
+
 def test_times_are_the_mean_of_all_runs_and_come_back_from_their_file(tmp_path: Path) -> None:
     results = [Result(Case("s", "g", name), Verdict.PASS, seconds=s) for name, s in (("b", 1), ("a", 2), ("a", 4))]
     save_times(times_of(results), tmp_path / "times.json")

@@ -20,6 +20,7 @@ from vfio_user_xe.device_models.xe.scenarios.sriov.defects import DEFECTS, REPOR
 from vfio_user_xe.device_models.xe.scenarios.sriov.findings import FINDINGS
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import account
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import SCENARIOS
+from vfio_user_xe.device_models.xe.scenarios.times import recorded
 from vfio_user_xe.emulator.scenarios.scenario import Suite
 
 __all__ = [
@@ -46,4 +47,5 @@ SRIOV = Suite(
     records=RECORDS,
     exhibits=exhibits,
     findings=FINDINGS,
+    times=recorded("sriov"),
 )

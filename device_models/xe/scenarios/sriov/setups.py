@@ -19,7 +19,6 @@ def guest(append: str = "iommu=pt", *, iommu: bool = True) -> GuestSettings:
         "cpus": 2,
         "iommu": iommu,
         "append": f"{append} {PATIENT}".strip(),
-        "boot_timeout": 300,
     }
 
 

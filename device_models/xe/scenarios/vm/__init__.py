@@ -8,6 +8,7 @@ from vfio_user_xe.device_models.xe.frames import programs
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.machine import account
+from vfio_user_xe.device_models.xe.scenarios.times import recorded
 from vfio_user_xe.device_models.xe.scenarios.vm import frames, mesa, resets, vmm
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import SCENARIOS
 from vfio_user_xe.emulator.guest.environment import Environment
@@ -30,4 +31,5 @@ VM = Suite(
     fatal=r"device wedged",
     records=(*RECORDS, "passthrough"),
     exhibits=exhibits,
+    times=recorded("vm"),
 )
