@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 import sys
@@ -34,7 +35,7 @@ from vfio_user_xe.emulator.guest.extras import (
     symbols_of,
     words_of,
 )
-from vfio_user_xe.emulator.guest.guest import GuestSpec, boot
+from vfio_user_xe.emulator.guest.guest import Guest, GuestSpec, boot
 from vfio_user_xe.emulator.guest.initramfs import known_firmware
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.machine import Iommu, Machine
@@ -127,10 +128,18 @@ def run_command(
         bool,
         typer.Option("--interactive", "-i", help="A console to type in; Ctrl-] ends it. Without a command: a shell."),
     ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="If the command fails, keep the guest until Ctrl-C.")] = False,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="If the command fails, keep the guest: with a console to type in, or until Ctrl-C."
+        ),
+    ] = False,
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="Time limit of the command; --interactive has none.")
     ] = 300,
+    boot_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="Time limit of the boot; --gdb-wait has none.")
+    ] = GuestSpec.boot_timeout,
     console: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the guest's console.")] = None,
 ) -> None:
     """Boot a guest with a card, run a command in it, exit with its exit code."""
@@ -175,11 +184,11 @@ def run_command(
                 kernel=chosen,
                 append=" ".join(filter(None, (append, "nokaslr" if gdb is not None else ""))),
                 accelerator=accelerator,
-                boot_timeout=math.inf if gdb_wait else GuestSpec.boot_timeout,
+                boot_timeout=math.inf if gdb_wait else boot_timeout,
                 console_log=console,
                 direct_boot=direct_boot,
                 root=root_path,
-                interactive=interactive,
+                interactive=interactive or (keep and sys.stdin.isatty()),
             )
 
         work = _Work(line, timeout, tuple(shared), gdb, interactive, keep)
@@ -254,14 +263,26 @@ async def _run(spec: GuestSpec, work: _Work) -> int:
             failed = error
         if work.keep and (failed is not None or code):
             say(failed if failed is not None else f"the command ended with exit code {code}")
-            say(f"the guest is kept until Ctrl-C: QEMU is process {guest.pid}")
-            try:
-                await trio.sleep_forever()
-            except KeyboardInterrupt:
-                return code or EXIT_FAILED
+            await _keep(guest)
+            return code or EXIT_FAILED
         if failed is not None:
             raise failed
         return code
+
+
+async def _keep(guest: Guest) -> None:
+    """Leave the guest to the person: a shell in it where there is a terminal and the guest answers, else until Ctrl-C."""
+    if guest.terminal is not None:
+        say("the guest is kept, with a shell in it; Ctrl-] ends it")
+        try:
+            await interact(guest, guest.terminal)
+        except GuestError as error:
+            say(error)
+        else:
+            return
+    say(f"the guest is kept until Ctrl-C: QEMU is process {guest.pid}")
+    with contextlib.suppress(KeyboardInterrupt):
+        await trio.sleep_forever()
 
 
 def _tell_debugger(spec: GuestSpec, port: int) -> None:

@@ -179,7 +179,6 @@ def runner_of(
         suite,
         suite.files(environment),
         kernel=named_kernel(kernel, modules, environment) if kernel is not None else Kernel.packaged(environment),
-        own_kernel=kernel is not None,
         console_folder=consoles,
         append=append,
         kernel_name=kernel_name,

@@ -112,9 +112,13 @@ class BlockingGuest:
         """See `Guest.console_tail`."""
         return self._running().console_tail(lines)
 
-    def wait_for_console(self, pattern: str, *, timeout: float = 60) -> str:
+    @property
+    def console_position(self) -> int:
+        return self._running().console_position
+
+    def wait_for_console(self, pattern: str, *, timeout: float = 60, since: int | None = None) -> str:
         """See `Guest.wait_for_console`."""
-        return self._call(lambda guest: guest.wait_for_console(pattern, timeout=timeout))
+        return self._call(lambda guest: guest.wait_for_console(pattern, timeout=timeout, since=since))
 
     def _running(self) -> Guest:
         if self._guest is None:

@@ -22,7 +22,7 @@ import trio
 
 from vfio_user_xe.emulator.guest import accelerator as accelerators
 from vfio_user_xe.emulator.guest import environment as environments
-from vfio_user_xe.emulator.guest import vmlinux
+from vfio_user_xe.emulator.guest import suspend, vmlinux
 from vfio_user_xe.emulator.guest.accelerator import Accelerator
 from vfio_user_xe.emulator.guest.channel import Channel, Result
 from vfio_user_xe.emulator.guest.console import Console
@@ -54,9 +54,7 @@ _CONSOLE_LAG = 0.1  # seconds
 _LAST_WORDS = 2.0  # seconds after QEMU's end for the console's last lines to arrive: another process may hold it open
 _ENDING = 30.0
 """Seconds from the end of one of QEMU's sockets to its own and its last words; on a busy host it is not quick to end."""
-
-# What agent.INIT writes first.
-_INIT_RUNS = "init: the guest's /init is running"
+_INIT_RUNS = "init: the guest's /init is running"  # what agent.INIT writes first
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class GuestSpec:
     `modules`, `load`, `firmware`, `files`: see `initramfs.Contents`. `kernel` None is the fetched one; `append` goes to its command
     line. `accelerator`: auto, kvm or tcg. `boot_timeout`: seconds from QEMU's start until the agent answers. `console_log`: a file
     that gets the whole console. `direct_boot`: start the unpacked kernel (see vmlinux.py) where that is possible, which saves a
-    second or two under TCG; OVMF always starts the image. `root`: a folder or an image that commands run in, instead of the
-    initramfs (see root_filesystem.py); it is not changed. `interactive`: a third serial port, `Guest.terminal`, for `terminal.interact`.
+    second or two under TCG (not with OVMF; no such guest wakes from suspend to RAM: suspend.py). `root`: a folder or an image that
+    commands run in, not changed (see root_filesystem.py). `interactive`: a third serial port, `Guest.terminal`, for `terminal.interact`.
     """
 
     machine: Machine = field(default_factory=Machine)
@@ -78,7 +76,7 @@ class GuestSpec:
     kernel: Kernel | None = None
     append: str = ""
     accelerator: str = "auto"
-    boot_timeout: float = 90
+    boot_timeout: float = 300
     console_log: Path | None = None
     direct_boot: bool = True
     environment: Environment | None = None
@@ -108,6 +106,7 @@ class Guest:
         self.accelerator = prepared.accelerator
         self.kernel = prepared.kernel
         self.boot_seconds = 0.0
+        self._direct = prepared.image != prepared.kernel.image
         self._console = Console(spec.console_log)
         self._channel = Channel()
         self._qmp = Qmp()
@@ -339,6 +338,7 @@ class Guest:
         raise self._failure()
 
     def _explained(self, error: GuestError) -> GuestError:
+        error = suspend.explained(error, self._direct, self.qmp_events)
         return error if error.console_tail else error.with_console(self.console_tail())
 
     def _close(self) -> None:
@@ -377,8 +377,7 @@ async def boot(spec: GuestSpec) -> AsyncIterator[Guest]:
     """Boot a guest; yields it when its agent answers.
 
     Raises:
-        MissingEnvironment: as `prepare`, before anything was started; so are KernelError, RootError and
-            InitramfsError.
+        MissingEnvironment: as `prepare`, before anything was started; so are KernelError, RootError and InitramfsError.
         QemuFailed: QEMU does not start, or ended.
         BootFailed: the agent did not answer in time.
         GuestPanic: the kernel panicked.

@@ -36,6 +36,10 @@ class GuestSettings(TypedDict, total=False):
     """A vIOMMU."""
     ovmf: bool
     """UEFI firmware instead of SeaBIOS."""
+    direct_boot: bool
+    """False: the kernel's image is booted, not the unpacked kernel; suspend to RAM needs it (UEFI firmware always does)."""
+    qemu_arguments: Sequence[str]
+    """Further arguments of QEMU."""
     append: str
     """More for the kernel's command line."""
     kernel: Kernel | None

@@ -40,6 +40,8 @@ _SYMBOLS = {
     "atomic": "__might_resched",
 }
 
+_LONG = 900
+"""Seconds: searching all symbols takes one on an idle machine, and minutes in a guest among many without KVM."""
 _FIND = f"grep -owE '{'|'.join(_SYMBOLS.values())}' /proc/kallsyms | sort -u | sed 's/^/symbol=/'\n"
 _PROBE = """\
 value() { test -e "$2" && echo "$1=$(cat "$2" 2>/dev/null)"; }
@@ -66,7 +68,7 @@ def probe(shell: Shell) -> dict[str, State]:
     Raises:
         GuestError: the guest cannot be asked.
     """
-    return states(shell.run(_FIND + _PROBE, timeout=240).stdout)
+    return states(shell.run(_FIND + _PROBE, timeout=_LONG).stdout)
 
 
 def probe_again(shell: Shell, before: Mapping[str, State]) -> dict[str, State]:

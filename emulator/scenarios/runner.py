@@ -28,9 +28,6 @@ from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotAppl
 from vfio_user_xe.emulator.scenarios.watched import Watched, asked_for, command_line, log_of
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
-_OWN_KERNEL_BOOT = 300.0
-"""Seconds: a kernel with lockdep and KASAN needs more than a minute without KVM, and more on a busy machine."""
-
 
 class Runner(Generic[MachineT]):
     """Runs scenarios of one suite on one kernel."""
@@ -41,16 +38,14 @@ class Runner(Generic[MachineT]):
         files: Mapping[str, Path],
         *,
         kernel: Kernel,
-        own_kernel: bool = False,
         console_folder: Path | None = None,
         append: str = "",
         kernel_name: str = "",
     ) -> None:
-        """`own_kernel`: it is the user's, which may be slow to boot. `kernel_name`: what results call it; empty: its release."""
+        """`kernel_name`: what results call it; empty: its release."""
         self._suite = suite
         self._files = files
         self._kernel = kernel
-        self._own_kernel = own_kernel
         self._console_folder = console_folder
         self._append = " ".join(filter(None, [command_line(kernel), append]))
         self._kernel_name = kernel_name
@@ -251,8 +246,6 @@ class Runner(Generic[MachineT]):
         settings["append"] = " ".join(filter(None, [settings.get("append", ""), self._append]))
         settings["files"] = {**self._files, **(settings.get("files") or {})}
         settings["kernel"] = self._kernel
-        if self._own_kernel:
-            settings.setdefault("boot_timeout", _OWN_KERNEL_BOOT)
         if self._console_folder is not None:
             self._boots += 1
             settings["console"] = self._console_folder / f"console-{self._boots}-{setup.name}.txt"

@@ -329,6 +329,7 @@ def open_guest(
                     window=settings.get("window"),
                 ),
                 *port_arguments(settings.get("ports", {}), cards[0].folder),
+                *settings.get("qemu_arguments", ()),
             ],
         ),
         modules=tuple(modules),
@@ -338,8 +339,9 @@ def open_guest(
         append=settings.get("append", ""),
         kernel=settings.get("kernel"),
         accelerator=settings.get("accelerator", "auto"),
-        boot_timeout=settings.get("boot_timeout", 90),
+        boot_timeout=settings.get("boot_timeout", GuestSpec.boot_timeout),
         console_log=settings.get("console"),
+        direct_boot=settings.get("direct_boot", True),
         root=locate_userland(userland).image if userland else settings.get("root"),
     )
     if settings.get("image"):

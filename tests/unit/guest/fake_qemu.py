@@ -69,6 +69,8 @@ for line in commands:
     commands.read(int(sizes[3]))
     if script == "reboot -f":
         boot()
+    elif script == "suspend":
+        monitor.sendall(b'{"event": "SUSPEND"}\n')
     elif script == "panic":
         console.write(
             b"[ 9.0] Kernel panic - not syncing: sysrq\r\n---[ end Kernel panic - not syncing: sysrq ]---\r\n"

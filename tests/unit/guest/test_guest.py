@@ -19,10 +19,12 @@ import trio.testing
 from tests.support.guest.samples import environment
 from tests.support.processes import no_children_left, no_descriptors_left, no_threads_left, runs
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.guest import vmlinux
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
 from vfio_user_xe.emulator.guest.environment import Qemu
 from vfio_user_xe.emulator.guest.errors import (
     BootFailed,
+    ChannelLost,
     CommandFailed,
     CommandTimeout,
     ConsoleTimeout,
@@ -110,6 +112,30 @@ def test_a_pattern_that_does_not_come_is_explained_by_the_console(play: Play) ->
     async def body(guest: Guest) -> None:
         with pytest.raises(ConsoleTimeout, match=r"'never' did not appear(.|\n)*Linux version fake"):
             await guest.wait_for_console("never", timeout=0.1)
+
+    in_guest(play("works"), body)
+
+
+@pytest.mark.parametrize(
+    ("direct", "told"), [(True, "boot it with --no-direct-boot"), (False, "the guest rebooted while")]
+)
+def test_a_directly_booted_guest_that_suspends_says_how_to_boot_it(
+    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, direct: bool, told: str
+) -> None:
+    (tmp_path / "vmlinux").touch()
+    monkeypatch.setattr(vmlinux, "unpacked", lambda kernel: tmp_path / "vmlinux" if direct else None)
+
+    async def wake(guest: Guest) -> None:
+        while not guest.qmp_events:
+            await trio.sleep(0.01)
+        await guest.qmp("system_reset")
+
+    async def body(guest: Guest) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wake, guest)
+            with pytest.raises(ChannelLost, match=told):
+                await guest.run("suspend")
+        assert (await guest.run("again")).stdout == "again"
 
     in_guest(play("works"), body)
 
