@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -188,5 +190,15 @@ def doctor(
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. SIGTERM and SIGHUP end a command as Ctrl-C does, unless it has its own way: with what it has so far, and leaving nothing behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _as_ctrl_c)
     app()
+
+
+def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell script's background job
+        raise KeyboardInterrupt
+    # trio's own handler chooses a moment for it.
+    signal.raise_signal(signal.SIGINT)

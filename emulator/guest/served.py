@@ -9,9 +9,11 @@ The child ends with the thread that started it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +28,9 @@ from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
 
 START_TIMEOUT = 120.0
-STOP_TIMEOUT = 10.0
+STOP_TIMEOUT = 30.0
+_PREFIX = "vfio-user-xe-"
+_LEFT_SECONDS = 86400.0
 
 
 class ServedCardError(Exception):
@@ -67,7 +71,7 @@ class ServedCard:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self) -> int:
-        """End the server; its exit code. SIGKILL when it does not end within 10 s."""
+        """End the server; its exit code. SIGKILL when it does not end within 30 s."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -86,7 +90,8 @@ def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | 
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vfio-user-xe-")))
+            _sweep()
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
         sockets = folder / "sockets"
         log = folder / "server.log"
         read_end, write_end = os.pipe()
@@ -118,6 +123,18 @@ def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | 
         yield card
 
 
+def _sweep() -> None:
+    """Remove what programs that were killed a day ago or more have left: folders of this user with a lock that no server holds."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/sockets/lock"):
+        with contextlib.suppress(OSError):
+            status = lock.lstat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _LEFT_SECONDS:
+                continue
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent.parent, ignore_errors=True)
+
+
 def _wait_ready(fd: int, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     line = b""
@@ -128,7 +145,7 @@ def _wait_ready(fd: int, process: subprocess.Popen[bytes], log: Path) -> None:
         readable = poller.poll(max(0.0, left) * 1000)
         chunk = os.read(fd, 65536) if readable else b""
         if not chunk:
-            code = process.wait(5) if readable else None
+            code = process.wait(START_TIMEOUT) if readable else None
             why = f"was not ready within {START_TIMEOUT:g} s" if code is None else f"ended with code {code}"
             raise ServedCardError(f"the server {why}:\n{log.read_text(errors='replace')[-4000:].rstrip()}", code)
         line += chunk

@@ -76,13 +76,19 @@ def test_a_file_that_is_no_library_and_a_library_that_is_another_are_refused(tmp
 @pytest.mark.parametrize(
     ("body", "reason"), [("return 0;", "vfu_create_ctx("), ("abort();", "it died by SIGABRT")], ids=["fails", "crashes"]
 )
-def test_a_library_that_behaves_otherwise_fails_its_self_test(tmp_path: Path, body: str, reason: str) -> None:
+def test_a_library_that_behaves_otherwise_fails_its_self_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, reason: str
+) -> None:
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     code, text = refusal(tmp_path, "--backend", "libvfio-user", "--libvfio-user", str(stub(tmp_path, body)))
     assert code == 1
     assert "does not behave as any libvfio-user that is known" in text
     assert "as of 2026-03" in text
     assert "as of 2022-05" in text
     assert reason in text
+    assert list(temporary.iterdir()) == []
 
 
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

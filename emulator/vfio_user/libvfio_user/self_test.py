@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
@@ -32,10 +33,13 @@ def tested_level(path: str) -> str:
     """
     failures = []
     for level in LEVELS:
-        try:
-            failure = isolated(lambda level=level: _try(path, level), silent=True)  # type: ignore[misc]
-        except Crash as crash:
-            failure = f"it {crash}"
+        # Made here: a library that crashes leaves behind what its process made.
+        with tempfile.TemporaryDirectory(prefix="vfu-") as folder:
+            work = partial(_try, path, level, Path(folder) / "s")
+            try:
+                failure = isolated(work, silent=True)
+            except Crash as crash:
+                failure = f"it {crash}"
         if not failure:
             return level
         if failure.startswith("!"):
@@ -47,17 +51,16 @@ def tested_level(path: str) -> str:
     )
 
 
-def _try(path: str, level: str) -> str:
+def _try(path: str, level: str, socket: Path) -> str:
     try:
         library = Library(path, level)
     except BackendError as exc:
         # The same whatever the level.
         return f"!{exc}"
-    with tempfile.TemporaryDirectory(prefix="vfu-") as folder:
-        try:
-            exercise(library, Path(folder) / "s")
-        except Exception as exc:
-            return f"{type(exc).__name__}: {exc}"
+    try:
+        exercise(library, socket)
+    except Exception as exc:
+        return f"{type(exc).__name__}: {exc}"
     return ""
 
 

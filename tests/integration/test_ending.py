@@ -1,0 +1,87 @@
+"""How programs end that are told to: with all that they made."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import runs
+from tests.support.wait import eventually
+from vfio_user_xe.emulator.guest import served
+
+COMMAND = """
+import signal, sys, time
+if sys.argv.pop(1) == "ignored":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+from vfio_user_xe.emulator.cli.main import app, main
+from vfio_user_xe.emulator.guest.served import served_card
+
+@app.command("hold")
+def hold():
+    with served_card(["--model", "edu"]) as card:
+        print(card.pid, flush=True)
+        time.sleep(1000)
+
+main()
+"""
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A temporary folder with a short name: the path of a socket has at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="vux-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("number", "ctrl_c"),
+    [(signal.SIGTERM, ""), (signal.SIGHUP, ""), (signal.SIGINT, ""), (signal.SIGTERM, "ignored")],
+    ids=["SIGTERM", "SIGHUP", "SIGINT", "SIGTERM of a background job"],
+)
+def test_a_command_that_is_told_to_end_leaves_no_server_and_no_files(
+    short: Path, number: signal.Signals, ctrl_c: str
+) -> None:
+    command = [sys.executable, "-c", COMMAND, ctrl_c, "hold"]
+    variables = {**os.environ, "TMPDIR": str(short)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=variables, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        server = int(process.stdout.readline())
+        assert len(list(short.iterdir())) == 1
+        process.send_signal(number)
+        assert process.wait() == 130
+    eventually(lambda: not runs(server))
+    assert list(short.iterdir()) == []
+
+
+def test_what_a_killed_program_left_is_removed_a_day_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def left(name: str) -> Path:
+        lock = tmp_path / name / "sockets/lock"
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+        os.utime(lock, (0, 0))
+        return lock
+
+    left("vfio-user-xe-dead")
+    left("of-others-dead")
+    left("vfio-user-xe-young").touch()
+    (tmp_path / "vfio-user-xe-other").mkdir()
+    with left("vfio-user-xe-served").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        served._sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "of-others-dead",
+        "vfio-user-xe-other",
+        "vfio-user-xe-served",
+        "vfio-user-xe-young",
+    ]
