@@ -24,6 +24,8 @@ AT = 0x1000
 """Where in VF 1's memory the accesses are."""
 MEMORY_AND_MASTER = COMMAND_MEMORY | COMMAND_MASTER
 _VMM = "vmm"
+_BAR2 = 0x18
+"""Where BAR2's address is in configuration space, as a user of VFIO sees it."""
 
 
 class Peer:
@@ -136,25 +138,53 @@ def owner_closes_in_a_container(run: Run, machine: XeMachine) -> None:
 
 
 @scenario(
+    "37e",
+    "type 1: the owner's BAR2 is moved, as a guest's firmware or kernel does, and mapped where it is then",
+    "DMA follows the mapping: the BAR's address is VFIO's own; where it was mapped before nothing is reached",
+    group=_VMM,
+)
+def owner_is_moved_in_a_container(run: Run, machine: XeMachine) -> None:
+    with _siblings(run, machine) as (made, peer):
+        made.step(f"dma-map v {IOVA:#x} 0 {LENGTH:#x}")
+        _reaches(run, made, peer, IOVA, 0x1111, "mapped")
+        # A VMM's guest switches decoding off, writes the BAR and switches it on again.
+        made.do(
+            f"config v {COMMAND} 2 0",
+            f"config v {_BAR2:#x} 4 {OTHER_IOVA:#x}",
+            f"config v {_BAR2 + 4:#x} 4 0",
+            f"config v {COMMAND} 2 {MEMORY_AND_MASTER}",
+        )
+        _reaches(run, made, peer, IOVA, 0x2222, "after the BAR was moved, where it is still mapped")
+        made.do(f"dma-unmap v {IOVA:#x} {LENGTH:#x}", f"dma-map v {OTHER_IOVA:#x} 0 {LENGTH:#x}")
+        run.check(not peer.write(IOVA + AT, 0x3333), "VF 2 reaches the memory where it was before")
+        _reaches(run, made, peer, OTHER_IOVA, 0x4444, "mapped where the BAR is now")
+
+
+def _in_an_ioas(run: Run, machine: XeMachine, made: Program) -> None:
+    """VF 1 as `v` and VF 2 as `w` by iommufd, in the IOAS `u`, and the dma-buf `d` of VF 1's memory mapped in it."""
+    if machine.run("test -c /dev/iommu && test -d /dev/vfio/devices").returncode:
+        run.not_applicable("this kernel has no iommufd or no character devices of VFIO (/dev/iommu, /dev/vfio/devices)")
+    made.do("iommufd u", f"vfio v {machine.card.vf(1)} u", f"vfio w {machine.card.vf(2)} u")
+    s.settle(machine)
+    made.do(*(f"config {vf} {COMMAND} 2 {MEMORY_AND_MASTER}" for vf in ("v", "w")))
+    made.step(f"export v 2 0+{LENGTH:#x} d")
+    mapped = made.step(f"try ioas-map u d {IOVA:#x} {LENGTH:#x}")
+    if mapped.errno in ("EOPNOTSUPP", "ENOTTY"):
+        run.not_applicable(f"this kernel's iommufd maps no dma-bufs (IOMMU_IOAS_MAP_FILE: {mapped.errno})")
+    run.check(mapped.errno == "0", f"IOMMU_IOAS_MAP_FILE: {mapped.errno}")
+
+
+@scenario(
     "37d",
     "iommufd: VF 1's memory as a dma-buf, mapped for VF 2",
     "DMA reaches it; it is revoked at reset and close, and mapped again by nobody else",
     group=_VMM,
 )
 def siblings_in_an_ioas(run: Run, machine: XeMachine) -> None:
-    if machine.run("test -c /dev/iommu && test -d /dev/vfio/devices").returncode:
-        run.not_applicable("this kernel has no iommufd or no character devices of VFIO (/dev/iommu, /dev/vfio/devices)")
     s.may_hang(run)
     with s.program(run, machine) as made:
         peer = Peer(machine)
-        made.do("iommufd u", f"vfio v {machine.card.vf(1)} u", f"vfio w {machine.card.vf(2)} u")
-        s.settle(machine)
-        made.do(*(f"config {vf} {COMMAND} 2 {MEMORY_AND_MASTER}" for vf in ("v", "w")))
-        made.step(f"export v 2 0+{LENGTH:#x} d")
-        mapped = made.step(f"try ioas-map u d {IOVA:#x} {LENGTH:#x}")
-        if mapped.errno in ("EOPNOTSUPP", "ENOTTY"):
-            run.not_applicable(f"this kernel's iommufd maps no dma-bufs (IOMMU_IOAS_MAP_FILE: {mapped.errno})")
-        run.check(mapped.errno == "0", f"IOMMU_IOAS_MAP_FILE: {mapped.errno}")
+        _in_an_ioas(run, machine, made)
         _reaches(run, made, peer, IOVA, 0x1111, "mapped")
         made.step("spawn job reset v")
         joined = made.step("try join job 5000")
@@ -175,4 +205,33 @@ def siblings_in_an_ioas(run: Run, machine: XeMachine) -> None:
         run.check(not peer.write(IOVA + AT, 0x4444), "VF 2 reaches memory of a device that is closed")
         refused = made.step(f"try ioas-map u d {OTHER_IOVA:#x} {LENGTH:#x}")
         run.check(refused.errno == "ENODEV", f"mapping a dead dma-buf: {refused.errno}")
+    s.settle(machine)
+
+
+@scenario(
+    "37f",
+    "iommufd: the owner's memory is disabled and enabled, and mapped at another address",
+    "nothing is reached by a mapping that was revoked; mapped anew it is reached, there and nowhere else",
+    group=_VMM,
+)
+def owner_is_disabled_in_an_ioas(run: Run, machine: XeMachine) -> None:
+    s.may_hang(run)
+    with s.program(run, machine) as made:
+        peer = Peer(machine)
+        _in_an_ioas(run, machine, made)
+        _reaches(run, made, peer, IOVA, 0x1111, "mapped")
+        made.step(f"spawn job config v {COMMAND} 2 0")
+        joined = made.step("try join job 5000")
+        if joined.errno == "ETIME":
+            run.known(defects.REVOCATION_WAITS, "iommufd keeps the write to COMMAND waiting")
+        run.check(joined.errno == "0", f"switching COMMAND.MEM off: {joined.errno}")
+        run.evidence("while COMMAND.MEM is off", "reached" if peer.write(IOVA + AT, 0x2222) else "not reached")
+        made.step(f"config v {COMMAND} 2 {MEMORY_AND_MASTER}")
+        run.evidence("when it is on again", "reached" if peer.write(IOVA + AT, 0x3333) else "not reached")
+        unmapped = made.step(f"try ioas-unmap u {IOVA:#x} {LENGTH:#x}")
+        run.check(unmapped.errno == "0", f"IOMMU_IOAS_UNMAP: {unmapped.errno}")
+        run.check(not peer.write(IOVA + AT, 0x4444), "VF 2 reaches memory that was unmapped")
+        made.step(f"ioas-map u d {OTHER_IOVA:#x} {LENGTH:#x}")
+        _reaches(run, made, peer, OTHER_IOVA, 0x5555, "mapped at another address")
+        run.check(not peer.write(IOVA + AT, 0x6666), "VF 2 reaches the memory where it was before")
     s.settle(machine)
