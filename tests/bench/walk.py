@@ -129,6 +129,9 @@ def walk_a_doorbell() -> Walk:
         client.interrupted.clear()
         bench.run(lambda: sys.setprofile(walk.profile))
         bench.settle()
+        # An engine's slice ends by the clock, and being watched takes longer than a slice.
+        now = bench.card.clock.ns()
+        bench.card.clock.ns, bench.card.clock.seconds = lambda: now, lambda: now / 1e9
         sys.setprofile(walk.profile)
         walk.on = True
         bench.write(DOORBELL[0], 0)

@@ -50,6 +50,9 @@ _NEXT_PIECE = 0
 _PASSED = -1
 """Executed, and the place is set behind it."""
 
+_TAIL = 16
+"""Bytes that may follow the last MI_USER_INTERRUPT of a ring: arbitration and padding (`xe_ring_ops.c:emit_user_interrupt`)."""
+
 _STEP = range(64)
 """Commands between looks at the clock."""
 
@@ -147,6 +150,16 @@ class CommandStreamer:
     def place(self, index: int) -> int:
         """Address of dword `index` of what the handler got."""
         return self.fetched_from + (index << 2)
+
+    def ends_with(self, index: int) -> bool:
+        """Whether dword `index` of what the handler got is next to the ring's end, as far as the tail is known."""
+        lrc = self.lrc
+        return not lrc.stack and 0 <= lrc.tail - self.place(index) <= _TAIL
+
+    def is_done(self) -> bool:
+        """Whether everything in the ring was executed, as far as the tail is known."""
+        lrc = self.lrc
+        return lrc.head == lrc.tail and not lrc.stack and lrc.bulk is None
 
     def set_place(self, address: int) -> None:
         """Fetch the next command from `address` of the buffer that is being read."""

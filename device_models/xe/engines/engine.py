@@ -72,6 +72,7 @@ class Engine:
         self._context_timestamp = 0
         self._busy: Counter[int] = Counter()
         self._last: Lrc | None = None
+        self._interrupt_due = False
         self.live: dict[int, Callable[[], int]] = {
             regs.RING_TAIL.offset: lambda: self._ring("tail"),
             regs.RING_HEAD.offset: lambda: self._ring("head"),
@@ -157,14 +158,17 @@ class Engine:
             self.oa.leaves(self, lrc)
         lrc.timestamp = self.context_timestamp()
         self._busy[context.function.vfid] += self.clock.ns() - self._since_ns
-        self._context_timestamp = lrc.timestamp
-        self.context = self.lrc = None
-        lrc.loaded = False
-        self.streamer.preempt = False
         if self.tap.on:
             self.tap(context.function.name, "out", {"engine": self.name, "context": context.guc_id})
-        if save:
-            lrc.save()
+        try:
+            if save:
+                lrc.save()
+        finally:
+            self.raise_interrupt()
+            self._context_timestamp = lrc.timestamp
+            self.context = self.lrc = None
+            lrc.loaded = False
+            self.streamer.preempt = False
 
     def run_time(self) -> float:
         """Seconds since the context was switched in."""
@@ -197,9 +201,22 @@ class Engine:
         now = (now & _ALL | value << 32) if upper else (now & ~_ALL | value)
         self._context_timestamp, self._since = now, ticks(self.clock.ns())
 
-    def user_interrupt(self) -> None:
-        """MI_USER_INTERRUPT."""
-        if self.context is not None:
+    def user_interrupt(self, *, last: bool) -> None:
+        """MI_USER_INTERRUPT. The `last` of a ring waits until the context's image is saved, or the slice ends otherwise.
+
+        An interrupt says that the writes before it are done, and not when it comes. Hardware saves a context that has nothing
+        to do within microseconds; here that is interpreted code, and a host may stop it there for milliseconds, in which a
+        driver that was woken would copy an image that is out of date (docs/findings/suspend-copies-contexts-that-run.md).
+        """
+        self.raise_interrupt()
+        self._interrupt_due = True
+        if not last:
+            self.raise_interrupt()
+
+    def raise_interrupt(self) -> None:
+        """Raise what waits, if anything does."""
+        if self._interrupt_due and self.context is not None:
+            self._interrupt_due = False
             self._listener.user_interrupt(self.context.function, self)
 
     def watchdog_reset(self) -> None:
@@ -242,6 +259,7 @@ class Engine:
         """Power-up state: nothing ran here yet."""
         self.context = self.lrc = self._last = None
         self._context_timestamp = 0
+        self._interrupt_due = False
         self.streamer.header = 0
         self.streamer.preempt = False
 

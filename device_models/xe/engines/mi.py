@@ -224,7 +224,7 @@ def arb_on_off(streamer: CommandStreamer, words: memoryview, index: int, length:
 
 def user_interrupt(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """MI_USER_INTERRUPT."""
-    streamer.engine.user_interrupt()
+    streamer.engine.user_interrupt(last=streamer.ends_with(index + length))
     return None
 
 

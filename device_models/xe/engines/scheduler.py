@@ -114,6 +114,9 @@ class Scheduler:
         start = self._clock.seconds()
         outcome = streamer.run(start + SLICE)
         elapsed = self._clock.seconds() - start
+        leaves = outcome in (cs.IDLE, cs.STOPPED)
+        if not leaves and not (outcome == cs.SLICE_OVER and streamer.is_done()):
+            engine.raise_interrupt()
         if in_one_command or _in_one_command(streamer.lrc):
             self._watch.excuse(slot, elapsed)
         if outcome == cs.WAITING:

@@ -98,8 +98,8 @@ class EngineView(Protocol):
         """A command writes one half of CTX_TIMESTAMP."""
         ...
 
-    def user_interrupt(self) -> None:
-        """MI_USER_INTERRUPT."""
+    def user_interrupt(self, *, last: bool) -> None:
+        """MI_USER_INTERRUPT; `last`: nothing of weight follows in the ring."""
         ...
 
     def watchdog_reset(self) -> None:
@@ -181,7 +181,10 @@ class EngineListener(Protocol):
     """Whom the engines tell what happens; called on the executor, in the order in which it happened."""
 
     def user_interrupt(self, function: XeFunction, engine: EngineView) -> None:
-        """MI_USER_INTERRUPT: every memory write of commands before it was done."""
+        """MI_USER_INTERRUPT: every memory write of commands before it was done.
+
+        At the end of a ring the context's image is saved before, so that whoever is woken finds it.
+        """
         ...
 
     def page_fault(self, context: Context, engine: EngineView, fault: TranslationFault) -> bool:

@@ -33,7 +33,7 @@ def full(path: str) -> str:
 
 def test_the_stops_are_reached_in_the_order_of_the_page(walk: Walk) -> None:
     stops = [re.findall(r"`([\w/]+\.py)` \(`([\w.]+)`", row)[0] for row in rows("Where to stop")]
-    assert len(stops) == 12
+    assert len(stops) == 13
     calls = walk.calls()
     at = -1
     for path, function in stops:

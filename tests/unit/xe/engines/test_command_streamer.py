@@ -62,8 +62,8 @@ def test_a_later_tail_is_executed_after_a_kick(lab: Lab) -> None:
 
 def test_a_tail_that_moves_while_the_ring_runs_is_noticed(lab: Lab) -> None:
     job = lab.job()
-    lab.listener.on_interrupt = lambda: job.ring(*sdi(DATA_VA, 5)) if job.tail < 16 else None
-    job.ring(USER_INTERRUPT)
+    lab.listener.on_interrupt = lambda: job.ring(*sdi(DATA_VA, 5)) if job.tail <= 40 else None
+    job.ring(USER_INTERRUPT, *[NOOP] * 9)
     job.submit()
     lab.run()
     assert job.data() == [5]
