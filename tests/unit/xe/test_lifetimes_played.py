@@ -17,6 +17,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, looking,
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
 from vfio_user_xe.emulator.kernel_reports import KernelLog, parse, reports
@@ -187,7 +188,8 @@ def finished(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], errno: str) 
     machine.card.call.return_value = {"stale": [], "foreign": []}
     machine.card.vf.side_effect = lambda number: f"0000:01:00.{number}"
     machine.card.pf = "0000:01:00.0"
-    machine.run.return_value.stdout = ""
+    machine.run.return_value.returncode = 0
+    machine.run.return_value.stdout = "0"
     machine.zero_copy = True
     monkeypatch.setattr(player.s, "settle", lambda *settled: None)
     for name in ("settled", "restore", "look", "left_over"):
@@ -232,3 +234,59 @@ def test_at_the_end_an_import_that_lives_must_still_work(monkeypatch: pytest.Mon
 
 def test_at_the_end_nothing_that_is_unbound_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finished(monkeypatch, (*IMPORTED, "b unbind i3"), "0") == ([], [])
+
+
+WAITING = """[<0>] schedule_timeout+0x1/0x2
+[<0>] wait_for_completion_interruptible_timeout+0x1/0x2
+[<0>] vfio_unregister_group_dev+0x1/0x2 [vfio]"""
+
+
+def test_a_driver_that_does_not_let_go_of_a_vf_at_the_end_is_a_failure_with_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patient = patience_of(monkeypatch, [""])
+    command = create_autospec(Command, instance=True)
+    command.text = "the end: unbind v1"
+    command.ended.return_value = False
+    command.stack.return_value = WAITING
+    run = Run(create_autospec(KernelLog, instance=True))
+    (failure,) = Blocking(run, patient, after().state, {}).of_system(command)
+    assert (failure.signature, failure.defect) == ("blocks in vfio_unregister_group_dev", "")
+    assert run.given_up
+
+
+def test_at_the_end_the_driver_is_taken_from_vfs_that_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def start(system: SystemCommands, text: str, words: str) -> Command:
+        started.append(words)
+        command = create_autospec(Command, instance=True)
+        command.text, command.said = text, "0"
+        return command
+
+    monkeypatch.setattr(SystemCommands, "start", start)
+    assert finished(monkeypatch, ("guest unbind-vf v2",), "0") == ([], [])
+    unbound = [words for words in started[1:] if "/driver/unbind" in words]
+    assert len(unbound) == 1
+    assert "0000:01:00.1/driver/unbind" in unbound[0]
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_reset_that_the_driver_gave_up_counts_unless_the_host_is_busy(
+    monkeypatch: pytest.MonkeyPatch, *, busy: bool
+) -> None:
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    machine.run.return_value.stdout = ""
+    patient = create_autospec(Patience, instance=True)
+    patient.busy.return_value = busy
+    run = Run(create_autospec(KernelLog, instance=True))
+    looked = looking.Looking(run, machine, patient)
+    gave_up = "xe 0000:01:00.0: [drm] PF: Tile0: GT0: VF1 FLR didn't finish in 5000 ms (-110)"
+    monkeypatch.setattr(run, "read_kernel_log", lambda: run.kernel_log.extend(parse(gave_up)) or run.kernel_log)
+    monkeypatch.setattr(
+        looking.s, "settle", create_autospec(looking.s.settle, side_effect=TimeoutError("not finished"))
+    )
+    found = looked.settled(["v1"])
+    assert [failure.signature for failure in found] == ["a reset is not finished"] * (not busy)
+    assert run.given_up

@@ -71,6 +71,8 @@ class Blocking:
         stacks = self._patience.standing(lambda: command.ended(0.1))
         if stacks is None:
             return []
+        if not stacks and (stack := command.stack()):
+            stacks = {command.text: stack}  # who waits so that a signal wakes it waits all the same
         self._excuse(stacks)
         return self._failure(command.text, stacks, _revokes(stacks), "nothing")
 

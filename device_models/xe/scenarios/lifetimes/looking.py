@@ -22,6 +22,10 @@ _PATIENCE = 5.0
 """Seconds within which what is freed by workers must be gone, on a machine that is not busy."""
 _LATE = "TLB invalidation fence timeout"
 """What xe says when the GuC has not answered within a quarter of a second (`xe_guc_tlb_inval.c:tlb_inval_timeout_delay`)."""
+_UNFINISHED = "FLR didn't finish in"
+"""What xe says when a VF's reset, of which it clears the memory, took longer than 5 s (`xe_gt_sriov_pf_control.c:pf_get_default_timeout`)."""
+_LATELY = 200
+"""Lines of the kernel's log."""
 _SUSPENDED = " suspend"
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\b\d+\b")
 
@@ -94,8 +98,16 @@ class Looking:
             if lost:
                 return [Failure(defects.RESET_LOST, lost, defects.RESET_LOST)]
             self._run.give_up(str(error))
+            if self._given_up_by_the_driver() and self._patience.busy():
+                self._run.note("the PF's driver gave a VF's reset up after its limit of time, on a busy host")
+                return []
             return [Failure("a reset is not finished", str(error))]
         return []
+
+    def _given_up_by_the_driver(self) -> bool:
+        """Whether xe gave a reset up lately: it then never says FLR_FINISH, and the VF is not served."""
+        self._run.read_kernel_log()
+        return any(_UNFINISHED in line.text for line in self._run.kernel_log[-_LATELY:])
 
     def before_taking_away(self) -> None:
         """VFs are about to be disabled: their VRAM must come back."""

@@ -105,6 +105,8 @@ class LifetimesPlayer:
                 found += self._blocking.of_system(self._pending)
             self._pending = None
         if not self._run.given_up:
+            found += self._let_drivers_go()
+        if not self._run.given_up:
             self._machine.watch_for_hung_tasks()
             found += self._looking.settled(["v1", "v2"])
             self._looking.restore()
@@ -297,6 +299,16 @@ class LifetimesPlayer:
             found += self._looking.taken_away()
         if step.operation == system_wide.UnbindPf.name:
             self._looking.other_driver()
+        return found
+
+    def _let_drivers_go(self) -> list[Failure]:
+        """vfio-pci lets go of VFs that nobody has any more: a reference to a device that was never given back shows only then."""
+        found: list[Failure] = []
+        for name, vf in self._world.state.vfs.items():
+            if self._derailed or self._run.given_up or not vf.enabled or vf.driver != "vfio-pci":
+                continue
+            command = self._system.start(f"the end: unbind {name}", self._filled_in(system_wide.rebound(name)))
+            found += [] if command.ended(_ENDS) else self._blocking.of_system(command)
         return found
 
     def _answered(self, command: Command) -> list[Failure]:

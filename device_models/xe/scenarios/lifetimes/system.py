@@ -16,7 +16,10 @@ class Command:
         """Its exit code, with what it wrote when that is not 0."""
         self._machine = machine
         self._file = f"/tmp/explore.{number}"
-        machine.run(f"rm -f {self._file}; ( ({words}) > {self._file}.out 2>&1; echo $? > {self._file} ) 3>&- &")
+        started = machine.run(
+            f"rm -f {self._file}; ( ({words}) > {self._file}.out 2>&1; echo $? > {self._file} ) 3>&- 1>&- & echo $!"
+        )
+        self._pid = started.stdout.strip()
 
     def ended(self, seconds: float) -> bool:
         """Whether it has ended, or does within `seconds`."""
@@ -29,6 +32,14 @@ class Command:
             code, _, said = result.stdout.partition("\n")
             self.said = code if code == "0" else f"exit code {code}: {' '.join(said.split())}"
         return result.returncode == 0
+
+    def stack(self) -> str:
+        """Where in the kernel its processes sleep, in whatever way; empty: it has ended, or runs."""
+        script = (
+            f"for p in {self._pid} $(grep -l '^[0-9]* (.*) . {self._pid} ' /proc/[0-9]*/stat | tr -dc '0-9\\n'); do\n"
+            "grep -qw do_wait /proc/$p/stack || cat /proc/$p/stack; done 2>/dev/null; true"
+        )
+        return self._machine.run(script).stdout.rstrip() if self._pid.isdigit() else ""
 
 
 class SystemCommands:

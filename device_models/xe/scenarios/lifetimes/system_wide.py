@@ -196,6 +196,11 @@ class BindPf(Operation):
         return VFS
 
 
+def rebound(vf: str) -> str:
+    """A command of the shell that takes vfio-pci from a VF and gives it back."""
+    return f"echo {{{vf}}} > /sys/bus/pci/devices/{{{vf}}}/driver/unbind && {{bind:{vf}:vfio-pci}}"
+
+
 def finish_pending(state: State) -> bool:
     """What waited for users that are gone is done; whether there was something."""
     if not state.pending or any(state.vfs[vf].open for vf in state.awaits):
