@@ -35,7 +35,9 @@ Purpose = Annotated[
 ]
 
 
-@app.command(epilog="Example: vfio-user-xe kernel config --for debug > F; scripts/kconfig/merge_config.sh .config F")
+@app.command(
+    epilog="Example: vfio-user-xe kernel config > F; cd TREE; scripts/kconfig/merge_config.sh -O OBJ OBJ/.config F"
+)
 def config(
     purpose: Purpose = None,
     model: Model = None,

@@ -40,18 +40,24 @@ class Bad:
             return False
         return result.verdict in self.names or bool(result.defect and result.defect in self.names)
 
+    @property
+    def undecided(self) -> frozenset[str]:
+        """Verdicts that say neither good nor bad: what did not run, and, where a known defect is looked for, another failure.
+
+        A scenario that fails for another reason has not come to where the defect would be seen.
+        """
+        looks_for_defect = not self.names <= {Verdict.FAIL, Verdict.NOT_APPLICABLE, Verdict.SKIP}
+        return frozenset({Verdict.NOT_APPLICABLE, Verdict.SKIP, *((Verdict.FAIL,) if looks_for_defect else ())})
+
 
 def bisect_code(results: Iterable[Result], bad: Bad) -> int:
     """What to tell `git bisect run`: bad if anything is; else that it cannot be tested if a scenario could not be judged.
 
-    A scenario could not be judged that reached no kernel, or is not applicable, or was skipped.
+    A scenario could not be judged that reached no kernel, or whose verdict is undecided.
     """
     seen = list(results)
     if any(map(bad, seen)):
         return BAD
     scenarios = [result for result in seen if result.case.number != SETUP]
-    judged = [
-        result.verdict not in (Verdict.NOT_APPLICABLE, Verdict.SKIP) and bool(result.properties.get("kernel"))
-        for result in scenarios
-    ]
+    judged = [result.verdict not in bad.undecided and bool(result.properties.get("kernel")) for result in scenarios]
     return GOOD if judged and all(judged) else CANNOT_TEST

@@ -237,7 +237,7 @@ def test_auto_is_as_many_as_processors_and_memory_allow(monkeypatch: pytest.Monk
         (lambda run, machine: run.known("creaks", "seen"), [], 0),
         (lambda run, machine: run.known("creaks", "seen"), ["--bad", "creaks"], 1),
         (lambda run, machine: run.known("creaks", "seen"), ["--bad", "expected-fail"], 1),
-        (fails, ["--bad", "creaks"], 0),
+        (fails, ["--bad", "creaks"], 125),
         (lambda run, machine: run.not_applicable("no such thing"), [], 125),
         (lambda run, machine: run.not_applicable("no such thing"), ["--bad", "not-applicable"], 1),
     ],
