@@ -18,11 +18,12 @@ from vfio_user_xe.emulator.cli.options import (
     Userland,
     check_functions,
     chosen_root,
+    served_cards,
 )
 from vfio_user_xe.emulator.guest.accelerator import choose
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.machine import KVM, Iommu, Machine
-from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, as_shell, cards_arguments, needs_iommu
+from vfio_user_xe.emulator.guest.qemu_arguments import as_shell, cards_arguments, needs_iommu
 from vfio_user_xe.emulator.guest.root_filesystem import RootFileSystem
 from vfio_user_xe.emulator.guest.vng import enter_program, qemu_program, vng_arguments
 
@@ -42,7 +43,7 @@ def qemu_args(
     """Print the QEMU arguments that attach served cards."""
     _check_memory(memory)
     with explained():
-        cards = CardDescription.read_all([folder.absolute() for folder in socket_dirs])
+        cards = served_cards(socket_dirs)
     check_functions(cards, functions)
     described = Machine(
         memory,
@@ -73,7 +74,7 @@ def vng_args(
         if entered is not None:
             enter_program(entered, socket_dir.absolute())
         environment = locate()
-        description = CardDescription.read(socket_dir.absolute())
+        description = served_cards([socket_dir])[0]
         qemu = qemu_program(environment, socket_dir.absolute())
         kvm = choose(environment, "auto").name == KVM
     check_functions([description], functions)

@@ -12,6 +12,7 @@ from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail, say
 from vfio_user_xe.emulator.cli.options import (
     Functions,
     check_functions,
+    served_cards,
 )
 from vfio_user_xe.emulator.guest import environment, hotplug
 from vfio_user_xe.emulator.guest.bundle import read_bundle, write_bundle
@@ -19,7 +20,7 @@ from vfio_user_xe.emulator.guest.debian.packages import MIRROR_VARIABLE, Source
 from vfio_user_xe.emulator.guest.hotplug import QmpClient
 from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel
 from vfio_user_xe.emulator.guest.progress import Progress
-from vfio_user_xe.emulator.guest.qemu_arguments import DEFAULT_PORT, CardDescription, device_properties
+from vfio_user_xe.emulator.guest.qemu_arguments import DEFAULT_PORT, device_properties
 from vfio_user_xe.emulator.guest.userland import fetch_userland
 
 app = typer.Typer(help="Guests: QEMU with a kernel, and a card of ours in it.", no_args_is_help=True)
@@ -157,6 +158,6 @@ def _devices(folder: Path, functions: list[str] | None, port: str) -> list[dict[
     Raises:
         FileNotFoundError: no card is served there.
     """
-    card = CardDescription.read(folder.absolute())
+    card = served_cards([folder])[0]
     check_functions([card], functions)
     return device_properties(card, port=port, functions=functions)

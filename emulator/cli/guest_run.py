@@ -23,6 +23,7 @@ from vfio_user_xe.emulator.cli.options import (
     check_outputs,
     chosen_root,
     serve_options,
+    served_cards,
 )
 from vfio_user_xe.emulator.guest import environment
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError, KernelError
@@ -193,7 +194,7 @@ def run_command(
 
         work = _Work(line, timeout, tuple(shared), gdb, interactive, keep)
         if socket_dirs:
-            descriptions = CardDescription.read_all([folder.absolute() for folder in socket_dirs])
+            descriptions = served_cards(socket_dirs)
             code = trio.run(_run, spec_for(descriptions), work)
         else:
             with served_card(serve) as served:

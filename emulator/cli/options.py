@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail, say
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
 from vfio_user_xe.emulator.guest.userland import locate_userland
@@ -148,6 +149,31 @@ def check_outputs(**files: Path | None) -> None:
             fail(f"--{option} {path}: cannot be written: {error.strerror}", EXIT_USAGE)
         if made:
             path.unlink(missing_ok=True)
+
+
+CARD_WAIT = 20.0
+"""Seconds to wait for a card that is being started: a shell goes on at once after `serve ... &`."""
+
+
+def served_cards(folders: Iterable[Path]) -> list[CardDescription]:
+    """The cards served in `folders`, once they are.
+
+    Raises:
+        FileNotFoundError: no card is served in a folder, nor comes to be within `CARD_WAIT`; the text says what to do.
+    """
+    places = [folder.absolute() for folder in folders]
+    until = time.monotonic() + CARD_WAIT
+    told = False
+    while True:
+        try:
+            return CardDescription.read_all(places)
+        except FileNotFoundError:
+            if time.monotonic() >= until:
+                raise
+        if not told:
+            say(f"waiting for a card in {', '.join(map(str, places))}")
+            told = True
+        time.sleep(0.1)
 
 
 def check_functions(cards: Iterable[CardDescription], functions: Sequence[str] | None) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.cli import options
 from vfio_user_xe.emulator.cli.errors import exit_code_of
 from vfio_user_xe.emulator.cli.main import app
 from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import BootFailed, KernelError, MissingEnvironment, RootError
+from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription, FunctionDescription
 from vfio_user_xe.emulator.guest.served import ServedCardError
 from vfio_user_xe.emulator.model.options import CardError
 from vfio_user_xe.emulator.testing.lab import open_card
@@ -95,10 +99,23 @@ def test_wrong_use_ends_with_2_before_anything_is_done(arguments: list[str], sai
         (["qemu-args", "--socket-dir", "/nonexistent"], "no card is served in /nonexistent"),
     ],
 )
-def test_what_must_be_there_and_is_not_ends_with_1(arguments: list[str], said: str) -> None:
+def test_what_must_be_there_and_is_not_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.setattr(options, "CARD_WAIT", 0)
     result = CliRunner().invoke(app, arguments)
     assert said in " ".join(result.stderr.split())
     assert result.exit_code == 1
+
+
+def test_a_card_that_is_being_started_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    card = CardDescription("mine", "edu", [FunctionDescription("edu", "/run/edu.sock", 0, 0)])
+    later = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: card.write(tmp_path))
+    monkeypatch.setattr(options, "time", later)
+    assert options.served_cards([tmp_path]) == [card]
+    assert f"waiting for a card in {tmp_path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
