@@ -1,0 +1,58 @@
+"""What the scenarios of resets and of quotas make of a driver that gives a reset up, or takes quotas elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+from unittest.mock import create_autospec
+
+import pytest
+
+from vfio_user_xe.device_models.xe.scenarios.card import XeCard
+from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.device_models.xe.scenarios.resets import cleaned
+from vfio_user_xe.emulator.kernel_reports import KernelLog
+from vfio_user_xe.emulator.kernel_reports.lines import parse
+from vfio_user_xe.emulator.scenarios.machine import Card, Shell
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.verdict import Failed
+
+GIVEN_UP = "xe 0000:01:00.0: [drm] GT0: PF: VF1 resource sanitizing failed (-ETIMEDOUT)"
+
+
+def endless(log: str) -> tuple[Run, XeMachine]:
+    """A run in whose machine VF 1's reset does not end."""
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    machine.card.settle.side_effect = TimeoutError("VF 1's reset is not finished within 60 s")
+    kernel = create_autospec(KernelLog, instance=True)
+    kernel.read.return_value = parse(log)
+    return Run(kernel), machine
+
+
+def test_a_reset_that_the_driver_gave_up_fails_with_its_message() -> None:
+    run, machine = endless(GIVEN_UP)
+    with pytest.raises(Failed, match=r"given the reset up.*sanitizing failed"):
+        cleaned(run, machine)
+
+
+def test_a_reset_that_does_not_end_for_another_reason_is_no_verdict_on_that() -> None:
+    run, machine = endless("xe 0000:01:00.0: [drm] GT0: PF: VF1 FLR")
+    with pytest.raises(TimeoutError):
+        cleaned(run, machine)
+
+
+@pytest.mark.parametrize("place", ["sriov/vf2/tile0/vram_quota", "gt0/vf2/lmem_quota"])
+def test_a_quota_is_written_where_this_driver_takes_it(place: str) -> None:
+    file = f"/sys/kernel/debug/dri/0000:01:00.0/{place}"
+    shell = create_autospec(Shell, instance=True)
+    shell.run.return_value = subprocess.CompletedProcess("", 0, f"{file}\n", "")
+    XeCard(shell, create_autospec(Card, instance=True)).set_quota(2, 4096)
+    assert place in shell.run.call_args_list[0].args[0]
+    assert shell.run.call_args_list[-1].args[0] == f"echo 4096 > {file}"
+
+
+def test_a_driver_without_quotas_is_no_driver_that_refuses_one() -> None:
+    shell = create_autospec(Shell, instance=True)
+    shell.run.return_value = subprocess.CompletedProcess("", 0, "", "")
+    with pytest.raises(LookupError, match="VF 2's quota"):
+        XeCard(shell, create_autospec(Card, instance=True)).set_quota(2, 4096)
