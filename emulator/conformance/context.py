@@ -28,11 +28,11 @@ from vfio_user_xe.emulator.vfio_user.client import (
     encode,
 )
 
-CONNECT_TIMEOUT = 5.0
+CONNECT_TIMEOUT = 10.0
 """Seconds that a server may take to be ready for the next client."""
-ANSWER_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 10.0
 """Seconds that a server may take to answer."""
-RELEASE_TIMEOUT = 2.0
+RELEASE_TIMEOUT = 10.0
 """Seconds that a server may take to close what it must close."""
 SILENCE = 0.15
 """Seconds in which an answer that must not come would have come."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vfio_user_xe.emulator.child_process import launch
 
-START_TIMEOUT = 10.0
+START_TIMEOUT = 60.0
 
 
 class NotStarted(Exception):
@@ -104,7 +104,7 @@ class StartedServer:
             for number in (signal.SIGTERM, signal.SIGKILL):
                 try:
                     os.killpg(self._process.pid, number)
-                    self._process.wait(2.0)
+                    self._process.wait(2.0 if number == signal.SIGTERM else None)
                 except ProcessLookupError:
                     self._process.wait()
                 except subprocess.TimeoutExpired:

@@ -82,7 +82,7 @@ def test_strange_messages_are_survived(
         with contextlib.suppress(Disconnected):
             if negotiated:
                 connection.send(VERSION.data)
-                connection.receive(5.0).close_fds()
+                connection.receive(60).close_fds()
             for message in messages:
                 connection.send(message, [writer] * data.draw(st.sampled_from([0, 0, 0, 1, 2, 20])))
     finally:

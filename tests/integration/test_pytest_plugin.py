@@ -176,7 +176,7 @@ def test_a_failure_shows_the_trace_the_stalled_register_and_the_log_also_in_juni
 import time
 
 def test_it_gets_idle(card, vfio_client):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not card.stalls() and time.monotonic() < deadline:
         assert vfio_client.read(0, 4, 4) == 1
     assert False, "still busy"
@@ -346,7 +346,7 @@ def test_hangs(card):
     import time
     with open("pid", "w") as file:
         file.write(f"{card.pid} {card.folder.parent}\\n")
-    time.sleep(60)
+    time.sleep(1000)
 """
     )
     process = repository.popen([sys.executable, "-m", "pytest"])

@@ -52,7 +52,7 @@ def session(socket: str) -> None:
         assert driver.dma(device.DMA_READ, BASE + 0x8000, 4) == errno.EFAULT
         (event,) = client.enable_irqs(wire.IRQ_MSIX, 1)
         assert driver.trigger(wire.IRQ_MSIX, 0)
-        assert event.wait(5.0) == 1
+        assert event.wait(60) == 1
         with pytest.raises(RequestError):
             driver.get(device.REG_BROKEN)
         with pytest.raises(RequestError):

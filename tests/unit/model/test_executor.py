@@ -110,13 +110,18 @@ def test_timers_fire_in_the_order_of_their_times_and_equal_ones_as_they_were_set
     done = threading.Event()
 
     def set_all() -> None:
+        clock = executor.clock
+        seconds, now = clock.seconds, clock.seconds()
+        clock.seconds = lambda: now  # one moment, however long this takes
         executor.call_later(0.02, lambda: seen.append("second"))
+        executor.call_later(0.02, lambda: seen.append("third"))
         executor.call_later(0.04, done.set)
         executor.call_later(0, lambda: seen.append("first"))
+        clock.seconds = seconds
 
     executor.submit(set_all)
     assert done.wait(PATIENCE)
-    assert seen == ["first", "second"]
+    assert seen == ["first", "second", "third"]
 
 
 def test_timers_fire_while_a_job_resubmits_itself(executor: Executor) -> None:
@@ -192,9 +197,16 @@ def test_stop_drops_timers() -> None:
     executor = Executor("test")
     executor.start()
     fired = threading.Event()
-    executor.call_later(0.01, fired.set)
-    executor.stop()
-    time.sleep(0.03)
+
+    def set_and_stop() -> None:
+        executor.call_later(0.001, fired.set)
+        time.sleep(0.005)
+        executor.stop()
+
+    executor.submit(set_and_stop)
+    assert executor._thread is not None
+    executor._thread.join(PATIENCE)
+    assert not executor._thread.is_alive()
     assert not fired.is_set()
 
 
