@@ -7,7 +7,6 @@ of that host on the executor.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
@@ -89,7 +88,8 @@ class Host:
         self.mailbox = Mailbox(guc.gt.index, self._doorbell)
         self.ctb = Ctb(function.ggtt_space)
         self._states = self._running()
-        self._since = time.monotonic()
+        self._clock = guc.gt.gpu.card.clock
+        self._since = self._clock.seconds()
         self.present = function.vfid == 0
         """Whether the function exists: VFs do while they are enabled."""
         self.opt_ins: set[int] = set()
@@ -133,7 +133,7 @@ class Host:
             self._states.to(state)
         except StateError as error:
             raise GucError(INVALID_STATE, str(error)) from error
-        self._since = time.monotonic()
+        self._since = self._clock.seconds()
 
     def needs(self, *states: HostState) -> None:
         """Go on only in one of `states`. On the executor.
@@ -149,14 +149,14 @@ class Host:
     def power_up(self) -> None:
         """The GuC was reset: whatever the PF had made of the function, it runs. On the executor."""
         self._states = self._running()
-        self._since = time.monotonic()
+        self._since = self._clock.seconds()
 
     def inspect(self) -> dict[str, object]:
         """State as plain data; a VF that stays in its FLR is seen by the seconds."""
         return {
             "function": self.name,
             "state": self.state.value,
-            "state_seconds": round(time.monotonic() - self._since, 3),
+            "state_seconds": round(self._clock.seconds() - self._since, 3),
             "ctb": self.ctb.enabled,
             "broken": self.ctb.broken,
         }
@@ -212,7 +212,7 @@ class Host:
         if not self.present or self.state not in _SERVED or not self.guc.serving(self):
             return
         self._serving = True
-        now = self.guc.gt.gpu.card.clock.seconds
+        now = self._clock.seconds
         start = now()
         try:
             self.mailbox.take()
@@ -254,7 +254,7 @@ class Host:
                     self._serve_message(message)
                 if self.state != RUNNING:
                     break
-                if self.guc.gt.gpu.card.clock.seconds() > until:
+                if self._clock.seconds() > until:
                     self._queue()
                     break
         except CtbBroken as broken:
