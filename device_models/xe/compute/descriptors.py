@@ -89,9 +89,9 @@ def _interface(words: tuple[int, ...]) -> InterfaceDescriptor:
     return InterfaceDescriptor.of(words)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Walker:
-    """A dispatch: groups `first` to `end` (exclusive) in three dimensions."""
+    """A dispatch: groups `first` to `end` (exclusive) in three dimensions. As `Task`, not to be changed, but not frozen."""
 
     predicated: bool
     indirect: bool

@@ -85,7 +85,12 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
     progress.in_flight(execution)
     try:
         while not execution.finished:
-            yield from _step(streamer, execution, progress)
+            if streamer.preempt and streamer.lrc.arbitration:
+                yield from _make_room(streamer, execution, progress)
+                continue
+            missed = execution.step(_STEP_NS)
+            if missed is not None or not execution.finished:
+                yield missed
     except GeneratorExit:
         # A reset, or a context that is gone: whoever asks why has what it was at.
         text = execution.describe()
@@ -111,16 +116,13 @@ def _told(task: Task) -> dict[str, object]:
     }
 
 
-def _step(streamer: CommandStreamer, execution: Execution, progress: Progress) -> Bulk:
-    """One step; where the context is to leave the engine, groups in flight are given time to end first.
+def _make_room(streamer: CommandStreamer, execution: Execution, progress: Progress) -> Bulk:
+    """The context is to leave the engine: groups in flight are given time to end first.
 
     State in the middle of threads stays with the context in this process, and moves with a VF that is saved then; the context's
     image has only what lies between groups.
     """
     lrc, clock = streamer.lrc, streamer.engine.clock
-    if not streamer.preempt or not lrc.arbitration:
-        yield execution.step(_STEP_NS)
-        return
     patience = _LEAVING_PATIENCE_NS if streamer.leaving else _PATIENCE_NS
     end = clock.ns() + patience
     execution.hold(True)
@@ -196,5 +198,7 @@ def _most_threads(state: ComputeState, surfaces: Surfaces) -> int:
 
 def _control(interface: InterfaceDescriptor) -> int:
     """cr0.0 of new threads: rounding 5:4, and denormals; in bits 63:32 cr0.1: which exceptions are enabled."""
-    enabled = sum(bit for field, bit in _ENABLES.items() if interface.exceptions & field)
+    enabled = 0
+    if interface.exceptions:
+        enabled = sum(bit for field, bit in _ENABLES.items() if interface.exceptions & field)
     return interface.rounding << 4 | (_DENORMALS if interface.denormals else 0) | enabled << 32

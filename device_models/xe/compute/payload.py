@@ -18,19 +18,24 @@ _WORDS = REGISTER // 4
 
 
 def lanes(walker: Walker) -> list[int]:
-    """The dispatch mask of each thread of a group."""
-    full = (1 << walker.simd) - 1
-    return [full] * (walker.interface.threads - 1) + [walker.last_mask & full]
+    """The dispatch mask of each thread of a group. Not to be changed: others get the same list."""
+    return _lanes(walker.interface.threads, walker.simd, walker.last_mask)
+
+
+@lru_cache(maxsize=256)
+def _lanes(threads: int, simd: int, last_mask: int) -> list[int]:
+    full = (1 << simd) - 1
+    return [full] * (threads - 1) + [last_mask & full]
 
 
 def group_registers(walker: Walker, scratch: int) -> NDArray[np.uint8]:
     """[threads of a group, bytes]: registers from r0 on, the same for every group but for r0.1, .6 and .7."""
     threads = walker.interface.threads
     ids = walker.emit_ids if walker.generate_ids else (False, False, False)
-    registers = _form(threads, walker.simd, walker.local, walker.order, ids, walker.emit_inline).copy()
+    pointers = walker.interface.sampler_state, walker.interface.binding_table, scratch
+    registers = _form(threads, walker.simd, walker.local, walker.order, ids, walker.emit_inline, pointers).copy()
     words = registers.view(np.uint32)
     words[:, 0] = walker.indirect_data
-    words[:, 3:6] = walker.interface.sampler_state, walker.interface.binding_table, scratch
     if walker.emit_inline:
         words[:, -_WORDS : 8 - _WORDS] = walker.inline
     return registers
@@ -38,11 +43,18 @@ def group_registers(walker: Walker, scratch: int) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=256)
 def _form(
-    threads: int, simd: int, local: Triple, order: Triple, ids: tuple[bool, bool, bool], inline: bool
+    threads: int,
+    simd: int,
+    local: Triple,
+    order: Triple,
+    ids: tuple[bool, bool, bool],
+    inline: bool,
+    pointers: Triple,
 ) -> NDArray[np.uint8]:
     """What is the same in all groups of that form."""
     r0 = np.zeros((threads, _WORDS), dtype=np.uint32)
     r0[:, 2] = np.arange(threads, dtype=np.uint32) & 0xFF | np.uint32((threads & 0xFF) << 24)
+    r0[:, 3:6] = pointers
     parts = [r0.view(np.uint8)]
     if any(ids):
         places = local_ids(threads, simd, local, order)

@@ -49,9 +49,9 @@ class Dispatched(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Task:
-    """A walker to be run: what all its groups share."""
+    """A walker to be run: what all its groups share. Not to be changed, but not frozen: that would triple what it costs."""
 
     walker: Walker
     state: ComputeState

@@ -7,6 +7,7 @@ preempted between any two, in the middle of threads. What is in flight stays wit
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.compute import dispatch
@@ -34,6 +35,13 @@ _EVENTS = (
 """Performance events of walkers on the render engine and on compute engines: kernels, and groups that have ended."""
 
 
+class _Ended:
+    """Of a walker: it is done."""
+
+
+_ENDED = _Ended()
+
+
 def compute_walker(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """COMPUTE_WALKER."""
     header, body = words[index], words[index + 1 : index + length].tolist()
@@ -47,7 +55,14 @@ def compute_walker(streamer: CommandStreamer, words: memoryview, index: int, len
     if walker.indirect:
         x, y, z = (regs.read(streamer, streamer.base + offset) for offset in GPGPU_DISPATCHDIM.offsets)
         walker = replace(walker, end=(x, y, z))
-    streamer.lrc.bulk = _walk(streamer, walker, Progress(streamer.lrc, streamer.place(index)))
+    bulk = _walk(streamer, walker, Progress(streamer.lrc, streamer.place(index)))
+    if not streamer.preempt:
+        # Most walkers end in their first step, and the streamer goes on with the next command if there is time left.
+        first = next(bulk, _ENDED)
+        if first is _ENDED and streamer.engine.clock.seconds() < streamer.deadline:
+            return None
+        bulk = iter(()) if isinstance(first, _Ended) else chain((first,), bulk)
+    streamer.lrc.bulk = bulk
     return THREADS
 
 
@@ -89,7 +104,7 @@ def _indirect(streamer: CommandStreamer, walker: Walker, dwords: list[int], plac
 
 
 def _walk(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
-    begun = _times(streamer)
+    begun = _times(streamer) if walker.post_sync is PostSync.TIMESTAMP else (0, 0)
     if walker.groups and walker.interface.threads:
         counted = streamer.engine.counted
         kernels, groups = _EVENTS[streamer.engine.info.engine_class == COMPUTE]

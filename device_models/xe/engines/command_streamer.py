@@ -107,6 +107,8 @@ class CommandStreamer:
         """Stop at the next preemption point."""
         self.leaving = False
         """With `preempt`: the context is disabled or its function paused, and it may be saved afterwards."""
+        self.deadline = 0.0
+        """When the slice is over, in seconds of the card's clock."""
         self.header = 0
         """First dword of the command at which the last slice ended (IPEHR)."""
         self.jumps = 0
@@ -125,6 +127,7 @@ class CommandStreamer:
     def run(self, deadline: float) -> int:
         """Execute commands until `deadline` (seconds of the card's clock), or until something else ends the slice."""
         self.jumps = self.executed = 0
+        self.deadline = deadline
         try:
             while True:
                 lrc = self.lrc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,11 @@ LARGE_SHIFT = 16
 _FIRST_SLOTS = 1 << 12
 
 
+def address_of(memory: NDArray[Any]) -> int:
+    """Where an array that can be written begins; `ndarray.ctypes` takes four times as long."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory.data))
+
+
 def aligned(size: int) -> NDArray[np.uint8]:
     """Zeroed bytes that begin at a multiple of 64."""
     memory = np.zeros(size + 64, dtype=np.uint8)
@@ -23,8 +28,7 @@ def aligned(size: int) -> NDArray[np.uint8]:
     return memory[start : start + size]
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
+class Used(NamedTuple):
     """What was accessed through pages that were entered with one ledger number."""
 
     ledger: int
@@ -65,6 +69,9 @@ class Map:
         self._counts: list[Counts] = []
         self._ledgers = 1
         """Ledger numbers below this one are in use."""
+        self._totals = np.zeros(4, dtype=np.uint64)
+        """Zeros for `harvest` to count in."""
+        self._totals_at = self._totals.ctypes.data
 
     @property
     def address(self) -> int:
@@ -122,9 +129,13 @@ class Map:
         touched = [counts for counts in self._counts if counts.touched[0]]
         if not touched:
             return []
-        totals = (ctypes.c_uint64 * (4 * self._ledgers))()
+        if len(self._totals) != 4 * self._ledgers:
+            self._totals = np.zeros(4 * self._ledgers, dtype=np.uint64)
+            self._totals_at = self._totals.ctypes.data
         for counts in touched:
-            self._library.harvest(self.address, counts.address, counts.touched_address, totals)
+            self._library.harvest(self.address, counts.address, counts.touched_address, self._totals_at)
+        totals = self._totals.tolist()
+        self._totals.fill(0)
         return [
             Used(place // 4, *totals[place : place + 4])
             for place in range(0, len(totals), 4)

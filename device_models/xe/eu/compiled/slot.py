@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,7 +23,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.layout import (
     ThreadStruct,
     WalkStruct,
 )
-from vfio_user_xe.device_models.xe.eu.compiled.memory import Map, aligned
+from vfio_user_xe.device_models.xe.eu.compiled.memory import Map, address_of, aligned
 from vfio_user_xe.device_models.xe.eu.ir import ENDED
 from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE, CE0, CR0, F0, IP, STORAGE_BYTES
 
@@ -31,13 +32,16 @@ _ARFS_FROM, _ARFS_TO = F0, IP
 
 Triple = tuple[int, int, int]
 _SURFACE_SLOTS = 512
+_WALK = struct.Struct("<8Q11q")
+"""A `WalkStruct` in the order of its fields: ctypes takes four times as long for them by name."""
+assert _WALK.size == ctypes.sizeof(WalkStruct)
 _REASONS = tuple(Reason)
 
 
 class Walk:
     """Groups `first` to `end` (exclusive) of one dispatch, x fastest. Slots take them one by one.
 
-    `payload` is what each thread of a group begins with: [threads, bytes], r0 first, of which dwords 1, 6 and 7 become the
+    `payload` is what each thread of a group begins with: [threads, bytes], writable, r0 first, of which dwords 1, 6 and 7 become the
     group's place. `dispatch` has the lanes of each thread, `entry` is where they begin, `cr0` their cr0.0, with cr0.1 in
     bits 63:32. Stateless messages (A32) are from `stateless_base` on, general state base.
 
@@ -67,21 +71,24 @@ class Walk:
         self._payload = np.ascontiguousarray(payload)
         self._start = _start(tuple(dispatch), entry, cr0)
         wide, high, deep = end[0] - first[0], end[1] - first[1], end[2] - first[2]
-        self.struct = WalkStruct(
-            kernel=kernel.address,
-            payload=self._payload.ctypes.data,
-            arfs=self._start.arfs_at,
-            payload_bytes=self._payload.shape[1],
-            arf_bytes=self._start.arfs.shape[1],
-            arf_at=_ARFS_FROM,
-            dispatch=self._start.dispatch_at,
-            places=self._start.places_at,
-            entry=entry,
-            first=first,
-            end=end,
-            total=wide * high * deep if wide > 0 and high > 0 and deep > 0 else 0,
-            next=0,
-            shaders=shaders,
+        self.struct = WalkStruct.from_buffer_copy(
+            _WALK.pack(
+                kernel.address,
+                address_of(self._payload),
+                self._start.arfs_at,
+                self._payload.shape[1],
+                self._start.arfs.shape[1],
+                _ARFS_FROM,
+                self._start.dispatch_at,
+                self._start.places_at,
+                entry,
+                *first,
+                *end,
+                wide * high * deep if wide > 0 and high > 0 and deep > 0 else 0,
+                0,
+                0,
+                shaders,
+            )
         )
 
     @property

@@ -66,6 +66,16 @@ def test_a_preempted_kernel_goes_on_in_the_middle_of_its_threads(lab: ComputeLab
     assert lab.engines.scheduler.slices > 2
 
 
+@pytest.mark.usefixtures("short_slices")
+def test_what_follows_a_walker_runs_in_the_next_slice_when_this_one_is_over(lab: ComputeLab) -> None:
+    job = job_of(lab, FORTY_TWO)
+    job.submit()
+    lab.run(lambda: job.data(0, 1) == [42])
+    assert job.data(DONE, 1) == [0]
+    lab.run()
+    assert (job.data(0, 16), job.data(DONE, 1)) == ([42] * 16, [1])
+
+
 def test_an_engine_reset_drops_the_kernel(lab: ComputeLab) -> None:
     endless = job_of(lab, LOOP)
     endless.submit()
