@@ -24,7 +24,7 @@ from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.session import Session
 
 PAGE = 4096
-TIMEOUT = 10.0
+TIMEOUT = 60.0
 """Seconds after which something that a test waits for is missing."""
 READ_WRITE = wire.DMA_READABLE | wire.DMA_WRITABLE
 ALL_CAPABILITIES = {
