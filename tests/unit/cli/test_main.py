@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
 from typer.testing import CliRunner
@@ -112,7 +112,9 @@ def test_a_card_that_is_being_started_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     card = CardDescription("mine", "edu", [FunctionDescription("edu", "/run/edu.sock", 0, 0)])
-    later = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: card.write(tmp_path))
+    later = create_autospec(time)
+    later.monotonic.return_value = 0.0
+    later.sleep.side_effect = lambda seconds: card.write(tmp_path)
     monkeypatch.setattr(options, "time", later)
     assert options.served_cards([tmp_path]) == [card]
     assert f"waiting for a card in {tmp_path}" in capsys.readouterr().err
