@@ -22,6 +22,7 @@ from vfio_user_xe.emulator.cli.export import register as register_export
 from vfio_user_xe.emulator.cli.guest_run import app as guest_app
 from vfio_user_xe.emulator.cli.igt import app as igt_app
 from vfio_user_xe.emulator.cli.kernel import app as kernel_app
+from vfio_user_xe.emulator.cli.man_page import manual
 from vfio_user_xe.emulator.cli.observe import register as register_observation
 from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.cli.recording import register as register_recording
@@ -69,6 +70,12 @@ app.add_typer(report_app, name="report")
 app.add_typer(kernel_app, name="kernel")
 app.add_typer(new_app, name="new")
 app.command("api-reference")(api_reference)
+
+
+@app.command("man-page", hidden=True)
+def man_page() -> None:
+    """Print the manual page, for man(1)."""
+    print(manual(app), end="")
 
 
 def _print_version(wanted: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -105,10 +107,56 @@ def test_a_type_checker_sees_the_api_s_types_in_an_installed_package(wheel: Path
     assert 'Incompatible return value type (got "str", expected "int")' in said[1]
 
 
+def interpreter(version: str) -> Path | None:
+    """A Python of this version: this one, or one on PATH or of pyenv."""
+    if version == ".".join(map(str, sys.version_info[:2])):
+        return Path(sys.executable)
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = [
+        *sorted(pyenv.glob(f"{version}.*/bin/python")),
+        *map(Path, filter(None, [shutil.which(f"python{version}")])),
+    ]
+    return next((path for path in found if _runs(path)), None)
+
+
+def _runs(python: Path) -> bool:
+    done = subprocess.run([python, "-c", "import venv, ensurepip"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+SUPPORTED = ["3.11", "3.12", "3.13", "3.14"]
+HERE = [version for version in SUPPORTED if interpreter(version)]
+
+
+@pytest.mark.parametrize("version", sorted({HERE[0], HERE[-1]}))
+def test_the_oldest_and_the_newest_python_run_what_is_installed_into_a_clean_environment(
+    version: str, built: Path, wheel: Path, tmp_path: Path
+) -> None:
+    python = interpreter(version)
+    assert python is not None
+    subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
+    (source,) = built.glob("*.tar.gz")
+    bin_folder = tmp_path / "venv" / "bin"
+    variables = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONWARNINGS": "error"}
+    variables.pop("PYTHONPATH", None)
+    for words in ([str(wheel)], ["--force-reinstall", "--no-deps", str(source)]):
+        pip = [bin_folder / "python", "-m", "pip", "install", "--quiet", *words]
+        done = subprocess.run(pip, capture_output=True, text=True, check=False)
+        if done.returncode != 0 and re.search("connection|resolve|timed out", done.stderr, re.IGNORECASE):
+            pytest.skip("packages cannot be downloaded here")
+        assert done.returncode == 0, done.stderr
+        for command in (["--version"], ["plugins", "list"], ["card", "--default"]):
+            program = [bin_folder / "vfio-user-xe", *command]
+            done = subprocess.run(program, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert (tmp_path / "venv/share/man/man1/vfio-user-xe.1").is_file()
+        assert (tmp_path / "venv/share/bash-completion/completions/vfio-user-xe").is_file()
+
+
 def test_only_one_name_is_installed(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name.partition("/")[0] for name in archive.namelist()}
-    assert {name for name in names if not name.endswith(".dist-info")} == {"vfio_user_xe"}
+    assert {name for name in names if not name.endswith((".dist-info", ".data"))} == {"vfio_user_xe"}
 
 
 def test_every_package_and_every_file_that_a_package_needs_is_installed(wheel: Path) -> None:
