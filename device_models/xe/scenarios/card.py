@@ -18,7 +18,8 @@ address bits leave room for VF BARs."""
 
 _PATIENCE = 60.0
 """Seconds that a reset may take: xe gives it up when clearing has taken 5."""
-_LOAD_TIMEOUT = 180.0
+_LOAD_TIMEOUT = 600.0
+"""For drivers that load at once, or never: a guest on a machine that is busy took four minutes."""
 
 
 class XeCard:

@@ -19,8 +19,8 @@ from vfio_user_xe.emulator.scenarios.machine import Booted, Neighbour
 from vfio_user_xe.emulator.scenarios.run import Run
 
 COMPOSITOR = "/run/compositor.sock"
-_APPEARS, _GOES = 120.0, 60.0
-_LOAD = 240.0
+_APPEARS, _GOES = 600.0, 120.0
+_LOAD = 600.0
 _QUOTAS = "sriov_admin/.bulk_profile/vram_quota"
 """Unlike the file in debugfs, it leaves the VFs' other resources to xe's own provisioning."""
 

@@ -32,7 +32,7 @@ def _comes_back(run: Run, host: Host, vm: VirtualMachine, vmm: Vmm) -> None:
     run.check("result=0" in said, f"VFIO_DEVICE_RESET: {said}")
     run.check(host.state(vm, "open"), f"the VF is {host.passed_on(vm)} after its VMM has reset it")
     s.settled(run, host, vm)
-    vm.sh("modprobe xe", timeout=240)
+    vm.sh("modprobe xe", timeout=600)
     vm.wait_bound()
 
 
