@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios import steps as s
-from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
+from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step, StepFailed
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import COMPOSITOR, Host, VirtualMachine
 from vfio_user_xe.device_models.xe.scenarios.vm.setups import ONE
@@ -27,6 +27,7 @@ FRAME = WIDTH * HEIGHT * 4
 """Bytes of a frame of XR24: 250 pages, not a multiple of the pages of 64 KiB that VRAM is given out in."""
 SOURCES = 0x1000_0000
 TARGET = 0x8000_0000
+PAGE = 4096
 DRAWN, SURFACE = 0x1000_0000, 0x2000_0000
 """Virtual addresses: of imports and of what is composed, in the host; of what is drawn and of the surface, in a machine."""
 _WAIT_MS = 60_000
@@ -57,6 +58,8 @@ class Compositor:
     """A process on the PF that takes surfaces, and composes them by copies: what it has drawn can be compared."""
 
     program: Program
+    explain: Callable[[str, StepFailed], None]
+    """Ends the run as a known defect where that is why the frame, whose ranges are given, is wrong."""
     sources: int = 0
 
     def connected(self, source: str) -> None:
@@ -174,10 +177,21 @@ def compositor(run: Run, host: Host) -> Iterator[Compositor]:
     made = host.start(note(run, "compositor"))
     try:
         made.do(f"listen listener {COMPOSITOR}", f"gpu g {host.card.pf}", f"buffer g target {TARGET:#x} {4 * MIB:#x}")
-        yield Compositor(made)
+        yield Compositor(made, lambda ranges, failed: known_defect(run, host, ranges, failed))
     finally:
         if not made.end(10):
             run.give_up(f"the compositor, process {made.pid}, cannot be killed")
+
+
+def known_defect(run: Run, host: Host, ranges: str, failed: StepFailed) -> None:
+    """Of the first series with mappings by device address, which goes wrong where ranges are more than one, and scattered."""
+    pages = [int(piece.partition("+")[2], 0) // PAGE for piece in ranges.split(",")]
+    if not host.zero_copy:
+        return
+    if any(count & (count - 1) for count in pages[:-1]):
+        run.known("D3", f"pieces of {pages} pages; {failed.step}")
+    if any(len(host.card.lmtt(vm.vfid)) > 1 for vm in host.vms):
+        run.known("D2", f"a quota that is scattered in VRAM; {failed.step}")
 
 
 @contextlib.contextmanager
@@ -275,7 +289,11 @@ def frame(drawing: Renderer, composing: Compositor, count: int, seed: int) -> No
     drawing.flush(count)
     composing.expect(name, "flush", resource="1", frame=str(count))
     composing.compose(number)
-    composing.shows(seed, number)
+    try:
+        composing.shows(seed, number)
+    except StepFailed as failed:
+        composing.explain(drawing.ranges, failed)
+        raise
     composing.done(name, count)
     drawing.told(count)
 
