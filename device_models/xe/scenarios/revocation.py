@@ -45,13 +45,14 @@ def does_not_wait(
     dead: bool = False,
     unbind_first: bool = False,
     use: Callable[[Run, XeMachine, Program], None] = import_and_use,
+    where: str = s.REVOKES,
 ) -> None:
     """`command` of the VF's user must return in bounded time with an import alive and idle, as it does without one.
 
     `command` may be made from the client; `use` makes the import; `dead` says that the buffer cannot be used any more
-    afterwards; `unbind_first` is the order in which it is tried what frees a task that blocks.
+    afterwards; `unbind_first` is the order in which it is tried what frees a task that blocks; `where` is the function that waits.
     """
-    s.may_hang(run)
+    s.may_hang(run, where)
     with opened(run, machine, options=options) as made, run.step("control: the import is closed first"):
         use(run, machine, made)
         _close_import(made)
@@ -71,7 +72,7 @@ def does_not_wait(
                 run.known("D7", "a job still reaches the memory of a device that is closed")
             run.check(used in (("ENODEV",) if dead else ("0", "ENODEV")), f"a job afterwards: {used}")
             return
-        show_blocked(run, machine)
+        show_blocked(run, machine, where)
         freed = _what_frees(run, made, unbind_first)
         if freed == "nothing":
             run.give_up("a task blocks and nothing frees it")
@@ -97,7 +98,7 @@ def _what_frees(run: Run, made: Program, unbind_first: bool) -> str:
     )
 
 
-def show_blocked(run: Run, machine: XeMachine, where: str = "vfio_pci_dma_buf_move") -> None:
+def show_blocked(run: Run, machine: XeMachine, where: str = s.REVOKES) -> None:
     """Keep the blocked task's stack and the kernel's own report. Fails the run when it blocks elsewhere than `where`."""
     with run.step("the blocked task's stack, and the kernel's own report"):
         stacks = run.evidence("stack of the blocked task", s.blocked_tasks(machine))

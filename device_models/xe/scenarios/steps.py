@@ -21,6 +21,8 @@ SOURCE, TARGET = 0x1000_0000, 0x8000_0000
 """Virtual addresses of imports and of the buffer that is copied to."""
 UNITS = ("eu vram", "eu system")
 """Kinds of the ledger's entries for what threads of kernels access."""
+REVOKES = "vfio_pci_dma_buf_move"
+"""vfio-pci's function that revokes all dma-bufs of a device."""
 STUCK_SECONDS = 5.5
 """xe gives the clearing of a VF's memory up a little earlier (`xe_gt_sriov_pf_control.c:pf_get_default_timeout`)."""
 
@@ -83,12 +85,12 @@ def note(run: Run, step: Step) -> None:
     run.note(str(step), step.seconds, step.ok, step.ago)
 
 
-def may_hang(run: Run) -> None:
+def may_hang(run: Run, place: str = REVOKES) -> None:
     """The kernel's watchdog may report tasks that wait for the importer: whether they do is what the scenario judges."""
     run.excuse(
         Kind.HUNG_TASK,
         "the scenario makes a task wait for an idle importer, and says itself whether that is a defect",
-        place="vfio_pci_dma_buf_move",
+        place=place,
         count=8,
     )
 

@@ -80,8 +80,15 @@ long vfio_config_write(struct object *vf, uint32_t offset, uint32_t size, uint32
 long vfio_config_read(struct object *vf, uint32_t offset, uint32_t size, uint32_t *value);
 /* Does a feature (VFIO_DEVICE_FEATURE_...) with these flags and no data. */
 long vfio_feature(struct object *vf, uint32_t flags);
+/* Sets a feature whose data are a descriptor, or -1, and a value: as much of that as `bytes` says. */
+long vfio_set_feature(struct object *vf, uint32_t number, uint32_t bytes, int fd, uint32_t value);
 /* The dma-buf's descriptor, or a negative errno value. */
 long vfio_export(struct object *vf, uint32_t region, uint32_t flags, const char *ranges, uint64_t *size);
+
+/* views.c: a dma-buf in this process's memory; 0 or a negative errno value. */
+long view_map(int dmabuf, uint64_t size, struct object *view);
+/* Reads a dword; -EFAULT: SIGBUS. */
+long view_touch(struct object *view, uint64_t at, uint32_t *word);
 
 /* iommufd.c: 0 or a negative errno value. An I/O address space without devices: what it maps is held all the same. */
 long iommufd_open(struct object *iommufd);

@@ -570,6 +570,41 @@ static long do_mmap(char **w)
 	return 0;
 }
 
+/* view DMABUF NAME: a mapping of it, which lives on without it; a buffer for `verify` and `paint` */
+static long do_view(char **w)
+{
+	WANT(dmabuf, w[0], DMABUF);
+	return view_map(dmabuf->fd, dmabuf->size, create(w[1], BO));
+}
+
+/* touch VIEW AT: reads a dword of a mapping that may have been revoked */
+static long do_touch(char **w)
+{
+	WANT(view, w[0], BO);
+	if (!view->map || value(w[1]) + 4 > view->size)
+		return -ERANGE;
+	uint32_t word = 0;
+	long result = view_touch(view, value(w[1]), &word);
+
+	if (result == 0)
+		say("value=%#x", word);
+	return result;
+}
+
+/* set-feature VF NUMBER BYTES OBJECT|- [VALUE]: a feature whose data are a descriptor, or none that is one, and a value */
+static long do_set_feature(char **w)
+{
+	WANT(vf, w[0], VFIO);
+	int fd = -1;
+
+	for (struct object *o = objects; o < objects + OBJECTS; o++)
+		if (o->kind != NOTHING && !strcmp(o->name, w[3]))
+			fd = o->fd;
+	if (fd < 0 && strcmp(w[3], "-"))
+		return -ENXIO;
+	return vfio_set_feature(vf, value(w[1]), value(w[2]), fd, w[4] ? value(w[4]) : 0);
+}
+
 /* A mapping holds the file of which it is one. */
 static void unmap(struct object *o)
 {
@@ -793,6 +828,7 @@ static const struct command {
 	{ "config", do_config, 4, 4, "VF OFFSET SIZE VALUE" },
 	{ "read-config", do_read_config, 3, 3, "VF OFFSET SIZE" },
 	{ "feature", do_feature, 2, 2, "VF FLAGS" },
+	{ "set-feature", do_set_feature, 4, 5, "VF NUMBER BYTES OBJECT|- [VALUE]" },
 	{ "export", do_export, 4, 5, "VF REGION OFFSET+LENGTH,...|- NAME [FLAGS]" },
 	{ "gpu", do_gpu, 2, 3, "NAME ADDRESS [lr|svm]" },
 	{ "device", do_device, 2, 2, "NAME PATH" },
@@ -820,6 +856,8 @@ static const struct command {
 	{ "print", do_print, 2, 2, "BUFFER AT" },
 	{ "poll", do_poll, 2, 2, "DMABUF MS" },
 	{ "mmap", do_mmap, 1, 1, "DMABUF" },
+	{ "view", do_view, 2, 2, "DMABUF NAME" },
+	{ "touch", do_touch, 2, 2, "VIEW AT" },
 	{ "close", do_close, 1, 1, "NAME" },
 	{ "release", do_release, 1, 1, "VF" },
 	{ "path", do_path, 2, 2, "DMABUF NAME" },

@@ -163,6 +163,21 @@ long vfio_feature(struct object *vf, uint32_t flags)
 	return call(vf->fd, VFIO_DEVICE_FEATURE, &feature);
 }
 
+long vfio_set_feature(struct object *vf, uint32_t number, uint32_t bytes, int fd, uint32_t value)
+{
+	struct {
+		struct vfio_device_feature head;
+		int32_t fd;
+		uint32_t value;
+	} feature = {
+		.head = { .argsz = sizeof(feature.head) + bytes, .flags = VFIO_DEVICE_FEATURE_SET | number },
+		.fd = fd,
+		.value = value,
+	};
+
+	return bytes > sizeof(feature) - sizeof(feature.head) ? -ERANGE : call(vf->fd, VFIO_DEVICE_FEATURE, &feature);
+}
+
 long vfio_export(struct object *vf, uint32_t region, uint32_t flags, const char *ranges, uint64_t *size)
 {
 	unsigned count = 0;
