@@ -54,17 +54,15 @@ def test_calls_are_counted_by_function_also_of_one_whose_name_no_event_may_have(
     assert "echo > kprobe_events" in guest.said[-1]
 
 
-def test_without_kprobe_events_nothing_is_known_of_calls(run: Run) -> None:
+def test_without_kprobe_events_each_function_counts_as_called(run: Run) -> None:
     with FailFunction(run, Guest(injectable="xe_wopcm_init\n").machine()).counted() as calls:
         pass
-    assert calls == {}
+    assert calls == {"xe_wopcm_init": 1}
 
 
-def test_one_call_of_one_process_fails_and_nothing_does_after_the_block(run: Run) -> None:
+def test_one_call_fails_and_nothing_does_after_the_block(run: Run) -> None:
     guest = Guest(injectable="xe_wopcm_init\n", **{"cat /sys": "0"})
-    faults = FailFunction(run, guest.machine(), task=71)
-    assert any("echo Y > task-filter" in command for command in guest.said)
-    assert "echo 1 > /proc/71/make-it-fail" in guest.said
+    faults = FailFunction(run, guest.machine())
     with faults.failing("xe_wopcm_init") as possible:
         assert possible
         assert "echo 0xffffffffffffffca > xe_wopcm_init/retval && echo 1 > times" in guest.said[-1]

@@ -49,7 +49,7 @@ def probe_fails_everywhere(run: Run, machine: SriovMachine) -> None:
     with faults.counted() as calls:
         run.check(_binds(run, machine, "nothing fails"), "xe cannot be bound again")
     machine.unbind(machine.card.pf)
-    called = [function for function in faults.functions if not calls or calls.get(function)]
+    called = [function for function in faults.functions if calls.get(function)]
     run.fact("calls of each function in one probe", calls)
     outcomes, said = {}, {}
     for function in called:
