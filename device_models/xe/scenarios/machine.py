@@ -18,8 +18,9 @@ BAR2 = 256 * MIB
 SCATTERED = 206 * MIB
 """A quota that no single block of the driver's allocator holds."""
 SMALL_SHARE = 256 * MIB
-"""What series from 7.0 on give each of two VFs of a card with 2 GiB. Those before give all there is, and clearing that must not
-take longer than 5 s: xe gives a reset up then, and the VF is never served again (`xe_gt_sriov_pf_control.c:pf_exit_vf_flr_reset_config`)."""
+"""What series from 7.0 on give each of two VFs of a card with 2 GiB. Those before give 888 MiB, and clearing them takes a slow card
+more than 5 s: xe gives a reset up then, and the VF is never served again (`xe_gt_sriov_pf_control.c:pf_exit_vf_flr_reset_config`);
+it does the same when VFs are disabled, so they must never have had that much."""
 HUNG_SECONDS = 5
 _BUSY = 900.0
 """Seconds: searching all symbols takes one on an idle host, and minutes in a guest among many without KVM."""
@@ -50,8 +51,12 @@ class XeMachine(Machine):
     visible: int
     """Bytes of it that a VF's BAR2 shows."""
 
-    def __init__(self, shell: Shell, card: Card, others: Sequence[Card] = (), pf: str = PF) -> None:
+    def __init__(
+        self, shell: Shell, card: Card, others: Sequence[Card] = (), pf: str = PF, share: int | None = None
+    ) -> None:
         """Load the drivers and enable VFs: two of the first card, one of each other.
+
+        `share`: bytes of VRAM for each VF where the driver would give them all there is.
 
         Raises:
             GuestError: a driver does not load, or VFs do not come.
@@ -66,6 +71,10 @@ class XeMachine(Machine):
             "echo -1 > /proc/sys/kernel/hung_task_warnings;"
             " echo 1 > /proc/sys/kernel/sysrq; echo 2 > /sys/module/drm/parameters/debug"
         )
+        # Drivers that take shares back to share out anew by themselves give small ones.
+        if share is not None and not self.card.share_evenly():
+            for number in (1, 2):
+                self.card.set_quota(number, share)
         self.card.enable_vfs(2)
         self.others = [
             XeCard(shell, other, its_pf) for other, its_pf in zip(others, self.card.other_pfs(), strict=True)
@@ -81,9 +90,6 @@ class XeMachine(Machine):
         self.exports_dma_bufs = _EXPORT_SYMBOL in symbols
         self.zero_copy = bool(symbols - {_KASAN_SYMBOL, _EXPORT_SYMBOL})
         self.translating = self.sh(f"cat {self.card.sysfs}/iommu_group/type 2>/dev/null || echo none").startswith("DMA")
-        self._look_at_the_quota()
-
-    def _look_at_the_quota(self) -> None:
         self.quota = sum(block["size"] for block in self.card.lmtt(1))
         if not self.quota:
             raise LookupError("xe gave VF 1 no VRAM: is its provisioning broken, or the card too small?")
@@ -97,14 +103,7 @@ class XeMachine(Machine):
             GuestError: as the constructor.
             LookupError: as the constructor, or this driver takes no quotas.
         """
-        machine = cls(booted.guest, booted.card, booted.others)
-        if machine.quota > SMALL_SHARE:
-            machine.card.disable_vfs()
-            for number in (1, 2):
-                machine.card.set_quota(number, SMALL_SHARE)
-            machine.card.enable_vfs(2)
-            machine._look_at_the_quota()
-        return machine
+        return cls(booted.guest, booted.card, booted.others, share=SMALL_SHARE)
 
     @classmethod
     def on_the_root_bus(cls, booted: Booted) -> Self:
