@@ -134,7 +134,7 @@ def card() -> Iterator[LiveCard]:
 
 def run(*arguments: str) -> str:
     command = [sys.executable, "-m", "vfio_user_xe.emulator", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout
 
 
 def copy(client: Client, source: int, destination: int, count: int, direction: int = 0) -> None:

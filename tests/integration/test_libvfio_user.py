@@ -183,7 +183,7 @@ def test_a_crash_of_the_library_is_told_and_leaves_no_socket(tmp_path: Path) -> 
     with started(folder) as process, Client(folder / "pf.sock") as client:
         client.device_info()
         os.kill(serving(process.pid), signal.SIGABRT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=200)
         with pytest.raises(Disconnected):
             client.device_info()
     assert process.returncode == 1

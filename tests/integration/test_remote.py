@@ -331,7 +331,7 @@ def test_the_command_prints_times_and_the_history_of_one_page(owner: Owner) -> N
     command = [sys.executable, "-m", "vfio_user_xe.emulator", "ledger", "--socket-dir", str(owner.folder)]
 
     def run(*arguments: str) -> list[str]:
-        shown = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=True)
+        shown = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=200, check=True)
         return shown.stdout.splitlines()
 
     assert re.search(r"vf1 .*control.* \d+\.\d{3} s .* \d+\.\d{3} s", "\n".join(run()))

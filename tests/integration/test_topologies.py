@@ -21,7 +21,7 @@ VF_CAP = 0x1901F8
 def command(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `vfio-user-xe`."""
     line = [sys.executable, "-m", "vfio_user_xe.emulator", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(line, capture_output=True, text=True, timeout=200, check=False)
 
 
 def qemu_arguments(*words: str | Path) -> list[str]:

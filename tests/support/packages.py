@@ -36,7 +36,7 @@ def run_tests(project: Path, target: Path, marks: str) -> None:
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider", "--strict-markers"]
     result = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=115, check=False
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert " passed" in result.stdout

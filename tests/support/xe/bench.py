@@ -103,10 +103,10 @@ class Bench:
     def settle(self) -> None:
         """Until the executor has done everything that is queued now."""
         for _ in range(3):
-            self.card.executor.run_sync(lambda: None, timeout=60)
+            self.card.executor.run_sync(lambda: None, timeout=200)
 
     def run(self, job: Callable[[], Any]) -> Any:
-        return self.card.executor.run_sync(job, timeout=60)
+        return self.card.executor.run_sync(job, timeout=200)
 
     def map_ggtt(self, start: int, size: int, target: int, vfid: int = 0) -> None:
         """GGTT [start, start + size) leads to VRAM from `target` on."""
