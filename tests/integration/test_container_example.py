@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,32 @@ def test_the_guest_waits_for_the_card() -> None:
     services = recipes.load(COMPOSE)["services"]
     assert services["guest"]["depends_on"]["card"]["condition"] == "service_healthy"
     assert services["guest"]["volumes"] == services["card"]["volumes"]
+
+
+@pytest.fixture
+def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A container of the built image, whose files buildah runs in a chroot: it needs no namespaces."""
+    if shutil.which("buildah") is None:
+        pytest.skip("buildah is not installed")
+    if not buildah("images", "--quiet", "--filter", "reference=localhost/vfio-user-xe:latest").stdout.strip():
+        pytest.skip("there is no image vfio-user-xe:latest: examples/container/build makes it")
+    monkeypatch.setenv("BUILDAH_ISOLATION", "chroot")
+    begun = buildah("from", "localhost/vfio-user-xe:latest")
+    assert begun.returncode == 0, begun.stderr
+    name = begun.stdout.strip()
+    yield name
+    buildah("rm", name)
+
+
+def buildah(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["buildah", *words], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.timeout(1200)
+def test_the_image_holds_all_that_a_guest_needs(container: str) -> None:
+    version = buildah("run", container, "--", "vfio-user-xe", "--version")
+    assert re.search(r"\(commit \w{12}\).*\nguest environment: QEMU \S+ \(fetched\)", version.stdout), version.stderr
+    doctor = buildah("run", container, "--", "vfio-user-xe", "doctor", "--json")
+    assert json.loads(doctor.stdout)["usable"], doctor.stdout
+    compiler = buildah("run", container, "--", "cc", "--version")
+    assert compiler.returncode == 0, compiler.stderr

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+
+from tests.support import recipes
 
 ROOT = Path(__file__).parents[2]
 HOOK = ROOT / "scripts" / "site_links.py"
@@ -45,6 +49,22 @@ def test_with_a_repository_they_lead_there() -> None:
     assert outside_links("[x](../examples/x)", "", "https://example.org/r/") == (
         "[x](https://example.org/r/blob/main/examples/x)"
     )
+
+
+def pages(entry: object) -> set[str]:
+    """The pages of an entry of the navigation."""
+    if isinstance(entry, str):
+        return {entry}
+    entries = entry.values() if isinstance(entry, dict) else entry
+    assert isinstance(entries, Iterable)
+    return {page for each in entries for page in pages(each)}
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
+    site = recipes.load(ROOT / "mkdocs.yml")
+    there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    outside = {page for pattern in site["not_in_nav"].split() for page in there if fnmatch.fnmatch(page, pattern)}
+    assert pages(site["nav"]) | outside == there
 
 
 @pytest.mark.timeout(300)
