@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vfio_user_xe.device_models import xe
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.guest import GuestSpec
@@ -36,6 +37,7 @@ OPENCL = """
 import numpy as np
 import pyopencl as cl
 import pyopencl.array as array
+from generated import GROUP, ITEMS, TYPES, VARIABLES, Program, inputs
 
 devices = [d for p in cl.get_platforms() if "Intel(R) OpenCL" in p.name for d in p.get_devices()]
 print(len(devices), "devices")
@@ -58,21 +60,29 @@ for device in devices:
     single = data.astype(np.float32)
     doubled = (array.to_device(queue, single) * 2 + 1).get()
     print("reduction", total.get()[0] == data.sum(), "arithmetic", np.array_equal(doubled, single * 2 + 1))
+    kind, seed = TYPES["float"], 1
+    generated, arguments = Program(kind, seed), inputs(kind, seed)
+    built = cl.Program(context, generated.source).build(["-cl-fp32-correctly-rounded-divide-sqrt"])
+    out = array.zeros(queue, VARIABLES * ITEMS, kind.dtype)
+    buffers = [array.to_device(queue, values).data for values in arguments]
+    cl.Kernel(built, "generated")(queue, (ITEMS,), (GROUP,), *buffers, out.data)
+    print("generated", np.array_equal(out.get(), generated.expected(*arguments), equal_nan=True))
 """
+GENERATED = Path(xe.__file__).parent / "suites/opencl/tests/generated.py"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_kernels_that_neo_compiles_give_right_results_and_are_in_the_ledger() -> None:
     try:
         locate_userland("compute")
     except GuestError as error:
         pytest.skip(str(error))
-    files = {"/root/reduce.py": OPENCL.encode()}
+    files = {"/root/reduce.py": OPENCL.encode(), "/root/generated.py": GENERATED.read_bytes()}
     with open_lab(["--vfs", "0"], modules=["xe"], userland="compute", memory=3072, files=files) as lab:
         lab.guest.run("modprobe xe", check=True, timeout=120)
         lab.card.call("ledger", clear=True)
-        out = lab.guest.run("python3 /root/reduce.py", check=True, timeout=300).stdout
-        assert out.splitlines() == ["1 devices", "reduction True arithmetic True"]
+        out = lab.guest.run("python3 /root/reduce.py", check=True, timeout=550).stdout
+        assert out.splitlines() == ["1 devices", "reduction True arithmetic True", "generated True"]
         kinds = {row["kind"] for row in lab.card.call("ledger") if row["initiator"] == "pf"}
         assert any(kind.startswith("eu ") for kind in kinds), kinds
 
