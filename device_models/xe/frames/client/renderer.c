@@ -1,6 +1,6 @@
 /* Draws frames with OpenGL ES into buffers of the device that GL_DEVICE names, and passes them to a compositor.
  *
- *	frame-renderer --socket PATH --name vm1 [--width 320] [--height 200] [--modifier linear|x|tile4] [--frames 1] [--buffers 2]
+ *	frame-renderer --socket PATH --name vm1 [--width 320] [--height 200] [--modifier linear|x|tile4] [--frames 1] [--buffers 3]
  *		[--hue 0] [--memory] [--save FOLDER] [--resize FRAME] [--revoke] [--hold]
  *
  * `--memory`: frames are read back and passed as memfds, for a driver without dma-bufs.  `--save` writes each frame as a PAM.
@@ -21,7 +21,7 @@ static struct {
 	const char *socket, *name, *modifier, *save;
 	uint64_t width, height, frames, buffers, hue, resize;
 	bool memory, hold, revoke;
-} options = {.name = "vm1", .modifier = "linear", .width = 320, .height = 200, .frames = 1, .buffers = 2};
+} options = {.name = "vm1", .modifier = "linear", .width = 320, .height = 200, .frames = 1, .buffers = 3};
 
 static struct buffer {
 	uint64_t resource;
@@ -30,7 +30,7 @@ static struct buffer {
 	GLuint framebuffer, texture;
 	void *image;
 	void *map; /* of a memfd */
-	bool busy;
+	bool flushed, shown; /* not composed yet; in the window, which may be composed again at any time */
 	struct surface surface;
 } buffers[MOST_BUFFERS];
 
@@ -130,7 +130,22 @@ static void show(int socket, const struct buffer *buffer)
 		gl_fail("the compositor has gone");
 }
 
-/* The next message of the compositor's, which says that a buffer may be drawn to again. */
+/* A frame of this resource is in the window, and what was there before may be drawn to again. */
+static void composed(uint64_t resource)
+{
+	for (unsigned i = 0; i < options.buffers; i++) {
+		buffers[i].shown = buffers[i].resource == resource;
+		buffers[i].flushed &= !buffers[i].shown;
+	}
+}
+
+/* A buffer in the window is drawn to where there is no other one. */
+static bool is_busy(const struct buffer *buffer)
+{
+	return buffer->flushed || (buffer->shown && options.buffers > 1);
+}
+
+/* The next message of the compositor's, which says that a frame is composed. */
 static void take_answer(int socket)
 {
 	static struct message message;
@@ -147,9 +162,8 @@ static void take_answer(int socket)
 		fence_wait(message.fd);
 		message.fd = -1;
 	}
-	for (unsigned i = 0; message_number(&message, "resource", &resource) && i < options.buffers; i++)
-		if (buffers[i].resource == resource)
-			buffers[i].busy = false;
+	if (message_number(&message, "resource", &resource))
+		composed(resource);
 	message_done(&message);
 }
 
@@ -175,7 +189,7 @@ static void revoke_all(int socket)
 static void wait_for_all(int socket)
 {
 	for (unsigned i = 0; i < options.buffers; i++)
-		while (buffers[i].busy)
+		while (buffers[i].flushed)
 			take_answer(socket);
 }
 
@@ -200,7 +214,7 @@ static void draw(int socket, uint64_t frame, struct buffer *buffer)
 {
 	int fence = -1;
 
-	while (buffer->busy)
+	while (is_busy(buffer))
 		take_answer(socket);
 	if (!options.memory)
 		glBindFramebuffer(GL_FRAMEBUFFER, buffer->framebuffer);
@@ -226,7 +240,7 @@ static void draw(int socket, uint64_t frame, struct buffer *buffer)
 		gl_fail("the compositor has gone");
 	if (fence >= 0)
 		close(fence);
-	buffer->busy = true;
+	buffer->flushed = true;
 }
 
 static void parse(int count, char **words)

@@ -42,6 +42,8 @@ static void forget(struct source *source, struct resource *resource)
 {
 	if (source->shown == resource)
 		darken(source);
+	if (source->next == resource)
+		source->next = NULL;
 	forget_texture(resource);
 	close(resource->fd);
 	*resource = (struct resource){0};
@@ -116,6 +118,7 @@ static const char *scanout(struct source *source, const struct message *message)
 	const char *reason;
 
 	if (message_number(message, "resource", &number) && !number) {
+		source->next = NULL;
 		darken(source);
 		return NULL;
 	}
@@ -135,7 +138,8 @@ static const char *scanout(struct source *source, const struct message *message)
 		resource->texture = surface_texture(image);
 		resource->surface = surface;
 	}
-	source->shown = resource;
+	/* It is whole when it is flushed: another window may change before. */
+	source->next = resource;
 	return NULL;
 }
 
@@ -169,7 +173,7 @@ static const char *flush(struct source *source, struct message *message)
 	struct resource *resource = named(source, message);
 	uint64_t frame;
 
-	if (!resource || resource != source->shown)
+	if (!resource || resource != source->next)
 		return "the window shows another resource";
 	if (!message_number(message, "frame", &frame))
 		return "the frame's number is needed";
@@ -184,6 +188,7 @@ static const char *flush(struct source *source, struct message *message)
 		if (reason)
 			return reason;
 	}
+	source->shown = resource;
 	source->flushed = frame;
 	source->waits = true;
 	return NULL;

@@ -22,6 +22,7 @@ struct source {
 	bool came;
 	char name[SOURCE_NAME];
 	struct resource resources[SOURCE_RESOURCES];
+	struct resource *next; /* what a flush will show; NULL: nothing */
 	struct resource *shown; /* NULL: nothing */
 	uint64_t flushed, composed; /* frames: the last that came whole, and the last that was drawn */
 	bool waits; /* `flushed` is to be answered */
