@@ -81,8 +81,8 @@ def receive(compositor: socket.socket) -> tuple[str, str | None]:
 
 @pytest.fixture
 def rig(program: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Rig]:
-    """Parameter: how many milliseconds the compositor has to let go."""
-    patience = getattr(request, "param", "60000")
+    """Parameter: the VMM's last words, of which the first is how many milliseconds the compositor has to let go."""
+    more = getattr(request, "param", "60000").split()
     # Short names: the path of a socket has at most 107 bytes.
     folder = Path(os.path.relpath(tmp_path))
     port, listener = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -99,7 +99,7 @@ def rig(program: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterat
     log = tmp_path / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [program, "vm1", "0000:01:00.1", "compositor", patience], cwd=tmp_path, stdout=output, text=True
+            [program, "vm1", "0000:01:00.1", "compositor", *more], cwd=tmp_path, stdout=output, text=True
         )
     machine, _ = port.accept()
     machine.settimeout(PATIENCE)
@@ -113,6 +113,12 @@ def rig(program: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterat
 
 def test_an_opened_vf_has_memory_and_dma(rig: Rig) -> None:
     rig.logged("open bar2=0x10000000")
+    rig.logged("config 0x4 0x6")
+
+
+@pytest.mark.parametrize("rig", ["60000 iommufd"], indirect=True)
+def test_a_vf_can_be_opened_by_its_character_device(rig: Rig) -> None:
+    rig.logged("opened by its character device")
     rig.logged("config 0x4 0x6")
 
 

@@ -167,6 +167,6 @@ class Host(XeMachine):
             time.sleep(0.05)
         return True
 
-    def vmm(self, vm: VirtualMachine) -> Vmm:
-        """The VMM's part for a machine; not started yet."""
-        return Vmm(self.shell, vm.name, self.card.vf(vm.vfid), COMPOSITOR)
+    def vmm(self, vm: VirtualMachine, *, by_device: bool = False) -> Vmm:
+        """The VMM's part for a machine; not started yet. `by_device`: it opens the VF by its character device, with iommufd."""
+        return Vmm(self.shell, vm.name, self.card.vf(vm.vfid), COMPOSITOR, by_device=by_device)

@@ -19,7 +19,7 @@ GUEST_PATH = f"/usr/bin/{NAME}"
 VGPU = "/usr/bin/xe-vgpu"
 """The machine's end of its scan-out (`scenarios/vgpu/main.c`)."""
 _PARTS = {
-    GUEST_PATH: ("vmm", ("vfio.c", "port.c", "report.c")),
+    GUEST_PATH: ("vmm", ("vfio.c", "iommufd.c", "port.c", "report.c")),
     VGPU: ("vgpu", ("stream.c", "pages.c", "port.c", "report.c")),
 }
 """Folder of each program, and what it shares with the client."""
@@ -31,12 +31,15 @@ _RELEASE_MS = 15_000
 class Vmm:
     """The VMM's part for one virtual machine. Not safe to use from several threads."""
 
-    def __init__(self, shell: Shell, name: str, vf: str, compositor: str) -> None:
-        """`vf` is the VF's address in the host, `compositor` the path of a socket."""
+    def __init__(self, shell: Shell, name: str, vf: str, compositor: str, *, by_device: bool = False) -> None:
+        """`vf` is the VF's address in the host, `compositor` the path of a socket.
+
+        `by_device`: the VF is opened by its character device, with iommufd, and not by its group.
+        """
         self.name = name
         self.pid = 0
         self._shell = shell
-        self._line = f"{NAME} {shlex.quote(name)} {vf} {shlex.quote(compositor)} {_RELEASE_MS}"
+        self._line = f"{NAME} {shlex.quote(name)} {vf} {shlex.quote(compositor)} {_RELEASE_MS}{' iommufd' * by_device}"
         self._log = f"/run/{NAME}-{name}.log"
 
     def start(self) -> None:

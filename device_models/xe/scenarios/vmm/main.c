@@ -4,10 +4,11 @@
  * surfaces are virtio-gpu blobs: it opens the VF by VFIO, gets dma-bufs of the pieces of VRAM that the machine names, hands them to a
  * compositor, and resets the VF when the machine was reset.
  *
- *   xe-vmm NAME ADDRESS COMPOSITOR [MS]
+ *   xe-vmm NAME ADDRESS COMPOSITOR [MS [iommufd]]
  *
  * NAME is that of the virtio serial port to the machine and of the window, ADDRESS the VF's, COMPOSITOR a UNIX socket. MS is how long the
- * compositor may take to let go of buffers (2000); then the kernel has to.
+ * compositor may take to let go of buffers (2000); then the kernel has to. With `iommufd` the VF is opened by its character device and attached
+ * to an address space of iommufd, else by its group and a type 1 container.
  * SIGUSR1: the machine was reset. SIGTERM: it is switched off. Standard output is a log, a line an event.
  */
 #define _GNU_SOURCE
@@ -143,13 +144,16 @@ int main(int count, char **words)
 	static struct vmm vmm = { .compositor = -1 };
 	sigset_t signals;
 
-	if (count != 4 && count != 5) {
-		fprintf(stderr, "usage: xe-vmm NAME ADDRESS COMPOSITOR [MS]\n");
+	struct object iommufd = { .kind = IOMMUFD };
+	bool by_device = count == 6 && !strcmp(words[5], "iommufd");
+
+	if (count < 4 || count > 6 || (count == 6 && !by_device)) {
+		fprintf(stderr, "usage: xe-vmm NAME ADDRESS COMPOSITOR [MS [iommufd]]\n");
 		return 2;
 	}
 	vmm.name = words[1];
 	vmm.compositor_path = words[3];
-	vmm.release_ms = count == 5 ? atoi(words[4]) : 2000;
+	vmm.release_ms = count > 4 ? atoi(words[4]) : 2000;
 	for (unsigned i = 0; i < FENCES; i++)
 		vmm.fences[i].fd = -1;
 	sigemptyset(&signals);
@@ -163,8 +167,10 @@ int main(int count, char **words)
 		log_line(&vmm, "no port: %s", strerror(-vmm.port));
 		return 1;
 	}
-	long result = vfio_open(&vmm.vf, words[2], NULL);
+	long result = by_device ? iommufd_open(&iommufd) : 0;
 
+	if (result == 0)
+		result = vfio_open(&vmm.vf, words[2], by_device ? &iommufd : NULL);
 	if (result == 0)
 		result = request_interrupt(&vmm, request);
 	if (result == 0)
