@@ -118,11 +118,15 @@ def play(
     done = shell.run("\n".join(lines), timeout=timeout)
     if done.returncode:
         raise PlayFailed(f"frames from {names} were not shown:\n{done.stdout}{done.stderr}")
-    found = tuple(
+    return Play(pictures(done.stdout, folder), done.stdout)
+
+
+def pictures(said: str, folder: str) -> tuple[Picture, ...]:
+    """What a compositor says that it has drawn, and saved in `folder`."""
+    return tuple(
         Picture(f"{folder}/composed-{int(number):04}.pam", _frames(shown), int(taken), int(at))
-        for number, shown, taken, at in _COMPOSED.findall(done.stdout)
+        for number, shown, taken, at in _COMPOSED.findall(said)
     )
-    return Play(found, done.stdout)
 
 
 def patient(shell: Shell) -> None:

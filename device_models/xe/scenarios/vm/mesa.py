@@ -3,63 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
-import time
 from collections.abc import Iterator
 
 from vfio_user_xe.device_models.xe.frames.picture import Difference, picture
 from vfio_user_xe.device_models.xe.frames.play import Source, play
-from vfio_user_xe.device_models.xe.frames.programs import COMPOSITOR as PROGRAM
-from vfio_user_xe.device_models.xe.frames.programs import RENDERER
+from vfio_user_xe.device_models.xe.scenarios.vm import mesa_programs as p
 from vfio_user_xe.device_models.xe.scenarios.vm import steps as s
-from vfio_user_xe.device_models.xe.scenarios.vm.machine import COMPOSITOR, Host, VirtualMachine
+from vfio_user_xe.device_models.xe.scenarios.vm.machine import Host, VirtualMachine
 from vfio_user_xe.device_models.xe.scenarios.vm.setups import MESA
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import scenario
-from vfio_user_xe.device_models.xe.scenarios.vm.vmm import VGPU
-from vfio_user_xe.emulator.scenarios.machine import Shell
 from vfio_user_xe.emulator.scenarios.run import Run
 
-_NODE = "/dev/dri/renderD128"
-"""The PF's in the host, the VF's in a machine: the first and only one."""
 _WIDTH, _HEIGHT = 160, 100
 _WINDOW = (200, 150)
 _FRAMES = 2
 _TOLERANCE = 8
 """Pixels of a picture that may differ by more than two steps of 255: at edges of the cube."""
-_PATIENCE = 600.0
-_SHOWN, _EXPECTED, _VGPU_SOCKET = "/tmp/shown", "/tmp/expected", "/run/vgpu.sock"
+_SHOWN, _EXPECTED = "/tmp/shown", "/tmp/expected"
 
 
 @contextlib.contextmanager
-def _background(run: Run, shell: Shell, command: str, log: str, ready: str) -> Iterator[None]:
-    """A program that has said `ready`; killed afterwards, and what it said is kept."""
-    started = shell.run(f"setsid {command} > {log} 2>&1 < /dev/null 3>&- & echo $!", check=True)
+def _kept(run: Run, program: p.Background) -> Iterator[None]:
+    """What the program says is kept."""
     try:
-        _said(shell, log, ready)
         yield
     finally:
-        run.fact(log, shell.run(f"cat {log}").stdout)
-        shell.run(f"kill -9 {int(started.stdout)} 2>/dev/null")
-
-
-def _said(shell: Shell, log: str, text: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while shell.run(f"grep -q {shlex.quote(text)} {log}").returncode:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no {text!r} in {log}: {shell.run(f'tail -5 {log}').stdout}")
-        time.sleep(0.5)
+        run.fact(program.log, program.all())
 
 
 def _render(run: Run, vm: VirtualMachine, modifier: str) -> None:
     """Draw the frames on the VF by Mesa; xe-vgpu passes them to the VMM."""
-    command = f"{VGPU} {vm.name} {vm.address} {_VGPU_SOCKET}"
-    renderer = (
-        f"GL_DEVICE={_NODE} {RENDERER} --socket {_VGPU_SOCKET} --name {vm.name} --modifier {modifier}"
-        f" --width {_WIDTH} --height {_HEIGHT} --frames {_FRAMES}"
-    )
-    with _background(run, vm.guest, command, "/run/vgpu.log", "ready"), run.step(renderer):
-        vm.sh(renderer, timeout=_PATIENCE)
-        run.evidence("the machine's surfaces", vm.sh("grep ^create /run/vgpu.log").splitlines())
+    renderer = p.renderer_command(vm, p.Frames(_WIDTH, _HEIGHT, _FRAMES, modifier))
+    with p.scanning_out(vm) as passing, _kept(run, passing), run.step(renderer):
+        vm.sh(renderer, timeout=p.PATIENCE)
+        run.evidence("the machine's surfaces", vm.sh(f"grep ^create {p.VGPU_LOG}").splitlines())
 
 
 def _compare(run: Run, host: Host, vm: VirtualMachine) -> None:
@@ -67,7 +44,7 @@ def _compare(run: Run, host: Host, vm: VirtualMachine) -> None:
     soft = Source(vm.name, None, width=_WIDTH, height=_HEIGHT)
     width, height = _WINDOW
     expected = play(
-        host.shell, None, [soft], frames=_FRAMES, width=width, height=height, folder=_EXPECTED, timeout=_PATIENCE
+        host.shell, None, [soft], frames=_FRAMES, width=width, height=height, folder=_EXPECTED, timeout=p.PATIENCE
     )
     for wanted in expected.pictures:
         name = wanted.path.rpartition("/")[2]
@@ -84,18 +61,15 @@ def _compare(run: Run, host: Host, vm: VirtualMachine) -> None:
 def _mesa(run: Run, host: Host, modifier: str) -> None:
     [vm] = host.vms
     width, height = _WINDOW
-    host.sh(f"rm -rf {_SHOWN}; mkdir -p {_SHOWN}")
-    compositor = (
-        f"env GL_DEVICE={_NODE} {PROGRAM} --socket {COMPOSITOR} --windows {vm.name} --width {width} --height {height}"
-        f" --together --frames {_FRAMES} --save {_SHOWN}"
-    )
+    more = f"--together --frames {_FRAMES}"
     with (
-        _background(run, host.shell, compositor, "/run/compositor.log", "ready"),
+        p.composing(host.shell, [vm.name], width=width, height=height, folder=_SHOWN, more=more) as compositor,
+        _kept(run, compositor),
         s.running(run, host, vm) as vmm,
     ):
         host.card.call("ledger", clear=True)
         _render(run, vm, modifier)
-        _said(host.shell, "/run/compositor.log", f"composed {_FRAMES} ")
+        compositor.said(f"composed {_FRAMES} ")
         run.evidence("the VMM", vmm.log())
         entries = [e for e in host.card.call("ledger") if (e["initiator"], e["owner"]) == ("pf", f"vf{vm.vfid}")]
         read = run.evidence(

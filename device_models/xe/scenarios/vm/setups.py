@@ -9,16 +9,14 @@ from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.scenarios.scenario import Setup
 
 _SERVE = (*SERVE, "--topology", "passthrough")
+_BOOT_SECONDS = 300.0
+"""Two guests and more at once, on a host that others use too."""
 
 
 def _host(vms: int) -> GuestSettings:
-    settings = guest()
+    settings: GuestSettings = {**guest(), "boot_timeout": _BOOT_SECONDS}
     settings["ports"] = {f"vm{n}": PortRole.LISTENS for n in range(1, vms + 1)}
     return settings
-
-
-def _with_mesa(settings: GuestSettings, memory: int) -> GuestSettings:
-    return {**settings, "userland": "graphics", "memory": memory}
 
 
 def _machine(number: int) -> Beside:
@@ -26,18 +24,25 @@ def _machine(number: int) -> Beside:
         "modules": ("xe",),
         "memory": 1024,
         "unplugged": True,
+        "boot_timeout": _BOOT_SECONDS,
         "ports": {f"vm{number}": PortRole.CONNECTS},
     }
     return Beside((f"vf{number}",), settings)
 
 
+def mesa(vms: int, userland: str = "graphics") -> Setup[Host]:
+    """A host and virtual machines that have Mesa, in a fetched userland."""
+    return Setup(
+        f"{'one virtual machine' if vms == 1 else f'{vms} virtual machines'}, Mesa",
+        _SERVE,
+        {**_host(vms), "userland": userland, "memory": 2048},
+        Host.of,
+        beside=tuple(
+            Beside((f"vf{n}",), {**_machine(n).guest, "userland": userland, "memory": 1536}) for n in range(1, vms + 1)
+        ),
+    )
+
+
 ONE = Setup("one virtual machine", _SERVE, _host(1), Host.of, beside=(_machine(1),))
 TWO = Setup("two virtual machines", _SERVE, _host(2), Host.of, beside=(_machine(1), _machine(2)))
-MESA = Setup(
-    "one virtual machine, Mesa",
-    _SERVE,
-    _with_mesa(_host(1), 2048),
-    Host.of,
-    beside=(Beside(("vf1",), _with_mesa(_machine(1).guest, 1536)),),
-)
-"""Host and machine have the userland `graphics`."""
+MESA = mesa(1)
