@@ -7,6 +7,7 @@ RANGES_OVERLAP = "ranges-linked-at-one-iova"
 RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
 CLEAR_AFTER_RESET = "clear-outlasts-reset"
 RESET_LOST = "reset-lost-while-another-ends"
+RESET_GIVEN_UP = "reset-given-up-after-five-seconds"
 HANDED_ON_DIRTY = "memory-handed-on-uncleaned"
 POOL_LEAK = "ttm-pool-leaks-its-lists"
 RESCAN_LOCK = "vfs-removed-without-the-rescan-lock"
@@ -26,6 +27,8 @@ DEFECTS = {
     RESET_LOST: "xe takes no notice of a VF's FLR that it is told of after it has sent FLR_FINISH for the one before and before its"
     " worker has noted that (pf_begin_vf_flr: already in progress): the GuC waits for an FLR_FINISH that never comes, and the VF is"
     " not served until it is reset again",
+    RESET_GIVEN_UP: "xe waits 5 s for a VF's memory to be cleared and then gives its reset up (pf_exit_vf_flr_reset_config): the GuC"
+    " waits for an FLR_FINISH that is never sent, and the VF is not served",
     HANDED_ON_DIRTY: "xe clears a VF's memory at its reset, not when its provisioning changes: VRAM that one VF has to give up"
     " reaches another, which is running, with what was written there",
     POOL_LEAK: "TTM's pools initialise a list_lru each and never destroy it (ttm_pool_type_fini): what it allocated is lost when the"

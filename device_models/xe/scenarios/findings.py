@@ -31,6 +31,12 @@ FINDINGS = (
         page=defects.CLEAR_AFTER_RESET,
     ),
     Finding(
+        defects.RESET_GIVEN_UP,
+        "xe: a VF whose memory is not clear after 5 s is never served again",
+        ("written-right-after-opening",),
+        page=defects.RESET_GIVEN_UP,
+    ),
+    Finding(
         defects.STALE_FILE,
         "vfio-pci: the file of a closed dma-buf is used when something is revoked",
         ("path-left-at-reset",),

@@ -8,13 +8,14 @@ from unittest.mock import create_autospec
 import pytest
 
 from vfio_user_xe.device_models.xe.scenarios.card import XeCard
+from vfio_user_xe.device_models.xe.scenarios.defects import RESET_GIVEN_UP
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.resets import cleaned
 from vfio_user_xe.emulator.kernel_reports import KernelLog
 from vfio_user_xe.emulator.kernel_reports.lines import parse
 from vfio_user_xe.emulator.scenarios.machine import Card, Shell
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.verdict import Failed
+from vfio_user_xe.emulator.scenarios.verdict import KnownDefect
 
 GIVEN_UP = "xe 0000:01:00.0: [drm] GT0: PF: VF1 resource sanitizing failed (-ETIMEDOUT)"
 
@@ -29,10 +30,11 @@ def endless(log: str) -> tuple[Run, XeMachine]:
     return Run(kernel), machine
 
 
-def test_a_reset_that_the_driver_gave_up_fails_with_its_message() -> None:
+def test_a_reset_that_the_driver_gave_up_is_known_by_its_message() -> None:
     run, machine = endless(GIVEN_UP)
-    with pytest.raises(Failed, match=r"given the reset up.*sanitizing failed"):
+    with pytest.raises(KnownDefect, match=RESET_GIVEN_UP):
         cleaned(run, machine)
+    assert run.given_up
 
 
 def test_a_reset_that_does_not_end_for_another_reason_is_no_verdict_on_that() -> None:
