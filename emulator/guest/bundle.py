@@ -126,7 +126,8 @@ def _unpacked(file: Path, form: str, work: Path) -> tuple[str, ...]:
     with _plain(file, form) as stream, _archive(file, stream) as archive:
         parts = _about(file, archive)
         while (member := archive.next()) is not None:
-            if not any(member.name == part or member.name.startswith(f"{part}/") for part in parts):
+            inside = any(member.name == part or member.name.startswith(f"{part}/") for part in parts)
+            if not inside or ".." in member.name.split("/"):
                 raise NotUsable(f"{file}: has {member.name}, which belongs to none of its parts")
             extract(archive, member, work, links_inside=True)
     for part in parts:
