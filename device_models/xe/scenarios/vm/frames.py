@@ -14,9 +14,13 @@ from vfio_user_xe.emulator.scenarios.run import Run
 _FRAMES = 5
 
 
-def _frames(run: Run, host: Host, frames: int = _FRAMES) -> None:
+def _frames(run: Run, host: Host, frames: int = _FRAMES, *, by_device: bool = False) -> None:
     [vm] = host.vms
-    with s.compositor(run, host) as composing, s.running(run, host, vm), s.renderer(run, vm) as drawing:
+    with (
+        s.compositor(run, host) as composing,
+        s.running(run, host, vm, by_device=by_device),
+        s.renderer(run, vm) as drawing,
+    ):
         run.evidence("ranges of BAR2", drawing.ranges)
         s.first_frame(host, drawing, composing)
         for count in range(2, frames + 1):
@@ -42,6 +46,13 @@ def frames_of_scattered_memory(run: Run, machine: Host) -> None:
     finally:
         if not run.given_up:
             machine.restore_quotas(run)
+
+
+@scenario("1e", "the same where the VMM opens the VF by its character device, with iommufd", "the same")
+def frames_by_iommufd(run: Run, machine: Host) -> None:
+    if machine.run(f"test -c /dev/iommu && ls /sys/bus/pci/devices/{machine.card.vf(1)}/vfio-dev").returncode:
+        run.not_applicable("this kernel has no iommufd (/dev/iommu), or no character devices of VFIO")
+    _frames(run, machine, 2, by_device=True)
 
 
 @scenario("1d", "the surface gets another size", "the old buffer is let go, frames of the new size arrive")

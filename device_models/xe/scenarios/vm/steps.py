@@ -149,6 +149,15 @@ class Renderer:
         """Draw a frame: the copy engine of the VF writes it."""
         self.program.do(f"paint drawn 0 0 {FRAME:#x} {seed}", f"copy g {SURFACE:#x} {DRAWN:#x} {FRAME:#x}")
 
+    def attempt(self, seed: int) -> str:
+        """As `draw`, and it may fail: its error's name, "0" for none."""
+        self.program.step(f"paint drawn 0 0 {FRAME:#x} {seed}")
+        return self.program.step(f"try copy g {SURFACE:#x} {DRAWN:#x} {FRAME:#x}", timeout=_WAIT).errno
+
+    def unref(self) -> None:
+        """Tell the VMM that the surface is needed no more."""
+        self.program.step(f"tell {self.vm.name} unref resource=1")
+
     def flush(self, frame: int) -> None:
         """The surface has this frame."""
         self.program.step(f"tell {self.vm.name} flush resource=1 frame={frame}")
@@ -195,9 +204,9 @@ def known_defect(run: Run, host: Host, ranges: str, failed: StepFailed) -> None:
 
 
 @contextlib.contextmanager
-def running(run: Run, host: Host, vm: VirtualMachine) -> Iterator[Vmm]:
+def running(run: Run, host: Host, vm: VirtualMachine, *, by_device: bool = False) -> Iterator[Vmm]:
     """The machine with its VF: its VMM's part has opened the VF, and the machine's driver has it. Gone afterwards."""
-    vmm = host.vmm(vm)
+    vmm = host.vmm(vm, by_device=by_device)
     vmm.start()
     try:
         run.check(host.state(vm, "open"), f"the VF is {host.passed_on(vm)} although its VMM has it open")
