@@ -153,10 +153,13 @@ def revoked_on_request(run: Run, machine: XeMachine) -> None:
     group=HANG,
 )
 def revoked_on_request_with_an_idle_import(run: Run, machine: XeMachine) -> None:
-    def command(made: Program) -> str:
-        return f"set-feature v {_revoke(run, made)} 4 di"
+    numbers: list[int] = []
 
-    does_not_wait(run, machine, command, dead=True, where=_REVOKES)
+    def use(run: Run, machine: XeMachine, made: Program) -> None:
+        numbers.append(_revoke(run, made))
+        s.import_and_use(run, machine, made)
+
+    does_not_wait(run, machine, lambda _made: f"set-feature v {numbers[0]} 4 di", dead=True, use=use, where=_REVOKES)
 
 
 @scenario("41e", "the device is closed while a mapping is there", "the mapping ends in SIGBUS, for good", group=MMAP)
