@@ -1,8 +1,11 @@
-"""`vfio-user-xe scenario explore`: sequences made from a suite's model, played in guests, and made short when they fail."""
+"""`vfio-user-xe scenario explore` and `fuzz kernel`: sequences made from a suite's model, played in guests, made short when they fail."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +27,15 @@ from vfio_user_xe.emulator.scenarios.evidence import report_of
 from vfio_user_xe.emulator.scenarios.exploration.explorer import Explored, Explorer, Found
 from vfio_user_xe.emulator.scenarios.exploration.summary import exploration_data, kept, kept_name, summary
 
-__all__ = ["app", "explore"]
+__all__ = ["app", "explore", "fuzz"]
+
+fuzz = typer.Typer(help="Find what nobody thought of.", no_args_is_help=True)
+_CALLS = "syscalls"
+
+
+@fuzz.callback()
+def _fuzz() -> None:
+    """Commands of its own, although there is one only."""
 
 
 @app.command(epilog="Example: vfio-user-xe scenario explore --budget 60 --kernel bzImage --modules DIR --keep FOLDER")
@@ -99,3 +110,24 @@ def explore(
     whole = report_of(suite, explored.results)
     write(whole, junit_file, report, None)
     raise typer.Exit(ended_early or int(any(not found.failure.defect for found in explored.found)))
+
+
+def _of_suite(command: Callable[..., None], suite: str) -> Callable[..., None]:
+    """The command with another suite than the usual one."""
+
+    @functools.wraps(command)
+    def wrapped(**options: object) -> None:
+        command(**options)
+
+    signature = inspect.signature(command, eval_str=True)
+    options = [one.replace(default=suite) if one.name == "suite_name" else one for one in signature.parameters.values()]
+    wrapped.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
+    return wrapped
+
+
+fuzz.command(
+    "kernel",
+    help="Make calls of a kernel's drivers in any order, with arguments from a grammar, and make short what fails. "
+    "Exit code: as of `scenario run`.",
+    epilog="Example: vfio-user-xe fuzz kernel --budget 120 --kernel bzImage --modules DIR --keep FOLDER",
+)(_of_suite(explore, _CALLS))

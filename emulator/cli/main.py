@@ -18,6 +18,7 @@ from vfio_user_xe.emulator.cli.authoring import app as new_app
 from vfio_user_xe.emulator.cli.control import register as register_control
 from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.cli.explore import app as scenario_app
+from vfio_user_xe.emulator.cli.explore import fuzz as fuzz_app
 from vfio_user_xe.emulator.cli.export import register as register_export
 from vfio_user_xe.emulator.cli.guest_run import app as guest_app
 from vfio_user_xe.emulator.cli.igt import app as igt_app
@@ -64,6 +65,7 @@ app = typer.Typer(
 )
 app.add_typer(guest_app, name="guest")
 app.add_typer(scenario_app, name="scenario")
+app.add_typer(fuzz_app, name="fuzz")
 app.add_typer(igt_app, name="igt")
 app.add_typer(suite_app, name="suite")
 app.add_typer(report_app, name="report")

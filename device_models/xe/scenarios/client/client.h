@@ -98,6 +98,8 @@ long iommufd_unmap(struct object *iommufd, uint64_t iova, uint64_t length);
 /* gpu.c: 0 or a negative errno value. */
 /* `mode`: NULL, "lr" (long-running), or "svm" (fault mode, with this process's addresses mirrored). */
 long gpu_open(struct object *gpu, const char *address, const char *mode);
+/* The descriptor of the render node of the device at `address`. */
+int open_render_node(const char *address);
 void gpu_unmap_code(struct object *gpu);
 long gpu_buffer(struct object *gpu, struct object *bo, uint64_t va, uint64_t size, bool vram);
 long gpu_import(struct object *gpu, int dmabuf, struct object *bo);
@@ -145,6 +147,13 @@ long stream_line(struct object *stream, unsigned ms, char *line, size_t size);
 
 /* pages.c: "offset+length,...": what of BAR2 of the device at `address` the pages of mapped memory are, in order. How many pieces. */
 long pages_find(uint8_t *map, uint64_t size, const char *address, char *ranges, size_t length);
+
+/* raw.c: calls with any bytes; see there how they are written. Slots keep what calls gave. */
+long raw_keep(const char *slot, int fd);
+long raw_poke(uint64_t offset, const char *data);
+/* `keep` (or NULL) is the slot for the dword at byte `from` of what came back, or for the call's own "result". */
+long raw_ioctl(const char *descriptor, uint64_t request, const char *data, const char *keep, const char *from);
+long raw_close(const char *slot);
 
 /* kexec.c: starts another kernel; returns only when that fails. */
 long start_kernel(const char *kernel, const char *initrd, const char *line_file);

@@ -805,6 +805,40 @@ static long do_pages(char **w)
 	return pieces < 0 ? pieces : 0;
 }
 
+/* raw-open SLOT ADDRESS: another descriptor of the device's render node */
+static long do_raw_open(char **w)
+{
+	int fd = open_render_node(w[1]);
+
+	return fd < 0 ? fd : raw_keep(w[0], fd);
+}
+
+/* raw-take SLOT DMABUF: another descriptor of it */
+static long do_raw_take(char **w)
+{
+	WANT(dmabuf, w[1], DMABUF);
+	int fd = fcntl(dmabuf->fd, F_DUPFD_CLOEXEC, 3);
+
+	return fd < 0 ? -errno : raw_keep(w[0], fd);
+}
+
+static long do_raw_close(char **w)
+{
+	return raw_close(w[0]);
+}
+
+static long do_raw_poke(char **w)
+{
+	return raw_poke(value(w[0]), w[1]);
+}
+
+static long do_raw_ioctl(char **w)
+{
+	if (w[3] && !w[4])
+		return -EINVAL;
+	return raw_ioctl(w[0], value(w[1]), w[2], w[3], w[4]);
+}
+
 static long do_spawn(char **w);
 static long do_join(char **w);
 static long do_stop(char **w);
@@ -872,6 +906,11 @@ static const struct command {
 	{ "tell", do_tell, 2, WORDS, "STREAM WORDS..." },
 	{ "hear", do_hear, 2, 2, "PORT MS" },
 	{ "pages", do_pages, 2, 2, "BUFFER ADDRESS" },
+	{ "raw-open", do_raw_open, 2, 2, "SLOT ADDRESS" },
+	{ "raw-take", do_raw_take, 2, 2, "SLOT DMABUF" },
+	{ "raw-close", do_raw_close, 1, 1, "SLOT" },
+	{ "raw-poke", do_raw_poke, 2, 2, "OFFSET DATA" },
+	{ "raw-ioctl", do_raw_ioctl, 3, 5, "SLOT REQUEST DATA [SLOT BYTE|result]" },
 	{ "spawn", do_spawn, 2, WORDS, "JOB COMMAND..." },
 	{ "join", do_join, 2, 2, "JOB MS" },
 	{ "stop", do_stop, 1, 1, "JOB" },

@@ -31,7 +31,7 @@ static uint64_t canonical(uint64_t va)
 	return (uint64_t)((int64_t)(va << 16) >> 16);
 }
 
-static int open_render_node(const char *address)
+int open_render_node(const char *address)
 {
 	char path[512];
 

@@ -82,17 +82,17 @@ class Blocking:
             self._run.give_up("a task blocks and nothing frees it")
         # The cause is what names a defect: a revocation that an importer's doing ends, or whose importer is the blocked task.
         known = waits and freed != "nothing"
-        text = f"{what}: blocks in {_where(stacks)}; freed by {freed}"
+        text = f"{what}: blocks in {sleeping_place(stacks)}; freed by {freed}"
         if known:
             # Whatever else frees it takes an import away, of which the steps that come next may be.
             derails = not freed.startswith(_JOB)
             return [Failure(defects.REVOCATION_WAITS, text, defects.REVOCATION_WAITS, derails)]
-        return [Failure(f"blocks in {_where(stacks)}", text)]
+        return [Failure(f"blocks in {sleeping_place(stacks)}", text)]
 
     def _excuse(self, stacks: dict[str, str]) -> None:
         """The watchdog's reports of these tasks say what is found here anyway."""
         for stack in stacks.values():
-            place = _where({"": stack})
+            place = sleeping_place({"": stack})
             if place and all(excuse.place != place for excuse in self._run.excuses):
                 self._run.excuse(Kind.HUNG_TASK, "a call that blocks is a failure of its own", place=place, count=50)
 
@@ -156,7 +156,7 @@ def _revokes(stacks: dict[str, str]) -> bool:
     return any(_EXPORTER.search(stack) for stack in stacks.values())
 
 
-def _where(stacks: dict[str, str]) -> str:
+def sleeping_place(stacks: dict[str, str]) -> str:
     """The function that says most of where the tasks wait."""
     for stack in stacks.values():
         for frame in _FRAME.findall(stack):
