@@ -352,7 +352,7 @@ def main() -> int:
     parser.add_argument(
         "--userland",
         action="store_true",
-        help="instead: OpenCL on a VF, OpenGL on PF and VF, with Debian's Mesa and NEO, which are fetched if need be (220 MB)",
+        help="instead: OpenCL on a VF, frames of two virtual machines, with Debian's Mesa and NEO, which are fetched if need be (220 MB)",
     )
     parser.add_argument(
         "--pictures",

@@ -1,17 +1,14 @@
-"""The demo of user space: Intel's unmodified OpenCL driver (NEO) runs programs on a VF, and Mesa's OpenGL driver draws on both."""
+"""The demo of user space: Intel's unmodified OpenCL driver (NEO) runs programs on a VF, and virtual machines draw with Mesa's."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo_frames import show_frames
+from demo_machines import show_machines
 from demo_output import ledger_table, require, show, step
 
-from vfio_user_xe.device_models.xe.frames.play import patient
-from vfio_user_xe.device_models.xe.frames.programs import compiled
 from vfio_user_xe.device_models.xe.scenarios.steps import UNITS
-from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.progress import Progress
 from vfio_user_xe.emulator.guest.userland import fetch_userland
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
@@ -71,7 +68,7 @@ def run_userland(pictures: Path) -> None:
         )
     with ExitStack() as stack:
         with step("Serve a card, and boot an unmodified kernel with that user space"):
-            files = {"/root/on_vf.py": PROGRAM.encode(), **compiled(locate())}
+            files = {"/root/on_vf.py": PROGRAM.encode()}
             lab = stack.enter_context(open_lab(SERVE, modules=["xe"], userland=USERLAND, memory=3072, files=files))
             show(f"Linux {lab.guest.run('uname -r').stdout.strip()} under {lab.guest.accelerator.name}")
         with step("xe takes the PF, provisions a VF, and takes that too"):
@@ -79,8 +76,7 @@ def run_userland(pictures: Path) -> None:
             lab.guest.run(f"echo 1 > {PF}/sriov_numvfs", check=True, timeout=180)
             show(lab.guest.run("for n in /sys/class/drm/renderD*; do echo $n: $(readlink $n/device); done").stdout)
         demonstrate(lab)
-        patient(lab.guest)
-        show_frames(lab, pictures)
+    show_machines(pictures, USERLAND)
 
 
 def demonstrate(lab: Lab) -> None:

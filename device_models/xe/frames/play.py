@@ -130,13 +130,15 @@ def pictures(said: str, folder: str) -> tuple[Picture, ...]:
 
 
 def patient(shell: Shell) -> None:
-    """Give jobs of all xe devices of the guest as long as the driver allows: on a busy host a large draw is no hang.
+    """Give jobs of all xe devices of the guest as long as the driver allows, and as long to be preempted: on a busy host
+    a large draw is no hang.
 
     Raises:
-        CommandFailed: there is no xe device, or it has no such limit.
+        CommandFailed: there is no xe device, or it has no such limits.
     """
-    limits = "/sys/class/drm/card*/device/tile*/gt*/engines/*/job_timeout_ms"
-    shell.run(f'for limit in {limits}; do cat "${{limit%ms}}max" >"$limit" || exit 1; done', check=True)
+    engines = "/sys/class/drm/card*/device/tile*/gt*/engines/*"
+    limits = f"{engines}/job_timeout_ms {engines}/preempt_timeout_us"
+    shell.run(f'for limit in {limits}; do cat "${{limit%_*}}_max" >"$limit" || exit 1; done', check=True)
 
 
 def frame_path(folder: str, source: Source, frame: int) -> str:

@@ -21,6 +21,7 @@ from vfio_user_xe.emulator.scenarios.run import Run
 COMPOSITOR = "/run/compositor.sock"
 _APPEARS, _GOES = 600.0, 120.0
 _LOAD = 600.0
+_PREEMPTION = "sriov_admin/.bulk_profile/preempt_timeout_us"
 _QUOTAS = "sriov_admin/.bulk_profile/vram_quota"
 """Unlike the file in debugfs, it leaves the VFs' other resources to xe's own provisioning."""
 
@@ -152,6 +153,16 @@ class Host(XeMachine):
             self.card.enable_vfs(2)
         except GuestError as error:
             run.give_up(f"the VFs do not get their VRAM back: {str(error).splitlines()[0]}")
+
+    def wait_for_preemption(self) -> None:
+        """Let VFs have as long as they need to give an engine up (0: no limit).
+
+        xe gives them 16 ms, and the GuC resets a context that takes longer: draws of a machine on a busy host.
+
+        Raises:
+            CommandFailed: this driver does not let it be set.
+        """
+        self.sh(f"echo 0 > {self.card.sysfs}/{_PREEMPTION}")
 
     def passed_on(self, vm: VirtualMachine) -> dict[str, Any]:
         """What the card says of the machine's VF (docs/topologies.md)."""

@@ -25,6 +25,7 @@ NODE = "/dev/dri/renderD128"
 """The PF's in the host, the VF's in a machine: the first and only one."""
 COMPOSITOR_LOG, VGPU_LOG, RENDERER_LOG = "/run/compositor.log", "/run/vgpu.log", "/run/renderer.log"
 _VGPU_SOCKET, _HELD = "/run/vgpu.sock", "/run/held"
+_BOOT = "/proc/sys/kernel/random/boot_id"
 PATIENCE = 600.0
 """Seconds: more than a machine needs for its first frames on a busy host, where Mesa's shaders are compiled."""
 
@@ -72,19 +73,20 @@ class Background:
 
 @contextlib.contextmanager
 def background(shell: Shell, command: str, log: str, ready: str) -> Iterator[Background]:
-    """A program that has said `ready`; killed afterwards.
+    """A program that has said `ready`; killed afterwards, unless the guest has booted anew and its number may be another's.
 
     Raises:
         TimeoutError: it does not say so.
         ProgramError: it has ended before.
     """
-    started = shell.run(f"setsid {command} > {log} 2>&1 < /dev/null 3>&- & echo $!", check=True)
-    program = Background(shell, int(started.stdout), log)
+    started = shell.run(f"setsid {command} > {log} 2>&1 < /dev/null 3>&- & echo $! $(cat {_BOOT})", check=True)
+    number, boot = started.stdout.split()
+    program = Background(shell, int(number), log)
     try:
         program.said(ready)
         yield program
     finally:
-        shell.run(f"kill -9 {program.pid} 2>/dev/null")
+        shell.run(f"test $(cat {_BOOT}) = {boot} && kill -9 {program.pid} 2>/dev/null")
 
 
 def composing(
