@@ -7,6 +7,7 @@ from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine, account
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
 from vfio_user_xe.device_models.xe.scenarios.syscalls.player import CallPlayer
 from vfio_user_xe.device_models.xe.scenarios.syscalls.world import Calls
+from vfio_user_xe.device_models.xe.scenarios.times import recorded
 from vfio_user_xe.device_models.xe.scenarios.vm.vmm import with_clients
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
 from vfio_user_xe.emulator.scenarios.exploration.world import checked
@@ -60,5 +61,6 @@ SYSCALLS = Suite(
     REPORTS,
     fatal=r"device wedged",
     exploration=Exploration(USUAL, Calls, CallPlayer),
+    times=recorded("syscalls"),
 )
 """Calls of xe, DRM and dma-bufs, one by one and with arguments from a grammar."""
