@@ -25,6 +25,7 @@ STATELESS_INDEX = 255
 """Binding table index for A32 addresses from general state base (execution.md 2.2)."""
 
 _FLAT, _STATELESS, _BOUND, _SHARED = range(4)  # enum space of memory.h
+_BEFORE_RESPONSE = 14  # values of `MESSAGE` before the response's bytes
 _APART_BYTES = 64  # load_lanes: an element that is put together
 
 # What of the dword in a0 names the surface: bits 31:6 of a surface state's offset, 31:24 of a binding table index.
@@ -75,6 +76,9 @@ def plain_send(send: Send) -> PlainSend | None:
             return PlainSend("gateway_barrier", send.source0)
         case FenceMessage() if message.response_length == 0 or send.destination.is_null:
             return PlainSend("message_fence", send.source0)
+        case FenceMessage() if not send.destination.arf:
+            answer = MESSAGE.pack(*[0] * _BEFORE_RESPONSE, message.response_length * GRF_BYTES, 0, 0)
+            return PlainSend("message_fence_answered", send.source0, answer)
         case SamplerMessage():
             return _sampler(send, message)
         case LscMessage():

@@ -168,6 +168,18 @@ def test_a_store_of_more_than_its_payload_has_is_left_to_the_interpreter(functio
     assert plain_send(instruction) is None
 
 
+@pytest.mark.parametrize("function", ["ugm", "slm", "tgm"])
+@pytest.mark.parametrize(("predicate", "answered"), [("", True), ("(f0.0) ", False)])
+def test_a_fence_answers_with_zeros_if_a_lane_takes_part(function: str, predicate: str, answered: bool) -> None:
+    # The compiler waits for the register, and does not look into it (IGC: every fence of a barrier).
+    filled = np.full((3, 16), 0x55AA55AA, dtype=np.uint32)
+    bench = Bench(f"{predicate}send.{function} (16|M0)  r41  r10  null:0  0x0  0x0210001f", {40: filled}, 0xFFFF)
+    assert bench.slot.run(FOREVER) is Reason.GONE
+    assert bench.grf(41, np.uint32, 16).tolist() == [0 if answered else 0x55AA55AA] * 16
+    for beside in (40, 42):
+        assert (bench.grf(beside, np.uint32, 16) == 0x55AA55AA).all()
+
+
 @pytest.mark.parametrize(("first", "second", "handled"), [(2, 2, True), (3, 1, False), (4, 0, True)])
 def test_a_sample_with_a_parameter_in_both_parts_of_its_payload_is_left_to_the_interpreter(
     first: int, second: int, handled: bool

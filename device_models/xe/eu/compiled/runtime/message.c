@@ -207,3 +207,13 @@ const struct op *message_fence(const struct op *op, struct thread *t)
     atomic_thread_fence(memory_order_seq_cst);
     return op + 1;
 }
+
+/* The response's registers are zero: what they hold means that the fence is done. */
+const struct op *message_fence_answered(const struct op *op, struct thread *t)
+{
+    const struct message *m = op->extra;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (enabled(op, t))
+        memset(t->storage + op->destination, 0, m->response);
+    return op + 1;
+}
