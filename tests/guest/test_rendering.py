@@ -48,6 +48,9 @@ def lab() -> Iterator[Lab]:
         opened.guest.run("modprobe xe", check=True, timeout=120)
         opened.guest.run("echo 1 >/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs", check=True, timeout=120)
         patient(opened.guest)
+        # xe gives VFs 16 ms to give an engine up, and the GuC resets a context that takes longer: a draw on a busy host.
+        limits = "/sys/bus/pci/devices/0000:01:00.0/sriov_admin/.bulk_profile"
+        opened.guest.run(f"echo 0 >{limits}/preempt_timeout_us", check=True)
         yield opened
 
 
