@@ -209,7 +209,7 @@ def test_a_vf_with_a_job_in_flight_is_saved_wiped_and_restored_and_the_job_finis
         # in the wrong order, and then leaves VRAM as it is (xe_gt_sriov_pf_control.c:pf_handle_vf_restore).
         lab.sh(
             f"echo 1 > {vf}/pause; echo 1 > {vf}/restore; size=$(($(stat -c %s /tmp/state) - 24));"
-            f" (head -c $size /tmp/state; sleep 1; tail -c 24 /tmp/state) > {vf}/migration_data && cat {vf}/restore",
+            f" (head -c $size /tmp/state; sleep 5; tail -c 24 /tmp/state) > {vf}/migration_data && cat {vf}/restore",
             timeout=120,
         )
         lab.sh(f"echo 1 > {vf}/resume")
