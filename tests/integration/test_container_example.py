@@ -73,7 +73,7 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if shutil.which("buildah") is None:
         pytest.skip("buildah is not installed")
     if not buildah("images", "--quiet", "--filter", "reference=localhost/vfio-user-xe:latest").stdout.strip():
-        pytest.skip("there is no image vfio-user-xe:latest: examples/container/build makes it")
+        pytest.skip("there is no image vfio-user-xe:latest: examples/container/build makes it, with buildah")
     monkeypatch.setenv("BUILDAH_ISOLATION", "chroot")
     begun = buildah("from", "localhost/vfio-user-xe:latest")
     assert begun.returncode == 0, begun.stderr
@@ -89,7 +89,9 @@ def buildah(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(1200)
 def test_the_image_holds_all_that_a_guest_needs(container: str) -> None:
     version = buildah("run", container, "--", "vfio-user-xe", "--version")
-    assert re.search(r"\(commit \w{12}\).*\nguest environment: QEMU \S+ \(fetched\)", version.stdout), version.stderr
+    assert re.search(r"\(commit \w{12}(-dirty)?\).*\nguest environment: QEMU \S+ \(fetched\)", version.stdout), (
+        version.stdout + version.stderr
+    )
     doctor = buildah("run", container, "--", "vfio-user-xe", "doctor", "--json")
     assert json.loads(doctor.stdout)["usable"], doctor.stdout
     compiler = buildah("run", container, "--", "cc", "--version")

@@ -47,17 +47,25 @@ def short() -> Iterator[Path]:
     ids=["SIGTERM", "SIGHUP", "SIGINT", "SIGTERM of a background job"],
 )
 def test_a_command_that_is_told_to_end_leaves_no_server_and_no_files(
-    short: Path, number: signal.Signals, ctrl_c: str
+    short: Path, tmp_path: Path, number: signal.Signals, ctrl_c: str
 ) -> None:
     command = [sys.executable, "-c", COMMAND, ctrl_c, "hold"]
     variables = {**os.environ, "TMPDIR": str(short)}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=variables, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        server = int(process.stdout.readline())
-        assert len(list(short.iterdir())) == 1
-        process.send_signal(number)
-        assert process.wait() == 130
+    with (
+        (tmp_path / "errors").open("w") as errors,
+        subprocess.Popen(command, env=variables, stdout=pipe, stderr=errors, text=True) as process,
+    ):
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, (tmp_path / "errors").read_text()
+            assert len(list(short.iterdir())) == 1
+            process.send_signal(number)
+            assert process.wait() == 130
+        finally:
+            process.kill()
+    server = int(line)
     eventually(lambda: not runs(server))
     assert list(short.iterdir()) == []
 

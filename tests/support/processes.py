@@ -6,6 +6,7 @@ What a block leaves behind is told by identity, not by number: what an earlier t
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Set
@@ -82,7 +83,12 @@ def no_descriptors_left() -> Iterator[None]:
     Raises:
         AssertionError: it is not.
     """
-    return _nothing_left(descriptors, "descriptors are left open")
+
+    def collected() -> set[Descriptor]:
+        gc.collect()  # what is in a cycle has not been given back yet
+        return descriptors()
+
+    return _nothing_left(collected, "descriptors are left open")
 
 
 @contextmanager

@@ -174,6 +174,15 @@ def _in_an_ioas(run: Run, machine: XeMachine, made: Program) -> None:
     run.check(mapped.errno == "0", f"IOMMU_IOAS_MAP_FILE: {mapped.errno}")
 
 
+def _revokes(run: Run, made: Program, command: str, what: str) -> None:
+    """A command that takes the owner's memory away for a time returns, although iommufd has it mapped."""
+    made.step(f"spawn job {command}")
+    joined = made.step("try join job 5000")
+    if joined.errno == "ETIME":
+        run.known(defects.REVOCATION_WAITS, f"iommufd keeps it waiting: {what}")
+    run.check(joined.errno == "0", f"{what}: {joined.errno}")
+
+
 @scenario(
     "37d",
     "iommufd: VF 1's memory as a dma-buf, mapped for VF 2",
@@ -186,11 +195,7 @@ def siblings_in_an_ioas(run: Run, machine: XeMachine) -> None:
         peer = Peer(machine)
         _in_an_ioas(run, machine, made)
         _reaches(run, made, peer, IOVA, 0x1111, "mapped")
-        made.step("spawn job reset v")
-        joined = made.step("try join job 5000")
-        if joined.errno == "ETIME":
-            run.known(defects.REVOCATION_WAITS, "iommufd keeps the reset waiting")
-        run.check(joined.errno == "0", f"VFIO_DEVICE_RESET: {joined.errno}")
+        _revokes(run, made, "reset v", "VFIO_DEVICE_RESET")
         s.settle(machine, 1)
         made.step(f"config v {COMMAND} 2 {MEMORY_AND_MASTER}")
         again = peer.write(IOVA + AT, 0x2222)
@@ -220,11 +225,7 @@ def owner_is_disabled_in_an_ioas(run: Run, machine: XeMachine) -> None:
         peer = Peer(machine)
         _in_an_ioas(run, machine, made)
         _reaches(run, made, peer, IOVA, 0x1111, "mapped")
-        made.step(f"spawn job config v {COMMAND} 2 0")
-        joined = made.step("try join job 5000")
-        if joined.errno == "ETIME":
-            run.known(defects.REVOCATION_WAITS, "iommufd keeps the write to COMMAND waiting")
-        run.check(joined.errno == "0", f"switching COMMAND.MEM off: {joined.errno}")
+        _revokes(run, made, f"config v {COMMAND} 2 0", "switching COMMAND.MEM off")
         run.evidence("while COMMAND.MEM is off", "reached" if peer.write(IOVA + AT, 0x2222) else "not reached")
         made.step(f"config v {COMMAND} 2 {MEMORY_AND_MASTER}")
         run.evidence("when it is on again", "reached" if peer.write(IOVA + AT, 0x3333) else "not reached")

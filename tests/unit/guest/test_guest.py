@@ -328,8 +328,13 @@ def test_a_blocking_guest_that_does_not_boot_leaves_no_thread(play: Play) -> Non
 def ctrl_c_after(seconds: float) -> Iterator[None]:
     """Its KeyboardInterrupt comes within the block, or on entering it where this thread gets no further until then."""
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    yield
+    try:
+        timer.start()
+        yield
+    finally:
+        # What ends before must not leave the signal to another test.
+        timer.cancel()
+        timer.join()
 
 
 def test_ctrl_c_interrupts_a_blocking_call_and_leaves_the_guest_usable(play: Play) -> None:

@@ -19,6 +19,7 @@ import pytest
 from tests.support import logs
 from tests.support.processes import no_descriptors_left
 from tests.support.wait import eventually
+from vfio_user_xe.emulator.fabric import leases
 from vfio_user_xe.emulator.fabric.dma_buf import make_dma_buf
 from vfio_user_xe.emulator.fabric.leases import LeaseRefused
 from vfio_user_xe.emulator.model.card import Card, CardConfig
@@ -164,6 +165,20 @@ def test_a_client_is_told_what_is_decoded_last_however_often_it_changes(
     eventually(lambda: 0xE000000000 in {bar.base for bar in peer.bars()})
     assert peer.alive
     peer.close()
+
+
+def test_memory_is_handed_on_when_its_holder_has_acknowledged_that_it_is_taken_back(
+    card: Card, client: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "PATIENCE", 60.0)
+    _, fds = ask(client, id=1, op="open", function="vf1", address=0, length=MIB)
+    card.functions[0].config.write(0x328, 2, 0)
+    while json.loads(client.recv(65536)).get("event") != "revoked":
+        pass
+    assert [lease.number for lease in card.leases] == [1], "the card waits for the holder"
+    client.send(json.dumps({"op": "ack", "lease": 1}).encode())
+    assert card.executor.run_sync(lambda: list(card.leases), 10) == []
+    os.close(fds[0])
 
 
 def test_what_is_not_acknowledged_holds_the_card_up_for_a_moment_only(card: Card, client: socket.socket) -> None:

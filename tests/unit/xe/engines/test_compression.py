@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.xe.commands import END
+from tests.support.xe.blits import fill_random, run
+from tests.support.xe.commands import address
 from tests.support.xe.engine_lab import Job, Lab
 from tests.support.xe.rig import MIB
 from vfio_user_xe.device_models.xe.engines import compression
@@ -36,19 +36,6 @@ def surfaces(lab: Lab) -> Job:
     return job
 
 
-def run(lab: Lab, job: Job, *commands: int) -> None:
-    job.batch(*commands, END)
-    job.ring(*job.start())
-    job.submit()
-    lab.run()
-    assert not lab.listener.faults
-    assert not lab.engine("bcs0").reports
-
-
-def address(va: int) -> tuple[int, int]:
-    return va & 0xFFFFFFFF, va >> 32
-
-
 def mem_copy(source: int, target: int, length: int) -> tuple[int, ...]:
     return 0x5680_0008, length - 1, 0, 0, 0, *address(source), *address(target), 0
 
@@ -63,12 +50,6 @@ def block_copy(source: int, target: int, width: int, height: int, *, pitch: int 
     return [
         0x5040_0000 | 2 << 19 | flags | 10, pitch - 1, 0, corner, *address(target), 0, 0, pitch - 1, *address(source), 0,
     ]  # fmt: skip
-
-
-def fill_random(job: Job, va: int, length: int) -> bytes:
-    data = random.Random(7).randbytes(length)
-    job.tables.space().write(va, data)
-    return data
 
 
 def stored(lab: Lab, at: int, length: int) -> bytes:
