@@ -194,7 +194,9 @@ class Executor:
             self._sleeping = True
             # A submit between the failed pop and here saw _sleeping unset: look again before waiting.
             if not self._jobs:
-                self._wake.wait(max(0.0, self._timers[0][0] - self.clock.seconds()) if self._timers else None)
+                # A device model may ask for any time; a lock waits for at most TIMEOUT_MAX.
+                seconds = self._timers[0][0] - self.clock.seconds() if self._timers else None
+                self._wake.wait(None if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
             self._sleeping = False
 
     def _drop_jobs(self) -> None:

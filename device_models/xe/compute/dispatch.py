@@ -21,8 +21,11 @@ from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Tran
 from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+    from vfio_user_xe.device_models.xe.memory.address_space import Fault
 
 IN_FLIGHT = 1024
 """Threads at once: what 128 execution units of 8 threads hold."""
@@ -39,11 +42,11 @@ _ENABLES = {1 << 7: ENABLE_SOFTWARE, 1 << 11: 1 << 11, 1 << 13: ENABLE_ILLEGAL}
 """Bits of cr0.1 by those of `InterfaceDescriptor.exceptions`."""
 
 
-def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
-    """Run all groups of `walker` with the context's state, in steps."""
+def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Generator[Fault | None, None, bool]:
+    """Run all groups of `walker` with the context's state, in steps. False: it was skipped."""
     if walker.groups >= _MOST_GROUPS:
         streamer.engine.report(f"a walker of {walker.groups} groups is skipped: nobody could wait for its end")
-        return
+        return False
     state = ComputeState.of(streamer.lrc)
     space = streamer.lrc.space
     memory = UnitMemory(space.execution_units if isinstance(space, PpgttSpace) else space)
@@ -101,6 +104,7 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk:
         progress.in_flight(None)
         execution.close()
     progress.forget()
+    return True
 
 
 def _told(task: Task) -> dict[str, object]:

@@ -109,8 +109,8 @@ def _walk(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk
         counted = streamer.engine.counted
         kernels, groups = _EVENTS[streamer.engine.info.engine_class == COMPUTE]
         counted[kernels] += 1
-        yield from dispatch.run(streamer, walker, progress)
-        counted[groups] += walker.groups
+        if (yield from dispatch.run(streamer, walker, progress)):
+            counted[groups] += walker.groups
     yield from _post_sync(streamer, walker, begun)
 
 

@@ -157,7 +157,7 @@ class CommandStreamer:
     def ends_with(self, index: int) -> bool:
         """Whether dword `index` of what the handler got is next to the ring's end, as far as the tail is known."""
         lrc = self.lrc
-        return not lrc.stack and 0 <= lrc.tail - self.place(index) <= _TAIL
+        return not lrc.stack and (lrc.tail - self.place(index)) % (lrc.end - lrc.start) <= _TAIL
 
     def is_done(self) -> bool:
         """Whether everything in the ring was executed, as far as the tail is known."""

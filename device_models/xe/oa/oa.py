@@ -47,6 +47,10 @@ class _Counts:
         self.before: Values = np.zeros(COUNTERS, dtype=np.uint64)
         self.since: Values | None = since
 
+    def until(self, now: Values) -> Values:
+        """All that it has counted; what has become less meanwhile is another event, or was cleared."""
+        return self.before if self.since is None else self.before + np.where(now < self.since, now, now - self.since)
+
 
 class Oa:
     """Reports of one GT. `units` are as the driver numbers them. On the executor."""
@@ -62,6 +66,7 @@ class Oa:
         chosen = layouts.MEDIA_UNITS if gt.index else (layouts.OAG,)
         self.units = [OaUnit(gt, registers, layout, self._sources, ggtt) for layout in chosen]
         self._contexts: WeakKeyDictionary[Lrc, _Counts] = WeakKeyDictionary()
+        self._of_contexts = () if gt.index else (OAR_OACONTROL, OAC_OACONTROL, *_EU_COUNTERS)
         if gt.index:
             for name, base in layouts.MEDIA_BASES.items():
                 registers.add_storage(f"{name}.MPES", gt.offset(base + layouts.MPES_OFFSET), layouts.MPES_BYTES)
@@ -82,23 +87,29 @@ class Oa:
         """A GT reset: no unit makes reports."""
         for unit in self.units:
             unit.reset()
+        self._contexts.clear()
+        for offset in self._of_contexts:
+            self._registers.poke(offset, 0)
 
     # For engines (`engines.types.PerformanceCounters`).
 
     def switched_in(self, engine: CountedEngine, lrc: Lrc) -> None:
         """The context of `lrc` is on `engine`."""
         counts = self._contexts.get(lrc) if self._contexts else None
-        if counts is not None:
+        if counts is not None and self._enabled(engine, lrc):
             counts.since = self._now(engine)
-        unit = self.units[0]
-        if unit.enabled and engine.context is not None:
-            unit.context_switch(engine.context.guc_id)
+        elif counts is not None:
+            del self._contexts[lrc]  # the driver does not count for it any more
+        context = engine.context
+        # Numbers of contexts are the function's own: reports name those of the PF, whose buffer it is.
+        if self.units[0].enabled and context is not None and not context.function.vfid:
+            self.units[0].context_switch(context.guc_id)
 
     def leaves(self, engine: CountedEngine, lrc: Lrc) -> None:
         """The context of `lrc` is about to leave `engine`."""
         counts = self._contexts.get(lrc) if self._contexts else None
         if counts is not None and counts.since is not None:
-            counts.before = counts.before + (self._now(engine) - counts.since)
+            counts.before = counts.until(self._now(engine))
             counts.since = None
 
     def report(self, engine: CountedEngine, lrc: Lrc, identity: int) -> bytes:
@@ -112,7 +123,7 @@ class Oa:
             counts = self._contexts.get(lrc)
             if counts is None:
                 counts = self._contexts[lrc] = _Counts(self._now(engine))
-            values = counts.before if counts.since is None else counts.before + (self._now(engine) - counts.since)
+            values = counts.until(self._now(engine))
         else:
             self._contexts.pop(lrc, None)
         one = [np.array([word], dtype=np.uint64) for word in (engine.timestamp(), engine.context.guc_id)]
@@ -128,9 +139,9 @@ class Oa:
         return bool(lrc.registers.get(base + OA_CTX_CONTROL.offset, 0) & _RESUME and control & _OAC_CONTEXT_ENABLE)
 
     def _format(self, engine: CountedEngine, lrc: Lrc) -> Format | None:
-        if engine.info.engine_class == COMPUTE:
-            control = self._registers.peek(OAC_OACONTROL)
-        else:
-            control = lrc.registers.get(OAR_OACONTROL, 0)
-        chosen = layouts.OAG.formats.get((control >> _SHIFT & 7, bool(control >> 8 & 1), bool(control >> 9 & 1)))
-        return chosen or self.units[0].format()
+        offset = OAC_OACONTROL if engine.info.engine_class == COMPUTE else OAR_OACONTROL
+        is_vf = lrc.function.vfid != 0
+        # OAC's is a register of the PF, which a VF does not have; OAR's is the context's.
+        control = lrc.registers.get(offset, 0 if is_vf else self._registers.peek(offset))
+        chosen = layouts.OAG.chosen(control, _SHIFT)
+        return chosen if chosen or is_vf else self.units[0].format()

@@ -24,6 +24,8 @@ _ONE_CORE = 1 << 16
 _CORE_SHIFT, _CORE_MASK = 20, 0x3F
 """A PES register: the event; whether of one Xe core; which (TEST_EVENT1_CYCLES_XECORE0 and its like in `oa-bmg.xml`)."""
 _TRANSACTION = 64
+_ALL = (1 << 64) - 1
+"""Counters wrap: a guest's commands may ask for any number of groups."""
 _BUSY = {RENDER: Event.RENDER_ENGINE_BUSY, COMPUTE: Event.COMPUTE_ENGINE_BUSY, COPY: Event.COPY_ENGINE_BUSY}
 _MEMORY = {
     Event.GPU_MEMORY_64B_TRANSACTION_READ: (VRAM_KIND, False, _TRANSACTION),
@@ -34,7 +36,6 @@ _MEMORY = {
     Event.SYSMEM_TRANSACTION_WRITE: (SYSTEM_KIND, True, _TRANSACTION),
 }
 """How the ledger's kinds of such accesses end, whether they write, and bytes of one event."""
-KNOWN = frozenset(Event)
 
 
 class Rate(Protocol):
@@ -74,7 +75,12 @@ class Sources:
     def of_engine(self, engine: CountedEngine, selects: Sequence[int], now: int) -> NDArray[np.uint64]:
         """As `values`, but of what one engine does: for a context while it runs there."""
         self._look(now)
-        known = {**self._timed(), **engine.counted}
+        timed = self._timed()
+        known: dict[int, int] = {event: timed[event] for event in (Event.TEST_EVENT1, Event.TEST_EVENT2)}
+        own = _BUSY.get(engine.engine_class)
+        if own is not None:
+            known[own] = known[Event.GPU_BUSY] = timed[own]
+        known.update(engine.counted)
         return np.array([self._value(select, known) for select in selects], dtype=np.uint64)
 
     def _look(self, now: int) -> None:
@@ -122,7 +128,7 @@ class Sources:
     def _value(self, select: int, known: Mapping[int, int]) -> int:
         event = select & _EVENT
         if not select & _ONE_CORE:
-            return known.get(event, 0)
+            return known.get(event, 0) & _ALL
         core = select >> _CORE_SHIFT & _CORE_MASK
         # Only of the test event is known what one core does.
         return int(self._clocks) if event == Event.TEST_EVENT1 and core < self._part.xe_cores else 0

@@ -26,7 +26,8 @@ from vfio_user_xe.emulator.model.registers import MASKED, Field, field, flag
 
 log = logging.getLogger(__name__)
 
-_PERIOD = 0.002
+_PERIOD, _LONGEST = 0.002, 60.0
+"""Seconds between two looks: at least, and at most whatever period a register asks for."""
 _ENABLE = 1 << 0
 _TIMER_ENABLE = 1 << 1
 _NO_SWITCH_REPORTS, _LARGE, _NO_TRIGGER = 1 << 1, 1 << 12, 1 << 14
@@ -78,7 +79,11 @@ class Layout:
 
     def format(self, control: int) -> Format | None:
         """What OACONTROL's value `control` chooses; None: a reserved value."""
-        return self.formats.get((control >> self.format_shift & 7, bool(control >> 8 & 1), bool(control >> 9 & 1)))
+        return self.chosen(control, self.format_shift)
+
+    def chosen(self, control: int, shift: int) -> Format | None:
+        """As `format`, with COUNTER_SEL at bit `shift`."""
+        return self.formats.get((control >> shift & 7, bool(control >> 8 & 1), bool(control >> 9 & 1)))
 
 
 @dataclass(slots=True)
@@ -107,8 +112,8 @@ class OaUnit:
         self._ggtt = ggtt
         self._clock = gt.gpu.card.clock
         self._stream: _Stream | None = None
-        self._enables = self._seen = 0
-        """Writes that enable, and how many of them the executor has seen: the driver may disable and enable between two looks."""
+        self._writes = self._seen = 0
+        """Writes of OACONTROL, and how many of them the executor has seen: the driver may disable and enable between two looks."""
         self._writing = False
         self._timer = 0
         """Number of the timer that counts: those before it come for nothing."""
@@ -132,8 +137,9 @@ class OaUnit:
         )
 
     def reset(self) -> None:
-        """A GT reset: nothing is enabled."""
-        for offset in (self.layout.control, self.layout.context_control, self.layout.debug, self.layout.status):
+        """A GT reset: nothing is enabled. The pointers stay: a stream that is open reads them as offsets in its buffer."""
+        at = self.layout
+        for offset in (at.control, at.context_control, at.debug, at.status, *at.selects):
             self._registers.poke(self._gt.offset(offset), 0)
         self._stream = None
 
@@ -166,8 +172,7 @@ class OaUnit:
         return value | _ENABLE if self._writing else value
 
     def _controlled(self, value: int) -> None:
-        if value & _ENABLE:
-            self._enables += 1
+        self._writes += 1
         self._soon(self._look)
 
     def _triggered(self, value: int) -> None:
@@ -189,10 +194,10 @@ class OaUnit:
 
     def _look(self) -> None:
         """OACONTROL was written."""
+        seen, self._seen = self._seen, self._writes
         if not self._peek(self.layout.control) & _ENABLE:
             self._stream = None
-        elif self._stream is None or self._seen != self._enables:
-            self._seen = self._enables
+        elif self._stream is None or seen != self._seen:
             self._begin()
 
     def _begin(self) -> None:
@@ -224,7 +229,9 @@ class OaUnit:
             return
         left = (stream.last // stream.period + 1) * stream.period - ticks(self._clock.ns())
         self._timer += 1
-        self._gt.gpu.executor.call_later(max(_PERIOD, left / REFERENCE_CLOCK), partial(self._tick, self._timer))
+        self._gt.gpu.executor.call_later(
+            min(_LONGEST, max(_PERIOD, left / REFERENCE_CLOCK)), partial(self._tick, self._timer)
+        )
 
     def _tick(self, number: int) -> None:
         if number == self._timer:
@@ -245,12 +252,14 @@ class OaUnit:
         skipped = max(0, end - first - stream.buffer.most)
         times = np.arange(first + skipped, end, dtype=np.uint64) * np.uint64(stream.period)
         part = (times - np.uint64(stream.last)) / (until - stream.last)
-        grown = (values - stream.values).astype(float)
+        # Fewer than before: the driver has selected other events, or the ledger was cleared.
+        before = np.where(values < stream.values, values, stream.values)
+        grown = (values - before).astype(float)
         samples = Samples(
             times,
             np.zeros(len(times), dtype=np.uint64),
             np.uint64(stream.clocks) + (part * float(clocks - stream.clocks)).astype(np.uint64),
-            stream.values + (part[:, None] * grown).astype(np.uint64),
+            before + (part[:, None] * grown).astype(np.uint64),
         )
         stream.last, stream.values, stream.clocks = until, values, clocks
         self._write(stream, identity(Reason.TIMER), samples, skipped)
@@ -274,7 +283,7 @@ class OaUnit:
         reports = pack(stream.form, first, samples)
         self._writing = True
         try:
-            if self._peek(self.layout.control) & _ENABLE and self._seen == self._enables:
+            if self._peek(self.layout.control) & _ENABLE and self._seen == self._writes:
                 self._store(stream.buffer, reports, skipped)
         finally:
             self._writing = False

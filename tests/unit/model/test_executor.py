@@ -105,6 +105,14 @@ def test_a_timer_that_is_set_while_the_executor_sleeps_for_a_later_one_wakes_it(
     assert not late.is_set()
 
 
+def test_a_timer_that_is_later_than_a_lock_can_wait_stops_nothing(executor: Executor) -> None:
+    executor.call_later(4 * threading.TIMEOUT_MAX, lambda: None)
+    executor.run_sync(lambda: None, PATIENCE)
+    fired = threading.Event()
+    executor.call_later(0.01, fired.set)
+    assert fired.wait(PATIENCE)
+
+
 def test_timers_fire_in_the_order_of_their_times_and_equal_ones_as_they_were_set(executor: Executor) -> None:
     seen: list[str] = []
     done = threading.Event()

@@ -6,6 +6,7 @@ from tests.support.xe.commands import lri, sdi
 from tests.support.xe.compute_kernels import LINEAR
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, base_addresses, walker
 from tests.support.xe.engine_lab import Job
+from vfio_user_xe.device_models.xe.engines.perf_events import Event
 
 COUNT_GROUPS = (
     LINEAR
@@ -52,6 +53,17 @@ def test_group_counts_come_from_registers_if_the_walker_says_so(lab: ComputeLab)
     counts = lri(DISPATCH, 3, DISPATCH + 4, 2, DISPATCH + 8, 2)
     job = run(lab, *counts, *walker(groups=(0, 0, 0), inline=[DATA, 0], flags=INDIRECT_COUNTS))
     assert job.data(0, 1) == [12]
+
+
+def test_groups_that_ran_are_counted_and_those_of_a_skipped_walker_are_not(lab: ComputeLab) -> None:
+    run(lab, *walker(groups=(5, 1, 1), inline=[DATA, 0]))
+    counted = lab.engine("ccs0").counted
+    assert counted[Event.ASYNC_GPGPU_THREADGROUP_COUNT] == 5
+    most = 0xFFFF_FFFF
+    job = run(lab, *walker(groups=(most, most, most), inline=[DATA, 0]), *sdi(DATA + 8, 1))
+    assert job.data(0, 4) == [0, 0, 1, 0]
+    assert counted[Event.ASYNC_GPGPU_THREADGROUP_COUNT] == 5
+    assert [report for report in lab.engine("ccs0").reports if "nobody could wait" in report]
 
 
 def test_a_walker_without_groups_writes_its_post_sync_all_the_same(lab: ComputeLab) -> None:

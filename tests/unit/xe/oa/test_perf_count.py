@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 from unittest.mock import NonCallableMock
 
 import numpy as np
@@ -15,13 +16,14 @@ from tests.support.xe.oa_lab import PART, Rate
 from vfio_user_xe.device_models.xe.engines.perf_events import Event
 from vfio_user_xe.device_models.xe.oa import layouts
 from vfio_user_xe.device_models.xe.oa.oa import OAR_OACONTROL, Oa
+from vfio_user_xe.device_models.xe.oa.unit import OaUnit
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, RENDER, Profile
 from vfio_user_xe.emulator.model.registers import Register
 
 CONTEXT_CONTROL, OA_CTX_CONTROL = 0x2244, 0x2360
 REPORT, FILL = 576, 0x8080_8080
 PEC64U64 = 1 << 1 | 1 << 8
-MI_USER_INTERRUPT = 0x02 << 23
+MI_NOOP, MI_USER_INTERRUPT = 0, 0x02 << 23
 ENABLE = (OA_CTX_CONTROL, 1, CONTEXT_CONTROL, 1 << 8 | 1 << 24, OAR_OACONTROL, PEC64U64 | 1)
 
 
@@ -151,3 +153,37 @@ def test_a_user_batch_reaches_the_trigger_where_the_driver_lists_it(lab: PerfLab
     lab.batch(job, *trigger)
     lab.run()
     assert seen == [0xC0FFEE]
+
+
+def test_switches_of_the_pfs_contexts_are_reported_and_not_those_of_a_vf(lab: PerfLab) -> None:
+    lab.pf.registers.write(layouts.OAG.control, 4, 1 << layouts.OAG.format_shift | 1 << 8 | 1)
+    lab.run()
+    vf = lab.vf_with_memory(1, {n: 16 + n - 8 for n in range(8)}, (0x400_0000, 0x100_0000))
+    job, of_vf = lab.job(engine_class=RENDER), Job(lab, 5, function=vf, engine_class=RENDER)
+    lab.jobs.append(of_vf)
+    with mock.patch.object(OaUnit, "context_switch") as switched:
+        for one in (job, of_vf):
+            one.ring(MI_NOOP)
+            one.submit()
+            lab.run()
+    assert lab.oa.units[0].enabled
+    assert [call.args for call in switched.call_args_list] == [(job.context.guc_id,)]
+
+
+def test_a_vfs_context_counts_by_its_own_registers_and_not_by_the_pfs(lab: PerfLab) -> None:
+    lab.pf.registers.write(layouts.OAG.control, 4, 1 << layouts.OAG.format_shift | 1 << 8)
+    vf = lab.vf_with_memory(1, {n: 16 + n - 8 for n in range(8)}, (0x400_0000, 0x100_0000))
+    job = Job(lab, 0, function=vf, engine_class=RENDER)
+    lab.jobs.append(job)
+    job.set_bytes(0, FILL.to_bytes(4, "little") * 0x800)
+    lab.batch(job, *report(0, 7))
+    assert job.data(0, 1) == [FILL]
+
+
+def test_a_reset_of_the_gt_ends_counters_of_contexts(lab: PerfLab) -> None:
+    lab.pf.registers.write(layouts.OAG.control, 4, 1 << layouts.OAG.format_shift | 1 << 8)
+    job = lab.enabled()
+    lab.batch(job, *report(0, 1))
+    lab.oa.reset()
+    assert not lab.oa._contexts
+    assert not lab.pf.registers.peek(OAR_OACONTROL)

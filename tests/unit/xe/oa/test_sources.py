@@ -61,6 +61,25 @@ def test_of_one_engine_are_only_its_own_events() -> None:
     assert sources.of_engine(engines[1], [Event.IA_VERTEX], 0).tolist() == [11]
 
 
+def test_of_one_engine_is_its_own_time_and_not_that_of_others() -> None:
+    engines = [engine(RENDER), engine(COMPUTE, "ccs0")]
+    sources = Sources(engines, Rate(), Ledger(), PART)
+    sources.values([], 0)
+    engines[0].busy.return_value = {0: SECOND // 4}
+    engines[1].busy.return_value = {0: SECOND // 2}
+    wanted = [Event.RENDER_ENGINE_BUSY, Event.COMPUTE_ENGINE_BUSY, Event.GPU_BUSY]
+    assert sources.of_engine(engines[0], wanted, SECOND).tolist() == [HERTZ // 4, 0, HERTZ // 4]
+    assert sources.of_engine(engines[1], wanted, SECOND).tolist() == [0, HERTZ // 2, HERTZ // 2]
+
+
+def test_counters_wrap_at_64_bits() -> None:
+    one = engine(COMPUTE, "ccs0")
+    one.counted[Event.ASYNC_GPGPU_THREADGROUP_COUNT] = (1 << 96) + 5
+    sources = Sources([one], Rate(), Ledger(), PART)
+    assert sources.values([Event.ASYNC_GPGPU_THREADGROUP_COUNT], 0).tolist() == [5]
+    assert sources.of_engine(one, [Event.ASYNC_GPGPU_THREADGROUP_COUNT], 0).tolist() == [5]
+
+
 def test_memory_accesses_are_those_of_the_ledger_by_where_the_memory_is() -> None:
     ledger = Ledger()
     ledger.entry("pf", "pf", "iov", "eu vram").count_read(640)

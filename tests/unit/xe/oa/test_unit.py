@@ -242,3 +242,43 @@ def test_a_reset_of_the_gt_ends_the_reports(oa: OaLab) -> None:
     assert not oa.read(layouts.OAG.control)
     oa.passes(4 * MILLISECOND)
     assert oa.tail == 0
+
+
+def test_a_reset_of_the_gt_clears_what_the_driver_has_selected(oa: OaLab) -> None:
+    oa.write(PES[0], Event.TEST_EVENT1)
+    oa.unit.reset()
+    assert oa.read(PES[0]) == 0
+
+
+def test_the_longest_period_waits_no_longer_than_a_thread_can(oa: OaLab) -> None:
+    oa.open(exponent=63)
+    assert oa.timers[0][0] - oa.now <= 60e9
+    oa.passes(150_000 * MILLISECOND)
+    assert oa.tail == 0
+    assert oa.unit.enabled
+    assert len(oa.timers) == 1
+
+
+def test_events_that_are_selected_anew_do_not_become_less_within_a_report(oa: OaLab) -> None:
+    oa.write(PES[0], Event.TEST_EVENT1)
+    oa.open(exponent=9)
+    oa.passes(4 * MILLISECOND)
+    oa.write(PES[0], Event.IA_VERTEX)
+    oa.engines[0].counted[Event.IA_VERTEX] = 3
+    before = oa.tail // REPORT
+    oa.passes(4 * MILLISECOND)
+    assert oa.reports(REPORT)[before:, 4].tolist() == [3] * (oa.tail // REPORT - before)
+
+
+def test_a_stream_with_another_format_begins_anew_without_being_disabled(oa: OaLab) -> None:
+    oa.open(exponent=9)
+    oa.passes(4 * MILLISECOND)
+    assert oa.tail
+    oa.write(oa.layout.tail, BUFFER)
+    oa.write(oa.layout.control, 1 << oa.layout.format_shift | 1)  # not wide
+    form = oa.unit.format()
+    assert form is not None
+    assert form.size < REPORT
+    oa.passes(4 * MILLISECOND)
+    assert oa.tail
+    assert oa.tail % form.size == 0
