@@ -112,7 +112,7 @@ class OaUnit:
         self._ggtt = ggtt
         self._clock = gt.gpu.card.clock
         self._stream: _Stream | None = None
-        self._writes = self._seen = 0
+        self._controls = self._seen = 0
         """Writes of OACONTROL, and how many of them the executor has seen: the driver may disable and enable between two looks."""
         self._writing = False
         self._timer = 0
@@ -172,7 +172,7 @@ class OaUnit:
         return value | _ENABLE if self._writing else value
 
     def _controlled(self, value: int) -> None:
-        self._writes += 1
+        self._controls += 1
         self._soon(self._look)
 
     def _triggered(self, value: int) -> None:
@@ -194,7 +194,7 @@ class OaUnit:
 
     def _look(self) -> None:
         """OACONTROL was written."""
-        seen, self._seen = self._seen, self._writes
+        seen, self._seen = self._seen, self._controls
         if not self._peek(self.layout.control) & _ENABLE:
             self._stream = None
         elif self._stream is None or seen != self._seen:
@@ -283,7 +283,7 @@ class OaUnit:
         reports = pack(stream.form, first, samples)
         self._writing = True
         try:
-            if self._peek(self.layout.control) & _ENABLE and self._seen == self._writes:
+            if self._peek(self.layout.control) & _ENABLE and self._seen == self._controls:
                 self._store(stream.buffer, reports, skipped)
         finally:
             self._writing = False
