@@ -145,7 +145,7 @@ class Engine:
             self.oa.switched_in(self, lrc)
 
     def switch_out(self, *, save: bool = True) -> None:
-        """Save the context and be idle.
+        """Save the context and be idle. What is not saved is lost, and so is an interrupt of it that waits.
 
         Raises:
             TranslationFault: its image is not mapped; the engine is idle all the same.
@@ -154,21 +154,25 @@ class Engine:
         context, lrc = self.context, self.lrc
         if context is None or lrc is None:
             return
-        if self.oa is not None:
-            self.oa.leaves(self, lrc)
         lrc.timestamp = self.context_timestamp()
         self._busy[context.function.vfid] += self.clock.ns() - self._since_ns
         if self.tap.on:
             self.tap(context.function.name, "out", {"engine": self.name, "context": context.guc_id})
+        self._interrupt_due &= save
         try:
+            if self.oa is not None:
+                self.oa.leaves(self, lrc)
             if save:
                 lrc.save()
         finally:
-            self.raise_interrupt()
-            self._context_timestamp = lrc.timestamp
-            self.context = self.lrc = None
-            lrc.loaded = False
-            self.streamer.preempt = False
+            try:
+                # Where it is reported stands in the context's registers.
+                self.raise_interrupt()
+            finally:
+                self._context_timestamp = lrc.timestamp
+                self.context = self.lrc = None
+                lrc.loaded = False
+                self.streamer.preempt = False
 
     def run_time(self) -> float:
         """Seconds since the context was switched in."""

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.xe.commands import ARB_CHECK, END, NOOP, USER_INTERRUPT, sdi, semaphore
 from tests.support.xe.engine_lab import DATA_VA, Job, Lab
+from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault
 
@@ -74,3 +75,31 @@ def test_an_interrupt_is_raised_although_the_image_cannot_be_saved(lab: Lab, mon
     job.submit()
     lab.run()
     assert [event[0] for event in lab.listener.events] == ["interrupt", "memory fault"]
+
+
+def on_the_engine_with_an_interrupt_that_waits(lab: Lab) -> tuple[Engine, Job]:
+    engine, job = lab.engine("bcs0"), lab.job()
+    lab.engines.register(job.context)
+    engine.switch_in(job.context, job.context.members[0])
+    engine.user_interrupt(last=True)
+    return engine, job
+
+
+def test_a_context_that_is_lost_interrupts_nobody_and_the_next_one_has_nothing_to_raise(lab: Lab) -> None:
+    engine, job = on_the_engine_with_an_interrupt_that_waits(lab)
+    engine.switch_out(save=False)
+    engine.switch_in(job.context, job.context.members[0])
+    engine.switch_out()
+    assert lab.listener.events == []
+
+
+def test_an_interrupt_that_cannot_be_raised_leaves_the_engine_idle(lab: Lab) -> None:
+    engine, _ = on_the_engine_with_an_interrupt_that_waits(lab)
+
+    def fails() -> None:
+        raise RuntimeError("nobody listens")
+
+    lab.listener.on_interrupt = fails
+    with pytest.raises(RuntimeError, match="nobody listens"):
+        engine.switch_out()
+    assert engine.context is None
