@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -48,6 +47,7 @@ from vfio_user_xe.emulator.scenarios.evidence import report_of, summary_of
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.runner import grouped
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Suite
+from vfio_user_xe.emulator.temporary import temporary_folder
 
 __all__ = ["app", "run"]
 
@@ -141,7 +141,7 @@ def run(
         extra: list[str] = []
         folder = output
         if folder is None and count > 1 and job is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vfio-user-xe-")))
+            folder = stack.enter_context(temporary_folder())
             extra = ["--output", str(folder)]
         log = Journal(folder / RESULTS, report_of(suite, [])) if folder is not None else None
         results = _before(log, keep=resume or job is not None, job=job is not None)

@@ -9,15 +9,12 @@ The child ends with the thread that started it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,11 +23,10 @@ from pathlib import Path
 from vfio_user_xe.emulator.child_process import launch
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.serve_options import ServeOptions
+from vfio_user_xe.emulator.temporary import temporary_folder
 
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 30.0
-_PREFIX = "vfio-user-xe-"
-_LEFT_SECONDS = 86400.0
 
 
 class ServedCardError(Exception):
@@ -90,8 +86,7 @@ def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | 
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
-            _sweep()
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
+            folder = stack.enter_context(temporary_folder())
         sockets = folder / "sockets"
         log = folder / "server.log"
         read_end, write_end = os.pipe()
@@ -121,18 +116,6 @@ def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | 
             process.wait()
             raise
         yield card
-
-
-def _sweep() -> None:
-    """Remove what programs that were killed a day ago or more have left: folders of this user with a lock that no server holds."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/sockets/lock"):
-        with contextlib.suppress(OSError):
-            status = lock.lstat()
-            if status.st_uid != os.getuid() or time.time() - status.st_mtime < _LEFT_SECONDS:
-                continue
-            with lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent.parent, ignore_errors=True)
 
 
 def _wait_ready(fd: int, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,7 +14,6 @@ import pytest
 
 from tests.support.processes import runs
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.guest import served
 
 COMMAND = """
 import signal, sys, time
@@ -68,28 +66,3 @@ def test_a_command_that_is_told_to_end_leaves_no_server_and_no_files(
     server = int(line)
     eventually(lambda: not runs(server))
     assert list(short.iterdir()) == []
-
-
-def test_what_a_killed_program_left_is_removed_a_day_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-
-    def left(name: str) -> Path:
-        lock = tmp_path / name / "sockets/lock"
-        lock.parent.mkdir(parents=True)
-        lock.touch()
-        os.utime(lock, (0, 0))
-        return lock
-
-    left("vfio-user-xe-dead")
-    left("of-others-dead")
-    left("vfio-user-xe-young").touch()
-    (tmp_path / "vfio-user-xe-other").mkdir()
-    with left("vfio-user-xe-served").open() as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        served._sweep()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "of-others-dead",
-        "vfio-user-xe-other",
-        "vfio-user-xe-served",
-        "vfio-user-xe-young",
-    ]

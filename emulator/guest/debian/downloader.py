@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import lzma
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from vfio_user_xe.emulator.guest.debian.packages import (
 from vfio_user_xe.emulator.guest.debian.resolver import Entry, PackageLists, resolve
 from vfio_user_xe.emulator.guest.debian.signatures import known_keys, read_keyring, require_sequoia
 from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from pysequoia import Cert
@@ -94,7 +94,7 @@ class PythonDownloader:
         name = f"{component}/binary-{ARCHITECTURE}/Packages.xz"
         if name not in release.files:
             raise FetchFailed(f"the Release file of {release.suite} lists no {name}")
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             packed = Path(folder, "Packages.xz")
             self._mirror.fetch(release.files[name], packed, release, lambda size: None)
             try:
@@ -110,7 +110,7 @@ class PythonDownloader:
         found = lists.candidates(_KEYRING_PACKAGE)
         if not found:
             raise FetchFailed(f"{self._mirror.address} has no {_KEYRING_PACKAGE}: name a keyring with --keyring FILE")
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             archive = Path(folder, "keyring.deb")
             self._mirror.fetch(_described(found[0]), archive, None, lambda size: None)
             keys = known_keys(read_files(archive, *_KEYRING))

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from vfio_user_xe.emulator.guest import elf
 from vfio_user_xe.emulator.guest.environment import LIBRARIES, Environment
 from vfio_user_xe.emulator.guest.errors import NotUsable
 from vfio_user_xe.emulator.suites.igt.results import read_subtests
+from vfio_user_xe.emulator.temporary import temporary_folder
 
 PROGRAMS = "/usr/libexec/igt-gpu-tools"
 """Where the programs are in the guest."""
@@ -73,7 +73,7 @@ class IgtBuild:
             IgtNotFound: a program cannot be run.
         """
         listed: dict[str, list[str]] = {}
-        with tempfile.TemporaryDirectory(prefix="vfio-user-xe-igt-") as folder:
+        with temporary_folder() as folder:
             for name in names:
                 loader = ""
                 for target, source in self._closure(name).items():
@@ -81,7 +81,7 @@ class IgtBuild:
                     if not link.is_symlink():
                         link.symlink_to(source)
                     loader = loader or str(link)
-                command = [loader, "--library-path", folder, str(self.programs[name]), "--list-subtests"]
+                command = [loader, "--library-path", str(folder), str(self.programs[name]), "--list-subtests"]
                 try:
                     done = subprocess.run(
                         command, capture_output=True, text=True, timeout=_LIST_TIMEOUT, check=False, cwd=folder

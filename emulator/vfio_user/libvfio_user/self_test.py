@@ -6,7 +6,6 @@ its own: a library of another level may do anything, crash first of all.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE, Memory
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, MSI, AccessHandler, Region, Served, Transport
+from vfio_user_xe.emulator.temporary import temporary_folder
 from vfio_user_xe.emulator.vfio_user.client import Client
 from vfio_user_xe.emulator.vfio_user.libvfio_user import BackendError
 from vfio_user_xe.emulator.vfio_user.libvfio_user.context import Context
@@ -34,8 +34,8 @@ def tested_level(path: str) -> str:
     failures = []
     for level in LEVELS:
         # Made here: a library that crashes leaves behind what its process made.
-        with tempfile.TemporaryDirectory(prefix="vfu-") as folder:
-            work = partial(_try, path, level, Path(folder) / "s")
+        with temporary_folder() as folder:
+            work = partial(_try, path, level, folder / "s")
             try:
                 failure = isolated(work, silent=True)
             except Crash as crash:

@@ -15,12 +15,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from vfio_user_xe.device_models.xe.eu.registers import ACC0, ARF_BASE, CR0, F0, SR0
 from vfio_user_xe.emulator.guest import cache
+from vfio_user_xe.emulator.temporary import temporary_folder
 
 SOURCES = Path(__file__).with_name("runtime")
 
@@ -119,8 +119,7 @@ def _processor() -> bytes:
 
 def _build(compiler: list[str], flags: tuple[str, ...], target: Path) -> str | None:
     """Compile and link; what the compiler said if it failed."""
-    with tempfile.TemporaryDirectory(prefix="vfio-user-xe-eu-") as folder:
-        work = Path(folder)
+    with temporary_folder() as work:
         jobs = []
         objects = []
         for source in sorted(SOURCES.glob("*.c")):
