@@ -137,7 +137,7 @@ def _draw(vm: VirtualMachine, frames: int) -> ExitStack:
     """Frames of a machine; its window shows the last of them until the stack is closed."""
     with ExitStack() as stack:
         stack.enter_context(mesa.scanning_out(vm))
-        stack.enter_context(mesa.rendering(vm, mesa.Frames(*SIZE, frames, hue=vm.vfid)))
+        stack.enter_context(mesa.rendering(vm, mesa.source_of(vm, *SIZE), frames))
         return stack.pop_all()
 
 

@@ -81,16 +81,18 @@ def passed_on(host: Host, vm: VirtualMachine) -> Iterator[Vmm]:
         vmm.kill()
 
 
-def measure(lab: Lab, host: Host, vm: VirtualMachine, vmm: Vmm, passing: mesa.Background, frames: mesa.Frames) -> Way:
-    """One renderer and one window."""
-    size = {"width": frames.width + MARGIN, "height": frames.height + MARGIN}
-    counted = frames.count - WARM
+def measure(
+    lab: Lab, host: Host, vm: VirtualMachine, vmm: Vmm, passing: mesa.Background, source: Source, counted: int
+) -> Way:
+    """One renderer and one window; the first frames of it are not counted."""
+    size = {"width": source.width + MARGIN, "height": source.height + MARGIN}
+    count = WARM + counted
     with mesa.composing(host.shell, [vm.name], **size) as compositor:
         log = len(vmm.log())
         said = len(passing.all())
         lab.card.call("ledger", clear=True)
         before = processor_seconds(lab.card.pid)
-        with mesa.rendering(vm, frames):
+        with mesa.rendering(vm, source, count):
             spent = processor_seconds(lab.card.pid) - before
             made = pictures(compositor.all(), "")
             sent, heard = (_times(passing.all()[said:], verb) for verb in ("flush", "done"))
@@ -98,16 +100,16 @@ def measure(lab: Lab, host: Host, vm: VirtualMachine, vmm: Vmm, passing: mesa.Ba
     across: dict[str, int] = {}
     for row in lab.card.call("ledger"):
         if (row["initiator"], row["owner"]) == ("pf", f"vf{vm.vfid}"):
-            across[row["interconnect"]] = across.get(row["interconnect"], 0) + row["bytes_read"] // frames.count
+            across[row["interconnect"]] = across.get(row["interconnect"], 0) + row["bytes_read"] // count
     composed = {picture.frames[vm.name]: picture.at / 1e3 for picture in made if picture.frames[vm.name]}
-    late = range(WARM + 1, frames.count + 1)
+    late = range(WARM + 1, count + 1)
     return Way(
-        f"{'/'.join(across)}, {frames.modifier}",
-        f"{frames.width}x{frames.height}",
-        counted / (composed[frames.count] - composed[WARM]),
+        f"{'/'.join(across)}, {source.modifier}",
+        f"{source.width}x{source.height}",
+        counted / (composed[count] - composed[WARM]),
         1e3 * statistics.median(heard[n] - sent[n] for n in late),
         1e3 * statistics.median(composed[n] - flushed[n] for n in late),
-        spent / frames.count,
+        spent / count,
         across,
     )
 
@@ -135,7 +137,7 @@ def sampled(sizes: list[tuple[int, int]], count: int, kernel: Kernel | None) -> 
         passing = stack.enter_context(mesa.scanning_out(vm))
         for width, height in sizes:
             for modifier in ("linear", "tile4"):
-                yield measure(lab, host, vm, vmm, passing, mesa.Frames(width, height, count + WARM, modifier))
+                yield measure(lab, host, vm, vmm, passing, mesa.source_of(vm, width, height, modifier), count)
 
 
 def copied(sizes: list[tuple[int, int]], count: int) -> Iterator[Way]:

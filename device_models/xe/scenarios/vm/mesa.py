@@ -33,7 +33,7 @@ def _kept(run: Run, program: p.Background) -> Iterator[None]:
 
 def _render(run: Run, vm: VirtualMachine, modifier: str) -> None:
     """Draw the frames on the VF by Mesa; xe-vgpu passes them to the VMM."""
-    renderer = p.renderer_command(vm, p.Frames(_WIDTH, _HEIGHT, _FRAMES, modifier))
+    renderer = p.renderer_command(Source(vm.name, p.NODE, _WIDTH, _HEIGHT, modifier), _FRAMES)
     with p.scanning_out(vm) as passing, _kept(run, passing), run.step(renderer):
         vm.sh(renderer, timeout=p.PATIENCE)
         run.evidence("the machine's surfaces", vm.sh(f"grep ^create {p.VGPU_LOG}").splitlines())

@@ -2,7 +2,7 @@
 
 with composing(host.shell, ["vm1"], width=640, height=220, folder="/tmp/shown") as compositor:
     ...                                             # xe-vmm has VF 1 open, and the machine has the VF plugged in
-    with scanning_out(vm), rendering(vm, Frames(280, 170, count=10)):
+    with scanning_out(vm), rendering(vm, source_of(vm, 280, 170), 10):
         pictures(compositor.all(), "/tmp/shown")    # of frames.play: ten, and the window shows the last
 """
 
@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vfio_user_xe.device_models.xe.frames.programs import COMPOSITOR, RENDERER
+from vfio_user_xe.device_models.xe.frames.play import Source
+from vfio_user_xe.device_models.xe.frames.programs import COMPOSITOR
 from vfio_user_xe.device_models.xe.scenarios.guest_program import ProgramError
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import COMPOSITOR as COMPOSITOR_SOCKET
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import VirtualMachine
@@ -28,17 +29,6 @@ _VGPU_SOCKET, _HELD = "/run/vgpu.sock", "/run/held"
 _BOOT = "/proc/sys/kernel/random/boot_id"
 PATIENCE = 600.0
 """Seconds: more than a machine needs for its first frames on a busy host, where Mesa's shaders are compiled."""
-
-
-@dataclass(frozen=True)
-class Frames:
-    """What a renderer draws; sizes in pixels."""
-
-    width: int
-    height: int
-    count: int
-    modifier: str = "tile4"
-    hue: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,23 +98,25 @@ def scanning_out(vm: VirtualMachine) -> contextlib.AbstractContextManager[Backgr
     return background(vm.guest, f"{VGPU} {vm.name} {vm.address} {_VGPU_SOCKET}", VGPU_LOG, "ready")
 
 
-def renderer_command(vm: VirtualMachine, frames: Frames) -> str:
-    """Draw frames on the machine's VF, and pass them to `scanning_out`."""
-    return (
-        f"env GL_DEVICE={NODE} {RENDERER} --socket {_VGPU_SOCKET} --name {vm.name} --modifier {frames.modifier}"
-        f" --width {frames.width} --height {frames.height} --frames {frames.count} --hue {frames.hue}"
-    )
+def source_of(vm: VirtualMachine, width: int, height: int, modifier: str = "tile4") -> Source:
+    """A renderer on the machine's VF, with a colour of its own; sizes in pixels."""
+    return Source(vm.name, NODE, width, height, modifier, hue=vm.vfid)
+
+
+def renderer_command(source: Source, count: int) -> str:
+    """Draw `count` frames in a machine, and pass them to `scanning_out`."""
+    return f"env {source.command} --socket {_VGPU_SOCKET} --frames {count}"
 
 
 @contextlib.contextmanager
-def rendering(vm: VirtualMachine, frames: Frames) -> Iterator[Background]:
-    """A renderer in the machine that has drawn all frames; the window shows the last until the block is left.
+def rendering(vm: VirtualMachine, source: Source, count: int) -> Iterator[Background]:
+    """A renderer in the machine that has drawn `count` frames; the window shows the last until the block is left.
 
     Raises:
         TimeoutError: it does not draw them.
         ProgramError: it has ended before.
     """
     vm.sh(f"rm -f {_HELD}; mkfifo {_HELD}")
-    command = f"sh -c {shlex.quote(f'exec {renderer_command(vm, frames)} --hold <> {_HELD}')}"
-    with background(vm.guest, command, RENDERER_LOG, f"frames={frames.count} ") as program:
+    command = f"sh -c {shlex.quote(f'exec {renderer_command(source, count)} --hold <> {_HELD}')}"
+    with background(vm.guest, command, RENDERER_LOG, f"frames={count} ") as program:
         yield program
