@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.engines.engine import Engine
 from vfio_user_xe.device_models.xe.engines.engine_regs import OA_CTX_CONTROL, RING_CONTEXT_CONTROL
@@ -21,7 +20,7 @@ from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
 from vfio_user_xe.device_models.xe.oa import layouts
 from vfio_user_xe.device_models.xe.oa.formats import COUNTERS, Format, Samples, pack
-from vfio_user_xe.device_models.xe.oa.sources import Sources
+from vfio_user_xe.device_models.xe.oa.sources import Sources, Values
 from vfio_user_xe.device_models.xe.oa.unit import OaUnit
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, RENDER
 from vfio_user_xe.emulator.model.register_file import RegisterFile
@@ -36,8 +35,6 @@ _SHIFT = 1
 
 _EU_COUNTERS = (0xE458, 0xE558, 0xE658, 0xE758, 0xE45C, 0xE55C, 0xE65C)
 """EU_PERF_CNTL0 to 6: flexible counters of the execution units, which count nothing here."""
-
-Values = NDArray[np.uint64]
 
 
 class _Counts:

@@ -24,6 +24,8 @@ _ONE_CORE = 1 << 16
 _CORE_SHIFT, _CORE_MASK = 20, 0x3F
 """A PES register: the event; whether of one Xe core; which (TEST_EVENT1_CYCLES_XECORE0 and its like in `oa-bmg.xml`)."""
 _TRANSACTION = 64
+Values = NDArray[np.uint64]
+"""Of counters, in the order of their registers."""
 _ALL = (1 << 64) - 1
 """Counters wrap: a guest's commands may ask for any number of groups."""
 _BUSY = {RENDER: Event.RENDER_ENGINE_BUSY, COMPUTE: Event.COMPUTE_ENGINE_BUSY, COPY: Event.COPY_ENGINE_BUSY}
@@ -65,14 +67,14 @@ class Sources:
         self._look(now)
         return int(self._clocks)
 
-    def values(self, selects: Sequence[int], now: int) -> NDArray[np.uint64]:
+    def values(self, selects: Sequence[int], now: int) -> Values:
         """What the event of each PES register in `selects` has come to; 0 for events that nobody counts."""
         self._look(now)
         wanted = {select & _EVENT for select in selects}
         known = self._known(wanted)
         return np.array([self._value(select, known) for select in selects], dtype=np.uint64)
 
-    def of_engine(self, engine: CountedEngine, selects: Sequence[int], now: int) -> NDArray[np.uint64]:
+    def of_engine(self, engine: CountedEngine, selects: Sequence[int], now: int) -> Values:
         """As `values`, but of what one engine does: for a context while it runs there."""
         self._look(now)
         timed = self._timed()

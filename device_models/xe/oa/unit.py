@@ -20,7 +20,7 @@ from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, TranslationFault
 from vfio_user_xe.device_models.xe.oa.buffer import OaBuffer
 from vfio_user_xe.device_models.xe.oa.formats import COUNTERS, Format, Reason, Samples, identity, pack
-from vfio_user_xe.device_models.xe.oa.sources import Sources
+from vfio_user_xe.device_models.xe.oa.sources import Sources, Values
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import MASKED, Field, field, flag
 
@@ -96,8 +96,12 @@ class _Stream:
     """Ticks between reports; 0: none by time."""
     last: int
     """Ticks of the card's clock until which reports are made."""
-    values: np.ndarray[tuple[int, ...], np.dtype[np.uint64]]
+    values: Values
     clocks: int
+
+    def is_due(self, now: int) -> bool:
+        """Whether a report by time is due; `now` in nanoseconds of the card's clock."""
+        return self.period != 0 and ticks(now) // self.period > self.last // self.period
 
 
 class OaUnit:
@@ -218,8 +222,7 @@ class OaUnit:
             OaBuffer(base, size, form.size, self.layout.whole, tail),
             2 << (timer >> 2 & 0x3F) if timer & _TIMER_ENABLE else 0,
             ticks(now),
-            self._sources.values(self.selects(), now),
-            self._sources.clocks(now),
+            *self._counters(now),
         )
         self._wait()
 
@@ -234,21 +237,21 @@ class OaUnit:
         )
 
     def _tick(self, number: int) -> None:
-        if number == self._timer:
-            self._make_due()
+        stream = self._stream
+        if stream is not None and number == self._timer:
+            now = self._clock.ns()
+            if stream.is_due(now):
+                self._make_due(stream, now, *self._counters(now))
             self._wait()
 
-    def _make_due(self) -> None:
+    def _counters(self, now: int) -> tuple[Values, int]:
+        """Of the selected events, and the clocks."""
+        return self._sources.values(self.selects(), now), self._sources.clocks(now)
+
+    def _make_due(self, stream: _Stream, now: int, values: Values, clocks: int) -> None:
         """Make the reports that time has made due."""
-        stream = self._stream
-        if stream is None or not stream.period:
-            return
-        now = self._clock.ns()
         until = ticks(now)
         first, end = stream.last // stream.period + 1, until // stream.period + 1
-        if end <= first:
-            return
-        values, clocks = self._sources.values(self.selects(), now), self._sources.clocks(now)
         skipped = max(0, end - first - stream.buffer.most)
         times = np.arange(first + skipped, end, dtype=np.uint64) * np.uint64(stream.period)
         part = (times - np.uint64(stream.last)) / (until - stream.last)
@@ -265,17 +268,21 @@ class OaUnit:
         self._write(stream, identity(Reason.TIMER), samples, skipped)
 
     def _one(self, first: int, tag: int) -> None:
-        """Make a report of now."""
-        self._make_due()
+        """Make a report of now, behind those that are due."""
         stream = self._stream
         if stream is None:
             return
         now = self._clock.ns()
+        values, clocks = self._counters(now)
+        if stream.is_due(now):
+            self._make_due(stream, now, values, clocks)
+            if self._stream is None:
+                return  # its buffer cannot be written
         samples = Samples(
             np.array([ticks(now)], dtype=np.uint64),
             np.array([tag], dtype=np.uint64),
-            np.array([self._sources.clocks(now)], dtype=np.uint64),
-            self._sources.values(self.selects(), now)[None],
+            np.array([clocks], dtype=np.uint64),
+            values[None],
         )
         self._write(stream, first, samples, 0)
 
