@@ -25,12 +25,11 @@ def cleaned(run: Run, machine: XeMachine) -> None:
     try:
         s.settle(machine, 1)
     except TimeoutError:
-        run.read_kernel_log()
-        said = [line.text for line in run.kernel_log if "resource sanitizing failed" in line.text]
+        said = s.reset_given_up(run)
         if not said:
             raise
         run.give_up("VF 1 is not served any more")
-        run.known(defects.RESET_GIVEN_UP, said[-1])
+        run.known(defects.RESET_GIVEN_UP, said)
 
 
 @scenario(

@@ -26,6 +26,10 @@ REVOKES = "vfio_pci_dma_buf_move"
 STUCK_SECONDS = 5.5
 """xe gives the clearing of a VF's memory up a little earlier (`xe_gt_sriov_pf_control.c:pf_get_default_timeout`)."""
 
+_GIVEN_UP, _OVERDUE = "resource sanitizing failed", "FLR didn't finish in"
+"""What xe says of a VF's reset that takes longer: the one who clears, of the memory, and the one who waits, of all of it
+(`xe_gt_sriov_pf_control.c:pf_exit_vf_flr_reset_config` and `xe_gt_sriov_pf_control_wait_flr`)."""
+
 XeBody: TypeAlias = Callable[[Run, XeMachine], None]
 
 SCENARIOS: list[Scenario[XeMachine]] = []
@@ -161,6 +165,25 @@ def lost_reset(run: Run, machine: XeMachine) -> str:
             served = machine.card.served(number, STUCK_SECONDS)
             return f"VF {number}'s reset was not answered; after one more it is {'' if served else 'not '}served"
     return ""
+
+
+def reset_given_up(run: Run) -> str:
+    """What xe said when it gave a VF's reset up since its memory was not cleared in time; empty: it did not.
+
+    The VF is not served from then on: xe never says FLR_FINISH.
+    """
+    return _said(run, (_GIVEN_UP,))
+
+
+def reset_overdue(run: Run, lately: int) -> str:
+    """As `reset_given_up`, or that a reset took longer than xe waits, for whatever reason; in the last lines of the log."""
+    return _said(run, (_GIVEN_UP, _OVERDUE), lately)
+
+
+def _said(run: Run, messages: tuple[str, ...], lately: int = 0) -> str:
+    run.read_kernel_log()
+    lines = [line.text for line in run.kernel_log[-lately:]]
+    return next((line for line in reversed(lines) if any(message in line for message in messages)), "")
 
 
 class Names(TypedDict, total=False):
