@@ -47,6 +47,11 @@ class Step:
         """A reported value as a number."""
         return int(self.values[name], 0)
 
+    @property
+    def running(self) -> bool:
+        """Of `join`: the job has not ended. A job that ended with ETIME itself, as a wait can, says how long it took."""
+        return self.errno == "ETIME" and "us" not in self.values
+
     def __str__(self) -> str:
         said = " ".join(f"{key}={value}" for key, value in self.values.items())
         return f"{self.command}: {self.errno or 'no result'} {said}".rstrip()

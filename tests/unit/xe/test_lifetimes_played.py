@@ -20,7 +20,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPl
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
-from vfio_user_xe.emulator.kernel_reports import KernelLog, parse, reports
+from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, parse, reports
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -181,13 +181,19 @@ def test_an_answer_that_xe_calls_late_counts_unless_the_host_is_busy(
     assert [excuse.message for excuse in run.excuses] == ["TLB invalidation fence timeout"] * busy
 
 
-def finished(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], errno: str) -> tuple[list[Failure], list[str]]:
-    """What the end of a sequence finds where every call answers this, and the copies that were asked for at the end."""
+def finished(
+    monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], errno: str, refused: str = "nothing"
+) -> tuple[list[Failure], list[str]]:
+    """What the end of a sequence finds where every copy answers this, and the copies that were asked for at the end.
+
+    A command that begins with the word `refused` answers EIO.
+    """
     machine = create_autospec(XeMachine, instance=True)
     machine.card = create_autospec(XeCard, instance=True)
     machine.card.call.return_value = {"stale": [], "foreign": []}
     machine.card.vf.side_effect = lambda number: f"0000:01:00.{number}"
     machine.card.pf = "0000:01:00.0"
+    machine.card.sysfs = "/sys/bus/pci/devices/0000:01:00.0"
     machine.run.return_value.returncode = 0
     machine.run.return_value.stdout = "0"
     machine.zero_copy = True
@@ -202,7 +208,12 @@ def finished(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], errno: str) 
         asked.extend(commands)
         copies = "copy" in "".join(commands)
         return [
-            Answer(True, one, errno if copies else "0", values={"fd": "3", "device": "4", "render": "5"})
+            Answer(
+                True,
+                one,
+                "EIO" if one.startswith(f"try {refused}") else errno if copies else "0",
+                values={"fd": "3", "device": "4", "render": "5"},
+            )
             for one in commands
         ]
 
@@ -269,6 +280,67 @@ def test_at_the_end_the_driver_is_taken_from_vfs_that_have_one(monkeypatch: pyte
     unbound = [words for words in started[1:] if "/driver/unbind" in words]
     assert len(unbound) == 1
     assert "0000:01:00.1/driver/unbind" in unbound[0]
+
+
+def commands_of_the_system(monkeypatch: pytest.MonkeyPatch, word: str, said: str, *, waits: bool = False) -> None:
+    """Commands with this word say so when they end; with `waits` they have not when they are asked first."""
+
+    def start(system: SystemCommands, text: str, words: str) -> Command:
+        command = create_autospec(Command, instance=True)
+        meant = word in words
+        command.text, command.said = text, said if meant else "0"
+        ended = itertools.chain([False] if meant and waits else [], itertools.repeat(True))
+        command.ended.side_effect = lambda seconds: next(ended)
+        return command
+
+    monkeypatch.setattr(SystemCommands, "start", start)
+
+
+def test_a_driver_that_cannot_be_given_back_at_the_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands_of_the_system(monkeypatch, "0000:01:00.1/driver/unbind", "exit code 1: No such device")
+    found, _ = finished(monkeypatch, (), "0")
+    assert [failure.signature for failure in found] == ["answer: rebind-vf failed"]
+
+
+def test_what_waited_for_users_until_the_end_must_succeed_and_give_all_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(looking.Looking, "before_taking_away", lambda looked: None)
+    monkeypatch.setattr(looking.Looking, "taken_away", lambda looked: taken.append("looked at") or [])
+    commands_of_the_system(monkeypatch, "sriov_numvfs", "exit code 1: Device or resource busy", waits=True)
+    found, _ = finished(monkeypatch, ("a start", "a open v1", "guest disable-vfs"), "0")
+    assert [failure.signature for failure in found] == ["answer: disable-vfs failed"]
+    assert taken == ["looked at"]
+
+
+def test_a_failure_at_the_end_after_which_the_guest_is_in_another_state_ends_the_use_of_imports(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, copies = finished(monkeypatch, (*IMPORTED, "b loop i3"), "0", refused="stop")
+    assert [failure.derails for failure in found] == [True]
+    assert copies == []
+
+
+def test_reports_that_are_ignored_are_excused_each_and_others_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(create_autospec(KernelLog, instance=True))
+    machine = create_autospec(XeMachine, instance=True)
+    machine.card = create_autospec(XeCard, instance=True)
+    machine.card.call.return_value = {"stale": [], "foreign": []}
+    machine.run.return_value.stdout = ""
+    patient = create_autospec(Patience, instance=True)
+    patient.busy.return_value = False
+    looked = looking.Looking(run, machine, patient)
+    hang = "xe 0000:01:00.0: [drm] Tile0: GT0: Engine reset: engine_class=bcs, logical_mask: 0x1, guc_id=2"
+    warning = "WARNING: CPU: 0 PID: 9 at drivers/gpu/drm/xe/xe_vm.c:1 xe_vm_free+0x1/0x2"
+    monkeypatch.setattr(looking.time, "sleep", lambda seconds: None)
+    # The second hang is logged while the log is looked at.
+    logged = iter([f"{hang}\n{warning}", hang])
+    monkeypatch.setattr(
+        run, "read_kernel_log", lambda: run.kernel_log.extend(parse(next(logged, ""))) or run.kernel_log
+    )
+    (failure,) = looked.look("a exec s0", ignore={Kind.GPU_HANG: "batches are random"})
+    assert "xe_vm_free" in failure.signature
+    assert [(excuse.kind, excuse.reason) for excuse in run.excuses] == [(Kind.GPU_HANG, "batches are random")] * 2
+    assert len(looked.look("a exec s0", ignore={})) == 0
 
 
 @pytest.mark.parametrize("busy", [True, False])

@@ -18,9 +18,9 @@ from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.syscalls import player as players
 from vfio_user_xe.device_models.xe.scenarios.syscalls.grammar import CALLS, KINDS, Field, Struct, encoded
 from vfio_user_xe.device_models.xe.scenarios.syscalls.player import CallPlayer
-from vfio_user_xe.device_models.xe.scenarios.syscalls.suite import USUAL_CALLS
+from vfio_user_xe.device_models.xe.scenarios.syscalls.suite import SYSCALLS, USUAL_CALLS
 from vfio_user_xe.device_models.xe.scenarios.syscalls.world import Calls, commands, slots_of
-from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, parse
+from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind
 from vfio_user_xe.emulator.scenarios.exploration.coverage import Coverage
 from vfio_user_xe.emulator.scenarios.exploration.generator import generate
 from vfio_user_xe.emulator.scenarios.exploration.sequence import BadSequence, Step
@@ -140,35 +140,39 @@ def test_calls_mostly_take_what_was_made() -> None:
     assert there > taken / 2
 
 
-class Guest:
-    """A machine whose programs answer as they are told to, and a kernel that logs what it is told to."""
+ENDED_ETIME = "ETIME of the call itself"
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, answers: Sequence[str], log: str = "") -> None:
+
+def answer(asked: str, errno: str) -> Answer:
+    """What a command answers: that a job runs still, or how it ended."""
+    if errno == ENDED_ETIME:
+        return Answer(True, asked, "ETIME", values={"us": "1000"})
+    return Answer(True, asked, errno)
+
+
+class Guest:
+    """A machine whose programs answer as they are told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answers: Sequence[str]) -> None:
         self.run = Run(create_autospec(KernelLog, instance=True))
-        self.lines = parse(log) if log else []
-        monkeypatch.setattr(self.run, "read_kernel_log", self._read)
         self.looking = create_autospec(players.Looking, instance=True)
         self.looking.look.return_value = []
         self.looking.left_over.return_value = []
         monkeypatch.setattr(players, "Looking", lambda *given: self.looking)
         self.patience = create_autospec(players.Patience, instance=True)
+        self.patience.standing.return_value = None
         monkeypatch.setattr(players, "Patience", lambda machine: self.patience)
         left = iter(answers)
         self.program = create_autospec(Program, instance=True)
         self.program.pid = 9
         self.program.attempt.side_effect = lambda *asked, **more: [
-            *(Answer(True, one, "0") for one in asked[:-1]), Answer(True, asked[-1], next(left, "0"))
+            *(Answer(True, one, "0") for one in asked[:-1]), answer(asked[-1], next(left, "0"))
         ]  # fmt: skip
         monkeypatch.setattr(players.s, "started", lambda run, machine: self.program)
-        machine = create_autospec(XeMachine, instance=True)
-        machine.card = create_autospec(XeCard, instance=True)
-        machine.card.pf, machine.card.vf.return_value = "0000:01:00.0", "0000:01:00.1"
-        self.player = CallPlayer(self.run, machine)
-
-    def _read(self) -> list[object]:
-        lines, self.lines = self.lines, []
-        self.run.kernel_log += lines
-        return list(lines)
+        self.machine = create_autospec(XeMachine, instance=True)
+        self.machine.card = create_autospec(XeCard, instance=True)
+        self.machine.card.pf, self.machine.card.vf.return_value = "0000:01:00.0", "0000:01:00.1"
+        self.player = CallPlayer(self.run, self.machine)
 
 
 CALL = Step.of("a vm-create s0 to=s4")
@@ -196,11 +200,49 @@ def test_a_call_that_is_only_late_is_none(monkeypatch: pytest.MonkeyPatch) -> No
     assert not guest.run.given_up
 
 
-def test_hangs_of_random_batches_are_excused_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    hang = "xe 0000:01:00.0: [drm] Tile0: GT0: Engine reset: engine_class=bcs, logical_mask: 0x1, guc_id=2"
-    guest = Guest(monkeypatch, [], f"{hang}\nWARNING: CPU: 0 PID: 9 at drivers/gpu/drm/xe/xe_vm.c:1 xe_vm_free+0x1/0x2")
+def test_a_wait_that_ends_with_etime_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = Guest(monkeypatch, [ENDED_ETIME])
+    assert guest.player.play(Step.of("a wait-fence s0 timeout=0x0")) == []
+    guest.patience.standing.assert_not_called()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_call_that_never_ends_is_a_failure_although_no_task_stands(
+    monkeypatch: pytest.MonkeyPatch, *, ends: bool
+) -> None:
+    guest = Guest(monkeypatch, ["ETIME", "0"])
+    guest.patience.standing.return_value = {}
+    guest.patience.within.return_value = ends
+    found = guest.player.play(CALL)
+    assert [failure.signature for failure in found] == ["blocks in no task that sleeps"] * (not ends)
+    assert bool(guest.run.given_up) is not ends
+
+
+def test_hangs_of_random_batches_are_ignored_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = Guest(monkeypatch, [])
     guest.player.play(CALL)
-    assert [excuse.kind for excuse in guest.run.excuses] == [Kind.GPU_HANG]
+    assert set(guest.looking.look.call_args.kwargs["ignore"]) == {Kind.GPU_HANG}
+
+
+def test_no_hang_is_ignored_of_usual_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = Guest(monkeypatch, [])
+    (usual,) = SYSCALLS.scenarios
+    usual.run(guest.run, guest.machine)
+    assert guest.looking.look.call_count > len(USUAL_CALLS)
+    assert [looked.kwargs["ignore"] for looked in guest.looking.look.call_args_list] == [
+        {}
+    ] * guest.looking.look.call_count
+
+
+@pytest.mark.parametrize("stacks", [{}, {"xe-dmabuf (9)": "[<0>] xe_exec_queue_fini+0x1/0x2 [xe]"}])
+def test_a_process_that_does_not_end_fails_wherever_it_is(
+    monkeypatch: pytest.MonkeyPatch, stacks: dict[str, str]
+) -> None:
+    guest = Guest(monkeypatch, [])
+    guest.patience.standing.return_value = stacks
+    (failure,) = guest.player.finish()
+    assert failure.signature.startswith("the end of a process blocks in ")
+    assert guest.run.given_up
 
 
 def test_a_process_that_does_not_end_costs_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ class Blocking:
         """A call of a live process, which runs as `job`. Nothing is found when it ends after all: the machine is busy."""
 
         def ended() -> bool:
-            return program.step(f"try join {job} 200", timeout=30).errno != "ETIME"
+            return not program.step(f"try join {job} 200", timeout=30).running
 
         stacks = self._patience.standing(ended, program.pid)
         if stacks is None:

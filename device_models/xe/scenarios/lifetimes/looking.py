@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from vfio_user_xe.device_models.xe.scenarios import defects
@@ -22,8 +22,6 @@ _PATIENCE = 5.0
 """Seconds within which what is freed by workers must be gone, on a machine that is not busy."""
 _LATE = "TLB invalidation fence timeout"
 """What xe says when the GuC has not answered within a quarter of a second (`xe_guc_tlb_inval.c:tlb_inval_timeout_delay`)."""
-_UNFINISHED = "FLR didn't finish in"
-"""What xe says when a VF's reset, of which it clears the memory, took longer than 5 s (`xe_gt_sriov_pf_control.c:pf_get_default_timeout`)."""
 _LATELY = 200
 """Lines of the kernel's log."""
 _SUSPENDED = " suspend"
@@ -44,14 +42,16 @@ class Looking:
         self._taken: tuple[int, int] = (0, 0)
         """VRAM in use and shares of VFs before they are taken away."""
 
-    def look(self, after: str, *, read: bool = True) -> list[Failure]:
+    def look(self, after: str, *, read: bool = True, ignore: Mapping[Kind, str] | None = None) -> list[Failure]:
         """What the kernel reported and the ledger shows since the last call; without `read` the log is left for the next one.
+
+        Reports of the kinds in `ignore` are excused, each for the reason that is given with its kind.
 
         Raises:
             GuestError: the guest does not answer.
             LogLost: lines of the log are lost.
         """
-        found = [_reported(report, after) for report in self._reports()] if read else []
+        found = [_reported(report, after) for report in self._reports(ignore or {})] if read else []
         verdicts = self._machine.card.call("verdicts")
         for kind in ("stale", "foreign"):
             if accesses := verdicts[kind]:
@@ -76,12 +76,16 @@ class Looking:
             defect = "D7"
         return Failure(defect or f"{kind} access: {first.get('reason', kind)}", text, defect)
 
-    def _reports(self) -> list[KernelReport]:
+    def _reports(self, ignore: Mapping[Kind, str]) -> list[KernelReport]:
         lines = self._run.read_kernel_log()
         if reports(lines):
             time.sleep(0.5)  # a report may still be being written
             self._run.read_kernel_log()
-        found, _ = unexcused(reports(self._run.kernel_log[self._lines :]), self._run.excuses)
+        new = reports(self._run.kernel_log[self._lines :])
+        found, _ = unexcused([report for report in new if report.kind not in ignore], self._run.excuses)
+        for report in new:
+            if report.kind in ignore:
+                self._run.excuse(report.kind, ignore[report.kind], message=report.headline)
         self._lines = len(self._run.kernel_log)
         if any(_LATE in report.headline for report in found) and self._patience.busy():
             late = [report for report in found if _LATE in report.headline]
@@ -98,16 +102,11 @@ class Looking:
             if lost:
                 return [Failure(defects.RESET_LOST, lost, defects.RESET_LOST)]
             self._run.give_up(str(error))
-            if self._given_up_by_the_driver() and self._patience.busy():
+            if s.reset_overdue(self._run, _LATELY) and self._patience.busy():
                 self._run.note("the PF's driver gave a VF's reset up after its limit of time, on a busy host")
                 return []
             return [Failure("a reset is not finished", str(error))]
         return []
-
-    def _given_up_by_the_driver(self) -> bool:
-        """Whether xe gave a reset up lately: it then never says FLR_FINISH, and the VF is not served."""
-        self._run.read_kernel_log()
-        return any(_UNFINISHED in line.text for line in self._run.kernel_log[-_LATELY:])
 
     def before_taking_away(self) -> None:
         """VFs are about to be disabled: their VRAM must come back."""

@@ -78,8 +78,7 @@ class LifetimesPlayer:
             found += self._finish_pending()
             found += self._looking.settled(concerned)
             found += self._looking.look(str(step), read=not self._quiet)
-        self._derailed = self._derailed or any(failure.derails for failure in found)
-        return found
+        return self._noted(found)
 
     def finish(self) -> list[Failure]:
         """Use every import once more, end all processes, importers first, and look at what is left.
@@ -95,15 +94,13 @@ class LifetimesPlayer:
             program.kill()
         for actor, program in self._programs.items():
             if not program.gone(BOUND_MS / 1000):
-                found += self._blocking.dying(actor, program, f"the end of {actor}")
+                found += self._noted(self._blocking.dying(actor, program, f"the end of {actor}"))
         for actor in self._programs:
             self._world.state.end(actor)
         if self._run.given_up:
             return found
-        if self._pending is not None:
-            if not self._pending.ended(_ENDS):
-                found += self._blocking.of_system(self._pending)
-            self._pending = None
+        system_wide.finish_pending(self._world.state)
+        found += self._noted(self._finish_pending())
         if not self._run.given_up:
             found += self._let_drivers_go()
         if not self._run.given_up:
@@ -112,6 +109,11 @@ class LifetimesPlayer:
             self._looking.restore()
             found += self._looking.look("the end")
             found += self._looking.left_over()
+        return found
+
+    def _noted(self, found: list[Failure]) -> list[Failure]:
+        """Failures, of which some may mean that the guest is not as the model says any more."""
+        self._derailed = self._derailed or any(failure.derails for failure in found)
         return found
 
     def _of(self, ask: Callable[[State, str, Arguments], Collection[str]], step: Step) -> Collection[str]:
@@ -153,7 +155,7 @@ class LifetimesPlayer:
             answers = program.attempt(*asked, timeout=60)
             self._quiet = self._quiet and not any(answer.kernel for answer in answers)
             found = []
-            if answers[at].errno == "ETIME":
+            if answers[at].running:
                 found = self._blocking.of_process(step, program, job)
                 if self._run.given_up:
                     return found, None
@@ -236,7 +238,7 @@ class LifetimesPlayer:
         found: list[Failure] = []
         for step in self._world.for_each_import(Stop.name):
             if not self._derailed and not self._run.given_up:
-                found += self._detached(operation_of(step), step)
+                found += self._noted(self._detached(operation_of(step), step))
                 self._world.apply(step)
         return found
 
@@ -250,7 +252,7 @@ class LifetimesPlayer:
             # One buffer bound twice is a defect of its own, which sequences meet by themselves.
             if self._derailed or self._run.given_up or any(self._world.provokes(step)):
                 continue
-            found += self._by_process(operation_of(step), step)
+            found += self._noted(self._by_process(operation_of(step), step))
             self._world.apply(step)
         return found
 
@@ -286,9 +288,9 @@ class LifetimesPlayer:
         if waits and not command.ended(0.5):
             self._pending = command
             return []
-        if not command.ended(_ENDS) and (blocked := self._blocking.of_system(command)):
-            return blocked
-        found = [] if operation.may_refuse else self._answered(command)
+        found = self._ended(command, may_refuse=operation.may_refuse)
+        if self._run.given_up:
+            return found
         if waits:
             found.append(
                 Failure(
@@ -307,12 +309,17 @@ class LifetimesPlayer:
         for name, vf in self._world.state.vfs.items():
             if self._derailed or self._run.given_up or not vf.enabled or vf.driver != "vfio-pci":
                 continue
-            command = self._system.start(f"the end: unbind {name}", self._filled_in(system_wide.rebound(name)))
-            found += [] if command.ended(_ENDS) else self._blocking.of_system(command)
+            command = self._system.start(
+                f"guest rebind-vf {name} at the end", self._filled_in(system_wide.rebound(name))
+            )
+            found += self._noted(self._ended(command))
         return found
 
-    def _answered(self, command: Command) -> list[Failure]:
-        if command.said == "0":
+    def _ended(self, command: Command, *, may_refuse: bool = False) -> list[Failure]:
+        """A command that nothing should hold up must end, and do what it was told to."""
+        if not command.ended(_ENDS) and (blocked := self._blocking.of_system(command)):
+            return blocked
+        if may_refuse or command.said == "0":
             return []
         return [Failure(f"answer: {command.text.split()[1]} failed", f"{command.text}: {command.said}")]
 
@@ -321,9 +328,9 @@ class LifetimesPlayer:
         if command is None or self._world.state.pending:
             return []
         self._pending = None
-        if not command.ended(_ENDS) and (blocked := self._blocking.of_system(command)):
-            return blocked
-        found = self._answered(command)
+        found = self._ended(command)
+        if self._run.given_up:
+            return found
         if system_wide.Disable.name in command.text:
             found += self._looking.taken_away()
         if system_wide.UnbindPf.name in command.text:
