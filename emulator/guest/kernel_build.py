@@ -14,6 +14,8 @@ from vfio_user_xe.emulator.guest.kernel_config import Missing, Row, missing, par
 
 _MERGE = "scripts/kconfig/merge_config.sh"
 _KEPT_LINES = 30
+_SCRATCH = ".vfio-user-xe-configuring"
+"""A folder below the object folder; one that a killed build left is of no use."""
 
 
 class BuildFailed(GuestError):
@@ -65,31 +67,41 @@ class Build:
             raise NotUsable(f"{self.objects}: {error.strerror}") from error
         config = self.objects / ".config"
         if configure or not config.is_file():
-            merge = [
-                str(self.tree / _MERGE),
-                "-O",
-                str(self.objects),
-                str(config),
-                *map(str, (*self.fragments, *self.extra)),
-            ]
-            try:
-                self._make("tinyconfig")
-                self._step(merge)
-            except BaseException:
-                # One that is half made would be taken for the user's the next time.
-                config.unlink(missing_ok=True)
-                raise
+            self._configure(config)
         wanted = [row for file in self.fragments for row in rows(file)]
         wanted += [Row(file.name, "", parse(file.read_text("utf-8", errors="replace"))) for file in self.extra]
         lacks = tuple(missing(parse(config.read_text("utf-8")), wanted))
         self._make("bzImage", "modules")
         installed = self.objects / "installed"
-        shutil.rmtree(installed, ignore_errors=True)
+        # Modules of an earlier release; what else a user keeps there is left alone.
+        shutil.rmtree(installed / "lib" / "modules", ignore_errors=True)
         self._make("modules_install", f"INSTALL_MOD_PATH={installed}", "INSTALL_MOD_STRIP=1")
         return Built(self.objects / "arch/x86/boot/bzImage", installed, lacks)
 
-    def _make(self, *targets: str) -> None:
-        self._step(["make", "-C", str(self.tree), f"O={self.objects}", "ARCH=x86_64", f"-j{self.jobs}", *targets])
+    def _configure(self, config: Path) -> None:
+        """Make a configuration in a folder of its own, and put it in place when it is whole.
+
+        One that was there is kept as `.config.old`, where kconfig keeps the one before, too.
+        """
+        scratch = self.objects / _SCRATCH
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.mkdir()
+            made = scratch / ".config"
+            self._make("tinyconfig", objects=scratch)
+            fragments = map(str, (*self.fragments, *self.extra))
+            self._step([str(self.tree / _MERGE), "-O", str(scratch), str(made), *fragments])
+            if config.is_file():
+                shutil.copy2(config, config.with_name(".config.old"))
+            made.replace(config)
+        except OSError as error:
+            raise NotUsable(f"{self.objects}: cannot be configured: {error}") from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _make(self, *targets: str, objects: Path | None = None) -> None:
+        folder = self.objects if objects is None else objects
+        self._step(["make", "-C", str(self.tree), f"O={folder}", "ARCH=x86_64", f"-j{self.jobs}", *targets])
 
     def _step(self, command: Sequence[str]) -> None:
         """Run a step in the tree; its output is told line by line."""

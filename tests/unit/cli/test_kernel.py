@@ -94,6 +94,40 @@ def test_a_configuration_that_was_not_finished_is_made_anew_the_next_time(tree: 
     assert "CONFIG_DRM_XE=m" in (tmp_path / "obj" / ".config").read_text()
 
 
+@pytest.mark.parametrize("fails", ["tinyconfig", "merge_config.sh"])
+def test_a_configuration_of_the_users_survives_one_that_fails(fails: str, tree: Path, tmp_path: Path) -> None:
+    config = tmp_path / "obj" / ".config"
+    config.parent.mkdir()
+    config.write_text("# mine\n")
+    if fails == "tinyconfig":
+        makefile = tree / "Makefile"
+        makefile.write_text(makefile.read_text().replace("\tprintf", "\tfalse; exit 3; printf"))
+    else:
+        (tree / "scripts" / "kconfig" / "merge_config.sh").write_text("#!/bin/sh\nexit 3\n")
+    assert invoke("build", tree, "-o", config.parent, "-q", "--reconfigure").exit_code == 1
+    assert config.read_text() == "# mine\n"
+    assert [path.name for path in config.parent.iterdir()] == [".config"]
+
+
+def test_the_configuration_that_another_took_the_place_of_is_kept(tree: Path, tmp_path: Path) -> None:
+    config = tmp_path / "obj" / ".config"
+    config.parent.mkdir()
+    config.write_text("# mine\n")
+    assert invoke("build", tree, "-o", config.parent, "-q", "--reconfigure").exit_code == 0
+    assert "# mine" not in config.read_text()
+    assert config.with_name(".config.old").read_text() == "# mine\n"
+
+
+def test_a_users_files_beside_the_modules_stay_and_modules_of_an_earlier_build_go(tree: Path, tmp_path: Path) -> None:
+    mine, earlier = tmp_path / "obj/installed/mine", tmp_path / "obj/installed/lib/modules/9.9.8/some.ko"
+    earlier.parent.mkdir(parents=True)
+    mine.touch()
+    earlier.touch()
+    assert invoke("build", tree, "-o", tmp_path / "obj", "-q").exit_code == 0
+    assert mine.exists()
+    assert [path.name for path in (tmp_path / "obj/installed/lib/modules").iterdir()] == ["9.9.9"]
+
+
 def test_a_build_that_fails_says_the_command_and_its_last_words(tree: Path, tmp_path: Path) -> None:
     (tree / "behaviour").write_text("does-not-build")
     done = invoke("build", tree, "-o", tmp_path / "obj", "-q")
