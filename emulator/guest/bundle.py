@@ -110,7 +110,7 @@ def read_bundle(file: Path, sha256: str = "") -> tuple[str, ...]:
     try:
         with cache.lock(base / "bundle.lock"):
             # What a reader that was killed has left.
-            cache.remove_partial(base / "bundle")
+            cache.recover(base / "bundle")
             with tempfile.TemporaryDirectory(prefix="bundle.partial-", dir=base, ignore_cleanup_errors=True) as work:
                 parts = _unpacked(file, form, Path(work))
                 for part in parts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -15,6 +17,9 @@ APPLICATION = "vfio-user-xe"
 
 # A directory under construction is named NAME.partial-XXXX; it is never believed, and removed by the next builder.
 _PARTIAL = ".partial-"
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+"""Linux's include/uapi/linux/fcntl.h and fs.h; see rename(2)."""
 
 
 def cache_dir() -> Path:
@@ -52,28 +57,58 @@ def building(target: Path) -> Iterator[Path]:
     """A new directory beside `target` that takes its place when the block ends without an exception.
 
     The caller holds a lock that makes it the only builder of `target`, so what an earlier, killed builder left
-    can be removed here.  An existing `target` is replaced; between the two renames there is none for an instant.
+    can be removed here.  An existing `target` is replaced in one step, where the file system can exchange two names.  Elsewhere it
+    has another name for an instant, which an end of this process in that instant leaves, and `recover` takes back.
+
+    Raises:
+        OSError: the directory cannot be made or put in its place; an old `target` is as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    remove_partial(target)
+    recover(target)
     work = Path(tempfile.mkdtemp(prefix=f"{target.name}{_PARTIAL}", dir=target.parent))
     work.chmod(0o755)
     try:
         yield work
-        old = work.with_name(f"{work.name}.old")
-        if target.exists():
-            target.rename(old)
-        work.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
+        if not target.exists():
+            work.rename(target)
+        elif not _exchange(work, target):
+            try:
+                target.rename(_aside(target))
+                work.rename(target)
+            finally:
+                recover(target)
+    finally:
+        # What is here is the new one if something failed, and else the old one.
         shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
-def remove_partial(target: Path) -> None:
-    """Remove what killed builders of `target` left behind."""
-    for leftover in target.parent.glob(f"{target.name}{_PARTIAL}*"):
+def recover(target: Path) -> None:
+    """Put back an old `target` that a builder which was killed had put aside, and remove what else it left.
+
+    The caller holds the lock of the builders of `target`.
+    """
+    aside = _aside(target)
+    if aside.exists() and not target.exists():
+        aside.rename(target)
+    for leftover in (aside, *target.parent.glob(f"{target.name}{_PARTIAL}*")):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f"{target.name}.aside")
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names at once; False where the C library, the kernel or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM):
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def by_age(paths: Iterable[Path]) -> list[tuple[float, Path]]:

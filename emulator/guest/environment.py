@@ -242,6 +242,7 @@ def fetch(
         report.step("another process is fetching the guest environment; waiting for it")
 
     with report, cache.lock(base / "environment.lock", waiting):
+        cache.recover(base / "environment")
         if not update and (found := _located()) is not None:
             return found
         try:

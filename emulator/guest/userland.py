@@ -199,6 +199,7 @@ def fetch_userland(
     folder = _userlands()
     waiting = "another process is fetching a userland; waiting for it"
     with report, cache.lock(folder / "lock", lambda: report.step(waiting)):
+        cache.recover(folder / name)
         if not update and (found := _located(name)) is not None:
             return found
         try:

@@ -130,6 +130,15 @@ def test_what_a_killed_fetch_left_is_not_believed_and_removed(cache_home: Path, 
     assert not partial.exists()
 
 
+def test_one_that_a_killed_update_had_put_aside_is_found_without_a_download(
+    cache_home: Path, fake_apt: type[FakeApt]
+) -> None:
+    fetched = environment.fetch(progress=quiet())
+    fetched.root.parent.rename(cache._aside(cache_home / "environment"))
+    assert environment.fetch(progress=quiet()) == fetched
+    assert fake_apt.downloads == 1
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 0}', f'{{"schema": {environment.SCHEMA}}}'])
 def test_a_manifest_of_another_version_asks_for_a_fetch(cache_home: Path, text: str) -> None:
     (cache_home / "environment").mkdir(parents=True)
