@@ -13,6 +13,7 @@ from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
+from vfio_user_xe.device_models.xe.scenarios.revocation import show_blocked
 from vfio_user_xe.device_models.xe.scenarios.steps import scenario
 from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.pci.config_space import COMMAND, COMMAND_MASTER, COMMAND_MEMORY
@@ -174,13 +175,30 @@ def _in_an_ioas(run: Run, machine: XeMachine, made: Program) -> None:
     run.check(mapped.errno == "0", f"IOMMU_IOAS_MAP_FILE: {mapped.errno}")
 
 
-def _revokes(run: Run, made: Program, command: str, what: str) -> None:
+def _revokes(run: Run, machine: XeMachine, made: Program, command: str, what: str) -> None:
     """A command that takes the owner's memory away for a time returns, although iommufd has it mapped."""
     made.step(f"spawn job {command}")
     joined = made.step("try join job 5000")
     if joined.running:
+        show_blocked(run, machine)
+        with run.step("what frees it: unmapping in iommufd"):
+            made.step(f"try ioas-unmap u {IOVA:#x} {LENGTH:#x}")
+            freed = made.step("try join job 5000")
+        run.evidence("freed by", "nothing" if freed.running else "unmapping in iommufd")
+        if freed.running:
+            run.give_up("a task blocks and nothing frees it")
         run.known(defects.REVOCATION_WAITS, f"iommufd keeps it waiting: {what}")
     run.check(joined.errno == "0", f"{what}: {joined.errno}")
+
+
+def _after_revoking(run: Run, made: Program, peer: Peer, value: int, before: int, what: str) -> None:
+    """A mapping that was revoked, of memory that is there again, stays so or is made anew: VF 2 reaches that memory or nothing."""
+    reached = peer.write(IOVA + AT, value)
+    run.evidence(what, "reached" if reached else "not reached: iommufd does not map again")
+    found, read = made.step(f"peek v {AT:#x}").number("value"), peer.read(IOVA + AT)
+    wanted = (value, value) if reached else (before, None)
+    said = f"VF 1 has {found:#x}, VF 2 reads {'nothing' if read is None else f'{read:#x}'}"
+    run.check((found, read) == wanted, f"{what}: VF 2's write {'reaches memory' if reached else 'fails'}, and {said}")
 
 
 @scenario(
@@ -195,11 +213,11 @@ def siblings_in_an_ioas(run: Run, machine: XeMachine) -> None:
         peer = Peer(machine)
         _in_an_ioas(run, machine, made)
         _reaches(run, made, peer, IOVA, 0x1111, "mapped")
-        _revokes(run, made, "reset v", "VFIO_DEVICE_RESET")
+        _revokes(run, machine, made, "reset v", "VFIO_DEVICE_RESET")
         s.settle(machine, 1)
         made.step(f"config v {COMMAND} 2 {MEMORY_AND_MASTER}")
-        again = peer.write(IOVA + AT, 0x2222)
-        run.evidence("after the owner's reset", "reached" if again else "not reached: iommufd does not map again")
+        # The PF's driver has cleared the memory.
+        _after_revoking(run, made, peer, 0x2222, 0, "after the owner's reset")
         unmapped = made.step(f"try ioas-unmap u {IOVA:#x} {LENGTH:#x}")
         run.check(unmapped.errno == "0", f"IOMMU_IOAS_UNMAP after the reset: {unmapped.errno}")
         made.step(f"ioas-map u d {IOVA:#x} {LENGTH:#x}")
@@ -225,14 +243,17 @@ def owner_is_disabled_in_an_ioas(run: Run, machine: XeMachine) -> None:
         peer = Peer(machine)
         _in_an_ioas(run, machine, made)
         _reaches(run, made, peer, IOVA, 0x1111, "mapped")
-        _revokes(run, made, f"config v {COMMAND} 2 0", "switching COMMAND.MEM off")
-        run.evidence("while COMMAND.MEM is off", "reached" if peer.write(IOVA + AT, 0x2222) else "not reached")
+        _revokes(run, machine, made, f"config v {COMMAND} 2 0", "switching COMMAND.MEM off")
+        run.check(not peer.write(IOVA + AT, 0x2222), "VF 2 writes to memory that is disabled")
+        run.check(peer.read(IOVA + AT) is None, "VF 2 reads memory that is disabled")
         made.step(f"config v {COMMAND} 2 {MEMORY_AND_MASTER}")
-        run.evidence("when it is on again", "reached" if peer.write(IOVA + AT, 0x3333) else "not reached")
+        _after_revoking(run, made, peer, 0x3333, 0x1111, "when COMMAND.MEM is on again")
         unmapped = made.step(f"try ioas-unmap u {IOVA:#x} {LENGTH:#x}")
         run.check(unmapped.errno == "0", f"IOMMU_IOAS_UNMAP: {unmapped.errno}")
         run.check(not peer.write(IOVA + AT, 0x4444), "VF 2 reaches memory that was unmapped")
         made.step(f"ioas-map u d {OTHER_IOVA:#x} {LENGTH:#x}")
         _reaches(run, made, peer, OTHER_IOVA, 0x5555, "mapped at another address")
         run.check(not peer.write(IOVA + AT, 0x6666), "VF 2 reaches the memory where it was before")
+        found = made.step(f"peek v {AT:#x}").number("value")
+        run.check(found == 0x5555, f"VF 1 has {found:#x} after a write of VF 2 that reached nothing")
     s.settle(machine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
+from vfio_user_xe.device_models.xe.scenarios.revocation import show_blocked
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, may_hang, opened, scenario
 from vfio_user_xe.device_models.xe.scenarios.vm import frames
 from vfio_user_xe.device_models.xe.scenarios.vm import resets as vm_resets
@@ -51,6 +52,7 @@ def iommufd(run: Run, machine: XeMachine) -> None:
         made.step("spawn job reset v")
         joined = made.step("try join job 3000")
         if joined.running:
+            show_blocked(run, machine)
             made.step(f"try copy g {TARGET:#x} {SOURCE:#x} 0x1000")
             run.check(made.step("try join job 5000").errno == "0", "iommufd keeps the reset waiting")
             run.known(defects.REVOCATION_WAITS, "with iommufd as a second importer: blocked until xe unmapped")

@@ -13,7 +13,7 @@ from typing import Self
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
-from vfio_user_xe.device_models.xe.scenarios.revocation import HANG, does_not_wait
+from vfio_user_xe.device_models.xe.scenarios.revocation import HANG, Gone, does_not_wait
 from vfio_user_xe.device_models.xe.scenarios.steps import opened, scenario
 from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -159,7 +159,9 @@ def revoked_on_request_with_an_idle_import(run: Run, machine: XeMachine) -> None
         numbers.append(_revoke(run, made))
         s.import_and_use(run, machine, made)
 
-    does_not_wait(run, machine, lambda _made: f"set-feature v {numbers[0]} 4 di", dead=True, use=use, where=_REVOKES)
+    does_not_wait(
+        run, machine, lambda _made: f"set-feature v {numbers[0]} 4 di", gone=Gone.REVOKED, use=use, where=_REVOKES
+    )
 
 
 @scenario("41e", "the device is closed while a mapping is there", "the mapping ends in SIGBUS, for good", group=MMAP)

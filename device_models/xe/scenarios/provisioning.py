@@ -10,6 +10,7 @@ from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.background import PATIENCE, Background
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
+from vfio_user_xe.device_models.xe.scenarios.revocation import show_blocked
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, opened, scenario
 from vfio_user_xe.emulator.scenarios.run import Run
 
@@ -29,6 +30,7 @@ def _disabled_with_a_live_import(run: Run, machine: XeMachine, command: str, wha
             gone = made.gone(10)
         if not gone:
             run.give_up("a task of the guest blocks for ever")
+            show_blocked(run, machine)
             run.known(defects.REVOCATION_WAITS, f"{what}: the VFIO user could not die")
         run.check(background.ended(PATIENCE), f"{what} did not end after its user had gone")
 
@@ -83,6 +85,8 @@ def pf_unbound_with_a_foreign_import(run: Run, machine: XeMachine) -> None:
         run.evidence("with a live import", f"unbinding {'is done' if background.ended(2) else 'waits for the users'}")
         owner.kill()
         alone = owner.gone(5)
+        if not alone:
+            show_blocked(run, machine)
         ended = background.ended(5)
         run.evidence("after SIGKILL of the VFIO user", f"it {'ended' if alone else 'stays'}; unbinding {_ended(ended)}")
         used = "0"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.background import Background
-from vfio_user_xe.device_models.xe.scenarios.steps import blocked_tasks, may_hang
+from vfio_user_xe.device_models.xe.scenarios.revocation import show_blocked
+from vfio_user_xe.device_models.xe.scenarios.steps import may_hang
 from vfio_user_xe.device_models.xe.scenarios.vm import steps as s
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import Host, VirtualMachine
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import scenario
@@ -75,7 +76,7 @@ def reset_with_a_silent_compositor(run: Run, machine: Host) -> None:
         vmm.machine_was_reset()
         vmm.wait_for("revoked reason=reset", seconds=PATIENCE)
         if not machine.state(vm, "open", RESET_SECONDS):
-            run.evidence("blocked tasks", blocked_tasks(machine))
+            show_blocked(run, machine)
             composing.expect(vm.name, "revoke", reason="reset")
             composing.dropped(vm.name)
             freed = vmm.wait_for("reset result=", seconds=PATIENCE)
@@ -101,7 +102,7 @@ def vmm_killed(run: Run, machine: Host) -> None:
             s.second_frame(drawing, composing)
             vmm.kill()
             if not vmm.gone(RESET_SECONDS):
-                run.evidence("blocked tasks", blocked_tasks(machine))
+                show_blocked(run, machine)
                 composing.dropped(vm.name)
                 run.check(vmm.gone(PATIENCE), "the VMM does not end after the compositor has let go, either")
                 run.known(
