@@ -170,7 +170,7 @@ class _Place:
     @cached_property
     def fallback(self) -> Fallback:
         """Interprets single instructions."""
-        return Fallback(self._task.fetch, self.port, self._task.ticks)
+        return Fallback(self._task.fetch, self.port, self._task.ticks, self._task.interpret)
 
     def save(self) -> group_state.Saved:
         """The group in flight."""

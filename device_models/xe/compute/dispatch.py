@@ -72,6 +72,7 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Genera
         ticks=streamer.engine.timestamp,
         stalls=streamer.engine.stalls,
         report=streamer.engine.report,
+        interpret=streamer.engine.interpret,
     )
     kernels, function = streamer.engine.kernels, streamer.lrc.function.pci.name
     if kernels.tap.on:

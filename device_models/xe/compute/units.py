@@ -74,6 +74,8 @@ class Task:
     """Who samples its threads."""
     report: Callable[[str], None]
     """Takes what is not emulated or makes no sense, in words."""
+    interpret: Callable[[str], None]
+    """Takes the kind of each instruction that the compiled back end leaves to the reference one."""
 
     @property
     def sampler_state(self) -> int:

@@ -52,6 +52,8 @@ class Engine:
         self.lrc: Lrc | None = None
         self.reports: Counter[str] = Counter()
         """Commands that are not emulated or invalid, and how often they were met."""
+        self.interpreted: Counter[str] = Counter()
+        """Instructions, by kind, that the compiled back end has left to the reference one, and how many threads have executed them."""
         self.threads: deque[str] = deque(maxlen=_MOST_THREADS)
         """What the last threads that faulted, or were given up in a walker, were at: with instruction, lanes and registers."""
         self.kernels = KernelTrace(info.name)
@@ -243,6 +245,14 @@ class Engine:
             whose = self.context.name if self.context else "no context"
             log.warning("%s (%s): %s", self.name, whose, what)
 
+    def interpret(self, kind: str, threads: int = 1) -> None:
+        """Threads execute an instruction on the reference back end, slowly: counted, and logged the first time for who wants details."""
+        if kind not in self.interpreted and len(self.interpreted) >= _MOST_REPORTS:
+            kind = "others"
+        self.interpreted[kind] += threads
+        if self.interpreted[kind] == threads:
+            log.info("%s: the compiled back end has no handler for %s: it is interpreted", self.name, kind)
+
     def thread_report(self, function: str, what: str) -> None:
         """A thread of `function` met a fatal fault, or is given up: kept for `inspect`, traced, logged for who wants details."""
         self.threads.append(f"{function}: {what}")
@@ -281,6 +291,7 @@ class Engine:
             "resets": self.resets,
             "group": self.group,
             "reports": dict(self.reports),
+            "interpreted": dict(self.interpreted),
             "threads": list(self.threads),
         }
 

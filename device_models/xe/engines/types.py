@@ -110,6 +110,10 @@ class EngineView(Protocol):
         """Something is not emulated, or makes no sense."""
         ...
 
+    def interpret(self, kind: str, threads: int = 1, /) -> None:
+        """The reference back end executes an instruction of this kind for so many threads, in place of the compiled one."""
+        ...
+
     def thread_report(self, function: str, what: str, /) -> None:
         """A thread of `function` on the execution units met a fatal fault, or is given up; `what` says where it was."""
         ...

@@ -48,7 +48,7 @@ Labels = Callable[[int], str | None]
 
 def disassemble(instruction: AnyInstruction, labels: Labels = lambda address: None) -> str:
     """One instruction, without its address."""
-    head = _predicate(instruction) + _name(instruction)
+    head = _predicate(instruction) + name_of(instruction)
     operands: list[str] = []
     match instruction:
         case Illegal():
@@ -102,7 +102,8 @@ def _flag(instruction: Instruction) -> str:
     return f"f{instruction.flag_number}.{instruction.flag_half}"
 
 
-def _name(instruction: AnyInstruction) -> str:
+def name_of(instruction: AnyInstruction) -> str:
+    """The mnemonic with what belongs to it: `math.inv`, `send.ugm`."""
     name = instruction.opcode.mnemonic
     match instruction:
         case Alu(opcode=Opcode.BFN):

@@ -42,6 +42,8 @@ class Stage:
     constants: NDArray[np.uint8]
     """Whole registers."""
     report: Callable[[str], None]
+    interpret: Callable[[str, int], None]
+    """Takes the kind of an instruction that is left to the reference back end, and of how many threads."""
     ticks: Callable[[], int]
     control: int = field(default=_DENORMALS)
     """cr0.0 of new threads."""
@@ -114,6 +116,7 @@ def stage(
         first_register=first_register,
         constants=_constants(constants(lrc, bindings.constants), memory),
         report=streamer.engine.report,
+        interpret=streamer.engine.interpret,
         ticks=streamer.engine.timestamp,
         control=_control(words),
     )

@@ -23,6 +23,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, load_kernel
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library, load
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
+from vfio_user_xe.device_models.xe.eu.kinds import describe_kind
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter, RunState
 from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
@@ -262,6 +263,7 @@ class Gathered:
             view.status[threads] = Status.RUNNING
             fault: Fault | None = None
             try:
+                self._tell(threads)
                 self._interpreter.run(1)
             except (TranslationFault, AccessFault) as found:
                 fault = found
@@ -279,6 +281,11 @@ class Gathered:
             faults, self._port.faults[:] = list(self._port.faults), []
             if len(threads) and faults:
                 yield self.described(int(threads[0]), faults[0])
+
+    def _tell(self, threads: NDArray[np.int64]) -> None:
+        instruction = self._interpreter.instruction(int(threads[0]))
+        if instruction is not None:
+            self._stage.interpret(describe_kind(instruction), len(threads))
 
     def _describe(self, thread: int) -> str:
         if self._view.cause[thread] == Cause.NONE:

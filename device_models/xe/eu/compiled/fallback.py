@@ -1,4 +1,7 @@
-"""Single instructions of compiled threads in the interpreter: those without handlers, and modes that handlers do not have."""
+"""Single instructions of compiled threads in the interpreter: those without handlers, and modes that handlers do not have.
+
+One of them takes a thousand times what a compiled one does, so each is told to whoever counts them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot
 from vfio_user_xe.device_models.xe.eu.decode import Reader
+from vfio_user_xe.device_models.xe.eu.kinds import describe_kind
 from vfio_user_xe.device_models.xe.eu.port import MessagePort
 from vfio_user_xe.device_models.xe.eu.reference import exceptions
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
@@ -21,12 +25,20 @@ _ROUTINE_SLICE = 64
 class Fallback:
     """Steps threads of slots on their own storage. One host thread at a time.
 
-    `read` reads the instructions that the slots' kernel was compiled from, `port` serves messages.
+    `read` reads the instructions that the slots' kernel was compiled from, `port` serves messages, `tell` takes the kind of
+    each instruction that is executed here.
     """
 
-    def __init__(self, read: Reader, port: MessagePort, clock: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        read: Reader,
+        port: MessagePort,
+        clock: Callable[[], int] = lambda: 0,
+        tell: Callable[[str], None] = lambda kind: None,
+    ) -> None:
         self._nobody = Threads.create(0, [])
         self._interpreter = Interpreter(read, self._nobody, port, clock)
+        self._tell = tell
         self._held: dict[tuple[int, int], Threads] = {}
 
     def step(self, slot: Slot, thread: int) -> Status:
@@ -41,6 +53,9 @@ class Fallback:
         view = self._view(slot, thread)
         self._interpreter.threads = view
         try:
+            instruction = self._interpreter.instruction(0)
+            if instruction is not None and not view.system_lanes[0]:
+                self._tell(describe_kind(instruction))
             # The system routine is not compiled.
             self._interpreter.run(_ROUTINE_SLICE if view.system_lanes[0] else 1)
         finally:
