@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Generic
+from typing import Generic, Protocol, Unpack
 
 from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest.errors import GuestError
@@ -29,6 +29,19 @@ from vfio_user_xe.emulator.scenarios.watched import Watched, asked_for, command_
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 
+class Opener(Protocol):
+    """What `vfio_user_xe.emulator.testing.lab.open_lab` is."""
+
+    def __call__(
+        self,
+        serve: Sequence[str],
+        *,
+        others: Sequence[Sequence[str]],
+        beside: Sequence[Beside],
+        **guest: Unpack[GuestSettings],
+    ) -> AbstractContextManager[Lab]: ...
+
+
 class Runner(Generic[MachineT]):
     """Runs scenarios of one suite on one kernel."""
 
@@ -41,14 +54,17 @@ class Runner(Generic[MachineT]):
         console_folder: Path | None = None,
         append: str = "",
         kernel_name: str = "",
+        opened: Opener | None = None,
     ) -> None:
-        """`kernel_name`: what results call it; empty: its release."""
+        """`kernel_name`: what results call it; empty: its release. `opened` serves cards and boots guests
+        with them; None: `open_lab`."""
         self._suite = suite
         self._files = files
         self._kernel = kernel
         self._console_folder = console_folder
         self._append = " ".join(filter(None, [command_line(kernel), append]))
         self._kernel_name = kernel_name
+        self._opened = opened
         self._boots = 0
         self._stack = ExitStack()
         self._running: Watched[MachineT] | None = None
@@ -239,7 +255,7 @@ class Runner(Generic[MachineT]):
     def _lab(self, setup: Setup[MachineT]) -> AbstractContextManager[Lab]:
         first = self._settings(setup, setup.guest)
         beside = [Beside(one.functions, self._settings(setup, one.guest)) for one in setup.beside]
-        return open_lab(setup.serve, others=setup.others, beside=beside, **first)
+        return (self._opened or open_lab)(setup.serve, others=setup.others, beside=beside, **first)
 
     def _settings(self, setup: Setup[MachineT], guest: GuestSettings) -> GuestSettings:
         settings = guest.copy()
