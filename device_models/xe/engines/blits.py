@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
+import numpy as np
+
 from vfio_user_xe.device_models.xe.engines import bulk, compression
 from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
 from vfio_user_xe.device_models.xe.engines.surface import StagedSurface, Surface
@@ -110,22 +112,26 @@ def _copy_rectangle(
 ) -> Bulk:
     row = 0
     while row < height:
+        (from_x, from_y), (to_x, to_y) = (source_at[0], source_at[1] + row), (target_at[0], target_at[1] + row)
+        count = min(height - row, source.rows(from_y, from_x, width), target.rows(to_y, to_x, width))
         try:
-            target.write(target_at[1] + row, target_at[0], source.read(source_at[1] + row, source_at[0], width))
+            target.write(to_y, to_x, source.read(from_y, from_x, count, width))
         except (TranslationFault, AccessFault) as fault:
             yield fault
             continue
-        row += 1
+        row += count
         yield None
 
 
 def _fill_rectangle(surface: Surface, at: tuple[int, int], width: int, height: int, data: bytes) -> Bulk:
-    row = 0
-    while row < height:
+    line = np.frombuffer(data, np.uint8)[:width]
+    x, y, end = at[0], at[1], at[1] + height
+    while y < end:
+        count = min(end - y, surface.rows(y, x, width))
         try:
-            surface.write(at[1] + row, at[0], data[:width])
+            surface.write(y, x, np.broadcast_to(line, (count, width)))
         except (TranslationFault, AccessFault) as fault:
             yield fault
             continue
-        row += 1
+        y += count
         yield None

@@ -1,16 +1,32 @@
-"""Surfaces in memory, linear or tiled, as rows of bytes."""
+"""Surfaces in memory, linear or tiled, as rows of bytes.
+
+Rows are taken some at a time, with one call into numpy for all of their bytes; it lets the interpreter's lock go.
+"""
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.engines.tiling import OWORD, Tiling
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.engines.tiling import Tiling
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
 from vfio_user_xe.emulator.fabric.span import Revoked, Window
+
+Rows = NDArray[np.uint8]
+"""Bytes by row and place in it."""
+Places = NDArray[np.intp]
+
+_STEP = 512 << 10
+"""Bytes that are taken at once, about: they and their places stay in the processor's second cache."""
 
 
 class Surface:
     """Rows of `pitch` bytes from `address` of `space` on, `rows` of them at most.
 
-    `read` and `write` raise `TranslationFault` or `AccessFault`, with nothing or only a part of the row done.
+    `read` and `write` raise `TranslationFault` or `AccessFault`, with nothing or only a part of the rows done.
     """
 
     def __init__(
@@ -36,35 +52,64 @@ class Surface:
         self._window: Window | None = None
         self._window_at = 0
 
-    def read(self, y: int, x: int, count: int) -> memoryview | bytes:
-        """`count` bytes of row `y` from byte `x` on."""
-        if self.tiling is None:
-            view = self._view(y * self.pitch + x, count)
-            return view if view is not None else self.space.read(self.address + y * self.pitch + x, count)
-        tiles, first, _ = self._tiles(self.tiling, y, x, count)
-        return _gather(self.tiling, tiles, y, x - first, count)
+    def rows(self, y: int, x: int, count: int) -> int:
+        """How many rows from `y` on, of `count` bytes from byte `x` on, `read` and `write` take at once.
 
-    def write(self, y: int, x: int, data: memoryview | bytes) -> None:
-        """Store `data` in row `y` from byte `x` on."""
+        Those of a row of tiles, and of several where all of their tiles are asked for; about `_STEP` bytes.
+        """
+        most = max(4, _STEP // count & -4)
         if self.tiling is None:
-            view = self._view(y * self.pitch + x, len(data))
-            if view is None:
-                self.space.write(self.address + y * self.pitch + x, data)
-            else:
-                view[:] = data
+            return most
+        height = self.tiling.height
+        left = height - y % height
+        if x < self.tiling.width and x + count > self.pitch - self.tiling.width:
+            left += max(0, most - left) // height * height
+        return min(most, left)
+
+    def read(self, y: int, x: int, rows: int, count: int) -> Rows:
+        """`rows` times `count` bytes of the rows from `y` on, from byte `x` on; to be used at once."""
+        if self.tiling is None:
+            found = self._linear(y, x, rows, count)
+            if found is not None:
+                return found
+            starts = range(self.address + y * self.pitch + x, self.address + (y + rows) * self.pitch + x, self.pitch)
+            data = b"".join(self.space.read(start, count) for start in starts)
+            return np.frombuffer(data, np.uint8).reshape(rows, count)
+        tiles, first, _ = self._tiles(self.tiling, y, x, rows, count)
+        return _gather(self._units(self.tiling, y), tiles, x - first, rows, count)
+
+    def write(self, y: int, x: int, data: Rows) -> None:
+        """Store `data` in the rows from `y` on, from byte `x` on."""
+        rows, count = data.shape
+        if self.tiling is None:
+            found = self._linear(y, x, rows, count)
+            if found is not None:
+                found[:] = data
+                return
+            for row in range(rows):
+                self.space.write(self.address + (y + row) * self.pitch + x, data[row].tobytes())
             return
-        tiles, first, staged = self._tiles(self.tiling, y, x, len(data))
-        _scatter(self.tiling, tiles, y, x - first, data)
+        tiles, first, staged = self._tiles(self.tiling, y, x, rows, count)
+        _scatter(self._units(self.tiling, y), tiles, x - first, data)
         if staged:
             self.space.write(self.address + self._tile(self.tiling, y, first), tiles)
 
-    def _tiles(self, tiling: Tiling, y: int, x: int, count: int) -> tuple[memoryview, int, bool]:
-        """The tiles that hold bytes `[x, x + count)` of row `y`, the byte of a row where they begin, and whether they
+    def _linear(self, y: int, x: int, rows: int, count: int) -> Rows | None:
+        """The rows in place, if they are contiguous."""
+        view = self._view(y * self.pitch + x, (rows - 1) * self.pitch + count, rows * count)
+        return None if view is None else np.ndarray((rows, count), np.uint8, view, strides=(self.pitch, 1))
+
+    def _units(self, tiling: Tiling, y: int) -> Units:
+        return Units(tiling, self._row_of_tiles, y % tiling.height)
+
+    def _tiles(self, tiling: Tiling, y: int, x: int, rows: int, count: int) -> tuple[memoryview, int, bool]:
+        """The tiles that hold bytes `[x, x + count)` of the rows, the byte of a row where they begin, and whether they
         are a copy: where tiles are scattered in memory, whole tiles are read, changed and written back."""
         first = x // tiling.width * tiling.width
-        length = -(-(x + count - first) // tiling.width) * tiling.size
+        below = (y + rows - 1) // tiling.height - y // tiling.height
+        length = below * self._row_of_tiles + -(-(x + count - first) // tiling.width) * tiling.size
         offset = self._tile(tiling, y, first)
-        view = self._view(offset, length, count)
+        view = self._view(offset, length, rows * count)
         if view is not None:
             return view, first, False
         return memoryview(bytearray(self.space.read(self.address + offset, length))), first, True
@@ -105,76 +150,69 @@ class StagedSurface(Surface):
         return self.data[offset : offset + length]
 
 
-def _gather(tiling: Tiling, tiles: memoryview, y: int, x: int, count: int) -> memoryview:
-    """`count` bytes of row `y` from byte `x` of a row of tiles on."""
-    run = tiling.run
+class Units(NamedTuple):
+    """How the rows of a surface from row `y` of a row of tiles on lie in units that no tiling takes apart."""
+
+    tiling: Tiling
+    row_of_tiles: int
+    """Bytes."""
+    y: int
+
+
+@lru_cache(maxsize=64)
+def _places(units: Units, start: int, end: int, rows: int) -> Places:
+    """Units' numbers in memory, by row, of units `[start, end)` of each row."""
+    tiling = units.tiling
+    y = units.y + np.arange(rows)
+    tile, column = np.divmod(np.arange(start, end), tiling.width // tiling.run)
+    offsets = np.add.outer(
+        y // tiling.height * units.row_of_tiles + np.array(tiling.rows())[y % tiling.height],
+        tile * tiling.size + np.array(tiling.columns())[column],
+    )
+    places: Places = (offsets // tiling.run).astype(np.intp)
+    return places
+
+
+@lru_cache(maxsize=64)
+def _sources(units: Units, start: int, end: int, rows: int) -> Places:
+    """The other way: where in the rows, one behind the other, each unit in memory is; for whole tiles."""
+    return np.argsort(_places(units, start, end, rows), axis=None)
+
+
+def _gather(units: Units, tiles: memoryview, x: int, rows: int, count: int) -> Rows:
+    """`rows` times `count` bytes from byte `x` of a row of tiles on."""
+    run = units.tiling.run
     start, end = x // run, -(-(x + count) // run)
-    row = memoryview(bytearray((end - start) * run))
-    _exchange(tiling, tiles, y, start, end, row, to_tiles=False)
-    return row[x - start * run : x - start * run + count]
+    found = np.frombuffer(tiles, f"V{run}")[_places(units, start, end, rows)]
+    return found.view(np.uint8)[:, x - start * run : x - start * run + count]
 
 
-def _scatter(tiling: Tiling, tiles: memoryview, y: int, x: int, data: memoryview | bytes) -> None:
-    """Store `data` in row `y` from byte `x` of a row of tiles on."""
-    run = tiling.run
-    count = len(data)
-    source = memoryview(data)
-    # Whole runs in the middle; at the ends runs of which only a part is written.
+def _scatter(units: Units, tiles: memoryview, x: int, data: Rows) -> None:
+    """Store `data` from byte `x` of a row of tiles on."""
+    run = units.tiling.run
+    rows, count = data.shape
+    # Whole units in the middle; at the ends units of which only a part is written.
     first, last = -(-x // run), (x + count) // run
     if first > last:
-        place = _place(tiling, y, last) + x - last * run
-        tiles[place : place + count] = source
+        _store_part(units, tiles, last, x - last * run, data)
         return
     head, tail = first * run - x, x + count - last * run
     if head:
-        place = _place(tiling, y, first - 1) + run - head
-        tiles[place : place + head] = source[:head]
+        _store_part(units, tiles, first - 1, run - head, data[:, :head])
     if tail:
-        place = _place(tiling, y, last)
-        tiles[place : place + tail] = source[count - tail :]
+        _store_part(units, tiles, last, 0, data[:, count - tail :])
     if first < last:
-        middle = source[head : count - tail]
-        if middle.readonly or head % 8:
-            middle = memoryview(bytearray(middle))
-        _exchange(tiling, tiles, y, first, last, middle, to_tiles=True)
-
-
-def _exchange(
-    tiling: Tiling, tiles: memoryview, y: int, start: int, end: int, row: memoryview, *, to_tiles: bool
-) -> None:
-    """Move runs number `[start, end)` of row `y` between `tiles` and `row`.
-
-    A column of tiles at a time: one strided copy moves the same run of every tile in the row.
-    """
-    run, per_tile = tiling.run, tiling.width // tiling.run
-    if run != OWORD:
-        for number in range(start, end):
-            place, at = _place(tiling, y, number), (number - start) * run
-            if to_tiles:
-                tiles[place : place + run] = row[at : at + run]
-            else:
-                row[at : at + run] = tiles[place : place + run]
-        return
-    tiled, linear = tiles.cast("Q"), row.cast("Q")
-    step, stride = tiling.size // 8, tiling.width // 8
-    base, columns = tiling.rows()[y % tiling.height], tiling.columns()
-    for column in range(min(per_tile, end - start)):
-        number = start + column
-        tile, place = divmod(number, per_tile)
-        count = -(-(end - number) // per_tile)
-        at = (tile * tiling.size + base + columns[place]) // 8
-        last = at + (count - 1) * step + 1
-        to = 2 * column
-        to_last = to + (count - 1) * stride + 1
-        if to_tiles:
-            tiled[at:last:step] = linear[to:to_last:stride]
-            tiled[at + 1 : last + 1 : step] = linear[to + 1 : to_last + 1 : stride]
+        middle = np.ascontiguousarray(data[:, head : count - tail]).view(f"V{run}")
+        stored = np.frombuffer(tiles, f"V{run}")
+        if middle.size == stored.size:
+            # Whole tiles: to collect what comes next in memory is faster than to distribute what comes next in a row.
+            np.take(middle, _sources(units, first, last, rows), out=stored, mode="clip")
         else:
-            linear[to:to_last:stride] = tiled[at:last:step]
-            linear[to + 1 : to_last + 1 : stride] = tiled[at + 1 : last + 1 : step]
+            stored[_places(units, first, last, rows)] = middle
 
 
-def _place(tiling: Tiling, y: int, number: int) -> int:
-    """Offset in a row of tiles of run `number` of row `y`."""
-    tile, column = divmod(number, tiling.width // tiling.run)
-    return tile * tiling.size + tiling.rows()[y % tiling.height] + tiling.columns()[column]
+def _store_part(units: Units, tiles: memoryview, unit: int, at: int, data: Rows) -> None:
+    """Store `data` in one unit of each row, from its byte `at` on."""
+    rows, count = data.shape
+    starts = _places(units, unit, unit + 1, rows) * units.tiling.run + at
+    np.frombuffer(tiles, np.uint8)[starts + np.arange(count)] = data

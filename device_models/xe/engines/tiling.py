@@ -11,9 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cache
 
-OWORD = 16
-"""Bytes that stay together in every tiling but TileX, where whole rows of a tile do."""
-
 
 @dataclass(frozen=True)
 class Tiling:
