@@ -30,7 +30,7 @@ from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import FetchFailed, NotUsable
 from vfio_user_xe.emulator.guest.kernel import zstd_command
 from vfio_user_xe.emulator.guest.packaged_kernels import kernels_dir, named_kernel
-from vfio_user_xe.emulator.guest.tar import extract
+from vfio_user_xe.emulator.guest.tar import WholeMember, extract
 from vfio_user_xe.emulator.guest.userland import locate_userland
 
 FORMAT, VERSION = "vfio-user-xe guest bundle", 1
@@ -130,8 +130,11 @@ def _unpacked(file: Path, form: str, work: Path) -> tuple[str, ...]:
             if not inside or ".." in member.name.split("/"):
                 raise NotUsable(f"{file}: has {member.name}, which belongs to none of its parts")
             extract(archive, member, work, links_inside=True)
+        # The checksum of what was compressed comes after the archive's end.
+        while stream.read(1 << 20):
+            pass
     for part in parts:
-        if not (work / part).is_dir():
+        if not (work / part).is_dir() or (work / part).is_symlink():
             raise FetchFailed(f"{file}: lacks its part {part}")
     return parts
 
@@ -167,7 +170,7 @@ def _archive(file: Path, stream: IO[bytes]) -> tarfile.TarFile:
         NotUsable: it is none.
     """
     try:
-        return tarfile.open(fileobj=stream, mode="r|")
+        return tarfile.open(fileobj=stream, mode="r|", tarinfo=WholeMember)
     except _DAMAGE as error:
         raise NotUsable(f"{file}: is no bundle: {error}") from error
 

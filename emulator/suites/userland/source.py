@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from vfio_user_xe.emulator.guest import cache
 from vfio_user_xe.emulator.guest.errors import FetchFailed
-from vfio_user_xe.emulator.guest.tar import extract
+from vfio_user_xe.emulator.guest.tar import WholeMember, extract
 from vfio_user_xe.emulator.suites.table import SuiteError
 from vfio_user_xe.emulator.suites.userland.suite import Source
 
@@ -44,7 +46,7 @@ def fetch_source(source: Source, packages: Mapping[str, str]) -> Path:
 
     Raises:
         SuiteError: The requirement names a package that the userland does not have, or the suite has no such folder.
-        FetchFailed: pip cannot download it, or the folder is not in it.
+        FetchFailed: pip cannot download it, it cannot be unpacked, or the folder is not in it.
     """
     if not source.pip:
         own = source.suite / source.folder
@@ -73,6 +75,9 @@ def _download(wanted: str, kept: Path) -> None:
         if done.returncode != 0 or not archives:
             said = done.stderr.strip().splitlines()[-5:]
             raise FetchFailed("\n".join([f"pip could not download the source of {wanted}:", *said]))
-        with cache.building(kept) as work, tarfile.open(archives[0]) as archive:
-            for member in archive:
-                extract(archive, member, work, links_inside=True)
+        try:
+            with cache.building(kept) as work, tarfile.open(archives[0], tarinfo=WholeMember) as archive:
+                for member in archive:
+                    extract(archive, member, work, links_inside=True)
+        except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+            raise FetchFailed(f"the source of {wanted} is damaged or cannot be stored: {error}") from error

@@ -110,6 +110,20 @@ def test_a_file_that_is_damaged_in_its_middle_is_told_and_nothing_stays_behind(
     assert not list(cache.glob("*.partial*"))
 
 
+def test_damage_that_only_the_checksum_tells_is_told(cache: Path, tmp_path: Path) -> None:
+    """Content that does not compress lies in a .gz as it is."""
+    content = random.Random(1).randbytes(1 << 18)
+    (cache / "environment/root/large").write_bytes(content)
+    file = tmp_path / "guest.tar.gz"
+    write_bundle(file)
+    packed = file.read_bytes()
+    parts = (content[start : start + 100] for start in range(0, len(content), 100))
+    file.write_bytes(packed.replace(next(part for part in parts if part in packed), bytes(100)))
+    with pytest.raises(FetchFailed, match="is damaged or cannot be stored: CRC check failed"):
+        read_bundle(file)
+    assert (cache / "environment/root/large").read_bytes() == content
+
+
 def archive(file: Path, about: object, *names: str) -> Path:
     with tarfile.open(file, "w") as made:
         for name, content in ((ABOUT, json.dumps(about).encode()), *((name, b"x") for name in names)):

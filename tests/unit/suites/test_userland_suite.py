@@ -213,6 +213,21 @@ def test_a_source_is_downloaded_once_and_a_missing_folder_is_named(
         source.fetch_source(Source("thing==1", "tests"), {})
 
 
+def test_a_source_that_is_damaged_is_told_and_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def download(command: Sequence[str], **settings: object) -> object:
+        with tarfile.open(Path(command[command.index("--dest") + 1]) / "thing-1.tar.gz", "w:gz") as archive:
+            outside = tarfile.TarInfo("thing-1/../../outside")
+            archive.addfile(outside)
+        return create_autospec(source.subprocess.CompletedProcess, instance=True, returncode=0, stderr="")
+
+    monkeypatch.setattr(source.subprocess, "run", download)
+    with pytest.raises(source.FetchFailed, match=r"source of thing==1 is damaged or cannot be stored: .*outside"):
+        source.fetch_source(Source("thing==1", "test"), {})
+    assert [path.name for path in (tmp_path / "cache/vfio-user-xe/suites").iterdir()] == ["lock"]
+
+
 def test_tests_and_files_can_lie_in_the_suite_s_own_folder(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tool.py").write_text("pass")
