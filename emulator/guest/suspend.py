@@ -21,12 +21,19 @@ _RESETS = 2
 
 
 def lost_by_waking(events: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether a directly booted guest rebooted because it was woken: QEMU's latest events are that it slept, and at most two resets."""
+    """Whether a directly booted guest rebooted because it was woken: QEMU's latest events are that it was, and at most two resets.
+
+    One that sleeps still, or was reset while it slept, was lost by something else.
+    """
     resets = 0
     for event in reversed(list(events)):
-        resets += int(event.get("event") == "RESET")
-        if event.get("event") == "SUSPEND":
-            return resets <= _RESETS
+        match event.get("event"):
+            case "RESET":
+                resets += 1
+            case "WAKEUP":
+                return resets <= _RESETS
+            case "SUSPEND":
+                return False
     return False
 
 
