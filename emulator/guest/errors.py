@@ -37,6 +37,10 @@ class FetchFailed(GuestError):
     """The guest environment could not be downloaded or unpacked; nothing half-made was left behind."""
 
 
+class NotSigned(FetchFailed):
+    """A file of a Debian archive is not signed by one of the keys that are believed."""
+
+
 class ExpiredSuites(FetchFailed):
     """The mirror's Release files of these suites are past the date until which Debian vouches for them.
 

@@ -79,7 +79,7 @@ def fetch_kernel(
 
     Raises:
         KernelError: there is no kernel of that series.
-        FetchFailed: a download failed.
+        FetchFailed: something could not be downloaded or stored.
     """
     environment = locate()
     if (found := find_kernel(series, environment)) is not None:
@@ -90,7 +90,10 @@ def fetch_kernel(
     with report, cache.lock(folder / "lock", lambda: report.step(waiting)):
         if (found := find_kernel(series, environment)) is not None:
             return found
-        release = _fetch(series, folder, source, accept_expired, report)
+        try:
+            release = _fetch(series, folder, source, accept_expired, report)
+        except OSError as error:
+            raise FetchFailed(f"a kernel {series} could not be stored in {folder}: {error}") from error
     return _kernel(release, environment)
 
 

@@ -7,6 +7,7 @@ configuration names.  See apt.conf(5), sources.list(5) and deb822(5).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from vfio_user_xe.emulator.guest.debian.packages import (
     Source,
 )
 from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.temporary import temporary_folder
 
 _DEBIAN_SUITE = re.compile(
     r"(?:bullseye|bookworm|trixie|forky|duke|sid|unstable|testing|stable|oldstable|oldoldstable)"
@@ -36,6 +38,9 @@ _DEBIAN_SUITE = re.compile(
 
 # apt's words (methods/gpgv and acquire-item.cc, "is expired (invalid since ...)") with LC_ALL=C.
 _EXPIRED = re.compile(r"Release file for \S+/dists/(\S+)/(?:InRelease|Release) is expired")
+
+# apt-get --print-uris: "'ADDRESS' FILE BYTES SHA256:HASH"
+_URI = re.compile(r"^'\S+' ([^/\s]+) \d+ SHA256:(\w+)", re.MULTILINE)
 
 _TARGET = "$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SOURCESENTRY)"
 
@@ -119,6 +124,7 @@ class PrivateApt:
                     "take a file that `vfio-user-xe guest bundle FILE` made elsewhere with `guest fetch --from FILE`."
                 )
         self.directory = directory
+        self._archives = directory / "cache/archives"
         self._named = source.mirror
         self._keyring = source.keyring
         self._newer = tuple(newer)
@@ -194,11 +200,15 @@ class PrivateApt:
         Raises:
             FetchFailed: apt could not; with the end of what it printed.
         """
-        folder = self.directory / "cache/archives"
-        output, code = self._run(["download", "-q", *names], progress, folder)
+        arguments = ["download", "-q", *names]
+        files = self._without_bad_ones(arguments)
+        output, code = self._run(arguments, progress, self._archives)
         if code != 0:
             raise FetchFailed(f"apt could not download {', '.join(names)}.\n{_last_lines(output)}")
-        return [Package(name, "", next(folder.glob(f"{name}_*.deb"))) for name in names]
+        found = {path.name.partition("_")[0]: path for path in files if path.is_file()}
+        if missing := [name for name in names if name not in found]:
+            raise FetchFailed(f"apt reported success, but did not download {', '.join(missing)}")
+        return [Package(name, "", found[name]) for name in names]
 
     def download(self, packages: Sequence[str], progress: Progress) -> list[Package]:
         """Download packages with everything they need.
@@ -209,6 +219,7 @@ class PrivateApt:
         output, code = self._run(["--simulate", *arguments], None)
         simulated = output
         if code == 0:
+            self._without_bad_ones(arguments)
             output, code = self._run(["--download-only", *arguments], progress)
         if code != 0:
             raise FetchFailed(f"apt could not download {', '.join(packages)}.\n{_last_lines(output)}")
@@ -216,10 +227,27 @@ class PrivateApt:
         # apt-get --simulate: "Inst NAME (VERSION ORIGIN [ARCHITECTURE])"
         for name, version, architecture in re.findall(r"^Inst (\S+) \((\S+) .*\[(\w+)\]\)", simulated, re.MULTILINE):
             archive = f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
-            found.append(Package(name, version, self.directory / "cache/archives" / archive))
+            found.append(Package(name, version, self._archives / archive))
         missing = [package.archive.name for package in found if not package.archive.is_file()]
         if missing or not found:
             raise FetchFailed(f"apt reported success, but did not download {', '.join(missing or packages)}")
+        return found
+
+    def _without_bad_ones(self, arguments: Sequence[str]) -> list[Path]:
+        """The files that a download consists of, there or not; what is there and is not what the archive describes is removed.
+
+        apt believes a file that it has by its size alone (apt-pkg/acquire-item.cc:pkgAcqArchive).
+        """
+        with temporary_folder() as empty:
+            # apt names only those that it lacks.
+            options = ["-o", f"Dir::Cache::archives={empty}", "-o", "Acquire::ForceHash=SHA256", "--print-uris"]
+            output, _ = self._run([*options, *arguments], None, Path(empty))
+        found = []
+        for name, sha256 in _URI.findall(output):
+            path = self._archives / name
+            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+                path.unlink()
+            found.append(path)
         return found
 
     def _apt_conf(self) -> str:
@@ -255,7 +283,12 @@ class PrivateApt:
         command = ["apt-get", "-c", str(self._configuration)]
         if progress is None:
             done = subprocess.run(
-                command + arguments, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
+                command + arguments,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                cwd=folder,
             )
             return (done.stdout + done.stderr).decode(errors="replace"), done.returncode
         # Status and ordinary output share one pipe: apt flushes both, and one reader cannot deadlock.

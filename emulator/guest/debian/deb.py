@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import lzma
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -12,11 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from vfio_user_xe.emulator.guest.errors import FetchFailed
-from vfio_user_xe.emulator.guest.tar import extract
+from vfio_user_xe.emulator.guest.tar import WholeMember, extract
 
 _MAGIC = b"!<arch>\n"
 _HEADER = 60
-_DAMAGE = (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, ValueError)
+_DAMAGE = (tarfile.TarError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, ValueError)
 
 
 def unpack(archive: Path, root: Path) -> None:
@@ -24,6 +26,7 @@ def unpack(archive: Path, root: Path) -> None:
 
     Raises:
         FetchFailed: the file is no package, is damaged, or has a file that would lie outside `root`.
+        OSError: it cannot be read, or what is in it cannot be written.
     """
     try:
         with data(archive) as files:
@@ -33,15 +36,18 @@ def unpack(archive: Path, root: Path) -> None:
         raise FetchFailed(f"{archive.name} could not be unpacked: {error}") from error
 
 
-def read_files(archive: Path, folder: str, stem: str) -> list[bytes]:
+def read_files(archive: Path, folder: str, stem: str, limit: int) -> list[bytes]:
     """The content of the regular files in a package's folder that are called `stem` before their last dot.
 
+    No more than `limit` bytes of what the package has are read: it may be of anybody.
+
     Raises:
-        FetchFailed: the file is no package, or is damaged.
+        FetchFailed: the file is no package, is damaged, or has more.
+        OSError: it cannot be read.
     """
     found = []
     try:
-        with data(archive) as files:
+        with data(archive, limit) as files:
             for member in files:
                 path = Path(member.name)
                 if member.isfile() and path.stem == stem and path.parent == Path(folder):
@@ -54,8 +60,8 @@ def read_files(archive: Path, folder: str, stem: str) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def data(archive: Path) -> Iterator[tarfile.TarFile]:
-    """The tar archive with a package's files, to be read once from its begin to its end.
+def data(archive: Path, limit: int = sys.maxsize) -> Iterator[tarfile.TarFile]:
+    """The tar archive with a package's files, to be read once from its begin to its end, at most `limit` bytes of it.
 
     Raises:
         ValueError: the file is no package, or is compressed in a way that Python lacks.
@@ -67,10 +73,12 @@ def data(archive: Path) -> Iterator[tarfile.TarFile]:
             plain: Any = part
             if name == "data.tar.xz":
                 plain = stack.enter_context(lzma.open(part))
-            elif name not in ("data.tar", "data.tar.gz"):
+            elif name == "data.tar.gz":
+                plain = stack.enter_context(gzip.open(part))
+            elif name != "data.tar":
                 raise ValueError(f"{name} is of a form that is not read here (allowed: data.tar, .gz and .xz)")
-            mode = "r|gz" if name == "data.tar.gz" else "r|"
-            yield stack.enter_context(tarfile.open(fileobj=plain, mode=mode))  # type: ignore[call-overload]
+            some = io.BufferedReader(_Part(plain, limit), 1 << 20)
+            yield stack.enter_context(tarfile.open(fileobj=some, mode="r|", tarinfo=WholeMember))
 
 
 def _data_member(file: IO[bytes]) -> tuple[str, int]:
@@ -79,6 +87,8 @@ def _data_member(file: IO[bytes]) -> tuple[str, int]:
         raise ValueError("it is no package of Debian")
     while len(header := file.read(_HEADER)) == _HEADER:
         name, size = header[:16].decode("ascii", "replace").strip().rstrip("/"), int(header[48:58])
+        if size < 0:
+            raise ValueError(f"{name} has {size} bytes")
         if name.startswith("data.tar"):
             return name, size
         file.seek(size + size % 2, io.SEEK_CUR)

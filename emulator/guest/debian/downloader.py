@@ -29,12 +29,16 @@ from vfio_user_xe.emulator.guest.debian.packages import (
 )
 from vfio_user_xe.emulator.guest.debian.resolver import Entry, PackageLists, resolve
 from vfio_user_xe.emulator.guest.debian.signatures import known_keys, read_keyring, require_sequoia
-from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment
+from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment, NotSigned
 from vfio_user_xe.emulator.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from pysequoia import Cert
 
+_LIST_LIMIT, _TEXT_LIMIT = 128 << 20, 1 << 30
+"""Bytes of a package list, and of its text: trixie's has 10 MB and a text of 54 MB."""
+_KEYRING_LIMIT = 4 << 20
+"""Bytes of the package with the keys, and of what is in it: Debian 13's has 0.2 MB and 0.4 MB."""
 _KEYRING_PACKAGE, _KEYRING = "debian-archive-keyring", ("usr/share/keyrings", "debian-archive-keyring")
 
 
@@ -73,7 +77,7 @@ class PythonDownloader:
             FetchFailed: they cannot be had, or are not what the archive signed.
             NotUsable: the keyring that the user names is none.
         """
-        keys = read_keyring(self._keyring) or self._keys_of_the_mirror()
+        keys = self._keys()
         lists = PackageLists(SUITES[-1])
         expired: list[ExpiredSuites] = []
         for suite in self._suites:
@@ -90,16 +94,27 @@ class PythonDownloader:
             raise ExpiredSuites("\n".join(error.message for error in expired), suites)
         self._lists = lists
 
+    def _keys(self) -> list[Cert]:
+        """The user's keys; without, the machine's, and if those are none or too old, Debian's as the mirror has them."""
+        keys = read_keyring(self._keyring)
+        if self._keyring is not None:
+            return keys
+        try:
+            self._mirror.release(SUITES[0], keys)
+        except NotSigned:
+            return [*keys, *self._keys_of_the_mirror()]
+        return keys
+
     def _list(self, release: Release, component: str) -> str:
         name = f"{component}/binary-{ARCHITECTURE}/Packages.xz"
         if name not in release.files:
             raise FetchFailed(f"the Release file of {release.suite} lists no {name}")
         with temporary_folder() as folder:
             packed = Path(folder, "Packages.xz")
-            self._mirror.fetch(release.files[name], packed, release, lambda size: None)
+            self._mirror.fetch(release.files[name], packed, release, lambda size: None, _LIST_LIMIT)
             try:
-                return lzma.decompress(packed.read_bytes()).decode("utf-8", "replace")
-            except lzma.LZMAError as error:
+                return _plain(packed).decode("utf-8", "replace")
+            except (lzma.LZMAError, EOFError, ValueError) as error:
                 raise FetchFailed(f"{name} of {release.suite} is damaged: {error}") from error
 
     def _keys_of_the_mirror(self) -> list[Cert]:
@@ -112,8 +127,8 @@ class PythonDownloader:
             raise FetchFailed(f"{self._mirror.address} has no {_KEYRING_PACKAGE}: name a keyring with --keyring FILE")
         with temporary_folder() as folder:
             archive = Path(folder, "keyring.deb")
-            self._mirror.fetch(_described(found[0]), archive, None, lambda size: None)
-            keys = known_keys(read_files(archive, *_KEYRING))
+            self._mirror.fetch(_described(found[0]), archive, None, lambda size: None, _KEYRING_LIMIT)
+            keys = known_keys(read_files(archive, *_KEYRING, _KEYRING_LIMIT))
         if not keys:
             raise FetchFailed(f"{_KEYRING_PACKAGE} of {self._mirror.address} has none of the keys that are known here")
         return keys
@@ -164,6 +179,21 @@ class PythonDownloader:
             self._mirror.fetch(file, target, None, count)
             fetched.append(Package(entry.name, entry.version, target))
         return fetched
+
+
+def _plain(packed: Path) -> bytes:
+    """What an xz file has.
+
+    Raises:
+        EOFError: it ends early.
+        ValueError: it has more than a package list may have.
+        lzma.LZMAError: it is damaged.
+    """
+    with lzma.open(packed) as opened:
+        text = opened.read(_TEXT_LIMIT + 1)
+    if len(text) > _TEXT_LIMIT:
+        raise ValueError(f"it has more than {_TEXT_LIMIT} bytes")
+    return text
 
 
 def _described(entry: Entry) -> Described:

@@ -12,20 +12,24 @@ import email.utils
 import hashlib
 import http.client
 import re
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import urllib.response
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from vfio_user_xe.emulator.guest.debian.signatures import signed_text
 from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, NotUsable
 
 if TYPE_CHECKING:
     from pysequoia import Cert
+
+_Answer = http.client.HTTPResponse | urllib.response.addinfourl
 
 _SCHEMES = ("http", "https", "file")
 _TIMEOUT = 60.0
@@ -56,13 +60,20 @@ class Release:
 
     @staticmethod
     def parse(suite: str, text: str) -> Release:
-        """Read the text of a Release file."""
+        """Read the text of a Release file.
+
+        Raises:
+            FetchFailed: a line of its files is none.
+        """
         fields = dict(re.findall(r"^([A-Za-z0-9-]+):[ \t]*(.*)$", text, re.MULTILINE))
         block = re.search(r"^SHA256:[ \t]*\n((?:[ \t].*\n?)*)", text, re.MULTILINE)
         files = {}
         for line in block[1].splitlines() if block else ():
-            sha256, size, path = line.split()
-            files[path] = Described(f"dists/{suite}/{path}", int(size), sha256)
+            try:
+                sha256, size, path = line.split()
+                files[path] = Described(f"dists/{suite}/{path}", int(size), sha256)
+            except ValueError as error:
+                raise FetchFailed(f"the Release file of {suite} describes a file by {line!r}") from error
         return Release(suite, fields, files)
 
     def check(self, accept_expired: bool) -> None:
@@ -108,7 +119,8 @@ class Mirror:
         """A suite's Release file, its signature checked.
 
         Raises:
-            FetchFailed: it cannot be had, or none of the keys has signed it.
+            NotSigned: none of the keys has signed it.
+            FetchFailed: it cannot be had, or is none.
         """
         return Release.parse(suite, signed_text(self._in_release(suite), keys, f"InRelease of {suite}"))
 
@@ -121,14 +133,24 @@ class Mirror:
         self._read(f"dists/{suite}/InRelease", _RELEASE_LIMIT, content.extend, content.clear)
         return bytes(content)
 
-    def fetch(self, file: Described, target: Path, release: Release | None, arrived: Callable[[int], None]) -> None:
+    def fetch(
+        self,
+        file: Described,
+        target: Path,
+        release: Release | None,
+        arrived: Callable[[int], None],
+        limit: int = sys.maxsize,
+    ) -> None:
         """Put a file at `target`, if it is not there already; `arrived` is called with the bytes of each piece.
 
         With `release` it is one that this release lists, and is asked for by its hash where the mirror has it so.
 
         Raises:
-            FetchFailed: it cannot be had, or is not the one described.
+            FetchFailed: it cannot be had, is not the one described, or is described with more than `limit` bytes.
+            OSError: it cannot be written.
         """
+        if not 0 <= file.size <= limit:
+            raise FetchFailed(f"{self.address}/{file.path} has {file.size} bytes (allowed: {limit})")
         if _is(target, file):
             arrived(file.size)
             return
@@ -139,57 +161,90 @@ class Mirror:
         partial = target.with_name(f"{target.name}.partial")
         with contextlib.ExitStack() as stack:
             stack.callback(partial.unlink, missing_ok=True)
-            opened = stack.enter_context(partial.open("wb"))
-            counted = 0
-
-            def write(piece: bytes) -> None:
-                nonlocal counted
-                opened.write(piece)
-                counted += len(piece)
-                arrived(len(piece))
-
-            def again() -> None:
-                nonlocal counted
-                opened.seek(0)
-                opened.truncate()
-                arrived(-counted)
-                counted = 0
-
-            try:
-                self._read(paths[0], file.size, write, again)
-            except FetchFailed:
-                if len(paths) == 1:
-                    raise
-                again()
-                self._read(paths[1], file.size, write, again)
-            opened.flush()
-            if not _is(partial, file):
-                raise FetchFailed(
-                    f"{self.address}/{file.path} is not what the archive describes: {counted} bytes, where SHA-256 "
-                    f"{file.sha256} of {file.size} bytes is wanted"
-                )
+            arriving = _Arriving(stack.enter_context(partial.open("wb")), arrived)
+            for path in paths:
+                try:
+                    self._read(path, file.size, arriving.write, arriving.again)
+                    arriving.file.flush()
+                    if not _is(partial, file):
+                        raise FetchFailed(
+                            f"{self.address}/{path} is not what the archive describes: {arriving.size} bytes, where SHA-256 "
+                            f"{file.sha256} of {file.size} bytes is wanted"
+                        )
+                except FetchFailed:
+                    if path == paths[-1]:
+                        raise
+                    arriving.again()
+                else:
+                    break
             partial.replace(target)
 
     def _read(self, path: str, limit: int, write: Callable[[bytes], object], again: Callable[[], None]) -> None:
-        """Read a file of the mirror, at most `limit` bytes of it; `again` is called before another try."""
+        """Read a file of the mirror, at most `limit` bytes of it; `again` is called before another try.
+
+        Raises:
+            FetchFailed: it cannot be had whole, or has more.
+            OSError: from `write`.
+        """
         address = f"{self.address}/{urllib.parse.quote(path, safe='/~+')}"
         for tried in range(_TRIES):
             try:
-                with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
-                    left = limit + 1
-                    while left and (piece := answer.read(min(_CHUNK, left))):
-                        write(piece)
-                        left -= len(piece)
-                if left == 0:
-                    raise FetchFailed(f"{address} is larger than {limit} bytes")
+                answer = urllib.request.urlopen(address, timeout=_TIMEOUT)
             except (OSError, http.client.HTTPException) as error:
-                gone = isinstance(error, urllib.error.HTTPError) and error.code < 500
-                if gone or tried + 1 == _TRIES or address.startswith("file:"):
-                    raise FetchFailed(f"{address} cannot be had: {error}") from error
-                again()
-                time.sleep(1 << tried)
+                problem: Exception | None = error
             else:
+                with answer:
+                    problem = _copy(answer, address, limit, write)
+            if problem is None:
                 return
+            gone = isinstance(problem, urllib.error.HTTPError) and problem.code < 500
+            if gone or tried + 1 == _TRIES or address.startswith("file:"):
+                raise FetchFailed(f"{address} cannot be had: {problem}") from problem
+            again()
+            time.sleep(1 << tried)
+
+
+class _Arriving:
+    """A file that arrives, from its begin `again` if it must be; `arrived` is told of the bytes."""
+
+    def __init__(self, file: IO[bytes], arrived: Callable[[int], None]) -> None:
+        self.file, self._arrived, self.size = file, arrived, 0
+
+    def write(self, piece: bytes) -> None:
+        self.file.write(piece)
+        self.size += len(piece)
+        self._arrived(len(piece))
+
+    def again(self) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+        self._arrived(-self.size)
+        self.size = 0
+
+
+def _copy(answer: _Answer, address: str, limit: int, write: Callable[[bytes], object]) -> Exception | None:
+    """Write what the mirror sends, all of it; returns what went wrong with the mirror, which another try may mend.
+
+    Raises:
+        FetchFailed: it sends more than `limit` bytes.
+        OSError: from `write`.
+    """
+    announced, got = answer.headers.get("Content-Length", ""), 0
+    while True:
+        try:
+            piece = answer.read(min(_CHUNK, limit + 1 - got))
+        except (OSError, http.client.HTTPException) as error:
+            return error
+        if not piece:
+            break
+        got += len(piece)
+        if got > limit:
+            raise FetchFailed(f"{address} is larger than {limit} bytes")
+        write(piece)
+    # http.client says nothing of a connection that ends early when it is read by pieces.
+    if announced.isdecimal() and got < int(announced):
+        return ConnectionError(f"it ended after {got} of {announced} bytes")
+    return None
 
 
 def _is(path: Path, file: Described) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vfio_user_xe.emulator.guest.debian.deb import unpack
+from vfio_user_xe.emulator.guest.errors import FetchFailed
 
 SUITES = ("trixie", "trixie-backports")
 COMPONENTS = ("main", "non-free-firmware")
@@ -56,9 +57,15 @@ class Package:
         """Unpack the package's files below `root`; no maintainer script runs.
 
         Raises:
-            FetchFailed: it is damaged.
+            FetchFailed: it is damaged; the file is removed, so that the next download fetches it again.
+            OSError: what is in it cannot be written.
         """
-        unpack(self.archive, root)
+        try:
+            unpack(self.archive, root)
+        except FetchFailed:
+            # apt believes a file that it has by its size (apt-pkg/acquire-item.cc:pkgAcqArchive).
+            self.archive.unlink(missing_ok=True)
+            raise
 
 
 @dataclass(frozen=True)

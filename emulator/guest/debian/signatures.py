@@ -6,12 +6,13 @@ it has none, they come from the mirror, and only those whose fingerprints are be
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.emulator.guest.debian.packages import KEYRINGS
-from vfio_user_xe.emulator.guest.errors import FetchFailed, MissingEnvironment, NotUsable
+from vfio_user_xe.emulator.guest.errors import MissingEnvironment, NotSigned, NotUsable
 
 if TYPE_CHECKING:
     from pysequoia import Cert
@@ -43,7 +44,7 @@ def require_sequoia() -> None:
 
 
 def read_keyring(file: Path | None) -> list[Cert]:
-    """The keys of the user's keyring, without one of Debian's on this machine; none where there is none.
+    """The keys of the user's keyring, without one of Debian's on this machine; none where there is none that can be read.
 
     Raises:
         NotUsable: the user's keyring cannot be read.
@@ -51,8 +52,10 @@ def read_keyring(file: Path | None) -> list[Cert]:
     from pysequoia import Cert
 
     if file is None:
-        there = next((path for path in map(Path, KEYRINGS) if path.is_file()), None)
-        return Cert.split_bytes(there.read_bytes()) if there is not None else []
+        for path in map(Path, KEYRINGS):
+            with contextlib.suppress(OSError, RuntimeError):
+                return Cert.split_bytes(path.read_bytes())
+        return []
     try:
         found = Cert.split_bytes(file.read_bytes())
     except OSError as error:
@@ -81,16 +84,16 @@ def signed_text(document: bytes, keys: Sequence[Cert], what: str) -> str:
     """The text of a document signed in the clear, as it was signed.
 
     Raises:
-        FetchFailed: none of the keys has signed it.
+        NotSigned: none of the keys has signed it.
     """
     from pysequoia import verify
 
     try:
         verified = verify(bytes=document, store=lambda ids: list(keys))
     except RuntimeError as error:
-        raise FetchFailed(f"{what} is not signed by a key of Debian's archive: {_first_line(error)}") from None
+        raise NotSigned(f"{what} is not signed by a key of Debian's archive: {_first_line(error)}") from None
     if not verified.valid_sigs or verified.bytes is None:
-        raise FetchFailed(f"{what} is not signed by a key of Debian's archive")
+        raise NotSigned(f"{what} is not signed by a key of Debian's archive")
     return verified.bytes.decode("utf-8", "replace")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -213,6 +214,35 @@ def test_downloads_are_told_with_their_versions_and_files(tools: Path, tmp_path:
     assert seen == [(0.5, "12.5 MB")]
 
 
+PRINT_URIS = r"""case "$*" in
+*--print-uris*)
+    echo "'http://a.example/pool/tool_2_all.deb' tool_2_all.deb 3 SHA256:HASH"
+    echo "'http://a.example/pool/tool-more_1%3a1_all.deb' tool-more_1%3a1_all.deb 3 SHA256:HASH"
+    ;;
+*download*)
+    for file in tool_2_all.deb tool-more_1%3a1_all.deb; do test -e $file || printf new >$file; done
+    ;;
+esac
+"""
+
+
+def test_files_of_packages_are_the_ones_that_the_archive_describes(tools: Path, tmp_path: Path) -> None:
+    """apt itself takes a file that is there and has the size for the right one."""
+    install(tools, "apt-get", PRINT_URIS.replace("HASH", hashlib.sha256(b"new").hexdigest()))
+    private = PrivateApt(tmp_path / "apt", Source())
+    archives = tmp_path / "apt/cache/archives"
+    for name in ("tool_1_all.deb", "tool_2_all.deb", "tool_3_all.deb"):
+        (archives / name).write_text("bad")
+    found = private.download_alone(["tool-more", "tool"], lambda fraction, total: None)
+    assert [(one.name, one.archive.name) for one in found] == [
+        ("tool-more", "tool-more_1%3a1_all.deb"),
+        ("tool", "tool_2_all.deb"),
+    ]
+    assert {one.archive.read_text() for one in found} == {"new"}
+    with pytest.raises(FetchFailed, match="did not download game"):
+        private.download_alone(["game"], lambda fraction, total: None)
+
+
 def test_a_download_that_left_files_out_is_a_failure(tools: Path, tmp_path: Path) -> None:
     install(
         tools,
@@ -224,7 +254,7 @@ def test_a_download_that_left_files_out_is_a_failure(tools: Path, tmp_path: Path
 
 
 def test_an_interrupted_download_ends_apt(tools: Path, tmp_path: Path) -> None:
-    script = 'case "$*" in *--simulate*) exit 0;; esac\necho $$ >PID\necho dlstatus:1:1.0:x\nexec sleep 60\n'
+    script = 'case "$*" in *--simulate*|*--print-uris*) exit 0;; esac\necho $$ >PID\necho dlstatus:1:1.0:x\nexec sleep 60\n'
     install(tools, "apt-get", script.replace("PID", str(tmp_path / "pid")))
 
     def interrupted(fraction: float, total: str) -> None:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import hashlib
+import http.server
+import random
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, AnyStr, ClassVar
 from unittest.mock import create_autospec
 
 import pytest
 
 from vfio_user_xe.emulator.guest.debian import downloader as module
-from vfio_user_xe.emulator.guest.debian import signatures
+from vfio_user_xe.emulator.guest.debian import mirror, signatures
 from vfio_user_xe.emulator.guest.debian.apt import PrivateApt
+from vfio_user_xe.emulator.guest.debian.deb import read_files
 from vfio_user_xe.emulator.guest.debian.downloader import PythonDownloader, open_downloader
 from vfio_user_xe.emulator.guest.debian.packages import MIRROR_VARIABLE, Package, Source
 from vfio_user_xe.emulator.guest.errors import ExpiredSuites, FetchFailed, MissingEnvironment, NotUsable
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead, SupportsWrite
 
 pytest.importorskip("pysequoia", reason="the extra fetch is not installed")
 
@@ -178,6 +189,125 @@ def test_keys_of_the_mirror_are_believed_by_their_fingerprints_alone(
         PythonDownloader(tmp_path / "own", source).update()
 
 
+@pytest.mark.parametrize("there", ["old", "damaged"])
+def test_a_machine_s_keyring_that_is_too_old_or_damaged_is_no_hindrance(
+    there: str, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Archive(tmp_path / "another").keyring
+    if there == "damaged":
+        own.write_bytes(own.read_bytes()[:-20])
+    monkeypatch.setattr(signatures, "KEYRINGS", (str(tmp_path / "absent"), str(own)))
+    archive.add(
+        "debian-archive-keyring",
+        files={"usr/share/keyrings/debian-archive-keyring.gpg": archive.keyring.read_bytes()},
+    )
+    archive.publish()
+    made = PythonDownloader(tmp_path / "own", Source(archive.address))
+    with pytest.raises(FetchFailed, match="none of the keys that are known here"):
+        made.update()
+    known = archive.key.extract_certificate().fingerprint.lower()
+    monkeypatch.setattr(signatures, "FINGERPRINTS", frozenset({known}))
+    made.update()
+    assert made.names("debian") == ["debian-archive-keyring"]
+
+
+def test_a_keyring_of_the_user_is_the_only_one_that_is_believed(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signatures, "FINGERPRINTS", frozenset({archive.key.extract_certificate().fingerprint.lower()}))
+    archive.add(
+        "debian-archive-keyring",
+        files={"usr/share/keyrings/debian-archive-keyring.gpg": archive.keyring.read_bytes()},
+    )
+    archive.publish()
+    source = Source(archive.address, Archive(tmp_path / "another").keyring)
+    with pytest.raises(FetchFailed, match="InRelease of trixie is not signed"):
+        PythonDownloader(tmp_path / "own", source).update()
+
+
+def test_a_file_by_its_hash_that_is_another_is_asked_for_by_its_name(archive: Archive, tmp_path: Path) -> None:
+    archive.add("tool")
+    for suite in archive.stanzas:
+        archive.publish(suite, Acquire_By_Hash="yes")
+    listed = archive.root / "dists/trixie/main/binary-amd64/Packages.xz"
+    by_hash = listed.parent / "by-hash/SHA256" / hashlib.sha256(listed.read_bytes()).hexdigest()
+    by_hash.parent.mkdir(parents=True)
+    by_hash.write_bytes(listed.read_bytes()[::-1])
+    assert fetched(archive, tmp_path, "tool") == {"tool": "1"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [("_LIST_LIMIT", r"Packages\.xz has \d+ bytes \(allowed: 100\)"), ("_TEXT_LIMIT", "has more than 100 bytes")],
+)
+def test_a_package_list_has_a_limit(
+    limit: str, said: str, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.add("tool", Description="of many words, " * 20)
+    archive.publish()
+    monkeypatch.setattr(module, limit, 100)
+    with pytest.raises(FetchFailed, match=said):
+        fetched(archive, tmp_path, "tool")
+
+
+@pytest.mark.parametrize("odd", ["hash", "hash many path", "hash -1 main/binary-amd64/Packages.xz"])
+def test_an_odd_line_of_a_release_file_is_named(odd: str, archive: Archive, tmp_path: Path) -> None:
+    archive.publish()
+    archive.publish("trixie", Description=f"none\nSHA256:\n {odd}")
+    with pytest.raises(FetchFailed, match=r"describes a file by ' hash|Packages.xz has -1 bytes"):
+        fetched(archive, tmp_path)
+
+
+class Once(http.server.SimpleHTTPRequestHandler):
+    """Files of a folder; the first answer of each path ends after half of what it announces."""
+
+    seen: ClassVar[set[str]]
+
+    def copyfile(self, source: SupportsRead[AnyStr], outputfile: SupportsWrite[AnyStr]) -> None:
+        whole = source.read()
+        first = self.path not in self.seen
+        self.seen.add(self.path)
+        outputfile.write(whole[: len(whole) // 2] if first else whole)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The archive's address at a server whose connections break."""
+    monkeypatch.setattr(mirror.time, "sleep", create_autospec(mirror.time.sleep))
+    handler = type("Handler", (Once,), {"seen": set()})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=archive.root)) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+def test_what_arrives_by_halves_is_asked_for_again(address: str, archive: Archive, tmp_path: Path) -> None:
+    archive.add("tool")
+    archive.publish()
+    made = PythonDownloader(tmp_path / "own", Source(address, archive.keyring))
+    made.update()
+    seen: list[float] = []
+    assert [one.name for one in made.download(["tool"], lambda fraction, total: seen.append(fraction))] == ["tool"]
+    assert seen[-1] == 1.0
+    assert max(seen) == 1.0
+
+
+def test_a_full_disk_is_not_the_mirror_s_fault(archive: Archive, tmp_path: Path) -> None:
+    archive.add("tool", files={"usr/bin/tool": random.Random(1).randbytes(1 << 16)})
+    archive.publish()
+    made = downloader(archive, tmp_path)
+    made.update()
+    (tmp_path / "own/archives/tool_1_amd64.deb.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as full:
+        made.download(["tool"], lambda fraction, total: None)
+    assert full.value.errno == errno.ENOSPC
+
+
 def test_what_cannot_be_had_is_named_with_what_needs_it(archive: Archive, tmp_path: Path) -> None:
     archive.add("tool", Depends="library (>= 3) | nothing")
     archive.add("library", "2")
@@ -231,6 +361,36 @@ def test_a_broken_package_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "tool_1_all.deb").write_bytes(content)
     with pytest.raises(FetchFailed, match=r"tool_1_all\.deb could not be unpacked"):
         Package("tool", "1", tmp_path / "tool_1_all.deb").unpack(tmp_path / "root")
+
+
+def test_a_broken_package_file_is_fetched_again(archive: Archive, tmp_path: Path) -> None:
+    """apt believes a file that it has by its size."""
+    archive.add("tool", files={"usr/bin/tool": b"program"})
+    archive.publish()
+    made = downloader(archive, tmp_path)
+    made.update()
+    (found,) = made.download_alone(["tool"], lambda fraction, total: None)
+    found.archive.write_bytes(bytes(found.archive.stat().st_size))
+    with pytest.raises(FetchFailed, match="could not be unpacked"):
+        found.unpack(tmp_path / "root")
+    assert not found.archive.exists()
+
+
+@pytest.mark.parametrize("size", [b"-60       ", b"-1        "])
+def test_a_member_of_a_package_with_less_than_no_bytes_is_an_error(size: bytes, tmp_path: Path) -> None:
+    content = bytearray(package({}))
+    content[8 + 48 : 8 + 58] = size
+    (tmp_path / "odd.deb").write_bytes(content)
+    with pytest.raises(FetchFailed, match=r"odd\.deb could not be unpacked: debian-binary has -\d+ bytes"):
+        Package("odd", "1", tmp_path / "odd.deb").unpack(tmp_path / "root")
+
+
+def test_no_more_is_read_of_a_package_of_anybody_than_is_allowed(tmp_path: Path) -> None:
+    file = tmp_path / "keys.deb"
+    file.write_bytes(package({"usr/share/keys.gpg": bytes(1 << 20)}))
+    assert read_files(file, "usr/share", "keys", 2 << 20) == [bytes(1 << 20)]
+    with pytest.raises(FetchFailed, match=r"keys\.deb could not be read"):
+        read_files(file, "usr/share", "keys", 1 << 20)
 
 
 def test_a_package_puts_nothing_outside_its_folder(tmp_path: Path) -> None:

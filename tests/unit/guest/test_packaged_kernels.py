@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from unittest.mock import create_autospec
 
 import pytest
 
 from vfio_user_xe.emulator.guest import packaged_kernels
-from vfio_user_xe.emulator.guest.environment import Environment
-from vfio_user_xe.emulator.guest.errors import KernelError, MissingEnvironment
+from vfio_user_xe.emulator.guest.debian.downloader import open_downloader
+from vfio_user_xe.emulator.guest.debian.packages import Downloader, Package
+from vfio_user_xe.emulator.guest.environment import Environment, locate
+from vfio_user_xe.emulator.guest.errors import FetchFailed, KernelError, MissingEnvironment
 from vfio_user_xe.emulator.guest.kernel import Kernel
-from vfio_user_xe.emulator.guest.packaged_kernels import named_kernel
+from vfio_user_xe.emulator.guest.packaged_kernels import fetch_kernel, named_kernel
 
 USUAL = create_autospec(Kernel, instance=True)
 USUAL.release = "7.3.4+deb13-amd64"
@@ -39,6 +42,23 @@ def test_a_path_is_an_image_and_so_is_whatever_has_modules(environment: Environm
         named_kernel("./bzImage", None, environment)
     with pytest.raises(KernelError, match="no such file"):
         named_kernel("bzImage", tmp_path, environment)
+
+
+def test_a_full_disk_is_told_as_what_it_is(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "linux-image-6.18.15+deb13-amd64"
+    package = create_autospec(Package, instance=True)
+    package.unpack.side_effect = OSError(errno.ENOSPC, "No space left on device")
+    downloader = create_autospec(Downloader, instance=True)
+    downloader.names.return_value = [name, name.replace("15", "14")]
+    downloader.download_alone.return_value = [package]
+    monkeypatch.setattr(packaged_kernels, "locate", create_autospec(locate, return_value=environment))
+    monkeypatch.setattr(packaged_kernels, "open_downloader", create_autospec(open_downloader, return_value=downloader))
+    with pytest.raises(FetchFailed, match=rf"kernel 6\.18 could not be stored in {tmp_path}: .*No space left"):
+        fetch_kernel("6.18")
+    package.unpack.assert_called_once()
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
 def test_what_is_neither_is_no_series(environment: Environment) -> None:
