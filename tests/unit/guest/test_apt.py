@@ -254,7 +254,9 @@ def test_a_download_that_left_files_out_is_a_failure(tools: Path, tmp_path: Path
 
 
 def test_an_interrupted_download_ends_apt(tools: Path, tmp_path: Path) -> None:
-    script = 'case "$*" in *--simulate*|*--print-uris*) exit 0;; esac\necho $$ >PID\necho dlstatus:1:1.0:x\nexec sleep 60\n'
+    script = (
+        'case "$*" in *--simulate*|*--print-uris*) exit 0;; esac\necho $$ >PID\necho dlstatus:1:1.0:x\nexec sleep 60\n'
+    )
     install(tools, "apt-get", script.replace("PID", str(tmp_path / "pid")))
 
     def interrupted(fraction: float, total: str) -> None:
