@@ -42,8 +42,6 @@ TOLERANCE = 8
 """Pixels of a window that may differ from llvmpipe's by more than two steps of 255."""
 DARK = 32
 """A channel's value, of 255, that a dark window has less than."""
-BOOT_SECONDS = 240.0
-"""Three guests boot at once."""
 WINDOWS = ("vm1", "vm2")
 LINKS = {"iov": "the card's own link, by device address", "p2p": "PCI peer-to-peer, in the VF's BAR"}
 
@@ -102,7 +100,7 @@ def _boot(stack: ExitStack, pool: ThreadPoolExecutor, userland: str) -> Lab:
     card = stack.enter_context(open_card(setup.serve))
 
     def boot(settings: GuestSettings, functions: tuple[str, ...] | None = None) -> BlockingGuest:
-        settings = {**settings, "files": files, "boot_timeout": BOOT_SECONDS}
+        settings = {**settings, "files": files}
         return stack.enter_context(open_guest(card, functions=functions, **settings))
 
     booting = [pool.submit(boot, setup.guest), *(pool.submit(boot, one.guest, one.functions) for one in setup.beside)]

@@ -30,6 +30,7 @@ INFO = ModelInfo(
     },
     topologies=TOPOLOGIES,
     trace_processes={"guc": TraceProcess("GuC", "gt")},
+    scenarios={"scenario": "dmabuf", "fuzz kernel": "syscalls"},
     suites={folder.name: folder for folder in sorted((Path(__file__).parent / "suites").iterdir()) if folder.is_dir()},
     kernel_config={"scenarios": (BASE,), "debug": (BASE, DEBUG)},
 )

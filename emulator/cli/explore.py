@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +12,11 @@ import typer
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
 from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.cli.scenario import (
-    DEFAULT_SUITE,
     SuiteName,
     load_suite,
     make_folder,
     runner_of,
+    usual_suite,
     write,
 )
 from vfio_user_xe.emulator.cli.scenario_run import app
@@ -30,7 +28,8 @@ from vfio_user_xe.emulator.scenarios.exploration.summary import exploration_data
 __all__ = ["app", "explore", "fuzz"]
 
 fuzz = typer.Typer(help="Find what nobody thought of.", no_args_is_help=True)
-_CALLS = "syscalls"
+_FUZZ_KERNEL = "fuzz kernel"
+"""The key of `ModelInfo.scenarios`."""
 
 
 @fuzz.callback()
@@ -40,7 +39,7 @@ def _fuzz() -> None:
 
 @app.command(epilog="Example: vfio-user-xe scenario explore --budget 60 --kernel bzImage --modules DIR --keep FOLDER")
 def explore(
-    suite_name: SuiteName = DEFAULT_SUITE,
+    suite_name: SuiteName = None,
     kernel: Annotated[
         str | None, typer.Option(metavar="BZIMAGE|SERIES", help="Your own kernel, or a fetched one such as 6.18.")
     ] = None,
@@ -71,7 +70,7 @@ def explore(
     except LookupError as error:
         fail(error.args[0], EXIT_USAGE)
     if suite.exploration is None:
-        fail(f'the suite "{suite_name}" has no model to explore', EXIT_USAGE)
+        fail(f'the suite "{suite.name}" has no model to explore', EXIT_USAGE)
     if modules is not None and kernel is None:
         fail("--modules is for --kernel: the packaged kernel has modules of its own", EXIT_USAGE)
     check_outputs(junit=junit_file, report=report, json=json_file)
@@ -112,17 +111,14 @@ def explore(
     raise typer.Exit(ended_early or int(any(not found.failure.defect for found in explored.found)))
 
 
-def _of_suite(command: Callable[..., None], suite: str) -> Callable[..., None]:
-    """The command with another suite than the usual one."""
-
-    @functools.wraps(command)
-    def wrapped(**options: object) -> None:
-        command(**options)
-
-    signature = inspect.signature(command, eval_str=True)
-    options = [one.replace(default=suite) if one.name == "suite_name" else one for one in signature.parameters.values()]
-    wrapped.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined]
-    return wrapped
+@functools.wraps(explore)
+def _fuzz_kernel(suite_name: str | None, **options: object) -> None:
+    if suite_name is None:
+        try:
+            suite_name = usual_suite(_FUZZ_KERNEL)
+        except LookupError as error:
+            fail(error.args[0], EXIT_USAGE)
+    explore(suite_name, **options)  # type: ignore[arg-type]  # the options of `explore`, whose signature this has
 
 
 fuzz.command(
@@ -130,4 +126,4 @@ fuzz.command(
     help="Make calls of a kernel's drivers in any order, with arguments from a grammar, and make short what fails. "
     "Exit code: as of `scenario run`.",
     epilog="Example: vfio-user-xe fuzz kernel --budget 120 --kernel bzImage --modules DIR --keep FOLDER",
-)(_of_suite(explore, _CALLS))
+)(_fuzz_kernel)

@@ -16,6 +16,7 @@ from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.packaged_kernels import named_kernel
 from vfio_user_xe.emulator.model.options import unknown
+from vfio_user_xe.emulator.model.plugin_loading import PluginError, default_model
 from vfio_user_xe.emulator.results import Report, Result, Verdict
 from vfio_user_xe.emulator.results import json_file as results_json
 from vfio_user_xe.emulator.results.html import html
@@ -31,11 +32,15 @@ from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Suite
 
 GROUP = "vfio_user_xe.scenarios"
-DEFAULT_SUITE = "dmabuf"
+_SCENARIO = "scenario"
+"""The key of `ModelInfo.scenarios`."""
 
 app = typer.Typer(help="Put a kernel's drivers through scenarios in guests, and judge.", no_args_is_help=True)
 
-SuiteName = Annotated[str, typer.Option("--suite", metavar="NAME", help="Suite of scenarios.")]
+SuiteName = Annotated[
+    str | None,
+    typer.Option("--suite", metavar="NAME", help="Suite of scenarios.", show_default="the device model's"),
+]
 
 
 def installed_suites() -> list[str]:
@@ -43,12 +48,16 @@ def installed_suites() -> list[str]:
     return sorted({entry.name for entry in importlib.metadata.entry_points(group=GROUP)})
 
 
-def load_suite(name: str) -> Suite[Machine]:
+def load_suite(name: str | None) -> Suite[Machine]:
     """The suite that some installed package offers as `name`; its machine is known to it alone.
 
+    None is the one that the default device model names for the command `scenario`.
+
     Raises:
-        LookupError: no package offers it, or what is offered is no suite.
+        LookupError: no package offers it, what is offered is no suite, or none is named.
     """
+    if name is None:
+        name = usual_suite(_SCENARIO)
     found = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
     if name not in found:
         raise LookupError(unknown(name, "suite of scenarios", sorted(found)))
@@ -58,9 +67,27 @@ def load_suite(name: str) -> Suite[Machine]:
     return suite
 
 
+def usual_suite(command: str) -> str:
+    """The suite that a command takes if none is named.
+
+    Raises:
+        LookupError: the default device model names none, or there is no default device model.
+    """
+    try:
+        plugin = default_model()
+    except PluginError as error:
+        raise LookupError(str(error)) from error
+    if command not in plugin.info.scenarios:
+        allowed = ", ".join(installed_suites())
+        raise LookupError(
+            f"the model {plugin.name} has no suite for `{command}`: name one with --suite (allowed: {allowed})"
+        )
+    return plugin.info.scenarios[command]
+
+
 @app.command("list")
 def list_scenarios(
-    suite_name: SuiteName = DEFAULT_SUITE,
+    suite_name: SuiteName = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     defects: Annotated[bool, typer.Option("--defects", help="The known defects instead.")] = False,
 ) -> None:
@@ -195,7 +222,7 @@ def write(report: Report, junit_file: Path | None, page: Path | None, data: Path
         results_json.write(report, data)
 
 
-def chosen_scenarios(suite_name: str, names: list[str]) -> tuple[Suite[Machine], list[Scenario[Machine]]]:
+def chosen_scenarios(suite_name: str | None, names: list[str]) -> tuple[Suite[Machine], list[Scenario[Machine]]]:
     """A suite, and what names, numbers, groups and kept files mean in it; a wrong argument when they mean nothing."""
     try:
         suite = load_suite(suite_name)

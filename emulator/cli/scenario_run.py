@@ -26,7 +26,6 @@ from vfio_user_xe.emulator.cli.parts import (
 )
 from vfio_user_xe.emulator.cli.report import RESULTS
 from vfio_user_xe.emulator.cli.scenario import (
-    DEFAULT_SUITE,
     SuiteName,
     app,
     chosen_scenarios,
@@ -67,7 +66,7 @@ def run(
         list[str] | None,
         typer.Argument(metavar="[NAME]...", help="Names, numbers, groups, or files that `explore` kept; none: all."),
     ] = None,
-    suite_name: SuiteName = DEFAULT_SUITE,
+    suite_name: SuiteName = None,
     kernels: KernelsOption = None,
     modules: ModulesOption = None,
     append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",

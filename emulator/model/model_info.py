@@ -65,6 +65,10 @@ class ModelInfo:
     """By trace category, for the model's own categories; events of others are shown with their function."""
     suites: Mapping[str, Path] = field(default_factory=dict)
     """By runner ("igt"), the folder of files that says what the runner is to run on this model and what to expect."""
+    scenarios: Mapping[str, str] = field(default_factory=dict)
+    """By command ("scenario", "fuzz kernel"), the suite of scenarios (a name of the entry points' group `vfio_user_xe.scenarios`)
+    that it takes if none is named.
+    """
     kernel_config: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """By purpose ("scenarios", "debug"), fragments of a kernel's configuration for `vfio-user-xe kernel`, to be merged in this order.
 
@@ -86,6 +90,7 @@ class ModelInfo:
             ("topologies", _is_mapping(self.topologies, Topology)),
             ("trace_processes", _is_mapping(self.trace_processes, TraceProcess)),
             ("suites", _is_mapping(self.suites, Path)),
+            ("scenarios", _is_mapping(self.scenarios, str)),
             (
                 "kernel_config",
                 _is_mapping(self.kernel_config, tuple)

@@ -37,7 +37,6 @@ from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 WARM = 3
 """Frames that are not counted: shaders are compiled, and all buffers of the renderer are named and imported."""
-BOOT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def sampled(sizes: list[tuple[int, int]], count: int, kernel: Kernel | None) -> 
     """Frames of a virtual machine that the PF samples where they lie."""
     environment = locate()
     files = {**programs.compiled(environment), **vmm_program.with_clients(environment)}
-    more = {"files": files, "kernel": kernel, "boot_timeout": BOOT_SECONDS}
+    more = {"files": files, "kernel": kernel}
     [machine] = MESA.beside
     with ExitStack() as stack:
         beside = [Beside(machine.functions, {**machine.guest, **more})]  # type: ignore[typeddict-item]
@@ -143,9 +142,7 @@ def sampled(sizes: list[tuple[int, int]], count: int, kernel: Kernel | None) -> 
 def copied(sizes: list[tuple[int, int]], count: int) -> Iterator[Way]:
     """Frames that go through the memory of one guest, which has PF and VF."""
     files = programs.compiled(locate())
-    with open_lab(
-        ["--vfs", "1"], modules=["xe"], userland="graphics", memory=2048, files=files, boot_timeout=BOOT_SECONDS
-    ) as lab:
+    with open_lab(["--vfs", "1"], modules=["xe"], userland="graphics", memory=2048, files=files) as lab:
         lab.sh("modprobe xe", timeout=mesa.PATIENCE)
         lab.sh("echo 1 >/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs", timeout=mesa.PATIENCE)
         patient(lab.guest)

@@ -303,6 +303,7 @@ def test_firmware_of_a_foreign_model_goes_into_guests_that_have_its_module(insta
         ("ModelInfo(firmware={'blinker': 'blinker.bin'})", r"its INFO\.firmware is not of the type Mapping\["),
         ("ModelInfo(firmware_packages='fw')", r"its INFO\.firmware_packages is not of the type tuple\["),
         ("ModelInfo(topologies={'nested': True})", r"its INFO\.topologies is not of the type Mapping\[str, Topology\]"),
+        ("ModelInfo(scenarios={'scenario': 3})", r"its INFO\.scenarios is not of the type Mapping\[str, str\]"),
         ("ModelInfo(suites={'igt': 'folder'})", r"its INFO\.suites is not of the type Mapping\[str, Path\]"),
     ],
 )

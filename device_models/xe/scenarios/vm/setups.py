@@ -9,12 +9,10 @@ from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.scenarios.scenario import Setup
 
 _SERVE = (*SERVE, "--topology", "passthrough")
-_BOOT_SECONDS = 300.0
-"""Two guests and more at once, on a host that others use too."""
 
 
 def _host(vms: int) -> GuestSettings:
-    settings: GuestSettings = {**guest(), "boot_timeout": _BOOT_SECONDS}
+    settings = guest()
     settings["ports"] = {f"vm{n}": PortRole.LISTENS for n in range(1, vms + 1)}
     return settings
 
@@ -24,7 +22,6 @@ def _machine(number: int) -> Beside:
         "modules": ("xe",),
         "memory": 1024,
         "unplugged": True,
-        "boot_timeout": _BOOT_SECONDS,
         "ports": {f"vm{number}": PortRole.CONNECTS},
     }
     return Beside((f"vf{number}",), settings)
