@@ -17,10 +17,13 @@ from vfio_user_xe.device_models.xe.memory.address_space import (
     TranslationFault,
 )
 from vfio_user_xe.device_models.xe.memory.vram import Vram
+from vfio_user_xe.emulator.fabric.pages import PAGE, PAGE_SHIFT, Pages, copy_pages
 from vfio_user_xe.emulator.fabric.span import Revoked, Window, move
 
 STEP = 8 << 20
 """Bytes of a step: about a millisecond."""
+_SCATTERED = 32 << 10
+"""Where a piece is no longer than this, what is behind it is looked up and copied by pages."""
 
 
 def copy(source: AddressSpace, source_address: int, target: AddressSpace, target_address: int, length: int) -> Bulk:
@@ -28,12 +31,21 @@ def copy(source: AddressSpace, source_address: int, target: AddressSpace, target
     reader = Cursor(source, source_address, length, write=False)
     writer = Cursor(target, target_address, length, write=True)
     pending = 0
+    scattered = False
     while length:
+        if scattered and (count := _copy_scattered(reader, writer, length)):
+            length -= count
+            pending += count
+            if pending >= STEP:
+                pending = 0
+                yield None
+            continue
         fault = reader.open() or writer.open()
         if fault is not None:
             yield fault
             continue
         count = min(length, STEP, reader.left, writer.left)
+        scattered = count <= _SCATTERED < length
         try:
             move(reader.window, reader.offset, writer.window, writer.offset, count)
         except Revoked:
@@ -45,6 +57,22 @@ def copy(source: AddressSpace, source_address: int, target: AddressSpace, target
         if pending >= STEP:
             pending = 0
             yield None
+
+
+def _copy_scattered(reader: Cursor, writer: Cursor, length: int) -> int:
+    """Copy as many whole pages as are found at once; 0 where there is none that this can copy."""
+    if (reader.address | writer.address) & PAGE - 1 or length < PAGE:
+        return 0
+    most = length >> PAGE_SHIFT
+    source = reader.pages(most)
+    target = writer.pages(len(source)) if source is not None else None
+    if source is None or target is None:
+        return 0
+    count = len(target)
+    copy_pages(source.first(count), target)
+    reader.skip(count << PAGE_SHIFT)
+    writer.skip(count << PAGE_SHIFT)
+    return count << PAGE_SHIFT
 
 
 def fill(target: AddressSpace, address: int, length: int, pattern: bytes, vram: Vram) -> Bulk:
@@ -77,11 +105,11 @@ def fill(target: AddressSpace, address: int, length: int, pattern: bytes, vram: 
 class Cursor:
     """A place in an address space that moves forward, with the window that it is in."""
 
-    __slots__ = ("_address", "_end", "_extents", "_rest", "_space", "_write", "left", "offset", "window")
+    __slots__ = ("_end", "_extents", "_rest", "_space", "_write", "address", "left", "offset", "window")
 
     def __init__(self, space: AddressSpace, address: int, length: int, *, write: bool) -> None:
         self._space = space
-        self._address = address
+        self.address = address
         self._end = address + length
         self._write = write
         self._extents: Iterator[Extent] | None = None
@@ -99,7 +127,7 @@ class Cursor:
         try:
             if self.left or self._extents is None:
                 # At the beginning, after a fault, or after the window was taken away: look up anew where this is.
-                self._extents = self._space.extents(self._address, self._end - self._address, self._write)
+                self._extents = self._space.extents(self.address, self._end - self.address, self._write)
                 self._rest = None
             extent = self._rest or next(self._extents)
             self.left = 0
@@ -118,4 +146,14 @@ class Cursor:
         """Go on behind `count` bytes."""
         self.offset += count
         self.left -= count
-        self._address += count
+        self.address += count
+
+    def pages(self, most: int) -> Pages | None:
+        """The pages from here on; `address` is a page's."""
+        return self._space.pages(self.address, most, self._write)
+
+    def skip(self, count: int) -> None:
+        """Go on behind `count` bytes that were reached without the window."""
+        self.address += count
+        self.left = 0
+        self._extents = None

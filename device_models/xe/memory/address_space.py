@@ -7,14 +7,14 @@ spans, and gives plain reads and writes by address. All of it runs on the card's
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from array import array
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
+from vfio_user_xe.device_models.xe.memory.contiguity import contiguous
 from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt, TranslationFault
 from vfio_user_xe.device_models.xe.memory.vram import Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, LedgerEntry, Window
+from vfio_user_xe.emulator.fabric.pages import Pages
 from vfio_user_xe.emulator.fabric.span import Revoked, Span
 
 __all__ = [
@@ -212,6 +212,10 @@ class AddressSpace(ABC):
             return self.open(extent, write), 0
         return window, offset
 
+    def pages(self, address: int, most: int, write: bool) -> Pages | None:
+        """The first pages from `address` (a page's) on that are found together; None: accesses one by one say why."""
+        return None
+
     def spans(self, address: int, length: int, write: bool) -> Iterator[Window]:
         """Windows that cover `[address, address + length)` in order, as few as contiguity allows."""
         while length > 0:
@@ -355,38 +359,6 @@ class GgttSpace(AddressSpace):
         if span is not None:
             kept[page] = span
         return span
-
-
-def contiguous(entries: memoryview, step: int) -> int:
-    """How many of `entries` from the first on map memory that is contiguous, with the same attributes.
-
-    `step` is how far apart the addresses of contiguous entries are; attributes are the bits that no step touches.
-    """
-    return next(runs(entries, step))[1]
-
-
-def runs(entries: memoryview, step: int) -> Iterator[tuple[int, int]]:
-    """(index of the first, how many) of the stretches of `entries` that are contiguous, one after the other."""
-    count = len(entries)
-    first = entries[0]
-    ones, ramp = _progression(count)
-    if int.from_bytes(entries, "little") == first * ones + step * ramp:
-        yield 0, count
-        return
-    start, expected = 0, first + step
-    for index, entry in enumerate(entries.tolist()):
-        if index and entry != expected:
-            yield start, index - start
-            start = index
-        expected = entry + step
-    yield start, count - start
-
-
-@lru_cache(maxsize=64)
-def _progression(count: int) -> tuple[int, int]:
-    """Entries 1, 1, 1 ... and 0, 1, 2 ... as one big number each: to look at a whole page table in one comparison."""
-    ones = int.from_bytes(array("Q", [1] * count).tobytes(), "little")
-    return ones, int.from_bytes(array("Q", range(count)).tobytes(), "little")
 
 
 def _null_window(initiator: Initiator, length: int, write: bool) -> Window:

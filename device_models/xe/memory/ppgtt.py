@@ -9,7 +9,11 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Extent, FunctionView, contiguous, runs
+import numpy as np
+from numpy.typing import NDArray
+
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, Extent, FunctionView
+from vfio_user_xe.device_models.xe.memory.contiguity import contiguous, runs
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt as fmt
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import (
     DEVICE_MEMORY,
@@ -22,9 +26,11 @@ from vfio_user_xe.device_models.xe.memory.formats.ppgtt import (
     WRITABLE,
 )
 from vfio_user_xe.device_models.xe.memory.ggtt import TranslationFault
+from vfio_user_xe.device_models.xe.memory.scattered import PageFinder
 from vfio_user_xe.device_models.xe.memory.stale import ForeignUses
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Space, Window
 from vfio_user_xe.emulator.fabric.ledger import KERNEL
+from vfio_user_xe.emulator.fabric.pages import Pages
 
 VRAM_KIND = "vram"
 SYSTEM_KIND = "system"
@@ -64,6 +70,8 @@ class PpgttSpace(AddressSpace):
         """Level 1 tables by address >> 30."""
         self._pointers: dict[int, memoryview] = {}
         """Tables of level 2, whose leaves are of 1 GiB, by address >> 39."""
+        self._readable_pages = PageFinder(write=False)
+        self._writable_pages = PageFinder(write=True)
         self._tables_epoch = self._fabric.epoch(function.pci.name)
         self._tables_of = self._tables_epoch.value
         """The epoch of the function's memory that the tables kept are of."""
@@ -199,6 +207,32 @@ class PpgttSpace(AddressSpace):
                 low = 0
                 if extent.space is None:
                     break
+
+    def pages(self, address: int, most: int, write: bool) -> Pages | None:
+        return (self._writable_pages if write else self._readable_pages).find(self, address, most)
+
+    def targets(self, address: int, most: int, write: bool) -> tuple[Extent, NDArray[np.int64]]:
+        """Where the first pages of 4 KiB from `address` on lead, `most` of them at most: the first's extent, each's address.
+
+        Up to the end of a page table, or to the first page that is not in the same space for the same access.
+
+        Raises:
+            TranslationFault: `address` is not mapped.
+        """
+        table, index, shift, entry, _ = self._walk(address & VA_MASK, write)
+        low = (address & (1 << shift) - 1) >> SHIFTS[0]
+        each = 1 << shift - SHIFTS[0]
+        extent = self._extent(entry, shift, fmt.target(entry, shift), 1 << shift)
+        if entry & NULL:
+            return extent, np.empty(0, np.int64)
+        asked = PRESENT | NULL | DEVICE_MEMORY | (WRITABLE if write else 0) | (LARGE if shift >= SHIFTS[1] else 0)
+        entries = np.frombuffer(table[index : index + -(-(low + most) // each)], np.int64)
+        alike = entries & asked == entry & asked
+        if not alike.all():
+            entries = entries[: int(alike.argmin())]
+        steps = np.arange(low, min(low + most, each)) if len(entries) == 1 else np.arange(each)
+        targets = np.add.outer(entries & fmt.target_mask(shift), steps << SHIFTS[0]).ravel()
+        return extent, targets[low if len(entries) > 1 else 0 :][:most]
 
     def leaf(self, address: int, write: bool) -> tuple[int, int]:
         address &= VA_MASK

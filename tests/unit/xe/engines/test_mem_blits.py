@@ -172,3 +172,38 @@ def test_metadata_of_memory_that_has_none_is_zero(lab: Lab, flat_ccs: int | None
         lab, job, *ctrl_surf_copy(DATA_VA, TARGET_VA, 8, 1, 0), *ctrl_surf_copy(TARGET_VA, DATA_VA + 64, 8, 0, 1)
     )  # fmt: skip
     assert job.bytes(64, 64) == bytes(64)
+
+
+@pytest.mark.parametrize("kind", ["hole", "null", "read-only", "another memory"])
+def test_a_copy_of_scattered_pages_goes_through_one_that_is_another_matter(lab: Lab, kind: str) -> None:
+    job = with_surfaces(lab, source="scattered", target="scattered")
+    data = fill_random(job, SOURCE_VA, SIZE)
+    at = 0x5_3000
+    if kind == "null":
+        job.tables.entry(TARGET_VA + at, 0, 3 | ppgtt.NULL)
+    elif kind == "another memory":
+        job.tables.map(TARGET_VA + at, 0x7000, system=True)
+    else:
+        job.tables.entry(TARGET_VA + at, 0, 0x7000 | 1 if kind == "read-only" else 0)
+    job.batch(*mem_copy(0x1000, flags=1 << 19), END)
+    job.ring(*job.start())
+    job.submit()
+    lab.run()
+    found = job.tables.space()
+    assert found.read(TARGET_VA, at) == data[:at]
+    if kind in ("hole", "read-only"):
+        assert len(lab.listener.faults) == 1
+        assert found.read(TARGET_VA + at + 0x1000, 0x1000) == bytes(0x1000)
+        return
+    assert not lab.listener.faults
+    assert found.read(TARGET_VA + at, 0x1000) == (bytes(0x1000) if kind == "null" else data[at : at + 0x1000])
+    assert found.read(TARGET_VA + at + 0x1000, 0x1000) == data[at + 0x1000 : at + 0x2000]
+
+
+def test_copies_of_scattered_pages_are_counted_once_per_byte(lab: Lab) -> None:
+    job = with_surfaces(lab, source="scattered", target="scattered")
+    lab.fabric.ledger.clear()
+    run(lab, job, *mem_copy(0x1000, flags=1 << 19))
+    (entry,) = (entry for entry in lab.fabric.ledger if entry.kind == "vram")
+    assert entry.bytes_written == 0x10_0000
+    assert 0x10_0000 <= entry.bytes_read < 0x10_1000, "and the batch itself"

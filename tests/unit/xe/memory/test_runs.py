@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vfio_user_xe.device_models.xe.memory.address_space import contiguous, runs
+from vfio_user_xe.device_models.xe.memory.contiguity import contiguous, runs
 
 STEP = 0x1000
 
