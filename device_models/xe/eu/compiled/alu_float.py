@@ -28,6 +28,7 @@ _PLAIN = frozenset(
         Opcode.RNDZ,
     }
 )
+_OF_HALVES = frozenset({Opcode.ADD, Opcode.MUL, Opcode.MAD})
 _MATH = frozenset(
     {
         MathFunction.INV,
@@ -76,6 +77,10 @@ def translate_float(instruction: Alu, constants: Constants) -> list[Op]:
         raise NotHere  # rounded to hf before the operation
     if is_half and not destination.type.is_float and instruction.opcode not in (Opcode.MOV, Opcode.CMP):
         raise NotHere  # rounded to hf before it becomes an integer
+    if is_half and instruction.opcode in _OF_HALVES:
+        direct = _halves(instruction, constants)
+        if direct:
+            return direct
     guard = _guard(instruction, kind)
     if instruction.opcode is Opcode.CMP:
         return [*guard, *finish_compare(instruction, f"cmp_{kind}", kind, constants)]
@@ -93,6 +98,19 @@ def translate_float(instruction: Alu, constants: Constants) -> list[Op]:
     elif instruction.opcode is Opcode.MOV:
         return [*guard, *_move(instruction, kind, constants)]
     return [*guard, *_operation(instruction, name, kind, constants)]
+
+
+def _halves(instruction: Alu, constants: Constants) -> list[Op]:
+    """One op, where all operands are halves one behind the other, or one for all lanes; none otherwise (halves.c)."""
+    operands = (*instruction.sources, instruction.destination)
+    if instruction.saturate or instruction.condition is not Condition.NONE or instruction.width not in (1, 16, 32):
+        return []
+    if any(operand.type is not DataType.HF for operand in operands) or not _is_vector(instruction):
+        return []
+    fetched = [fetch(source, k, "hf", instruction.width, constants) for k, source in enumerate(instruction.sources)]
+    if any(source.before for source in fetched):
+        return []
+    return finish(instruction, operation(f"{instruction.opcode.mnemonic}_hf", instruction.width, fetched), "hf")
 
 
 def _known(instruction: Alu) -> bool:

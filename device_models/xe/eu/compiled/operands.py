@@ -1,6 +1,6 @@
 """Sources and destinations of instructions as an operation's class of values has them.
 
-A class is what an operation computes in: d, ud, q, uq, f or df, named as the data types. A source that is not a vector or a
+A class is what an operation computes in: d, ud, q, uq, f or df, named as the data types; hf is one for a few operations. A source that is not a vector or a
 scalar of its class is fetched into scratch by an op of `runtime/convert.c` first; a destination that is not a vector of its
 class is written by one afterwards.
 """
@@ -17,9 +17,9 @@ from vfio_user_xe.device_models.xe.eu.data_types import DataType
 from vfio_user_xe.device_models.xe.eu.ir import Alu, Destination, Immediate, Indirect, Register, Source, Vector
 from vfio_user_xe.device_models.xe.eu.registers import A0, CR0, STORAGE_BYTES, Arf
 
-CLASS_SIZE = {"d": 4, "ud": 4, "q": 8, "uq": 8, "f": 4, "df": 8}
-FLOAT_CLASSES = frozenset({"f", "df"})
-BASE = {"d": "d", "ud": "d", "q": "q", "uq": "q", "f": "f", "df": "df"}
+CLASS_SIZE = {"d": 4, "ud": 4, "q": 8, "uq": 8, "f": 4, "df": 8, "hf": 2}
+FLOAT_CLASSES = frozenset({"f", "df", "hf"})
+BASE = {"d": "d", "ud": "d", "q": "q", "uq": "q", "f": "f", "df": "df", "hf": "hf"}
 """The class's name in conversions, which see no signs."""
 
 RESULT = SCRATCH + 3 * SCRATCH_BYTES

@@ -180,7 +180,10 @@ def with_indirect(draw: Any, instructions: st.SearchStrategy[Alu]) -> Alu:
     which = draw(st.integers(0, len(instruction.sources)))
     sources = list(instruction.sources)
     if which < len(sources):
-        sources[which] = draw(indirect(sources[which].type))
+        source = draw(indirect(sources[which].type))
+        if instruction.opcode is Opcode.BFN:  # its sources have no modifiers
+            source = replace(source, negate=False, absolute=False)
+        sources[which] = source
     destination = instruction.destination
     if which == len(sources) or draw(st.integers(0, 3)) == 0:
         horizontal = draw(st.sampled_from([1, 1, 2, 4]))

@@ -77,6 +77,46 @@ def test_singles_and_doubles_are_equal(instruction: Alu, seed: int, active: int,
     check(instruction, seed, active, cr0)
 
 
+HALVES = """
+{mask}add ({width}|M0)  r10.0<1>:hf  r12.0<1;1,0>:hf  -(abs)r14.0<1;1,0>:hf
+{mask}add ({width}|M0)  r10.0<1>:hf  r12.0<1;1,0>:hf  r14.3<0;1,0>:hf
+{mask}mul ({width}|M0)  r10.0<1>:hf  r12.0<1;1,0>:hf  0x3e66:hf
+{mask}mul ({width}|M0)  r10.0<1>:hf  r12.0<1;1,0>:hf  -r10.0<1;1,0>:hf
+{mask}mad ({width}|M0)  r10.0<1>:hf  r12.0<1;0>:hf  -r14.0<1;0>:hf  r16.0<1>:hf
+{mask}mad ({width}|M0)  r10.0<1>:hf  -r10.0<1;0>:hf  r10.0<1;0>:hf  r16.1<0>:hf
+"""
+
+
+@pytest.mark.parametrize("near", [False, True], ids=["any halves", "halves near to each other"])
+@pytest.mark.parametrize("width", [1, 16, 32])
+@pytest.mark.parametrize("mask", ["", "(f0.0) "], ids=["all lanes", "some lanes"])
+def test_operations_on_halves_are_equal(near: bool, width: int, mask: str) -> None:
+    random = np.random.default_rng(width)
+    for text in HALVES.format(mask=mask, width=width).strip().splitlines():
+        instruction = parse_instruction(text)
+        assert isinstance(instruction, Alu)
+        kernel = kernel_of(instruction)
+        assert not kernel.interpreted
+        for seed in range(20):
+            registers = registers_from(seed, KEEP)
+            if near:
+                # Exponents of 0.25 to 2: sums that lie half-way between two halves, and close to that, are frequent.
+                halves = random.integers(0x3400, 0x4000, 4 * 64, dtype=np.uint16) | random.choice([0, 0x8000], 4 * 64)
+                registers[10 * 64 : 10 * 64 + 512] = halves.astype(np.uint16).view(np.uint8)
+            reason, found = run_alone(kernel, registers, 0xFFFF_FFFF)
+            assert reason is Reason.GONE
+            assert np.array_equal(found, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"
+
+
+@pytest.mark.parametrize("cr0", [KEEP & ~0x400, KEEP | 0x10])
+def test_halves_that_lose_denormals_or_round_otherwise_are_interpreted(cr0: int) -> None:
+    kernel = kernel_of(parse_instruction("add (16|M0)  r10.0<1>:hf  r12.0<1;1,0>:hf  r14.0<1;1,0>:hf"))
+    registers = registers_from(1, cr0)
+    reason, found = run_alone(kernel, registers, 0xFFFF)
+    assert reason is Reason.INTERPRET
+    assert np.array_equal(found, registers)
+
+
 @EFFORT
 @given(alu([*FLOATS, *INTEGERS], [Opcode.MOV]), st.integers(0, 1 << 32), active_lanes(), st.sampled_from(MODES))
 def test_conversions_are_equal(instruction: Alu, seed: int, active: int, cr0: int) -> None:

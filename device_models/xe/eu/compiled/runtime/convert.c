@@ -121,13 +121,27 @@ TO_FLOAT(d, int32_t)
 TO_FLOAT(q, int64_t)
 WIDEN(uq, uint64_t, f, float, (float)x)
 WIDEN(uq, uint64_t, df, double, (double)x)
-WIDEN(hf, uint16_t, f, float, f_of_hf(x))
+WIDEN(hf, uint16_t, f_each, float, f_of_hf(x))
 WIDEN(bf, uint16_t, f, float, f_of_bf(x))
 WIDEN(f, uint32_t, f, uint32_t, x)
 WIDEN(hf, uint16_t, df, double, f_of_hf(x))
 WIDEN(bf, uint16_t, df, double, f_of_bf(x))
 WIDEN(f, float, df, double, x)
 WIDEN(df, uint64_t, df, uint64_t, x)
+
+/* All of 16 or 32 halves one behind the other are converted at once. */
+const struct op *widen_hf_f(const struct op *op, struct thread *t)
+{
+    const uint32_t lanes = op->lanes;
+    if ((lanes != 0xffff && lanes != ~0u) || op->strides[1] != 2 || !is_even(op) || (op->final && enabled(op, t) != lanes))
+        return widen_hf_f_each(op, t);
+    float to[LANES];
+    eu_floats_of_halves(to, at(t, op->source[0]), 16);
+    if (lanes == ~0u)
+        eu_floats_of_halves(to + 16, at(t, op->source[0]) + 32, 16);
+    memcpy(t->storage + op->destination, to, count_of(op) * sizeof *to);
+    return op + 1;
+}
 
 /* Elements at `at` bytes apart to the destination, those of `lanes`. */
 static inline void scatter(const struct op *op, struct thread *t, const void *from, int size, uint32_t lanes)
@@ -249,13 +263,28 @@ NARROW(df, double, q, int64_t, x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x <= -0x1p
 
 /* 0 to 1, NaN is 0. */
 #define UNIT(x) (!saturate ? (x) : (x) > 0 ? (x) < 1 ? (x) : 1 : 0)
-NARROW(f, float, hf, uint16_t, hf_of_f(UNIT(x)), f_of_hf(x))
+NARROW(f, float, hf_each, uint16_t, hf_of_f(UNIT(x)), f_of_hf(x))
 NARROW(f, float, bf, uint16_t, bf_of_f(UNIT(x)), f_of_bf(x))
 NARROW(f, float, f, float, canonical_f(UNIT(x)), x)
 NARROW(df, double, hf, uint16_t, hf_of_f(odd_f(UNIT(x))), f_of_hf(x))
 NARROW(df, double, bf, uint16_t, bf_of_f(odd_f(UNIT(x))), f_of_bf(x))
 NARROW(df, double, f, float, canonical_f((float)UNIT(x)), x)
 NARROW(df, double, df, double, UNIT(x) == UNIT(x) ? UNIT(x) : df_of_bits(0x7ff8000000000000ull), x)
+
+const struct op *narrow_f_hf(const struct op *op, struct thread *t)
+{
+    const uint32_t lanes = op->lanes;
+    if ((lanes != 0xffff && lanes != ~0u) || op->strides[1] != 2 || op->condition || op->saturate || enabled(op, t) != lanes)
+        return narrow_f_hf_each(op, t);
+    float from[LANES];
+    uint16_t to[LANES];
+    memcpy(from, at(t, op->source[0]), count_of(op) * sizeof *from);
+    eu_halves_of_floats(to, from, 16);
+    if (lanes == ~0u)
+        eu_halves_of_floats(to + 16, from + 16, 16);
+    memcpy(t->storage + op->destination, to, count_of(op) * sizeof *to);
+    return op + 1;
+}
 
 /* One element as it is. */
 #define MOVE(type, D)                                                          \

@@ -96,4 +96,42 @@ static inline float canonical_f(float value)
     return value == value ? value : f_of_bits(0x7fc00000);
 }
 
+/* `count` halves, a multiple of 16 or fewer than 16, one behind the other. */
+static inline __attribute__((always_inline)) void eu_floats_of_halves(float *to, const char *from, int count)
+{
+    int lane = 0;
+#if defined(__AVX512F__)
+    for (; lane + 16 <= count; lane += 16)
+        _mm512_storeu_ps(to + lane, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + 2 * lane))));
+#elif defined(__F16C__)
+    for (; lane + 8 <= count; lane += 8)
+        _mm256_storeu_ps(to + lane, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + 2 * lane))));
+#endif
+    for (; lane < count; lane++) {
+        uint16_t half;
+        memcpy(&half, from + 2 * lane, sizeof half);
+        to[lane] = f_of_hf(half);
+    }
+}
+
+static inline __attribute__((always_inline)) void eu_halves_of_floats(uint16_t *to, const float *from, int count)
+{
+    int lane = 0;
+#if defined(__AVX512F__)
+    for (; lane + 16 <= count; lane += 16) {
+        const __m512 x = _mm512_loadu_ps(from + lane);
+        const __mmask16 number = _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q);
+        const __m512 y = _mm512_mask_blend_ps(number, _mm512_castsi512_ps(_mm512_set1_epi32(0x7fc00000)), x);
+        _mm256_storeu_si256((__m256i *)(to + lane), _mm512_cvtps_ph(y, 0));
+    }
+#elif defined(__F16C__)
+    for (; lane + 8 <= count; lane += 8) {
+        const __m256 x = _mm256_loadu_ps(from + lane), nan = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
+        _mm_storeu_si128((__m128i *)(to + lane), _mm256_cvtps_ph(_mm256_blendv_ps(nan, x, _mm256_cmp_ps(x, x, _CMP_ORD_Q)), 0));
+    }
+#endif
+    for (; lane < count; lane++)
+        to[lane] = hf_of_f(from[lane]);
+}
+
 #endif
