@@ -203,6 +203,7 @@ class CompiledExecution:
             walker.first,
             cr0=task.control,
             stateless_base=task.state.general,
+            fastest=int(walker.y_first),
         )
         self._total = int(self._walk.struct.total)
         if task.begin_at:

@@ -16,6 +16,8 @@ BODY_DWORDS = 39
 _SLM_KIB = (0, 1, 2, 4, 8, 16, 32, 64, 24, 48, 96, 128, 192, 256, 384)
 _BARRIERS = (0, 1, 2, 4, 8, 16, 24, 32)
 _SIMD = {0: 8, 1: 16, 2: 32}
+# DispatchWalkOrder (dword 4, 6:5): 0 linear, 1 by y, 2 Morton, which goes linearly here (hw_cmds_generated_xe2_hpg_core.inl).
+_Y_ORDER_WALK = 1
 # First letter is the fastest dimension.
 _ORDERS: tuple[Triple, ...] = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
@@ -105,6 +107,8 @@ class Walker:
     emit_inline: bool
     order: Triple
     """Dimensions of generated ids, the fastest first."""
+    y_first: bool
+    """Dispatch walk order: groups go on in y first, then in x; not in x first."""
     last_mask: int
     """Lanes of a group's last thread."""
     local: Triple
@@ -150,6 +154,7 @@ class Walker:
             emit_ids=_EMITTED[form >> 26 & 7],
             emit_inline=form & 1 << 25 != 0,
             order=_ORDERS[order],
+            y_first=form >> 5 & 3 == _Y_ORDER_WALK,
             last_mask=words[5],
             local=((size & 0x3FF) + 1, (size >> 10 & 0x3FF) + 1, (size >> 20 & 0x3FF) + 1),
             end=(words[7], words[8], words[9]),

@@ -104,11 +104,16 @@ class Task:
             self.report(f"a sample of EU stalls is lost: {fault}")
 
     def group(self, index: int) -> Triple:
-        """Place of the walk's group number `index`: x fastest."""
+        """Place of the walk's group number `index`: x fastest, or y."""
         x0, y0, z0 = self.walker.first
         x1, y1, _ = self.walker.end
         wide, high = x1 - x0, y1 - y0
-        return x0 + index % wide, y0 + index // wide % high, z0 + index // (wide * high)
+        layer, rest = divmod(index, wide * high)
+        if self.walker.y_first:
+            x, y = divmod(rest, high)
+        else:
+            y, x = divmod(rest, wide)
+        return x0 + x, y0 + y, z0 + layer
 
 
 def fetch_code(memory: UnitMemory, place: int, length: int) -> bytes:

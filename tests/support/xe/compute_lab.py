@@ -49,6 +49,7 @@ def walker(
     kernel: int = KERNEL,
     ids: Sequence[int] = (),
     order: int = 0,
+    group_order: int = 0,
     inline: Sequence[int] | None = None,
     slm: int = 0,
     barriers: int = 0,
@@ -63,7 +64,7 @@ def walker(
     items = local[0] * local[1] * local[2]
     threads = -(-items // simd)
     last = items - (threads - 1) * simd
-    dw4 = {16: 1, 32: 2}[simd] << 30 | order << 22 | (1 << 25 if inline is not None else 0)
+    dw4 = {16: 1, 32: 2}[simd] << 30 | order << 22 | group_order << 5 | (1 << 25 if inline is not None else 0)
     if ids:
         dw4 |= 1 << 29 | sum(1 << 26 + dimension for dimension in ids)
     descriptor = (kernel, 0, exceptions | 1 << 19, sampler, binding_table, threads | slm << 16 | barriers << 28, 0, 0)

@@ -160,6 +160,7 @@ class WalkStruct(ctypes.Structure):
         ("next", ctypes.c_int64),
         ("halts", ctypes.c_int64),
         ("shaders", ctypes.c_int64),
+        ("fastest", ctypes.c_int64),
     ]
 
 

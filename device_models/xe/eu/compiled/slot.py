@@ -32,14 +32,14 @@ _ARFS_FROM, _ARFS_TO = F0, IP
 
 Triple = tuple[int, int, int]
 _SURFACE_SLOTS = 512
-_WALK = struct.Struct("<8Q11q")
+_WALK = struct.Struct("<8Q12q")
 """A `WalkStruct` in the order of its fields: ctypes takes four times as long for them by name."""
 assert _WALK.size == ctypes.sizeof(WalkStruct)
 _REASONS = tuple(Reason)
 
 
 class Walk:
-    """Groups `first` to `end` (exclusive) of one dispatch, x fastest. Slots take them one by one.
+    """Groups `first` to `end` (exclusive) of one dispatch, x fastest, or y if `fastest` is 1. Slots take them one by one.
 
     `payload` is what each thread of a group begins with: [threads, bytes], writable, r0 first, of which dwords 1, 6 and 7 become the
     group's place. `dispatch` has the lanes of each thread, `entry` is where they begin, `cr0` their cr0.0, with cr0.1 in
@@ -60,6 +60,7 @@ class Walk:
         cr0: int = 0,
         stateless_base: int = 0,
         shaders: bool = False,
+        fastest: int = 0,
     ) -> None:
         if len(payload) != len(dispatch):
             raise ValueError(f"payloads of {len(payload)} threads, and lanes of {len(dispatch)}")
@@ -88,6 +89,7 @@ class Walk:
                 0,
                 0,
                 shaders,
+                fastest,
             )
         )
 

@@ -8,6 +8,7 @@ from tests.support.xe.compute_lab import (
     EOT,
     ComputeLab,
 )
+from vfio_user_xe.device_models.xe.compute import compiled_units
 
 
 def pointers(*addresses: int) -> list[int]:
@@ -99,6 +100,35 @@ def test_local_ids_follow_the_walk_order(lab: ComputeLab, order: int, fastest: s
             rest, index = divmod(rest, sizes[letter])
             expected[letter].append(index)
     assert [job.data(0x1000 * n, 32) for n in range(3)] == [expected[letter] for letter in "xyz"]
+
+
+@pytest.mark.parametrize(
+    ("group_order", "expected"),
+    [
+        (0, [(1, 0, 0), (2, 0, 0), (1, 1, 0), (2, 1, 0), (1, 2, 0), (2, 2, 0), (1, 0, 1)]),
+        (1, [(1, 0, 0), (1, 1, 0), (1, 2, 0), (2, 0, 0), (2, 1, 0), (2, 2, 0), (1, 0, 1)]),
+    ],
+    ids=["linear", "by y"],
+)
+def test_groups_begin_in_the_dispatch_walk_order(
+    lab: ComputeLab, monkeypatch: pytest.MonkeyPatch, group_order: int, expected: list[tuple[int, int, int]]
+) -> None:
+    """Each takes 16 numbers and puts its place behind them; with one processor groups do not overtake each other."""
+    monkeypatch.setattr(compiled_units, "_processors", lambda: 1)
+    kernel = (
+        "(W) shl (1|M0)  r40.0<1>:ud  r0.7<0;1,0>:ud  16:ud\n"
+        "(W) shl (1|M0)  r41.0<1>:ud  r0.6<0;1,0>:ud  8:ud\n"
+        "(W) add3 (1|M0)  r40.0<1>:ud  r40.0<0;0>:ud  r41.0<0;0>:ud  r0.1<0>:ud\n"
+        "mov (16|M0)  r21.0<1>:ud  r40.0<0;1,0>:ud\n"
+        "mov (16|M0)  r30.0<1>:uq  r2.0<0;1,0>:uq\n"
+        "send.ugm (16|M0)  r20  r30  null:0  0x0  0x04100588\n"
+        "shl (16|M0)  r12.0<1>:ud  r20.0<1;1,0>:ud  2:ud\n" + store(1, "r21", 32) + EOT
+    )
+    job = lab.dispatch(
+        kernel, groups=(3, 3, 2), first=(1, 0, 0), ids=[0], group_order=group_order, inline=pointers(A, C)
+    )
+    found = job.data(0x2000, 16 * 12)[::16]
+    assert [(place & 0xFF, place >> 8 & 0xFF, place >> 16) for place in found][:7] == expected
 
 
 def test_dimensions_are_ends_and_begin_where_the_walker_says(lab: ComputeLab) -> None:

@@ -104,8 +104,9 @@ static void begin_group(struct slot *s, int64_t index)
     int64_t size[3];
     for (int i = 0; i < 3; i++)
         size[i] = w->end[i] - w->first[i];
-    s->group[0] = w->first[0] + index % size[0];
-    s->group[1] = w->first[1] + index / size[0] % size[1];
+    const int fastest = w->fastest != 0;
+    s->group[fastest] = w->first[fastest] + index % size[fastest];
+    s->group[!fastest] = w->first[!fastest] + index / size[fastest] % size[!fastest];
     s->group[2] = w->first[2] + index / size[0] / size[1];
     memset(s->barriers, 0, sizeof s->barriers);
     const struct op *entry = eu_op_at(w->kernel, w->entry);

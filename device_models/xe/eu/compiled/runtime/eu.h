@@ -178,7 +178,7 @@ struct slot {
     uint64_t urb_bytes;
 };
 
-/* Groups [first, end) in each dimension, x fastest; slots take them one by one. */
+/* Groups [first, end) in each dimension; slots take them one by one. */
 struct walk {
     const struct kernel *kernel;
     const char *payload; /* of each thread: payload_bytes at the start of its storage */
@@ -192,6 +192,7 @@ struct walk {
     _Atomic int64_t next;
     _Atomic int64_t halts; /* how often a slot needed something: the others come back too */
     int64_t shaders; /* its threads are shaders: r0 is the payload's, and who needs the interpreter waits for the others */
+    int64_t fastest; /* the dimension in which neighbours follow each other: 0 is x, 1 is y; z is the slowest */
 };
 
 void eu_enter(struct thread *t);
