@@ -6,7 +6,7 @@ import logging
 import os
 import struct
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, cached_property
 
 import numpy as np
@@ -212,6 +212,8 @@ class CompiledExecution:
         """Slots that there can be."""
         self._places = [_Place(task, self._walk, pages, 0)]
         self._budget = _FIRST_BUDGET
+        self._took = 1
+        """Nanoseconds of a slot's last `_budget` ops."""
         self._harvested = task.nanoseconds()
 
     @property
@@ -293,7 +295,7 @@ class CompiledExecution:
             rounds -= 1
             self._pages.refresh()
             sampler = task.sampler()
-            reasons = self._run(able) if sampler is None else self._run_sampled(sampler, able)
+            reasons = self._run(able, until=end) if sampler is None else self._run_sampled(sampler, able)
             able, ran_out, blocked = [], sampler is None, False
             for place, reason in reasons:
                 found = self._serve(place, reason)
@@ -305,9 +307,9 @@ class CompiledExecution:
                 if found is not None and fault is None:
                     # Serving it takes long: the others have a slice before it is told, however busy the host is.
                     fault, end, rounds = found, task.nanoseconds() + nanoseconds, _ROUNDS_AFTER_FAULT
-            before, now = now, task.nanoseconds()
+            now = task.nanoseconds()
             if ran_out:
-                wanted = self._budget * nanoseconds // max(1, now - before)
+                wanted = self._budget * nanoseconds // max(1, self._took)
                 self._budget = max(_LEAST_BUDGET, min(_MOST_BUDGET, self._budget * 4, wanted))
                 able += self._more_places()
             elif blocked:
@@ -370,9 +372,14 @@ class CompiledExecution:
         address = int(slot.places[thread].min())
         self._task.sample(sampler, sum(slot.group) * self._walk.threads + thread, address, stall, due)
 
-    def _run(self, places: list[_Place], budget: int | None = None) -> list[tuple[_Place, Reason]]:
-        """Run slots in parallel, each for `budget` ops (`_budget` if not given)."""
-        pages = self._pages
+    def _run(
+        self, places: list[_Place], budget: int | None = None, until: int | None = None
+    ) -> list[tuple[_Place, Reason]]:
+        """Run slots in parallel, each for `budget` ops (`_budget` if not given).
+
+        On a busy host one of them may have to wait for a processor: until then, but not beyond the time `until`, the first goes on.
+        """
+        pages, clock = self._pages, self._task.nanoseconds
         budget = self._budget if budget is None else budget
         with pages.running:
             if pages.is_stale:
@@ -382,12 +389,20 @@ class CompiledExecution:
             if len(places) == 1:
                 slot = places[0].slot
                 pages.stop.append(slot)
+                begun = clock()
                 reason = slot.run(budget, halts)
+                self._took = clock() - begun
                 pages.stop.clear()
                 return [(places[0], reason)]
             pages.stop[:] = [place.slot for place in places]
             others = [_pool().submit(place.slot.run, budget, halts) for place in places[1:]]
+            begun = clock()
             first = places[0].slot.run(budget, halts)
+            now = clock()
+            self._took = now - begun
+            while until is not None and now < until and first is Reason.RAN_OUT and not all(map(Future.done, others)):
+                first = places[0].slot.run(budget, halts)
+                now = clock()
             reasons = [first, *(other.result() for other in others)]
             pages.stop.clear()
         return list(zip(places, reasons, strict=True))
