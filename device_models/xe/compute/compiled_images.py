@@ -28,17 +28,15 @@ _KINDS = {
     Kind.SHARED_EXPONENT: 9,
 }
 """enum kind of image.h."""
-_STORED = frozenset({Kind.UNORM, Kind.SNORM, Kind.FLOAT, Kind.SINT, Kind.UINT, Kind.SSCALED, Kind.USCALED})
-_WHOLE_FLOATS = (16, 32)
+_STORED = frozenset({Kind.UNORM, Kind.SNORM, Kind.FLOAT, Kind.SINT, Kind.UINT, Kind.SSCALED, Kind.USCALED, Kind.SRGB})
+_WHOLE_FLOAT = 32
 _SMALL = 10
-"""Bits of a channel of SRGB at most: its values are in a table."""
+"""Bits of a channel of SRGB at most: its values are in tables."""
 
 
 def can_store(form: Format) -> bool:
     """Whether compiled code encodes texels of this format."""
-    if form.kind not in _STORED or (
-        form.kind is Kind.FLOAT and any(width not in _WHOLE_FLOATS for *_, width in form.fields)
-    ):
+    if form.kind not in _STORED or (form.kind is Kind.FLOAT and any(width > _WHOLE_FLOAT for *_, width in form.fields)):
         return False
     taken = 0
     for _, first, width in form.fields:
@@ -49,8 +47,8 @@ def can_store(form: Format) -> bool:
     return True
 
 
-def image_struct(image: Image) -> ImageStruct:
-    """One mip level; what it points to lives as long as the process.
+def image_struct(image: Image, samples: int = 0) -> ImageStruct:
+    """One mip level, of so many samples (those of the surface, if not given); what it points to lives as long as the process.
 
     Raises:
         UnknownImage: compiled code has nothing for it.
@@ -80,6 +78,7 @@ def image_struct(image: Image) -> ImageStruct:
         null=surface.type is SurfaceType.NULL,
         even8=form.kind is Kind.UNORM and form.bytes == 4 and sorted(form.fields) == sorted(_bytes_of(form)),
         swizzle=surface.swizzle,
+        samples=samples or surface.samples,
     )
     for place, (channel, first, width) in enumerate(form.fields):
         field = found.field[place]
@@ -91,8 +90,15 @@ def image_struct(image: Image) -> ImageStruct:
         found.tile_width, found.tile_height, found.tile_depth, found.tile_bytes = (
             number.bit_length() - 1 for number in (tiling.width, tiling.height, tiling.depth, tiling.size)
         )
+    planes_of_samples = image.sample_planes(found.samples)
+    if planes_of_samples is not None:
+        found.sample_planes = True
+        found.sample_across, found.sample_down = planes_of_samples.across, planes_of_samples.down
+        found.sample_width, found.sample_height = (
+            number.bit_length() - 1 for number in (planes_of_samples.width, planes_of_samples.height)
+        )
     if form.kind is Kind.SRGB:
-        found.table = _srgb(max(width for channel, _, width in form.fields if channel != 3)).ctypes.data
+        found.table, found.steps = srgb_table().ctypes.data, srgb_steps().ctypes.data
     return found
 
 
@@ -139,8 +145,37 @@ def _bytes_of(form: Format) -> tuple[tuple[int, int, int], ...]:
 
 
 @cache
-def _srgb(width: int) -> NDArray[np.float64]:
-    """What the values of a channel mean."""
-    texels = np.arange(1 << width, dtype=np.uint32).view(np.uint8).reshape(-1, 4)
-    values = formats.decode(Format(4, Kind.SRGB, ((0, 0, width),)), texels)
-    return np.ascontiguousarray(values[:, 0])
+def srgb_table() -> NDArray[np.float64]:
+    """What the values of channels of one to ten bits mean, in linear numbers; those of `width` bits begin at `1 << width`."""
+    found = np.zeros(2 << _SMALL)
+    for width in range(1, _SMALL + 1):
+        texels = np.arange(1 << width, dtype=np.uint32).view(np.uint8).reshape(-1, 4)
+        found[1 << width : 2 << width] = formats.decode(_one_channel(width), texels)[:, 0]
+    return found
+
+
+@cache
+def srgb_steps() -> NDArray[np.float64]:
+    """In the same order: the least linear number that each value but 0 is encoded for, as `formats.encode` rounds it."""
+    found = np.zeros(2 << _SMALL)
+    for width in range(1, _SMALL + 1):
+        wanted = np.arange(1, 1 << width)
+        # Doubles from 0 to 1 are in the order of their bits.
+        low, high = np.zeros(len(wanted), dtype=np.int64), np.full(len(wanted), np.float64(1).view(np.int64))
+        while (high - low > 1).any():
+            middle = low + high >> 1
+            reached = srgb_values(width, middle.view(np.float64)) >= wanted
+            low, high = np.where(reached, low, middle), np.where(reached, middle, high)
+        found[(1 << width) + 1 : 2 << width] = high.view(np.float64)
+    return found
+
+
+def srgb_values(width: int, numbers: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """The values of a channel of so many bits for linear numbers, as `formats.encode` has them."""
+    colours = np.zeros((len(numbers), 4))
+    colours[:, 0] = numbers
+    return np.ascontiguousarray(formats.encode(_one_channel(width), colours)).view(np.uint32)[:, 0]
+
+
+def _one_channel(width: int) -> Format:
+    return Format(4, Kind.SRGB, ((0, 0, width),))

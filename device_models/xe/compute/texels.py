@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -31,6 +32,20 @@ _MOST_SAMPLES = max(_SAMPLE_TILES)
 
 class UnknownImage(ValueError):
     """A surface of a format or layout that is not emulated; the text says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplePlanes:
+    """How samples lie in Tile64: a tile has a plane for each, of fewer texels."""
+
+    width: int
+    """Texels of a row of a plane."""
+    height: int
+    """Rows of a plane."""
+    across: int
+    """Tiles of a row."""
+    down: int
+    """Tiles of a column, of one slice."""
 
 
 class Image:
@@ -119,22 +134,27 @@ class Image:
     ) -> Numbers:
         """Where a sample of texels is, of `samples` (those of the surface, if not given).
 
-        In Tile64 a tile has a plane for each sample, of fewer texels. Where texels are in a plane is the emulation's own: nobody but the
-        pipeline looks at surfaces with several samples.
+        Where texels are in a plane of Tile64 is the emulation's own: nobody but the pipeline looks at surfaces with several samples.
         """
         count = samples or self.surface.samples
         if count == 1:
             return self.addresses(x, y, layer)
-        surface, size = self.surface, self.format.bytes
-        if surface.tiling != _TILE_64 or self.tiling is None:
+        planes = self.sample_planes(count)
+        if planes is None or self.tiling is None:
             return self.addresses(x, y, layer * count + sample)
-        width, high = self._sample_tile(count)
-        wide = width // size
-        across = surface.pitch // (self.tiling.width if surface.depth_samples else width)
-        down = -(-surface.height // high)
-        tile = ((layer + surface.first_element) * down + y // high) * across + x // wide
+        surface, wide, high = self.surface, planes.width, planes.height
+        tile = ((layer + surface.first_element) * planes.down + y // high) * planes.across + x // wide
         within = (sample * high + y % high) * wide + x % wide
-        return np.asarray((tile * self.tiling.size + within * size + surface.base).astype(np.uint64))
+        return np.asarray((tile * self.tiling.size + within * self.format.bytes + surface.base).astype(np.uint64))
+
+    def sample_planes(self, samples: int) -> SamplePlanes | None:
+        """How so many samples lie; None: each is a slice of its own."""
+        surface, tiling = self.surface, self.tiling
+        if samples == 1 or surface.tiling != _TILE_64 or tiling is None:
+            return None
+        width, high = self._sample_tile(samples)
+        across = surface.pitch // (tiling.width if surface.depth_samples else width)
+        return SamplePlanes(width // self.format.bytes, high, across, -(-surface.height // high))
 
     def _sample_tile(self, samples: int) -> tuple[int, int]:
         """Bytes of a row and rows of a plane of Tile64 (isl.c:isl_tiling_get_info)."""

@@ -23,6 +23,7 @@ from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.eu.compiled.draw_layout import (
     DrawStruct,
     EquationStruct,
+    FaceStruct,
     SamplerStruct,
     SamplingStruct,
     TargetStruct,
@@ -36,6 +37,7 @@ from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Tran
 from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace, FixedFunctionSpace
 from vfio_user_xe.device_models.xe.render import threads
 from vfio_user_xe.device_models.xe.render.blend import BlendState, Equation
+from vfio_user_xe.device_models.xe.render.depth_stencil import Face
 from vfio_user_xe.device_models.xe.render.pixel_state import Kernel as KernelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend
 from vfio_user_xe.device_models.xe.render.render_target import RenderTarget
@@ -89,10 +91,12 @@ class DrawState:
         self.struct = DrawStruct(early=backend.early, modes=sum(1 << mode for mode in state.modes))
         self.struct.source_depth, self.struct.source_w = state.source_depth, state.source_w
         self.struct.input_coverage, self.struct.whole_quads = state.input_coverage, state.whole_quads
+        self._samples(backend)
         if backend.blend.alpha_test is not None:
             self.struct.alpha_test = True
             self.struct.alpha_function, self.struct.alpha_reference = backend.blend.alpha_test
         self._depth()
+        self._stencil()
         if self.stage is None:
             self.struct.early = True
             return
@@ -145,10 +149,10 @@ class DrawState:
     def _depth(self) -> None:
         test, tests = self.struct.depth_test, self.tests
         buffer, state = tests.buffer, tests.state
-        if tests.is_idle or buffer is None:
+        if buffer is None or not tests.uses_depth:
             return
         try:
-            test.image = image_struct(buffer.image)
+            test.image = image_struct(buffer.image, int(self.struct.samples))
         except UnknownImage as unknown:
             raise NotCompiled(str(unknown)) from unknown
         test.on, test.test, test.write = True, state.depth_test, state.depth_write
@@ -156,6 +160,25 @@ class DrawState:
         if state.bounds is not None:
             test.bounded = True
             test.low, test.high = (float(buffer.quantized(np.array(limit))) for limit in state.bounds)
+
+    def _stencil(self) -> None:
+        test, tests = self.struct.stencil_test, self.tests
+        if tests.stencil is None or not tests.state.stencil_test:
+            return
+        try:
+            test.image = image_struct(tests.stencil, int(self.struct.samples))
+        except UnknownImage as unknown:
+            raise NotCompiled(str(unknown)) from unknown
+        test.on, test.write = True, tests.state.stencil_write
+        test.front, test.back = _face(tests.state.front), _face(tests.state.back)
+
+    def _samples(self, backend: PixelBackend) -> None:
+        struct, state, count = self.struct, backend.state, len(backend.samples)
+        struct.samples, struct.sample_mask = count, backend.sample_mask
+        struct.sample_x[:count], struct.sample_y[:count] = backend.samples.T.tolist()
+        struct.per_sample = state.per_sample and count > 1
+        struct.position_offsets, struct.sample_offsets = state.position_offsets, state.sample_offsets
+        struct.alpha_to_coverage = backend.blend.alpha_to_coverage
 
     def _kernel(self, compiled: threads.Compiled, backend: PixelBackend, state: KernelState) -> None:
         stage = replace(self._needed_stage(), kernel=state.start)
@@ -171,12 +194,10 @@ class DrawState:
         for handler in ("sampler_sample", "sampler_fetch"):
             for message in kernel.messages(handler, SAMPLE.size):
                 key, pointer, header, sampler = (SAMPLE.unpack(message)[index] for index in (0, 9, 11, 14))
-                if not (
-                    self._samples(None if pointer else key, None if header or handler == "sampler_fetch" else sampler)
-                ):
+                if not (self._has(None if pointer else key, None if header or handler == "sampler_fetch" else sampler)):
                     raise NotCompiled("a texture or sampler that compiled code does not have")
 
-    def _samples(self, key: int | None, sampler: int | None) -> bool:
+    def _has(self, key: int | None, sampler: int | None) -> bool:
         """Whether compiled code has a texture and a sampler; one whose state is not there is looked at when a thread names it."""
         try:
             return (key is None or self.sampling.texture(key)) and (
@@ -200,7 +221,7 @@ class DrawState:
             found = RenderTarget(backend.memory, surface)
             if found.is_null:
                 return
-            if surface.samples != 1 or found.image.format.is_integer or not can_store(found.image.format):
+            if not can_store(found.image.format):
                 raise NotCompiled(f"a target of surface format {surface.format:#x}")
             self.struct.targets[number] = _target_struct(found, backend.blend, number)
             self._surfaces.append(surface)
@@ -278,15 +299,10 @@ def _refuse(backend: PixelBackend) -> None:
     Raises:
         NotCompiled: this is one.
     """
-    state, tests = backend.state, backend.tests
+    state = backend.state
     for wanted, what in (
-        (len(backend.samples) > 1, "several samples"),
-        (not backend.sample_mask & 1, "a sample mask without the sample"),
-        (tests.stencil is not None and tests.state.stencil_test, "a stencil test"),
-        (state.position_offsets or state.sample_offsets, "offsets of samples"),
         (state.perspective_planes or state.screen_planes or state.depth_planes, "planes of barycentrics"),
         (state.computes_stencil, "stencil from the shader"),
-        (backend.blend.alpha_to_coverage, "alpha to coverage"),
     ):
         if wanted:
             raise NotCompiled(what)
@@ -294,7 +310,7 @@ def _refuse(backend: PixelBackend) -> None:
 
 def _target_struct(target: RenderTarget, blend: BlendState, number: int) -> TargetStruct:
     state = blend.targets[number]
-    how = target.clamp(state.clamp_range)
+    how, integer = target.clamp(state.clamp_range), target.image.format.is_integer
     found = TargetStruct(
         image=image_struct(target.image),
         layers=target.surface.extent,
@@ -302,16 +318,29 @@ def _target_struct(target: RenderTarget, blend: BlendState, number: int) -> Targ
         colour=_equation(state.colour),
         alpha=_equation(state.alpha),
         present=True,
-        copies=state.is_copy,
-        blends=state.enabled,
-        pre_clamp=how if state.pre_clamp else 0,
-        post_clamp=how if state.post_clamp else 0,
+        copies=state.is_copy or (integer and all(state.write) and state.logic_op is None),
+        blends=state.enabled and not integer,
+        pre_clamp=how if state.pre_clamp and not integer else 0,
+        post_clamp=how if state.post_clamp and not integer else 0,
         logic=_NO_LOGIC if state.logic_op is None else state.logic_op,
         write_all=all(state.write),
+        alpha_to_one=blend.alpha_to_one,
     )
     written = target.written(state)
     found.write[: len(written)] = written.tolist()
     return found
+
+
+def _face(face: Face) -> FaceStruct:
+    return FaceStruct(
+        function=face.function,
+        fail=face.fail,
+        depth_fail=face.depth_fail,
+        both_pass=face.both_pass,
+        test_mask=face.test_mask,
+        write_mask=face.write_mask,
+        reference=face.reference,
+    )
 
 
 def _equation(equation: Equation) -> EquationStruct:

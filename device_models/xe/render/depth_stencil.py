@@ -251,9 +251,13 @@ class DepthStencil:
     @property
     def is_idle(self) -> bool:
         """Nothing is tested and nothing written."""
+        return not self.uses_depth and not (self.stencil is not None and self.state.stencil_test)
+
+    @property
+    def uses_depth(self) -> bool:
+        """The depth buffer is read or written."""
         state = self.state
-        depth = self.buffer is not None and (state.depth_test or state.depth_write or state.bounds is not None)
-        return not depth and not (self.stencil is not None and state.stencil_test)
+        return self.buffer is not None and (state.depth_test or state.depth_write or state.bounds is not None)
 
     def test(
         self,
@@ -276,7 +280,7 @@ class DepthStencil:
         where: Places | None = None
         new = old = depth
         inside = passes
-        if buffer is not None and (state.depth_test or state.depth_write or state.bounds is not None):
+        if buffer is not None and self.uses_depth:
             inside = buffer.image.inside(x, y, layer)
             where = buffer.image.sample_addresses(x, y, layer, sample, self._samples).astype(np.int64)
             old = np.zeros(len(x))

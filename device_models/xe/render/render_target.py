@@ -69,7 +69,10 @@ class RenderTarget:
         if self.image.format.is_integer:
             self._write_integers(where, colours, target)
             return
-        source = self._clamped(colours.view(np.float32).astype(np.float64), target.pre_clamp, target.clamp_range)
+        source = colours.view(np.float32).astype(np.float64)
+        if state.alpha_to_one:
+            source[:, 3] = 1
+        source = self._clamped(source, target.pre_clamp, target.clamp_range)
         if target.is_copy:
             self.image.store(where, source)
             return

@@ -13,6 +13,7 @@ _TEXEL = 32
 _QUADS = 8
 _DETOURS = 4
 _FIELDS = 4
+SAMPLES = 16
 _int64, _uint64, _uint32, _uint8, _double, _pointer = (
     ctypes.c_int64,
     ctypes.c_uint64,
@@ -57,8 +58,15 @@ class ImageStruct(ctypes.Structure):
         ("even8", _uint8),
         ("swizzle", _uint8 * 4),
         ("tile_depth", _uint8),
-        ("reserved", _uint8),
+        ("samples", _uint8),
         ("field", FieldStruct * _FIELDS),
+        ("sample_across", _int64),
+        ("sample_down", _int64),
+        ("sample_planes", _uint8),
+        ("sample_width", _uint8),
+        ("sample_height", _uint8),
+        ("reserved", _uint8 * 5),
+        ("steps", _pointer),
     ]
 
 
@@ -132,6 +140,30 @@ class DepthTestStruct(ctypes.Structure):
     ]
 
 
+class FaceStruct(ctypes.Structure):
+    _fields_ = [
+        ("function", _uint8),
+        ("fail", _uint8),
+        ("depth_fail", _uint8),
+        ("both_pass", _uint8),
+        ("test_mask", _uint8),
+        ("write_mask", _uint8),
+        ("reference", _uint8),
+        ("reserved", _uint8),
+    ]
+
+
+class StencilTestStruct(ctypes.Structure):
+    _fields_ = [
+        ("image", ImageStruct),
+        ("on", _uint8),
+        ("write", _uint8),
+        ("reserved", _uint8 * 6),
+        ("back", FaceStruct),
+        ("front", FaceStruct),
+    ]
+
+
 class EquationStruct(ctypes.Structure):
     _fields_ = [("function", _uint8), ("source", _uint8), ("destination", _uint8), ("reserved", _uint8)]
 
@@ -150,7 +182,7 @@ class TargetStruct(ctypes.Structure):
         ("post_clamp", _uint8),
         ("logic", _uint8),
         ("write_all", _uint8),
-        ("reserved", _uint8),
+        ("alpha_to_one", _uint8),
         ("write", _uint8 * _TEXEL),
     ]
 
@@ -201,13 +233,22 @@ class DrawStruct(ctypes.Structure):
         ("input_coverage", _uint8),
         ("whole_quads", _uint8),
         ("early", _uint8),
-        ("reserved", _uint8),
+        ("alpha_to_coverage", _uint8),
         ("alpha_test", _uint8),
         ("alpha_function", _uint8),
         ("alpha_reference", _double),
+        ("samples", _int64),
+        ("sample_x", _double * SAMPLES),
+        ("sample_y", _double * SAMPLES),
+        ("sample_mask", _uint32),
+        ("per_sample", _uint8),
+        ("position_offsets", _uint8),
+        ("sample_offsets", _uint8),
+        ("reserved", _uint8),
         ("band", _int64),
         ("bands", _int64),
         ("depth_test", DepthTestStruct),
+        ("stencil_test", StencilTestStruct),
         ("targets", TargetStruct * TARGETS),
         ("threads", _pointer),
         ("fixed", _pointer),
@@ -218,13 +259,20 @@ class DrawStruct(ctypes.Structure):
         ("y", _int64),
         ("quads", _int64),
         ("groups", _int64),
-        ("done", _int64),
-        ("x_done", _int64),
+        ("tested", _int64),
+        ("tested_late", _int64),
+        ("target", _int64),
+        ("lane", _int64),
+        ("sample", _int64),
+        ("placed", _int64),
+        ("tests_passed", _uint64),
+        ("unplaced", _uint64),
         ("quad_primitive", _int64 * _QUADS),
+        ("quad_coverage", _uint64 * _QUADS),
         ("quad_x", ctypes.c_int32 * _QUADS),
         ("quad_y", ctypes.c_int32 * _QUADS),
         ("quad_there", _uint8 * _QUADS),
-        ("quad_coverage", _uint8 * _QUADS),
+        ("quad_sample", _uint8 * _QUADS),
         ("group_primitive", _int64 * _QUADS),
         ("passed", _int64),
         ("shaded", _int64),
@@ -234,7 +282,7 @@ class DrawStruct(ctypes.Structure):
         ("detours", _uint32),
         ("loads", _uint32),
         ("detour", DetourStruct * _DETOURS),
-        ("load", _LoadStruct * 2),
+        ("load", _LoadStruct * 4),
     ]
 
 
@@ -247,6 +295,7 @@ SIZES = (
     ctypes.sizeof(OutputStruct),
     RENDER_WRITE.size,
     ctypes.sizeof(DepthTestStruct),
+    ctypes.sizeof(StencilTestStruct),
     ctypes.sizeof(TargetStruct),
     ctypes.sizeof(DrawStruct),
 )

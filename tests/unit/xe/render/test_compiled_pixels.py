@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from unittest import mock
 
 import numpy as np
 import pytest
 
 from tests.support.xe.compute_lab import SURFACES
 from tests.support.xe.engine_lab import DATA_VA
-from tests.support.xe.render_lab import (
-    INTERPOLATE,
-    RECTLIST,
-    TRILIST,
-    WRITE,
-    RenderLab,
-    element,
-    elements,
-    pixel_shader,
-    primitive,
-    render_labs,
-    setup_backend,
-    target_state,
-    vertex_buffer,
+from tests.support.xe.render_both import (
+    BORDER,
+    TARGET_AT,
+    TEXTURE_AT,
+    TEXTURE_BYTES,
+    blend_entry,
+    both,
+    depth_state,
+    triangles,
+    vertices,
 )
+from tests.support.xe.render_lab import INTERPOLATE, RECTLIST, WRITE, RenderLab, render_labs, target_state
 from vfio_user_xe.device_models.xe.compute import formats
-from vfio_user_xe.device_models.xe.render import pipeline
-from vfio_user_xe.device_models.xe.render.compiled_pixels import CompiledPixels
-from vfio_user_xe.device_models.xe.render.compiled_state import NotCompiled
-from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
+from vfio_user_xe.device_models.xe.compute.compiled_images import srgb_steps, srgb_values
 
-TARGET_AT, DEPTH_AT, TEXTURE_AT, SAMPLERS, BORDER = 0x4000, 0x8000, 0x9000, 0x600, 0x640
-TEXTURE_BYTES = 0x7000
 RGBA32_FLOAT = 0
-TARGETS = (0x000, 0x0C7, 0x0C0, 0x0E9, 0x0C9, 0x084, 0x0D8, 0x100, 0x0C2, 0x106)
-"""Float, RGBA8, BGRA8, BGRX8, SNORM8, half, one channel, 565, 10-10-10-2, two channels."""
+TARGETS = (0x000, 0x0C7, 0x0C0, 0x0E9, 0x0C9, 0x084, 0x0D8, 0x100, 0x0C2, 0x106, 0x0C8, 0x0C1, 0x101, 0x0D3)
+"""Float, RGBA8, BGRA8, BGRX8, SNORM8, half, one channel, 565, 10-10-10-2, two channels; sRGB of three kinds, 11-11-10."""
 TEXTURES = (
     0x000,
+    0x101,
     0x0C7,
     0x0C0,
     0x0C8,
@@ -66,105 +56,7 @@ def lab() -> Iterator[RenderLab]:
     yield from render_labs("compiled")
 
 
-@dataclass
-class Drawn:
-    """What a draw has left."""
-
-    memory: bytes
-    counted: dict[str, tuple[int, int]]
-    """Bytes read and written, by the ledger's kind, of fixed functions."""
-
-
-def draw(lab: RenderLab, compiled: bool, shader: str, commands: tuple[int, ...], **options: object) -> Drawn:
-    """One draw into a context of its own, by compiled code or in numpy."""
-    texture = options.pop("texture", b"")
-    state: tuple[int, ...] = options.pop("texture_state", ())  # type: ignore[assignment]
-    sampler: tuple[int, ...] = options.pop("sampler", ())  # type: ignore[assignment]
-    depth = options.pop("depth", b"")
-    job = lab.draw(shader, *commands, submit=False, **options)  # type: ignore[arg-type]
-    job.set_bytes(TEXTURE_AT, texture)  # type: ignore[arg-type]
-    job.set_bytes(DEPTH_AT, depth)  # type: ignore[arg-type]
-    if state:
-        lab.place(job, SURFACES + 0x140, *state)
-        lab.place(job, SURFACES + 0x84, 0x140)
-        lab.place(job, SURFACES + SAMPLERS, *sampler)
-        lab.place(job, SURFACES + BORDER, *struct.unpack("<4I", struct.pack("<4f", 0.25, 0.5, -1, 2)))
-    before = _counts(lab)
-    refuse = mock.Mock(side_effect=NotCompiled("in numpy"))
-    with (
-        mock.patch.object(CompiledPixels, "draw", autospec=True, side_effect=CompiledPixels.draw) as drawn,
-        mock.patch.object(pipeline, "DrawState", pipeline.DrawState if compiled else refuse),
-        mock.patch.object(ShaderPort, "send", autospec=True, side_effect=ShaderPort.send) as sent,
-    ):
-        job.submit()
-        lab.run()
-    assert bool(drawn.call_count) is compiled
-    # Nothing is interpreted in compiled code, and all messages are otherwise.
-    assert bool(sent.call_count) is not compiled
-    assert not lab.listener.faults
-    assert not lab.engine("rcs0").reports
-    after = _counts(lab)
-    counted = {
-        kind: (after[kind][0] - before.get(kind, (0, 0))[0], after[kind][1] - before.get(kind, (0, 0))[1])
-        for kind in after
-    }
-    return Drawn(job.bytes(TARGET_AT, 0x5000), counted)
-
-
-def _counts(lab: RenderLab) -> dict[str, tuple[int, int]]:
-    return {
-        entry.kind: (entry.bytes_read, entry.bytes_written)
-        for entry in lab.fabric.ledger.entries()
-        if entry.kind.startswith("3d")
-    }
-
-
-def both(lab: RenderLab, shader: str, commands: tuple[int, ...], **options: object) -> bytes:
-    """Draws in both ways, compares, and returns the memory."""
-    one, other = (draw(lab, compiled, shader, commands, **options) for compiled in (True, False))
-    assert one.memory == other.memory
-    assert one.counted == other.counted
-    return one.memory
-
-
-def vertices(random: np.random.Generator, count: int, *, space: bool = True) -> list[list[float]]:
-    """Header, position in pixels, attribute; some beyond the target."""
-    rows = []
-    for _ in range(count):
-        x, y = random.uniform(-6, 22, 2).tolist()
-        z, w = random.uniform(0, 1), random.uniform(0.5, 2) if space else 1.0
-        rows.append([0, 0, 0, 0, round(x * 4) / 4, round(y * 4) / 4, z, w, *random.uniform(-0.5, 1.5, 4).tolist()])
-    return rows
-
-
-def triangles(count: int, *more: int, topology: int = TRILIST, extra: int = 0) -> tuple[int, ...]:
-    shader = list(pixel_shader(3, modes=1))
-    shader[13] |= extra
-    return (
-        *vertex_buffer(48, 3 * count * 48), *elements(element(0), element(16), element(32)), *setup_backend(1),
-        *shader, *more, *primitive(topology, 3 * count),
-    )  # fmt: skip
-
-
-def depth_state(form: int, function: int, write: bool) -> tuple[int, ...]:
-    """3DSTATE_DEPTH_BUFFER in Tile4, and the test."""
-    return (
-        0x78050006, 1 << 29 | 1 << 28 | form << 24 | 127, DATA_VA + DEPTH_AT, 0, 15 << 1 | 15 << 17, 0, 3 << 30, 0,
-        0x784E0002, function << 5 | 0b10 | write, 0, 0,
-    )  # fmt: skip
-
-
-def blend_entry(random: np.random.Generator) -> list[int]:
-    """BLEND_STATE of one target with any factors, functions, masks and clamps."""
-    factors = [1, 2, 3, 4, 5, 6, 7, 8, 17, 18, 19, 20, 21, 23, 24]
-    pick = lambda: int(random.choice(factors))  # noqa: E731
-    first = 1 << 31 | int(random.integers(5)) << 18 | pick() << 26 | pick() << 21 | int(random.integers(5)) << 5
-    first |= pick() << 13 | pick() << 8 | int(random.choice([0, 0, 0b1010]))
-    second = int(random.integers(4)) | int(random.integers(3)) << 2
-    return [1 << 30, first, second, *[0] * 14]
-
-
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 def test_triangles_with_depth_and_blending(lab: RenderLab, seed: int) -> None:
     random = np.random.default_rng(seed)
     form = int(random.choice(TARGETS))
@@ -177,6 +69,7 @@ def test_triangles_with_depth_and_blending(lab: RenderLab, seed: int) -> None:
             int(random.choice([1, 3, 5])), int(random.choice([0, 2, 4, 5, 6, 7])), bool(random.integers(2))
         )
     floats = np.random.default_rng(seed + 1).uniform(0, 1, 0x1000).astype(np.float32).tobytes()
+    texels = formats.encode(formats.FORMATS[form], random.uniform(0, 1, (0x1000 // size, 4))).tobytes()
     both(
         lab,
         INTERPOLATE + WRITE,
@@ -184,7 +77,7 @@ def test_triangles_with_depth_and_blending(lab: RenderLab, seed: int) -> None:
         vertices=vertices(random, 27),
         surface=surface,
         blend=blend_entry(random) if random.integers(3) else (),
-        pixels=floats[:0x1000],
+        pixels=texels,
         depth=floats,
     )
 
@@ -215,7 +108,7 @@ def test_rectangles_and_late_tests(lab: RenderLab) -> None:
     memory = both(
         lab, shader, commands, vertices=rows, surface=target_state(RGBA32_FLOAT, 256), depth=b"\0\0\x80?" * 0x400
     )
-    assert memory[:0x1000].strip(b"\0")
+    assert memory[TARGET_AT : TARGET_AT + 0x1000].strip(b"\0")
 
 
 def texture_state(random: np.random.Generator, form: int, kind: int, levels: int) -> tuple[int, ...]:
@@ -340,3 +233,31 @@ def test_bilinear_textures_of_bytes(lab: RenderLab, form: int, modes: tuple[int,
             texture_state=surface,
             sampler=sampler,
         )
+
+
+@pytest.mark.parametrize("form", [0x0CB, 0x0CA, 0x002, 0x0C4, 0x10D], ids=["ub", "sb", "ud", "ten", "uw"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_targets_of_integers(lab: RenderLab, form: int, masked: bool) -> None:
+    random = np.random.default_rng(form)
+    size = formats.FORMATS[form].bytes
+    entry = [1 << 30, 0b0110, 1 << 31 | 6 << 27, *[0] * 14] if masked else []
+    scaled = "".join(
+        f"mul (16|M0)  r{n}.0<1>:f  r{n}.0<1;1,0>:f  0x43960000:f\nmov (16|M0)  r{n}.0<1>:d  r{n}.0<1;1,0>:f\n"
+        for n in range(60, 64)
+    )
+    both(
+        lab,
+        INTERPOLATE + scaled + WRITE,
+        triangles(6),
+        vertices=vertices(random, 18),
+        surface=target_state(form, pitch=max(64, 16 * size)),
+        blend=entry,
+        pixels=random.integers(0, 256, 0x1000, dtype=np.uint8).tobytes(),
+    )
+
+
+@pytest.mark.parametrize("width", [4, 5, 6, 8, 10])
+def test_each_value_of_a_channel_in_srgb_begins_at_its_step(width: int) -> None:
+    steps, expected = srgb_steps()[(1 << width) + 1 : 2 << width], np.arange(1, 1 << width)
+    assert (srgb_values(width, steps) == expected).all()
+    assert (srgb_values(width, np.nextafter(steps, 0)) == expected - 1).all()

@@ -256,7 +256,8 @@ const uint64_t *eu_sizes(void)
         sizeof(struct op), sizeof(struct kernel), sizeof(struct thread), sizeof(struct page), sizeof(struct count),
         sizeof(struct map), sizeof(struct surface), sizeof(struct slot), sizeof(struct walk), sizeof(struct message),
         sizeof(struct image), sizeof(struct texture), sizeof(struct sampler), sizeof(struct sampling), sizeof(struct sample),
-        sizeof(struct output), sizeof(struct render_write), sizeof(struct depth_test), sizeof(struct target), sizeof(struct draw),
+        sizeof(struct output), sizeof(struct render_write), sizeof(struct depth_test), sizeof(struct stencil_test), sizeof(struct target),
+        sizeof(struct draw),
     };
     return sizes;
 }

@@ -6,6 +6,8 @@
 
 #define TARGETS 8
 #define QUADS 8 /* of a thread at most */
+#define SAMPLES 16
+#define OF_ALL_PIXELS 0x0001000100010001ull /* a sample of each pixel of a quad, in its coverage */
 
 /* What the render target writes of one thread have brought, by lane. */
 struct output {
@@ -34,6 +36,17 @@ struct depth_test {
     double low, high; /* bounds, as the buffer holds them */
 };
 
+/* Stencil state of a face. */
+struct face {
+    uint8_t function, fail, depth_fail, both_pass, test_mask, write_mask, reference, reserved;
+};
+
+struct stencil_test {
+    struct image image;
+    uint8_t on, write, reserved[6];
+    struct face back, front;
+};
+
 struct equation {
     uint8_t function, source, destination, reserved;
 };
@@ -45,7 +58,8 @@ struct target {
     struct equation colour, alpha;
     uint8_t present, copies, blends, pre_clamp, post_clamp; /* clamps: 0 none, 1 to 0..1, 2 to -1..1 */
     uint8_t logic;        /* 16: none */
-    uint8_t write_all, reserved;
+    uint8_t write_all;
+    uint8_t alpha_to_one;
     uint8_t write[TEXEL]; /* bits of a texel that are written */
 };
 
@@ -55,7 +69,7 @@ struct detour {
     uint32_t bytes, access;
     char data[TEXEL];
 };
-#define DETOURS 4
+#define DETOURS 4 /* of a pixel: loads and stores of depth and stencil */
 
 struct draw {
     /* primitives, arrays by primitive (render/setup.py) */
@@ -73,19 +87,31 @@ struct draw {
     int64_t arf_bytes, arf_at, dispatch_at, entry;
     const struct kernel *kernel;
     uint32_t modes;
-    uint8_t source_depth, source_w, input_coverage, whole_quads, early, reserved, alpha_test, alpha_function;
+    uint8_t source_depth, source_w, input_coverage, whole_quads, early, alpha_to_coverage, alpha_test, alpha_function;
     double alpha_reference;
+    int64_t samples;
+    double sample_x[SAMPLES], sample_y[SAMPLES]; /* in a pixel, in subpixels */
+    uint32_t sample_mask;
+    uint8_t per_sample;       /* a thread shades one sample of each of its quads */
+    uint8_t position_offsets; /* 2: of the centroid, 3: of the sample */
+    uint8_t sample_offsets, reserved;
     int64_t band, bands; /* quads of which rows of 32 pixels are drawn */
     struct depth_test depth_test;
+    struct stencil_test stencil_test;
     struct target targets[TARGETS];
     /* where it is */
     struct slot *threads; /* of one thread: the execution units' map */
     struct slot *fixed;   /* the fixed functions' map; no thread runs in it */
     struct output *output;
-    int64_t stage, primitive, x, y, quads, groups, done, x_done;
+    int64_t stage, primitive, x, y, quads, groups;
+    /* How far what may miss a page has come: samples of a quad that are tested, and what of them has passed; samples of a quad that
+     * are in threads, and what of it is covered; quads that are tested late; targets, lanes and samples that are written. */
+    int64_t tested, tested_late, target, lane, sample, placed;
+    uint64_t tests_passed, unplaced;
     int64_t quad_primitive[QUADS]; /* of each place */
+    uint64_t quad_coverage[QUADS]; /* 16 bits for each pixel: its samples */
     int32_t quad_x[QUADS], quad_y[QUADS];
-    uint8_t quad_there[QUADS], quad_coverage[QUADS];
+    uint8_t quad_there[QUADS], quad_sample[QUADS];
     int64_t group_primitive[QUADS];
     int64_t passed, shaded;
     uint64_t miss;
@@ -95,12 +121,12 @@ struct draw {
     struct {
         struct count *count;
         uint32_t bytes, first;
-    } load[2]; /* of the pixel that is under way: counted when it is done, since one that misses a page is repeated */
+    } load[4]; /* of the pixel that is under way: counted when it is done, since one that misses a page is repeated */
 };
 
 int eu_compare(int function, double left, double right);
-int eu_write_pixel(struct draw *d, const struct target *target, int64_t x, int64_t y, int64_t layer, const float colour[4],
-                   const float second[4]);
-int eu_test_pixel(struct draw *d, int64_t x, int64_t y, int64_t layer, double depth);
+int eu_write_pixel(struct draw *d, const struct target *target, int64_t x, int64_t y, int64_t layer, int64_t sample,
+                   const float colour[4], const float second[4]);
+int eu_test_pixel(struct draw *d, int64_t x, int64_t y, int64_t layer, int64_t sample, double depth, int front);
 
 #endif

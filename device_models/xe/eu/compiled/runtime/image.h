@@ -26,14 +26,19 @@ struct image {
     int64_t q_pitch, first_element, pitch;
     int64_t across;              /* tiles of a row */
     const int64_t *columns, *rows, *planes; /* bits of an offset in a tile */
-    const double *table;         /* what raw values of SRGB mean */
+    const double *table; /* what raw values of SRGB mean; those of `width` bits begin at 1 << width */
     uint8_t tile_width, tile_height, tile_bytes; /* as shifts; tile_bytes 0 for linear */
     uint8_t flat;                /* rows and slices are texels behind one another */
     uint8_t bytes, kind, fields, integer;
     uint8_t null, even8;         /* four channels of UNORM8 */
     uint8_t swizzle[4];
-    uint8_t tile_depth, reserved;
+    uint8_t tile_depth;
+    uint8_t samples;
     struct field field[4];
+    /* Several samples: in Tile64 each has a plane of a tile, of so many texels as shifts; elsewhere each is a slice. */
+    int64_t sample_across, sample_down; /* tiles of a row, and of a slice */
+    uint8_t sample_planes, sample_width, sample_height, reserved[5];
+    const double *steps; /* in the same order: the least linear number that each raw value of SRGB but 0 stands for */
 };
 
 static inline int image_has(const struct image *i, int64_t x, int64_t y, int64_t layer)
@@ -55,6 +60,19 @@ static inline uint64_t texel_address(const struct image *i, int64_t x, int64_t y
     const int64_t offset = i->columns[byte & ((1 << i->tile_width) - 1)] | i->rows[row & ((1 << i->tile_height) - 1)]
         | i->planes[deep & ((1 << i->tile_depth) - 1)];
     return ((tiles << i->tile_bytes) + offset + i->base) & ADDRESS_MASK;
+}
+
+static inline uint64_t sample_address(const struct image *i, int64_t x, int64_t y, int64_t layer, int64_t sample)
+{
+    if (i->samples == 1)
+        return texel_address(i, x, y, layer);
+    if (!i->sample_planes)
+        return texel_address(i, x, y, layer * i->samples + sample);
+    const int64_t down = (layer + i->first_element) * i->sample_down + (y >> i->sample_height);
+    const int64_t tile = down * i->sample_across + (x >> i->sample_width);
+    const int64_t row = (sample << i->sample_height) + (y & ((1 << i->sample_height) - 1));
+    const int64_t within = (row << i->sample_width) + (x & ((1 << i->sample_width) - 1));
+    return ((tile << i->tile_bytes) + within * i->bytes + i->base) & ADDRESS_MASK;
 }
 
 static inline uint64_t raw_bits(const char *texel, int first, int width)
@@ -92,7 +110,7 @@ static inline double value_of(const struct image *i, int channel, uint64_t bits,
     case UNORM:
         return number / (top * 2 - 1);
     case SRGB:
-        return channel == 3 ? number / (top * 2 - 1) : i->table[bits];
+        return channel == 3 ? number / (top * 2 - 1) : i->table[(1ull << width) + bits];
     case SNORM:
         number = (number >= top ? number - top * 2 : number) / (top - 1);
         return number > -1 ? number : -1;
@@ -142,16 +160,44 @@ static inline double clip_to(double value, double low, double high)
     return value < low ? low : value > high ? high : value;
 }
 
-static inline uint64_t pattern_of(int kind, double value, int width)
+/* Floats of 10 or 11 bits without a sign: what is less than zero is zero, what is too large the largest. */
+static NOINLINE uint64_t small_pattern(double value, int width)
 {
+    const int mantissa = width - 5, drop = 10 - mantissa;
+    const uint64_t top = 31ull << mantissa;
+    if (value != value)
+        return top | 1;
+    if (value == HUGE_VAL)
+        return top;
+    const double largest = (2 - ldexp(1, -mantissa)) * 32768;
+    const uint64_t bits = hf_of_f(odd_f(value == -HUGE_VAL ? 0 : clip_to(value, 0, largest)));
+    const uint64_t rounded = (bits + (1 << (drop - 1)) - 1 + (bits >> drop & 1)) >> drop;
+    return rounded < top ? rounded : top - 1;
+}
+
+/* The raw value of SRGB whose step a number has reached. */
+static inline uint64_t steps_reached(const double *steps, int width, double value)
+{
+    uint64_t found = 0;
+    for (uint64_t half = 1ull << (width - 1); half; half >>= 1)
+        if (value >= steps[(1ull << width) + found + half])
+            found += half;
+    return found;
+}
+
+static inline uint64_t pattern_of(const struct image *i, int channel, double value, int width)
+{
+    const int kind = i->kind;
     if (kind == FLOAT) {
         if (width == 64)
             return bits_of_df(value);
-        return width == 32 ? bits_of_f((float)value) : hf_of_f(odd_f(value));
+        return width == 32 ? bits_of_f((float)value) : width == 16 ? hf_of_f(odd_f(value)) : small_pattern(value, width);
     }
     const double top = (double)(1ull << (width - 1));
     value = no_nan(value);
-    if (kind == UNORM)
+    if (kind == SRGB && channel != 3)
+        return steps_reached(i->steps, width, value);
+    if (kind == UNORM || kind == SRGB)
         value = rint(clip_to(value, 0, 1) * (top * 2 - 1));
     else if (kind == SNORM)
         value = rint(clip_to(value, -1, 1) * (top - 1));
@@ -173,7 +219,7 @@ static inline void encode_texel(const struct image *i, four values, char *texel)
     uint64_t words[4] = {0, 0, 0, 0};
     for (int n = i->fields - 1; n >= 0; n--) {
         const struct field f = i->field[n];
-        uint64_t bits = pattern_of(i->kind, values[f.channel], f.width);
+        uint64_t bits = pattern_of(i, f.channel, values[f.channel], f.width);
         words[f.first >> 6] |= bits << (f.first & 63);
     }
     memcpy(texel, words, i->bytes);

@@ -5,41 +5,26 @@
  * cache.  Everything can stop for a page and go on where it was.
  */
 #pragma GCC optimize("O3")
-#include "draw.h"
+#include "raster.h"
 
-enum { SUBPIXELS = 256, BAND_ROWS = 4 /* shift: rows of quads */ };
+enum { BAND_ROWS = 4 /* shift: rows of quads */ };
 enum stage { FILL = 0, RUN = 1, FINISH = 2 };
 
-/* The three edge functions at the four pixels of a quad. */
-static inline void edges_at(const struct draw *d, int64_t primitive, int64_t x, int64_t y, double offset, four values[3])
+/* Which of four pixels a primitive covers, of those `inside` its bounds, at a place in each. */
+static inline unsigned covered_at(const struct draw *d, int64_t primitive, int64_t x, int64_t y, double right, double down,
+                                  unsigned inside)
 {
-    const double *e = d->edges + 9 * primitive;
-    const double left = (double)(x * SUBPIXELS) + offset, right = (double)((x + 1) * SUBPIXELS) + offset;
-    const double top = (double)(y * SUBPIXELS) + offset, low = (double)((y + 1) * SUBPIXELS) + offset;
-    const four px = {left, right, left, right}, py = {top, top, low, low};
-    for (int n = 0; n < 3; n++)
-        values[n] = e[3 * n] * px + e[3 * n + 1] * py + e[3 * n + 2];
-}
-
-static inline unsigned covered(const struct draw *d, int64_t primitive, int64_t x, int64_t y)
-{
-    const int64_t *b = d->bounds + 4 * primitive;
-    unsigned inside = 0;
-    for (int n = 0; n < 4; n++) {
-        const int64_t px = x + (n & 1), py = y + (n >> 1);
-        inside |= (unsigned)(px >= b[0] && px < b[2] && py >= b[1] && py < b[3]) << n;
-    }
     if (d->rectangle[primitive]) {
         const double *extent = d->extent + 4 * primitive;
         for (int n = 0; n < 4; n++) {
-            const double px = (double)((x + (n & 1)) * SUBPIXELS) + 128.0, py = (double)((y + (n >> 1)) * SUBPIXELS) + 128.0;
+            const double px = (double)((x + (n & 1)) * SUBPIXELS) + right, py = (double)((y + (n >> 1)) * SUBPIXELS) + down;
             if (!(px >= extent[0] && px < extent[2] && py >= extent[1] && py < extent[3]))
                 inside &= ~(1u << n);
         }
         return inside;
     }
     four e[3];
-    edges_at(d, primitive, x, y, 128.0, e);
+    edges_at(d, primitive, x, y, everywhere(right), everywhere(down), e);
     const uint8_t *inclusive = d->inclusive + 3 * primitive;
     for (int k = 0; k < 3; k++)
         for (int n = 0; n < 4; n++)
@@ -58,54 +43,89 @@ static inline unsigned covered(const struct draw *d, int64_t primitive, int64_t 
     return inside;
 }
 
+/* A sample of each pixel, as coverage has it. */
+static inline uint64_t spread(uint64_t pixels)
+{
+    return (pixels & 1) | (pixels & 2) << 15 | (pixels & 4) << 30 | (pixels & 8) << 45;
+}
+
+static inline uint64_t covered(const struct draw *d, int64_t primitive, int64_t x, int64_t y)
+{
+    const int64_t *b = d->bounds + 4 * primitive;
+    unsigned inside = 0;
+    for (int n = 0; n < 4; n++) {
+        const int64_t px = x + (n & 1), py = y + (n >> 1);
+        inside |= (unsigned)(px >= b[0] && px < b[2] && py >= b[1] && py < b[3]) << n;
+    }
+    uint64_t found = 0;
+    for (int64_t sample = 0; sample < d->samples; sample++)
+        if (d->sample_mask >> sample & 1)
+            found |= spread(covered_at(d, primitive, x, y, d->sample_x[sample], d->sample_y[sample], inside)) << sample;
+    return found;
+}
+
 static inline double clamped(const struct draw *d, int64_t primitive, double depth)
 {
     return clip_to(no_nan(depth), d->range[2 * primitive], d->range[2 * primitive + 1]);
 }
 
-/* n / q for weights n and q of the edge functions. */
-static inline four interpolated(const four e[3], const double *n, const double *q)
-{
-    return ((e[0] * n[0] + e[1] * n[1]) + e[2] * n[2]) / ((e[0] * q[0] + e[1] * q[1]) + e[2] * q[2]);
-}
-
-static inline four depths_at(const struct draw *d, int64_t primitive, int64_t x, int64_t y)
+static inline four depths_at(const struct draw *d, int64_t primitive, int64_t x, int64_t y, int64_t sample)
 {
     four e[3];
-    edges_at(d, primitive, x, y, 128.0, e);
+    edges_at(d, primitive, x, y, everywhere(d->sample_x[sample]), everywhere(d->sample_y[sample]), e);
     const four depth = interpolated(e, d->depth + 3 * primitive, d->screen + 3 * primitive);
     return d->offset ? depth + d->offset[primitive] : depth;
 }
 
-/* What of a quad passes; from pixel `done` on, with what has passed before in `passed`. 0: a page is missing. */
-static int tested(struct draw *d, int64_t primitive, int64_t x, int64_t y, unsigned coverage, const float *depth, unsigned *left)
+/* What of a quad passes; from its sample `tested` on, with what has passed before in `tests_passed`. 0: a page is missing. */
+static int test(struct draw *d, int64_t primitive, int64_t x, int64_t y, uint64_t coverage, const float *depth, uint64_t *left)
 {
-    if (!d->depth_test.on) {
-        d->passed += __builtin_popcount(coverage);
+    if (!d->depth_test.on && !d->stencil_test.on) {
+        d->passed += __builtin_popcountll(coverage);
         *left = coverage;
         return 1;
     }
-    four depths = {0, 0, 0, 0};
-    if (!depth)
-        depths = depths_at(d, primitive, x, y);
-    /* `done`: the pixels that were tested before a page was missing, and what passed of them. */
-    for (int n = d->done & 7; n < 4; n++, d->done++) {
-        if (!(coverage >> n & 1))
+    for (int64_t sample = d->tested >> 2; sample < d->samples; sample++, d->tested = 4 * sample) {
+        if (!(coverage & OF_ALL_PIXELS << sample))
             continue;
-        const double z = clamped(d, primitive, depth ? (double)depth[n] : depths[n]);
-        const int passes = eu_test_pixel(d, x + (n & 1), y + (n >> 1), d->layer[primitive], z);
-        if (unlikely(passes < 0))
-            return 0;
-        d->passed += passes;
-        d->done |= passes << (8 + n);
+        four depths = {0, 0, 0, 0};
+        if (!depth)
+            depths = depths_at(d, primitive, x, y, sample);
+        for (int n = d->tested & 3; n < 4; n++, d->tested++) {
+            const uint64_t bit = 1ull << (16 * n + sample);
+            if (!(coverage & bit))
+                continue;
+            const double z = clamped(d, primitive, depth ? (double)depth[n] : depths[n]);
+            const int passes
+                = eu_test_pixel(d, x + (n & 1), y + (n >> 1), d->layer[primitive], sample, z, d->front[primitive]);
+            if (unlikely(passes < 0))
+                return 0;
+            d->passed += passes;
+            if (passes)
+                d->tests_passed |= bit;
+        }
     }
-    *left = d->done >> 8 & 15;
-    d->done = 0;
+    *left = d->tests_passed;
+    d->tested = d->tests_passed = 0;
     return 1;
 }
 
 /* Quads of the next thread, in groups of one primitive: FILLED, or a page is missing, or the budget is used up. */
 enum filled { MISSING = 0, FILLED = 1, TIRED = 2 };
+
+static inline void place(struct draw *d, int64_t of_group, int64_t x, int64_t y, uint64_t coverage, int64_t sample)
+{
+    const int64_t place = d->quads++;
+    d->quad_primitive[place] = d->primitive;
+    d->quad_x[place] = (int32_t)x;
+    d->quad_y[place] = (int32_t)y;
+    d->quad_coverage[place] = coverage;
+    d->quad_sample[place] = (uint8_t)sample;
+    d->quad_there[place] = 1;
+    d->group_primitive[place / of_group] = d->primitive;
+    d->groups = place / of_group + 1;
+    d->shaded += __builtin_popcount(pixels_of(coverage));
+}
 
 static int fill(struct draw *d, int64_t *budget)
 {
@@ -128,24 +148,33 @@ static int fill(struct draw *d, int64_t *budget)
                 *budget -= 1 + (right - left) / 2;
             for (; d->x < right; d->x++) {
                 const int64_t x = 2 * d->x, y = 2 * d->y;
-                unsigned coverage = covered(d, d->primitive, x, y);
-                if (!coverage)
+                uint64_t coverage = d->unplaced;
+                if (likely(!coverage)) {
+                    coverage = covered(d, d->primitive, x, y);
+                    if (!coverage)
+                        continue;
+                    if (d->quads == all)
+                        return FILLED;
+                    if (d->early && unlikely(!test(d, d->primitive, x, y, coverage, NULL, &coverage)))
+                        return MISSING;
+                    if (!coverage || !d->kernel)
+                        continue;
+                }
+                if (likely(!d->per_sample)) {
+                    place(d, of_group, x, y, coverage, 0);
                     continue;
-                if (d->quads == all)
-                    return FILLED;
-                if (d->early && unlikely(!tested(d, d->primitive, x, y, coverage, NULL, &coverage)))
-                    return MISSING;
-                if (!coverage || !d->kernel)
-                    continue;
-                const int64_t place = d->quads++;
-                d->quad_primitive[place] = d->primitive;
-                d->quad_x[place] = (int32_t)x;
-                d->quad_y[place] = (int32_t)y;
-                d->quad_coverage[place] = (uint8_t)coverage;
-                d->quad_there[place] = 1;
-                d->group_primitive[place / of_group] = d->primitive;
-                d->groups = place / of_group + 1;
-                d->shaded += __builtin_popcount(coverage);
+                }
+                for (; d->placed < d->samples; d->placed++) {
+                    const uint64_t part = coverage & OF_ALL_PIXELS << d->placed;
+                    if (part && d->quads == all) {
+                        d->unplaced = coverage;
+                        return FILLED;
+                    }
+                    if (part)
+                        place(d, of_group, x, y, part, d->placed);
+                }
+                d->placed = 0;
+                d->unplaced = 0;
             }
         }
         if (d->quads == all) {
@@ -157,198 +186,80 @@ static int fill(struct draw *d, int64_t *budget)
     return FILLED;
 }
 
-/* Registers of the thread, in the order in which they lie (pixel_shader.py). */
-static void load_registers(struct draw *d)
-{
-    struct thread *t = &d->threads->threads[0];
-    const int64_t halves = d->width / 16, most = REGISTER_FILE / 64;
-    int64_t at = 0;
-    uint32_t mask = 0;
-    /* Places without a quad are zero. */
-    four share[2][QUADS], depth[QUADS], w[QUADS], screen[2][QUADS];
-    const int wants_perspective = d->modes & 7, wants_screen = d->modes & 0x38;
-#define REGISTER(n) ((uint32_t *)(t->storage + 64 * (n)))
-    for (int64_t half = 0; half < halves; half++) {
-        uint32_t *r = REGISTER(at++);
-        memcpy(r, d->header, 64);
-        uint16_t *words = (uint16_t *)r;
-        uint32_t live = 0, there = 0;
-        for (int quad = 0; quad < 4; quad++) {
-            const int64_t place = 4 * half + quad;
-            uint32_t info = 0;
-            if (d->quad_there[place]) {
-                const int64_t primitive = d->quad_primitive[place];
-                info = (uint32_t)(d->layer[primitive] & 0x7ff) | (uint32_t)d->viewport[primitive] << 12;
-                if (!d->front[primitive])
-                    info |= 0x800;
-                words[20 + 2 * quad] = (uint16_t)d->quad_x[place];
-                words[21 + 2 * quad] = (uint16_t)d->quad_y[place];
-                live |= d->quad_coverage[place] << 4 * quad;
-                there |= 15u << 4 * quad;
-            } else {
-                words[20 + 2 * quad] = words[21 + 2 * quad] = 0;
-            }
-            if (!(quad & 1))
-                words[18 + quad / 2] = (uint16_t)info;
-        }
-        r[15] = live;
-        mask |= (d->whole_quads ? there : live) << 16 * half;
-    }
-    for (int64_t place = 0; place < 4 * halves; place++) {
-        const four none = {0, 0, 0, 0};
-        share[0][place] = share[1][place] = screen[0][place] = screen[1][place] = depth[place] = w[place] = none;
-        if (!d->quad_there[place])
-            continue;
-        const int64_t primitive = d->quad_primitive[place];
-        const double *q = d->perspective + 3 * primitive, *n = d->screen + 3 * primitive;
-        four e[3];
-        edges_at(d, primitive, d->quad_x[place], d->quad_y[place], 128.0, e);
-        if (wants_perspective) {
-            const four a = e[0] * q[0], b = e[1] * q[1], all = (a + b) + e[2] * q[2];
-            share[0][place] = a / all;
-            share[1][place] = b / all;
-        }
-        if (wants_screen) {
-            const four a = e[0] * n[0], b = e[1] * n[1], all = (a + b) + e[2] * n[2];
-            screen[0][place] = a / all;
-            screen[1][place] = b / all;
-        }
-        if (d->source_depth)
-            depth[place] = interpolated(e, d->depth + 3 * primitive, n);
-        if (d->source_w)
-            w[place] = interpolated(e, n, q);
-    }
-    for (int64_t half = 0; half < halves; half++) {
-#define COLUMN(values)                                                             \
-    do {                                                                           \
-        if (at < most) {                                                           \
-            float *to = (float *)REGISTER(at);                                     \
-            for (int n = 0; n < 16; n++)                                           \
-                to[n] = (float)(values)[4 * half + n / 4][n % 4];                  \
-        }                                                                          \
-        at++;                                                                      \
-    } while (0)
-        for (int mode = 0; mode < 6; mode++)
-            if (d->modes >> mode & 1) {
-                COLUMN((mode < 3 ? share : screen)[0]);
-                COLUMN((mode < 3 ? share : screen)[1]);
-            }
-        if (d->source_depth)
-            COLUMN(depth);
-        if (d->source_w)
-            COLUMN(w);
-        if (d->input_coverage) {
-            if (at < most)
-                for (int n = 0; n < 16; n++) {
-                    const int64_t place = 4 * half + n / 4;
-                    REGISTER(at)[n] = d->quad_there[place] ? d->quad_coverage[place] >> (n % 4) & 1 : 0;
-                }
-            at++;
-        }
-    }
-    const int64_t first = d->first_register > 1 ? d->first_register : 1;
-    for (; at < first; at++)
-        if (at < most)
-            memset(REGISTER(at), 0, 64);
-    at = first;
-    for (int64_t n = 0; n < d->constant_registers; n++, at++)
-        if (at < most)
-            memcpy(REGISTER(at), d->constants + 64 * n, 64);
-    for (int64_t number = 0; number < d->data_registers; number++)
-        for (int64_t group = 0; group < d->polygons; group++, at++) {
-            if (at >= most)
-                continue;
-            const int64_t primitive = d->group_primitive[group < d->groups ? group : d->groups - 1];
-            memcpy(REGISTER(at), d->data + 15 * (primitive * d->data_registers + number), 60);
-            REGISTER(at)[15] = 0;
-        }
-    memcpy(t->storage + d->arf_at, d->arfs, d->arf_bytes);
-    memcpy(t->storage + d->arf_at + d->dispatch_at, &mask, 4);
-    memset(t->storage + STATE, 0, 4);
-    for (int lane = 0; lane < LANES; lane++)
-        t->places[lane] = mask >> lane & 1 ? d->entry : ENDED;
-    memset(t->depths, 0, LANES * sizeof *t->depths);
-    t->kernel = d->kernel;
-    t->constants = d->kernel->constants;
-    t->slot = d->threads;
-    t->state = mask ? RUNNING : DONE;
-    t->active = mask;
-    t->waiting = 0;
-    t->next_wait = ENDED;
-    t->at = eu_op_at(d->kernel, d->entry);
-    t->ready = t->at != NULL;
-    t->signalled = t->notifications = 0;
-    d->threads->alive = 1;
-    struct output *out = d->output;
-    out->alive = out->has_second = out->has_mask = out->has_depth = 0;
-    memset(out->written, 0, sizeof out->written);
-}
-
 /* What is left after the shader: masks, late tests, blending. 0: a page is missing. */
 static int finish(struct draw *d)
 {
     const struct output *out = d->output;
-    /* Late tests of all quads come before what is written: a step for each quad, then one for each target, quad and pixel. */
-    const int64_t places = d->width / 4, tests = d->early ? 0 : places;
-    for (; d->x_done < tests; d->x_done++) {
-        const int64_t place = d->x_done;
+    const int64_t places = d->width / 4;
+    /* Late tests of all quads come before what is written. */
+    for (; !d->early && d->tested_late < places; d->tested_late++) {
+        const int64_t place = d->tested_late;
         if (!d->quad_there[place])
             continue;
-        const unsigned coverage = d->quad_coverage[place];
-        unsigned left = 0;
+        const uint64_t coverage = d->quad_coverage[place];
+        uint64_t left = 0;
         if (coverage
-            && unlikely(!tested(d, d->quad_primitive[place], d->quad_x[place], d->quad_y[place], coverage,
-                                out->has_depth ? out->depth + 4 * place : NULL, &left)))
+            && unlikely(!test(d, d->quad_primitive[place], d->quad_x[place], d->quad_y[place], coverage,
+                              out->has_depth ? out->depth + 4 * place : NULL, &left)))
             return 0;
-        d->quad_coverage[place] = (uint8_t)left;
+        d->quad_coverage[place] = left;
     }
-    for (int64_t step = d->x_done - tests;; step++, d->x_done++) {
-        const int64_t number = step / d->width, lane = step % d->width;
-        if (number >= TARGETS)
-            return 1;
-        if (!lane && (!out->written[number] || !d->targets[number].present)) {
-            step += d->width - 1;
-            d->x_done += d->width - 1;
+    for (; d->target < TARGETS; d->target++, d->lane = 0) {
+        const struct target *target = &d->targets[d->target];
+        const uint32_t written = out->written[d->target];
+        if (!written || !target->present)
             continue;
+        for (; d->lane < d->width; d->lane++, d->sample = 0) {
+            const int64_t lane = d->lane, place = lane >> 2;
+            if (!(written >> lane & 1) || !d->quad_there[place])
+                continue;
+            uint32_t samples = d->quad_coverage[place] >> 16 * (lane & 3) & 0xffff & ~0u << d->sample;
+            if (!samples)
+                continue;
+            const int64_t x = d->quad_x[place] + (lane & 1), y = d->quad_y[place] + (lane >> 1 & 1);
+            const int64_t layer = d->layer[d->quad_primitive[place]];
+            if (layer >= target->layers || !image_has(&target->image, x, y, layer))
+                continue;
+            float colour[4], second[4];
+            for (int channel = 0; channel < 4; channel++) {
+                memcpy(&colour[channel], &out->colours[d->target][channel][lane], 4);
+                memcpy(&second[channel], &out->second[d->target][channel][lane], 4);
+            }
+            const float *other = out->has_second >> d->target & 1 ? second : NULL;
+            for (; samples; samples &= samples - 1) {
+                d->sample = __builtin_ctz(samples);
+                if (unlikely(!eu_write_pixel(d, target, x, y, layer, d->sample, colour, other)))
+                    return 0;
+            }
         }
-        if (!(out->written[number] >> lane & 1) || !d->quad_there[lane >> 2] || !(d->quad_coverage[lane >> 2] >> (lane & 3) & 1))
-            continue;
-        const struct target *target = &d->targets[number];
-        const int64_t x = d->quad_x[lane >> 2] + (lane & 1), y = d->quad_y[lane >> 2] + (lane >> 1 & 1);
-        const int64_t layer = d->layer[d->quad_primitive[lane >> 2]];
-        if (layer >= target->layers || !image_has(&target->image, x, y, layer))
-            continue;
-        float colour[4], second[4];
-        for (int channel = 0; channel < 4; channel++) {
-            memcpy(&colour[channel], &out->colours[number][channel][lane], 4);
-            memcpy(&second[channel], &out->second[number][channel][lane], 4);
-        }
-        if (unlikely(!eu_write_pixel(d, target, x, y, layer, colour, out->has_second >> number & 1 ? second : NULL)))
-            return 0;
     }
+    return 1;
 }
 
 /* Coverage as the shader has left it. */
 static void leave_to(struct draw *d)
 {
     const struct output *out = d->output;
+    const int looks_at_alpha = (d->alpha_test || d->alpha_to_coverage) && out->written[0];
     for (int64_t place = 0; place < d->width / 4; place++) {
         if (!d->quad_there[place])
             continue;
-        unsigned coverage = d->quad_coverage[place] & (out->alive >> 4 * place);
-        for (int n = 0; n < 4; n++) {
+        uint64_t coverage = d->quad_coverage[place] & spread(out->alive >> 4 * place & 15) * 0xffff;
+        for (int n = 0; n < 4 && (out->has_mask || looks_at_alpha); n++) {
             const int64_t lane = 4 * place + n;
-            if (out->has_mask && !(out->mask[lane] & 1))
-                coverage &= ~(1u << n);
-            if (d->alpha_test && out->written[0]) {
+            uint64_t left = out->has_mask ? out->mask[lane] : 0xffff;
+            if (looks_at_alpha) {
                 float alpha = 0;
                 if (out->written[0] >> lane & 1)
                     memcpy(&alpha, &out->colours[0][3][lane], 4);
-                if (!eu_compare(d->alpha_function, (double)alpha, d->alpha_reference))
-                    coverage &= ~(1u << n);
+                if (d->alpha_test && !eu_compare(d->alpha_function, (double)alpha, d->alpha_reference))
+                    left = 0;
+                if (d->alpha_to_coverage)
+                    left &= (1u << (int)rint(clip_to(no_nan(alpha), 0, 1) * (double)d->samples)) - 1;
             }
+            coverage &= ~(0xffffull << 16 * n) | left << 16 * n;
         }
-        d->quad_coverage[place] = (uint8_t)coverage;
+        d->quad_coverage[place] = coverage;
     }
 }
 
@@ -386,7 +297,7 @@ int eu_draw(struct draw *d, int64_t budget)
             }
             if (!d->quads)
                 return GONE;
-            load_registers(d);
+            eu_load_registers(d);
             d->stage = RUN;
             /* fall through */
         case RUN:
@@ -406,7 +317,7 @@ int eu_draw(struct draw *d, int64_t budget)
             }
             leave_to(d);
             d->stage = FINISH;
-            d->x_done = 0;
+            d->tested_late = d->target = d->lane = d->sample = 0;
             /* fall through */
         default:
             if (unlikely(!finish(d))) {
