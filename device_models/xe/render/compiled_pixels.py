@@ -38,6 +38,8 @@ _SLICE_NS = 2_000_000
 """How long compiled code runs before others get a look in."""
 _MANY_QUADS = 1 << 13
 """Quads of a draw from which the other processors help."""
+_NO_KERNEL = 16, 1
+"""Lanes and primitives of the threads of draws that have none."""
 _NOT_BEGUN = -(1 << 63)
 """Row of a primitive that has not begun: INT64_MIN."""
 
@@ -144,6 +146,7 @@ class _Worker:
         struct.y = _NOT_BEGUN
         struct.output = ctypes.addressof(self._output)
         struct.threads, struct.fixed = ctypes.addressof(self.slot.struct), ctypes.addressof(self._fixed.struct)
+        struct.width, struct.polygons = _NO_KERNEL
         if kernel is not None:
             self._begin(kernel)
 

@@ -132,5 +132,24 @@ def test_payloads_of_samples(lab: RenderLab, per_sample: bool, where: int) -> No
     assert len(values) > (4 if where == 2 or per_sample else 1)
 
 
+@pytest.mark.parametrize("exponent", [0, 2])
+def test_depth_and_stencil_without_a_pixel_shader(lab: RenderLab, exponent: int) -> None:
+    # As depths alone are drawn, for shadows or before colours.
+    random = np.random.default_rng(exponent + 1)
+    tested = stencil_state(random, depth=True) if exponent else ()
+    more = (*deep(depth_state(1, 2, True)), *tested, *sampled(exponent))
+    state = list(triangles(7, *more))
+    state[state.index(0x784F0000) + 1] = 0
+    memory = both(
+        lab,
+        WRITE,
+        tuple(state),
+        vertices=vertices(random, 21),
+        depth=b"\0\0\x80?" * 0x1000,
+        may_be_empty=True,
+    )
+    assert memory[DEPTH_AT : DEPTH_AT + 0x800] != b"\0\0\x80?" * 0x200
+
+
 def test_formats_of_the_tests_have_four_bytes() -> None:
     assert {formats.FORMATS[form].bytes for form in TARGETS} == {4}
