@@ -71,7 +71,7 @@ class PixelOutput:
             self.mask = self._kept(self.mask, np.uint16)
             self.mask[lanes] = columns.words(request.send.first_lane)[chosen]
         colours = np.stack([columns.raw()[chosen] for _ in range(_CHANNELS)], axis=1)
-        dual = message.subtype in (RenderTargetSubtype.DUAL_SOURCE_LOW, RenderTargetSubtype.DUAL_SOURCE_HIGH)
+        dual = message.subtype is RenderTargetSubtype.DUAL_SOURCE
         second = np.stack([columns.raw()[chosen] for _ in range(_CHANNELS)], axis=1) if dual else None
         if not message.null_target:
             target = self._target(message)

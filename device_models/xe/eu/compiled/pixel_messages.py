@@ -40,15 +40,6 @@ _FORMS = {
 _BEFORE_LEAST = {SamplerOp.SAMPLE: 4, SamplerOp.SAMPLE_B: 4, SamplerOp.SAMPLE_C: 5, SamplerOp.SAMPLE_D: 7}
 """Parameters before the least level of detail, which such messages may have (Mesa `brw_sampler.c`, MLOD)."""
 _FETCHES = {SamplerOp.LD: 1, SamplerOp.LD_LZ: 2}
-_WRITES = frozenset(
-    {
-        RenderTargetSubtype.SIMD16,
-        RenderTargetSubtype.SIMD32,
-        RenderTargetSubtype.DUAL_SOURCE_LOW,
-        RenderTargetSubtype.DUAL_SOURCE_HIGH,
-    }
-)
-_DUAL = (RenderTargetSubtype.DUAL_SOURCE_LOW, RenderTargetSubtype.DUAL_SOURCE_HIGH)
 
 
 def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> tuple[str, bytes] | None:
@@ -91,7 +82,7 @@ def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> t
 def render_write(send: Send, message: RenderTargetMessage) -> bytes | None:
     """`struct render_write` of a message; None: it has to be interpreted."""
     surface = message.surface.value if message.surface.value is not None else message.target
-    if message.op is not RenderCacheOp.WRITE or message.subtype not in _WRITES or message.width != send.width:
+    if message.op is not RenderCacheOp.WRITE or message.width != send.width:
         return None
     if message.stencil or surface > 0xFF:
         return None
@@ -105,7 +96,7 @@ def render_write(send: Send, message: RenderTargetMessage) -> bytes | None:
         message.source0_alpha,
         message.output_mask,
         message.depth,
-        message.subtype in _DUAL,
+        message.subtype is RenderTargetSubtype.DUAL_SOURCE,
         send.source0.is_null,
         send.source1.is_null,
         surface,

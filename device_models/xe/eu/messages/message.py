@@ -292,13 +292,11 @@ class RenderCacheOp(IntEnum):
 
 
 class RenderTargetSubtype(IntEnum):
-    """Descriptor 10:8 of a render target write or read."""
+    """Descriptor 10:8 of a render target write or read (Mesa `brw_eu_defines.h`, XE2_DATAPORT_RENDER_TARGET_WRITE_)."""
 
     SIMD16 = 0
-    REPLICATE = 1
-    DUAL_SOURCE_LOW = 2
-    DUAL_SOURCE_HIGH = 3
-    SIMD32 = 4
+    SIMD32 = 1
+    DUAL_SOURCE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

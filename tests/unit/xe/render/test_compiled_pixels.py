@@ -82,6 +82,29 @@ def test_triangles_with_depth_and_blending(lab: RenderLab, seed: int) -> None:
     )
 
 
+def test_threads_of_32_lanes(lab: RenderLab) -> None:
+    # As Mesa's compiler writes their colours: `brw_eu_defines.h`, XE2_DATAPORT_RENDER_TARGET_WRITE_SIMD32_SINGLE_SOURCE.
+    random = np.random.default_rng(32)
+    shader = "".join(
+        f"""
+    mad (16|M{16 * half})  r{60 + 2 * n + half}.0<1>:f  r6.{3 * n}<0;0>:f  r{2 + 2 * half}.0<1;0>:f  r6.{3 * n + 1}<0>:f
+    mad (16|M{16 * half})  r{60 + 2 * n + half}.0<1>:f  r{60 + 2 * n + half}.0<1;0>:f  r{3 + 2 * half}.0<1;0>:f  r6.{3 * n + 2}<0>:f
+    """
+        for n in range(4)
+        for half in range(2)
+    )
+    state = list(triangles(9, first_register=6))
+    state[state.index(0x7820000A) + 1] |= 2
+    memory = both(
+        lab,
+        shader + "sendc.rc (32|M0)  null  r60  null:0  0x0  0x10031100  {EOT}\n",
+        tuple(state),
+        vertices=vertices(random, 27),
+        surface=target_state(RGBA32_FLOAT, 256),
+    )
+    assert memory[TARGET_AT : TARGET_AT + 0x1000].strip(b"\0")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_fragments_beyond_clip_planes_and_the_eye(lab: RenderLab, seed: int) -> None:
     random = np.random.default_rng(100 + seed)
