@@ -56,6 +56,11 @@ class ClipState:
     """Layers that shaders give are taken as 0."""
     most_viewports: int
 
+    @property
+    def cuts_near(self) -> bool:
+        """The first of the planes is the near one."""
+        return self.enabled and self.mode == ClipMode.NORMAL and self.near
+
     @classmethod
     def of(cls, lrc: Lrc) -> ClipState:
         """The context's state now."""

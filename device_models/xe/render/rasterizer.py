@@ -44,7 +44,7 @@ class Quads:
 
 
 def rasterize(setup: Setup, samples: Floats) -> Iterator[Quads]:
-    """The covered quads, in pieces; `samples` [samples, 2] are where samples are in a pixel, in subpixels."""
+    """The covered quads, in pieces that take like time and may be empty; `samples` [samples, 2] are where samples are in a pixel, in subpixels."""
     if not len(setup):
         return
     left, top = setup.bounds[:, 0] // 2, setup.bounds[:, 1] // 2
@@ -66,8 +66,7 @@ def rasterize(setup: Setup, samples: Floats) -> Iterator[Quads]:
         y = 2 * (top[primitive] + row)
         coverage = _coverage(setup, samples, primitive, x, y)
         found = coverage.any(axis=1)
-        if found.any():
-            yield Quads(primitive[found], x[found], y[found], coverage[found])
+        yield Quads(primitive[found], x[found], y[found], coverage[found])
 
 
 def edge_values(setup: Setup, primitive: Indices, x: Floats, y: Floats) -> Floats:

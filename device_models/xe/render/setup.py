@@ -30,6 +30,8 @@ SUBPIXELS = 256
 """Places are in units of 1/256 of a pixel."""
 _FARTHEST = 1 << 15
 """Pixels from the origin up to which edge functions of snapped places are exact."""
+_LEAST_SHARE = 1e-9
+"""Of the largest w of a triangle: a smaller one is taken for the eye's."""
 _LAYER, _VIEWPORT, _POINT_SIZE = 1, 2, 3
 _CULL_BOTH, _CULL_NONE, _CULL_FRONT, _CULL_BACK = range(4)
 
@@ -177,6 +179,12 @@ def set_up(
     inside = np.floor(np.nan_to_num(extent[plain] / SUBPIXELS)).astype(np.int64)
     bounds[plain, :2] = np.maximum(bounds[plain, :2], inside[:, :2])
     bounds[plain, 2:] = np.minimum(bounds[plain, 2:], inside[:, 2:] + 1)
+    if primitives.shape is Shape.TRIANGLE and not plain.all():
+        bounds[~plain] = crossing_bounds(
+            bounds[~plain],
+            np.stack([x[~plain], y[~plain], w[~plain]], axis=2),
+            clipped.planes[~plain, :, 0] if clip_state.cuts_near else None,
+        )
     seen = clipped.visible & (area != 0) & np.isfinite(area)
     seen &= (bounds[:, 0] < bounds[:, 2]) & (bounds[:, 1] < bounds[:, 3])
     if primitives.shape is Shape.TRIANGLE:
@@ -204,6 +212,43 @@ def set_up(
         number=np.arange(len(corners), dtype=np.int64) if primitives.number is None else primitives.number,
     )
     return whole if seen.all() else whole.of(seen)
+
+
+def crossing_bounds(bounds: Indices, corners: Floats, near: Floats | None) -> Indices:
+    """[triangles, 4]: pixels that triangles which reach behind the eye may cover, of those in `bounds`.
+
+    `corners` [triangles, 3, 3] are x and y in pixels times w, and w; `near` [triangles, 3] the distances from the near plane, if that clips.
+    """
+    found = bounds.copy()
+    x, y, w = (corners[:, :, axis] for axis in range(3))
+    left, top, right, bottom = (bounds[:, side, None] for side in range(4))
+    # Beyond one side of the bounds with all corners: nothing is seen, whatever the signs of w.
+    with np.errstate(all="ignore"):
+        beyond = (x < (left - 1) * w).all(axis=1) | (x > (right + 1) * w).all(axis=1)
+        beyond |= (y < (top - 1) * w).all(axis=1) | (y > (bottom + 1) * w).all(axis=1)
+    found[beyond, 2:] = found[beyond, :2]
+    if near is None:
+        return found
+    # What is left before the near plane: corners, and where edges cross it.
+    following = np.roll(near, -1, axis=1)
+    crosses = (near >= 0) != (following >= 0)
+    with np.errstate(all="ignore"):
+        share = np.where(crosses, near / (near - following), 0)[:, :, None]
+        points = np.concatenate([corners, corners + share * (np.roll(corners, -1, axis=1) - corners)], axis=1)
+        there = np.concatenate([near >= 0, crosses], axis=1)
+        least = _LEAST_SHARE * np.abs(corners[:, :, 2]).max(axis=1)
+        places = points[:, :, :2] / points[:, :, 2:]
+        bounded = (
+            np.isfinite(places).all(axis=2)
+            & (np.abs(places) < _FARTHEST).all(axis=2)
+            & (points[:, :, 2] > least[:, None])
+        )
+    bounded = (bounded | ~there).all(axis=1) & there.any(axis=1)
+    low = np.where(there[:, :, None], places, np.inf)[bounded].min(axis=1)
+    high = np.where(there[:, :, None], places, -np.inf)[bounded].max(axis=1)
+    found[bounded, :2] = np.maximum(found[bounded, :2], np.floor(low).astype(np.int64) - 1)
+    found[bounded, 2:] = np.minimum(found[bounded, 2:], np.floor(high).astype(np.int64) + 2)
+    return found
 
 
 _NEXT, _LAST = np.array([1, 2, 0]), np.array([2, 0, 1])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from unittest import mock
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from vfio_user_xe.device_models.xe.render import rasterizer
+from vfio_user_xe.device_models.xe.render import setup as setups
 from vfio_user_xe.device_models.xe.render.clip import ClipState, clip
 from vfio_user_xe.device_models.xe.render.pixel_shader import depth_of
 from vfio_user_xe.device_models.xe.render.rasterizer import PIXEL_X, PIXEL_Y, edge_values, rasterize
@@ -93,6 +98,36 @@ def test_a_triangle_behind_the_eye_in_part_is_drawn_where_it_is_before_it() -> N
     counts = covered(setup((-1, 0.5, 0, 1), (1, 0.5, 0, 1), (0, 0.5, 0, -1)))
     assert (counts[24:] == 1).all()
     assert not counts[:24].any()
+
+
+corner = st.tuples(*[st.floats(-3, 3, width=16)] * 4)
+
+
+@given(st.lists(corner, min_size=3, max_size=3), st.booleans())
+def test_bounds_of_triangles_behind_the_eye_leave_out_nothing_that_is_covered(
+    corners: list[tuple[float, float, float, float]], near: bool
+) -> None:
+    clipping = replace(CLIP, near=near)
+    bounded = setup(*corners, clipping=clipping)
+    with mock.patch.object(setups, "crossing_bounds", autospec=True, side_effect=lambda bounds, *_: bounds):
+        whole = setup(*corners, clipping=clipping)
+    assert (covered(bounded) == covered(whole)).all()
+
+
+def test_triangles_that_reach_behind_the_eye_are_looked_for_where_they_can_be() -> None:
+    # One is at the right of all that is seen, on both sides of the eye; of the other a strip of three pixels is before the near plane.
+    beside = setup((4, 0, 0, 1), (5, 1, 0, 1), (9, 0, 0, -1))
+    strip = setup((-0.1, -1, -0.5, 1), (0.1, -1, -0.5, 1), (0, 0, -3, -1))
+    assert not len(beside)
+    assert strip.bounds[0, 2] - strip.bounds[0, 0] < 10
+
+
+def test_pieces_without_a_covered_quad_make_room_too() -> None:
+    found = setup((-1, -1, 0, 1), (1, -1, 0, 1), (-1, -0.999, 0, 1))
+    with mock.patch.object(rasterizer, "CHUNK", 4):
+        pieces = list(rasterize(replace(found, bounds=VIEWPORTS.bounds), sample_places(0)))
+    assert len(pieces) == SIDE * SIDE // 4 // 4
+    assert not sum(map(len, pieces))
 
 
 def test_what_is_nearer_than_the_near_plane_is_cut_away() -> None:
