@@ -1,7 +1,7 @@
 """The pixels of a draw in compiled code: rasteriser, depth test, pixel shader threads, sampler, blending (`eu/compiled/runtime/raster.c`).
 
-`pixels.py` is the same in numpy, for many quads at a time: the reference, and the way of draws that this one does not take (several
-samples, stencil tests, formats and messages that have no handlers). Both leave the same bytes in memory, and count the same pixels.
+`pixels.py` is the same in numpy, for many quads at a time: the reference, and the way of draws that this one does not take (formats
+and messages that have no handlers). Both leave the same bytes in memory, and count the same pixels.
 
 Large draws run in bands of rows on all processors of the host, each band in the order of primitives. On the card's executor.
 """
