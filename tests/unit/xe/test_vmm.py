@@ -29,7 +29,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = [*compiler(), "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{CLIENT}"]
     except NoCompiler as error:
         pytest.skip(str(error))
-    compile_c([*command, *map(str, sorted(VMM.glob("*.c"))), str(FAKE), "-o", str(made)])
+    compile_c([*command, *map(str, sorted(VMM.glob("*.c"))), str(FAKE), str(CLIENT / "words.c"), "-o", str(made)])
     return made
 
 
@@ -150,7 +150,13 @@ def test_ranges_become_a_dma_buf_in_the_order_in_which_they_are_named(rig: Rig) 
         "create resource=1 size=0x1000 ranges=0x0",
         "create resource=1 size=0 ranges=0x0+0x0",
         "create resource=1 size=0x401000 ranges=" + ",".join(["0x0+0x1000"] * 1025),
+        "create resource=1x size=0x1000 ranges=0x0+0x1000",
+        "create resource=-1 size=0x1000 ranges=0x0+0x1000",
+        "create resource=18446744073709551616 size=0x1000 ranges=0x0+0x1000",
+        "create resource=1 size=all ranges=0x0+0x1000",
         "scanout resource=1 width=64",
+        "scanout width=64",
+        "scanout resource=x width=64",
         "flush resource=7 frame=1",
         "unref resource=1",
         "hello version=1 name=vm2",

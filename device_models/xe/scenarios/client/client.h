@@ -58,12 +58,14 @@ void pattern_write(volatile void *memory, uint64_t offset, uint64_t length, uint
 long pattern_check(const volatile void *memory, uint64_t offset, uint64_t length, uint32_t seed);
 
 /* commands.c */
+#define MOST_LINE 4096
 #define WORDS 16
+#define TOO_MANY (WORDS + 1)
 #define NOTES 2048
 
 extern __thread char notes[NOTES];
 
-/* Cuts the line at its spaces; returns how many words there are, and ends them with NULL. */
+/* Cuts the line at its spaces; returns how many words there are, and ends them with NULL. TOO_MANY: more than WORDS. */
 unsigned split(char *line, char **words);
 /* Runs a command; 0 or a negative errno value. */
 long run_words(char **words, unsigned count);
@@ -147,6 +149,11 @@ long stream_line(struct object *stream, unsigned ms, char *line, size_t size);
 
 /* pages.c: "offset+length,...": what of BAR2 of the device at `address` the pages of mapped memory are, in order. How many pieces. */
 long pages_find(uint8_t *map, uint64_t size, const char *address, char *ranges, size_t length);
+
+/* words.c: of a line, the value of `name=`, which ends at a blank, or NULL. */
+const char *word_of(const char *line, const char *name);
+/* The same as a number; false where there is no such word, or it is no number. */
+bool number_of(const char *line, const char *name, uint64_t *value);
 
 /* raw.c: calls with any bytes; see there how they are written. Slots keep what calls gave. */
 long raw_keep(const char *slot, int fd);

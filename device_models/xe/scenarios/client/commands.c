@@ -19,7 +19,7 @@ static struct object objects[OBJECTS];
 
 /* A command that runs in a thread of its own. */
 struct job {
-	char name[32], command[512], notes[NOTES];
+	char name[32], command[MOST_LINE], notes[NOTES];
 	pthread_t thread;
 	long result;
 	volatile bool done, stop, used;
@@ -60,11 +60,22 @@ static struct object *find(const char *name, enum kind kind)
 	return NULL;
 }
 
+/* A mapping of a dma-buf, or memory of this process: nothing else but its object leads to it. */
+static void unmap_view(struct object *o)
+{
+	if (o->kind != BO || o->gpu || !o->map)
+		return;
+	munmap(o->map, o->size);
+	o->map = NULL;
+}
+
 static struct object *create(const char *name, enum kind kind)
 {
 	for (struct object *o = objects; o < objects + OBJECTS; o++)
-		if (o->kind != NOTHING && !strcmp(o->name, name))
+		if (o->kind != NOTHING && !strcmp(o->name, name)) {
+			unmap_view(o);
 			o->kind = NOTHING;
+		}
 	for (struct object *o = objects; o < objects + OBJECTS; o++)
 		if (o->kind == NOTHING) {
 			*o = (struct object){ .kind = kind, .fd = -1, .container = -1, .group = -1 };
@@ -112,9 +123,19 @@ static long do_dma_unmap(char **w)
 	return vfio_unmap(vf, value(w[1]), value(w[2]));
 }
 
+static bool within(uint64_t size, uint64_t offset, uint64_t length)
+{
+	return offset <= size && length <= size - offset;
+}
+
 static bool inside(struct object *vf, uint64_t offset, uint64_t length)
 {
-	return offset + length <= vf->region_size[2] && !(offset % 4) && !(length % 4);
+	return within(vf->region_size[2], offset, length) && !(offset % 4) && !(length % 4);
+}
+
+static bool mapped(struct object *bo, uint64_t at, uint64_t length)
+{
+	return bo->map && within(bo->size, at, length);
 }
 
 static long do_fill(char **w)
@@ -514,7 +535,7 @@ static long do_kexec(char **w)
 static long do_verify(char **w)
 {
 	WANT(bo, w[0], BO);
-	if (!bo->map || value(w[1]) + value(w[3]) > bo->size)
+	if (!mapped(bo, value(w[1]), value(w[3])))
 		return -ERANGE;
 	return pattern_check(bo->map + value(w[1]), value(w[2]), value(w[3]), value(w[4]));
 }
@@ -522,7 +543,7 @@ static long do_verify(char **w)
 static long do_paint(char **w)
 {
 	WANT(bo, w[0], BO);
-	if (!bo->map || value(w[1]) + value(w[3]) > bo->size)
+	if (!mapped(bo, value(w[1]), value(w[3])))
 		return -ERANGE;
 	pattern_write(bo->map + value(w[1]), value(w[2]), value(w[3]), value(w[4]));
 	return 0;
@@ -532,7 +553,7 @@ static long do_paint(char **w)
 static long do_holds(char **w)
 {
 	WANT(bo, w[0], BO);
-	if (!bo->map || value(w[1]) + value(w[2]) > bo->size)
+	if (!mapped(bo, value(w[1]), value(w[2])))
 		return -ERANGE;
 	const uint32_t *words = (const uint32_t *)(bo->map + value(w[1]));
 
@@ -547,7 +568,11 @@ static long do_holds(char **w)
 static long do_print(char **w)
 {
 	WANT(bo, w[0], BO);
-	say("text=%.200s", (const char *)bo->map + value(w[1]));
+	if (!mapped(bo, value(w[1]), 1))
+		return -ERANGE;
+	uint64_t left = bo->size - value(w[1]);
+
+	say("text=%.*s", left < 200 ? (int)left : 200, (const char *)bo->map + value(w[1]));
 	return 0;
 }
 
@@ -574,14 +599,23 @@ static long do_mmap(char **w)
 static long do_view(char **w)
 {
 	WANT(dmabuf, w[0], DMABUF);
-	return view_map(dmabuf->fd, dmabuf->size, create(w[1], BO));
+	struct object made = {};
+	long result = view_map(dmabuf->fd, dmabuf->size, &made);
+
+	if (result == 0) {
+		struct object *view = create(w[1], BO);
+
+		view->map = made.map;
+		view->size = made.size;
+	}
+	return result;
 }
 
 /* touch VIEW AT: reads a dword of a mapping that may have been revoked */
 static long do_touch(char **w)
 {
 	WANT(view, w[0], BO);
-	if (!view->map || value(w[1]) + 4 > view->size)
+	if (!mapped(view, value(w[1]), 4))
 		return -ERANGE;
 	uint32_t word = 0;
 	long result = view_touch(view, value(w[1]), &word);
@@ -611,6 +645,7 @@ static void unmap(struct object *o)
 	if (o->kind == VFIO && o->bar2)
 		munmap(o->bar2, o->region_size[2]);
 	o->bar2 = NULL;
+	unmap_view(o);
 	if (o->kind != GPU)
 		return;
 	gpu_unmap_code(o);
@@ -629,7 +664,7 @@ static long close_fd(int *fd)
 	return closed < 0 || close(closed) == 0 ? 0 : -errno;
 }
 
-/* Close the descriptor of a VF, dma-buf or GPU; what was mapped of it is unmapped before. */
+/* Close the descriptor of a VF, dma-buf or GPU; what was mapped of it is unmapped before. Or unmap a view. */
 static long do_close(char **w)
 {
 	for (struct object *o = objects; o < objects + OBJECTS; o++) {
@@ -767,23 +802,23 @@ static long do_port(char **w)
 	return fd < 0 ? fd : 0;
 }
 
-static unsigned joined(char *line, size_t size, char **w)
+/* The words with a blank between them; whether there is room. */
+static bool joined(char *line, size_t size, char **w)
 {
-	unsigned length = 0;
+	size_t length = 0;
 
 	for (line[0] = 0; *w && length < size; w++)
 		length += snprintf(line + length, size - length, "%s%s", length ? " " : "", *w);
-	return length;
+	return length < size;
 }
 
 /* tell STREAM WORDS...: a packet, or a line */
 static long do_tell(char **w)
 {
 	WANT(stream, w[0], STREAM);
-	char line[1024];
+	char line[MOST_LINE];
 
-	joined(line, sizeof(line), w + 1);
-	return stream_send(stream, line);
+	return joined(line, sizeof(line), w + 1) ? stream_send(stream, line) : -E2BIG;
 }
 
 /* hear PORT MS: the next line */
@@ -880,7 +915,7 @@ static const struct command {
 	{ "memory", do_memory, 2, 2, "NAME SIZE" },
 	{ "where", do_where, 1, 1, "BUFFER" },
 	{ "prefer", do_prefer, 3, 3, "GPU MEMORY vram|system|OTHER-GPU" },
-	{ "kexec", do_kexec, 3, 3, "KERNEL INITRD FILE-WITH-COMMAND-LINE" },
+	{ "kexec", do_kexec, 3, 3, "KERNEL INITRD FILE-WITH-COMMAND-MOST_LINE" },
 	{ "cycle", do_cycle, 3, 3, "GPU DMABUF VA" },
 	{ "again", do_again, 1, WORDS, "COMMAND..." },
 	{ "fail-each", do_fail_each, 4, 4, "import|bind GPU DMABUF VA" },
@@ -922,8 +957,11 @@ unsigned split(char *line, char **words)
 {
 	unsigned count = 0;
 
-	for (char *word = strtok_r(line, " ", &line); word && count < WORDS; word = strtok_r(NULL, " ", &line))
+	for (char *word = strtok_r(line, " ", &line); word; word = strtok_r(NULL, " ", &line)) {
+		if (count == WORDS)
+			return TOO_MANY;
 		words[count++] = word;
+	}
 	for (unsigned i = count; i < WORDS + 1; i++)
 		words[i] = NULL;
 	return count;
@@ -931,6 +969,8 @@ unsigned split(char *line, char **words)
 
 long run_words(char **words, unsigned count)
 {
+	if (count == TOO_MANY)
+		return -E2BIG;
 	for (size_t i = 0; count && i < sizeof(commands) / sizeof(*commands); i++) {
 		const struct command *c = &commands[i];
 
@@ -981,13 +1021,14 @@ static long do_spawn(char **w)
 	for (struct job *job = jobs; job < jobs + 16; job++) {
 		if (job->used && strcmp(job->name, w[0]))
 			continue;
-		*job = (struct job){ .used = true };
+		*job = (struct job){};
 		snprintf(job->name, sizeof(job->name), "%s", w[0]);
-		for (w++; *w; w++) {
-			strcat(job->command, *w);
-			strcat(job->command, " ");
-		}
-		return -pthread_create(&job->thread, NULL, run_job, job);
+		if (!joined(job->command, sizeof(job->command), w + 1))
+			return -E2BIG;
+		int failed = pthread_create(&job->thread, NULL, run_job, job);
+
+		job->used = !failed;
+		return -failed;
 	}
 	return -ENOSPC;
 }

@@ -63,16 +63,18 @@ static int errno_of(const char *name)
 
 static void run(const char *command)
 {
-	char line[1024], *words[WORDS + 1], **first = words;
+	char line[MOST_LINE], *words[WORDS + 1], **first = words;
 	long wanted = 0;
 	bool any = false;
 
-	snprintf(line, sizeof(line), "%s", command);
-	unsigned count = split(line, words);
+	/* A line that was cut off would be another command. */
+	unsigned count = snprintf(line, sizeof(line), "%s", command) < MOST_LINE ? split(line, words) : TOO_MANY;
 
 	if (!count)
 		return;
-	if (!strcmp(first[0], "try")) {
+	if (count == TOO_MANY) {
+		first = NULL;
+	} else if (!strcmp(first[0], "try")) {
 		any = true;
 		first++, count--;
 	} else if (!strcmp(first[0], "expect") && count > 1) {

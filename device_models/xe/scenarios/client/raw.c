@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "client.h"
 
+#include <ctype.h>
+#include <limits.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -10,8 +12,11 @@
 #define ARENA_PAGES 16
 #define MOST_BYTES 512
 
-/* What calls gave: handles, and descriptors. */
-static uint64_t slots[SLOTS];
+/* What calls gave: handles, and descriptors. As a handle an empty one is 0, which is none. */
+static struct slot {
+	uint64_t value;
+	bool filled;
+} slots[SLOTS];
 
 /* Memory that arguments point into; it is where it is in every process, so that a sequence says all there is to say. */
 static uint8_t *arena(void)
@@ -27,11 +32,30 @@ static uint8_t *arena(void)
 	return memory;
 }
 
-static uint64_t *slot_of(const char *word)
+/* A number of digits alone, at most `most`; where it ends, or NULL. */
+static const char *parsed(const char *text, int base, uint64_t most, uint64_t *value)
 {
-	unsigned number = strtoul(word, NULL, 10);
+	char *end;
 
-	return number < SLOTS ? &slots[number] : NULL;
+	if (!isxdigit((unsigned char)*text))
+		return NULL;
+	errno = 0;
+	*value = strtoull(text, &end, base);
+	return end == text || errno || *value > most ? NULL : end;
+}
+
+static struct slot *slot_of(const char *word)
+{
+	uint64_t number;
+	const char *end = parsed(word, 10, SLOTS - 1, &number);
+
+	return end && !*end ? &slots[number] : NULL;
+}
+
+/* What a call is made on: an empty slot is no descriptor, and not that of the number 0. */
+static int descriptor_of(const struct slot *slot)
+{
+	return slot->filled && slot->value <= INT_MAX ? (int)slot->value : -1;
 }
 
 /* "1.z3.s5.q7e0000001000": dwords in hex, zeros, the low half of a slot, qwords in hex. How many bytes, or -EINVAL. */
@@ -40,23 +64,22 @@ static long encoded(const char *text, uint8_t *bytes, size_t room)
 	size_t used = 0;
 
 	while (*text) {
-		uint64_t value = 0;
-		unsigned width = 4, repeat = 1;
-		char *end;
+		uint64_t value = 0, repeat = 1;
+		unsigned width = 4;
+		const char *end;
 
 		if (*text == 'z') {
-			repeat = strtoul(text + 1, &end, 10);
+			end = parsed(text + 1, 10, UINT32_MAX, &repeat);
 		} else if (*text == 's') {
-			unsigned number = strtoul(text + 1, &end, 10);
-
-			value = number < SLOTS ? slots[number] : 0;
+			end = parsed(text + 1, 10, SLOTS - 1, &value);
+			value = end ? slots[value].value : 0;
 		} else if (*text == 'q') {
-			value = strtoull(text + 1, &end, 16);
+			end = parsed(text + 1, 16, UINT64_MAX, &value);
 			width = 8;
 		} else {
-			value = strtoull(text, &end, 16);
+			end = parsed(text, 16, UINT32_MAX, &value);
 		}
-		if (end == text || (*end && *end != '.'))
+		if (!end || (*end && *end != '.'))
 			return -EINVAL;
 		text = *end ? end + 1 : end;
 		while (repeat--) {
@@ -71,11 +94,11 @@ static long encoded(const char *text, uint8_t *bytes, size_t room)
 
 long raw_keep(const char *slot, int fd)
 {
-	uint64_t *kept = slot_of(slot);
+	struct slot *kept = slot_of(slot);
 
 	if (!kept)
 		return -EINVAL;
-	*kept = fd;
+	*kept = (struct slot){ fd, true };
 	return 0;
 }
 
@@ -91,35 +114,44 @@ long raw_poke(uint64_t offset, const char *data)
 long raw_ioctl(const char *descriptor, uint64_t request, const char *data, const char *keep, const char *from)
 {
 	uint8_t bytes[MOST_BYTES + 8] = { 0 };
-	uint64_t *fd = slot_of(descriptor), *kept = keep ? slot_of(keep) : NULL;
+	struct slot *slot = slot_of(descriptor), *kept = keep ? slot_of(keep) : NULL;
 	long length = encoded(data, bytes, MOST_BYTES);
+	bool whole = keep && !strcmp(from, "result");
+	uint64_t at = 0;
 
 	arena();
-	if (!fd || length < 0 || (keep && !kept))
-		return length < 0 ? length : -EINVAL;
-	long result = call(*fd, request, bytes);
+	if (length < 0)
+		return length;
+	if (!slot || (keep && !kept))
+		return -EINVAL;
+	if (keep && !whole) {
+		const char *end = parsed(from, 10, MOST_BYTES - 4, &at);
+
+		if (!end || *end)
+			return -EINVAL;
+	}
+	long result = call(descriptor_of(slot), request, bytes);
 
 	if (result >= 0 && kept) {
-		unsigned at = strtoul(from, NULL, 10);
+		uint32_t dword;
 
-		if (!strcmp(from, "result"))
-			*kept = result;
-		else if (at + 4 <= MOST_BYTES)
-			*kept = *(uint32_t *)(bytes + at);
-		say("kept=%#llx", (unsigned long long)*kept);
+		memcpy(&dword, bytes + at, sizeof(dword));
+		*kept = (struct slot){ whole ? (uint64_t)result : dword, true };
+		say("kept=%#llx", (unsigned long long)kept->value);
 	}
 	return result < 0 ? result : 0;
 }
 
 long raw_close(const char *slot)
 {
-	uint64_t *fd = slot_of(slot);
+	struct slot *named = slot_of(slot);
+	int fd = named ? descriptor_of(named) : -1;
 
 	/* Those of the program itself stay. */
-	if (!fd || *fd < 3)
+	if (fd < 3)
 		return -EBADF;
-	long result = close(*fd) ? -errno : 0;
+	long result = close(fd) ? -errno : 0;
 
-	*fd = 0;
+	*named = (struct slot){};
 	return result;
 }

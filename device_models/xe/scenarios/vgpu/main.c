@@ -20,7 +20,7 @@
 
 /* A buffer of the renderer's. It is named to the VMM when it is flushed first: only then does nobody write to it while its pages are looked for. */
 struct resource {
-	unsigned id; /* 0: unused */
+	uint64_t id; /* 0: unused */
 	int dmabuf; /* -1: it is named */
 	char scanout[1024]; /* to be said when it is named */
 };
@@ -40,14 +40,7 @@ static void send_line(const char *line)
 	free(text);
 }
 
-static unsigned number(const char *line, const char *name)
-{
-	const char *at = strstr(line, name);
-
-	return at ? strtoul(at + strlen(name), NULL, 0) : 0;
-}
-
-static struct resource *resource(unsigned id)
+static struct resource *resource(uint64_t id)
 {
 	for (struct resource *r = resources; r < resources + RESOURCES; r++)
 		if (r->id == id)
@@ -67,10 +60,10 @@ static void refuse(struct object *renderer, const char *verb, const char *reason
 
 static void create(struct object *renderer, const char *line, int fd)
 {
-	unsigned id = number(line, " resource=");
+	uint64_t id;
 	struct resource *r = resource(0);
 
-	if (!id || resource(id) || !r)
+	if (!number_of(line, "resource", &id) || !id || resource(id) || !r)
 		return refuse(renderer, "create", "the resource has no number, or one that is taken, or there are too many");
 	if (fd < 0 || !strstr(line, " kind=dma-buf"))
 		return refuse(renderer, "create", "not a dma-buf");
@@ -97,7 +90,8 @@ static long name_resource(struct resource *r)
 		return pieces;
 	close(r->dmabuf);
 	r->dmabuf = -1;
-	snprintf(line, sizeof(line), "create resource=%u size=%#llx ranges=%s", r->id, (unsigned long long)size, ranges);
+	snprintf(line, sizeof(line), "create resource=%llu size=%#llx ranges=%s", (unsigned long long)r->id,
+		 (unsigned long long)size, ranges);
 	printf("%s pieces=%ld\n", line, pieces);
 	fflush(stdout);
 	send_line(line);
@@ -121,12 +115,13 @@ static void flush(struct object *renderer, struct resource *r, const char *line,
 
 static void renderer_said(struct object *renderer, const char *line, int fd)
 {
-	unsigned id = number(line, " resource=");
+	uint64_t id = 0;
+	bool named = number_of(line, "resource", &id);
 	struct resource *r = id ? resource(id) : NULL;
 
 	if (!strncmp(line, "hello ", 6))
 		return; /* the VMM has its own */
-	if (!id && !strncmp(line, "scanout ", 8)) {
+	if (named && !id && !strncmp(line, "scanout ", 8)) {
 		send_line(line); /* the window goes dark */
 		return;
 	}
@@ -159,7 +154,7 @@ static void renderer_gone(struct object *renderer)
 		if (r->id && r->dmabuf >= 0)
 			close(r->dmabuf);
 		if (r->id && r->dmabuf < 0) {
-			snprintf(line, sizeof(line), "unref resource=%u", r->id);
+			snprintf(line, sizeof(line), "unref resource=%llu", (unsigned long long)r->id);
 			send_line(line);
 		}
 		r->id = 0;

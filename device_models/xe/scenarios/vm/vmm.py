@@ -19,8 +19,8 @@ GUEST_PATH = f"/usr/bin/{NAME}"
 VGPU = "/usr/bin/xe-vgpu"
 """The machine's end of its scan-out (`scenarios/vgpu/main.c`)."""
 _PARTS = {
-    GUEST_PATH: ("vmm", ("vfio.c", "iommufd.c", "port.c", "report.c")),
-    VGPU: ("vgpu", ("stream.c", "pages.c", "port.c", "report.c")),
+    GUEST_PATH: ("vmm", ("vfio.c", "iommufd.c", "port.c", "report.c", "words.c")),
+    VGPU: ("vgpu", ("stream.c", "pages.c", "port.c", "report.c", "words.c")),
 }
 """Folder of each program, and what it shares with the client."""
 _PATIENCE = 60.0

@@ -6,30 +6,27 @@
 #define BAR2 2
 #define RANGES 1024
 
-/* The value of `name=` in a line of words; NULL without it. Ends at a blank. */
-static const char *word(const char *line, const char *name)
-{
-	size_t length = strlen(name);
-
-	for (const char *at = line; (at = strstr(at, name)); at += length)
-		if (at > line && at[-1] == ' ' && at[length] == '=')
-			return at + length + 1;
-	return NULL;
-}
-
-static uint64_t number(const char *line, const char *name)
-{
-	const char *at = word(line, name);
-
-	return at ? strtoull(at, NULL, 0) : 0;
-}
-
 static struct resource *resource(struct vmm *vmm, uint64_t id)
 {
 	for (struct resource *r = vmm->resources; id && r < vmm->resources + RESOURCES; r++)
 		if (r->id == id)
 			return r;
 	return NULL;
+}
+
+static struct resource *named(struct vmm *vmm, const char *line)
+{
+	uint64_t id;
+
+	return number_of(line, "resource", &id) ? resource(vmm, id) : NULL;
+}
+
+/* resource=0: nothing is shown, which a message that names no resource does not say. */
+static bool is_dark(const char *line)
+{
+	uint64_t id;
+
+	return number_of(line, "resource", &id) && !id;
 }
 
 static void refuse(struct vmm *vmm, const char *line, const char *reason)
@@ -72,17 +69,19 @@ static const char *ranges_problem(const struct vmm *vmm, const char *text, uint6
 
 static void create(struct vmm *vmm, char *line)
 {
-	uint64_t id = number(line, "resource"), size = number(line, "size"), got;
-	const char *ranges = word(line, "ranges"), *problem;
+	uint64_t id, size, got;
+	const char *ranges = word_of(line, "ranges"), *problem;
 	struct resource *free_one = NULL;
 	char text[LINE], message[128];
 
 	for (struct resource *r = vmm->resources; r < vmm->resources + RESOURCES && !free_one; r++)
 		free_one = r->id ? NULL : r;
-	if (!id || resource(vmm, id))
+	if (!number_of(line, "resource", &id) || !id || resource(vmm, id))
 		return refuse(vmm, line, "the resource has no number, or one that is taken");
 	if (!ranges || !free_one)
 		return refuse(vmm, line, ranges ? "too many resources" : "no ranges");
+	if (!number_of(line, "size", &size))
+		return refuse(vmm, line, "no size");
 	snprintf(text, sizeof(text), "%.*s", (int)strcspn(ranges, " "), ranges);
 	problem = ranges_problem(vmm, text, size);
 	if (problem)
@@ -100,12 +99,12 @@ static void create(struct vmm *vmm, char *line)
 
 static void unref(struct vmm *vmm, char *line)
 {
-	struct resource *r = resource(vmm, number(line, "resource"));
+	struct resource *r = named(vmm, line), *shown = named(vmm, vmm->scanout);
 
 	if (!r)
 		return refuse(vmm, line, "no such resource");
 	compositor_send(vmm, line, -1);
-	if (number(vmm->scanout, "resource") == r->id)
+	if (shown == r)
 		vmm->scanout[0] = 0; /* nothing to show to a compositor that comes later */
 	close(r->dmabuf);
 	r->id = 0;
@@ -113,13 +112,13 @@ static void unref(struct vmm *vmm, char *line)
 
 void machine_said(struct vmm *vmm, char *line)
 {
-	bool known = resource(vmm, number(line, "resource")) != NULL;
+	bool known = named(vmm, line) != NULL;
 
 	if (!strncmp(line, "create ", 7))
 		return create(vmm, line);
 	if (!strncmp(line, "unref ", 6))
 		return unref(vmm, line);
-	if (!strncmp(line, "scanout ", 8) && (known || !number(line, "resource")) && strlen(line) < sizeof(vmm->scanout)) {
+	if (!strncmp(line, "scanout ", 8) && (known || is_dark(line)) && strlen(line) < sizeof(vmm->scanout)) {
 		strcpy(vmm->scanout, line);
 		compositor_send(vmm, line, -1);
 	} else if (!strncmp(line, "flush ", 6) && known && strlen(line) < 200) {
