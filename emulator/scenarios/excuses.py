@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,11 +13,11 @@ from vfio_user_xe.emulator.kernel_reports import KernelReport, Kind
 class Excuse:
     """At most `count` reports of one kind, in one place, for a reason.
 
-    `place` is a function that the report names; `message`, for reports that name none, text that its first line has.
-    One of the two is needed.
+    `place` is a function that the report names; `message`, for reports that name none, text that its first line has, and
+    `pattern` a regular expression that is found there. One of the three is needed.
 
     Raises:
-        ValueError: neither is given, there is no reason, or `count` is below 1.
+        ValueError: none is given, there is no reason, or `count` is below 1.
     """
 
     kind: Kind
@@ -24,9 +25,10 @@ class Excuse:
     place: str = ""
     message: str = ""
     count: int = 1
+    pattern: str = ""
 
     def __post_init__(self) -> None:
-        if not (self.place or self.message):
+        if not (self.place or self.message or self.pattern):
             raise ValueError(f"an excuse for every {self.kind} report: name the function or the message")
         if self.count < 1 or not self.reason:
             raise ValueError(
@@ -39,10 +41,20 @@ class Excuse:
             report.kind is self.kind
             and (not self.place or self.place in report.functions)
             and self.message in report.headline
+            and re.search(self.pattern, report.headline) is not None
         )
 
     def __str__(self) -> str:
-        where = " ".join(filter(None, [self.place and f"in {self.place}", self.message and f'"{self.message}"']))
+        where = " ".join(
+            filter(
+                None,
+                [
+                    self.place and f"in {self.place}",
+                    self.message and f'"{self.message}"',
+                    self.pattern and f"/{self.pattern}/",
+                ],
+            )
+        )
         return f"{self.kind} {where}, up to {self.count}: {self.reason}"
 
 

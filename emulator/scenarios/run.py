@@ -88,14 +88,16 @@ class Run:
         """End the scenario: there is nothing to be tested here."""
         raise NotApplicable(reason)
 
-    def excuse(self, kind: Kind, reason: str, *, place: str = "", message: str = "", count: int = 1) -> None:
-        """Up to `count` reports of this kind that name the function `place`, or have `message` in their first line, are no
-        reason to fail. What was excused and not seen is reported.
+    def excuse(
+        self, kind: Kind, reason: str, *, place: str = "", message: str = "", pattern: str = "", count: int = 1
+    ) -> None:
+        """Up to `count` reports of this kind that name the function `place`, or have `message` or what `pattern` (a regular
+        expression) is found in in their first line, are no reason to fail. What was excused and not seen is reported.
 
         Raises:
             ValueError: as `Excuse`.
         """
-        self.excuses.append(Excuse(kind, reason, place, message, count))
+        self.excuses.append(Excuse(kind, reason, place, message, count, pattern))
 
     def give_up(self, why: str) -> None:
         """The guest cannot be used any more: it is ended from outside."""

@@ -11,8 +11,8 @@ from vfio_user_xe.emulator.scenarios.run import Run
 _ERRNO = 54
 ERROR = "EXFULL"
 """What the call that fails returns: nothing in xe returns it, so a message that has it is about such a call."""
-MESSAGES = (f"-{_ERRNO}", f"-{ERROR}")
-"""How messages of the kernel have that error."""
+MESSAGE = rf"(?<![\w-])-({_ERRNO}|{ERROR})(?!\w)"
+"""How messages of the kernel have that error, as a word of its own: a number that begins so is another one."""
 _FOLDER = "/sys/kernel/debug/fail_function"
 _TRACING = "/sys/kernel/tracing"
 _EVENTS = "vfio_user_xe"
@@ -71,7 +71,7 @@ class FailFunction:
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[dict[str, int]]:
-        """How often each function is called in the block, known when it ends; where the kernel has no kprobe events, once each.
+        """How often each function is called in the block, known when it ends; once, of those that the kernel cannot count.
 
         Raises:
             GuestError: the guest does not answer.
@@ -89,7 +89,8 @@ class FailFunction:
             yield calls
         finally:
             profile = machine.run(f"cat {_TRACING}/kprobe_profile").stdout
-            counts = {words[0]: int(words[1]) for line in profile.splitlines() if len(words := line.split()) > 1}
-            calls |= {events[event]: count for event, count in counts.items() if event in events}
-            calls |= {} if calls else dict.fromkeys(self.functions, 1)
+            # A line has an event, its hits, and the calls that it missed.
+            lines = (words for line in profile.splitlines() if len(words := line.split()) == 3)
+            counts = {event: int(hits) + int(missed) for event, hits, missed in lines}
+            calls |= {function: counts.get(event, 1) for event, function in events.items()}
             machine.run(f"cd {_TRACING} && echo 0 > events/{_EVENTS}/enable; echo > kprobe_events")

@@ -135,9 +135,13 @@ def functions_of_an_import_fail(run: Run, machine: XeMachine) -> None:
         ended = {}
         for function in (function for function in faults.functions if calls.get(function)):
             with faults.failing(function) as possible:
-                said = _imports_once(made) if possible else ""
-                if possible and faults.has_failed():
+                if not possible:
+                    continue
+                said = _imports_once(made)
+                if faults.has_failed():
                     ended[function] = said
+                else:
+                    run.check(not said, f"{said}, and {function}, which was to fail, has not been called")
         run.evidence("functions that failed, and how it ended", ended)
         wrong = {function: said for function, said in ended.items() if said and not said.endswith(f": {ERROR}")}
         run.check(any(ended.values()), "no function that an import calls could be made to fail")

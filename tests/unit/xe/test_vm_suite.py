@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 from unittest.mock import create_autospec
 
 import pytest
@@ -11,13 +13,16 @@ import pytest
 from vfio_user_xe.device_models.xe.scenarios import DMABUF
 from vfio_user_xe.device_models.xe.scenarios.card import XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step, StepFailed
-from vfio_user_xe.device_models.xe.scenarios.vm import VM
+from vfio_user_xe.device_models.xe.scenarios.vm import VM, gt_reset
+from vfio_user_xe.device_models.xe.scenarios.vm import steps as vm_steps
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import Host, VirtualMachine
 from vfio_user_xe.device_models.xe.scenarios.vm.setups import MESA, ONE, TWO
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import known_defect
 from vfio_user_xe.emulator.guest.ports import PortRole
-from vfio_user_xe.emulator.scenarios.run import KnownDefect, Run
+from vfio_user_xe.emulator.kernel_reports import KernelLog, parse, reports
+from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Setup
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect
 
 PAGE = Path(__file__).parents[3] / "docs" / "virtual-machines.md"
 
@@ -63,15 +68,55 @@ ODD, EVEN = "0xfd00000+0x38000,0x0+0x2000", "0xfd00000+0x80000,0x0+0x2000"
 def test_a_wrong_frame_is_a_known_defect_only_where_its_memory_is_such(
     ranges: str, zero_copy: bool, blocks: int, defect: str
 ) -> None:
+    assert known(ranges, zero_copy, {1: blocks}) == defect
+
+
+def test_a_frame_that_is_not_there_is_no_known_defect() -> None:
+    for ranges in (ODD, EVEN):
+        assert known(ranges, True, {1: 2}, "ERANGE") == ""
+
+
+def test_a_frame_is_not_wrong_for_another_machine_s_memory() -> None:
+    assert known(EVEN, True, {1: 1, 2: 2}) == ""
+
+
+def known(ranges: str, zero_copy: bool, blocks: dict[int, int], errno: str = "EILSEQ") -> str:
+    """The defect that a frame of VF 1 has whose comparison ends so, where VFs have so many blocks of VRAM; "" is none."""
     run, host = create_autospec(Run, instance=True), create_autospec(Host, instance=True)
     run.known.side_effect = KnownDefect("a defect", "what was seen")
     host.zero_copy, host.card = zero_copy, create_autospec(XeCard, instance=True)
-    host.vms = [create_autospec(VirtualMachine, instance=True)]
-    host.vms[0].vfid = 1
-    host.card.lmtt.return_value = [{}] * blocks
-    found = ""
+    host.vms = [machine(number) for number in blocks]
+    host.card.lmtt.side_effect = lambda number: [{}] * blocks[number]
     try:
-        known_defect(run, host, ranges, StepFailed(Step(False, "verify target 0 0 0x1000 1", "EILSEQ")))
+        known_defect(run, host, host.vms[0], ranges, StepFailed(Step(False, "verify target 0 0 0x1000 1", errno)))
     except KnownDefect:
-        found = run.known.call_args.args[0]
-    assert found == defect
+        return str(run.known.call_args.args[0])
+    return ""
+
+
+def machine(number: int = 1, log: str = "") -> VirtualMachine:
+    """A machine with this VF, whose kernel has logged this."""
+    made = create_autospec(VirtualMachine, instance=True, vfid=number)
+    made.name = f"vm{number}"
+    made.reports.return_value = reports(parse(log))
+    return cast(VirtualMachine, made)
+
+
+HANG = "xe 0000:00:04.0: [drm] *ERROR* Tile0: GT0: Timedout job: seqno=1, lrc_seqno=1, guc_id=2, flags=0x0"
+WARNING = "WARNING: CPU: 0 PID: 1 at drivers/gpu/drm/xe/xe_guc_ct.c:10 a_function+0x1/0x2 [xe]"
+
+
+@pytest.mark.parametrize(("log", "good"), [("", True), (HANG, True), (WARNING, False), (f"{HANG}\n{WARNING}", False)])
+def test_a_machine_s_kernel_is_judged_after_a_reset_of_the_host_s_gpu(
+    log: str, good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job's time-out alone is what the reset causes."""
+    steps = create_autospec(vm_steps)
+    steps.check_machine.side_effect = vm_steps.check_machine
+    steps.renderer.return_value.__enter__.return_value.attempt.return_value = "EIO"
+    monkeypatch.setattr(gt_reset, "s", steps)
+    host = create_autospec(Host, instance=True, vms=[machine(log=log)])
+    host.card = create_autospec(XeCard, instance=True, debugfs="/sys/kernel/debug/dri/1")
+    run = Run(create_autospec(KernelLog, instance=True))
+    with nullcontext() if good else pytest.raises(Failed, match=r"vm1's kernel reports: .*a_function"):
+        gt_reset.pf_reset_in_a_frame(run, host)
