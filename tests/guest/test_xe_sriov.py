@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -191,6 +192,16 @@ def test_a_vf_that_misbehaves_is_counted_by_the_pfs_driver(lab: Lab) -> None:
     assert "VF2" not in told, told
 
 
+def vram_of(lab: Lab, vfid: int) -> str:
+    """A hash of the first 16 MiB that a VF has."""
+    made = hashlib.sha256()
+    for address in range(0, 16 << 20, 1 << 20):
+        made.update(
+            card_call(lab, "read", function=f"vf{vfid}", space="device", address=address, length=1 << 20).encode()
+        )
+    return made.hexdigest()
+
+
 def test_a_vf_with_a_job_in_flight_is_saved_wiped_and_restored_and_the_job_finishes(lab: Lab) -> None:
     vf, quota = f"{DEBUGFS}/sriov/vf1", f"{DEVICE}/sriov_admin/vf1/profile/vram_quota"
     lab.sh(f"echo {16 << 20} > {quota}")
@@ -200,22 +211,30 @@ def test_a_vf_with_a_job_in_flight_is_saved_wiped_and_restored_and_the_job_finis
         lab.sh(f"echo 10000 > {DEVICE}/virtfn0/tile0/gt0/engines/bcs/job_timeout_ms")
         hold(lab, 1)
         lab.sh(f"echo 1 > {vf}/pause")
+        saved = vram_of(lab, 1)
         lab.sh(f"echo 1 > {vf}/save; cat {vf}/migration_data > /tmp/state && cat {vf}/save", timeout=120)
         lab.sh(f"echo 1 > {vf}/reset")
         for address in range(0, 16 << 20, 2 << 20):
             wiped = card_call(lab, "read", function="vf1", space="device", address=address, length=64 << 10)
             assert not wiped.strip("0"), "the reset left something of the VF"
-        # The end of the stream (a header of 24 bytes) a little later: the driver may look at its queue and at that
+        # The end of the stream (a header of 24 bytes) when the rest is restored: the driver may look at its queue and at that
         # in the wrong order, and then leaves VRAM as it is (xe_gt_sriov_pf_control.c:pf_handle_vf_restore).
         lab.sh(
-            f"echo 1 > {vf}/pause; echo 1 > {vf}/restore; size=$(($(stat -c %s /tmp/state) - 24));"
-            f" (head -c $size /tmp/state; sleep 5; tail -c 24 /tmp/state) > {vf}/migration_data && cat {vf}/restore",
-            timeout=120,
+            f"rm -f /tmp/there; echo 1 > {vf}/pause; echo 1 > {vf}/restore; size=$(($(stat -c %s /tmp/state) - 24));"
+            " ((head -c $size /tmp/state; until test -e /tmp/there; do sleep 0.1; done; tail -c 24 /tmp/state)"
+            f" > {vf}/migration_data && cat {vf}/restore; echo exit $?) > /tmp/restored 2>&1 3>&- &"
         )
+        eventually(lambda: vram_of(lab, 1) == saved, "the VF's VRAM is not what was saved", interval=0.2)
+        lab.sh("touch /tmp/there")
+        ended = lab.sh("until grep -q exit /tmp/restored; do sleep 0.1; done; cat /tmp/restored", timeout=120)
+        assert "exit 0" in ended, ended
         lab.sh(f"echo 1 > {vf}/resume")
         lab.sh("until dmesg | grep 'migration recovery ended'; do sleep 0.1; done")
         assert "finished" in held(lab, 1)
         jobs(lab, 0, 1)
         assert problems(lab) == []
     finally:
-        lab.sh(f"rm -f /tmp/state; echo 0 > {DEVICE}/sriov_numvfs; echo 0 > {quota}", timeout=60)
+        lab.sh(
+            f"rm -f /tmp/state /tmp/restored; touch /tmp/there; echo 0 > {DEVICE}/sriov_numvfs; echo 0 > {quota}",
+            timeout=60,
+        )

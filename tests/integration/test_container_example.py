@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 
 from tests.support import recipes
+from vfio_user_xe.emulator.version import commit
 
 FOLDER = Path(__file__).parents[2] / "examples" / "container"
 COMPOSE = FOLDER / "compose.yaml"
@@ -78,8 +80,41 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     begun = buildah("from", "localhost/vfio-user-xe:latest")
     assert begun.returncode == 0, begun.stderr
     name = begun.stdout.strip()
-    yield name
-    buildah("rm", name)
+    try:
+        version = buildah("run", name, "--", "vfio-user-xe", "--version")
+        if why := another(version.stdout):
+            pytest.skip(why)
+        yield name
+    finally:
+        buildah("rm", name)
+
+
+def another(version: str) -> str:
+    """Why the image that says this of itself is not one of this checkout as it is; empty: it is one."""
+    found = re.search(r"\(commit (\S+)\)", version)
+    said, here = found[1] if found else "none", commit()
+    if said == here and not here.endswith("-dirty"):
+        return ""
+    return f"the image vfio-user-xe:latest is of commit {said}, and this checkout is {here}: examples/container/build makes it anew"
+
+
+@pytest.mark.parametrize(
+    ("said", "here", "good"),
+    [
+        ("0123456789ab", "0123456789ab", True),
+        ("0123456789ab", "ba9876543210", False),
+        ("0123456789ab-dirty", "0123456789ab-dirty", False),
+        ("0123456789ab", "0123456789ab-dirty", False),
+        ("", "0123456789ab", False),
+    ],
+)
+def test_only_an_image_of_this_checkout_is_looked_at(
+    said: str, here: str, good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "commit", create_autospec(commit, return_value=here))
+    why = another(f"vfio-user-xe 0.1.0{f' (commit {said})' * bool(said)}, plug-in API 2.1")
+    assert (not why) is good
+    assert good or f"is of commit {said or 'none'}, and this checkout is {here}" in why
 
 
 def buildah(*words: str) -> subprocess.CompletedProcess[str]:
@@ -89,9 +124,7 @@ def buildah(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(1200)
 def test_the_image_holds_all_that_a_guest_needs(container: str) -> None:
     version = buildah("run", container, "--", "vfio-user-xe", "--version")
-    assert re.search(r"\(commit \w{12}(-dirty)?\).*\nguest environment: QEMU \S+ \(fetched\)", version.stdout), (
-        version.stdout + version.stderr
-    )
+    assert "(fetched)" in version.stdout, version.stdout + version.stderr
     doctor = buildah("run", container, "--", "vfio-user-xe", "doctor", "--json")
     assert json.loads(doctor.stdout)["usable"], doctor.stdout
     compiler = buildah("run", container, "--", "cc", "--version")

@@ -17,6 +17,7 @@ from random import Random
 from types import FrameType
 
 from tests.fuzz.campaign.target import Target
+from tests.support.processes import descriptors
 
 _SAVE_SECONDS = 10.0
 _SLACK_DESCRIPTORS = 8
@@ -154,7 +155,7 @@ class Campaign:
 
     def _look_for_leaks(self, target: Target, count: Count) -> None:
         gc.collect()
-        opened = len(os.listdir("/proc/self/fd"))
+        opened = len(descriptors())
         before = self._descriptors.setdefault(target.name, opened)
         assert opened <= before + _SLACK_DESCRIPTORS, f"{opened} descriptors are open, {before} after the first turn"
         resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 10

@@ -110,6 +110,16 @@ async def pass_when_there_is(file: Path, clock: trio.testing.MockClock) -> None:
     clock.jump(LONG)
 
 
+def sleeper(folder: Path) -> str:
+    """A script that sleeps for long; `slept` is its process, which a test has to see the end of."""
+    return f"echo $$ >{folder}/new; mv {folder}/new {folder}/written; exec sleep 1000"
+
+
+async def slept(folder: Path) -> int:
+    await trio.to_thread.run_sync(eventually, (folder / "written").exists)
+    return int((folder / "written").read_text())
+
+
 def test_exit_code_stdout_and_stderr_come_back_apart(tmp_path: Path) -> None:
     async def body(link: Channel, port: Port) -> None:
         result = await link.run("echo out; echo err >&2; exit 7")
@@ -162,17 +172,23 @@ def test_a_timed_out_command_is_killed_with_its_children_and_the_channel_goes_on
 def test_a_background_process_does_not_hold_a_command(tmp_path: Path) -> None:
     async def body(link: Channel, port: Port) -> None:
         result = await link.run("sleep 1000 & echo $!")
-        await link.run(f"kill {result.stdout}")
+        pid = int(result.stdout)
+        assert runs(pid)
+        await link.run(f"kill {pid}")
+        eventually(lambda: not runs(pid))
 
     with_agent(tmp_path, body)
 
 
 def test_cancelling_a_command_leaves_the_channel_usable(tmp_path: Path) -> None:
     async def body(link: Channel, port: Port) -> None:
-        with trio.move_on_after(0.3):
-            await link.run("echo from the cancelled one; sleep 1000")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.run, f"echo from the cancelled one; {sleeper(tmp_path)}")
+            pid = await slept(tmp_path)
+            nursery.cancel_scope.cancel()
         result = await link.run("echo from the next")
         assert result.stdout == "from the next\n"
+        eventually(lambda: not runs(pid))
 
     with_agent(tmp_path, body)
 
@@ -212,15 +228,15 @@ def test_commands_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
 def test_a_restarted_agent_ends_the_command_and_serves_the_next(tmp_path: Path) -> None:
     async def body(link: Channel, port: Port) -> None:
         async def restart() -> None:
-            await trio.to_thread.run_sync(eventually, (tmp_path / "written").exists)
+            await slept(tmp_path)
             port.kill_agent()
             port.start_agent()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(restart)
             with pytest.raises(ChannelLost, match="agent was ended and started again"):
-                await link.run(f"echo $$ >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/written; exec sleep 1000")
-        os.kill(int((tmp_path / "written").read_text()), signal.SIGKILL)
+                await link.run(sleeper(tmp_path))
+        os.kill(await slept(tmp_path), signal.SIGKILL)
         assert (await link.run("echo next")).stdout == "next\n"
 
     with_agent(tmp_path, body)

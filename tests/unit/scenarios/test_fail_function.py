@@ -9,10 +9,10 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from tests.support.xe.machines import xe_machine
 from vfio_user_xe.device_models.xe.scenarios import races
 from vfio_user_xe.device_models.xe.scenarios.fail_function import MESSAGE, FailFunction
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
-from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, parse, reports
 from vfio_user_xe.emulator.scenarios.excuses import Excuse
 from vfio_user_xe.emulator.scenarios.machine import Machine
@@ -97,9 +97,7 @@ def imports(monkeypatch: pytest.MonkeyPatch, called: bool, said: str) -> None:
     monkeypatch.setattr(races, "opened", lambda run, machine: nullcontext(program))
     monkeypatch.setattr(races, "_imports_once", lambda made: next(ended))
     monkeypatch.setattr(races, "_nothing_is_attached", lambda run, machine: None)
-    races.functions_of_an_import_fail(
-        Run(create_autospec(KernelLog, instance=True)), create_autospec(XeMachine, instance=True)
-    )
+    races.functions_of_an_import_fail(Run(create_autospec(KernelLog, instance=True)), xe_machine())
 
 
 def test_an_import_that_fails_by_the_injected_error_is_right(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from tests.support.xe.machines import xe_machine
 from vfio_user_xe.device_models.xe.scenarios.card import XeCard
 from vfio_user_xe.device_models.xe.scenarios.defects import RESET_GIVEN_UP
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
@@ -22,8 +23,7 @@ GIVEN_UP = "xe 0000:01:00.0: [drm] GT0: PF: VF1 resource sanitizing failed (-ETI
 
 def endless(log: str) -> tuple[Run, XeMachine]:
     """A run in whose machine VF 1's reset does not end."""
-    machine = create_autospec(XeMachine, instance=True)
-    machine.card = create_autospec(XeCard, instance=True)
+    machine = xe_machine()
     machine.card.settle.side_effect = TimeoutError("VF 1's reset is not finished within 60 s")
     kernel = create_autospec(KernelLog, instance=True)
     kernel.read.return_value = parse(log)

@@ -9,8 +9,8 @@ from unittest.mock import create_autospec
 import pytest
 
 from tests.support.xe.lifetimes import IMPORTED, after
+from tests.support.xe.machines import xe_machine
 from vfio_user_xe.device_models.xe.scenarios import defects
-from vfio_user_xe.device_models.xe.scenarios.card import XeCard
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, looking, patience, player
@@ -18,7 +18,6 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
-from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
 from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, parse, reports
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
@@ -46,9 +45,7 @@ def patience_of(monkeypatch: pytest.MonkeyPatch, stacks: Sequence[str]) -> Patie
         return {"xe-dmabuf (9)": Sleeper(9, str(woken), stack)} if stack else {}
 
     monkeypatch.setattr(patience.s, "sleeping_tasks", sleeping)
-    machine = create_autospec(XeMachine, instance=True)
-    machine.card = create_autospec(XeCard, instance=True)
-    return Patience(machine, seconds=0)
+    return Patience(xe_machine(), seconds=0)
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, stack: str, joins: list[str]) -> tuple[Run, list[tuple[str, str]]]:
@@ -159,23 +156,23 @@ def test_the_driver_s_own_jobs_that_fault_after_a_suspend_are_the_known_defect()
     assert looking._reported(fault, "a job i3").defect == ""
 
 
+def looks(monkeypatch: pytest.MonkeyPatch, *logged: str, busy: bool = False) -> tuple[Run, looking.Looking]:
+    """A look at a machine whose kernel logs this, one more each time that the log is read, on a host that is busy or not."""
+    run = Run(create_autospec(KernelLog, instance=True))
+    patient = create_autospec(Patience, instance=True)
+    patient.busy.return_value = busy
+    left = iter(logged)
+    monkeypatch.setattr(looking.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(run, "read_kernel_log", lambda: run.kernel_log.extend(parse(next(left, ""))) or run.kernel_log)
+    return run, looking.Looking(run, xe_machine(), patient)
+
+
 @pytest.mark.parametrize("busy", [True, False])
 def test_an_answer_that_xe_calls_late_counts_unless_the_host_is_busy(
     monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    run = Run(create_autospec(KernelLog, instance=True))
-    asked = create_autospec(Patience, instance=True)
-    asked.busy.return_value = busy
-    machine = create_autospec(XeMachine, instance=True)
-    machine.card = create_autospec(XeCard, instance=True)
-    machine.card.call.return_value = {"stale": [], "foreign": []}
-    machine.card.vf.side_effect = lambda number: f"0000:01:00.{number}"
-    machine.card.pf = "0000:01:00.0"
-    machine.run.return_value.stdout = ""
-    looked = looking.Looking(run, machine, asked)
     late = "xe 0000:01:00.0: [drm] *ERROR* TLB invalidation fence timeout, seqno=375 recv=374"
-    monkeypatch.setattr(looking.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(run, "read_kernel_log", lambda: run.kernel_log.extend(parse(late)) or run.kernel_log)
+    run, looked = looks(monkeypatch, late, busy=busy)
     found = looked.look("guest suspend")
     assert bool(found) is not busy
     assert [excuse.message for excuse in run.excuses] == ["TLB invalidation fence timeout"] * busy
@@ -188,13 +185,7 @@ def finished(
 
     A command that begins with the word `refused` answers EIO.
     """
-    machine = create_autospec(XeMachine, instance=True)
-    machine.card = create_autospec(XeCard, instance=True)
-    machine.card.call.return_value = {"stale": [], "foreign": []}
-    machine.card.vf.side_effect = lambda number: f"0000:01:00.{number}"
-    machine.card.pf = "0000:01:00.0"
-    machine.card.sysfs = "/sys/bus/pci/devices/0000:01:00.0"
-    machine.run.return_value.returncode = 0
+    machine = xe_machine()
     machine.run.return_value.stdout = "0"
     machine.zero_copy = True
     monkeypatch.setattr(player.s, "settle", lambda *settled: None)
@@ -321,22 +312,10 @@ def test_a_failure_at_the_end_after_which_the_guest_is_in_another_state_ends_the
 
 
 def test_reports_that_are_ignored_are_excused_each_and_others_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(create_autospec(KernelLog, instance=True))
-    machine = create_autospec(XeMachine, instance=True)
-    machine.card = create_autospec(XeCard, instance=True)
-    machine.card.call.return_value = {"stale": [], "foreign": []}
-    machine.run.return_value.stdout = ""
-    patient = create_autospec(Patience, instance=True)
-    patient.busy.return_value = False
-    looked = looking.Looking(run, machine, patient)
     hang = "xe 0000:01:00.0: [drm] Tile0: GT0: Engine reset: engine_class=bcs, logical_mask: 0x1, guc_id=2"
     warning = "WARNING: CPU: 0 PID: 9 at drivers/gpu/drm/xe/xe_vm.c:1 xe_vm_free+0x1/0x2"
-    monkeypatch.setattr(looking.time, "sleep", lambda seconds: None)
     # The second hang is logged while the log is looked at.
-    logged = iter([f"{hang}\n{warning}", hang])
-    monkeypatch.setattr(
-        run, "read_kernel_log", lambda: run.kernel_log.extend(parse(next(logged, ""))) or run.kernel_log
-    )
+    run, looked = looks(monkeypatch, f"{hang}\n{warning}", hang)
     (failure,) = looked.look("a exec s0", ignore={Kind.GPU_HANG: "batches are random"})
     assert "xe_vm_free" in failure.signature
     assert [(excuse.kind, excuse.reason) for excuse in run.excuses] == [(Kind.GPU_HANG, "batches are random")] * 2
@@ -347,15 +326,8 @@ def test_reports_that_are_ignored_are_excused_each_and_others_are_failures(monke
 def test_a_reset_that_the_driver_gave_up_counts_unless_the_host_is_busy(
     monkeypatch: pytest.MonkeyPatch, *, busy: bool
 ) -> None:
-    machine = create_autospec(XeMachine, instance=True)
-    machine.card = create_autospec(XeCard, instance=True)
-    machine.run.return_value.stdout = ""
-    patient = create_autospec(Patience, instance=True)
-    patient.busy.return_value = busy
-    run = Run(create_autospec(KernelLog, instance=True))
-    looked = looking.Looking(run, machine, patient)
     gave_up = "xe 0000:01:00.0: [drm] PF: Tile0: GT0: VF1 FLR didn't finish in 5000 ms (-110)"
-    monkeypatch.setattr(run, "read_kernel_log", lambda: run.kernel_log.extend(parse(gave_up)) or run.kernel_log)
+    run, looked = looks(monkeypatch, gave_up, busy=busy)
     monkeypatch.setattr(
         looking.s, "settle", create_autospec(looking.s.settle, side_effect=TimeoutError("not finished"))
     )

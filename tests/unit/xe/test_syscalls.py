@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vfio_user_xe.device_models.xe.scenarios.card import XeCard
+from tests.support.xe.machines import xe_machine
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
-from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.syscalls import player as players
 from vfio_user_xe.device_models.xe.scenarios.syscalls.grammar import CALLS, KINDS, Field, Struct, encoded
 from vfio_user_xe.device_models.xe.scenarios.syscalls.player import CallPlayer
@@ -169,10 +168,7 @@ class Guest:
             *(Answer(True, one, "0") for one in asked[:-1]), answer(asked[-1], next(left, "0"))
         ]  # fmt: skip
         monkeypatch.setattr(players.s, "started", lambda run, machine: self.program)
-        self.machine = create_autospec(XeMachine, instance=True)
-        self.machine.card = create_autospec(XeCard, instance=True)
-        self.machine.card.pf, self.machine.card.vf.return_value = "0000:01:00.0", "0000:01:00.1"
-        self.player = CallPlayer(self.run, self.machine)
+        self.player = CallPlayer(self.run, xe_machine())
 
 
 CALL = Step.of("a vm-create s0 to=s4")
@@ -227,7 +223,7 @@ def test_hangs_of_random_batches_are_ignored_and_nothing_else_is(monkeypatch: py
 def test_no_hang_is_ignored_of_usual_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     guest = Guest(monkeypatch, [])
     (usual,) = SYSCALLS.scenarios
-    usual.run(guest.run, guest.machine)
+    usual.run(guest.run, xe_machine())
     assert guest.looking.look.call_count > len(USUAL_CALLS)
     assert [looked.kwargs["ignore"] for looked in guest.looking.look.call_args_list] == [
         {}
