@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.gt.gt import Gt
 from vfio_user_xe.device_models.xe.profiles.parts import EUS_PER_XE_CORE
-from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, L3_NODES, VIDEO_DECODE, VIDEO_ENHANCE
+from vfio_user_xe.device_models.xe.profiles.profile import (
+    COMPUTE,
+    L3_BANKS_PER_NODE,
+    L3_NODES,
+    VIDEO_DECODE,
+    VIDEO_ENHANCE,
+)
 from vfio_user_xe.emulator.model.register_file import RegisterFile
 from vfio_user_xe.emulator.model.registers import RO, Field, Register, field, flag
 
@@ -55,7 +61,7 @@ class Fuses:
                 fuse(
                     "MIRROR_FUSE3",
                     MIRROR_FUSE3,
-                    _bits(L3_NODES) << 16 | 0xF << 4,
+                    _bits(L3_NODES) << 16 | _bits(L3_BANKS_PER_NODE) << 4,
                     field(4, 7, "GT_L3_MODE"),
                     field(16, 31, "NODE_ENABLE"),
                 ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.guc.formats.hwconfig import TABLE
 from vfio_user_xe.device_models.xe.profiles.parts import EUS_PER_XE_CORE
-from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, Profile
+from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, L3_BANKS_PER_NODE, L3_NODES, Profile
 
 MAX_SLICES_SUPPORTED = 1
 MAX_DUAL_SUBSLICES_SUPPORTED = 2
@@ -30,6 +30,7 @@ MAX_VCS = 25
 MAX_VECS = 26
 MAX_COPY_CS = 27
 GEOMETRY_PIPES_PER_SLICE = 63
+L3_BANK_SIZE_IN_KB = 64
 MAX_SUBSLICE = 70
 MAX_EU_PER_SUBSLICE = 71
 SLM_SIZE_PER_SS_IN_KB = 73
@@ -38,6 +39,8 @@ _THREADS_PER_EU = 8
 _PAGE_SIZES = 0x1000 | 0x10000 | 0x200000
 _MEMORY_GDDR6 = 4
 _CACHE_L3 = 1 << 0
+_L3_KIB = 18 << 10
+"""What Intel says of the B580; other products have parts of it, of which the fuses' banks here know nothing."""
 
 
 def table(profile: Profile) -> bytes:
@@ -65,6 +68,7 @@ def table(profile: Profile) -> bytes:
         MAX_VECS: 1 if profile.has_media else 0,
         MAX_COPY_CS: 1,
         GEOMETRY_PIPES_PER_SLICE: 1,
+        L3_BANK_SIZE_IN_KB: _L3_KIB // (L3_NODES * L3_BANKS_PER_NODE),
         MAX_SUBSLICE: part.xe_cores,
         MAX_EU_PER_SUBSLICE: EUS_PER_XE_CORE,
         SLM_SIZE_PER_SS_IN_KB: 128,

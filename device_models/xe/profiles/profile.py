@@ -13,6 +13,8 @@ from vfio_user_xe.device_models.xe.profiles.parts import PARTS, Part
 L3_NODES = 1
 """Enabled memory nodes. The base of flat CCS counts in units of nodes (`xe_vram.c:get_flat_ccs_offset`)."""
 
+L3_BANKS_PER_NODE = 4
+
 # Engine classes as the driver numbers them (xe_hw_engine_types.h:enum xe_engine_class); the same numbers appear in
 # interrupt identities (regs/xe_irq_regs.h) and in RING_ENGINE_ID (base + 0x8c).
 RENDER = 0

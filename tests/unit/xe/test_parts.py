@@ -23,6 +23,8 @@ def test_fuses_and_hwconfig_describe_the_product(device_id: int, cores: int, sli
     try:
         for fuse in ("XELP_GT_GEOMETRY_DSS_ENABLE", "XEHP_GT_COMPUTE_DSS_ENABLE"):
             assert bench.read(bench.pf.registers.by_name(fuse).offset).bit_count() == cores
+        l3 = bench.read(bench.pf.registers.by_name("MIRROR_FUSE3").offset)
+        banks = (l3 >> 16).bit_count() * (l3 >> 4 & 0xF).bit_count()
         told = {entry.key: list(entry.value) for entry in TABLE.parse(hwconfig.table(bench.gpu.profile))}
     finally:
         bench.close()
@@ -30,6 +32,8 @@ def test_fuses_and_hwconfig_describe_the_product(device_id: int, cores: int, sli
     assert told[hwconfig.MAX_SUBSLICE] == [cores]
     assert told[hwconfig.MAX_MEMORY_CHANNELS] == [channels]
     assert told[hwconfig.TOTAL_PS_THREADS] == [cores * 8 * 8]
+    # NEO multiplies the banks that it finds in the topology with their size, and calls it the global memory's cache.
+    assert told[hwconfig.L3_BANK_SIZE_IN_KB] == [18 * 1024 // banks]
 
 
 def test_the_largest_part_has_samples_of_each_of_its_xe_cores() -> None:
