@@ -220,8 +220,10 @@ class ConformanceFunction(Function):
     @staticmethod
     def _without_view(transport: Transport, address: int, length: int, write: bool, by_message: bool) -> int:
         """How many bytes from `address` on can only be reached by messages."""
+        if by_message:
+            return length
         count = min(length, PAGE_SIZE - address % PAGE_SIZE)
-        while count < length and (by_message or transport.view(address + count, 1, write) is None):
+        while count < length and transport.view(address + count, 1, write) is None:
             count = min(length, count + PAGE_SIZE)
         return count
 

@@ -19,6 +19,8 @@ from vfio_user_xe.emulator.vfio_user import wire
 # More than a sender may attach, so that too many are seen and answered rather than cut off by the kernel.
 _MAX_RECEIVED_FDS = 64
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_MAX_RECEIVED_FDS * 4)
+# The part of the capacity that is consumed before what is left is moved: large messages come with a piece of the next.
+_SLACK = 4
 # Polls in vain before polling stops, until messages come close together again.
 _POLL_CREDIT = 4
 _COMMANDS_WITH_FDS = frozenset({wire.DMA_MAP, wire.DEVICE_SET_IRQS})
@@ -36,7 +38,8 @@ class Receiver:
     def __init__(self, sock: socket.socket, capacity: int, poll_seconds: float = 0.0) -> None:
         """`capacity` bytes is the largest message that fits; `poll_seconds` is how long to poll before sleeping."""
         self.capacity = capacity
-        self.view = memoryview(bytearray(capacity))
+        self._slack = capacity // _SLACK
+        self.view = memoryview(bytearray(capacity + self._slack))
         self.start = 0
         self.end = 0
         self._socket = sock
@@ -62,8 +65,8 @@ class Receiver:
         return count != 0
 
     def compact(self) -> None:
-        """Move what is left to the front of the buffer, to make room behind it."""
-        if self.start == 0:
+        """Have room for the largest message behind `start`: move what is left to the front, but not for each message."""
+        if self.start <= self._slack:
             return
         left = self.end - self.start
         self.view[:left] = self.view[self.start : self.end]
@@ -84,7 +87,7 @@ class Receiver:
 
     def close(self) -> None:
         """Close descriptors that no message has taken."""
-        self._drop_fds_before(self.capacity + 1)
+        self._drop_fds_before(len(self.view) + 1)
 
     def _drop_fds_before(self, place: int) -> None:
         """Close those of messages that take none, and were served."""

@@ -124,15 +124,20 @@ def test_several_messages_of_one_chunk_are_told_apart(receiver: Receiver, sender
     assert take(receiver) == (1, b"part", [])
 
 
-def test_the_largest_message_fits_after_what_was_consumed_is_moved_away(
-    receiver: Receiver, sender: socket.socket
+@pytest.mark.parametrize(("consumed", "left_at"), [(16, 16), (CAPACITY // 4, CAPACITY // 4), (CAPACITY // 4 + 1, 0)])
+def test_the_largest_message_fits_behind_what_was_consumed_which_is_moved_away_from_time_to_time(
+    receiver: Receiver, sender: socket.socket, consumed: int, left_at: int
 ) -> None:
     body = os.urandom(CAPACITY - wire.HEADER_SIZE)
-    sender.sendall(message(PLAIN) + message(PLAIN, body)[:100])
-    assert receiver.fill()
-    assert take(receiver) == (1, b"", [])
+    before = bytes(consumed - wire.HEADER_SIZE)
+    sender.sendall(message(PLAIN, before) + message(PLAIN, body)[:100])
+    while (got := take(receiver)) is None:
+        assert receiver.fill()
+    assert got == (1, before, [])
+    while receiver.end - receiver.start < 100:
+        assert receiver.fill()
     receiver.compact()
-    assert (receiver.start, receiver.end) == (0, 100)
+    assert (receiver.start, receiver.end) == (left_at, left_at + 100)
     sender.sendall(message(PLAIN, body)[100:])
     while (got := take(receiver)) is None:
         assert receiver.fill()
