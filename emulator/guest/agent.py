@@ -81,17 +81,25 @@ answer() { # ID CODE: gzip for what is large; the port is slow, but a process co
     rm -f $dir/$1.pid
     set -- $1 $2 $(wc -c $dir/$1.out $dir/$1.err)
     out="r $3" out_file=$dir/$1.out err="r $5" err_file=$dir/$1.err
+    out_size=$3 err_size=$5
     if [ $3 -gt 2048 ]; then
-        gzip -1 $out_file
+        head -c $3 $out_file | gzip -1 >$out_file.gz
         out_file=$out_file.gz
-        out="z $(wc -c <$out_file)"
+        out_size=$(wc -c <$out_file)
+        out="z $out_size"
     fi
     if [ $5 -gt 2048 ]; then
-        gzip -1 $err_file
+        head -c $5 $err_file | gzip -1 >$err_file.gz
         err_file=$err_file.gz
-        err="z $(wc -c <$err_file)"
+        err_size=$(wc -c <$err_file)
+        err="z $err_size"
     fi
-    { echo "DONE $1 $2 $out $err"; [ "$out$err" = "r 0r 0" ] || cat $out_file $err_file; } >&3
+    # What a command has left running may still write to both: no more is sent than was said.
+    {
+        echo "DONE $1 $2 $out $err"
+        [ $out_size = 0 ] || head -c $out_size $out_file
+        [ $err_size = 0 ] || head -c $err_size $err_file
+    } >&3
     rm -f $dir/$1.*
 }
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import random
+import shutil
 import signal
 import subprocess
 import tty
@@ -176,6 +177,26 @@ def test_a_background_process_does_not_hold_a_command(tmp_path: Path) -> None:
         assert runs(pid)
         await link.run(f"kill {pid}")
         eventually(lambda: not runs(pid))
+
+    with_agent(tmp_path, body)
+
+
+@pytest.mark.parametrize("lines", [1, 1000])
+def test_what_is_still_written_when_a_command_has_ended_damages_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    # In a process' stead that the command has left running: it writes as soon as the agent has looked how much there is.
+    counting = tmp_path / "wc"
+    counting.write_text(
+        f'#!/bin/sh\n{shutil.which("wc")} "$@"\nfor file; do test ! -f "$file" || echo more >>"$file"; done\n'
+    )
+    counting.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    async def body(link: Channel, port: Port) -> None:
+        result = await link.run(f"seq {lines}; seq {lines} >&2")
+        assert result.stdout.split() == result.stderr.split() == [str(number) for number in range(1, lines + 1)]
+        assert (await link.run("echo next")).stdout == "next\n"
 
     with_agent(tmp_path, body)
 
