@@ -1,6 +1,6 @@
-"""The programs in the guest: `client/*.c`, a renderer and a compositor, on the device that `GL_DEVICE` names.
+"""The programs in the guest: `client/*.c`, a renderer, a compositor, and a display for other programs, on the device that `GL_DEVICE` names.
 
-The guest's root file system has Mesa with EGL, OpenGL ES and GBM: the userland `graphics`. Messages between the two are
+The guest's root file system has Mesa with EGL, OpenGL ES and GBM: the userland `graphics`. Messages between them are
 docs/virtual-machine-frames.md.
 """
 
@@ -12,10 +12,14 @@ from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.programs import SHARED_FLAGS, compile_program
 
 SOURCES = Path(__file__).parent / "client"
-RENDERER, COMPOSITOR = "/usr/bin/frame-renderer", "/usr/bin/frame-compositor"
+RENDERER, COMPOSITOR, DISPLAY = "/usr/bin/frame-renderer", "/usr/bin/frame-compositor", "/usr/bin/frame-display"
 """Where the programs are in a guest."""
-_SHARED = ("gl", "message", "surface")
-_PARTS = {RENDERER: ("renderer", "scene"), COMPOSITOR: ("compositor", "source", "windows")}
+_DRAWS = ("gl", "message", "surface")
+_PARTS = {
+    RENDERER: (*_DRAWS, "renderer", "scene"),
+    COMPOSITOR: (*_DRAWS, "compositor", "source", "windows"),
+    DISPLAY: ("message", "display", "scanout", "wire"),
+}
 _LIBRARIES = ("-Wl,--no-as-needed", "-lm")
 
 
@@ -30,7 +34,7 @@ def gl_source() -> Path:
 
 
 def compiled(environment: Environment) -> dict[str, Path]:
-    """Both programs, by their paths in a guest.
+    """All programs, by their paths in a guest.
 
     Raises:
         NoCompiler: this host has no C compiler.
@@ -40,7 +44,7 @@ def compiled(environment: Environment) -> dict[str, Path]:
         path: compile_program(
             environment,
             Path(path).name,
-            [SOURCES / f"{name}.c" for name in (*_SHARED, *parts)],
+            [SOURCES / f"{name}.c" for name in parts],
             flags=(*gl_flags(), *_LIBRARIES),
         )
         for path, parts in _PARTS.items()

@@ -23,8 +23,8 @@ _SHOWN, _EXPECTED = "/tmp/shown", "/tmp/expected"
 
 
 @contextlib.contextmanager
-def _kept(run: Run, program: p.Background) -> Iterator[None]:
-    """What the program says is kept."""
+def kept(run: Run, program: p.Background) -> Iterator[None]:
+    """What the program says is kept with the run."""
     try:
         yield
     finally:
@@ -34,7 +34,7 @@ def _kept(run: Run, program: p.Background) -> Iterator[None]:
 def _render(run: Run, vm: VirtualMachine, modifier: str) -> None:
     """Draw the frames on the VF by Mesa; xe-vgpu passes them to the VMM."""
     renderer = p.renderer_command(Source(vm.name, p.NODE, _WIDTH, _HEIGHT, modifier), _FRAMES)
-    with p.scanning_out(vm) as passing, _kept(run, passing), run.step(renderer):
+    with p.scanning_out(vm) as passing, kept(run, passing), run.step(renderer):
         vm.sh(renderer, timeout=p.PATIENCE)
         run.evidence("the machine's surfaces", vm.sh(f"grep ^create {p.VGPU_LOG}").splitlines())
 
@@ -58,27 +58,31 @@ def _compare(run: Run, host: Host, vm: VirtualMachine) -> None:
     run.check(len(expected.pictures) == _FRAMES, f"llvmpipe composed {len(expected.pictures)} pictures")
 
 
+def check_path(run: Run, host: Host, vm: VirtualMachine, least: int) -> None:
+    """Since the ledger was cleared the PF has read at least so many bytes of the machine's VF, all by this kernel's path."""
+    entries = [e for e in host.card.call("ledger") if (e["initiator"], e["owner"]) == ("pf", f"vf{vm.vfid}")]
+    read = run.evidence(
+        "bytes that the PF read of the VF", {f"{e['interconnect']}, {e['kind']}": e["bytes_read"] for e in entries}
+    )
+    wanted = "iov" if host.zero_copy else "p2p"
+    run.check({e["interconnect"] for e in entries} == {wanted}, f"another path than {wanted}: {read}")
+    run.check(sum(e["bytes_read"] for e in entries) >= least, f"less than {least} bytes were read: {read}")
+
+
 def _mesa(run: Run, host: Host, modifier: str) -> None:
     [vm] = host.vms
     width, height = _WINDOW
     more = f"--together --frames {_FRAMES}"
     with (
         p.composing(host.shell, [vm.name], width=width, height=height, folder=_SHOWN, more=more) as compositor,
-        _kept(run, compositor),
+        kept(run, compositor),
         s.running(run, host, vm) as vmm,
     ):
         host.card.call("ledger", clear=True)
         _render(run, vm, modifier)
         compositor.said(f"composed {_FRAMES} ")
         run.evidence("the VMM", vmm.log())
-        entries = [e for e in host.card.call("ledger") if (e["initiator"], e["owner"]) == ("pf", f"vf{vm.vfid}")]
-        read = run.evidence(
-            "bytes that the PF read of the VF", {f"{e['interconnect']}, {e['kind']}": e["bytes_read"] for e in entries}
-        )
-        wanted = "iov" if host.zero_copy else "p2p"
-        run.check({e["interconnect"] for e in entries} == {wanted}, f"another path than {wanted}: {read}")
-        count = sum(e["bytes_read"] for e in entries)
-        run.check(count >= 4 * _WIDTH * _HEIGHT * _FRAMES, f"less than {_FRAMES} frames were read: {read}")
+        check_path(run, host, vm, 4 * _WIDTH * _HEIGHT * _FRAMES)
         s.check_machine(run, vm)
     _compare(run, host, vm)
 

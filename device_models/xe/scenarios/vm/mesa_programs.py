@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.frames.play import Source
-from vfio_user_xe.device_models.xe.frames.programs import COMPOSITOR
+from vfio_user_xe.device_models.xe.frames.programs import COMPOSITOR, DISPLAY
 from vfio_user_xe.device_models.xe.scenarios.guest_program import ProgramError
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import COMPOSITOR as COMPOSITOR_SOCKET
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import VirtualMachine
@@ -25,7 +25,9 @@ from vfio_user_xe.emulator.scenarios.machine import Shell
 NODE = "/dev/dri/renderD128"
 """The PF's in the host, the VF's in a machine: the first and only one."""
 COMPOSITOR_LOG, VGPU_LOG, RENDERER_LOG = "/run/compositor.log", "/run/vgpu.log", "/run/renderer.log"
+DISPLAY_LOG = "/run/display.log"
 _VGPU_SOCKET, _HELD = "/run/vgpu.sock", "/run/held"
+_RUNTIME = "/run/wayland"
 _BOOT = "/proc/sys/kernel/random/boot_id"
 PATIENCE = 600.0
 """Seconds: more than a machine needs for its first frames on a busy host, where Mesa's shaders are compiled."""
@@ -96,6 +98,21 @@ def composing(
 def scanning_out(vm: VirtualMachine) -> contextlib.AbstractContextManager[Background]:
     """The machine's end of its scan-out, which a renderer may connect to."""
     return background(vm.guest, f"{VGPU} {vm.name} {vm.address} {_VGPU_SOCKET}", VGPU_LOG, "ready")
+
+
+def displaying(vm: VirtualMachine, width: int, height: int) -> contextlib.AbstractContextManager[Background]:
+    """A display for Wayland's clients in the machine (`on_display`), whose frames go to `scanning_out`."""
+    vm.sh(f"mkdir -p -m 700 {_RUNTIME}")
+    command = (
+        f"env GL_DEVICE={NODE} {DISPLAY} --display {_RUNTIME}/{vm.name} --socket {_VGPU_SOCKET} --name {vm.name}"
+        f" --width {width} --height {height}"
+    )
+    return background(vm.guest, command, DISPLAY_LOG, "ready")
+
+
+def on_display(vm: VirtualMachine) -> str:
+    """What comes before the command of a program that shows itself on `displaying`."""
+    return f"env XDG_RUNTIME_DIR={_RUNTIME} WAYLAND_DISPLAY={vm.name}"
 
 
 def source_of(vm: VirtualMachine, width: int, height: int, modifier: str = "tile4") -> Source:
