@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.eu.messages.message import RenderTargetMessage, RenderTargetSubtype
+from vfio_user_xe.device_models.xe.eu.messages.message import RenderTargetMessage
 from vfio_user_xe.device_models.xe.eu.port import Request
 
 _REGISTER = 64
@@ -71,7 +71,7 @@ class PixelOutput:
             self.mask = self._kept(self.mask, np.uint16)
             self.mask[lanes] = columns.words(request.send.first_lane)[chosen]
         colours = np.stack([columns.raw()[chosen] for _ in range(_CHANNELS)], axis=1)
-        dual = message.subtype is RenderTargetSubtype.DUAL_SOURCE
+        dual = message.subtype.is_dual
         second = np.stack([columns.raw()[chosen] for _ in range(_CHANNELS)], axis=1) if dual else None
         if not message.null_target:
             target = self._target(message)

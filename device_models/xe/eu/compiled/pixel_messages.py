@@ -8,7 +8,6 @@ from vfio_user_xe.device_models.xe.eu.ir import Register, Send
 from vfio_user_xe.device_models.xe.eu.messages.message import (
     RenderCacheOp,
     RenderTargetMessage,
-    RenderTargetSubtype,
     SamplerMessage,
     SamplerOp,
 )
@@ -96,7 +95,7 @@ def render_write(send: Send, message: RenderTargetMessage) -> bytes | None:
         message.source0_alpha,
         message.output_mask,
         message.depth,
-        message.subtype is RenderTargetSubtype.DUAL_SOURCE,
+        message.subtype.is_dual,
         send.source0.is_null,
         send.source1.is_null,
         surface,

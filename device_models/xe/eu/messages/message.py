@@ -292,11 +292,21 @@ class RenderCacheOp(IntEnum):
 
 
 class RenderTargetSubtype(IntEnum):
-    """Descriptor 10:8 of a render target write or read (Mesa `brw_eu_defines.h`, XE2_DATAPORT_RENDER_TARGET_WRITE_)."""
+    """Descriptor 10:8 of a render target write or read (Mesa `brw_eu_defines.h`, _DATAPORT_RENDER_TARGET_WRITE_).
+
+    How many lanes there are is the instruction's width; `LOW_LANES` is how IGT's `rendercopy_gen9.c` writes 16.
+    """
 
     SIMD16 = 0
     SIMD32 = 1
     DUAL_SOURCE = 2
+    DUAL_SOURCE_HIGH = 3
+    LOW_LANES = 4
+
+    @property
+    def is_dual(self) -> bool:
+        """A second colour follows, for dual source blending."""
+        return self in (RenderTargetSubtype.DUAL_SOURCE, RenderTargetSubtype.DUAL_SOURCE_HIGH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,6 +105,18 @@ def test_threads_of_32_lanes(lab: RenderLab) -> None:
     assert memory[TARGET_AT : TARGET_AT + 0x1000].strip(b"\0")
 
 
+def test_colours_as_the_render_copies_of_igt_write_them(lab: RenderLab) -> None:
+    # rendercopy_gen9.c:xe2_render_copy: a subtype of 4 with 16 lanes.
+    memory = both(
+        lab,
+        INTERPOLATE + WRITE.replace("0x08031000", "0x08031400"),
+        triangles(4),
+        vertices=vertices(np.random.default_rng(4), 12),
+        surface=target_state(RGBA32_FLOAT, 256),
+    )
+    assert memory[TARGET_AT : TARGET_AT + 0x1000].strip(b"\0")
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_fragments_beyond_clip_planes_and_the_eye(lab: RenderLab, seed: int) -> None:
     random = np.random.default_rng(100 + seed)
