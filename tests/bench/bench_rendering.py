@@ -11,6 +11,8 @@ import argparse
 import json
 import math
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from unittest import mock
@@ -19,6 +21,7 @@ import numpy as np
 
 from tests.bench.bench_engines import Figure
 from tests.bench.timed_batch import timed
+from tests.support.xe.commands import END
 from tests.support.xe.compute_lab import SURFACES, base_addresses
 from tests.support.xe.engine_lab import Job
 from tests.support.xe.render_lab import (
@@ -42,6 +45,7 @@ from tests.support.xe.render_lab import (
     setup_backend,
 )
 from tests.support.xe.rig import MIB
+from vfio_user_xe.device_models.xe.engines.lrc import TIMESTAMP, TIMESTAMP_UDW
 from vfio_user_xe.device_models.xe.profiles.profile import RENDER
 from vfio_user_xe.device_models.xe.render import compiled_pixels, pipeline
 from vfio_user_xe.device_models.xe.render.compiled_state import NotCompiled
@@ -52,6 +56,8 @@ TILE_4 = 3
 TEXTURE_STATE, SAMPLERS = 0x140, 0x600
 TEXELS = 256
 ROUNDS = 5
+QUANTUM_US, PREEMPT_US = 20_000, 500_000
+SECONDS = 8.0
 VERTEX = """
     mov (16|M0)  r10.0<1>:f  0:f
     send.urb (16|M0)  null  r1  r10:1  0x0  0x02000504
@@ -165,20 +171,17 @@ SCENES = (quad, gears, mesh, layers)
 class Bench:
     """A context with a scene's buffers."""
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, lab: RenderLab | None = None, vfid: int = 0) -> None:
+        """`vfid`: a VF of `lab` draws, in 16 MiB of its own."""
         self.scene = scene
-        self.lab = RenderLab(vram=64 * MIB)
-        self.job: Job = self.lab.job(engine_class=RENDER)
+        self.lab = lab if lab is not None else RenderLab(vram=64 * MIB)
+        self.job, self.places = self._context(vfid)
         job, lab = self.job, self.lab
         self.pitch = -(-4 * scene.width // 128) * 128
         rows = -(-scene.height // 32) * 32
         self.bytes = self.pitch * rows
-        for address, place, size in (
-            (TARGET, 16, self.bytes),
-            (DEPTH, 28, self.bytes),
-            (TEXTURE, 40, 4 * TEXELS * TEXELS),
-            (VERTICES, 44, 32 * len(scene.vertices)),
-        ):
+        sizes = (self.bytes, self.bytes, 4 * TEXELS * TEXELS, 32 * len(scene.vertices))
+        for address, place, size in zip((TARGET, DEPTH, TEXTURE, VERTICES), self.places, sizes, strict=True):
             job.tables.map(address, place * MIB, -(-size // 0x10000) * 0x10000)
         lab.load(job, scene.shader + WRITE, PIXEL_KERNEL)
         lab.load(job, VERTEX, VERTEX_KERNEL)
@@ -193,9 +196,20 @@ class Bench:
         viewport = (*half, 0.5, *half, 0.5, 0, 0, 0, 0, 0, 0, 0, scene.width - 1, 0, scene.height - 1)
         lab.place(job, VIEWPORT, *struct.unpack("<16I", struct.pack("<16f", *viewport)))
         random = np.random.default_rng(1)
-        self.view(40, 4 * TEXELS * TEXELS)[:] = random.integers(0, 256, 4 * TEXELS * TEXELS, dtype=np.uint8).tobytes()
-        self.view(44, 32 * len(scene.vertices))[:] = np.array(scene.vertices, dtype=np.float32).tobytes()
+        self.view(self.places[2], 4 * TEXELS * TEXELS)[:] = random.integers(
+            0, 256, 4 * TEXELS * TEXELS, dtype=np.uint8
+        ).tobytes()
+        self.view(self.places[3], 32 * len(scene.vertices))[:] = np.array(scene.vertices, dtype=np.float32).tobytes()
         self.batch = self._batch()
+
+    def _context(self, vfid: int) -> tuple[Job, tuple[int, int, int, int]]:
+        """A context, and where its target, depths, texture and vertices are, in MiB."""
+        if not vfid:
+            return self.lab.job(engine_class=RENDER), (16, 28, 40, 44)
+        vf = self.lab.vf_with_memory(vfid, {n: 16 * vfid + n - 8 for n in range(8)}, (0x400_0000, 0x100_0000))
+        job = Job(self.lab, vfid, engine_class=RENDER, function=vf)
+        self.lab.jobs.append(job)
+        return job, (5, 8, 11, 12)
 
     def view(self, place: int, size: int) -> memoryview:
         """A buffer's bytes."""
@@ -203,7 +217,7 @@ class Bench:
 
     def pixels(self) -> bytes:
         """What was drawn, as it lies in memory."""
-        return bytes(self.view(16, self.bytes))
+        return bytes(self.view(self.places[0], self.bytes))
 
     @staticmethod
     def _surface(address: int, width: int, height: int, pitch: int) -> tuple[int, ...]:
@@ -232,7 +246,8 @@ class Bench:
             if scene.changes:
                 draws += [0x782A0000, TABLE, *pixel_shader(3, modes=1)]
             draws += primitive(topology, count, first=first)
-        return self.job.batch(*base_addresses(), *DEFAULT, *state, *(depth if scene.depth else ()), *draws, 0x0500_0000)
+        self.commands = (*base_addresses(), *DEFAULT, *state, *(depth if scene.depth else ()), *draws)
+        return self.job.batch(*self.commands, END)
 
     def seconds(self) -> tuple[float, float]:
         """Wall and processor time of one frame."""
@@ -246,6 +261,22 @@ def best(bench: Bench, rounds: int) -> tuple[float, float]:
     bench.seconds()
     wall, used = (min(column) for column in zip(*(bench.seconds() for _ in range(rounds)), strict=True))
     return wall, used
+
+
+def shares(make: Callable[[], Scene], other: Callable[[], Scene]) -> Figure:
+    """How much of the engine's time a VF gets that draws one scene, where another VF draws the other; with the same quantum."""
+    lab = RenderLab(vram=64 * MIB)
+    benches = [Bench(scene(), lab, vfid) for vfid, scene in enumerate((make, other), start=1)]
+    for vfid, bench in enumerate(benches, start=1):
+        lab.engines.function_policy(vfid, quantum_us=QUANTUM_US, preempt_us=PREEMPT_US)
+        # Frame after frame, for ever.
+        bench.job.ring(*bench.job.start(bench.job.batch(*bench.commands, *bench.job.start(bench.batch))))
+        bench.job.submit()
+    begun = time.perf_counter()
+    lab.run(lambda: time.perf_counter() > begun + SECONDS, limit=1 << 60)
+    first, second = (bench.job.image(TIMESTAMP) | bench.job.image(TIMESTAMP_UDW) << 32 for bench in benches)
+    name = f"time of {benches[0].scene.name.partition(',')[0]} beside {benches[1].scene.name.partition(',')[0]}"
+    return Figure(name, 100 * first / (first + second), "%", f"50 % is its share; quanta of {QUANTUM_US // 1000} ms")
 
 
 def measure(rounds: int) -> list[Figure]:
@@ -265,6 +296,7 @@ def measure(rounds: int) -> list[Figure]:
         together, by_two = best(Bench(scene), rounds)
     note = f"{2 * by_one / by_two:.2f} by processor time"
     figures.append(Figure("textured quad, 2 processors against one", alone / together, "times", note))
+    figures += [shares(gears, gears), shares(gears, layers), shares(mesh, layers)]
     return figures
 
 

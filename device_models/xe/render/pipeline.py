@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
-from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.memory.address_space import Fault
 from vfio_user_xe.device_models.xe.memory.ppgtt import PointerSpace, PpgttSpace
 from vfio_user_xe.device_models.xe.render import (
@@ -68,6 +67,8 @@ if TYPE_CHECKING:
 _LISTS = frozenset({Topology.POINTLIST, Topology.LINELIST, Topology.TRILIST, Topology.RECTLIST, Topology.QUADLIST})
 _TOGETHER, _MOST = 3 << 16, 1 << 21
 """Vertices of an instance that are drawn together, of lists; and of a strip or fan at most."""
+_SET_UP_TOGETHER = 1 << 12
+"""Primitives that are clipped and set up at once: some milliseconds, since a function's quantum may be over behind them."""
 Vertices = NDArray[np.uint32]
 
 
@@ -301,6 +302,12 @@ class Pipeline:
         if not len(primitives.vertices) or vertices.shape[1] < POSITION + 4:
             return
         add(self._streamer, Count.CL_INVOCATION, len(primitives.vertices))
+        for begins, ends, piece in primitives.pieces(_SET_UP_TOGETHER):
+            yield from self._filled(vertices[begins:ends], piece)
+            yield None
+
+    def _filled(self, vertices: Vertices, primitives: Primitives) -> Bulk:
+        """As 3DSTATE_RASTER says that triangles are filled."""
         positions = np.ascontiguousarray(vertices[:, POSITION : POSITION + 4]).view(np.float32).astype(np.float64)
         state = self._setup
         if primitives.shape is Shape.TRIANGLE and any(state.fill_modes):
@@ -360,39 +367,3 @@ class Pipeline:
             first_register=self._pixel.kernels[0].first_register,
             scratch=self._pixel.scratch,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Latest:
-    """The latest draw of a context."""
-
-    pipeline: Pipeline
-    end: int
-    """Where the command behind it is."""
-    generations: tuple[int, int]
-    """Of the two address spaces."""
-
-
-def run(streamer: CommandStreamer, draws: Sequence[Draw], begin: int, length: int) -> Bulk:
-    """Everything that a 3DPRIMITIVE does whose `length` dwords begin at `begin`, and those behind it that can be joined to it.
-
-    `draws` has its own draw, and those of commands that follow it at once and could be joined, for all that they say themselves.
-
-    Nothing is looked up anew for a draw that follows another at once: no command between them has changed state or invalidated
-    the caches that hardware keeps state in, and translations are the same.
-    """
-    lrc = streamer.lrc
-    latest, lrc.latest = lrc.latest, None
-    try:
-        if isinstance(latest, _Latest) and latest.end == begin and latest.generations == latest.pipeline.generations:
-            pipeline = latest.pipeline
-        else:
-            pipeline = Pipeline(streamer)
-    except UnknownImage as unknown:
-        streamer.engine.report(f"a draw is skipped: {unknown} as a depth or stencil buffer")
-        return
-    taken = draws if len(draws) > 1 and pipeline.joins_draws else draws[:1]
-    lrc.bulk_end = begin + 4 * length * len(taken)
-    yield from pipeline.run(taken)
-    if pipeline.is_kept:
-        lrc.latest = _Latest(pipeline, lrc.bulk_end, pipeline.generations)

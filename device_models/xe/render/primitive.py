@@ -10,7 +10,7 @@ from vfio_user_xe.device_models.xe.engines import register_access as regs
 from vfio_user_xe.device_models.xe.engines.command_streamer import THREADS
 from vfio_user_xe.device_models.xe.engines.engine_regs import MI_PREDICATE_RESULT
 from vfio_user_xe.device_models.xe.engines.perf_events import Event
-from vfio_user_xe.device_models.xe.render import pipeline
+from vfio_user_xe.device_models.xe.render import following
 from vfio_user_xe.device_models.xe.render.draw import Draw
 from vfio_user_xe.device_models.xe.render.fields import signed
 from vfio_user_xe.device_models.xe.render.topology import PATCHLIST_1
@@ -58,7 +58,7 @@ def primitive(streamer: CommandStreamer, words: memoryview, index: int, length: 
     draws = [draw, *_following(streamer, draw, words, index, length)]
     streamer.engine.counted[Event.RENDER_ENGINE_DRAW_COUNT] += len(draws)
     begin = streamer.place(index)
-    streamer.lrc.bulk = _in_slices(streamer, pipeline.run(streamer, draws, begin, length))
+    streamer.lrc.bulk = _in_slices(streamer, following.run(streamer, draws, begin, length))
     return THREADS
 
 

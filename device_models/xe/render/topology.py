@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
@@ -85,6 +85,15 @@ class Primitives:
             self.fan,
             chosen if self.number is None else self.number[chosen],
         )
+
+    def pieces(self, most: int) -> Iterator[tuple[int, int, Primitives]]:
+        """In pieces of so many at most: the first vertex of each, the one behind its last, and primitives that count from there."""
+        for first in range(0, len(self.vertices), most):
+            piece = (
+                self.of(np.arange(first, min(len(self.vertices), first + most))) if len(self.vertices) > most else self
+            )
+            begins = int(piece.vertices.min())
+            yield begins, int(piece.vertices.max()) + 1, replace(piece, vertices=piece.vertices - begins)
 
     def last_behind(self) -> Indices:
         """[primitives, vertices of one]: turned so that the API's last vertex is the last of each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from vfio_user_xe.device_models.xe.render.topology import Shape, Topology, UnknownTopology, assemble, joined
@@ -86,3 +87,14 @@ def test_runs_of_vertices_are_joined() -> None:
     assert whole.vertices.tolist() == [[0, 1, 2], [7, 8, 9], [8, 10, 9]]
     assert whole.last.tolist() == [2, 2, 1]
     assert whole.last_behind().tolist() == [[0, 1, 2], [7, 8, 9], [9, 8, 10]]
+
+
+def test_pieces_are_the_primitives_with_vertices_of_their_own() -> None:
+    whole = assemble(Topology.TRISTRIP, 12)
+    pieces = list(whole.pieces(4))
+    assert [len(piece.vertices) for *_, piece in pieces] == [4, 4, 2]
+    assert [(begins, ends) for begins, ends, _ in pieces] == [(0, 6), (4, 10), (8, 12)]
+    assert np.concatenate([piece.vertices + begins for begins, _, piece in pieces]).tolist() == whole.vertices.tolist()
+    assert [number for *_, piece in pieces for number in (piece.number if piece.number is not None else ())] == list(
+        range(10)
+    )
