@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import NonCallableMock
 
+from tests.support.played_kernel import PlayedKernel
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
-from vfio_user_xe.emulator.guest.channel import Result as Output
-from vfio_user_xe.emulator.guest.errors import BootFailed, GuestPanic
+from vfio_user_xe.emulator.guest.errors import BootFailed
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import Beside
 from vfio_user_xe.emulator.results import Result
@@ -23,30 +23,19 @@ from vfio_user_xe.emulator.testing.lab import Lab
 VRAM_MAP = {"size": 1 << 30, "vfs": {"vf1": [{"gdpa": 0, "dpa": 1 << 29, "size": 2 << 20}]}}
 
 
-class Guest:
-    """Stands for `BlockingGuest`: a shell, and the log of its kernel."""
+class Guest(PlayedKernel):
+    """A shell, and the log of its kernel, which its console shows."""
 
     def __init__(self) -> None:
-        self.log: list[str] = []
-
-        self.sequence = 0
+        super().__init__(priority=4)
         self.answers: dict[str, str] = {}
         """What commands that contain a word write."""
-        self.dead = False
 
-    def run(self, command: str, **options: Any) -> Output:
-        if self.dead:
-            raise GuestPanic("the guest's kernel panicked")
-        text = next((answer for word, answer in self.answers.items() if word in command), "")
-        if "awk" in command:
-            mark = command.partition("<6>")[2].partition("'")[0]
-            text = "\n".join(f"4,{self.sequence + at},1000,-;{line}" for at, line in enumerate([*self.log, mark]))
-            self.sequence += len(self.log) + 1
-            self.log = []
-        return Output(0, text.encode(), "", 0.0)
+    def answer(self, command: str) -> str:
+        return next((answer for word, answer in self.answers.items() if word in command), "")
 
     def console_tail(self, lines: int) -> str:
-        return "\n".join(self.log)
+        return "\n".join(line for _, line in self.records[-lines:])
 
 
 class Card:
@@ -82,7 +71,7 @@ class Labs:
             raise BootFailed("the guest did not boot")
         self.running += 1
         guest = Guest()
-        guest.log += self.prepared
+        guest.say(*self.prepared)
         self.guests.append(guest)
         lab = NonCallableMock(spec=Lab, guest=guest, card=Card(), others=[])
         lab.usable.side_effect = lambda: self.healthy and not guest.dead
@@ -150,6 +139,6 @@ def fails(run: Run, machine: Tried) -> None:
 
 def logs(*lines: str) -> Any:
     def body(run: Run, machine: Tried) -> None:
-        machine.shell.log += lines
+        machine.shell.say(*lines)
 
     return body

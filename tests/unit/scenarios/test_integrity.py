@@ -11,8 +11,7 @@ from unittest.mock import NonCallableMock
 
 import pytest
 
-from vfio_user_xe.emulator.guest.channel import Result as Output
-from vfio_user_xe.emulator.guest.errors import GuestPanic
+from tests.support.played_kernel import PlayedKernel
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.kernel_reports import Kind, examples
 from vfio_user_xe.emulator.results import Fact, Result, Verdict
@@ -35,14 +34,11 @@ class Card:
 
 
 @dataclass
-class Guest:
+class Guest(PlayedKernel):
     """A guest's shell, and a kernel that logs what it is told to."""
 
     boot: tuple[str, ...] = ()
-    log: list[str] = field(default_factory=list)
-    sequence: int = 0
     console: str = ""
-    dead: bool = False
     cmdline: str = ""
     tainted: int = 0
     warnings: int = 0
@@ -52,26 +48,17 @@ class Guest:
     card: Card = field(default_factory=Card)
 
     def __post_init__(self) -> None:
+        super().__init__(priority=4)
         self.say(*self.boot)
 
     def say(self, *lines: str) -> None:
-        self.log += lines
+        super().say(*lines)
         self.console += "".join(f"{line}\r\n" for line in lines)
 
     def console_tail(self, lines: int) -> str:
         return self.console.replace("\r", "")
 
-    def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60, check: bool = False) -> Output:
-        if self.dead:
-            raise GuestPanic("the guest's kernel panicked")
-        return Output(0, self._answer(command).encode(), "", 0.0)
-
-    def _answer(self, command: str) -> str:
-        if "awk" in command:
-            self.say(command.partition("<6>")[2].partition("'")[0])
-            text = "\n".join(f"4,{self.sequence + at},1000,-;{line}" for at, line in enumerate(self.log))
-            self.sequence, self.log = self.sequence + len(self.log), []
-            return text
+    def answer(self, command: str) -> str:
         if "scan" in command and "sleep" in command:
             found, self.leaks = self.leaks, ""
             if found:
@@ -193,7 +180,7 @@ def test_a_guest_that_panics_is_judged_by_its_console(guests: list[Guest]) -> No
 
 def test_lines_that_were_overwritten_before_they_were_read_fail_the_scenario(guests: list[Guest]) -> None:
     def floods(run: Run, machine: Tried) -> None:
-        machine.shell.sequence += 1000
+        machine.shell.next += 1000
 
     guests.append(Guest())
     _, result = carried_out(floods)
@@ -377,7 +364,7 @@ def test_a_log_that_is_lost_after_the_last_scenario_fails_too(guests: list[Guest
     guests.append(guest)
 
     def floods(result: Result) -> None:
-        guest.sequence += 5 if result.case.number == "1" else 0
+        guest.next += 5 if result.case.number == "1" else 0
 
     scenarios = [Scenario("1", "1", "", "", Setup("a guest", (), {}, Tried.of), nothing)]
     tried = Runner(Suite("tried", scenarios, {}), {}, kernel=Kernel(Path("bzImage"), None))

@@ -113,7 +113,7 @@ def test_a_report_of_the_kernel_is_a_known_defect_only_where_the_suite_knows_it(
 def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:
     def body(run: Run, machine: Tried) -> None:
         run.excuse(Kind.HUNG_TASK, "it is meant to", message="task a:1 ")
-        machine.shell.log.append("INFO: task a:1 blocked for more than 5 seconds.")
+        machine.shell.say("INFO: task a:1 blocked for more than 5 seconds.")
 
     (result,) = run_all(labs, scenario("1", body))
     assert result.verdict is Verdict.PASS
