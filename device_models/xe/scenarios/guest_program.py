@@ -20,6 +20,7 @@ from vfio_user_xe.device_models.xe.scenarios import kernels
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.programs import compile_program
 from vfio_user_xe.emulator.scenarios.machine import Shell
+from vfio_user_xe.emulator.scenarios.polling import poll
 
 SOURCES = Path(__file__).parent / "client"
 NAME = "xe-dmabuf"
@@ -149,12 +150,8 @@ class Program:
     def gone(self, timeout: float = 0) -> bool:
         """Whether every thread of the process has ended within `timeout` seconds."""
         # A zombie whose other threads are gone too has ended; one that has some left has not.
-        script = (
-            f"for i in $(seq {max(1, int(timeout * 10))}); do\n"
-            f"cat /proc/{self.pid}/task/*/stat 2>/dev/null | sed 's/.*) //' | grep -qv '^[ZX]' || exit 0\n"
-            "sleep 0.1; done; exit 1"
-        )
-        return self._shell.run(script, timeout=timeout + _GRACE).returncode == 0
+        look = f"cat /proc/{self.pid}/task/*/stat 2>/dev/null | sed 's/.*) //' | grep -qv '^[ZX]' || exit 0"
+        return poll(self._shell, look, timeout).returncode == 0
 
     def kill(self) -> None:
         """Send SIGKILL, and wait for nothing."""

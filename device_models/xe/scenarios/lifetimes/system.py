@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.emulator.scenarios.polling import poll
 
 
 class Command:
@@ -23,11 +24,8 @@ class Command:
 
     def ended(self, seconds: float) -> bool:
         """Whether it has ended, or does within `seconds`."""
-        script = (
-            f"for i in $(seq {max(1, int(10 * seconds))}); do\n"
-            f"test -s {self._file} && {{ cat {self._file}; head -c 300 {self._file}.out; exit 0; }}; sleep 0.1; done; exit 1"
-        )
-        result = self._machine.run(script, timeout=seconds + 30)
+        look = f"test -s {self._file} && {{ cat {self._file}; head -c 300 {self._file}.out; exit 0; }}"
+        result = poll(self._machine, look, seconds)
         if result.returncode == 0:
             code, _, said = result.stdout.partition("\n")
             self.said = code if code == "0" else f"exit code {code}: {' '.join(said.split())}"

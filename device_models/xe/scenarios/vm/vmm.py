@@ -13,6 +13,7 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import ProgramError
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.programs import compile_program
 from vfio_user_xe.emulator.scenarios.machine import Shell
+from vfio_user_xe.emulator.scenarios.polling import poll
 
 NAME = "xe-vmm"
 GUEST_PATH = f"/usr/bin/{NAME}"
@@ -87,12 +88,11 @@ class Vmm:
     def gone(self, seconds: float = 30) -> bool:
         """Whether the process has ended within `seconds`."""
         # A child of nobody that reaps it at once may be a zombie for a while.
-        script = (
-            f"for i in $(seq {max(1, int(seconds * 10))}); do\n"
+        look = (
             f"state=$(sed 's/.*) //; s/ .*//' /proc/{self.pid}/stat 2>/dev/null)\n"
-            'case "$state" in ""|Z|X) exit 0;; esac; sleep 0.1; done; exit 1'
+            'case "$state" in ""|Z|X) exit 0;; esac'
         )
-        return not self.pid or self._shell.run(script, timeout=seconds + 30).returncode == 0
+        return not self.pid or poll(self._shell, look, seconds).returncode == 0
 
 
 def compiled(environment: Environment) -> dict[str, Path]:
