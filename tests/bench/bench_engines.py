@@ -288,15 +288,18 @@ def large(job: Job, va: int, memory: int, size: int) -> None:
         job.tables.entry(va + offset, 1, memory + offset | 3 | ppgtt.LARGE | ppgtt.DEVICE_MEMORY)
 
 
+PARTS = ("stores", "loop", "jobs", "copies", "clears", "tilings", "walks", "waiting")
+"""Methods of `Bench`, in the order of the output."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--only", choices=PARTS, help="one part")
     arguments = parser.parse_args()
     bench = Bench()
-    for part in (
-        bench.stores, bench.loop, bench.jobs, bench.copies, bench.clears, bench.tilings, bench.walks, bench.waiting,
-    ):  # fmt: skip
-        part()
+    for part in PARTS if arguments.only is None else (arguments.only,):
+        getattr(bench, part)()
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(figure) for figure in bench.figures], indent=1) + "\n")
 
