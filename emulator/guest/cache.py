@@ -17,6 +17,7 @@ APPLICATION = "vfio-user-xe"
 
 # A directory under construction is named NAME.partial-XXXX; it is never believed, and removed by the next builder.
 _PARTIAL = ".partial-"
+_ASIDE = ".aside"
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 """Linux's include/uapi/linux/fcntl.h and fs.h; see rename(2)."""
@@ -94,8 +95,13 @@ def recover(target: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
+def left_aside(folder: Path) -> list[Path]:
+    """Targets in a folder whose builders were killed between the two renames: `recover` puts them back."""
+    return [path.with_name(path.name.removesuffix(_ASIDE)) for path in sorted(folder.glob(f"*{_ASIDE}"))]
+
+
 def _aside(target: Path) -> Path:
-    return target.with_name(f"{target.name}.aside")
+    return target.with_name(f"{target.name}{_ASIDE}")
 
 
 def _exchange(one: Path, other: Path) -> bool:

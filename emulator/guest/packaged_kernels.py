@@ -88,6 +88,8 @@ def fetch_kernel(
     folder = kernels_dir()
     waiting = "another process is fetching a kernel; waiting for it"
     with report, cache.lock(folder / "lock", lambda: report.step(waiting)):
+        for aside in cache.left_aside(folder):
+            cache.recover(aside)
         if (found := find_kernel(series, environment)) is not None:
             return found
         try:

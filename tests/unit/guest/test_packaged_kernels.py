@@ -61,6 +61,23 @@ def test_a_full_disk_is_told_as_what_it_is(
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
+def test_a_kernel_that_a_killed_reader_of_a_bundle_had_put_aside_is_put_back(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = "6.18.15+deb13-amd64"
+    aside = tmp_path / f"{release}.aside"
+    (aside / f"usr/lib/modules/{release}/kernel").mkdir(parents=True)
+    (aside / "boot").mkdir()
+    monkeypatch.setattr(packaged_kernels, "locate", create_autospec(locate, return_value=environment))
+    download = create_autospec(open_downloader, side_effect=FetchFailed("it is downloaded anew"))
+    monkeypatch.setattr(packaged_kernels, "open_downloader", download)
+    custom = create_autospec(Kernel.custom, return_value=USUAL)
+    monkeypatch.setattr(Kernel, "custom", staticmethod(custom))
+    assert fetch_kernel("6.18") is USUAL
+    assert custom.call_args.args[0] == tmp_path / release / f"boot/vmlinuz-{release}"
+    assert not aside.exists()
+
+
 def test_what_is_neither_is_no_series(environment: Environment) -> None:
     with pytest.raises(KernelError, match="no kernel series"):
         named_kernel("newest", None, environment)
