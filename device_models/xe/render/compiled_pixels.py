@@ -64,12 +64,17 @@ class CompiledPixels:
         workers = [_Worker(state, arrays, state.kernel(quads, len(setup)), band, bands) for band in range(bands)]
         ended = False
         try:
+            since = self._clock.ns()
             while not ended:
                 able = [worker for worker in workers if not worker.gone]
                 state.refresh()
                 for worker, reason in zip(able, self._run(able), strict=True):
                     yield from worker.serve(reason)
                 ended = all(worker.gone for worker in workers)
+                if self._clock.ns() - since > _SLICE_NS:
+                    # Pages that are entered, and accesses that the caller makes, take their time too.
+                    yield None
+                    since = self._clock.ns()
         finally:
             state.harvest()
             for worker in workers:

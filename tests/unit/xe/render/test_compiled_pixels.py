@@ -209,6 +209,34 @@ def test_sampler_messages(lab: RenderLab, seed: int) -> None:
     sampled(lab, random, op, form, kind, levels)
 
 
+@pytest.mark.parametrize("op", [0x0C43C001, 0x0843D001], ids=["ld2dms_w", "ld_mcs"])
+@pytest.mark.parametrize("exponent", [1, 2, 3])
+@pytest.mark.parametrize("array", [False, True])
+def test_fetches_of_samples(lab: RenderLab, op: int, exponent: int, array: bool) -> None:
+    random = np.random.default_rng(exponent)
+    state = list(texture_state(random, 0x0C7, 1, 1))
+    state[0] = state[0] & ~(1 << 28 | 3 << 12) | array << 28
+    state[1], state[3] = 2, (3 if array else 0) << 21 | 63  # slices of 512 bytes
+    state[4] |= exponent << 3
+    # The sample, two control words, u, v, r.
+    parameters = "".join(
+        f"mov (16|M0)  r{to}.0<1>:d  r{of}.0<1;1,0>:d\n"
+        for to, of in ((31, 22), (32, 20), (33, 20), (34, 20), (35, 21), (36, 23))
+    )
+    result = "".join(f"mov (16|M0)  r{60 + n}.0<1>:f  r{60 + n}.0<1;1,0>:ud\n" for n in range(4)) if op & 0x1000 else ""
+    memory = both(
+        lab,
+        COORDINATES + parameters + f"send.smpl (16|M0)  r60  r31  null:0  0x0  {op:#x}\n" + result + WRITE,
+        triangles(4),
+        vertices=[[*row[:8], *(np.array(row[8:]) * [2, 2, 3, 2]).tolist()] for row in vertices(random, 12)],
+        surface=target_state(RGBA32_FLOAT, 256),
+        texture=random.integers(0, 256, TEXTURE_BYTES, dtype=np.uint8).tobytes(),
+        texture_state=tuple(state),
+        sampler=(0, 0, 0, 0),
+    )
+    assert memory[TARGET_AT : TARGET_AT + 0x1000].strip(b"\0")
+
+
 @pytest.mark.parametrize("kind", [2, 3], ids=["volume", "cube"])
 @pytest.mark.parametrize("seed", range(3))
 def test_slopes_of_volumes_and_cubes_choose_the_level_by_two_axes(lab: RenderLab, kind: int, seed: int) -> None:

@@ -681,6 +681,44 @@ static int fetched(const struct op *op, struct thread *t, const struct sample *m
     return 1;
 }
 
+/* Samples of texels: parameters are the sample, control words (two dwords, or four halves), u, v, r; zero outside. */
+static int fetched_samples(const struct op *op, struct thread *t, const struct sample *m, struct work *w, uint32_t lanes,
+                           four *colours)
+{
+    const struct image *i = &w->texture->level[0];
+    double sample[LANES], u[LANES], v[LANES], r[LANES];
+    int next = 0;
+    take(op, t, m, &next, 1, sample);
+    next += m->half_parameters ? 4 : 2;
+    take(op, t, m, &next, 1, u);
+    take(op, t, m, &next, 1, v);
+    take(op, t, m, &next, 1, r);
+    for (; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        const int64_t x = (int64_t)u[lane], y = (int64_t)v[lane], layer = w->texture->array ? (int64_t)r[lane] : 0;
+        colours[lane] = (four){0, 0, 0, 0};
+        if (!image_has(i, x, y, layer) || sample[lane] < 0 || sample[lane] >= i->samples)
+            continue;
+        char apart[TEXEL];
+        const char *from = find(&w->tally, sample_address(i, x, y, layer, (int64_t)sample[lane]), i->bytes, apart);
+        if (!from)
+            return 0;
+        colours[lane] = decode_texel(i, from);
+    }
+    return 1;
+}
+
+/* Multisample control: every sample is in its own plane, since nothing is compressed. */
+static void control(const struct image *i, uint32_t lanes, four *colours)
+{
+    const int width = i->samples == 2 ? 1 : i->samples == 4 ? 2 : i->samples > 1 ? 4 : 0;
+    uint64_t word = 0;
+    for (uint64_t sample = 0; width && sample < i->samples; sample++)
+        word |= sample << width * sample;
+    for (; lanes; lanes &= lanes - 1)
+        colours[__builtin_ctz(lanes)] = (four){(double)(uint32_t)word, (double)(word >> 32), 0, 0};
+}
+
 static void begin(struct tally *tally, struct slot *slot, uint32_t bytes)
 {
     tally->slot = slot;
@@ -703,8 +741,14 @@ const struct op *sampler_fetch(const struct op *op, struct thread *t)
     if (!w.texture)
         return NULL;
     four colours[LANES];
+    if (m->fetch == LD_MCS) {
+        const struct image words = {.integer = 1, .swizzle = {4, 5, 6, 7}};
+        control(&w.texture->level[0], lanes, colours);
+        respond(op, t, m, &words, lanes, colours, 0);
+        return op + 1;
+    }
     begin(&w.tally, t->slot, w.texture->level[0].bytes);
-    if (!fetched(op, t, m, &w, lanes, colours))
+    if (!(m->fetch == LD2DMS_W ? fetched_samples : fetched)(op, t, m, &w, lanes, colours))
         return missed(op, t, &w.tally);
     settle(&w.tally);
     respond(op, t, m, &w.texture->level[0], lanes, colours, 0);

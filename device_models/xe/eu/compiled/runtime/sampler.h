@@ -34,7 +34,7 @@ struct sampling {
     uint64_t dynamic, bindless;
 };
 
-enum fetch { NO_FETCH, LD, LD_LZ };
+enum fetch { NO_FETCH, LD, LD_LZ, LD2DMS_W, LD_MCS };
 
 /* A message (messages.py); parameters come one after the other, `parameter_bytes` each. */
 struct sample {
