@@ -27,6 +27,7 @@ PROGRAMS = "/usr/libexec/igt-gpu-tools"
 _PROGRAM_FOLDERS = ("", "tests", "libexec/igt-gpu-tools", "libexec/igt-gpu-tools/tests")
 _HOST_LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu", "/usr/lib64", "/lib64", "/usr/lib")
 _C_LIBRARY = re.compile(r"(ld-linux-x86-64|lib(c|m|mvec|dl|rt|pthread|resolv|util|anl|nss_\w+))\.so\.\d+")
+_UNWINDER = "libgcc_s.so.1"
 _LIST_TIMEOUT = 30
 
 
@@ -100,6 +101,10 @@ class IgtBuild:
         programs = sorted(names)
         for name in programs:
             files |= self._closure(name)
+        # No program is linked with it, but the C library loads it where a thread ends itself (pthread_exit(3)).
+        unwinder = self._find(_UNWINDER)
+        if unwinder is not None:
+            files.setdefault(f"/{LIBRARIES}/{_UNWINDER}", unwinder)
         return files | {f"{PROGRAMS}/{name}": self.programs[name] for name in programs}
 
     def _closure(self, name: str) -> dict[str, Path]:

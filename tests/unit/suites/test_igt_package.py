@@ -111,6 +111,15 @@ def test_a_newer_c_library_in_the_build_is_used(installed: Path, environment: En
     assert files[f"/{LIBRARIES}/libc.so.6"] == newer
 
 
+def test_threads_can_end_themselves(installed: Path, environment: Environment) -> None:
+    # pthread_exit loads this library when it is called: nothing names it before.
+    unwinder = put(environment.root / LIBRARIES / "libgcc_s.so.1", elf(["libc.so.6"]))
+    names = list(IgtBuild(installed, environment).guest_files(["xe_query"]).items())
+    targets = [target for target, _ in names]
+    assert (f"/{LIBRARIES}/libgcc_s.so.1", unwinder) in names
+    assert targets.index(f"/{LIBRARIES}/libc.so.6") < targets.index(f"/{LIBRARIES}/libgcc_s.so.1")
+
+
 def test_libraries_stand_after_those_they_need(installed: Path, environment: Environment) -> None:
     """An initramfs takes each file once, and adds what a library needs with it."""
     names = [Path(target).name for target in IgtBuild(installed, environment).guest_files(["xe_query"])]
