@@ -18,6 +18,8 @@ from vfio_user_xe.device_models.xe.engines.tiling import Tiling
 Coordinates = NDArray[np.int64]
 _FACES = 6
 _TILE_64 = 1
+_WIDEST = 8
+"""Bytes of an element of memory at most."""
 
 
 _SAMPLE_TILES: dict[int, tuple[tuple[int, int], ...]] = {
@@ -203,11 +205,37 @@ class Image:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
-        size = self.format.bytes
+        self._store_whole(addresses, texels)
+
+    def _store_whole(self, addresses: Numbers, texels: NDArray[np.uint8]) -> None:
+        size = texels.shape[1]
         unit = _unit(size)
         for at in range(0, size, unit):
             piece = np.ascontiguousarray(texels[:, at : at + unit])
             self._memory.store(addresses + np.uint64(at), piece.view(f"<u{unit}").reshape(-1).astype(np.uint64), unit)
+
+    def fill(
+        self, columns: tuple[int, int], rows: Coordinates, layer: int, sample: int, texel: bytes, samples: int = 0
+    ) -> None:
+        """Store one texel in some columns (the first, and the one behind the last) of rows, which are inside.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
+        left, right = columns
+        # Neighbours in a row are neighbours in memory, for 16 bytes at least: a store takes several.
+        count = _WIDEST // len(texel) if not _WIDEST % len(texel) else 1
+        moved = 0 if self.sample_planes(samples or self.surface.samples) else self.place.x
+        first = min(right, left + -(left + moved) % count)
+        last = first + (right - first) // count * count
+        single = np.concatenate([np.arange(left, first), np.arange(last, right)]) if count > 1 else np.arange(0)
+        for places, together in ((np.arange(first, last, count), count), (single, 1)):
+            y, x = (part.reshape(-1) for part in np.meshgrid(rows, places.astype(np.int64), indexing="ij"))
+            if len(x):
+                where = self.sample_addresses(x, y, np.full(len(x), layer), sample, samples)
+                same = np.frombuffer(texel * together, dtype=np.uint8)
+                self._store_whole(where, np.broadcast_to(same, (len(x), len(same))))
 
     def from_bits(self, bits: Numbers) -> Channels:
         """Register contents of 32 bits as numbers of the kind that the format has."""

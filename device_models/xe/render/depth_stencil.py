@@ -136,11 +136,16 @@ class DepthBuffer:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
+        self._memory.store(where.astype(np.uint64), self._raw(depth), _BYTES[self.form])
+
+    def texel(self, depth: float) -> bytes:
+        """What a depth is in memory."""
+        return int(self._raw(self.quantized(np.array([depth])))[0]).to_bytes(_BYTES[self.form], "little")
+
+    def _raw(self, depth: NDArray[np.float64]) -> NDArray[np.uint64]:
         if self.form is DepthFormat.D32_FLOAT:
-            raw = depth.astype(np.float32).view(np.uint32).astype(np.uint64)
-        else:
-            raw = depth.astype(np.uint64)
-        self._memory.store(where.astype(np.uint64), raw, _BYTES[self.form])
+            return np.asarray(depth.astype(np.float32).view(np.uint32).astype(np.uint64))
+        return np.asarray(depth.astype(np.uint64))
 
 
 def depth_buffer(lrc: Lrc, memory: UnitMemory) -> DepthBuffer | None:

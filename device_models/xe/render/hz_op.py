@@ -45,19 +45,13 @@ def _clear(streamer: CommandStreamer, words: Words) -> Bulk:
         streamer.engine.report(f"a depth or stencil clear is skipped: {unknown}")
         return
     if depth is not None:
-        value = depth.quantized(np.array([real(words, 5)]))
-        for where in _places(depth.image, words, samples):
-            depth.store(where, np.broadcast_to(value, where.shape))
-            yield None
+        yield from _fill(depth.image, words, samples, depth.texel(real(words, 5)))
     if stencil is not None:
-        byte = bits(words, 1, 23, 16)
-        for where in _places(stencil, words, samples):
-            memory.store(where.astype(np.uint64), np.full(len(where), byte, dtype=np.uint64), 1)
-            yield None
+        yield from _fill(stencil, words, samples, bytes([bits(words, 1, 23, 16)]))
 
 
-def _places(image: Image, words: Words, samples: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Addresses of the samples in the rectangle, in bands; of all layers of the view."""
+def _fill(image: Image, words: Words, samples: int, texel: bytes) -> Iterator[None]:
+    """All samples in the rectangle, in bands; of all layers of the view."""
     left, top = bits(words, 2, 15, 0), bits(words, 2, 31, 16)
     right, bottom = min(bits(words, 3, 15, 0), image.width), min(bits(words, 3, 31, 16), image.height)
     if right <= left:
@@ -65,8 +59,6 @@ def _places(image: Image, words: Words, samples: int) -> Iterator[np.ndarray[tup
     for layer in range(image.surface.extent):
         for first in range(top, bottom, _BAND):
             rows = np.arange(first, min(bottom, first + _BAND), dtype=np.int64)
-            y, x = (
-                part.reshape(-1) for part in np.meshgrid(rows, np.arange(left, right, dtype=np.int64), indexing="ij")
-            )
             for sample in range(samples):
-                yield image.sample_addresses(x, y, np.full(len(x), layer), sample, samples).astype(np.int64)
+                image.fill((left, right), rows, layer, sample, texel, samples)
+                yield

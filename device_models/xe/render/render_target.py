@@ -106,18 +106,16 @@ class RenderTarget:
         """
         wide = CLEAR_BLOCK_PIXELS.get(self.surface.samples, CLEAR_BLOCK_BYTES // self.image.format.bytes)
         left, top, right, bottom = bounds
-        columns = np.arange(left * wide, min(right * wide, self.image.width), dtype=np.int64)
+        columns = left * wide, min(right * wide, self.image.width)
         rows = np.arange(top * CLEAR_BLOCK_ROWS, min(bottom * CLEAR_BLOCK_ROWS, self.image.height), dtype=np.int64)
         if self.image.format.is_integer:
             values = self.image.from_bits(colour.astype(np.uint64))
         else:
             values = colour.view(np.float32).astype(np.float64)
-        texel = formats.encode(self.image.format, values.reshape(1, 4))
+        texel = formats.encode(self.image.format, values.reshape(1, 4)).tobytes()
         for band in range(0, len(rows), _BAND):
-            y, x = (part.reshape(-1) for part in np.meshgrid(rows[band : band + _BAND], columns, indexing="ij"))
             for sample in range(self.surface.samples):
-                where = self.image.sample_addresses(x, y, np.full(len(x), layer), sample)
-                self.image.store_bytes(where, np.broadcast_to(texel, (len(x), texel.shape[1])))
+                self.image.fill(columns, rows[band : band + _BAND], layer, sample, texel)
             yield
 
     def clamp(self, how: int) -> int:

@@ -8,7 +8,7 @@ from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.xe.compute_kernels import LINEAR, store
@@ -265,3 +265,40 @@ def test_every_sample_of_every_texel_has_a_place_of_its_own(code: int, samples: 
     places = np.concatenate([image.sample_addresses(x, y, x * 0, sample) for sample in range(samples)])
     assert len(np.unique(places)) == len(places)
     assert not (places % size).any()
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("tiling", [0, 1, 2, 3], ids=["linear", "tile64", "x", "tile4"])
+@pytest.mark.parametrize("code", [0x140, 0x10D, 0x0C7, 0x085, 0x040, 0x000])
+@settings(max_examples=6, deadline=None)
+@given(data=st.data())
+def test_a_fill_writes_each_texel_of_its_rows_and_no_other_byte(
+    code: int, tiling: int, samples: int, data: st.DataObject
+) -> None:
+    size = formats.FORMATS[code].bytes
+    level = data.draw(st.integers(0, 3)) if samples == 1 else 0
+    if size == 12 and tiling:
+        tiling = 0  # such texels are in linear surfaces only
+    surface = SurfaceState(
+        type=SurfaceType.D2, format=code, tiling=tiling, base=0x10000, width=44, height=18, depth=1, pitch=1 << 14,
+        entries=1, q_pitch=64, first_element=0, array=False, level=0, levels=4, swizzle=(4, 5, 6, 7), alignment=(0, 1),
+        samples=samples,
+    )  # fmt: skip
+    memory = create_autospec(UnitMemory, instance=True)
+    image = Image(memory, surface, level)
+    left, right = sorted(data.draw(st.tuples(*[st.integers(0, image.width)] * 2)))
+    top, bottom = sorted(data.draw(st.tuples(*[st.integers(0, image.height)] * 2)))
+    texel = bytes(range(1, size + 1))
+    for sample in range(samples):
+        image.fill((left, right), np.arange(top, bottom), 0, sample, texel)
+    found: dict[int, int] = {}
+    for call in memory.store.call_args_list:
+        addresses, values, width = call.args
+        for address, value in zip(addresses.tolist(), values.tolist(), strict=True):
+            found |= dict(enumerate(value.to_bytes(width, "little"), address))
+    y, x = (part.reshape(-1) for part in np.meshgrid(np.arange(top, bottom), np.arange(left, right), indexing="ij"))
+    expected: dict[int, int] = {}
+    for sample in range(samples):
+        for address in image.sample_addresses(x, y, x * 0, sample).tolist():
+            expected |= dict(enumerate(texel, address))
+    assert found == expected
