@@ -85,10 +85,30 @@ def copy_pages(source: Pages, target: Pages) -> None:
     """
     if len(source) != len(target):
         raise ValueError(f"{len(source)} pages to {len(target)}")
-    for entry, count in source.shares():
-        entry.count_bulk(count, count << PAGE_SHIFT, 0, 0)
-    for entry, count in target.shares():
-        entry.count_bulk(0, 0, count, count << PAGE_SHIFT)
+    _count_reads(source)
+    _count_writes(target)
     for start in range(0, len(source), _STEP):
         some = slice(start, start + _STEP)
         _EVERY_PAGE[target.numbers[some]] = _EVERY_PAGE[source.numbers[some]]
+
+
+def read_pages(pages: Pages) -> bytes:
+    """The bytes of `pages`, counted. On the card's executor."""
+    _count_reads(pages)
+    return _EVERY_PAGE[pages.numbers].tobytes()
+
+
+def write_pages(pages: Pages, data: memoryview) -> None:
+    """Store `data`, as many bytes as `pages` have, counted. On the card's executor."""
+    _count_writes(pages)
+    _EVERY_PAGE[pages.numbers] = np.frombuffer(data, _EVERY_PAGE.dtype)
+
+
+def _count_reads(pages: Pages) -> None:
+    for entry, count in pages.shares():
+        entry.count_bulk(count, count << PAGE_SHIFT, 0, 0)
+
+
+def _count_writes(pages: Pages) -> None:
+    for entry, count in pages.shares():
+        entry.count_bulk(0, 0, count, count << PAGE_SHIFT)

@@ -28,6 +28,7 @@ from vfio_user_xe.emulator.model.executor import Executor
 COPY_SIZE = 64 * MIB
 SOURCE, TARGET, CLEAR, LONG_BATCH = 256 * MIB, 512 * MIB, 1024 * MIB, 128 * MIB
 SOURCE_VA, TARGET_VA, LONG_VA = 0x40_0000_0000, 0x50_0000_0000, 0x60_0000_0000
+SCATTERED_VA = 0x48_0000_0000
 ROUNDS = 5
 
 
@@ -202,28 +203,37 @@ class Bench:
         job = self.lab.job()
         large(job, SOURCE_VA, SOURCE, 16 * MIB)
         large(job, TARGET_VA, TARGET, 16 * MIB)
-        low, high = SOURCE_VA & 0xFFFFFFFF, SOURCE_VA >> 32
-        to_low, to_high = TARGET_VA & 0xFFFFFFFF, TARGET_VA >> 32
+        pages = list(range(16 * MIB // 4096))
+        random.Random(1).shuffle(pages)
+        for n, page in enumerate(pages):
+            job.tables.map(SCATTERED_VA + n * 4096, page * 4096, system=True)
 
         def plain_copy() -> None:
             view[TARGET : TARGET + 16 * MIB] = view[SOURCE : SOURCE + 16 * MIB]
 
-        for code, name in ((1, "TileX"), (2, "Tile4"), (3, "Tile64")):
-            for text, tilings, source_pitch, pitch in (
-                (f"linear to {name}", code << 13, 8192, 2048),
-                (f"{name} to linear", code << 20, 2048, 8192),
-            ):
-                ours, plain = [], []
-                for _ in range(ROUNDS):
-                    job.batch(
-                        0x5080_0008 | tilings, 3 << 24 | pitch, 0, 2048 << 16 | 2048, to_low,
-                        to_high, 0, source_pitch, low, high, END,
-                    )  # fmt: skip
-                    job.ring(*job.start())
-                    ours.append(cpu_time(lambda: self.run(job)))
-                    plain.append(cpu_time(plain_copy))
-                note = f"{100 * median(plain) / median(ours):.0f} % of a plain copy"
-                self.add(f"XY_FAST_COPY {text}, 2048 x 2048 x 4", 16 / 1024 / median(ours), "GiB/s", note)
+        ways = [
+            (f"{source} to {target}", SOURCE_VA, source_code << 20 | target_code << 13, TARGET_VA)
+            for code, name in ((1, "TileX"), (2, "Tile4"), (3, "Tile64"))
+            for source, source_code, target, target_code in (("linear", 0, name, code), (name, code, "linear", 0))
+        ]
+        ways += [
+            ("linear, scattered, to Tile4", SCATTERED_VA, 2 << 13, TARGET_VA),
+            ("Tile4 to linear, scattered", SOURCE_VA, 2 << 20, SCATTERED_VA),
+            ("Tile4, scattered, to linear", SCATTERED_VA, 2 << 20, TARGET_VA),
+        ]
+        for name, source, codes, target in ways:
+            pitches = [2048 if codes >> shift & 3 else 8192 for shift in (20, 13)]
+            ours, plain = [], []
+            for _ in range(ROUNDS):
+                job.batch(
+                    0x5080_0008 | codes, 3 << 24 | pitches[1], 0, 2048 << 16 | 2048, target & 0xFFFFFFFF, target >> 32,
+                    0, pitches[0], source & 0xFFFFFFFF, source >> 32, END,
+                )  # fmt: skip
+                job.ring(*job.start())
+                ours.append(cpu_time(lambda: self.run(job)))
+                plain.append(cpu_time(plain_copy))
+            note = f"{100 * median(plain) / median(ours):.0f} % of a plain copy"
+            self.add(f"XY_FAST_COPY {name}, 2048 x 2048 x 4", 16 / 1024 / median(ours), "GiB/s", note)
 
     # Page tables.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -121,6 +122,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--own", action="store_true", help="each commit runs the benchmark that it has")
     parser.add_argument("benchmark", nargs="+", metavar="MODULE [ARGUMENTS]", help="behind --")
     options = parser.parse_args(arguments)
+    # Told to stop, it removes its worktrees still.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     module, *others = options.benchmark
     results: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     with ExitStack() as stack:

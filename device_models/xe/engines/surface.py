@@ -5,6 +5,7 @@ Rows are taken some at a time, with one call into numpy for all of their bytes; 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.engines.tiling import Tiling
-from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, AddressSpace, TranslationFault
 from vfio_user_xe.emulator.fabric.span import Revoked, Window
 
 Rows = NDArray[np.uint8]
@@ -72,8 +73,12 @@ class Surface:
             found = self._linear(y, x, rows, count)
             if found is not None:
                 return found
-            starts = range(self.address + y * self.pitch + x, self.address + (y + rows) * self.pitch + x, self.pitch)
-            data = b"".join(self.space.read(start, count) for start in starts)
+            start, length = self.address + y * self.pitch + x, (rows - 1) * self.pitch + count
+            if length <= 2 * rows * count:
+                # What is between the rows is read with them, where it is there.
+                with suppress(TranslationFault, AccessFault):
+                    return np.ndarray((rows, count), np.uint8, self.space.read(start, length), strides=(self.pitch, 1))
+            data = b"".join(self.space.read(start + row * self.pitch, count) for row in range(rows))
             return np.frombuffer(data, np.uint8).reshape(rows, count)
         tiles, first, _ = self._tiles(self.tiling, y, x, rows, count)
         return _gather(self._units(self.tiling, y), tiles, x - first, rows, count)
@@ -85,6 +90,9 @@ class Surface:
             found = self._linear(y, x, rows, count)
             if found is not None:
                 found[:] = data
+                return
+            if count == self.pitch:
+                self.space.write(self.address + y * self.pitch, data.tobytes())
                 return
             for row in range(rows):
                 self.space.write(self.address + (y + row) * self.pitch + x, data[row].tobytes())
@@ -112,7 +120,8 @@ class Surface:
         view = self._view(offset, length, rows * count)
         if view is not None:
             return view, first, False
-        return memoryview(bytearray(self.space.read(self.address + offset, length))), first, True
+        copy = self.space.read(self.address + offset, length)
+        return memoryview(bytearray(copy) if self._writable else copy), first, True
 
     def _tile(self, tiling: Tiling, y: int, first: int) -> int:
         return y // tiling.height * self._row_of_tiles + first // tiling.width * tiling.size

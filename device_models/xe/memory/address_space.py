@@ -14,7 +14,7 @@ from vfio_user_xe.device_models.xe.memory.contiguity import contiguous
 from vfio_user_xe.device_models.xe.memory.ggtt import Ggtt, TranslationFault
 from vfio_user_xe.device_models.xe.memory.vram import Vram
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Fabric, Initiator, LedgerEntry, Window
-from vfio_user_xe.emulator.fabric.pages import Pages
+from vfio_user_xe.emulator.fabric.pages import PAGE, Pages, read_pages, write_pages
 from vfio_user_xe.emulator.fabric.span import Revoked, Span
 
 __all__ = [
@@ -103,6 +103,8 @@ CHUNK_SIZE = 1 << CHUNK_SHIFT
 
 _SMALL = 0x1000
 """Reads and writes up to this size go through what is kept of pages; larger ones open windows of their own."""
+_PIECE, _LONG = 0x2000, 0x8000
+"""Accesses from the second size on look for many pages at once, where a window is no longer than the first."""
 _MOST_PAGES = 1 << 16
 _MOST_REGIONS = 1 << 12
 """How much a space keeps before it begins anew."""
@@ -233,7 +235,13 @@ class AddressSpace(ABC):
                     return span.load(address, length)
                 except Revoked:
                     return self.read(address, length)
-        parts = [window.read(0, window.length) for window in self.spans(address, length, write=False)]
+        parts = []
+        while length > 0:
+            window = self.window(address, length, False)
+            pages = self._scattered(window, address, length, write=False)
+            parts.append(window.read(0, window.length) if pages is None else read_pages(pages))
+            address += len(parts[-1])
+            length -= len(parts[-1])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
@@ -247,9 +255,23 @@ class AddressSpace(ABC):
                 except Revoked:
                     self.write(address, rest)
                 return
-        for window in self.spans(address, len(rest), write=True):
-            window.write(0, rest[: window.length])
-            rest = rest[window.length :]
+        while rest:
+            window = self.window(address, len(rest), True)
+            pages = self._scattered(window, address, len(rest), write=True)
+            if pages is None:
+                count = window.length
+                window.write(0, rest[:count])
+            else:
+                count = len(pages) * PAGE
+                write_pages(pages, rest[:count])
+            address += count
+            rest = rest[count:]
+
+    def _scattered(self, window: Window, address: int, length: int, *, write: bool) -> Pages | None:
+        """Pages from `address` on, where `window`, which is there, is only a small piece of a long access."""
+        if address & PAGE - 1 or window.length > _PIECE or length < _LONG:
+            return None
+        return self.pages(address, length // PAGE, write)
 
     # Single values, little endian. A value that crosses a page is put together from two.
 

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.xe.rig import MIB, PageTables, Rig
 from vfio_user_xe.device_models.xe.memory.formats import ppgtt
+from vfio_user_xe.device_models.xe.memory.ggtt import TranslationFault
 from vfio_user_xe.emulator.fabric.pages import PAGE, Pages, copy_pages
 
 VA = 0x40_0000
@@ -91,3 +92,34 @@ def test_nothing_is_found_behind_messages_and_where_windows_were_taken_away(rig:
     rig.ram.messages = True
     rig.fabric.revoke()
     assert space.pages(VA, 4, True) is None
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 40 * PAGE), (0x123, 39 * PAGE), (PAGE, 9 * PAGE + 5), (0, 0x7FFF)])
+def test_long_accesses_of_scattered_pages_are_those_of_each_byte_and_counted_once(
+    rig: Rig, tables: PageTables, start: int, length: int
+) -> None:
+    places = [(7 * n % 41) * PAGE for n in range(41)]
+    for n, place in enumerate(places):
+        tables.map(VA + n * PAGE, 2 * MIB + place, system=n in (20, 21))
+    space = tables.space()
+    data = bytes(n * 31 & 0xFF for n in range(length))
+    rig.fabric.ledger.clear()
+    space.write(VA + start, data)
+    assert sum(entry.bytes_written for entry in rig.fabric.ledger) == length
+    assert space.read(VA + start, length) == data
+    assert sum(entry.bytes_read for entry in rig.fabric.ledger) == length
+    each = b"".join(space.read(VA + at, 1) for at in range(start, start + length, 1000))
+    assert each == data[::1000]
+    assert b"".join(space.read(VA + at, PAGE) for at in range(0, 41 * PAGE, PAGE))[start : start + length] == data
+
+
+def test_a_long_access_of_scattered_pages_faults_at_the_page_that_is_not_there(rig: Rig, tables: PageTables) -> None:
+    for n in range(40):
+        if n != 30:
+            tables.map(VA + n * PAGE, 2 * MIB + (7 * n % 41) * PAGE)
+    space = tables.space()
+    with pytest.raises(TranslationFault, match=f"address {VA + 30 * PAGE:#x}"):
+        space.read(VA, 40 * PAGE)
+    with pytest.raises(TranslationFault, match=f"address {VA + 30 * PAGE:#x}"):
+        space.write(VA, bytes(range(256)) * 16 * 40)
+    assert space.read(VA + 29 * PAGE, PAGE) == bytes(range(256)) * 16
