@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Generic, Protocol, Unpack
 
 from vfio_user_xe.emulator.control.errors import CommandError
-from vfio_user_xe.emulator.guest.errors import GuestError
+from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.kernel_reports import Kind, LogLost, reports
@@ -187,6 +187,10 @@ class Runner(Generic[MachineT]):
             return Result(case, Verdict.FAIL, f'names the defect "{known.defect}", which the suite does not list')
         except (Failed, AssertionError) as failed:
             return Result(case, Verdict.FAIL, str(failed))
+        except CommandTimeout as late:
+            # It was told to die, and may be where it cannot: what it does then would be another scenario's to answer for.
+            run.give_up("a command did not end in time, and may go on")
+            return Result(case, Verdict.FAIL, f"CommandTimeout: {_first_line(late)}")
         except (
             Exception
         ) as error:  # a program's error, a guest's, or the scenario's own mistake: all are to be looked at

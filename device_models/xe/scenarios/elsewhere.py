@@ -59,6 +59,10 @@ def iommufd(run: Run, machine: XeMachine) -> None:
         run.check(joined.errno == "0", f"VFIO_DEVICE_RESET: {joined.errno}")
 
 
+_LOAD = 900.0
+"""Seconds: the suite runs while its module is loaded, and on a debug kernel that takes minutes."""
+
+
 @scenario("33", "KUnit tests of the core's matching", "all pass")
 def kunit(run: Run, machine: XeMachine) -> None:
     if machine.run("test -d /sys/kernel/debug/kunit || modprobe kunit enable=1").returncode:
@@ -67,7 +71,7 @@ def kunit(run: Run, machine: XeMachine) -> None:
         f"find /lib/modules -name '*.ko*' | sed 's/.*\\///; s/\\.ko.*//' | grep -iE '{_SUITES}' || true"
     ).split()
     for module in brought:
-        loaded = machine.run(f"modprobe {module}", timeout=300)
+        loaded = machine.run(f"modprobe {module}", timeout=_LOAD)
         run.check(not loaded.returncode, f"the suite's module {module} cannot be loaded: {loaded.stderr.strip()}")
     run.fact("modules of suites", brought)
     results = machine.run("cat /sys/kernel/debug/kunit/*dma*/results 2>/dev/null").stdout

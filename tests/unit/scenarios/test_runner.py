@@ -25,6 +25,7 @@ from tests.support.scenario_plays import (
 from vfio_user_xe.emulator.cli import scenario as cli
 from vfio_user_xe.emulator.cli import scenario_run
 from vfio_user_xe.emulator.guest.environment import Environment
+from vfio_user_xe.emulator.guest.errors import CommandTimeout
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import Beside
 from vfio_user_xe.emulator.kernel_reports import Kind
@@ -125,6 +126,16 @@ def test_scenarios_of_one_setup_share_a_guest(labs: Labs) -> None:
     run_all(labs, scenario("1", body), scenario("2", body, SECOND), scenario("3", body))
     assert labs.booted == ["first", "second"]
     assert seen == ["first", "first", "second"]
+
+
+def test_a_guest_in_which_a_command_may_go_on_is_replaced(labs: Labs) -> None:
+    def late(run: Run, machine: Tried) -> None:
+        raise CommandTimeout("the command did not end within 60 s")
+
+    first, second = run_all(labs, scenario("1", late), scenario("2", passes))
+    assert (first.verdict, second.verdict) == (Verdict.FAIL, Verdict.PASS)
+    assert "did not end within 60 s" in first.reason
+    assert len(labs.booted) == 2
 
 
 def test_a_guest_that_was_given_up_is_replaced(labs: Labs) -> None:
