@@ -31,6 +31,7 @@ TARGET = 0x8000_0000
 PAGE = 4096
 DRAWN, SURFACE = 0x1000_0000, 0x2000_0000
 """Virtual addresses: of imports and of what is composed, in the host; of what is drawn and of the surface, in a machine."""
+_PORTS = "/sys/class/virtio-ports"
 _WAIT_MS = 60_000
 _WAIT = 2 * _WAIT_MS / 1000
 """Seconds: more than anything here takes on a busy machine that works."""
@@ -210,6 +211,8 @@ def known_defect(run: Run, host: Host, vm: VirtualMachine, ranges: str, failed: 
 @contextlib.contextmanager
 def running(run: Run, host: Host, vm: VirtualMachine, *, by_device: bool = False) -> Iterator[Vmm]:
     """The machine with its VF: its VMM's part has opened the VF, and the machine's driver has it. Gone afterwards."""
+    if host.run(f"test -d {_PORTS}").returncode:
+        run.not_applicable(f"this kernel has no ports to its virtual machines ({_PORTS}; CONFIG_VIRTIO_CONSOLE)")
     vmm = host.vmm(vm, by_device=by_device)
     vmm.start()
     try:
