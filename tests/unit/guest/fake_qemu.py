@@ -39,6 +39,8 @@ def serve_monitor() -> None:
     for line in stream:
         request = json.loads(line)
         stream.write(json.dumps({"return": {"ran": request["execute"]}, "id": request["id"]}).encode() + b"\n")
+        if request["execute"] == "system_wakeup":
+            stream.write(b'{"event": "WAKEUP"}\n')
         if request["execute"] == "system_reset":
             boot()
 

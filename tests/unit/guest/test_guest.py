@@ -125,9 +125,15 @@ def test_a_directly_booted_guest_that_suspends_says_how_to_boot_it(
     (tmp_path / "vmlinux").touch()
     monkeypatch.setattr(vmlinux, "unpacked", lambda kernel: tmp_path / "vmlinux" if direct else None)
 
-    async def wake(guest: Guest) -> None:
-        while not guest.qmp_events:
+    async def told_of(guest: Guest, event: str) -> None:
+        while event not in [one["event"] for one in guest.qmp_events]:
             await trio.sleep(0.01)
+
+    async def wake(guest: Guest) -> None:
+        await told_of(guest, "SUSPEND")
+        await guest.qmp("system_wakeup")
+        await told_of(guest, "WAKEUP")
+        # QEMU writes the kernel that it has loaded into memory again, and that boots.
         await guest.qmp("system_reset")
 
     async def body(guest: Guest) -> None:
