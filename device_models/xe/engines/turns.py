@@ -12,8 +12,6 @@ from vfio_user_xe.emulator.model.clock import CardClock
 
 _SHORTEST = 50e-6
 """Seconds that an idle turn takes at least."""
-_MOST_OWED = 64
-"""Quanta that a function can have run too long: what is more is forgiven."""
 
 
 class Turns:
@@ -24,9 +22,6 @@ class Turns:
         self._clock = clock
         self._policies: dict[int, FunctionPolicy] = {}
         self._queues = {engine.info.engine_class: RunQueue(self._policies) for engine in engines}
-        self._owed: dict[tuple[str, int], float] = {}
-        """Seconds by which a function's turns on an engine were too long: one ends where a step of the work does. Hardware stops
-        in microseconds, so these are taken from its next turns while others want the engine."""
 
     def policy(self, vfid: int) -> FunctionPolicy:
         """The function's policy, to be changed in place."""
@@ -35,7 +30,6 @@ class Turns:
     def forget_policies(self) -> None:
         """Functions share engines as they do before anybody said how."""
         self._policies.clear()
-        self._owed.clear()
 
     def add(self, context: Context, *, first: bool = False) -> None:
         """Queue `context`, behind others of its priority or before them."""
@@ -47,22 +41,18 @@ class Turns:
             self._queues[context.engine_class].remove(context)
 
     def begin(self, slot: Slot, vfid: int) -> None:
-        """Function `vfid` has the engine; its turn begins unless it has it already, shorter by what it owes."""
+        """Function `vfid` has the engine; its turn begins unless it has it already."""
         if slot.function != vfid:
-            owed = self._owed.pop((slot.engine.name, vfid), 0.0)
-            slot.function, slot.function_since = vfid, self._clock.seconds() - owed
+            slot.function, slot.function_since = vfid, self._clock.seconds()
 
     def left(self, slot: Slot) -> float:
         """Seconds of the turn; without a quantum functions take turns by job, and nothing is left after one."""
-        return self._quantum(slot, slot.function) - (self._clock.seconds() - slot.function_since)
+        return self.policy(slot.function).quantum(slot.engine) / 1e6 - (self._clock.seconds() - slot.function_since)
 
     def end(self, slot: Slot) -> int:
         """End the turn on an idle engine if its time is over; returns the VFID that had it, -1 for none."""
         before = slot.function
-        if before >= 0 and (left := self.left(slot)) <= 0:
-            quantum = self._quantum(slot, before)
-            if quantum:
-                self._owed[slot.engine.name, before] = min(-left, _MOST_OWED * quantum)
+        if before >= 0 and self.left(slot) <= 0:
             self._queues[slot.engine.info.engine_class].rotate(before)
             slot.function = -1
         return before
@@ -77,30 +67,10 @@ class Turns:
         vfid = queue.turn(engine, slot.function, before)
         if vfid is None:
             return None, 0.0
-        if vfid != slot.function:
-            vfid = self._entitled(slot, queue, vfid)
         self.begin(slot, vfid)
         context = queue.first(engine, vfid)
         # A function of normal priority without work: its turn passes all the same.
         return context, 0.0 if context is not None else max(self.left(slot), _SHORTEST)
-
-    def _entitled(self, slot: Slot, queue: RunQueue, vfid: int) -> int:
-        """The first function from `vfid` on that owes less than a turn; those that owe more pay with one."""
-        engine = slot.engine
-        while queue.others(engine, vfid):
-            quantum, owed = self._quantum(slot, vfid), self._owed.get((engine.name, vfid), 0.0)
-            if not quantum or owed < quantum:
-                break
-            self._owed[engine.name, vfid] = owed - quantum
-            queue.rotate(vfid)
-            following = queue.turn(engine, -1, vfid)
-            assert following is not None  # others have a claim
-            vfid = following
-        return vfid
-
-    def _quantum(self, slot: Slot, vfid: int) -> float:
-        """In seconds."""
-        return self.policy(vfid).quantum(slot.engine) / 1e6
 
     def is_leaving(self, context: Context) -> bool:
         """Whether the context will not come back by itself: it is disabled, or its function paused."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import create_autospec
 
 import pytest
 
@@ -15,10 +14,7 @@ from tests.support.xe.rig import MIB
 from tests.support.xe.scheduled_jobs import COUNTER, STOP, spin_for, spinner
 from vfio_user_xe.device_models.xe.engines import scheduler as scheduler_module
 from vfio_user_xe.device_models.xe.engines.context import Context
-from vfio_user_xe.device_models.xe.engines.slots import Slot
-from vfio_user_xe.device_models.xe.engines.turns import Turns
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, RENDER
-from vfio_user_xe.emulator.model.clock import CardClock
 
 
 @pytest.fixture
@@ -79,41 +75,6 @@ def test_functions_take_turns_by_their_quantum(lab: Lab) -> None:
         spin_for(lab, pf)
         spin_for(lab, vf)
     assert not lab.listener.of("context reset")
-
-
-@pytest.mark.parametrize("step", [0.25, 3.5, 30.0])
-def test_time_beyond_a_quantum_is_taken_from_the_next_turns(lab: Lab, step: float) -> None:
-    """Steps of one function's work are longer than its quantum, or not; those of the other's are short."""
-    now = 0.0
-    clock = create_autospec(CardClock, instance=True)
-    clock.seconds.side_effect = lambda: now
-    turns, slot = Turns(lab.engines.engines, clock), Slot(lab.engine("bcs0"))
-    used = {1: 0.0, 2: 0.0}
-    for vfid in used:
-        turns.policy(vfid).quantum_us = 1000
-        turns.add(vf_job(lab, vfid, vfid).context)
-    while now < 1:
-        context, _ = turns.next(slot, turns.end(slot))
-        assert context is not None
-        turns.remove(context)
-        seconds = (step if context.function.vfid == 1 else 0.25) * 1e-3
-        now, used[context.function.vfid] = now + seconds, used[context.function.vfid] + seconds
-        turns.add(context)
-    assert used[1] == pytest.approx(used[2], rel=0.1)
-
-
-def test_a_function_alone_pays_nothing(lab: Lab) -> None:
-    now = 0.0
-    clock = create_autospec(CardClock, instance=True)
-    clock.seconds.side_effect = lambda: now
-    turns, slot = Turns(lab.engines.engines, clock), Slot(lab.engine("bcs0"))
-    turns.policy(1).quantum_us = 1000
-    context = vf_job(lab, 1, 1).context
-    for _ in range(5):
-        turns.add(context)
-        assert turns.next(slot, turns.end(slot)) == (context, 0.0)
-        turns.remove(context)
-        now += 1.0
 
 
 def test_a_function_that_will_not_let_go_is_reset(lab: Lab) -> None:
