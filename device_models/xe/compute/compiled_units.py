@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import struct
+import time
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 
 import numpy as np
@@ -35,8 +36,8 @@ from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace
 
 log = logging.getLogger(__name__)
 
-_FIRST_BUDGET, _LEAST_BUDGET, _MOST_BUDGET = 20_000, 1_000, 50_000_000
-"""Ops that a slot runs before it comes back."""
+_FIRST_BUDGET, _LEAST_BUDGET = 8_000, 1_000
+"""Ops that a walk's first slot runs before others are begun, and that each runs at least, however late it is."""
 _HARVEST_NS = 10_000_000
 """The ledger is told so often while a kernel runs, and whenever it stops."""
 _ROUNDS_AFTER_FAULT = 8
@@ -210,10 +211,9 @@ class CompiledExecution:
             self._walk.struct.next = task.begin_at
         self._most = max(1, min(walker.groups, task.most_threads // walker.interface.threads))
         """Slots that there can be."""
+        self._wanted = min(self._most, _processors())
+        """Slots that there are to be, if the first takes long."""
         self._places = [_Place(task, self._walk, pages, 0)]
-        self._budget = _FIRST_BUDGET
-        self._took = 1
-        """Nanoseconds of a slot's last `_budget` ops."""
         self._harvested = task.nanoseconds()
 
     @property
@@ -295,7 +295,7 @@ class CompiledExecution:
             rounds -= 1
             self._pages.refresh()
             sampler = task.sampler()
-            reasons = self._run(able, until=end) if sampler is None else self._run_sampled(sampler, able)
+            reasons = self._run(able, end - now) if sampler is None else self._run_sampled(sampler, able)
             able, ran_out, blocked = [], sampler is None, False
             for place, reason in reasons:
                 found = self._serve(place, reason)
@@ -308,11 +308,7 @@ class CompiledExecution:
                     # Serving it takes long: the others have a slice before it is told, however busy the host is.
                     fault, end, rounds = found, task.nanoseconds() + nanoseconds, _ROUNDS_AFTER_FAULT
             now = task.nanoseconds()
-            if ran_out:
-                wanted = self._budget * nanoseconds // max(1, self._took)
-                self._budget = max(_LEAST_BUDGET, min(_MOST_BUDGET, self._budget * 4, wanted))
-                able += self._more_places()
-            elif blocked:
+            if ran_out or blocked:
                 able += self._more_places()
         if fault is not None or now - self._harvested >= _HARVEST_NS:
             self._pages.harvest()
@@ -338,12 +334,10 @@ class CompiledExecution:
 
     def _more_places(self) -> list[_Place]:
         """Slots for the other processors, once there turned out to be enough to do for them."""
-        if len(self._places) == self._most or self.begun >= self._walk.struct.total:
+        if len(self._places) >= self._wanted or self.begun >= self._walk.struct.total:
             return []
-        first = len(self._places)
-        new = [
-            _Place(self._task, self._walk, self._pages, index) for index in range(first, min(self._most, _processors()))
-        ]
+        places = range(len(self._places), self._wanted)
+        new = [_Place(self._task, self._walk, self._pages, index) for index in places]
         self._places += new
         return new
 
@@ -352,7 +346,7 @@ class CompiledExecution:
         reasons = []
         for place in places:
             before = place.slot.executed
-            reasons += self._run([place], sampler.left)
+            reasons += self._run([place], budget=sampler.left)
             due = sampler.passed(place.slot.executed - before)
             if due and place.slot.struct.occupied:
                 self._sample(sampler, place, reasons[-1][1], due)
@@ -373,39 +367,33 @@ class CompiledExecution:
         self._task.sample(sampler, sum(slot.group) * self._walk.threads + thread, address, stall, due)
 
     def _run(
-        self, places: list[_Place], budget: int | None = None, until: int | None = None
+        self, places: list[_Place], nanoseconds: int = 0, budget: int = _LEAST_BUDGET
     ) -> list[tuple[_Place, Reason]]:
-        """Run slots in parallel, each for `budget` ops (`_budget` if not given).
+        """Run slots in parallel for so long, or for `budget` ops if that is longer.
 
-        On a busy host one of them may have to wait for a processor: until then, but not beyond the time `until`, the first goes on.
+        They end at the same moment, so that none waits for another, whichever of the host's processors was busy meanwhile.
         """
-        pages, clock = self._pages, self._task.nanoseconds
-        budget = self._budget if budget is None else budget
+        pages, walk = self._pages, self._walk.struct
+        deadline = 0
+        if nanoseconds > 0:
+            if len(self._places) < self._wanted and walk.next < walk.total:
+                budget = _FIRST_BUDGET
+            else:
+                # The host's clock, not the card's: how far a kernel comes in a slice is in no recording.
+                deadline = time.monotonic_ns() + nanoseconds
         with pages.running:
             if pages.is_stale:
                 # Between the look at it and the lock; from here on who takes memory away waits.
                 return [(place, Reason.STOPPED) for place in places]
-            halts = self._walk.halts
-            if len(places) == 1:
-                slot = places[0].slot
-                pages.stop.append(slot)
-                begun = clock()
-                reason = slot.run(budget, halts)
-                self._took = clock() - begun
-                pages.stop.clear()
-                return [(places[0], reason)]
+            halts = walk.halts
             pages.stop[:] = [place.slot for place in places]
-            others = [_pool().submit(place.slot.run, budget, halts) for place in places[1:]]
-            begun = clock()
-            first = places[0].slot.run(budget, halts)
-            now = clock()
-            self._took = now - begun
-            while until is not None and now < until and first is Reason.RAN_OUT and not all(map(Future.done, others)):
-                first = places[0].slot.run(budget, halts)
-                now = clock()
-            reasons = [first, *(other.result() for other in others)]
+            first, *rest = places
+            others = [_pool().submit(place.slot.run, budget, halts, deadline) for place in rest] if rest else ()
+            reasons = [(first, first.slot.run(budget, halts, deadline))]
+            for place, other in zip(rest, others, strict=True):
+                reasons.append((place, other.result()))
             pages.stop.clear()
-        return list(zip(places, reasons, strict=True))
+        return reasons
 
     def _go_on(self, place: _Place) -> None:
         """A fault was served: its threads repeat what they were at."""
@@ -448,7 +436,7 @@ class CompiledExecution:
             return self._set_aside(place, thread, fault)
         base, stride = surface.base, 0
         if surface.type is SurfaceType.SCRATCH:
-            if surface.entries < min(self._most, _processors()) * self._walk.threads:
+            if surface.entries < self._wanted * self._walk.threads:
                 return self._interpret(place, thread)
             base, stride = base + place.group.first_scratch * surface.pitch, surface.pitch
         try:

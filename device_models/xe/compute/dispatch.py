@@ -23,14 +23,15 @@ from vfio_user_xe.device_models.xe.memory.ppgtt import PpgttSpace
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
     from vfio_user_xe.device_models.xe.memory.address_space import Fault
 
 IN_FLIGHT = 1024
 """Threads at once: what 128 execution units of 8 threads hold."""
 _MOST_GROUPS = 1 << 62
-_STEP_NS = 800_000
+_STEP_NS, _LEAST_STEP_NS = 1_000_000, 100_000
+"""A step goes to the end of the command streamer's slice."""
 _PATIENCE_NS, _LEAVING_PATIENCE_NS = 2_000_000, 500_000_000
 """How long groups in flight may take to end before the context is preempted in the middle of them: for others' turns, and
 when it is disabled or its function is paused, after which it may be saved."""
@@ -87,12 +88,15 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Genera
             execution.close()
             execution = units().start(replace(task, begin_at=progress.begun()))
     progress.in_flight(execution)
+    patience = _PATIENCE_NS
     try:
         while not execution.finished:
             if streamer.preempt and streamer.lrc.arbitration:
-                yield from _make_room(streamer, execution, progress)
+                at_boundary = yield from _make_room(streamer, execution, progress, patience)
+                # Groups that take longer will not end in time the next time either, and the time is another function's.
+                patience = _PATIENCE_NS if at_boundary else 0
                 continue
-            missed = execution.step(_STEP_NS)
+            missed = execution.step(_step(streamer))
             if missed is not None or not execution.finished:
                 yield missed
     except GeneratorExit:
@@ -108,6 +112,12 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Genera
     return True
 
 
+def _step(streamer: CommandStreamer) -> int:
+    """Nanoseconds of the slice that are left, but some progress is made in any."""
+    left = int(1e9 * (streamer.deadline - streamer.engine.clock.seconds()))
+    return min(max(left, _LEAST_STEP_NS), _STEP_NS)
+
+
 def _told(task: Task) -> dict[str, object]:
     """A walker's fields for the trace."""
     walker = task.walker
@@ -121,24 +131,27 @@ def _told(task: Task) -> dict[str, object]:
     }
 
 
-def _make_room(streamer: CommandStreamer, execution: Execution, progress: Progress) -> Bulk:
-    """The context is to leave the engine: groups in flight are given time to end first.
+def _make_room(
+    streamer: CommandStreamer, execution: Execution, progress: Progress, patience: int
+) -> Generator[Fault | None, None, bool]:
+    """The context is to leave the engine: groups in flight are given time to end first. Whether all did.
 
     State in the middle of threads stays with the context in this process, and moves with a VF that is saved then; the context's
     image has only what lies between groups.
     """
     lrc, clock = streamer.lrc, streamer.engine.clock
-    patience = _LEAVING_PATIENCE_NS if streamer.leaving else _PATIENCE_NS
-    end = clock.ns() + patience
+    end = clock.ns() + (_LEAVING_PATIENCE_NS if streamer.leaving else patience)
     execution.hold(True)
     while not execution.at_boundary and clock.ns() < end:
         lrc.bulk_preemptible = False
-        yield execution.step(_STEP_NS)
+        yield execution.step(_step(streamer))
     lrc.bulk_preemptible = True
-    if execution.at_boundary:
+    at_boundary = execution.at_boundary
+    if at_boundary:
         progress.keep(execution.begun)
     yield None
     execution.hold(False)
+    return at_boundary
 
 
 class Progress:

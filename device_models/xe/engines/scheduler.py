@@ -26,9 +26,6 @@ from vfio_user_xe.emulator.model.executor import Executor
 
 log = logging.getLogger(__name__)
 
-SLICE = 0.001
-"""Seconds that an engine computes before the executor may do something else."""
-
 
 class Scheduler:
     """Runs what is queued. Everything is called on the executor."""
@@ -112,7 +109,7 @@ class Scheduler:
         self.slices += 1
         in_one_command = _in_one_command(streamer.lrc)
         start = self._clock.seconds()
-        outcome = streamer.run(start + SLICE)
+        outcome = streamer.run(start + self.turns.slice(slot))
         elapsed = self._clock.seconds() - start
         leaves = outcome in (cs.IDLE, cs.STOPPED)
         if not leaves and not (outcome == cs.SLICE_OVER and streamer.is_done()):

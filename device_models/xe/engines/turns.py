@@ -10,6 +10,8 @@ from vfio_user_xe.device_models.xe.engines.run_queue import FunctionPolicy, RunQ
 from vfio_user_xe.device_models.xe.engines.slots import Slot
 from vfio_user_xe.emulator.model.clock import CardClock
 
+SLICE, _LEAST_SLICE = 0.001, 0.0001
+"""Seconds that an engine computes before the executor may do something else: no more, and no less."""
 _SHORTEST = 50e-6
 """Seconds that an idle turn takes at least."""
 
@@ -48,6 +50,17 @@ class Turns:
     def left(self, slot: Slot) -> float:
         """Seconds of the turn; without a quantum functions take turns by job, and nothing is left after one."""
         return self.policy(slot.function).quantum(slot.engine) / 1e6 - (self._clock.seconds() - slot.function_since)
+
+    def slice(self, slot: Slot) -> float:
+        """Seconds that the engine may compute now: it stops where its function's turn does, if others may be waiting.
+
+        A slice that only began in the turn would take the rest of its time from them.
+        """
+        if not self.policy(slot.function).quantum(slot.engine):
+            return SLICE
+        left = self.left(slot)
+        # Nobody waits if the turn is over already.
+        return SLICE if left <= 0 else min(SLICE, max(left, _LEAST_SLICE))
 
     def end(self, slot: Slot) -> int:
         """End the turn on an idle engine if its time is over; returns the VFID that had it, -1 for none."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vfio_user_xe.device_models.xe.eu.compiled.layout import LANES, ThreadState
 from vfio_user_xe.device_models.xe.eu.registers import STORAGE_BYTES
 
-_BARRIERS, _SLOT_WORDS, _THREAD_WORDS = 32, 5, 3
+_BARRIERS, _SLOT_WORDS, _THREAD_WORDS = 32, 7, 3
 
 Saved = dict[str, NDArray[Any]]
 

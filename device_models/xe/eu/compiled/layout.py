@@ -157,10 +157,11 @@ class WalkStruct(ctypes.Structure):
         ("first", ctypes.c_int64 * 3),
         ("end", ctypes.c_int64 * 3),
         ("total", ctypes.c_int64),
-        ("next", ctypes.c_int64),
-        ("halts", ctypes.c_int64),
         ("shaders", ctypes.c_int64),
         ("fastest", ctypes.c_int64),
+        ("apart", ctypes.c_char * 64),
+        ("next", ctypes.c_int64),
+        ("halts", ctypes.c_int64),
     ]
 
 
@@ -184,6 +185,8 @@ class SlotStruct(ctypes.Structure):
         ("executed", ctypes.c_int64),
         ("alive", ctypes.c_int64),
         ("group", ctypes.c_int64 * 3),
+        ("taken", ctypes.c_int64),
+        ("taken_end", ctypes.c_int64),
         ("barriers", ctypes.c_uint32 * 32),
         ("number", ctypes.c_int64),
         ("halts", ctypes.c_int64),

@@ -22,7 +22,7 @@ class Library:
                 f"structures of the handlers have sizes {sizes}, those of layout.py and draw_layout.py {expected}"
             )
         self.run_slot = shared.eu_run
-        self.run_slot.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+        self.run_slot.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
         self.run_thread = shared.eu_run_thread
         self.run_thread.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
         self.draw = shared.eu_draw

@@ -22,8 +22,8 @@ def address_of(memory: NDArray[Any]) -> int:
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
-    """Zeroed bytes that begin at a multiple of 64."""
-    memory = np.zeros(size + 64, dtype=np.uint8)
+    """Zeroed bytes in cache lines of their own (64 bytes): another processor's writes beside them would take them away."""
+    memory = np.zeros((size + 63 & -64) + 64, dtype=np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size]
 
@@ -46,8 +46,8 @@ class Counts:
 
     def resize(self, slots: int) -> None:
         """Zeros for so many slots of the map."""
-        self.array = np.zeros((slots, ctypes.sizeof(CountStruct) // 8), dtype=np.uint64)
-        self.touched = np.zeros(slots + 1, dtype=np.uint32)
+        self.array = aligned(slots * ctypes.sizeof(CountStruct)).view(np.uint64).reshape(slots, -1)
+        self.touched = aligned(4 * (slots + 1)).view(np.uint32)
         """How many rows of `array` are not zero, and which."""
         self.address = self.array.ctypes.data
         self.touched_address = self.touched.ctypes.data

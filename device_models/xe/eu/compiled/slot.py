@@ -32,7 +32,7 @@ _ARFS_FROM, _ARFS_TO = F0, IP
 
 Triple = tuple[int, int, int]
 _SURFACE_SLOTS = 512
-_WALK = struct.Struct("<8Q12q")
+_WALK = struct.Struct("<8Q10q64x2q")
 """A `WalkStruct` in the order of its fields: ctypes takes four times as long for them by name."""
 assert _WALK.size == ctypes.sizeof(WalkStruct)
 _REASONS = tuple(Reason)
@@ -86,10 +86,10 @@ class Walk:
                 *first,
                 *end,
                 wide * high * deep if wide > 0 and high > 0 and deep > 0 else 0,
-                0,
-                0,
                 shaders,
                 fastest,
+                0,
+                0,
             )
         )
 
@@ -153,29 +153,29 @@ class Slot:
         self.storage = aligned(threads * THREAD_BYTES).reshape(threads, THREAD_BYTES)
         self.registers = self.storage[:, :STORAGE_BYTES]
         """[threads, STORAGE_BYTES]"""
-        self.places = np.zeros((threads, LANES), dtype=np.int64)
-        self.depths = np.zeros((threads, LANES), dtype=np.int32)
+        self.places = aligned(8 * threads * LANES).view(np.int64).reshape(threads, LANES)
+        self.depths = aligned(4 * threads * LANES).view(np.int32).reshape(threads, LANES)
         self.slm = aligned(max(64, slm_bytes + 64))
         self.counts = map_.counts()
         self._surfaces = np.zeros(_SURFACE_SLOTS, dtype=_SURFACE)
         self._bound = 0
         self._stop = ctypes.c_int32(0)
-        self.threads = (ThreadStruct * threads)()
+        kind = ThreadStruct * threads
+        self.threads = kind.from_buffer(aligned(ctypes.sizeof(kind)).data)
         for index, thread in enumerate(self.threads):
             thread.storage = self.storage[index].ctypes.data
             thread.places = self.places[index].ctypes.data
             thread.depths = self.depths[index].ctypes.data
             thread.state = ThreadState.DONE
-        self.struct = SlotStruct(
-            threads=ctypes.addressof(self.threads),
-            map=map_.address,
-            surfaces=self._surfaces.ctypes.data,
-            surface_slots=_SURFACE_SLOTS,
-            slm=self.slm.ctypes.data,
-            slm_bytes=slm_bytes,
-            stop=ctypes.addressof(self._stop),
-            thread_count=threads,
-        )
+        self.struct = SlotStruct.from_buffer(aligned(ctypes.sizeof(SlotStruct)).data)
+        self.struct.threads = ctypes.addressof(self.threads)
+        self.struct.map = map_.address
+        self.struct.surfaces = self._surfaces.ctypes.data
+        self.struct.surface_slots = _SURFACE_SLOTS
+        self.struct.slm = self.slm.ctypes.data
+        self.struct.slm_bytes = slm_bytes
+        self.struct.stop = ctypes.addressof(self._stop)
+        self.struct.thread_count = threads
         self._address = ctypes.addressof(self.struct)
         self._walk: Walk | None = None
 
@@ -198,12 +198,14 @@ class Slot:
             self.slm.fill(0)
         self._walk = walk
         self.struct.number = number
+        self.struct.taken = self.struct.taken_end = 0
         self.struct.walk = walk.address
         self.struct.stateless_base = walk.stateless_base
 
-    def run(self, budget: int, halts: int | None = None) -> Reason:
+    def run(self, budget: int, halts: int | None = None, deadline: int = 0) -> Reason:
         """Run groups until none is left (GONE), `budget` ops are used up, or a thread needs something (`culprit`).
 
+        With a `deadline` (nanoseconds of `time.monotonic_ns`) it goes on until then when they are used up.
         STOPPED as soon as `Walk.halts` is not `halts` (what it is now, if not given) any more.
         """
         if self._walk is None:
@@ -211,7 +213,7 @@ class Slot:
         self.struct.halts = self._walk.halts if halts is None else halts
         self.struct.counts = self.counts.address
         self.struct.touched = self.counts.touched_address
-        return _REASONS[int(self._walk.kernel.library.run_slot(self._address, budget))]
+        return _REASONS[int(self._walk.kernel.library.run_slot(self._address, budget, deadline))]
 
     def stop(self) -> None:
         """Make `run` return soon (from another host thread); it returns at once until `go_on`."""
@@ -272,7 +274,7 @@ class Slot:
             "depths": self.depths.copy(),
             "slm": self.slm.copy(),
             "threads": threads[:, _KEPT].copy(),
-            "slot": np.array([self.struct.current, self.struct.occupied, *self.struct.group], dtype=np.int64),
+            "slot": np.array([getattr(self.struct, name) for name in _SAVED] + list(self.struct.group), dtype=np.int64),
             "barriers": np.array(self.struct.barriers, dtype=np.uint32),
         }
 
@@ -302,8 +304,10 @@ class Slot:
             thread.kernel = kernel.address
             thread.slot = ctypes.addressof(self.struct)
             thread.constants = kernel.struct.constants
-        self.struct.current, self.struct.occupied = (int(value) for value in saved["slot"][:2])
-        self.struct.group[:] = [int(value) for value in saved["slot"][2:]]
+        values = saved["slot"].tolist()
+        for name, value in zip(_SAVED, values, strict=False):
+            setattr(self.struct, name, value)
+        self.struct.group[:] = values[len(_SAVED) :]
         self.struct.barriers[:] = [int(value) for value in saved["barriers"]]
 
     def _thread_words(self) -> NDArray[np.uint32]:
@@ -343,6 +347,8 @@ class Slot:
             self._bound = 0
 
 
+_SAVED = ("current", "occupied", "taken", "taken_end")
+"""Of a `SlotStruct`; the group follows."""
 # state, signalled, notifications: words of a `struct thread` that a saved group needs; the rest is found anew.
 _STATE = ThreadStruct.state.offset // 4
 _KEPT = [getattr(ThreadStruct, name).offset // 4 for name in ("state", "signalled", "notifications")]

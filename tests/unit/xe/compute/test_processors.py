@@ -11,6 +11,7 @@ import pytest
 from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, labs
 from vfio_user_xe.device_models.xe.compute import compiled_units, dispatch
+from vfio_user_xe.device_models.xe.engines import turns
 
 LONG = f"""
     (W) mov (1|M0)  r60.0<1>:ud  0:ud
@@ -60,8 +61,8 @@ def test_a_slot_goes_on_while_another_waits_for_a_processor(lab: ComputeLab, mon
     monkeypatch.setattr(compiled_units, "_pool", lambda: pool)
     monkeypatch.setattr(compiled_units, "_processors", lambda: 2)
     monkeypatch.setattr(compiled_units, "_FIRST_BUDGET", 1000)
-    monkeypatch.setattr(compiled_units, "_MOST_BUDGET", 1000)
     # A step that no host is too slow for: all groups end in it.
+    monkeypatch.setattr(turns, "SLICE", 600.0)
     monkeypatch.setattr(dispatch, "_STEP_NS", 600_000_000_000)
     job = lab.dispatch(LONG + EOT, inline=[DATA, 0], groups=(GROUPS, 1, 1))
     assert job.data(0, 16 * GROUPS) == [2000] * 16 * GROUPS

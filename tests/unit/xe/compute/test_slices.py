@@ -14,7 +14,7 @@ from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, walker
 from tests.support.xe.engine_lab import SEQNO, WA_BB, Job
 from vfio_user_xe.device_models.xe.compute import dispatch
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
-from vfio_user_xe.device_models.xe.engines import engine, scheduler
+from vfio_user_xe.device_models.xe.engines import engine, turns
 from vfio_user_xe.device_models.xe.engines.context import Context
 from vfio_user_xe.device_models.xe.memory.address_space import TranslationFault
 
@@ -41,7 +41,7 @@ def job_of(lab: ComputeLab, kernel: str, **options: object) -> Job:
 @pytest.fixture
 def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of one step, however fast the host is."""
-    monkeypatch.setattr(scheduler, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
 
 
 def test_an_endless_kernel_makes_room_when_its_quantum_is_over(lab: ComputeLab) -> None:

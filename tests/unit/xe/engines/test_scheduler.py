@@ -11,7 +11,7 @@ from tests.support.xe.commands import ARB_CHECK, END, NOOP, conditional_end, sdi
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, Lab
 from tests.support.xe.rig import MIB
 from tests.support.xe.scheduled_jobs import STOP, spin_for, spinner
-from vfio_user_xe.device_models.xe.engines import scheduler as scheduler_module
+from vfio_user_xe.device_models.xe.engines import turns
 from vfio_user_xe.device_models.xe.profiles.profile import RENDER, VIDEO_DECODE
 
 ARB_OFF, ARB_ON = 0x0400_0000, 0x0400_0001
@@ -26,7 +26,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler_module, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
 
 
 def test_a_spinner_does_not_block_other_engines(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from tests.support.xe.commands import END, NOOP, sdi, semaphore
 from tests.support.xe.engine_lab import DATA_VA, Lab
 from tests.support.xe.rig import MIB
 from tests.support.xe.scheduled_jobs import spinner
-from vfio_user_xe.device_models.xe.engines import scheduler as scheduler_module
+from vfio_user_xe.device_models.xe.engines import turns
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE
 from vfio_user_xe.emulator.model.executor import Executor
 
@@ -26,7 +26,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler_module, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
 
 
 def test_on_the_real_executor_a_waiting_engine_costs_little(lab: Lab) -> None:

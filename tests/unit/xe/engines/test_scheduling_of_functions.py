@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -12,9 +13,13 @@ from tests.support.xe.commands import ARB_CHECK, END, USER_INTERRUPT, conditiona
 from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, SEQNO, Job, Lab
 from tests.support.xe.rig import MIB
 from tests.support.xe.scheduled_jobs import COUNTER, STOP, spin_for, spinner
-from vfio_user_xe.device_models.xe.engines import scheduler as scheduler_module
+from vfio_user_xe.device_models.xe.engines import turns
 from vfio_user_xe.device_models.xe.engines.context import Context
+from vfio_user_xe.device_models.xe.engines.engine import Engine
+from vfio_user_xe.device_models.xe.engines.slots import Slot
+from vfio_user_xe.device_models.xe.engines.turns import Turns
 from vfio_user_xe.device_models.xe.profiles.profile import COPY, RENDER
+from vfio_user_xe.emulator.model.clock import CardClock
 
 
 @pytest.fixture
@@ -123,7 +128,7 @@ def ticking(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns last for so many looks at the clock, however busy this machine is."""
     looks = itertools.count()
     lab.card.clock.seconds = lambda: next(looks) * 1e-4
-    monkeypatch.setattr(scheduler_module, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
 
 
 def holders(lab: Lab, count: int) -> list[int | None]:
@@ -307,3 +312,23 @@ def test_functions_without_a_quantum_take_turns_by_job(lab: Lab) -> None:
     lab.run()
     order = [event[1] for event in lab.listener.of("interrupt")]
     assert order.index("vf1") <= 1, "not behind everything that the PF had queued before"
+
+
+def test_a_slice_ends_with_the_turn_of_its_function() -> None:
+    now = 10.0
+    clock = CardClock(lambda: int(now * 1e9), lambda: now)
+    engine = create_autospec(Engine, instance=True, spec_set=False, group=0)
+    engine.info = Lab().engine("bcs0").info
+    slot = Slot(engine)
+    shared = Turns([engine], clock)
+    shared.begin(slot, 1)
+    assert shared.slice(slot) == turns.SLICE
+    shared.policy(1).quantum_us = 2000
+    assert shared.slice(slot) == turns.SLICE
+    now += 0.0015
+    assert shared.slice(slot) == pytest.approx(0.0005)
+    now += 0.00049
+    assert shared.slice(slot) == pytest.approx(0.0001)
+    now += 1.0
+    # Nobody waits: otherwise the turn would have ended.
+    assert shared.slice(slot) == turns.SLICE

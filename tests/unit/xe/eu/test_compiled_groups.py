@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from unittest.mock import create_autospec
 
 import numpy as np
@@ -112,6 +113,46 @@ def test_group_goes_on_in_another_slot() -> None:
     other.restore(slot.save())
     assert other.run(FOREVER) is Reason.GONE
     assert job.words[0] == expected
+
+
+def test_groups_that_a_slot_has_taken_go_on_in_another_slot() -> None:
+    job = Job(reduction(), numbers(2000))
+    expected = job.words[: 2000 * ITEMS].reshape(2000, ITEMS).sum(axis=1)
+    walk = job.walk(2000)
+    slot = job.slot(walk)
+    while slot.struct.taken_end - slot.struct.taken < 2:
+        assert slot.run(400) is Reason.RAN_OUT
+    other = Slot(job.map, THREADS, 4 * ITEMS)
+    other.begin(walk)
+    other.restore(slot.save())
+    assert other.run(FOREVER) is Reason.GONE
+    assert np.array_equal(job.words[: 2000 * ITEMS : ITEMS], expected)
+
+
+def test_slots_take_long_groups_one_by_one() -> None:
+    text = """
+        (W) mov (1|M0)  r60.0<1>:ud  0:ud
+        again:
+        (W) add (1|M0)  r60.0<1>:ud  r60.0<0;1,0>:ud  1:ud
+        (W) cmp (16|M0)  (lt)f0.0  null<1>:ud  r60.0<0;1,0>:ud  20000:ud
+        (W&f0.0) jmpi (1|M0)  again
+    """
+    job = Job(text + END, np.zeros(1, np.int32))
+    walk = job.walk(2000)
+    slot = job.slot(walk)
+    assert slot.run(1_000_000) is Reason.RAN_OUT
+    assert slot.struct.taken == slot.struct.taken_end == walk.struct.next > 1
+
+
+def test_a_slot_goes_on_until_its_deadline() -> None:
+    job = Job("forever:\n(W) jmpi (1|M0)  forever\n" + END, np.zeros(1, np.int32))
+    slot = job.slot(job.walk(1))
+    deadline = time.monotonic_ns() + 20_000_000
+    assert slot.run(1, deadline=deadline) is Reason.RAN_OUT
+    assert time.monotonic_ns() >= deadline
+    before = slot.executed
+    assert slot.run(10_000, deadline=deadline) is Reason.RAN_OUT
+    assert slot.executed - before >= 9_000
 
 
 def test_two_slots_share_a_walk() -> None:

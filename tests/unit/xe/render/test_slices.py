@@ -18,7 +18,7 @@ from tests.support.xe.render_lab import (
     setup_backend,
     vertex_buffer,
 )
-from vfio_user_xe.device_models.xe.engines import scheduler
+from vfio_user_xe.device_models.xe.engines import turns
 
 COLOUR = (0.0, 1.0, 0.0, 1.0)
 CORNERS = [[0, 0, 0, 0, x, y, 0.5, 1, *COLOUR] for x, y in ((16, 16), (0, 16), (0, 0))]
@@ -60,7 +60,7 @@ def test_an_endless_draw_makes_room_when_its_quantum_is_over(lab: RenderLab) -> 
 
 
 def test_preempted_draws_go_on_where_they_were(lab: RenderLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "SLICE", 0.0)  # slices of one step, however fast the host is
+    monkeypatch.setattr(turns, "SLICE", 0.0)  # slices of one step, however fast the host is
     jobs = [job_of(lab, COUNTS + FLAT.format(1) + WRITE, quantum_us=1) for _ in range(2)]
     for job in jobs:
         job.submit()

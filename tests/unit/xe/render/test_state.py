@@ -10,7 +10,7 @@ import pytest
 from tests.support.xe.commands import END, sdi
 from tests.support.xe.engine_lab import DATA_VA, PPHWSP
 from tests.support.xe.render_lab import RenderLab
-from vfio_user_xe.device_models.xe.engines import scheduler
+from vfio_user_xe.device_models.xe.engines import turns
 from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
 from vfio_user_xe.device_models.xe.engines.context import FAILED
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
@@ -66,12 +66,12 @@ def test_instancing_is_kept_by_element() -> None:
     assert on.lrc.state[Op.VF_INSTANCING][1:] == [0, 0, 0, 0, 2 | 1 << 8, 3]
 
 
-@pytest.mark.parametrize("seconds", [scheduler.SLICE, 0.0], ids=["a slice", "slices of one command"])
+@pytest.mark.parametrize("seconds", [turns.SLICE, 0.0], ids=["a slice", "slices of one command"])
 @pytest.mark.parametrize(("engine_class", "pages"), [(RENDER, 3), (COMPUTE, 2)])
 def test_state_beyond_the_image_costs_its_context_and_nothing_behind_the_image(
     engine_class: int, pages: int, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler, "SLICE", seconds)
+    monkeypatch.setattr(turns, "SLICE", seconds)
     lab = RenderLab()
     job, other = lab.job(engine_class=engine_class), lab.job(engine_class=engine_class)
     behind = PPHWSP + (1 + pages) * 0x1000

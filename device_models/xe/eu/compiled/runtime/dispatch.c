@@ -3,6 +3,10 @@
 #include "draw.h"
 #include "sampler.h"
 
+#include <time.h>
+
+enum { AT_ONCE = 64, AT_ONCE_OPS = 1 << 15, PARTS = 64 }; /* take_group */
+enum { CLOCK_OPS = 4096 }; /* ops between two looks at the clock */
 enum { TURN = 4096 }; /* ops of a thread before the others of its group have theirs: nobody waits for a thread that spins */
 
 /* Ops that were run; the reason is in the thread. */
@@ -150,8 +154,18 @@ static int must_return(const struct slot *s)
         || atomic_load_explicit(&s->walk->halts, memory_order_relaxed) != s->halts;
 }
 
+/* More ops for a slot that has used up its own: until `deadline` (CLOCK_MONOTONIC, in ns; 0: none). */
+static int64_t more_ops(int64_t deadline)
+{
+    struct timespec now;
+    if (!deadline)
+        return 0;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ll + now.tv_nsec < deadline ? CLOCK_OPS : 0;
+}
+
 /* Run the group in flight until it is done (1) or something stops it (0, and the reason). */
-static int run_group(struct slot *s, int64_t *budget, int *reason)
+static int run_group(struct slot *s, int64_t *budget, int64_t deadline, int *reason)
 {
     for (;;) {
         int able = 0, aside = 0;
@@ -162,7 +176,7 @@ static int run_group(struct slot *s, int64_t *budget, int *reason)
                 t->state = RUNNING;
             aside += t->state == SET_ASIDE;
             if (t->state == RUNNING) {
-                if (*budget <= 0) {
+                if (*budget <= 0 && (*budget = more_ops(deadline)) <= 0) {
                     *reason = RAN_OUT;
                     return 0;
                 }
@@ -219,23 +233,52 @@ static void leave(struct slot *s)
             eu_leave(&s->threads[i]);
 }
 
-int eu_run(struct slot *s, int64_t budget)
+/* The next group for a slot; -1 if none is left.
+ *
+ * Neighbours mostly touch neighbouring lines of memory, which the processors of two slots would take from each other; so a slot takes
+ * up to AT_ONCE groups, if those are short (`ops` of the last one), and no more than a part of what is left. */
+static int64_t take_group(struct slot *s, int64_t ops)
+{
+    if (s->taken >= s->taken_end) {
+        struct walk *w = s->walk;
+        int64_t count = (w->total - atomic_load_explicit(&w->next, memory_order_relaxed)) / PARTS;
+        if (count > AT_ONCE)
+            count = AT_ONCE;
+        if (ops * count > AT_ONCE_OPS)
+            count = AT_ONCE_OPS / ops;
+        if (count < 1)
+            count = 1;
+        s->taken = atomic_fetch_add(&w->next, count);
+        s->taken_end = s->taken + count < w->total ? s->taken + count : w->total;
+        if (s->taken >= s->taken_end) {
+            s->taken = s->taken_end = 0;
+            return -1;
+        }
+    }
+    return s->taken++;
+}
+
+/* Run groups for `budget` ops, and on until `deadline`. */
+int eu_run(struct slot *s, int64_t budget, int64_t deadline)
 {
     int reason = RAN_OUT;
+    int64_t ops = AT_ONCE_OPS, before = s->executed; /* the first group of a call is taken alone */
     memset(s->recent, 0, sizeof s->recent); /* the map may have changed */
     if (s->occupied)
         arrive(s);
     for (;;) {
         if (!s->occupied) {
-            int64_t index = atomic_fetch_add(&s->walk->next, 1);
-            if (index >= s->walk->total)
+            int64_t index = take_group(s, ops);
+            if (index < 0)
                 return GONE;
             begin_group(s, index);
+            before = s->executed;
         }
-        if (!run_group(s, &budget, &reason)) {
+        if (!run_group(s, &budget, deadline, &reason)) {
             leave(s);
             return reason;
         }
+        ops = s->executed - before;
     }
 }
 

@@ -168,6 +168,7 @@ struct slot {
     int64_t executed; /* ops */
     int64_t alive;    /* threads of the group that have not ended */
     int64_t group[3];
+    int64_t taken, taken_end; /* groups that it took from the walk and has not begun */
     struct barrier barriers[32];
     int64_t number; /* of its first thread, among all of the walk that run */
     int64_t halts; /* of the walk, when the slots were let run */
@@ -189,10 +190,11 @@ struct walk {
     int64_t entry;
     int64_t first[3], end[3];
     int64_t total;
-    _Atomic int64_t next;
-    _Atomic int64_t halts; /* how often a slot needed something: the others come back too */
     int64_t shaders; /* its threads are shaders: r0 is the payload's, and who needs the interpreter waits for the others */
     int64_t fastest; /* the dimension in which neighbours follow each other: 0 is x, 1 is y; z is the slowest */
+    char apart[64]; /* what follows is written by all slots, what is above is read by all */
+    _Atomic int64_t next;
+    _Atomic int64_t halts; /* how often a slot needed something: the others come back too */
 };
 
 void eu_enter(struct thread *t);
