@@ -27,6 +27,7 @@ from vfio_user_xe.device_models.xe.render.blend import BlendState
 from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, Floats, clip
 from vfio_user_xe.device_models.xe.render.compiled_pixels import CompiledPixels
 from vfio_user_xe.device_models.xe.render.compiled_state import DrawState, NotCompiled
+from vfio_user_xe.device_models.xe.render.depth_offset import DepthOffset
 from vfio_user_xe.device_models.xe.render.depth_stencil import (
     DepthStencil,
     DepthStencilState,
@@ -39,11 +40,12 @@ from vfio_user_xe.device_models.xe.render.fast_clear import fast_clear
 from vfio_user_xe.device_models.xe.render.fields import bits
 from vfio_user_xe.device_models.xe.render.geometry_shader import GeometryState
 from vfio_user_xe.device_models.xe.render.hull_shader import HullState
+from vfio_user_xe.device_models.xe.render.outlines import FillMode, Outlined, filled
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
-from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels, depth_offset
+from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
 from vfio_user_xe.device_models.xe.render.sample_pattern import sample_places
-from vfio_user_xe.device_models.xe.render.setup import SetupState, facing, set_up
+from vfio_user_xe.device_models.xe.render.setup import CULL_NONE, SetupState, facing, set_up
 from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend, setup_data
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
@@ -100,9 +102,11 @@ class Pipeline:
         self._viewports = viewports(lrc, dynamic, self._fixed)
         self._pixel = PixelState.of(lrc)
         samples = sample_places(bits(kept(lrc, Op.MULTISAMPLE), 1, 3, 1))
+        depth = depth_buffer(lrc, self._fixed)
+        self._offset = DepthOffset.of(lrc, None if depth is None else depth.form)
         self._tests = DepthStencil(
             DepthStencilState.of(lrc),
-            depth_buffer(lrc, self._fixed),
+            depth,
             stencil_buffer(lrc, self._fixed),
             self._fixed,
             len(samples),
@@ -118,7 +122,6 @@ class Pipeline:
             samples=samples,
             sample_mask=bits(mask, 1, 15, 0) if mask else 0xFFFF,
             depth_ranges=depth_ranges(lrc, dynamic, self._fixed),
-            depth_offset=self._setup.depth_offset,
             report=self._report,
             drawn=lambda surface: drawn.note(streamer.lrc, surface, streamer.engine.clock.ns()),
         )
@@ -226,6 +229,9 @@ class Pipeline:
     ) -> Bulk:
         """One instance: vertices that are shaded, and which of these each of the draw's is."""
         elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instance)
+        edge_flags = vertex_fetch.edge_flags(self._vertex_state, elements)
+        if edge_flags is not None:
+            primitives = primitives.flagged(edge_flags[inverse])
         if vertex_shader.is_enabled(self._streamer.lrc):
             shader, chosen, entry = self._vertex_shader
             add(self._streamer, Count.VS_INVOCATION, len(unique))
@@ -312,13 +318,32 @@ class Pipeline:
         state = self._setup
         if primitives.shape is Shape.TRIANGLE and any(state.fill_modes):
             front = facing(state, self._viewports, vertices, positions, primitives)
-            for part in wide.filled(state, primitives, front):
-                yield from self._flat(vertices, positions, part)
+            for part in filled(state, primitives, front):
+                offsets = self._offsets_of(part.mode, vertices, positions, primitives)
+                yield from self._flat(
+                    vertices, positions, part.primitives, Outlined(primitives.numbers(), front, offsets)
+                )
         else:
             yield from self._flat(vertices, positions, primitives)
 
-    def _flat(self, vertices: Vertices, positions: Floats, primitives: Primitives) -> Bulk:
-        """From clipping on: points, lines, triangles or rectangles."""
+    def _offsets_of(
+        self, mode: FillMode, vertices: Vertices, positions: Floats, triangles: Primitives
+    ) -> Floats | None:
+        """[triangles]: depth offsets, which outlines and corners have from their triangles' slopes."""
+        if mode not in self._offset.modes:
+            return None
+        counted = replace(triangles, number=np.arange(len(triangles.vertices)))
+        clipped = clip(self._clip, vertices, positions, triangles.vertices)
+        state = replace(self._setup, cull=CULL_NONE)
+        setup = set_up(state, self._clip, self._viewports, vertices, positions, counted, clipped)
+        offsets = np.zeros(len(triangles.vertices))
+        offsets[setup.number] = self._offset.offsets(setup)
+        return offsets
+
+    def _flat(
+        self, vertices: Vertices, positions: Floats, primitives: Primitives, outlined: Outlined | None = None
+    ) -> Bulk:
+        """From clipping on: points, lines, triangles or rectangles; `outlined` has the triangles that they are of."""
         state, clip_state, points = self._setup, self._clip, primitives.shape is Shape.POINT
         if primitives.shape in (Shape.POINT, Shape.LINE):
             if points:
@@ -339,6 +364,11 @@ class Pipeline:
         add(self._streamer, Count.CL_PRIMITIVES, len(setup))
         if not len(setup):
             return
+        offset: Floats | None = None
+        if outlined is not None:
+            setup, offset = outlined.into(setup)
+        elif primitives.shape is Shape.TRIANGLE and FillMode.SOLID in self._offset.modes:
+            offset = self._offset.offsets(setup)
         if self._pixel.fast_clear:
             yield from fast_clear(self._pixels, setup, vertices)
             return
@@ -347,9 +377,9 @@ class Pipeline:
         if self._compiled is not None:
             pixels = CompiledPixels(self._compiled, self._streamer.engine.clock)
             data = setup_data(self._pixels.backend, setup, vertices, points=points)
-            yield from pixels.draw(setup, data, depth_offset(self._pixels.depth_offset, setup))
+            yield from pixels.draw(setup, data, offset)
         else:
-            pixels = Pixels(self._pixels, setup, vertices, points=points)
+            pixels = Pixels(self._pixels, setup, vertices, offset, points=points)
             for quads in rasterize(setup, self._pixels.samples):
                 yield from pixels.draw(quads)
                 yield None

@@ -49,7 +49,6 @@ class PixelBackend:
     """[samples, 2]: where in a pixel, in subpixels."""
     sample_mask: int
     depth_ranges: Floats
-    depth_offset: tuple[float, float, float] | None
     report: Callable[[str], None]
     drawn: Callable[[SurfaceState], None]
     """Told of each target that is drawn to."""
@@ -69,15 +68,22 @@ class Pixels:
     """The pixels of one draw."""
 
     def __init__(
-        self, backend: PixelBackend, setup: Setup, vertices: NDArray[np.uint32], *, points: bool = False
+        self,
+        backend: PixelBackend,
+        setup: Setup,
+        vertices: NDArray[np.uint32],
+        offset: Floats | None = None,
+        *,
+        points: bool = False,
     ) -> None:
+        """`offset` [primitives] is added to their depths."""
         self._backend = backend
         self._setup = setup
         self._data = setup_data(backend.backend, setup, vertices, points=points)
         self.shaded = 0
         """Pixels that shaders ran for."""
         self._targets: dict[int, RenderTarget | None] = {}
-        self._offset = depth_offset(backend.depth_offset, setup)
+        self._offset = offset
         self._early = backend.early
 
     def draw(self, quads: Quads) -> threads.Steps:
@@ -272,18 +278,3 @@ class Pixels:
 def _key(quads: Quads, layer: Indices) -> Indices:
     """A number for each place."""
     return np.asarray(layer << 32 | quads.y << 16 | quads.x)
-
-
-def depth_offset(offset: tuple[float, float, float] | None, setup: Setup) -> Floats | None:
-    """[primitives]: what polygon offset adds to depth."""
-    if offset is None:
-        return None
-    constant, scale, clamp = offset
-    with np.errstate(all="ignore"):
-        z = (setup.edges * setup.depth[:, :, None]).sum(axis=1)
-        n = (setup.edges * setup.screen[:, :, None]).sum(axis=1)
-        slope = np.abs(z[:, :2]).max(axis=1) * SUBPIXELS / np.abs(n[:, 2])
-    found = np.nan_to_num(constant + scale * slope)
-    if clamp > 0:
-        return np.asarray(np.minimum(found, clamp))
-    return np.asarray(np.maximum(found, clamp) if clamp < 0 else found)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.render.clip import POSITION, Clipped, ClipState, Floats
-from vfio_user_xe.device_models.xe.render.fields import bits, flag, real
+from vfio_user_xe.device_models.xe.render.fields import bits, flag
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape
 
@@ -33,7 +33,7 @@ _FARTHEST = 1 << 15
 _LEAST_SHARE = 1e-9
 """Of the largest w of a triangle: a smaller one is taken for the eye's."""
 _LAYER, _VIEWPORT, _POINT_SIZE = 1, 2, 3
-_CULL_BOTH, _CULL_NONE, _CULL_FRONT, _CULL_BACK = range(4)
+CULL_BOTH, CULL_NONE, CULL_FRONT, CULL_BACK = range(4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,6 @@ class SetupState:
     line_width: float
     point_width: float
     point_width_from_state: bool
-    depth_offset: tuple[float, float, float] | None
-    """Constant, scale and clamp."""
     fill_modes: tuple[int, int]
     """Of front and back faces: 0 solid, 1 lines, 2 points."""
 
@@ -66,7 +64,6 @@ class SetupState:
             line_width=bits(sf, 1, 29, 12) / 128,
             point_width=bits(sf, 3, 10, 0) / 8,
             point_width_from_state=flag(sf, 3, 11),
-            depth_offset=(real(raster, 2), real(raster, 3), real(raster, 4)) if flag(raster, 1, 9) else None,
             fill_modes=(bits(raster, 1, 6, 5), bits(raster, 1, 4, 3)),
         )
 
@@ -188,7 +185,7 @@ def set_up(
     seen = clipped.visible & (area != 0) & np.isfinite(area)
     seen &= (bounds[:, 0] < bounds[:, 2]) & (bounds[:, 1] < bounds[:, 3])
     if primitives.shape is Shape.TRIANGLE:
-        culled = {_CULL_BOTH: np.ones_like(front), _CULL_FRONT: front, _CULL_BACK: ~front}.get(state.cull)
+        culled = {CULL_BOTH: np.ones_like(front), CULL_FRONT: front, CULL_BACK: ~front}.get(state.cull)
         if culled is not None:
             seen &= ~culled
     else:
@@ -209,7 +206,7 @@ def set_up(
         front=front,
         layer=layer,
         viewport=viewport,
-        number=np.arange(len(corners), dtype=np.int64) if primitives.number is None else primitives.number,
+        number=primitives.numbers(),
     )
     return whole if seen.all() else whole.of(seen)
 

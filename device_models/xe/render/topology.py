@@ -73,6 +73,18 @@ class Primitives:
     """[primitives]: of the patch that each comes from; None: they are counted themselves."""
     adjacent: Indices | None = None
     """[primitives, vertices of one and those beside its edges]: in the order in which geometry shaders see them."""
+    edges: NDArray[np.bool_] | None = None
+    """[triangles, 3]: whether the edge that begins at each corner is one of the polygon's; None: all are."""
+
+    def numbers(self) -> Indices:
+        """[primitives]: `number`, or how they are counted without it."""
+        return np.arange(len(self.vertices), dtype=np.int64) if self.number is None else self.number
+
+    def flagged(self, flags: NDArray[np.bool_]) -> Primitives:
+        """Polygons of which edges that begin at vertices [vertices] without a flag are not drawn; other primitives as they are."""
+        if self.edges is None:
+            return self
+        return replace(self, edges=self.edges & flags[self.vertices])
 
     def of(self, chosen: Indices) -> Primitives:
         """Some of them, each with the number that it has here."""
@@ -84,6 +96,7 @@ class Primitives:
             self.last[chosen],
             self.fan,
             chosen if self.number is None else self.number[chosen],
+            edges=None if self.edges is None else self.edges[chosen],
         )
 
     def pieces(self, most: int) -> Iterator[tuple[int, int, Primitives]]:
@@ -135,7 +148,8 @@ def assemble(kind: int, count: int) -> Primitives:
             lines = _chunks(count, 4) if topology is Topology.LINELIST_ADJ else _windows(count, 4)
             return replace(_primitives(Shape.LINE, lines[:, 1:3]), adjacent=lines)
         case Topology.TRILIST:
-            return _primitives(Shape.TRIANGLE, _chunks(count, 3))
+            triangles = _primitives(Shape.TRIANGLE, _chunks(count, 3))
+            return replace(triangles, edges=np.ones(triangles.vertices.shape, dtype=np.bool_))
         case Topology.TRILIST_ADJ:
             six = _chunks(count, 6)
             return replace(_primitives(Shape.TRIANGLE, six[:, ::2]), adjacent=six)
@@ -148,10 +162,10 @@ def assemble(kind: int, count: int) -> Primitives:
             return _fan(count, polygon=topology is Topology.POLYGON)
         case Topology.QUADLIST:
             quads = _chunks(count, 4)
-            return _quads(quads[:, [0, 1, 3]], quads[:, [1, 2, 3]])
+            return _quads((quads[:, [0, 1, 3]], quads[:, [1, 2, 3]]), ((True, False, True), (True, True, False)))
         case Topology.QUADSTRIP:
             quads = _windows(count, 4)[::2]
-            return _quads(quads[:, [0, 1, 3]], quads[:, [2, 0, 3]])
+            return _quads((quads[:, [0, 1, 3]], quads[:, [2, 0, 3]]), ((True, True, False), (True, False, True)))
         case Topology.RECTLIST:
             return _primitives(Shape.RECTANGLE, _chunks(count, 3))
 
@@ -203,6 +217,7 @@ def joined(parts: Sequence[tuple[int, Primitives]]) -> Primitives:
         return parts[0][1]
     each = [part for _, part in parts]
     beside = [part.adjacent + begin for begin, part in parts if part.adjacent is not None]
+    outer = [part.edges for _, part in parts if part.edges is not None]
     return Primitives(
         each[0].shape,
         np.concatenate([part.vertices + begin for begin, part in parts]),
@@ -211,6 +226,7 @@ def joined(parts: Sequence[tuple[int, Primitives]]) -> Primitives:
         np.concatenate([part.last for part in each]),
         fan=each[0].fan,
         adjacent=np.concatenate(beside) if beside else None,
+        edges=np.concatenate(outer) if outer else None,
     )
 
 
@@ -219,13 +235,15 @@ def _fan(count: int, *, polygon: bool) -> Primitives:
     middle = np.arange(1, number + 1, dtype=np.int64)
     vertices = np.stack([np.zeros_like(middle), middle, middle + 1], axis=1)
     places = [np.full(number, index) for index in range(3)]
+    edges = None
     if polygon:
         places = [places[0]] * 3
-    return Primitives(Shape.TRIANGLE, vertices, places[0], places[1], places[2], fan=True)
+        edges = np.stack([middle == 1, np.ones_like(middle, dtype=np.bool_), middle == number], axis=1)
+    return Primitives(Shape.TRIANGLE, vertices, places[0], places[1], places[2], fan=True, edges=edges)
 
 
-def _quads(one: Indices, other: Indices) -> Primitives:
-    """Two triangles a quad; its last vertex is the last of both, and provokes."""
-    vertices = np.stack([one, other], axis=1).reshape(-1, 3)
+def _quads(halves: tuple[Indices, Indices], outer: tuple[tuple[bool, ...], tuple[bool, ...]]) -> Primitives:
+    """Two triangles a quad, and which of their edges are the quad's; its last vertex is the last of both, and provokes."""
+    vertices = np.stack(halves, axis=1).reshape(-1, 3)
     last = np.full(len(vertices), 2)
-    return Primitives(Shape.TRIANGLE, vertices, last, last, last)
+    return Primitives(Shape.TRIANGLE, vertices, last, last, last, edges=np.tile(outer, (len(halves[0]), 1)))

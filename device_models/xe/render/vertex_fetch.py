@@ -61,6 +61,8 @@ class Element:
     instanced: bool = False
     step: int = 0
     """Instances that share the data; 0: all do."""
+    edge_flag: bool = False
+    """Its first component says of each vertex whether the edge that begins there is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,14 @@ def fetch(state: VertexState, draw: Draw, memory: UnitMemory, ids: Indices, inst
     return result
 
 
+def edge_flags(state: VertexState, elements: Elements) -> NDArray[np.bool_] | None:
+    """[vertices]: the edge flags among these elements; None where no element has such."""
+    for number, element in enumerate(state.elements):
+        if element.edge_flag:
+            return np.asarray(elements[:, number, 0] != 0)
+    return None
+
+
 def _element(state: VertexState, element: Element, memory: UnitMemory, which: Indices) -> Elements:
     values = np.zeros((len(which), 4), dtype=np.uint32)
     if Component.SOURCE in element.controls:
@@ -255,6 +265,7 @@ def _elements(words: Words, instancing: Words) -> tuple[Element, ...]:
                 valid=bool(first >> 25 & 1),
                 instanced=flag(instancing, 1 + 2 * number, 8),
                 step=bits(instancing, 2 + 2 * number, 31, 0),
+                edge_flag=bool(first >> 15 & 1),
             )
         )
     return tuple(found)

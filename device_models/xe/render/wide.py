@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,21 +29,14 @@ class Widened:
     state: SetupState
 
 
-class FillMode(IntEnum):
-    """3DSTATE_RASTER dword 1, 6:5 and 4:3."""
-
-    SOLID = 0
-    WIREFRAME = 1
-    POINT = 2
-
-
 def points(
     state: SetupState, viewports: Viewports, vertices: NDArray[np.uint32], positions: Floats, primitives: Primitives,
     limits: tuple[float, float],
 ) -> Widened:  # fmt: skip
     """A rectangle around each point; widths are between `limits` if the last is not zero."""
     which = primitives.vertices[:, 0]
-    which = which[np.isfinite(positions[which]).all(axis=1) & (positions[which, 3] > 0)]
+    seen = np.isfinite(positions[which]).all(axis=1) & (positions[which, 3] > 0)
+    which = which[seen]
     some = vertices[which]
     width = np.full(len(some), state.point_width)
     if not state.point_width_from_state:
@@ -62,7 +54,7 @@ def points(
     return Widened(
         np.repeat(some, 3, axis=0),
         corners,
-        Primitives(Shape.RECTANGLE, triples, first, first, first),
+        Primitives(Shape.RECTANGLE, triples, first, first, first, number=primitives.numbers()[seen]),
         replace(state, transform=False),
     )
 
@@ -101,37 +93,9 @@ def lines(
     return Widened(
         np.repeat(data, 2, axis=1).reshape(-1, data.shape[2]),
         corners.reshape(-1, 4),
-        Primitives(Shape.LINE, triangles, chosen, chosen, chosen),
+        Primitives(Shape.LINE, triangles, chosen, chosen, chosen, number=np.repeat(primitives.numbers()[left], 2)),
         replace(state, transform=False),
     )
-
-
-def filled(state: SetupState, primitives: Primitives, front: NDArray[np.bool_]) -> list[Primitives]:
-    """Triangles that are not culled, as what the fill modes of their faces draw of them: themselves, their edges, or their corners."""
-    culled = {0: np.ones_like(front), 2: front, 3: ~front}.get(state.cull, np.zeros_like(front))
-    modes = np.where(front, *state.fill_modes)
-    parts = [(mode, np.nonzero(~culled & (modes == mode))[0]) for mode in FillMode]
-    made = {FillMode.SOLID: lambda part: part, FillMode.WIREFRAME: edges_of, FillMode.POINT: corners_of}
-    return [made[mode](primitives.of(chosen)) for mode, chosen in parts if len(chosen)]
-
-
-def edges_of(primitives: Primitives) -> Primitives:
-    """The outlines of triangles."""
-    corners = primitives.vertices
-    pairs = np.stack([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]], axis=1).reshape(-1, 2)
-    return _pieces(Shape.LINE, primitives, pairs)
-
-
-def corners_of(primitives: Primitives) -> Primitives:
-    """The corners of triangles."""
-    return _pieces(Shape.POINT, primitives, primitives.vertices.reshape(-1, 1))
-
-
-def _pieces(shape: Shape, primitives: Primitives, vertices: NDArray[np.int64]) -> Primitives:
-    """Three of each primitive, with its number."""
-    first, last = np.zeros(len(vertices), dtype=np.int64), np.full(len(vertices), vertices.shape[1] - 1)
-    numbers = np.arange(len(primitives.vertices)) if primitives.number is None else primitives.number
-    return Primitives(shape, vertices, first, last, last, number=np.repeat(numbers, 3))
 
 
 def _cut(clip: ClipState, ends: Floats) -> tuple[Floats, Floats, Floats]:

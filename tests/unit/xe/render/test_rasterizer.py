@@ -28,7 +28,6 @@ NO_CULLING = SetupState(
     line_width=1,
     point_width=1,
     point_width_from_state=True,
-    depth_offset=None,
     fill_modes=(0, 0),
 )
 CLIP = ClipState(
@@ -89,7 +88,7 @@ def test_left_and_top_edges_belong_to_a_triangle_and_others_do_not() -> None:
 def test_culling_goes_by_the_winding_that_is_the_front() -> None:
     clockwise = ((-1, -1, 0, 1), (1, -1, 0, 1), (-1, 1, 0, 1))
     for counter, cull, left in ((False, 3, 1), (False, 2, 0), (True, 3, 0), (True, 2, 1), (False, 0, 0), (True, 1, 1)):
-        state = SetupState(True, cull, counter, (0, 0, 0), 1, 1, True, None, (0, 0))
+        state = SetupState(True, cull, counter, (0, 0, 0), 1, 1, True, (0, 0))
         assert len(setup(*clockwise, state=state)) == left, (counter, cull)
 
 

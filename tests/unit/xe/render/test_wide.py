@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tests.unit.xe.render.test_rasterizer import CLIP, NO_CULLING, VIEWPORTS, covered
 from vfio_user_xe.device_models.xe.render.clip import clip
 from vfio_user_xe.device_models.xe.render.setup import SetupState, facing, set_up
-from vfio_user_xe.device_models.xe.render.topology import Shape, Topology, assemble
-from vfio_user_xe.device_models.xe.render.wide import FillMode, Widened, edges_of, filled, lines, points
+from vfio_user_xe.device_models.xe.render.topology import Topology, assemble
+from vfio_user_xe.device_models.xe.render.wide import Widened, lines, points
 
 
 def pixel(x: float, y: float) -> tuple[float, float, float, float]:
@@ -66,31 +66,21 @@ def test_a_point_covers_a_square_around_its_place() -> None:
     assert counts.sum() == 16
 
 
-def test_a_triangles_outline_has_three_lines() -> None:
-    assert edges_of(assemble(Topology.TRILIST, 3)).vertices.tolist() == [[0, 1], [1, 2], [2, 0]]
-
-
-def test_faces_are_drawn_as_their_fill_modes_say_unless_they_are_culled() -> None:
-    pair = assemble(Topology.TRILIST, 6)
-    front = np.array([True, False])
-    solid_and_points = replace(NO_CULLING, fill_modes=(FillMode.SOLID, FillMode.POINT))
-    parts = filled(solid_and_points, pair, front)
-    assert [(part.shape, part.vertices.tolist()) for part in parts] == [
-        (Shape.TRIANGLE, [[0, 1, 2]]),
-        (Shape.POINT, [[3], [4], [5]]),
+def test_lines_and_points_have_the_numbers_of_their_primitives() -> None:
+    ends = [
+        pixel(4.5, 8.5),
+        pixel(12.5, 8.5),
+        (0.0, 0.0, 0.0, -1.0),
+        (0.5, 0.0, 0.0, -1.0),
+        pixel(4.5, 2.5),
+        pixel(8.5, 2.5),
     ]
-    lines_in_front = replace(NO_CULLING, fill_modes=(FillMode.WIREFRAME, FillMode.WIREFRAME), cull=3)
-    (outline,) = filled(lines_in_front, pair, front)
-    assert outline.vertices.tolist() == [[0, 1], [1, 2], [2, 0]]
-    assert filled(replace(lines_in_front, cull=0), pair, front) == []
-
-
-def test_pieces_of_a_triangle_have_its_number() -> None:
-    number = filled(replace(NO_CULLING, fill_modes=(1, 1)), assemble(Topology.TRILIST, 6), np.array([True, True]))[
-        0
-    ].number
-    assert number is not None
-    assert number.tolist() == [0, 0, 0, 1, 1, 1]
+    data = np.zeros((6, 8), dtype=np.uint32)
+    found = lines(NO_CULLING, CLIP, VIEWPORTS, data, np.array(ends), assemble(Topology.LINELIST, 6))
+    # The second one is behind the eye.
+    assert found.primitives.numbers().tolist() == [0, 0, 2, 2]
+    points_found = points(NO_CULLING, VIEWPORTS, data, np.array(ends), assemble(Topology.POINTLIST, 6), (1, 1))
+    assert points_found.primitives.numbers().tolist() == [0, 1, 4, 5]
 
 
 def test_a_triangle_faces_as_it_winds_on_the_screen() -> None:
