@@ -132,6 +132,7 @@ def sampler_struct(key: int, state: SamplerState) -> SamplerStruct:
         shadow=state.shadow,
         modes=state.modes,
         texels=state.texel_coordinates,
+        seamless=state.seamless,
     )
 
 

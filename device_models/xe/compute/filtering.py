@@ -114,7 +114,7 @@ def _parts(
 
 def _at_level(image: Image, state: SamplerState, places: Places, linear: bool, reference: Floats | None) -> Floats:
     axes, layer, face = _texel_places(image, state, places)
-    if face is None:
+    if face is None or not state.seamless:
         axes = [
             np.clip(axis, 0, size) if mode == AddressMode.HALF_BORDER else axis
             for axis, size, mode in zip(axes, (image.width, image.height, image.depth), state.modes, strict=False)
@@ -281,6 +281,8 @@ def _texels(
     image: Image, state: SamplerState, corner: list[Coordinates], layer: Coordinates, face: Coordinates | None
 ) -> Floats:
     """Texels at integer places, addressed as the sampler says."""
+    if face is not None and not state.seamless:
+        layer, face = layer * 6 + face, None
     if face is not None:
         x, y, face = _over_the_edge(image.width, corner[0], corner[1], face)
         colours = np.zeros((len(x), 4))

@@ -55,6 +55,8 @@ class SamplerState:
     modes: tuple[int, int, int]
     texel_coordinates: bool
     """Not normalised."""
+    seamless: bool
+    """At a cube's edges texels of the neighbouring face are looked at; otherwise each face is a texture of its own."""
     border: tuple[float, float, float, float]
     border_bits: tuple[int, int, int, int]
     """The same as integers, for formats of integers."""
@@ -84,6 +86,7 @@ class SamplerState:
             shadow=words[1] >> 1 & 7,
             modes=(words[3] >> 6 & 7, words[3] >> 3 & 7, words[3] & 7),
             texel_coordinates=bool(words[3] >> 10 & 1),
+            seamless=bool(words[1] & 1) or words[3] >> 6 & 7 == AddressMode.CUBE,
             border=(red, green, blue, alpha),
             border_bits=(bits[0], bits[1], bits[2], bits[3]),
         )

@@ -89,7 +89,7 @@ class SamplerStruct(ctypes.Structure):
         ("most", _double),
         ("border", _double * 4),
         ("border_bits", _double * 4),
-        ("reserved", ctypes.c_int32),
+        ("seamless", ctypes.c_int32),
         ("linear", _uint8),
         ("linear_min", _uint8),
         ("mip", _uint8),

@@ -20,7 +20,7 @@ from vfio_user_xe.device_models.xe.compute.texels import Image
 R32_FLOAT = 0x0D8
 NEAREST = SamplerState(
     linear=False, linear_min=False, mip=MipFilter.NEAREST, anisotropy=1, bias=0, least=0, most=14, shadow=2,
-    modes=(AddressMode.CLAMP,) * 3, texel_coordinates=False, border=(0, 0, 0, 0), border_bits=(0, 0, 0, 0),
+    modes=(AddressMode.CLAMP,) * 3, texel_coordinates=False, seamless=True, border=(0, 0, 0, 0), border_bits=(0, 0, 0, 0),
 )  # fmt: skip
 SURFACE = SurfaceState(
     type=SurfaceType.D2, format=R32_FLOAT, tiling=0, base=0, width=8, height=8, depth=1, pitch=128, entries=1,
@@ -113,6 +113,26 @@ def test_a_direction_finds_its_face(direction: tuple[float, float, float], face:
 def test_filtering_at_an_edge_of_a_cube_mixes_both_faces() -> None:
     state = replace(NEAREST, linear=True)
     assert filtered(cube(), state, at(1.0, 0.0, 0.999999), np.zeros(1))[0, 0] == pytest.approx(2, abs=0.01)
+
+
+def test_at_an_edge_of_a_cube_that_is_not_seamless_each_face_is_addressed_alone() -> None:
+    state = replace(NEAREST, linear=True, seamless=False)
+    assert filtered(cube(), state, at(1.0, 0.0, 0.999999), np.zeros(1))[0, 0] == 0
+    bordered = replace(state, modes=(AddressMode.BORDER,) * 3, border=(4.0, 0, 0, 0))
+    assert filtered(cube(), bordered, at(1.0, 0.0, 0.999999), np.zeros(1))[0, 0] == pytest.approx(2, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("controls", "modes", "seamless"), [(1, 0o222, True), (0, 0o222, False), (0, 0o333, True), (0, 0o000, False)]
+)
+def test_a_cube_is_seamless_by_the_control_mode_or_by_its_address_modes(
+    controls: int, modes: int, seamless: bool
+) -> None:
+    memory = create_autospec(UnitMemory, instance=True)
+    memory.read.side_effect = lambda where, size: (
+        np.array([0, controls, 0x40, modes], dtype=np.uint32).tobytes() if where == 0x1000 else bytes(size)
+    )
+    assert SamplerState.of(memory, 0x1000, 0).seamless is seamless
 
 
 @given(st.integers(-40, 40))

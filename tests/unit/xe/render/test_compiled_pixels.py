@@ -159,7 +159,7 @@ def texture_state(random: np.random.Generator, form: int, kind: int, levels: int
     )  # fmt: skip
 
 
-MODES = (0, 1, 2, 4, 5, 6)
+MODES = (0, 1, 2, 3, 4, 5, 6)
 SAMPLES = {
     "sample": ("r14", 0x0842_0001),
     "sample_lz": ("r14", 0x0843_8001),
@@ -253,7 +253,7 @@ def sampled(lab: RenderLab, random: np.random.Generator, op: str, form: int, kin
     bias = int(random.integers(-200, 200)) & 0x1FFF
     modes = [int(random.choice(MODES)) for _ in range(3)]
     sampler = (
-        filters | bias << 1, 0xF00 << 8 | int(random.integers(8)) << 1, SURFACES + BORDER,
+        filters | bias << 1, 0xF00 << 8 | int(random.integers(16)), SURFACES + BORDER,
         modes[0] << 6 | modes[1] << 3 | modes[2] | 3 << 19,
     )  # fmt: skip
     size = formats.FORMATS[form].bytes

@@ -343,6 +343,10 @@ static inline int texel(struct work *w, const struct image *i, const int64_t *co
     const struct sampler *s = w->sampler;
     int beyond = 0;
     int64_t x = corner[0], y = corner[1];
+    if (face >= 0 && !s->seamless) {
+        layer = layer * 6 + face;
+        face = -1;
+    }
     if (face >= 0) {
         if (unlikely((uint64_t)x >= (uint64_t)i->width || (uint64_t)y >= (uint64_t)i->width))
             over_the_edge(i->width, &x, &y, &face);
@@ -399,7 +403,7 @@ static int at_level(struct work *w, const struct image *i, int lane, int linear,
         }
     }
     const uint8_t *modes = w->sampler->modes;
-    if (face < 0) {
+    if (face < 0 || !w->sampler->seamless) {
         const double size[3] = {(double)i->width, (double)i->height, (double)i->depth};
         for (int n = 0; n < axes; n++)
             if (unlikely(modes[n] == HALF_BORDER))

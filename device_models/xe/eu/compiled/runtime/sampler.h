@@ -20,7 +20,7 @@ struct sampler {
     uint64_t key; /* where it lies */
     double bias, least, most;
     double border[4], border_bits[4];
-    int32_t reserved;
+    int32_t seamless; /* at the edges of cubes */
     uint8_t linear, linear_min, mip, shadow;
     uint8_t modes[3], texels;
 };
