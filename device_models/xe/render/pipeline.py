@@ -44,7 +44,7 @@ from vfio_user_xe.device_models.xe.render.outlines import FillMode, Outlined, fi
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
-from vfio_user_xe.device_models.xe.render.sample_pattern import sample_places
+from vfio_user_xe.device_models.xe.render.sample_pattern import samples_of
 from vfio_user_xe.device_models.xe.render.setup import CULL_NONE, SetupState, facing, set_up
 from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend, setup_data
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
@@ -101,7 +101,7 @@ class Pipeline:
         self._out = None if stream_out is None else StreamOut(lrc.registers, stream_out, self._fixed)
         self._viewports = viewports(lrc, dynamic, self._fixed)
         self._pixel = PixelState.of(lrc)
-        samples = sample_places(bits(kept(lrc, Op.MULTISAMPLE), 1, 3, 1))
+        samples = samples_of(lrc)
         depth = depth_buffer(lrc, self._fixed)
         self._offset = DepthOffset.of(lrc, None if depth is None else depth.form)
         self._tests = DepthStencil(

@@ -32,9 +32,9 @@ def several(state: Words, exponent: int, tiling: int = 0) -> Words:
     return tuple(words)
 
 
-def sampled(exponent: int, mask: int = 0xFFFF) -> Words:
-    """3DSTATE_MULTISAMPLE and 3DSTATE_SAMPLE_MASK."""
-    return (0x780D0000, exponent << 1, 0x78180000, mask)
+def sampled(exponent: int, mask: int = 0xFFFF, *, enabled: bool = True) -> Words:
+    """3DSTATE_MULTISAMPLE, 3DSTATE_SAMPLE_MASK, and 3DSTATE_RASTER with "multisample rasterization enable"."""
+    return (0x780D0000, exponent << 1, 0x78180000, mask, 0x78500003, 1 << 16 | enabled << 12, 0, 0, 0)
 
 
 def stencil_state(random: np.random.Generator, *, depth: bool) -> Words:
@@ -78,6 +78,19 @@ def test_several_samples(lab: RenderLab, seed: int) -> None:
         depth=memory[: 0x1_0000 - DEPTH_AT],
         may_be_empty=True,
     )
+
+
+def test_without_multisampling_all_samples_are_covered_as_the_centre_is(lab: RenderLab) -> None:
+    memory = both(
+        lab,
+        INTERPOLATE + WRITE,
+        triangles(7, *sampled(2, enabled=False)),
+        vertices=vertices(np.random.default_rng(4), 21),
+        surface=several(target_state(), 2),
+    )
+    planes = np.frombuffer(memory[TARGET_AT : TARGET_AT + 0x1000], dtype=np.uint8).reshape(4, -1)
+    assert planes.any()
+    assert (planes == planes[0]).all()
 
 
 def test_samples_in_planes_of_tile64(lab: RenderLab) -> None:
