@@ -75,15 +75,20 @@ def plain_send(send: Send) -> PlainSend | None:
         case GatewayMessage(op=GatewayOp.BARRIER) if not message.active_threads_only and send.predicate is None:
             return PlainSend("gateway_barrier", send.source0)
         case FenceMessage() if message.response_length == 0 or send.destination.is_null:
-            return PlainSend("message_fence", send.source0)
+            return PlainSend(_fence(send, message), send.source0)
         case FenceMessage() if not send.destination.arf:
             answer = MESSAGE.pack(*[0] * _BEFORE_RESPONSE, message.response_length * GRF_BYTES, 0, 0)
-            return PlainSend("message_fence_answered", send.source0, answer)
+            return PlainSend(f"{_fence(send, message)}_answered", send.source0, answer)
         case SamplerMessage():
             return _sampler(send, message)
         case LscMessage():
             return _lsc(send, message)
     return None
+
+
+def _fence(send: Send, message: FenceMessage) -> str:
+    """A group runs on one host thread: among its threads accesses are in order without a fence of the host."""
+    return "message_fence_of_group" if send.sfid is Sfid.SLM or message.scope == 0 else "message_fence"
 
 
 def _sampler(send: Send, message: SamplerMessage) -> PlainSend | None:

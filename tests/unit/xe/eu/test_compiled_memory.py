@@ -84,14 +84,17 @@ class Bench:
 
 @st.composite
 def offsets(draw: Any, lanes: int, size: int) -> NDArray[np.uint64]:
-    """Where each lane's element lies: in a row, all at one place, or anywhere, over page borders too."""
-    kind = draw(st.sampled_from(["row", "one", "any", "border"]))
+    """Where each lane's element lies: in a row, all at one place, or anywhere, in one page and over page borders too."""
+    kind = draw(st.sampled_from(["row", "one", "any", "page", "border"]))
     first = draw(st.integers(0, 100_000))
     match kind:
         case "row":
             where = [first + lane * size for lane in range(lanes)]
         case "one":
             where = [first] * lanes
+        case "page":
+            page = 4096 * draw(st.integers(0, 31))
+            where = [page + draw(st.integers(0, 4096 - size)) for _ in range(lanes)]
         case "border":
             where = [4096 * draw(st.integers(1, 31)) - draw(st.integers(0, size)) for _ in range(lanes)]
         case _:
@@ -314,6 +317,54 @@ def test_outside_of_slm_reads_zero_and_writes_nothing() -> None:
     bench = Bench(text, {10: where, 40: np.arange(1, 17, dtype=np.uint32)}, 0xFFFF, slm=1024)
     assert bench.slot.run(FOREVER) is Reason.GONE
     assert list(bench.grf(50, np.uint32, 16)) == [1, 2, 0, 0, *range(5, 17)]
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_lanes_anywhere_in_slm_store_and_load(data: Any) -> None:
+    lanes = data.draw(st.sampled_from([16, 32]))
+    vector = data.draw(st.sampled_from([1, 2, 3, 4]))
+    dispatch = data.draw(st.integers(1, (1 << lanes) - 1))
+    where = np.array(data.draw(st.lists(st.integers(0, 1100), min_size=lanes, max_size=lanes)), dtype=np.uint32)
+    step = registers_for(lanes, 4)
+    values = np.random.default_rng(3).integers(1, 1 << 32, (vector, lanes), dtype=np.uint32)
+    store = descriptor(STORE, D32, vector, A32, 0, step)
+    load = descriptor(LOAD, D32, vector, A32, step * vector, step)
+    text = f"send.slm ({lanes}|M0)  null  r10  r40:{step * vector}  0x0  {store}\n"
+    text += f"send.slm ({lanes}|M0)  r60  r10  null:0  0x0  {load}"
+    bench = Bench(text, {10: where, 40: values}, dispatch, slm=1024)
+    assert bench.slot.run(FOREVER) is Reason.GONE
+    slm = np.zeros(1024 + 16, dtype=np.uint8)
+    on = [lane for lane in range(lanes) if dispatch >> lane & 1]
+    inside = [lane for lane in on if where[lane] <= 1024 - 4 * vector]
+    for lane in inside:
+        slm[where[lane] : where[lane] + 4 * vector] = np.ascontiguousarray(values[:, lane]).view(np.uint8)
+    for component in range(vector):
+        found = bench.grf(60 + component * step, np.uint32, lanes)
+        for lane in on:
+            start = int(where[lane]) + 4 * component
+            expected = int(slm[start : start + 4].view(np.uint32)[0]) if lane in inside else 0
+            assert found[lane] == expected
+
+
+def test_lanes_anywhere_in_a_page_are_counted_as_lanes() -> None:
+    where = BASE + np.array([4 * ((7 * lane) % 1024) for lane in range(16)], dtype=np.uint64)
+    load, store = descriptor(LOAD, D32, 1, A64, 1, 2), descriptor(STORE, D32, 1, A64, 0, 2)
+    text = f"send.ugm (16|M0)  r40  r10  null:0  0x0  {load}\nsend.ugm (16|M0)  null  r10  r40:1  0x0  {store}"
+    bench = Bench(text, {10: where}, 0x00FF)
+    bench.give(0, ledger=5)
+    assert bench.slot.run(FOREVER) is Reason.GONE
+    assert bench.map.harvest() == [Used(5, 8, 32, 8, 32)]
+
+
+def test_a_page_without_write_access_is_missing_for_lanes_anywhere_in_it() -> None:
+    where = BASE + np.array([4 * ((7 * lane) % 1024) for lane in range(16)], dtype=np.uint64)
+    store = descriptor(STORE, D32, 1, A64, 0, 2)
+    bench = Bench(f"send.ugm (16|M0)  null  r10  r40:1  0x0  {store}", {10: where}, 0xFFFF)
+    bench.give(0, Access.READ)
+    assert bench.slot.run(FOREVER) is Reason.MISS
+    assert bench.slot.miss.writes
+    assert not bench.memory.any()
 
 
 def test_surface_has_a_base_and_an_end() -> None:

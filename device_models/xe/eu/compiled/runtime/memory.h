@@ -55,6 +55,9 @@ void eu_count(struct slot *s, struct count *c, uint64_t times, uint64_t bytes, i
 int eu_reach(const struct op *op, struct thread *t, uint64_t address, uint32_t bytes, int access);
 int eu_locate(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, uint32_t bytes, int access,
               struct places *p);
+/* Dwords of lanes that lie anywhere in SLM or in one page (gather.c); 0: they do not, and nothing was done. */
+int eu_gather(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes);
+int eu_scatter(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes);
 void eu_copy(struct thread *t, const struct message *m, uint64_t address, char *data, uint32_t bytes, int access);
 
 #endif

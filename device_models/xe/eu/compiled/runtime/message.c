@@ -112,6 +112,8 @@ static NOINLINE const struct op *load_each(const struct op *op, struct thread *t
 {
     const struct message *m = op->extra;
     struct places p;
+    if (eu_gather(op, t, m, lanes))
+        return op + 1;
     if (!eu_locate(op, t, m, lanes, m->data_bytes * m->components, READ, &p))
         return NULL;
     if (m->returns)
@@ -138,6 +140,8 @@ static NOINLINE const struct op *store_each(const struct op *op, struct thread *
 {
     const struct message *m = op->extra;
     struct places p;
+    if (eu_scatter(op, t, m, lanes))
+        return op + 1;
     if (!eu_locate(op, t, m, lanes, m->data_bytes * m->components, WRITE, &p))
         return NULL;
     BY_SIZE(store_lanes)
@@ -208,12 +212,25 @@ const struct op *message_fence(const struct op *op, struct thread *t)
     return op + 1;
 }
 
+const struct op *message_fence_of_group(const struct op *op, struct thread *t)
+{
+    (void)t;
+    atomic_signal_fence(memory_order_seq_cst);
+    return op + 1;
+}
+
 /* The response's registers are zero: what they hold means that the fence is done. */
-const struct op *message_fence_answered(const struct op *op, struct thread *t)
+const struct op *message_fence_of_group_answered(const struct op *op, struct thread *t)
 {
     const struct message *m = op->extra;
-    atomic_thread_fence(memory_order_seq_cst);
+    atomic_signal_fence(memory_order_seq_cst);
     if (enabled(op, t))
         memset(t->storage + op->destination, 0, m->response);
     return op + 1;
+}
+
+const struct op *message_fence_answered(const struct op *op, struct thread *t)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    return message_fence_of_group_answered(op, t);
 }
