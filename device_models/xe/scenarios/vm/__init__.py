@@ -9,12 +9,12 @@ from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.machine import account
 from vfio_user_xe.device_models.xe.scenarios.times import recorded
-from vfio_user_xe.device_models.xe.scenarios.vm import desktop, frames, gt_reset, mesa, resets, vmm
+from vfio_user_xe.device_models.xe.scenarios.vm import desktop, frames, gt_reset, mesa, power, resets, vmm
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import SCENARIOS
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.scenarios.scenario import Suite
 
-__all__ = ["VM", "desktop", "frames", "gt_reset", "mesa", "resets"]
+__all__ = ["VM", "desktop", "frames", "gt_reset", "mesa", "power", "resets"]
 
 
 def _files(environment: Environment) -> dict[str, Path]:

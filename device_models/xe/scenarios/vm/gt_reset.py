@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vfio_user_xe.device_models.xe.scenarios.vm import steps as s
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import Host
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import scenario
+from vfio_user_xe.device_models.xe.scenarios.vm.vmm import Vmm
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.run import Run
 
@@ -24,17 +25,23 @@ def pf_reset_in_a_frame(run: Run, machine: Host) -> None:
             with run.step("the PF's GT is reset"):
                 machine.sh(f"cat {machine.card.debugfs}/gt0/force_reset_sync", timeout=60)
 
-        _around(run, machine, composing, reset)
+        around(run, machine, composing, reset)
 
 
-def _around(run: Run, machine: Host, composing: s.Compositor, event: Callable[[], None]) -> None:
-    """A frame before the event, one that is on its way meanwhile, and one of a new program afterwards."""
+def around(
+    run: Run, machine: Host, composing: s.Compositor, event: Callable[[], None], unheard: Vmm | None = None
+) -> None:
+    """A frame before the event, one that is on its way meanwhile, and one of a new program afterwards.
+
+    With `unheard`, what this VMM says does not reach the machine after the event.
+    """
     [vm] = machine.vms
     with s.renderer(run, vm) as drawing:
         s.first_frame(machine, drawing, composing)
         blocks = machine.card.lmtt(1)
         s.second_frame(drawing, composing)
         event()
+        drawing.unheard = unheard
         composing.compose()
         composing.shows(2)
         composing.done(vm.name, 2)
@@ -47,6 +54,7 @@ def _around(run: Run, machine: Host, composing: s.Compositor, event: Callable[[]
         composing.expect(vm.name, "unref", resource="1")
         composing.dropped(vm.name)
     with s.renderer(run, vm) as drawing:
+        drawing.unheard = unheard
         s.again(machine, drawing, composing, seed=4)
         s.check_frames_path(run, machine)
         composing.dropped(vm.name)
