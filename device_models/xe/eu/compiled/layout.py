@@ -190,7 +190,7 @@ class SlotStruct(ctypes.Structure):
         ("barriers", ctypes.c_uint32 * 32),
         ("number", ctypes.c_int64),
         ("halts", ctypes.c_int64),
-        ("recent", ctypes.c_uint64 * (3 * 2 * 8)),
+        ("recent", ctypes.c_uint64 * (3 * 2 * (8 + 32))),
         ("sampling", ctypes.c_void_p),
         ("output", ctypes.c_void_p),
         ("urb", ctypes.c_void_p),

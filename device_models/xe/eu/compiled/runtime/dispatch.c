@@ -263,7 +263,7 @@ int eu_run(struct slot *s, int64_t budget, int64_t deadline)
 {
     int reason = RAN_OUT;
     int64_t ops = AT_ONCE_OPS, before = s->executed; /* the first group of a call is taken alone */
-    memset(s->recent, 0, sizeof s->recent); /* the map may have changed */
+    forget_recent(s);
     if (s->occupied)
         arrive(s);
     for (;;) {

@@ -140,13 +140,14 @@ struct surface {
     uint64_t stride; /* bytes from a thread's to the next thread's: scratch; 0 for what they share */
 };
 
-/* A page of 64 KiB that was used lately: found again by its number, without the map. */
+/* A page of 64 KiB, or of 4 KiB, that was used lately: found again by its number, without the map. */
 struct recent {
     uint64_t page; /* number + 1; 0 for none */
     char *host;
     struct count *count;
 };
 #define RECENT 8
+#define SMALL_RECENT 32
 
 /* A place where one group runs at a time, with what a walk over groups needs. */
 struct slot {
@@ -173,6 +174,7 @@ struct slot {
     int64_t number; /* of its first thread, among all of the walk that run */
     int64_t halts; /* of the walk, when the slots were let run */
     struct recent recent[2][RECENT]; /* read, and written; of no other call than this */
+    struct recent small[2][SMALL_RECENT];
     struct sampling *sampling; /* surfaces and samplers of sampler messages; without them these are interpreted */
     struct output *output;     /* takes what pixel shaders write; without it render target writes are interpreted */
     char *urb;                 /* without it URB messages are interpreted */
@@ -196,6 +198,29 @@ struct walk {
     _Atomic int64_t next;
     _Atomic int64_t halts; /* how often a slot needed something: the others come back too */
 };
+
+/* The page of 4 KiB at `address` if it was used lately; `written` chooses the table. */
+static inline struct recent *small_recent(struct slot *s, int written, uint64_t address)
+{
+    const uint64_t number = (address >> 12) + 1;
+    struct recent *recent = &s->small[written][number & (SMALL_RECENT - 1)];
+    return recent->page == number ? recent : NULL;
+}
+
+/* Remember the page of `1 << shift` bytes at `address`. */
+static inline void remember(struct slot *s, int written, uint64_t address, int shift, char *host, struct count *count)
+{
+    const uint64_t number = (address >> shift) + 1;
+    struct recent *recent = shift == 16 ? &s->recent[written][number & (RECENT - 1)] : &s->small[written][number & (SMALL_RECENT - 1)];
+    *recent = (struct recent){number, host, count};
+}
+
+/* At the begin of a call: the map may have changed. */
+static inline void forget_recent(struct slot *s)
+{
+    memset(s->recent, 0, sizeof s->recent);
+    memset(s->small, 0, sizeof s->small);
+}
 
 void eu_enter(struct thread *t);
 int64_t eu_run_one(struct thread *t, int64_t budget);

@@ -326,27 +326,27 @@ PATTERN(pattern8, uint64_t)
 PATTERN(pattern4, uint32_t)
 #endif
 
-/* The page of 64 KiB at `address`; 0 if there is none for this access. */
-static NOINLINE int remember(const struct slot *s, struct recent *recent, uint64_t address, int access)
-{
-    const struct page *page = probe(s->map, tag_of(address, LARGE));
-    if (!page || (page->access & access) != (uint32_t)access)
-        return 0;
-    *recent = (struct recent){(address >> LARGE) + 1, page->host, &s->counts[page - s->map->pages]};
-    return 1;
-}
-
+/* By a page of 4 KiB, or one of 64 KiB that was not used lately. */
 static NOINLINE struct piece small_piece(struct thread *t, uint64_t address, uint32_t bytes, uint32_t lanes,
                                          uint32_t data_bytes, int pattern, int access)
 {
     const struct piece none = {NULL, 0};
-    int shift;
-    struct page *page = page_at(t->slot->map, address, access, &shift);
+    const int written = access & WRITE ? 1 : 0;
+    struct slot *s = t->slot;
+    const struct recent *recent = small_recent(s, written, address);
+    int shift = SMALL;
+    if (!recent) {
+        struct page *page = page_at(s->map, address, access, &shift);
+        if (!page)
+            return none;
+        remember(s, written, address, shift, page->host, &s->counts[page - s->map->pages]);
+        recent = shift == LARGE ? &s->recent[written][((address >> LARGE) + 1) & (RECENT - 1)] : small_recent(s, written, address);
+    }
     const uint64_t within = address & ((1ull << shift) - 1);
-    if (!page || (1ull << shift) - within < bytes)
+    if ((1ull << shift) - within < bytes)
         return none;
-    count(t, page, 1, pattern == 1 ? __builtin_popcount(lanes) * data_bytes : data_bytes, access);
-    return (struct piece){page->host + within, pattern == 2};
+    add(s, recent->count, 1, pattern == 1 ? __builtin_popcount(lanes) * data_bytes : data_bytes, access);
+    return (struct piece){recent->host + within, pattern == 2};
 }
 
 struct piece eu_piece(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, int access)
@@ -380,7 +380,7 @@ struct piece eu_piece(const struct op *op, struct thread *t, const struct messag
     address &= ADDRESS_MASK;
     const uint64_t within = address & ((1ull << LARGE) - 1), number = (address >> LARGE) + 1;
     struct recent *recent = &t->slot->recent[access & WRITE ? 1 : 0][number & (RECENT - 1)];
-    if (unlikely(recent->page != number) && !remember(t->slot, recent, address, access))
+    if (unlikely(recent->page != number))
         return small_piece(t, address, bytes, lanes, m->data_bytes, pattern, access);
     if ((1ull << LARGE) - within < bytes)
         return none;

@@ -273,8 +273,8 @@ static int must_return(const struct draw *d)
 int eu_draw(struct draw *d, int64_t budget)
 {
     struct thread *t = &d->threads->threads[0];
-    memset(d->threads->recent, 0, sizeof d->threads->recent); /* the maps may have changed */
-    memset(d->fixed->recent, 0, sizeof d->fixed->recent);
+    forget_recent(d->threads);
+    forget_recent(d->fixed);
     t->ready = 0;
     d->threads->culprit = 0;
     for (;;) {

@@ -7,7 +7,7 @@
 struct tally {
     struct slot *slot;
     struct count *last;
-    uint64_t page; /* number + 1 of the page that was found last */
+    uint64_t begin, size; /* of the page that was found last */
     char *host;
     uint32_t used;
     struct {
@@ -25,14 +25,20 @@ static inline const char *find(struct tally *tally, uint64_t address, uint32_t b
 static NOINLINE const char *find_slowly(struct tally *tally, uint64_t address, uint32_t bytes, char *apart)
 {
     const uint64_t number = (address >> 16) + 1;
-    struct recent *recent = &tally->slot->recent[0][number & (RECENT - 1)];
-    if (likely(recent->page == number && (address & 0xffff) + bytes <= 0x10000)) {
-        tally->page = number;
+    const struct recent *recent = &tally->slot->recent[0][number & (RECENT - 1)];
+    uint64_t size = 0x10000;
+    if (recent->page != number) {
+        recent = small_recent(tally->slot, 0, address);
+        size = 0x1000;
+    }
+    if (likely(recent && (address & (size - 1)) + bytes <= size)) {
+        tally->begin = address & -size;
+        tally->size = size;
         tally->host = recent->host;
         tally->last = recent->count;
         tally->of[tally->used].count = recent->count;
         tally->of[tally->used++].times = 1;
-        return recent->host + (address & 0xffff);
+        return recent->host + (address & (size - 1));
     }
     uint32_t done = 0;
     while (done < bytes) {
@@ -48,12 +54,11 @@ static NOINLINE const char *find_slowly(struct tally *tally, uint64_t address, u
         const uint32_t part = left < bytes - done ? (uint32_t)left : bytes - done;
         struct count *count = &tally->slot->counts[page - tally->slot->map->pages];
         if (part == bytes) {
-            if (shift == 16) {
-                tally->page = number;
-                tally->host = page->host;
-                tally->last = count;
-                *recent = (struct recent){number, page->host, count};
-            }
+            tally->begin = here - within;
+            tally->size = 1ull << shift;
+            tally->host = page->host;
+            tally->last = count;
+            remember(tally->slot, 0, here, shift, page->host, count);
             tally->of[tally->used].count = count;
             tally->of[tally->used++].times = 1;
             return page->host + within;
@@ -70,8 +75,8 @@ static NOINLINE const char *find_slowly(struct tally *tally, uint64_t address, u
 
 static inline const char *find(struct tally *tally, uint64_t address, uint32_t bytes, char *apart)
 {
-    const uint64_t within = address & 0xffff;
-    if (likely((address >> 16) + 1 == tally->page && within + bytes <= 0x10000)) {
+    const uint64_t within = address - tally->begin;
+    if (likely(within < tally->size && within + bytes <= tally->size)) {
         if (likely(tally->used && tally->of[tally->used - 1].count == tally->last)) {
             tally->of[tally->used - 1].times++;
         } else {
@@ -727,7 +732,7 @@ static void begin(struct tally *tally, struct slot *slot, uint32_t bytes)
 {
     tally->slot = slot;
     tally->last = NULL;
-    tally->page = 0;
+    tally->begin = tally->size = 0;
     tally->used = 0;
     tally->bytes = bytes;
 }

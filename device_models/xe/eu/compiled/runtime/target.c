@@ -20,9 +20,16 @@ static inline void settle(struct draw *d)
 static inline char *fixed_at(struct draw *d, uint64_t address, uint32_t bytes, int access)
 {
     struct slot *s = d->fixed;
-    const uint64_t within = address & 0xffff, number = (address >> 16) + 1;
-    struct recent *recent = &s->recent[access & WRITE ? 1 : 0][number & (RECENT - 1)];
-    if (likely(recent->page == number && within + bytes <= 0x10000)) {
+    const uint64_t number = (address >> 16) + 1;
+    const int written = access & WRITE ? 1 : 0;
+    const struct recent *recent = &s->recent[written][number & (RECENT - 1)];
+    uint64_t size = 0x10000;
+    if (recent->page != number) {
+        recent = small_recent(s, written, address);
+        size = 0x1000;
+    }
+    const uint64_t within = address & (size - 1);
+    if (likely(recent && within + bytes <= size)) {
         if (access & WRITE)
             eu_count(s, recent->count, 1, bytes, WRITE);
         else
@@ -72,11 +79,7 @@ static NOINLINE int fixed_slowly(struct draw *d, uint64_t address, uint32_t byte
         part[parts].host = page->host + within;
         part[parts].bytes = left < bytes - done ? (uint32_t)left : bytes - done;
         done += part[parts].bytes;
-        if (shift == 16) {
-            const uint64_t number = (here >> 16) + 1;
-            s->recent[access & WRITE ? 1 : 0][number & (RECENT - 1)] =
-                (struct recent){number, page->host, &s->counts[page - s->map->pages]};
-        }
+        remember(s, access & WRITE ? 1 : 0, here, shift, page->host, &s->counts[page - s->map->pages]);
     }
     for (int n = 0; n < parts; n++) {
         if (access == READ)
@@ -273,7 +276,7 @@ static int storable(struct draw *d, uint64_t address, char *byte)
 {
     int shift;
     const uint64_t number = (address >> 16) + 1;
-    if (d->fixed->recent[1][number & (RECENT - 1)].page == number || (d->detours && detoured(d, address, 1, WRITE, byte))
+    if (d->fixed->recent[1][number & (RECENT - 1)].page == number || small_recent(d->fixed, 1, address) || (d->detours && detoured(d, address, 1, WRITE, byte))
         || eu_page(d->fixed->map, address & ADDRESS_MASK, WRITE, &shift))
         return 1;
     d->miss = address;
