@@ -6,6 +6,8 @@ ledger once a message and span, and gone when the fabric revokes them. On the ca
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +44,15 @@ class Reach:
     def bad(self) -> Flags:
         """[elements]: those that cannot be reached."""
         return np.asarray(self.which < 0)
+
+    def by_span(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Spans that have elements, and which these are, in their order."""
+        order = np.argsort(self.which, kind="stable")
+        ordered = self.which[order]
+        first = np.searchsorted(ordered, np.arange(len(self.spans) + 1))
+        for index, (begin, end) in enumerate(itertools.pairwise(first.tolist())):
+            if end > begin:
+                yield index, order[begin:end]
 
 
 class UnitMemory:
@@ -144,10 +155,8 @@ class UnitMemory:
         if len(reach.spans) == 1:
             return self._gather(*reach.spans[0], addresses, size)
         result = np.zeros(len(addresses), dtype=np.uint64)
-        for index, (span, page) in enumerate(reach.spans):
-            here = np.nonzero(reach.which == index)[0]
-            if len(here):
-                result[here] = self._gather(span, page, addresses[here], size)
+        for index, here in reach.by_span():
+            result[here] = self._gather(*reach.spans[index], addresses[here], size)
         return result
 
     def _gather(self, span: Span | None, page: int, addresses: Numbers, size: int) -> Numbers:
@@ -167,13 +176,11 @@ class UnitMemory:
 
     def _store(self, addresses: Numbers, values: Numbers, size: int) -> None:
         reach = self._reached(addresses, True)
-        for index, (span, page) in enumerate(reach.spans):
-            if len(reach.spans) == 1:
-                self._scatter(span, page, addresses, values, size)
-                break
-            here = np.nonzero(reach.which == index)[0]
-            if len(here):
-                self._scatter(span, page, addresses[here], values[here], size)
+        if len(reach.spans) == 1:
+            self._scatter(*reach.spans[0], addresses, values, size)
+            return
+        for index, here in reach.by_span():
+            self._scatter(*reach.spans[index], addresses[here], values[here], size)
 
     def _scatter(self, span: Span | None, page: int, addresses: Numbers, values: Numbers, size: int) -> None:
         kind = UNSIGNED[size]

@@ -229,6 +229,7 @@ class Pipeline:
     ) -> Bulk:
         """One instance: vertices that are shaded, and which of these each of the draw's is."""
         elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instance)
+        yield None
         edge_flags = vertex_fetch.edge_flags(self._vertex_state, elements)
         if edge_flags is not None:
             primitives = primitives.flagged(edge_flags[inverse])
@@ -238,6 +239,7 @@ class Pipeline:
             shaded = yield from vertex_shader.shade(shader, elements, chosen, entry)
         else:
             shaded = elements.reshape(len(elements), -1)
+        yield None
         vertices = shaded[inverse]
         add(self._streamer, Count.IA_VERTICES, len(inverse))
         add(self._streamer, Count.IA_PRIMITIVES, len(primitives.vertices))

@@ -86,21 +86,15 @@ def setup_data(
     columns = np.zeros((len(setup), 4 * count, 3), dtype=np.float32)
     first = np.take_along_axis(setup.vertices, setup.provoking[:, None], axis=1)[:, 0]
     for number in range(count):
-        source = backend.sources[number]
-        values = _attribute(backend, vertices, source)
-        if backend.select[number] & 1:
-            back = _attribute(backend, vertices, source + 1)
-            corners = np.where(setup.front[:, None, None], values[setup.vertices], back[setup.vertices])
-            flat = np.where(setup.front[:, None], values[first], back[first])
-        else:
-            corners, flat = values[setup.vertices], values[first]
         sprite = points and backend.sprite >> number & 1
-        if sprite:
-            corners = np.broadcast_to(_SPRITE_UPWARDS if backend.sprite_upwards else _SPRITE, corners.shape)
         part = columns[:, 4 * number : 4 * number + 4]
         if backend.flat >> number & 1 and not sprite:
-            part[:, :, 0] = flat
+            part[:, :, 0] = _attribute(backend, number, vertices, first, setup.front)
         else:
+            if sprite:
+                corners = np.broadcast_to(_SPRITE_UPWARDS if backend.sprite_upwards else _SPRITE, (len(setup), 3, 4))
+            else:
+                corners = _attribute(backend, number, vertices, setup.vertices, setup.front[:, None])
             with np.errstate(invalid="ignore", over="ignore"):
                 part[:, :, 0] = corners[:, 2]
                 part[:, :, 1] = corners[:, 0] - corners[:, 2]
@@ -112,12 +106,31 @@ def setup_data(
     return padded.reshape(len(setup), registers, 3 * _SLOTS_OF_REGISTER)
 
 
-def _attribute(backend: SetupBackend, vertices: NDArray[np.uint32], source: int) -> NDArray[np.float32]:
+def _attribute(
+    backend: SetupBackend,
+    number: int,
+    vertices: NDArray[np.uint32],
+    which: NDArray[np.int64],
+    front: NDArray[np.bool_],
+) -> NDArray[np.float32]:
+    """[..., 4]: attribute `number` of these vertices; those of primitives that face away may have another source."""
+    source = backend.sources[number]
+    values = _of_source(backend, vertices, which, source)
+    if backend.select[number] & 1:
+        return np.where(front[..., None], values, _of_source(backend, vertices, which, source + 1))
+    return values
+
+
+def _of_source(
+    backend: SetupBackend, vertices: NDArray[np.uint32], which: NDArray[np.int64], source: int
+) -> NDArray[np.float32]:
     at = backend.offset + 4 * source
-    values = np.zeros((len(vertices), 4), dtype=np.uint32)
-    there = vertices[:, at : at + 4]
-    values[:, : there.shape[1]] = there
-    return values.view(np.float32)
+    found = vertices[:, at : at + 4][which]
+    if found.shape[-1] < 4:
+        values = np.zeros((*which.shape, 4), dtype=np.uint32)
+        values[..., : found.shape[-1]] = found
+        return values.view(np.float32)
+    return np.ascontiguousarray(found).view(np.float32)
 
 
 def _override(backend: SetupBackend, number: int, part: NDArray[np.float32], setup: Setup) -> None:

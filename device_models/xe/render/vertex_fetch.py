@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute import formats
 from vfio_user_xe.device_models.xe.compute.formats import Format, Kind
-from vfio_user_xe.device_models.xe.compute.memory import Numbers, UnitMemory, parts
+from vfio_user_xe.device_models.xe.compute.memory import UNSIGNED, Numbers, UnitMemory, parts
+from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.render.draw import Draw
 from vfio_user_xe.device_models.xe.render.fields import Words, address, bits, flag
 from vfio_user_xe.device_models.xe.render.state import Op, kept
@@ -27,6 +28,8 @@ _PASSTHRU = {0x021: 2, 0x0A1: 1, 0x1BC: 4, 0x1BD: 3}
 """R64* PASSTHRU: how many qwords are copied as they are."""
 _INDEX_BYTES = (1, 2, 4)
 _MOST_PACKED = 32
+_SPARSE = 4
+"""Bytes from the first vertex to the last, for each that is needed, up to which all of them are read."""
 
 
 class Component(IntEnum):
@@ -129,12 +132,11 @@ def indices(state: VertexState, draw: Draw, memory: UnitMemory) -> Indices:
     if not draw.indexed:
         return np.arange(draw.vertices, dtype=np.int64)
     size = state.index_bytes
-    places = (np.arange(draw.vertices, dtype=np.int64) + draw.first) * size
-    inside = places + size <= state.index_size
     found = np.zeros(draw.vertices, dtype=np.int64)
-    if inside.any():
-        where = (places[inside] + state.index_address).astype(np.uint64)
-        found[inside] = memory.load(where, size).astype(np.int64)
+    inside = max(0, min(draw.vertices, state.index_size // size - draw.first))
+    if inside:
+        data = memory.read(state.index_address + draw.first * size, inside * size)
+        found[:inside] = np.frombuffer(data, dtype=UNSIGNED[size])
     return found
 
 
@@ -148,13 +150,14 @@ def fetch(state: VertexState, draw: Draw, memory: UnitMemory, ids: Indices, inst
     begins = draw.base_vertex if draw.indexed else draw.first
     vertices = ids + begins
     result = np.zeros((len(vertices), len(state.elements), 4), dtype=np.uint32)
+    rows = _Rows(state, memory, vertices)
     for number, element in enumerate(state.elements):
         if element.valid:
             which = vertices
             if element.instanced:
                 row = draw.first_instance + (instance // element.step if element.step else 0)
                 which = np.full(1, row, dtype=np.int64)
-            result[:, number] = _element(state, element, memory, which)
+            result[:, number] = _element(state, element, memory if element.instanced else rows, which)
     _generate(state.vertex_id, result, ids)
     _generate(state.instance_id, result, instance)
     starts = (begins, draw.first_instance, 0)
@@ -173,7 +176,36 @@ def edge_flags(state: VertexState, elements: Elements) -> NDArray[np.bool_] | No
     return None
 
 
-def _element(state: VertexState, element: Element, memory: UnitMemory, which: Indices) -> Elements:
+class _Rows:
+    """Vertex buffers, each read at once from the first vertex to the last, if the vertices lie near each other in it."""
+
+    def __init__(self, state: VertexState, memory: UnitMemory, vertices: Indices) -> None:
+        self.memory = memory
+        self._state = state
+        self._low, self._high = int(vertices.min(initial=0)), int(vertices.max(initial=0))
+        self._count = len(vertices)
+        self._read: dict[int, tuple[int, NDArray[np.uint8]] | None] = {}
+
+    def of(self, number: int, buffer: VertexBuffer) -> tuple[int, NDArray[np.uint8]] | None:
+        """The place of the first byte in the buffer, and the bytes; None if the vertices are to be fetched one by one."""
+        if number not in self._read:
+            self._read[number] = self._find(number, buffer)
+        return self._read[number]
+
+    def _find(self, number: int, buffer: VertexBuffer) -> tuple[int, NDArray[np.uint8]] | None:
+        ends = [element.offset + _size(element) for element in self._state.elements if element.buffer == number]
+        low = max(0, self._low * buffer.pitch)
+        high = min(buffer.size, self._high * buffer.pitch + max(ends))
+        if high <= low or high - low > _SPARSE * self._count * buffer.pitch:
+            return None
+        try:
+            return low, np.frombuffer(self.memory.read(buffer.address + low, high - low), dtype=np.uint8)
+        except (TranslationFault, AccessFault):
+            # It may be of a page that no vertex lies in.
+            return None
+
+
+def _element(state: VertexState, element: Element, memory: UnitMemory | _Rows, which: Indices) -> Elements:
     values = np.zeros((len(which), 4), dtype=np.uint32)
     if Component.SOURCE in element.controls:
         values = _source(state.buffers.get(element.buffer), element, memory, which)
@@ -188,27 +220,50 @@ def _element(state: VertexState, element: Element, memory: UnitMemory, which: In
     return values
 
 
-def _source(buffer: VertexBuffer | None, element: Element, memory: UnitMemory, which: Indices) -> Elements:
-    """Data of the buffer; outside of it all is zero."""
-    values = np.zeros((len(which), 4), dtype=np.uint32)
-    if buffer is None:
-        return values
+def _size(element: Element) -> int:
+    """Bytes of its format; 0 if that means nothing."""
     qwords = _PASSTHRU.get(element.format)
     form = formats.FORMATS.get(element.format)
-    size = 8 * qwords if qwords else form.bytes if form is not None else 0
-    if not size:
+    return 8 * qwords if qwords else form.bytes if form is not None else 0
+
+
+def _source(buffer: VertexBuffer | None, element: Element, memory: UnitMemory | _Rows, which: Indices) -> Elements:
+    """Data of the buffer; outside of it all is zero."""
+    values = np.zeros((len(which), 4), dtype=np.uint32)
+    size = _size(element)
+    if buffer is None or not size:
         return values
     places = which * buffer.pitch + element.offset
     inside = (places >= 0) & (places + size <= buffer.size)
-    if not inside.any():
+    if not inside.all():
+        if inside.any():
+            values[inside] = _inside(buffer, element, memory, places[inside], size)
         return values
-    raw = _bytes(memory, (places[inside] + buffer.address).astype(np.uint64), size)
-    if qwords or form is None:
-        words = raw.view(np.uint32)
-        values[inside, : min(4, words.shape[1])] = words[:, :4]
+    return _inside(buffer, element, memory, places, size)
+
+
+def _inside(buffer: VertexBuffer, element: Element, memory: UnitMemory | _Rows, places: Indices, size: int) -> Elements:
+    rows = memory.of(element.buffer, buffer) if isinstance(memory, _Rows) else None
+    if rows is not None:
+        raw = _picked(rows[1], places - rows[0], size)
     else:
-        values[inside] = _converted(form, raw)
+        exact = memory.memory if isinstance(memory, _Rows) else memory
+        raw = _bytes(exact, (places + buffer.address).astype(np.uint64), size)
+    form = formats.FORMATS.get(element.format)
+    if element.format not in _PASSTHRU and form is not None:
+        return _converted(form, raw)
+    words = raw.view(np.uint32)
+    values = np.zeros((len(places), 4), dtype=np.uint32)
+    values[:, : min(4, words.shape[1])] = words[:, :4]
     return values
+
+
+def _picked(data: NDArray[np.uint8], places: Indices, size: int) -> NDArray[np.uint8]:
+    """[vertices, size]: what lies at these places."""
+    if size % 4 or (places & 3).any():
+        return np.ascontiguousarray(data[places[:, None] + np.arange(size)])
+    words = data[: len(data) & -4].view(np.uint32)
+    return np.ascontiguousarray(words[(places >> 2)[:, None] + np.arange(size // 4)]).view(np.uint8)
 
 
 def _bytes(memory: UnitMemory, places: Numbers, size: int) -> NDArray[np.uint8]:

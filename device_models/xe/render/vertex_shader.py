@@ -115,4 +115,5 @@ def shade(
         lanes[-1] = (1 << len(part) - (len(rows) - 1) * WIDTH) - 1
         yield from threads.run(shader, rows, lanes, ShaderPort(shader, urb))
         shaded[first : first + most] = urb.entries
+        yield None
     return shaded

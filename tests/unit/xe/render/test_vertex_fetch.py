@@ -19,6 +19,7 @@ from vfio_user_xe.device_models.xe.render.vertex_fetch import (
     fetch,
     indices,
 )
+from vfio_user_xe.emulator.fabric.interconnect import AccessFault, Initiator
 
 SOURCE = (1, 1, 1, 1)
 DRAW = Draw(4, False, 3, 0, 1, 0, 0, (70, 80, 90))
@@ -28,6 +29,7 @@ def memory(data: bytes) -> UnitMemory:
     held = np.frombuffer(data, dtype=np.uint8)
     found: UnitMemory = create_autospec(UnitMemory, instance=True)
     found.load.side_effect = lambda where, size: numbers(held[where.astype(np.int64)[:, None] + np.arange(size)], size)  # type: ignore[attr-defined]
+    found.read.side_effect = lambda where, length: data[where : where + length]  # type: ignore[attr-defined]
     return found
 
 
@@ -86,3 +88,20 @@ def test_indices_are_read_in_their_format_and_zero_behind_their_buffer() -> None
     data = struct.pack("<4H", 7, 8, 9, 10)
     indexed = replace(DRAW, indexed=True, vertices=4, first=1)
     assert indices(replace(state(), index_size=6), indexed, memory(data)).tolist() == [8, 9, 0, 0]
+
+
+def test_vertices_far_from_each_other_are_fetched_one_by_one() -> None:
+    element = Element(0, 0x0D8, 0, SOURCE, True)
+    data = struct.pack("<1024f", *range(1024))
+    held = memory(data)
+    found = floats(fetch(state(element, size=4096), DRAW, held, np.array([1000, 3]), 0))
+    assert [row[0] for row in found] == [1000, 3]
+    held.read.assert_not_called()  # type: ignore[attr-defined]
+
+
+def test_a_page_between_the_vertices_that_is_not_there_is_not_missed() -> None:
+    element = Element(0, 0x0D8, 0, SOURCE, True)
+    held = memory(struct.pack("<16f", *range(16)))
+    held.read.side_effect = AccessFault(create_autospec(Initiator, instance=True), "vram", 0x1000, "nothing is there")  # type: ignore[attr-defined]
+    found = floats(fetch(state(element), DRAW, held, np.array([0, 1, 2, 3]), 0))
+    assert [row[0] for row in found] == [0, 1, 2, 3]
