@@ -239,7 +239,6 @@ class Pipeline:
             shaded = yield from vertex_shader.shade(shader, elements, chosen, entry)
         else:
             shaded = elements.reshape(len(elements), -1)
-        yield None
         vertices = shaded[inverse]
         add(self._streamer, Count.IA_VERTICES, len(inverse))
         add(self._streamer, Count.IA_PRIMITIVES, len(primitives.vertices))
