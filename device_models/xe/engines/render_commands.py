@@ -77,6 +77,9 @@ _STATES: tuple[tuple[int, str], ...] = (
     (0x786D, "CONSTANT_ALL"),
     (0x7871, "DEPTH_BOUNDS"),
     (0x7900, "DRAWING_RECTANGLE"),
+    (0x7906, "POLY_STIPPLE_OFFSET"),
+    (0x7907, "POLY_STIPPLE_PATTERN"),
+    (0x7908, "LINE_STIPPLE"),
     (0x7917, "SO_DECL_LIST"),
     (0x791C, "SAMPLE_PATTERN"),
 )

@@ -54,10 +54,16 @@ class CompiledPixels:
         self.shaded = 0
         """Pixels that shaders ran for."""
 
-    def draw(self, setup: Setup, data: NDArray[np.float32], offset: Floats | None) -> threads.Steps:
-        """All of the primitives; `data` is what `setup_data` gives, `offset` what is added to their depths."""
+    def draw(
+        self,
+        setup: Setup,
+        data: NDArray[np.float32],
+        offset: Floats | None = None,
+        stipple: NDArray[np.uint32] | None = None,
+    ) -> threads.Steps:
+        """All of the primitives; `data` is what `setup_data` gives, `offset` what is added to depths, `stipple` of `polygon_stipple`."""
         state = self._state
-        arrays = _Arrays(setup, data, offset, state.depth_ranges)
+        arrays = _Arrays(setup, data, offset, stipple, state.depth_ranges)
         wide, high = setup.bounds[:, 2] - setup.bounds[:, 0], setup.bounds[:, 3] - setup.bounds[:, 1]
         quads = int((wide * high).sum()) // (4 if setup.rectangle.all() else 8)
         bands = _processors() if quads >= _MANY_QUADS and not state.in_order else 1
@@ -102,7 +108,14 @@ class CompiledPixels:
 class _Arrays:
     """Primitives as compiled code takes them; it holds what the pointers are to."""
 
-    def __init__(self, setup: Setup, data: NDArray[np.float32], offset: Floats | None, ranges: Floats) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        data: NDArray[np.float32],
+        offset: Floats | None,
+        stipple: NDArray[np.uint32] | None,
+        ranges: Floats,
+    ) -> None:
         self.count = len(setup)
         found = ranges[np.minimum(setup.viewport, len(ranges) - 1)]
         self.pointers: dict[str, NDArray[np.generic]] = {
@@ -123,6 +136,10 @@ class _Arrays:
         }
         if offset is not None:
             self.pointers["offset"] = offset
+        if stipple is not None:
+            self.pointers["stipple"] = stipple
+        if setup.smooth.shape[1]:
+            self.pointers["smooth"] = setup.smooth
         self.pointers = {name: np.ascontiguousarray(array) for name, array in self.pointers.items()}
         self.planes = setup.planes.shape[2]
         self.registers = data.shape[1]

@@ -21,13 +21,11 @@ from vfio_user_xe.device_models.xe.render import (
     hull_shader,
     vertex_fetch,
     vertex_shader,
-    wide,
 )
 from vfio_user_xe.device_models.xe.render.blend import BlendState
-from vfio_user_xe.device_models.xe.render.clip import POSITION, ClipState, Floats, clip
+from vfio_user_xe.device_models.xe.render.clip import POSITION
 from vfio_user_xe.device_models.xe.render.compiled_pixels import CompiledPixels
 from vfio_user_xe.device_models.xe.render.compiled_state import DrawState, NotCompiled
-from vfio_user_xe.device_models.xe.render.depth_offset import DepthOffset
 from vfio_user_xe.device_models.xe.render.depth_stencil import (
     DepthStencil,
     DepthStencilState,
@@ -40,17 +38,16 @@ from vfio_user_xe.device_models.xe.render.fast_clear import fast_clear
 from vfio_user_xe.device_models.xe.render.fields import bits
 from vfio_user_xe.device_models.xe.render.geometry_shader import GeometryState
 from vfio_user_xe.device_models.xe.render.hull_shader import HullState
-from vfio_user_xe.device_models.xe.render.outlines import FillMode, Outlined, filled
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
 from vfio_user_xe.device_models.xe.render.sample_pattern import samples_of
-from vfio_user_xe.device_models.xe.render.setup import CULL_NONE, SetupState, facing, set_up
 from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend, setup_data
 from vfio_user_xe.device_models.xe.render.stage import PIXEL, Stage, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.statistics import Count, add
 from vfio_user_xe.device_models.xe.render.stream_out import STREAMS, StreamOut, StreamOutState
+from vfio_user_xe.device_models.xe.render.strips_fans import Drawable, StripsFans
 from vfio_user_xe.device_models.xe.render.topology import (
     PATCHLIST_1,
     Primitives,
@@ -92,18 +89,12 @@ class Pipeline:
         self._report = streamer.engine.report
         dynamic = ComputeState.of(lrc).dynamic
         self._vertex_state = VertexState.of(lrc)
-        self._clip = ClipState.of(lrc)
-        self._setup = SetupState.of(lrc)
-        clip_words = kept(lrc, Op.CLIP)
-        self._point_limits = bits(clip_words, 3, 27, 17) / 8, bits(clip_words, 3, 16, 6) / 8
-        """Least and most width of points."""
         stream_out = StreamOutState.of(lrc)
         self._out = None if stream_out is None else StreamOut(lrc.registers, stream_out, self._fixed)
-        self._viewports = viewports(lrc, dynamic, self._fixed)
         self._pixel = PixelState.of(lrc)
         samples = samples_of(lrc)
         depth = depth_buffer(lrc, self._fixed)
-        self._offset = DepthOffset.of(lrc, None if depth is None else depth.form)
+        self._strips_fans = StripsFans(lrc, viewports(lrc, dynamic, self._fixed), None if depth is None else depth.form)
         self._tests = DepthStencil(
             DepthStencilState.of(lrc),
             depth,
@@ -309,79 +300,28 @@ class Pipeline:
         if not len(primitives.vertices) or vertices.shape[1] < POSITION + 4:
             return
         add(self._streamer, Count.CL_INVOCATION, len(primitives.vertices))
+        stipples = (self._draw.topology or self._vertex_state.topology) != Topology.TRIFAN_NOSTIPPLE
         for begins, ends, piece in primitives.pieces(_SET_UP_TOGETHER):
-            yield from self._filled(vertices[begins:ends], piece)
+            for drawable in self._strips_fans.set_up(vertices[begins:ends], piece, stipples=stipples):
+                yield from self._drawn(drawable)
             yield None
 
-    def _filled(self, vertices: Vertices, primitives: Primitives) -> Bulk:
-        """As 3DSTATE_RASTER says that triangles are filled."""
-        positions = np.ascontiguousarray(vertices[:, POSITION : POSITION + 4]).view(np.float32).astype(np.float64)
-        state = self._setup
-        if primitives.shape is Shape.TRIANGLE and any(state.fill_modes):
-            front = facing(state, self._viewports, vertices, positions, primitives)
-            for part in filled(state, primitives, front):
-                offsets = self._offsets_of(part.mode, vertices, positions, primitives)
-                yield from self._flat(
-                    vertices, positions, part.primitives, Outlined(primitives.numbers(), front, offsets)
-                )
-        else:
-            yield from self._flat(vertices, positions, primitives)
-
-    def _offsets_of(
-        self, mode: FillMode, vertices: Vertices, positions: Floats, triangles: Primitives
-    ) -> Floats | None:
-        """[triangles]: depth offsets, which outlines and corners have from their triangles' slopes."""
-        if mode not in self._offset.modes:
-            return None
-        counted = replace(triangles, number=np.arange(len(triangles.vertices)))
-        clipped = clip(self._clip, vertices, positions, triangles.vertices)
-        state = replace(self._setup, cull=CULL_NONE)
-        setup = set_up(state, self._clip, self._viewports, vertices, positions, counted, clipped)
-        offsets = np.zeros(len(triangles.vertices))
-        offsets[setup.number] = self._offset.offsets(setup)
-        return offsets
-
-    def _flat(
-        self, vertices: Vertices, positions: Floats, primitives: Primitives, outlined: Outlined | None = None
-    ) -> Bulk:
-        """From clipping on: points, lines, triangles or rectangles; `outlined` has the triangles that they are of."""
-        state, clip_state, points = self._setup, self._clip, primitives.shape is Shape.POINT
-        if primitives.shape in (Shape.POINT, Shape.LINE):
-            if points:
-                widened = wide.points(state, self._viewports, vertices, positions, primitives, self._point_limits)
-            else:
-                widened = wide.lines(state, clip_state, self._viewports, vertices, positions, primitives)
-            vertices, positions, primitives, state = (
-                widened.vertices,
-                widened.positions,
-                widened.primitives,
-                widened.state,
-            )
-            clip_state = replace(clip_state, enabled=False)
-            if not len(primitives.vertices):
-                return
-        clipped = clip(clip_state, vertices, positions, primitives.vertices)
-        setup = set_up(state, clip_state, self._viewports, vertices, positions, primitives, clipped)
-        add(self._streamer, Count.CL_PRIMITIVES, len(setup))
-        if not len(setup):
-            return
-        offset: Floats | None = None
-        if outlined is not None:
-            setup, offset = outlined.into(setup)
-        elif primitives.shape is Shape.TRIANGLE and FillMode.SOLID in self._offset.modes:
-            offset = self._offset.offsets(setup)
+    def _drawn(self, piece: Drawable) -> Bulk:
+        """From the rasteriser on."""
+        setup = piece.setup
+        add(self._streamer, Count.CL_PRIMITIVES, piece.count)
         if self._pixel.fast_clear:
-            yield from fast_clear(self._pixels, setup, vertices)
+            yield from fast_clear(self._pixels, setup, piece.vertices)
             return
         passed = self._tests.passed
+        data = setup_data(self._pixels.backend, setup, piece.vertices, points=piece.points)
         pixels: Pixels | CompiledPixels
         if self._compiled is not None:
             pixels = CompiledPixels(self._compiled, self._streamer.engine.clock)
-            data = setup_data(self._pixels.backend, setup, vertices, points=points)
-            yield from pixels.draw(setup, data, offset)
+            yield from pixels.draw(setup, data, piece.offset, piece.stipple)
         else:
-            pixels = Pixels(self._pixels, setup, vertices, offset, points=points)
-            for quads in rasterize(setup, self._pixels.samples):
+            pixels = Pixels(self._pixels, setup, data, piece.offset)
+            for quads in rasterize(setup, self._pixels.samples, piece.stipple):
                 yield from pixels.draw(quads)
                 yield None
         add(self._streamer, Count.PS_INVOCATION, pixels.shaded)

@@ -19,10 +19,10 @@ from vfio_user_xe.device_models.xe.render.depth_stencil import DepthStencil, com
 from vfio_user_xe.device_models.xe.render.pixel_output import Lanes, PixelOutput, Target
 from vfio_user_xe.device_models.xe.render.pixel_shader import depth_of, pack
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
-from vfio_user_xe.device_models.xe.render.rasterizer import PIXEL_X, PIXEL_Y, Quads, edge_values
+from vfio_user_xe.device_models.xe.render.rasterizer import PIXEL_X, PIXEL_Y, Quads, edge_values, line_coverage
 from vfio_user_xe.device_models.xe.render.render_target import RenderTarget
 from vfio_user_xe.device_models.xe.render.setup import SUBPIXELS, Indices, Setup
-from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend, setup_data
+from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend
 from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
 from vfio_user_xe.device_models.xe.render.stage import Stage
 
@@ -68,18 +68,12 @@ class Pixels:
     """The pixels of one draw."""
 
     def __init__(
-        self,
-        backend: PixelBackend,
-        setup: Setup,
-        vertices: NDArray[np.uint32],
-        offset: Floats | None = None,
-        *,
-        points: bool = False,
+        self, backend: PixelBackend, setup: Setup, data: NDArray[np.float32], offset: Floats | None = None
     ) -> None:
-        """`offset` [primitives] is added to their depths."""
+        """`data` is what `setup_data` gives, `offset` [primitives] is added to their depths."""
         self._backend = backend
         self._setup = setup
-        self._data = setup_data(backend.backend, setup, vertices, points=points)
+        self._data = data
         self.shaded = 0
         """Pixels that shaders ran for."""
         self._targets: dict[int, RenderTarget | None] = {}
@@ -132,6 +126,7 @@ class Pixels:
         coverage = np.where(alive, quads.coverage, 0).astype(np.uint16)
         if output.mask is not None:
             coverage &= output.mask[lane_of]
+        self._smooth(quads, lane_of, output)
         coverage = self._alpha(coverage, lane_of, output)
         places = np.arange(len(quads))
         if not self._early:
@@ -143,6 +138,15 @@ class Pixels:
             coverage[places] = self._test(tested, depth, stencil)
         for number, target in sorted(output.targets.items()):
             self._write(quads, coverage, lane_of, number, target)
+
+    def _smooth(self, quads: Quads, lane_of: Indices, output: PixelOutput) -> None:
+        """Alpha of antialiased lines, by how much of each pixel they cover."""
+        if not self._setup.smooth.shape[1]:
+            return
+        share = line_coverage(self._setup, quads).astype(np.float32)
+        for target in output.targets.values():
+            alpha = target.colours[lane_of, 3].view(np.float32)
+            target.colours[lane_of, 3] = (alpha * share).view(np.uint32)
 
     def _alpha(self, coverage: NDArray[np.uint16], lane_of: Indices, output: PixelOutput) -> NDArray[np.uint16]:
         """Alpha test, and alpha to coverage."""

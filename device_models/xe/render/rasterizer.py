@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.render.clip import Floats
 from vfio_user_xe.device_models.xe.render.setup import SUBPIXELS, Indices, Setup
+from vfio_user_xe.device_models.xe.render.stipple import stippled
 
 PIXEL_X = np.array([0, 1, 0, 1])
 PIXEL_Y = np.array([0, 0, 1, 1])
@@ -43,8 +44,11 @@ class Quads:
         return Quads(self.primitive[left], self.x[left], self.y[left], coverage[left])
 
 
-def rasterize(setup: Setup, samples: Floats) -> Iterator[Quads]:
-    """The covered quads, in pieces that take like time and may be empty; `samples` [samples, 2] are where samples are in a pixel, in subpixels."""
+def rasterize(setup: Setup, samples: Floats, stipple: NDArray[np.uint32] | None = None) -> Iterator[Quads]:
+    """The covered quads, in pieces that take like time and may be empty.
+
+    `samples` [samples, 2] are where samples are in a pixel, in subpixels; `stipple` is what `polygon_stipple` gives.
+    """
     if not len(setup):
         return
     left, top = setup.bounds[:, 0] // 2, setup.bounds[:, 1] // 2
@@ -65,6 +69,9 @@ def rasterize(setup: Setup, samples: Floats) -> Iterator[Quads]:
         x = 2 * (left[primitive] + within - row * wide[primitive])
         y = 2 * (top[primitive] + row)
         coverage = _coverage(setup, samples, primitive, x, y)
+        if stipple is not None:
+            drawn = stippled(stipple, x[:, None] + PIXEL_X, y[:, None] + PIXEL_Y)
+            coverage = np.where(drawn, coverage, 0).astype(np.uint16)
         found = coverage.any(axis=1)
         yield Quads(primitive[found], x[found], y[found], coverage[found])
 
@@ -74,6 +81,18 @@ def edge_values(setup: Setup, primitive: Indices, x: Floats, y: Floats) -> Float
     edges = setup.edges[primitive]
     found: Floats = edges[:, None, :, 0] * x[:, :, None] + edges[:, None, :, 1] * y[:, :, None] + edges[:, None, :, 2]
     return found
+
+
+def line_coverage(setup: Setup, quads: Quads) -> Floats:
+    """[quads, 4]: how much antialiased lines cover of pixels, 0 to 1."""
+    x = ((quads.x[:, None] + PIXEL_X) * SUBPIXELS + SUBPIXELS // 2).astype(np.float64)
+    y = ((quads.y[:, None] + PIXEL_Y) * SUBPIXELS + SUBPIXELS // 2).astype(np.float64)
+    smooth = setup.smooth[quads.primitive]
+    shares = []
+    for first in (0, 4):
+        a, b, c, most = (smooth[:, first + n, None] for n in range(4))
+        shares.append(np.clip(most - np.abs(a * x + b * y + c), 0, 1))
+    return np.asarray(shares[0] * shares[1])
 
 
 def _coverage(setup: Setup, samples: Floats, primitive: Indices, x: Indices, y: Indices) -> NDArray[np.uint16]:

@@ -51,20 +51,29 @@ class SetupState:
     point_width_from_state: bool
     fill_modes: tuple[int, int]
     """Of front and back faces: 0 solid, 1 lines, 2 points."""
+    rectangles: bool = False
+    """Lines end across their direction; otherwise along the shorter axis of the screen."""
+    regions: tuple[float, float] | None = None
+    """Pixels over which the coverage of lines goes from all to nothing, at their sides and ends; None: they are not antialiased."""
 
     @classmethod
     def of(cls, lrc: Lrc) -> SetupState:
         """The context's state now."""
-        sf, raster = kept(lrc, Op.SF), kept(lrc, Op.RASTER)
+        sf, raster, wm = kept(lrc, Op.SF), kept(lrc, Op.RASTER), kept(lrc, Op.WM)
+        width = bits(sf, 1, 29, 12) / 128
+        # Lines of no width are one pixel wide, and of no rectangle (PRM, Zero-Width (Cosmetic) Line Rasterization).
+        antialiased = flag(raster, 1, 2) and width > 0
         return cls(
             transform=flag(sf, 1, 1),
             cull=bits(raster, 1, 17, 16),
             counter_clockwise=flag(raster, 1, 21),
             provoking=(bits(sf, 3, 30, 29), bits(sf, 3, 28, 27), bits(sf, 3, 26, 25)),
-            line_width=bits(sf, 1, 29, 12) / 128,
+            line_width=width,
             point_width=bits(sf, 3, 10, 0) / 8,
             point_width_from_state=flag(sf, 3, 11),
             fill_modes=(bits(raster, 1, 6, 5), bits(raster, 1, 4, 3)),
+            rectangles=antialiased or (flag(raster, 1, 12) and width > 0),
+            regions=(2.0 ** (bits(wm, 1, 7, 6) - 1), 2.0 ** (bits(wm, 1, 9, 8) - 1)) if antialiased else None,
         )
 
 
@@ -109,6 +118,9 @@ class Setup:
     viewport: Indices
     number: Indices
     """[primitives]: of the draw's instance (gl_PrimitiveID)."""
+    smooth: Floats
+    """[primitives, 8] of antialiased lines: how far a place in subpixels is from the middle, across and along, in regions of
+    antialiasing as a[0] x + a[1] y + a[2], and at which distance nothing is covered. [primitives, 0] of others."""
 
     def __len__(self) -> int:
         return len(self.edges)
@@ -207,6 +219,7 @@ def set_up(
         layer=layer,
         viewport=viewport,
         number=primitives.numbers(),
+        smooth=np.zeros((len(corners), 0)),
     )
     return whole if seen.all() else whole.of(seen)
 

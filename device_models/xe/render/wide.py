@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.render.clip import ClipState, Floats
-from vfio_user_xe.device_models.xe.render.setup import SetupState, Viewports
+from vfio_user_xe.device_models.xe.render.clip import Floats
+from vfio_user_xe.device_models.xe.render.setup import SUBPIXELS, Indices, Setup, SetupState, Viewports
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape
 
 _POINT_SIZE = 3
 _VIEWPORT = 2
 _NEAREST = 1e-6
 """Smallest w of what is left of a line."""
+_CORNERS = 4
+"""Vertices of a line's two triangles."""
 _BEYOND = 16.0
 """Widths of the view volume to which lines are cut, so that their ends are numbers."""
 
@@ -60,13 +62,16 @@ def points(
 
 
 def lines(
-    state: SetupState, clip: ClipState, viewports: Viewports, vertices: NDArray[np.uint32], positions: Floats,
-    primitives: Primitives,
-) -> Widened:  # fmt: skip
-    """Two triangles for each line: it is as wide as it is, across its shorter axis."""
+    state: SetupState, viewports: Viewports, vertices: NDArray[np.uint32], positions: Floats, primitives: Primitives,
+    planes: Floats, *, outlines: bool = False,
+) -> tuple[Widened, Strokes]:  # fmt: skip
+    """Two triangles for each line, and where it is; `planes` [lines, 2, planes] are the ends' distances from what clips them.
+
+    `outlines`: lines of one number are those of a polygon.
+    """
     pairs, provoking = primitives.vertices, primitives.provoking(*state.provoking)
     data = vertices[pairs]
-    ends, low, high = _cut(clip, positions[pairs])
+    ends, low, high = _cut(planes, positions[pairs])
     left = low < high
     data, ends, provoking = data[left].copy(), ends[left], provoking[left]
     # Attributes go with the ends that were cut off; those of the header stay.
@@ -79,35 +84,108 @@ def lines(
     flat = data.reshape(-1, data.shape[2])
     screen = _screen(state, viewports, flat, ends.reshape(-1, 4)).reshape(-1, 2, 4)
     with np.errstate(all="ignore"):
-        place = screen[:, :, :2] / screen[:, :, 3:]
+        place = np.nan_to_num(screen[:, :, :2] / screen[:, :, 3:])
     steep = np.abs(place[:, 1, 1] - place[:, 0, 1]) > np.abs(place[:, 1, 0] - place[:, 0, 0])
-    half = max(1.0, round(state.line_width)) / 2
-    across = np.where(steep[:, None], [half, 0.0], [0.0, half])
+    strokes = Strokes(place, steep, _follows(pairs[left], primitives.numbers()[left] if outlines else None), state)
+    across, beyond, nudge = strokes.reach()
     corners = np.repeat(screen, 2, axis=1)  # a, a, b, b
-    sides = np.array([-1.0, 1.0, -1.0, 1.0])
-    corners[:, :, :2] += across[:, None, :] * sides[None, :, None] * corners[:, :, 3:]
+    sides, forth = np.array([-1.0, 1.0, -1.0, 1.0]), np.array([-1.0, -1.0, 1.0, 1.0])
+    shift = across[:, None, :] * sides[None, :, None] + beyond[:, None, :] * forth[None, :, None] + nudge[:, None, :]
+    corners[:, :, :2] += shift * corners[:, :, 3:]
     first = 4 * np.arange(len(screen), dtype=np.int64)[:, None]
     triangles = (first + np.array([0, 1, 2, 2, 1, 3], dtype=np.int64)).reshape(-1, 3)
     # Which corner of each triangle is the provoking end's.
     chosen = np.stack([np.where(provoking == 0, 0, 2), np.where(provoking == 0, 1, 0)], axis=1).reshape(-1)
-    return Widened(
+    numbers = np.repeat(primitives.numbers()[left], 2)
+    widened = Widened(
         np.repeat(data, 2, axis=1).reshape(-1, data.shape[2]),
         corners.reshape(-1, 4),
-        Primitives(Shape.LINE, triangles, chosen, chosen, chosen, number=np.repeat(primitives.numbers()[left], 2)),
+        Primitives(Shape.LINE, triangles, chosen, chosen, chosen, number=numbers),
         replace(state, transform=False),
     )
+    return widened, strokes
 
 
-def _cut(clip: ClipState, ends: Floats) -> tuple[Floats, Floats, Floats]:
+@dataclass(frozen=True)
+class Strokes:
+    """Lines on the screen."""
+
+    places: Floats
+    """[lines, 2, 2]: both ends, in pixels."""
+    steep: NDArray[np.bool_]
+    """[lines]: y is the longer axis."""
+    follows: NDArray[np.bool_]
+    """[lines]: it begins where the one before ends, in the same strip."""
+    state: SetupState
+
+    def line_of(self, setup: Setup) -> Indices:
+        """[primitives]: which line each of them is a part of."""
+        return np.asarray(setup.vertices[:, 0] // _CORNERS)
+
+    def reach(self) -> tuple[Floats, Floats, Floats]:
+        """[lines, 2] each, in pixels: from a line's middle to its side, from its last end on, and what all of it is moved by."""
+        state = self.state
+        if not state.rectangles:
+            half = max(1.0, round(state.line_width)) / 2
+            across = np.where(self.steep[:, None], [half, 0.0], [0.0, half])
+            return across, np.zeros_like(across), self._nudges()
+        sides, ends = state.regions or (0.0, 0.0)
+        along, _ = self._directions()
+        across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+        return across * (state.line_width + sides) / 2, along * ends / 2, np.zeros_like(across)
+
+    def along(self) -> tuple[Floats, NDArray[np.bool_]]:
+        """[lines, 2]: both ends on the longer axis, in pixels, as they are set up; and whether the line descends there."""
+        ends = np.where(self.steep[:, None], self.places[:, :, 1], self.places[:, :, 0])
+        descends = ends[:, 1] < ends[:, 0]
+        nudges = self.reach()[2].sum(axis=1, keepdims=True)
+        return np.floor((ends + nudges) * SUBPIXELS + 0.5) / SUBPIXELS, descends
+
+    def _nudges(self) -> Floats:
+        """The pixel in whose centre a line ends is not drawn, whichever way it goes: edges at the left and top belong to it."""
+        ends = np.where(self.steep[:, None], self.places[:, :, 1], self.places[:, :, 0])
+        step = np.where(ends[:, 1] < ends[:, 0], 1 / SUBPIXELS, 0.0)
+        return np.stack([np.where(self.steep, 0, step), np.where(self.steep, step, 0)], axis=1)
+
+    def smoothed(self, setup: Setup) -> Setup:
+        """With what `Setup.smooth` says, if lines are antialiased."""
+        if self.state.regions is None:
+            return setup
+        sides, ends = self.state.regions
+        along, length = self._directions()
+        across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+        middle = self.places.mean(axis=1)
+        halves = np.full(len(length), self.state.line_width / 2), length / 2
+        columns: list[Floats] = []
+        for direction, region, half in zip((across, along), (sides, ends), halves, strict=True):
+            origin = -(direction * middle).sum(axis=1)
+            columns += [direction[:, 0] / SUBPIXELS / region, direction[:, 1] / SUBPIXELS / region, origin / region]
+            columns.append(half / region + 0.5)
+        return replace(setup, smooth=np.stack(columns, axis=1)[self.line_of(setup)])
+
+    def _directions(self) -> tuple[Floats, Floats]:
+        """[lines, 2], [lines]: from the first end to the last, and how far."""
+        path = self.places[:, 1] - self.places[:, 0]
+        length = np.sqrt((path * path).sum(axis=1))
+        return np.where(length[:, None] > 0, path / np.maximum(length, 1e-30)[:, None], [1.0, 0.0]), length
+
+
+def _follows(pairs: Indices, numbers: Indices | None) -> NDArray[np.bool_]:
+    """Which lines begin with the vertex that the one before ends with, as those of strips do, and of a polygon's outline."""
+    found = np.zeros(len(pairs), dtype=np.bool_)
+    found[1:] = pairs[1:, 0] == pairs[:-1, 1]
+    if numbers is not None:
+        found[1:] &= numbers[1:] == numbers[:-1]
+    return found
+
+
+def _cut(planes: Floats, ends: Floats) -> tuple[Floats, Floats, Floats]:
     """Ends of lines inside of the planes, and where between the old ends they are."""
-    z, w = ends[:, :, 2], ends[:, :, 3]
-    planes = [w - _NEAREST, *(w * _BEYOND + sign * ends[:, :, axis] for axis in range(2) for sign in (1, -1))]
-    if clip.enabled and clip.near:
-        planes.append(z if clip.d3d else z + w)
-    if clip.enabled and clip.far:
-        planes.append(w - z)
+    w = ends[:, :, 3]
+    distances = [w - _NEAREST, *(w * _BEYOND + sign * ends[:, :, axis] for axis in range(2) for sign in (1, -1))]
+    distances += [planes[:, :, number] for number in range(planes.shape[2])]
     low, high = np.zeros(len(ends)), np.ones(len(ends))
-    for distance in planes:
+    for distance in distances:
         a, b = distance[:, 0], distance[:, 1]
         with np.errstate(all="ignore"):
             at = a / (a - b)

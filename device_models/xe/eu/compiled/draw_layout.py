@@ -206,6 +206,8 @@ class DrawStruct(ctypes.Structure):
         ("extent", _pointer),
         ("offset", _pointer),
         ("range", _pointer),
+        ("smooth", _pointer),
+        ("stipple", _pointer),
         ("inclusive", _pointer),
         ("rectangle", _pointer),
         ("front", _pointer),

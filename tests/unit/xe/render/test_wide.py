@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.unit.xe.render.test_rasterizer import CLIP, NO_CULLING, VIEWPORTS, covered
-from vfio_user_xe.device_models.xe.render.clip import clip
-from vfio_user_xe.device_models.xe.render.setup import SetupState, facing, set_up
-from vfio_user_xe.device_models.xe.render.topology import Topology, assemble
-from vfio_user_xe.device_models.xe.render.wide import Widened, lines, points
+from vfio_user_xe.device_models.xe.render.clip import ClipState, clip
+from vfio_user_xe.device_models.xe.render.outlines import edges_of
+from vfio_user_xe.device_models.xe.render.rasterizer import PIXEL_X, PIXEL_Y, line_coverage, rasterize
+from vfio_user_xe.device_models.xe.render.sample_pattern import sample_places
+from vfio_user_xe.device_models.xe.render.setup import Setup, SetupState, facing, set_up
+from vfio_user_xe.device_models.xe.render.topology import Primitives, Topology, assemble
+from vfio_user_xe.device_models.xe.render.wide import Strokes, Widened, lines, points
 
 
 def pixel(x: float, y: float) -> tuple[float, float, float, float]:
@@ -19,23 +22,43 @@ def pixel(x: float, y: float) -> tuple[float, float, float, float]:
     return x / 16 - 1, y / 16 - 1, 0.0, 1.0
 
 
-def drawn(found: Widened) -> NDArray[np.int64]:
+def set_up_whole(found: Widened) -> Setup:
     open_clip = replace(CLIP, enabled=False)
     clipped = clip(open_clip, found.vertices, found.positions, found.primitives.vertices)
-    return covered(
-        set_up(found.state, open_clip, VIEWPORTS, found.vertices, found.positions, found.primitives, clipped)
-    )
+    return set_up(found.state, open_clip, VIEWPORTS, found.vertices, found.positions, found.primitives, clipped)
+
+
+def drawn(found: Widened) -> NDArray[np.int64]:
+    return covered(set_up_whole(found))
+
+
+def stroked(
+    *ends: tuple[float, float, float, float],
+    topology: Topology = Topology.LINELIST,
+    state: SetupState = NO_CULLING,
+    clipping: ClipState = CLIP,
+    outlines: bool = False,
+    primitives: Primitives | None = None,
+) -> tuple[Widened, Strokes]:
+    data, positions = np.zeros((len(ends), 8), dtype=np.uint32), np.array(ends)
+    some = primitives or assemble(topology, len(ends))
+    planes = clip(clipping, data, positions, some.vertices).planes
+    return lines(state, VIEWPORTS, data, positions, some, planes, outlines=outlines)
 
 
 def line(*ends: tuple[float, float, float, float], state: SetupState = NO_CULLING) -> NDArray[np.int64]:
-    data = np.zeros((len(ends), 8), dtype=np.uint32)
-    return drawn(lines(state, CLIP, VIEWPORTS, data, np.array(ends), assemble(Topology.LINELIST, len(ends))))
+    return drawn(stroked(*ends, state=state)[0])
 
 
 def test_a_flat_line_covers_one_pixel_a_column_and_not_its_last() -> None:
     counts = line(pixel(4.5, 8.5), pixel(12.5, 8.5))
     assert counts[8, 4:12].tolist() == [1] * 8
     assert counts.sum() == 8
+
+
+def test_a_line_has_its_first_pixel_and_not_its_last_whichever_way_it_goes() -> None:
+    assert np.nonzero(line(pixel(12.5, 8.5), pixel(4.5, 8.5))[8])[0].tolist() == list(range(5, 13))
+    assert np.nonzero(line(pixel(8.5, 20.5), pixel(6.5, 10.5)).sum(axis=1))[0].tolist() == list(range(11, 21))
 
 
 def test_a_steep_line_covers_one_pixel_a_row() -> None:
@@ -67,20 +90,57 @@ def test_a_point_covers_a_square_around_its_place() -> None:
 
 
 def test_lines_and_points_have_the_numbers_of_their_primitives() -> None:
-    ends = [
-        pixel(4.5, 8.5),
-        pixel(12.5, 8.5),
-        (0.0, 0.0, 0.0, -1.0),
-        (0.5, 0.0, 0.0, -1.0),
-        pixel(4.5, 2.5),
-        pixel(8.5, 2.5),
-    ]
-    data = np.zeros((6, 8), dtype=np.uint32)
-    found = lines(NO_CULLING, CLIP, VIEWPORTS, data, np.array(ends), assemble(Topology.LINELIST, 6))
-    # The second one is behind the eye.
+    behind = [(0.0, 0.0, 0.0, -1.0), (0.5, 0.0, 0.0, -1.0)]
+    ends = [pixel(4.5, 8.5), pixel(12.5, 8.5), *behind, pixel(4.5, 2.5), pixel(8.5, 2.5)]
+    found, _ = stroked(*ends)
     assert found.primitives.numbers().tolist() == [0, 0, 2, 2]
-    points_found = points(NO_CULLING, VIEWPORTS, data, np.array(ends), assemble(Topology.POINTLIST, 6), (1, 1))
-    assert points_found.primitives.numbers().tolist() == [0, 1, 4, 5]
+    data = np.zeros((6, 8), dtype=np.uint32)
+    around = points(NO_CULLING, VIEWPORTS, data, np.array(ends), assemble(Topology.POINTLIST, 6), (1, 1))
+    assert around.primitives.numbers().tolist() == [0, 1, 4, 5]
+
+
+def test_a_line_that_is_a_rectangle_ends_across_its_direction() -> None:
+    diagonal = pixel(8, 8), pixel(24, 24)
+    plain = line(*diagonal, state=replace(NO_CULLING, line_width=6))
+    rectangle = line(*diagonal, state=replace(NO_CULLING, line_width=6, rectangles=True))
+    # Its ends are cut diagonally, and it is wider across the columns.
+    assert plain[:, 16].sum() == 6
+    assert rectangle[:, 16].sum() in (8, 9)
+    assert not plain[:, :8].any()
+    assert rectangle[9, 6:8].all()
+
+
+def shares_of(*ends: tuple[float, float, float, float]) -> NDArray[np.float64]:
+    """[rows, columns]: how much of each pixel a line of two pixels covers."""
+    state = replace(NO_CULLING, line_width=2, rectangles=True, regions=(1.0, 0.5))
+    widened, strokes = stroked(*ends, state=state)
+    setup = strokes.smoothed(set_up_whole(widened))
+    shares = np.zeros((32, 32))
+    for quads in rasterize(setup, sample_places(0)):
+        x, y = quads.x[:, None] + PIXEL_X, quads.y[:, None] + PIXEL_Y
+        covering = quads.coverage != 0
+        shares[y[covering], x[covering]] = np.maximum(
+            shares[y[covering], x[covering]], line_coverage(setup, quads)[covering]
+        )
+    return shares
+
+
+def test_an_antialiased_line_covers_less_and_less_at_its_sides_and_ends() -> None:
+    assert shares_of(pixel(4, 16), pixel(28, 16))[13:19, 10].tolist() == [0, 0, 1, 1, 0, 0]
+    lower = shares_of(pixel(4, 16.25), pixel(28.5, 16.25))
+    assert lower[13:19, 10].tolist() == [0, 0, 0.75, 1, 0.25, 0]
+    # The last pixel's centre is at its end.
+    assert lower[16, 27:30].tolist() == [1, 0.5, 0]
+
+
+def test_lines_follow_one_another_in_strips_and_outlines() -> None:
+    corners = [pixel(4, 4), pixel(20, 4), pixel(20, 20), pixel(4, 20)]
+    assert stroked(*corners, topology=Topology.LINESTRIP)[1].follows.tolist() == [False, True, True]
+    assert stroked(*corners, topology=Topology.LINELIST)[1].follows.tolist() == [False, False]
+    assert stroked(*corners, topology=Topology.LINELOOP)[1].follows.tolist() == [False, True, True, True]
+    triangles = edges_of(assemble(Topology.TRISTRIP, 4))
+    outlines = stroked(*corners, primitives=triangles, outlines=True)[1]
+    assert outlines.follows.tolist() == [False, True, True] * 2
 
 
 def test_a_triangle_faces_as_it_winds_on_the_screen() -> None:

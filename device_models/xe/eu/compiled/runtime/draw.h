@@ -74,7 +74,8 @@ struct detour {
 struct draw {
     /* primitives, arrays by primitive (render/setup.py) */
     int64_t primitives;
-    const double *edges, *perspective, *screen, *depth, *planes, *extent, *offset, *range;
+    const double *edges, *perspective, *screen, *depth, *planes, *extent, *offset, *range, *smooth;
+    const uint32_t *stipple; /* rows of 32 pixels, bit 31 at the left; NULL: all pixels are drawn */
     const uint8_t *inclusive, *rectangle, *front;
     const int64_t *bounds, *layer, *viewport;
     const float *data;     /* setup data: [primitives][data_registers][15] */

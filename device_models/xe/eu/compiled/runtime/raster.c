@@ -56,6 +56,8 @@ static inline uint64_t covered(const struct draw *d, int64_t primitive, int64_t 
     for (int n = 0; n < 4; n++) {
         const int64_t px = x + (n & 1), py = y + (n >> 1);
         inside |= (unsigned)(px >= b[0] && px < b[2] && py >= b[1] && py < b[3]) << n;
+        if (unlikely(d->stipple != NULL) && !(d->stipple[py & 31] >> (31 - (px & 31)) & 1))
+            inside &= ~(1u << n);
     }
     uint64_t found = 0;
     for (int64_t sample = 0; sample < d->samples; sample++)
@@ -236,6 +238,37 @@ static int finish(struct draw *d)
     return 1;
 }
 
+/* How much an antialiased line covers of a pixel. */
+static double share_of(const struct draw *d, int64_t place, int n)
+{
+    const double x = (double)((d->quad_x[place] + (n & 1)) * SUBPIXELS + SUBPIXELS / 2);
+    const double y = (double)((d->quad_y[place] + (n >> 1)) * SUBPIXELS + SUBPIXELS / 2);
+    double share = 1;
+    for (int part = 0; part < 2; part++) {
+        const double *a = d->smooth + 8 * d->quad_primitive[place] + 4 * part;
+        share *= clip_to(a[3] - fabs(a[0] * x + a[1] * y + a[2]), 0, 1);
+    }
+    return share;
+}
+
+/* Alpha of antialiased lines. */
+static void smooth(struct draw *d)
+{
+    struct output *out = d->output;
+    for (int64_t lane = 0; lane < d->width; lane++) {
+        if (!d->quad_there[lane >> 2])
+            continue;
+        const float share = (float)share_of(d, lane >> 2, lane & 3);
+        for (int target = 0; target < TARGETS; target++)
+            if (out->written[target] >> lane & 1) {
+                float alpha;
+                memcpy(&alpha, &out->colours[target][3][lane], 4);
+                alpha *= share;
+                memcpy(&out->colours[target][3][lane], &alpha, 4);
+            }
+    }
+}
+
 /* Coverage as the shader has left it. */
 static void leave_to(struct draw *d)
 {
@@ -315,6 +348,8 @@ int eu_draw(struct draw *d, int64_t budget)
                     return t->reason;
                 }
             }
+            if (unlikely(d->smooth != NULL))
+                smooth(d);
             leave_to(d);
             d->stage = FINISH;
             d->tested_late = d->target = d->lane = d->sample = 0;
