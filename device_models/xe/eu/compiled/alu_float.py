@@ -9,7 +9,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.layout import CONSTANT
 from vfio_user_xe.device_models.xe.eu.compiled.operands import fetch, finish, modifiers, narrow
 from vfio_user_xe.device_models.xe.eu.compiled.shared import UNSIGNED, choose_by_predicate, finish_compare, operation
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
-from vfio_user_xe.device_models.xe.eu.ir import Alu, Indirect, Register, Source, Vector
+from vfio_user_xe.device_models.xe.eu.ir import Alu, Immediate, Indirect, Register, Source, Vector
 from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Opcode
 from vfio_user_xe.device_models.xe.eu.semantics import DENORMAL_BITS, execution_float, is_raw_move
 
@@ -133,7 +133,9 @@ def _guard(instruction: Alu, kind: str) -> list[Op]:
     rounds = False
     for source in instruction.sources:
         if not source.type.is_float:
-            rounds = rounds or source.type.size * 8 > (53 if kind == "df" else 24)
+            # An immediate was rounded when it was translated.
+            wide = source.type.size * 8 > (53 if kind == "df" else 24)
+            rounds = rounds or (wide and isinstance(source, Immediate))
         elif not _is(source.type, kind):
             keep |= 1 << DENORMAL_BITS[source.type]
     target = instruction.destination.type

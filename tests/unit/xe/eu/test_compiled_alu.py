@@ -26,7 +26,7 @@ from vfio_user_xe.device_models.xe.eu.opcodes import Opcode
 from vfio_user_xe.device_models.xe.eu.registers import A0
 
 KEEP = 0x4C0
-MODES = [KEEP, KEEP, KEEP, 0x400, 0x80, 0x440, 0, KEEP | 0x10, KEEP | 0x30]
+MODES = [KEEP, KEEP, KEEP, 0x400, 0x80, 0x440, 0, KEEP | 0x10, KEEP | 0x20, KEEP | 0x30, 0x30]
 EFFORT = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
 )
@@ -115,6 +115,41 @@ def test_halves_that_lose_denormals_or_round_otherwise_are_interpreted(cr0: int)
     reason, found = run_alone(kernel, registers, 0xFFFF)
     assert reason is Reason.INTERPRET
     assert np.array_equal(found, registers)
+
+
+# What Intel's compiler makes of an integer division, beside others: it rounds to zero.
+DIVISION = """
+mov (16|M0)       r10.0<1>:f   r12.0<1;1,0>:ud
+mov (16|M0)       r10.0<1>:f   -r12.0<1;1,0>:d
+mov (8|M0)        r10.0<1>:df  r12.0<1;1,0>:uq
+mov (8|M0)        r10.0<1>:f   r12.0<1;1,0>:q
+mov (1|M0)        r10.0<1>:f   r12.3<0;1,0>:ud
+math.inv (16|M0)  r10.0<1>:f   r12.0<1;1,0>:f
+mul (16|M0)       r10.0<1>:f   r12.0<1;1,0>:f   r13.0<1;1,0>:f
+add (16|M0)       r10.0<1>:f   r12.0<1;1,0>:f   -(abs)r13.0<1;1,0>:f
+mad (16|M0)       r10.0<1>:f   r12.0<1;0>:f     -r13.0<1;0>:f    r14.0<1>:f
+mad (8|M0)        r10.0<1>:df  r12.0<1;0>:df    r13.0<1;0>:df    r14.0<1>:df
+"""
+
+
+@pytest.mark.parametrize(
+    "cr0", [KEEP | 0x10, KEEP | 0x20, KEEP | 0x30, 0x30], ids=["up", "down", "to zero", "no denormals"]
+)
+def test_other_roundings_are_compiled(cr0: int) -> None:
+    random = np.random.default_rng(cr0)
+    for text in DIVISION.strip().splitlines():
+        instruction = parse_instruction(text)
+        assert isinstance(instruction, Alu)
+        kernel = kernel_of(instruction)
+        for seed in range(20):
+            registers = registers_from(seed, cr0)
+            if instruction.sources[0].type is DataType.F:
+                # Near to each other: sums that cancel, or that lie between two floats.
+                floats = random.standard_normal(48, dtype=np.float32)
+                registers[12 * 64 : 15 * 64] = floats.view(np.uint8)
+            reason, found = run_alone(kernel, registers, 0xFFFF_FFFF)
+            assert reason is Reason.GONE, text
+            assert np.array_equal(found, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"
 
 
 @EFFORT

@@ -16,10 +16,10 @@
 #undef INLINE
 #undef BODY
 #undef HANDLER
-#undef ROUNDING
 #undef CANONICAL
 #undef SMALLEST
 #undef FLUSH
 #undef FLOATS
+#undef WAYS
 #undef BY_LANE
 #undef MAGNITUDE

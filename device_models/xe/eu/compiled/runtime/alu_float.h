@@ -1,18 +1,15 @@
-/* Operations on floats: rounded once to nearest even, NaN is the canonical one (semantics.py); see alu.h.
+/* Operations on floats: rounded once, NaN is the canonical one (semantics.py); see alu.h.
  *
- * KEEP is the bit of cr0.0 that keeps denormals of the type.  Without it the handler goes a second way that makes them zero;
- * what rounds otherwise is interpreted.
+ * KEEP is the bit of cr0.0 that keeps denormals of the type.  Without it, or where cr0.0 does not round to nearest even, the
+ * handler goes a second way.
  */
 
-#define ROUNDING 0x30u
 #define CANONICAL ((U)(sizeof(T) == 8 ? 0x7ff8000000000000ull : 0x7fc00000ull))
 #define SMALLEST ((U)(sizeof(T) == 8 ? 0x0010000000000000ull : 0x00800000ull)) /* pattern of the smallest normal */
 
 INLINE uint32_t NAME(mode)(const struct thread *t)
 {
-    uint32_t cr0;
-    memcpy(&cr0, t->storage + CONTROL, 4);
-    return cr0 & (ROUNDING | KEEP);
+    return control_bits(t) & (ROUNDING | KEEP);
 }
 
 INLINE V NAME(flushed)(V value)
@@ -43,25 +40,39 @@ INLINE V NAME(fused)(V a, V b, V c)
     for (int i = 0; i < N; i++)                                              \
         x[i] = NAME(flushed)(x[i]);
 
-#define FLOATS(name, sources, expression)                                                  \
+/* `rounds`: whether the result is rounded as cr0.0 says; else it is exact, or rounded to nearest whatever cr0.0 says. */
+#define WAYS(name, sources, rounds, expression)                                            \
     static __attribute__((noinline)) const struct op *NAME(name##_otherwise)(const struct op *op, struct thread *t) \
     {                                                                                      \
-        if (NAME(mode)(t) & ROUNDING)                                                      \
-            return stop(op, t, INTERPRET);                                                 \
+        const uint32_t mode = NAME(mode)(t);                                               \
         V a[N], b[N], c[N], r[N];                                                          \
         (void)b, (void)c;                                                                  \
         NAME(load)(op, t, 0, a);                                                           \
-        FLUSH(a)                                                                           \
-        if (sources > 1) {                                                                 \
+        if (sources > 1)                                                                   \
             NAME(load)(op, t, 1, b);                                                       \
-            FLUSH(b)                                                                       \
-        }                                                                                  \
-        if (sources > 2) {                                                                 \
+        if (sources > 2)                                                                   \
             NAME(load)(op, t, 2, c);                                                       \
-            FLUSH(c)                                                                       \
+        if (!(mode & KEEP)) {                                                              \
+            FLUSH(a)                                                                       \
+            if (sources > 1)                                                               \
+                FLUSH(b)                                                                   \
+            if (sources > 2)                                                               \
+                FLUSH(c)                                                                   \
+        }                                                                                  \
+        if (rounds) {                                                                      \
+            round_as(mode);                                                                \
+            IN_MEMORY(a);                                                                  \
+            IN_MEMORY(b);                                                                  \
+            IN_MEMORY(c);                                                                  \
         }                                                                                  \
         for (int i = 0; i < N; i++)                                                        \
-            r[i] = NAME(flushed)(NAME(canonical)((V)(expression)));                        \
+            r[i] = NAME(canonical)((V)(expression));                                       \
+        if (rounds) {                                                                      \
+            IN_MEMORY(r);                                                                  \
+            round_as(0);                                                                   \
+        }                                                                                  \
+        if (!(mode & KEEP))                                                                \
+            FLUSH(r)                                                                       \
         return NAME(finish)(op, t, r);                                                     \
     }                                                                                      \
     const struct op *NAME(name)(const struct op *op, struct thread *t)                     \
@@ -81,10 +92,12 @@ INLINE V NAME(fused)(V a, V b, V c)
         return NAME(finish)(op, t, r);                                                     \
     }
 
+#define FLOATS(name, sources, expression) WAYS(name, sources, 0, expression)
+
 FLOATS(mov, 1, a[i])
-FLOATS(add, 2, a[i] + b[i])
-FLOATS(mul, 2, a[i] * b[i])
-FLOATS(mad, 3, NAME(fused)(a[i], b[i], c[i]))
+WAYS(add, 2, 1, a[i] + b[i])
+WAYS(mul, 2, 1, a[i] * b[i])
+WAYS(mad, 3, 1, NAME(fused)(a[i], b[i], c[i]))
 
 /* Bits, whatever they mean. */
 const struct op *NAME(raw)(const struct op *op, struct thread *t)

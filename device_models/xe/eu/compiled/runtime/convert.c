@@ -39,7 +39,10 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
 }
 
 /* One way for consecutive elements that all go to where nothing is read from: it needs no copy.  Another for one element. */
-#define WIDEN(type, S, class, T, convert)                                                       \
+#define WIDEN(type, S, class, T, convert) WIDEN_ROUNDED(type, S, class, T, convert, 0)
+
+/* `rounds`: some values of the source are rounded, as cr0.0 says. */
+#define WIDEN_ROUNDED(type, S, class, T, convert, rounds)                                       \
     static NOINLINE const struct op *widen_##type##_##class##_region(const struct op *op, struct thread *t) \
     {                                                                                           \
         const char *from = at(t, op->source[0]);                                                \
@@ -59,8 +62,17 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
         deliver(op, t, to, sizeof(T));                                                          \
         return op + 1;                                                                          \
     }                                                                                           \
+    static NOINLINE const struct op *widen_##type##_##class##_rounded(const struct op *op, struct thread *t, uint32_t mode) \
+    {                                                                                           \
+        round_as(mode);                                                                         \
+        const struct op *next = widen_##type##_##class##_region(op, t);                         \
+        round_as(0);                                                                            \
+        return next;                                                                            \
+    }                                                                                           \
     const struct op *widen_##type##_##class(const struct op *op, struct thread *t)              \
     {                                                                                           \
+        if (rounds && unlikely(control_bits(t) & ROUNDING))                                          \
+            return widen_##type##_##class##_rounded(op, t, control_bits(t));                         \
         const uint32_t lanes = op->lanes;                                                       \
         const char *source = at(t, op->source[0]);                                              \
         if (lanes == 1 && (!op->final || enabled(op, t))) {                                     \
@@ -108,9 +120,9 @@ static inline int64_t modified(uint8_t how, int64_t x)
     return how & NEGATE ? -x : x;
 }
 
-#define TO_FLOAT(type, S)                                \
-    WIDEN(type, S, f, float, (float)SIGNED(x))           \
-    WIDEN(type, S, df, double, (double)SIGNED(x))
+#define TO_FLOAT(type, S)                                                          \
+    WIDEN_ROUNDED(type, S, f, float, (float)SIGNED(x), sizeof(S) > 2)               \
+    WIDEN_ROUNDED(type, S, df, double, (double)SIGNED(x), sizeof(S) > 4)
 
 TO_FLOAT(ub, uint8_t)
 TO_FLOAT(uw, uint16_t)
@@ -119,8 +131,8 @@ TO_FLOAT(b, int8_t)
 TO_FLOAT(w, int16_t)
 TO_FLOAT(d, int32_t)
 TO_FLOAT(q, int64_t)
-WIDEN(uq, uint64_t, f, float, (float)x)
-WIDEN(uq, uint64_t, df, double, (double)x)
+WIDEN_ROUNDED(uq, uint64_t, f, float, (float)x, 1)
+WIDEN_ROUNDED(uq, uint64_t, df, double, (double)x, 1)
 WIDEN(hf, uint16_t, f_each, float, f_of_hf(x))
 WIDEN(bf, uint16_t, f, float, f_of_bf(x))
 WIDEN(f, uint32_t, f, uint32_t, x)
@@ -300,7 +312,5 @@ MOVE(uw, uint16_t)
 /* Before ops that know only one way: of the bits strides[0] of cr0.0 those of strides[1] must be set, and only those. */
 const struct op *float_guard(const struct op *op, struct thread *t)
 {
-    uint32_t cr0;
-    memcpy(&cr0, t->storage + CONTROL, 4);
-    return (cr0 & op->strides[0]) == op->strides[1] ? op + 1 : stop(op, t, INTERPRET);
+    return (control_bits(t) & op->strides[0]) == op->strides[1] ? op + 1 : stop(op, t, INTERPRET);
 }

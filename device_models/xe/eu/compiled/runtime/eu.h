@@ -10,6 +10,7 @@
 #ifndef EU_H
 #define EU_H
 
+#include <fenv.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -241,6 +242,25 @@ static inline char *at(const struct thread *t, uint32_t offset)
 {
     return unlikely(offset & 0x80000000u) ? (char *)t->constants + (offset & 0x7fffffffu) : t->storage + offset;
 }
+
+#define ROUNDING 0x30u /* of cr0.0: to nearest even is 0 */
+
+static inline uint32_t control_bits(const struct thread *t)
+{
+    uint32_t cr0;
+    memcpy(&cr0, t->storage + CONTROL, 4);
+    return cr0;
+}
+
+/* From here on the processor rounds as these bits of cr0.0 say.  To nearest again before anything else runs. */
+static inline void round_as(uint32_t mode)
+{
+    static const int ways[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    fesetround(ways[(mode & ROUNDING) >> 4]);
+}
+
+/* Between two round_as: operands and results that the compiler cannot compute before or after. */
+#define IN_MEMORY(values) __asm__ volatile("" : "+m"(values) : : "memory")
 
 #if !defined(FLAGS) || !defined(CONTROL) || !defined(ACCUMULATOR) || !defined(STATE) || !defined(REGISTER_FILE)
 #error "FLAGS, CONTROL, ACCUMULATOR, STATE: offsets of f0, cr0, acc0, sr0 in storage; REGISTER_FILE: bytes of general registers; by the compiler's flags"

@@ -6,7 +6,7 @@
 #pragma GCC optimize("O3") /* loops over lanes become vectors */
 #include "half.h"
 
-enum { ROUNDING = 0x30, KEEP = 0x400 }; /* of cr0.0: to nearest even is 0; halves keep their denormals */
+enum { KEEP = 0x400 }; /* of cr0.0: halves keep their denormals */
 
 #define INLINE static inline __attribute__((always_inline))
 
