@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from vfio_user_xe.emulator.child_process import launch
+
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 60.0
 PROFILE = Path(__file__).parents[1] / "conformance" / "our-server.toml"
@@ -55,12 +57,12 @@ def served(model: str = "conformance", arguments: Sequence[str] = ()) -> Iterato
             f"{folder}/s",
         ]
         with log.open("wb") as errors, open(reader, "rb", buffering=0) as ready:
-            process = subprocess.Popen(
+            # It does not outlive a run of tests that is killed.
+            process = launch(
                 [*command, "--ready-fd", str(writer), *arguments],
-                pass_fds=[writer],
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
+                pass_fds=[writer],
             )
             os.close(writer)
             try:

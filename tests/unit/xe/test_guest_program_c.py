@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.wait import eventually
+from tests.support.xe.guest_c import compiled_here
 from vfio_user_xe.device_models.xe.scenarios.guest_program import SOURCES
-from vfio_user_xe.emulator.guest.programs import NoCompiler, compile_c, compiler
 
 PARTS = ("main.c", "commands.c", "raw.c", "report.c", "stream.c", "views.c", "words.c")
 """Those that need no card; what the others have is not called here, and not linked."""
@@ -25,14 +25,8 @@ BYTES = 4096
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("client") / "xe-dmabuf"
-    try:
-        command = [*compiler(), "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread", "-static"]
-        files = [str(SOURCES / name) for name in PARTS]
-        compile_c([*command, "-Wl,--unresolved-symbols=ignore-all", *files, "-o", str(made)])
-    except NoCompiler as error:
-        pytest.skip(str(error))
-    return made
+    files = [SOURCES / name for name in PARTS]
+    return compiled_here(tmp_path_factory, "xe-dmabuf", files, "-static", "-Wl,--unresolved-symbols=ignore-all")
 
 
 @dataclass
@@ -174,3 +168,10 @@ def test_as_many_words_as_there_is_room_for_arrive(rig: Rig) -> None:
     many = " ".join(str(number) for number in range(12))
     assert rig.errors(f"tell s {many}") == ["0"]
     assert rig.peer.recv(100).decode() == many
+
+
+def test_a_word_that_is_no_number_is_refused_where_one_is_wanted(rig: Rig) -> None:
+    with rig.start("try sleep 1ms", "try sleep x", "sleep 0x1") as started:
+        said, _ = started.communicate(timeout=60)
+    assert re.findall(r"^# errno=(\w+)", said, re.MULTILINE)[3:] == ["EINVAL", "EINVAL", "0"]
+    assert re.findall(r"no_number=(\S+)", said) == ["1ms", "x"]

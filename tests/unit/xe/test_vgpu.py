@@ -11,23 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.xe.guest_c import FAKE_VFIO, compiled_here
 from vfio_user_xe.device_models.xe.scenarios.guest_program import SOURCES as CLIENT
-from vfio_user_xe.emulator.guest.programs import NoCompiler, compile_c, compiler
 
-FAKE = Path(__file__).parents[2] / "support" / "xe" / "fake_vfio.c"
 PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("vgpu") / "xe-vgpu"
-    try:
-        command = [*compiler(), "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{CLIENT}"]
-    except NoCompiler as error:
-        pytest.skip(str(error))
-    shared = [str(CLIENT / name) for name in ("stream.c", "pages.c", "words.c")]
-    compile_c([*command, str(CLIENT.parent / "vgpu" / "main.c"), *shared, str(FAKE), "-o", str(made)])
-    return made
+    shared = [CLIENT / name for name in ("stream.c", "pages.c", "words.c")]
+    return compiled_here(tmp_path_factory, "xe-vgpu", [CLIENT.parent / "vgpu" / "main.c", *shared, FAKE_VFIO])
 
 
 @dataclass

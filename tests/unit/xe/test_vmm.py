@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.wait import eventually
+from tests.support.xe.guest_c import FAKE_VFIO, compiled_here
 from vfio_user_xe.device_models.xe.scenarios.guest_program import SOURCES as CLIENT
-from vfio_user_xe.emulator.guest.programs import NoCompiler, compile_c, compiler
 
-FAKE = Path(__file__).parents[2] / "support" / "xe" / "fake_vfio.c"
 VMM = CLIENT.parent / "vmm"
 CREATE = "create resource=1 size=0x3000 ranges=0x200000+0x2000,0x100000+0x1000"
 PATIENCE = 60
@@ -24,13 +23,7 @@ PATIENCE = 60
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("vmm") / "xe-vmm"
-    try:
-        command = [*compiler(), "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{CLIENT}"]
-    except NoCompiler as error:
-        pytest.skip(str(error))
-    compile_c([*command, *map(str, sorted(VMM.glob("*.c"))), str(FAKE), str(CLIENT / "words.c"), "-o", str(made)])
-    return made
+    return compiled_here(tmp_path_factory, "xe-vmm", [*sorted(VMM.glob("*.c")), FAKE_VFIO, CLIENT / "words.c"])
 
 
 @dataclass

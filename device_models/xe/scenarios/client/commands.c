@@ -85,9 +85,17 @@ static struct object *create(const char *name, enum kind kind)
 	abort();
 }
 
+/* A word of this thread's command that should have been a number. */
+static __thread const char *no_number;
+
 static uint64_t value(const char *word)
 {
-	return strtoull(word, NULL, 0);
+	char *end;
+	uint64_t found = strtoull(word, &end, 0);
+
+	if (end == word || *end)
+		no_number = word;
+	return found;
 }
 
 /* Commands ----------------------------------------------------------------------------------------------------- */
@@ -980,7 +988,15 @@ long run_words(char **words, unsigned count)
 			say("usage=%s_%s", c->name, c->usage);
 			return -E2BIG;
 		}
-		return c->run(words + 1);
+		no_number = NULL;
+		long result = c->run(words + 1);
+
+		/* Also when it did something: with a 0 that nobody wrote it was something else. */
+		if (!no_number)
+			return result;
+		say("no_number=%s", no_number);
+		no_number = NULL;
+		return -EINVAL;
 	}
 	say("what=no_such_command");
 	return -ENOSYS;
