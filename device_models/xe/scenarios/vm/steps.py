@@ -224,8 +224,9 @@ def known_defect(run: Run, host: Host, vm: VirtualMachine, ranges: str, failed: 
 @contextlib.contextmanager
 def running(run: Run, host: Host, vm: VirtualMachine, *, by_device: bool = False) -> Iterator[Vmm]:
     """The machine with its VF: its VMM's part has opened the VF, and the machine's driver has it. Gone afterwards."""
-    if host.run(f"test -d {_PORTS}").returncode:
-        run.not_applicable(f"this kernel has no ports to its virtual machines ({_PORTS}; CONFIG_VIRTIO_CONSOLE)")
+    if host.run(f"grep -qx {vm.name} {_PORTS}/*/name 2>/dev/null").returncode:
+        options = "CONFIG_VIRTIO_PCI, CONFIG_VIRTIO_CONSOLE"
+        run.not_applicable(f"this kernel has no port to its virtual machine ({vm.name} in {_PORTS}; {options})")
     vmm = host.vmm(vm, by_device=by_device)
     vmm.start()
     try:
