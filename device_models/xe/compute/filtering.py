@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.formats import Kind
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
-from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, SamplerState
+from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, Reduction, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Coordinates, Image
 
@@ -74,15 +74,23 @@ def filtered(mips: Mips, state: SamplerState, places: Places, lod: Floats, refer
         TranslationFault: an address is not mapped.
         AccessFault: an address is refused, or leads nowhere.
     """
-    total = np.zeros((len(lod), 4))
+    extreme = _EXTREMES.get(state.reduction)
+    total = np.zeros((len(lod), 4)) if extreme is None else np.full((len(lod), 4), np.nan)
     magnified = lod <= 0
     for level, linear, chosen, weight in _parts(mips, state, lod, magnified):
         image = mips.image(level)
         some = places.of(chosen)
         compared = None if reference is None else reference[chosen]
         colours = _at_level(image, state, some, linear, compared)
-        total[chosen] += colours if weight is None else colours * weight[:, None]
-    return total
+        if extreme is not None:
+            total[chosen] = extreme(total[chosen], colours)
+        else:
+            total[chosen] += colours if weight is None else colours * weight[:, None]
+    return total if extreme is None else np.where(np.isnan(total), 0, total)
+
+
+_EXTREMES: dict[Reduction, np.ufunc] = {Reduction.MINIMUM: np.fmin, Reduction.MAXIMUM: np.fmax}
+"""Of texels whose weight is not zero."""
 
 
 def _parts(
@@ -140,7 +148,10 @@ def _at_level(image: Image, state: SamplerState, places: Places, linear: bool, r
     for number in range(count):
         for axis, fraction in enumerate(fractions):
             weights[number] *= fraction if number >> axis & 1 else 1 - fraction
-    return np.asarray((colours.reshape(count, lanes, 4) * weights[:, :, None]).sum(axis=0))
+    texels = colours.reshape(count, lanes, 4)
+    if (extreme := _EXTREMES.get(state.reduction)) is not None:
+        return np.asarray(extreme.reduce(np.where(weights[:, :, None] > 0, texels, np.nan), axis=0))
+    return np.asarray((texels * weights[:, :, None]).sum(axis=0))
 
 
 def gather(

@@ -18,7 +18,7 @@ from vfio_user_xe.device_models.xe.compute.filtering import (
     level_of_detail,
 )
 from vfio_user_xe.device_models.xe.compute.sampler_parameters import FORMS, Form, Parameters, parameter
-from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES, SamplerState
+from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES, Reduction, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Image
 from vfio_user_xe.device_models.xe.eu.messages.message import SamplerMessage, SamplerOp
@@ -105,7 +105,7 @@ def _sampled(form: Form, mips: Mips, state: SamplerState, parameters: Parameters
         if channel < 4:
             return np.full((len(lod), 4), float(channel == 1))
         return gather(mips, state, places.of(lanes), channel - 4, lod, reference)
-    if state.anisotropy > 1 and mips.surface.type is SurfaceType.D2:
+    if state.anisotropy > 1 and state.reduction is Reduction.STANDARD and mips.surface.type is SurfaceType.D2:
         stretch = _stretch(mips, state, form, parameters)
         if stretch is not None:
             return stretched(mips, state, places.of(lanes), lod, stretch.of_lanes(lanes), reference)

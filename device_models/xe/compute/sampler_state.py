@@ -35,6 +35,15 @@ class MipFilter(IntEnum):
     LINEAR = 3
 
 
+class Reduction(IntEnum):
+    """What becomes of the texels that a filter looks at."""
+
+    STANDARD = 0
+    """Their weighted mean, or that of their comparisons."""
+    MINIMUM = 2
+    MAXIMUM = 3
+
+
 @dataclass(frozen=True, slots=True)
 class SamplerState:
     """A SAMPLER_STATE."""
@@ -57,6 +66,7 @@ class SamplerState:
     """Not normalised."""
     seamless: bool
     """At a cube's edges texels of the neighbouring face are looked at; otherwise each face is a texture of its own."""
+    reduction: Reduction
     border: tuple[float, float, float, float]
     border_bits: tuple[int, int, int, int]
     """The same as integers, for formats of integers."""
@@ -87,6 +97,12 @@ class SamplerState:
             modes=(words[3] >> 6 & 7, words[3] >> 3 & 7, words[3] & 7),
             texel_coordinates=bool(words[3] >> 10 & 1),
             seamless=bool(words[1] & 1) or words[3] >> 6 & 7 == AddressMode.CUBE,
+            reduction=_reduction(words[3]),
             border=(red, green, blue, alpha),
             border_bits=(bits[0], bits[1], bits[2], bits[3]),
         )
+
+
+def _reduction(word: int) -> Reduction:
+    kind = word >> 22 & 3
+    return Reduction(kind) if word >> 9 & 1 and kind in list(Reduction) else Reduction.STANDARD

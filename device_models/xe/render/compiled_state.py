@@ -17,7 +17,7 @@ from vfio_user_xe.device_models.xe.compute.compiled_images import (
 )
 from vfio_user_xe.device_models.xe.compute.filtering import Mips
 from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES as SAMPLER_BYTES
-from vfio_user_xe.device_models.xe.compute.sampler_state import SamplerState
+from vfio_user_xe.device_models.xe.compute.sampler_state import Reduction, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.eu.compiled.draw_layout import (
@@ -286,7 +286,7 @@ class _Sampling:
         if any(self._samplers[number].key == address for number in range(count)):
             return True
         state = SamplerState.of(self._stage.memory, address, self._stage.state.dynamic)
-        if count == _SAMPLERS or state.anisotropy > 1:
+        if count == _SAMPLERS or state.anisotropy > 1 or state.reduction is not Reduction.STANDARD:
             return False
         self._samplers[count] = sampler_struct(address, state)
         self._struct.sampler_count = count + 1

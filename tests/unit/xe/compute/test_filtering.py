@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from vfio_user_xe.device_models.xe.compute.anisotropy import Stretch, stretched
 from vfio_user_xe.device_models.xe.compute.filtering import Mips, Places, detail, filtered, gather, level_of_detail
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory, numbers
-from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, SamplerState
+from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, Reduction, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Image
 
 R32_FLOAT = 0x0D8
 NEAREST = SamplerState(
     linear=False, linear_min=False, mip=MipFilter.NEAREST, anisotropy=1, bias=0, least=0, most=14, shadow=2,
-    modes=(AddressMode.CLAMP,) * 3, texel_coordinates=False, seamless=True, border=(0, 0, 0, 0), border_bits=(0, 0, 0, 0),
+    modes=(AddressMode.CLAMP,) * 3, texel_coordinates=False, seamless=True, reduction=Reduction.STANDARD, border=(0, 0, 0, 0), border_bits=(0, 0, 0, 0),
 )  # fmt: skip
 SURFACE = SurfaceState(
     type=SurfaceType.D2, format=R32_FLOAT, tiling=0, base=0, width=8, height=8, depth=1, pitch=128, entries=1,
@@ -94,6 +94,42 @@ def test_gather_returns_four_texels_in_its_order() -> None:
     found = gather(mips(SURFACE, texels), NEAREST, at(3 / 8, 3 / 8), 0, np.zeros(1), None)
     # Left bottom, right bottom, right top, left top.
     assert found[0].tolist() == [3 * 32 + 2, 3 * 32 + 3, 2 * 32 + 3, 2 * 32 + 2]
+
+
+@pytest.mark.parametrize(("reduction", "texel"), [(Reduction.MINIMUM, 0), (Reduction.MAXIMUM, 33)])
+def test_a_minimum_or_maximum_is_that_of_the_texels_that_a_linear_filter_takes(
+    reduction: Reduction, texel: int
+) -> None:
+    texels = np.arange(16 * 32, dtype=np.float32).reshape(16, 32)
+    state = replace(NEAREST, linear=True, reduction=reduction)
+    surface = mips(replace(SURFACE, levels=1), texels)
+    assert filtered(surface, state, at(1.25 / 8, 1.25 / 8), np.zeros(1))[0, 0] == texel
+    # What has no weight is not looked at.
+    assert filtered(surface, state, at(1.5 / 8, 1.5 / 8), np.zeros(1))[0, 0] == 33
+
+
+@pytest.mark.parametrize(("reduction", "level"), [(Reduction.MINIMUM, 1), (Reduction.MAXIMUM, 2)])
+def test_a_minimum_or_maximum_is_that_of_both_levels(reduction: Reduction, level: int) -> None:
+    state = replace(NEAREST, mip=MipFilter.LINEAR, reduction=reduction)
+    assert filtered(chain(), state, at(0.5, 0.5), np.array([1.5]))[0, 0] == level
+    assert filtered(chain(), state, at(0.5, 0.5), np.array([1.0]))[0, 0] == 1
+
+
+@pytest.mark.parametrize(
+    ("word", "reduction"),
+    [
+        (2 << 22, Reduction.STANDARD),
+        (2 << 22 | 1 << 9, Reduction.MINIMUM),
+        (3 << 22 | 1 << 9, Reduction.MAXIMUM),
+        (1 << 22 | 1 << 9, Reduction.STANDARD),
+    ],
+)
+def test_reductions_are_those_of_the_state_where_they_are_enabled(word: int, reduction: Reduction) -> None:
+    memory = create_autospec(UnitMemory, instance=True)
+    memory.read.side_effect = lambda where, size: (
+        np.array([0, 0, 0x40, word], dtype=np.uint32).tobytes() if where == 0x1000 else bytes(size)
+    )
+    assert SamplerState.of(memory, 0x1000, 0).reduction is reduction
 
 
 def cube() -> Mips:
