@@ -73,7 +73,10 @@ _SERVE: dict[str, Any] = {
         str | None, typer.Option(metavar="CATEGORY,...:FILE", help="Trace these categories (or 'all') to a file.")
     ],
     "poll_us": Annotated[
-        int, typer.Option(metavar="N", min=0, max=1000, help="Microseconds to poll for an access before sleeping.")
+        str,
+        typer.Option(
+            metavar="N|auto", help="Microseconds to poll for an access before sleeping; auto: while a core is free."
+        ),
     ],
     "record": Annotated[
         Path | None, typer.Option(metavar="FILE", help="Record the card, for 'vfio-user-xe replay FILE'.")

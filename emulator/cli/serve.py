@@ -19,7 +19,7 @@ import typer
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.cli.options import SocketDir, serve_options
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
-from vfio_user_xe.emulator.guest.serve_options import OWN_BACKEND, ServeOptions
+from vfio_user_xe.emulator.guest.serve_options import OWN_BACKEND, Polling, ServeOptions
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
 from vfio_user_xe.emulator.model.options import UnknownName
 from vfio_user_xe.emulator.model.packaged_cards import load_card
@@ -108,9 +108,9 @@ def serve_command(
                 async with trio.open_nursery() as nursery:
                     if serve.cards == 1:
                         start = partial(serve_card, backend=backend, served=served)
-                        nursery.start_soon(start, running[0], folder, ready, serve.poll_us * 1e-6)
+                        nursery.start_soon(start, running[0], folder, ready, Polling.of(serve.poll_us))
                     else:
-                        nursery.start_soon(serve_cards, running, folder, ready, serve.poll_us * 1e-6)
+                        nursery.start_soon(serve_cards, running, folder, ready, Polling.of(serve.poll_us))
                     async for _ in signals:
                         nursery.cancel_scope.cancel()
 

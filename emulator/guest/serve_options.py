@@ -8,6 +8,33 @@ from pathlib import Path
 from vfio_user_xe.emulator.observe.trace import parse_trace_argument
 
 OWN_BACKEND, LIBVFIO_USER = "own", "libvfio-user"
+_LONGEST_POLL_US, _AUTO_POLL_SECONDS = 1000, 50e-6
+_AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Polling:
+    """How long an access thread polls before it sleeps, in seconds; with `if_free` only while a core of the host is free."""
+
+    seconds: float = 0.0
+    if_free: bool = False
+
+    @classmethod
+    def of(cls, text: str) -> Polling:
+        """`text` is a number of microseconds, or "auto".
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if text == _AUTO:
+            return cls(_AUTO_POLL_SECONDS, if_free=True)
+        if not text.isdecimal() or int(text) > _LONGEST_POLL_US:
+            raise ValueError(f"{text}: 0 to {_LONGEST_POLL_US} microseconds and {_AUTO!r} are possible")
+        return cls(int(text) / 1e6)
+
+
+SLEEPING = Polling()
+"""No polling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +59,8 @@ class ServeOptions:
     """In order, each `NAME[:KEY=VALUE,...]`; none: the card file's."""
     trace: str | None = None
     """`CATEGORY,...:FILE`."""
-    poll_us: int = 0
-    """Microseconds to poll for an access before sleeping."""
+    poll_us: str = "0"
+    """Microseconds to poll for an access before sleeping, or "auto" (`Polling.of`)."""
     record: Path | None = None
     backend: str = OWN_BACKEND
     libvfio_user: Path | None = None
@@ -67,8 +94,12 @@ class ServeOptions:
             return f"--cards {self.cards}: --record and --trace are for one card; 'control trace_on' traces any"
         if not own and self.cards > 1:
             return f"--cards {self.cards} is for --backend {OWN_BACKEND}"
-        if not own and self.poll_us:
+        if not own and self.poll_us != "0":
             return f"--poll-us is for --backend {OWN_BACKEND}"
+        try:
+            Polling.of(self.poll_us)
+        except ValueError as error:
+            return f"--poll-us {error}"
         if self.trace is not None:
             try:
                 parse_trace_argument(self.trace)

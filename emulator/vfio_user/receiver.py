@@ -14,7 +14,9 @@ import select
 import socket
 from time import perf_counter
 
+from vfio_user_xe.emulator.guest.serve_options import SLEEPING, Polling
 from vfio_user_xe.emulator.vfio_user import wire
+from vfio_user_xe.emulator.vfio_user.free_core import FreeCore
 
 # More than a sender may attach, so that too many are seen and answered rather than cut off by the kernel.
 _MAX_RECEIVED_FDS = 64
@@ -35,8 +37,8 @@ def close_all(fds: list[int]) -> None:
 class Receiver:
     """A stream socket's receiving half: `view[start:end]` is what was received and not yet consumed."""
 
-    def __init__(self, sock: socket.socket, capacity: int, poll_seconds: float = 0.0) -> None:
-        """`capacity` bytes is the largest message that fits; `poll_seconds` is how long to poll before sleeping."""
+    def __init__(self, sock: socket.socket, capacity: int, polling: Polling = SLEEPING) -> None:
+        """`capacity` bytes is the largest message that fits."""
         self.capacity = capacity
         self._slack = capacity // _SLACK
         self.view = memoryview(bytearray(capacity + self._slack))
@@ -48,7 +50,8 @@ class Receiver:
         """Bytes from `start` on that are no messages: the rest of one that is too large."""
         self.untaken: list[tuple[int, list[int]]] = []
         """Descriptors that no message has taken yet, by where theirs starts, in order."""
-        self._poll_seconds = poll_seconds
+        self._poll_seconds = polling.seconds
+        self._free = FreeCore() if polling.if_free else None
         self._poll_credit = 0
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -97,13 +100,15 @@ class Receiver:
     def _wait_polling(self) -> None:
         """Poll as long as that has paid off lately: a wake-up costs more than an access, but so does a lost core."""
         started = perf_counter()
-        if self._poll_credit > 0:
+        if self._poll_credit > 0 and (self._free is None or self._free.is_free()):
             poll, deadline = self._poll.poll, started + self._poll_seconds
-            while not poll(0):
+            while not (came := poll(0)):
                 if perf_counter() > deadline:
                     self._poll_credit -= 1
                     break
-            else:
+            if self._free is not None:
+                self._free.polled(perf_counter() - started)
+            if came:
                 return
         self._poll.poll()
         if perf_counter() - started < 2 * self._poll_seconds:

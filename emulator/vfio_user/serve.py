@@ -13,6 +13,7 @@ import trio
 
 from vfio_user_xe.emulator.control.dispatch import Control
 from vfio_user_xe.emulator.guest.qemu_arguments import CARD_FOLDER, DESCRIPTION_FILE, CardDescription
+from vfio_user_xe.emulator.guest.serve_options import SLEEPING, Polling
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.pci.transport import Served
 from vfio_user_xe.emulator.vfio_user.control_server import serve_control
@@ -39,7 +40,7 @@ async def serve_cards(
     cards: Sequence[Card],
     path: Path,
     ready: Callable[[CardDescription], None],
-    poll_seconds: float = 0.0,
+    polling: Polling = SLEEPING,
 ) -> None:
     """As `serve_card`, for several: each in a folder of its own in `path`, and one qtest socket for all of them."""
     for card in cards:
@@ -52,14 +53,14 @@ async def serve_cards(
             async with trio.open_nursery() as nursery:
                 for number, card in enumerate(cards, 1):
                     one = partial(serve_card, qtest=qtest)
-                    nursery.start_soon(one, card, path / f"{CARD_FOLDER}{number}", ready, poll_seconds)
+                    nursery.start_soon(one, card, path / f"{CARD_FOLDER}{number}", ready, polling)
 
 
 async def serve_card(
     card: Card,
     path: Path,
     ready: Callable[[CardDescription], None],
-    poll_seconds: float = 0.0,
+    polling: Polling = SLEEPING,
     *,
     backend: Backend | None = None,
     served: Sequence[Served] | None = None,
@@ -73,7 +74,7 @@ async def serve_card(
     Raises:
         ServerError: a socket cannot be made in the folder.
     """
-    backend = backend or partial(serve_functions, poll_seconds=poll_seconds, tap=card.client_tap)
+    backend = backend or partial(serve_functions, polling=polling, tap=card.client_tap)
     async with socket_folder(path) as folder:
         with ExitStack() as stack:
             programmed = [f.sriov.programming for f in card.functions if f.sriov is not None and f.sriov.programs_bars]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import trio
 
+from vfio_user_xe.emulator.guest.serve_options import SLEEPING, Polling
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.transport import Served
 from vfio_user_xe.emulator.vfio_user.session import Session
@@ -139,7 +140,7 @@ def remove_left_overs(path: Path, *, made: bool) -> None:
 
 
 async def serve_function(
-    function: Served, listener: socket.socket, poll_seconds: float = 0.0, tap: Tap | None = None
+    function: Served, listener: socket.socket, polling: Polling = SLEEPING, tap: Tap | None = None
 ) -> None:
     """Serve clients of one function, one after the other, until cancelled; `tap` is told of their messages."""
     async_listener = trio.socket.from_stdlib_socket(listener)
@@ -153,7 +154,7 @@ async def serve_function(
                 log.warning("%s: cannot accept a client: %s", function.name, exc)
                 await trio.sleep(0.1)
                 continue
-            session = Session(function, _blocking(connection), poll_seconds, tap)
+            session = Session(function, _blocking(connection), polling, tap)
             await _serve_client(session, limiter)
     finally:
         async_listener.close()
@@ -188,13 +189,13 @@ async def serve_functions(
     functions: Sequence[Served],
     folder: SocketFolder,
     ready: Callable[[dict[str, str]], None] | None = None,
-    poll_seconds: float = 0.0,
+    polling: Polling = SLEEPING,
     tap: Tap | None = None,
 ) -> None:
     """Serve every function of a card on `<name>.sock` in `folder`, until cancelled.
 
-    `ready` is called with the sockets' paths by function name when clients may connect. `poll_seconds` is how long an
-    access thread polls for the next message before it sleeps: worth it only where cores are to spare. `tap` is told of clients' messages.
+    `ready` is called with the sockets' paths by function name when clients may connect. `polling` is how an
+    access thread waits for the next message. `tap` is told of clients' messages.
     """
     sys.setswitchinterval(SWITCH_INTERVAL)
     listeners: list[tuple[Served, socket.socket]] = []
@@ -207,6 +208,6 @@ async def serve_functions(
         raise
     async with trio.open_nursery() as nursery:
         for function, listener in listeners:
-            nursery.start_soon(serve_function, function, listener, poll_seconds, tap)
+            nursery.start_soon(serve_function, function, listener, polling, tap)
         if ready is not None:
             ready({function.name: str(folder.socket_path(function.name)) for function in functions})

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 from struct import Struct
 
+from vfio_user_xe.emulator.guest.serve_options import SLEEPING, Polling
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served
 from vfio_user_xe.emulator.vfio_user import wire
@@ -54,9 +55,9 @@ class Session:
     """A function's `Transport` while a client is connected."""
 
     def __init__(
-        self, function: Served, sock: socket.socket, poll_seconds: float = 0.0, tap: Tap | None = None
+        self, function: Served, sock: socket.socket, polling: Polling = SLEEPING, tap: Tap | None = None
     ) -> None:
-        """Serve `function` on a connected blocking `sock`, which the session owns; see `Receiver` for polling.
+        """Serve `function` on a connected blocking `sock`, which the session owns; see `Polling`.
 
         `tap` is told of every message but the accesses that are answered right in the loop.
         """
@@ -80,7 +81,7 @@ class Session:
         """Only the session's thread changes it."""
         self._socket = sock
         self._process = peer_process(sock)
-        self._receiver = Receiver(sock, CAPACITY, poll_seconds)
+        self._receiver = Receiver(sock, CAPACITY, polling)
         self._outbox = Outbox(sock, function.name)
         self._stopped = False
         self._broken = False

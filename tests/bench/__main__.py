@@ -352,7 +352,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="measurements of a figure (default 9)")
     parser.add_argument("--idle", type=float, default=4.0, help="seconds to watch an idle card; 0 for not at all")
     parser.add_argument("--vfs", type=int, default=24, help="VFs of the idle card (default 24)")
-    parser.add_argument("--poll-us", type=int, default=0, help="as for 'vfio-user-xe serve'")
+    parser.add_argument("--poll-us", default="0", help="as for 'vfio-user-xe serve'")
     parser.add_argument("--no-c", action="store_true", help="no compiler: client and bare server in Python only")
     parser.add_argument("--only", default="", metavar="TEXT", help="only figures with this in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="the figures for programs")

@@ -22,7 +22,7 @@ EVERY = ServeOptions(
     cards=2,
     settings=("vram=1 GiB", "serial=3"),
     interconnects=("iov", "host_dma"),
-    poll_us=5,
+    poll_us="auto",
     verbose=True,
 )
 OTHER = ServeOptions(trace="all:t.jsonl", record=Path("r.gz"), backend="libvfio-user", libvfio_user=Path("l.so"))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.vfio_user.conftest import TIMEOUT, Peer
+from vfio_user_xe.emulator.guest.serve_options import Polling
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
 
@@ -152,7 +153,7 @@ def test_the_end_of_the_stream_is_told(receiver: Receiver, sender: socket.socket
 
 
 def test_polling_before_sleeping_receives_the_same(pair: tuple[socket.socket, socket.socket]) -> None:
-    receiver = Receiver(pair[0], CAPACITY, poll_seconds=0.001)
+    receiver = Receiver(pair[0], CAPACITY, Polling(0.001))
     for n in range(50):
         pair[1].sendall(message(PLAIN, message_id=n))
         assert receiver.fill()
