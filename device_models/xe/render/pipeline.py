@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 _LISTS = frozenset({Topology.POINTLIST, Topology.LINELIST, Topology.TRILIST, Topology.RECTLIST, Topology.QUADLIST})
 _TOGETHER, _MOST = 3 << 16, 1 << 21
 """Vertices of an instance that are drawn together, of lists; and of a strip or fan at most."""
-_SET_UP_TOGETHER = 1 << 12
+_SET_UP_TOGETHER = 1 << 11
 """Primitives that are clipped and set up at once: some milliseconds, since a function's quantum may be over behind them."""
 Vertices = NDArray[np.uint32]
 
