@@ -18,6 +18,7 @@ from vfio_user_xe.emulator.guest.served import ServedCardError
 from vfio_user_xe.emulator.results import Outcome
 from vfio_user_xe.emulator.suites.group import ServerLog, serve_arguments
 from vfio_user_xe.emulator.suites.subtest import SubtestResult, attach_kernel_log
+from vfio_user_xe.emulator.suites.userland.in_guest_pytest import MARK
 from vfio_user_xe.emulator.suites.userland.suite import Group, UserlandSuite
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
@@ -27,6 +28,22 @@ _LOG_LIMIT = 60.0
 
 class SetupFailed(GuestError):
     """A new guest did not boot, or the suite's setup failed in it, so no test can run; the text has what it said."""
+
+
+def own_log(result: SubtestResult, log: str) -> str:
+    """What of the kernel's log belongs to a test: from the line that says that it begins to the next such line, and to the
+    first test also what is before. All of it where no line names the test."""
+    parts: dict[str, list[str]] = {}
+    before: list[str] = []
+    lines = before
+    for line in log.splitlines():
+        _, found, name = line.partition(MARK)
+        if found:
+            lines = parts.setdefault(name.strip(), [] if parts else before)
+        else:
+            lines.append(line)
+    own = parts.get("::".join(filter(None, (result.test, result.subtest))))
+    return log if own is None else "\n".join(own)
 
 
 @dataclass
@@ -95,7 +112,7 @@ class Bench:
             if self.group.active and result.outcome is Outcome.PASS and made == 0:
                 result.outcome = Outcome.IDLE
                 result.reason = "it passed without any work of the card's engines"
-            attach_kernel_log(result, log, self.suite.kernel_log)
+            attach_kernel_log(result, own_log(result, log), self.suite.kernel_log)
             if result.outcome not in (Outcome.PASS, Outcome.SKIP):
                 result.device = result.device or self._said()
         if self.suite.kernel_log.says_wedged(log):

@@ -6,11 +6,13 @@ that hangs is ended with it, one that crashes ends it, and the rest goes on in a
     python3 in_guest_pytest.py list FOLDER FILE...             the tests, a line of JSON each
     python3 in_guest_pytest.py run FOLDER LIMIT BUDGET <FILE   FILE has a line of JSON for each test; both times in seconds
 
-After BUDGET seconds no further test begins; what was not run is not in the output.
+After BUDGET seconds no further test begins; what was not run is not in the output.  Where IN_GUEST_LOG names a file, /dev/kmsg,
+a line there says which test begins.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -24,6 +26,9 @@ from pathlib import Path
 
 KEPT = 4000
 """Characters of a failure's text that are kept, from its end."""
+
+MARK = "in-guest: begin "
+"""What a line of the log begins with, before the test's id."""
 
 START_LIMIT = 300.0
 """Seconds until pytest has collected its tests: imports are slow where the guest is emulated."""
@@ -104,6 +109,7 @@ def _child(folder: str, wanted: Sequence[str], limit: float, until: float) -> It
         kind = event.pop("event")
         if kind == "begin":
             running, began = str(event["id"]), time.monotonic()
+            _mark(running)
         elif kind == "end":
             running, began = None, time.monotonic()
             yield event
@@ -113,6 +119,13 @@ def _child(folder: str, wanted: Sequence[str], limit: float, until: float) -> It
             seconds = time.monotonic() - began
             yield event | {"id": running or wanted[0], "outcome": kind, "seconds": seconds}
             return
+
+
+def _mark(name: str) -> None:
+    log = os.environ.get("IN_GUEST_LOG")
+    if log:
+        with contextlib.suppress(OSError), open(log, "a") as file:
+            file.write(f"{MARK}{name}\n")
 
 
 def _events(

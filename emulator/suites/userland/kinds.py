@@ -264,7 +264,8 @@ def _last_words(output: str) -> str:
 
 def _driver(*words: str) -> str:
     command, *rest = words
-    return shlex.join(["python3", f"{_FOLDER}/in_guest_pytest.py", command, f"{_FOLDER}/tests", *rest])
+    script = shlex.join(["python3", f"{_FOLDER}/in_guest_pytest.py", command, f"{_FOLDER}/tests", *rest])
+    return f"IN_GUEST_LOG=/dev/kmsg {script}"
 
 
 def _lines(output: str) -> list[dict[str, object]]:

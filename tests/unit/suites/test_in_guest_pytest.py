@@ -80,3 +80,11 @@ def test_a_file_that_cannot_be_collected_fails_each_of_its_tests(folder: Path) -
     results = driver("run", str(folder), "60", "1000", given="".join(json.dumps(name) + "\n" for name in wanted))
     outcomes = {result["id"]: result["outcome"] for result in results}
     assert outcomes == {"test_broken.py::test_one": "fail", "test_it.py::test_passes": "pass"}
+
+
+def test_a_log_says_which_test_begins(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv("IN_GUEST_LOG", str(log))
+    names = ["test_it.py::test_passes", "test_it.py::test_last"]
+    driver("run", str(folder), "60", "1000", given="".join(json.dumps(name) + "\n" for name in names))
+    assert log.read_text().splitlines() == [f"{in_guest_pytest.MARK}{name}" for name in names]

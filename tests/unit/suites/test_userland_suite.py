@@ -25,7 +25,7 @@ from vfio_user_xe.emulator.suites.report import append_result, forget_results, r
 from vfio_user_xe.emulator.suites.subtest import KernelLog, SubtestResult
 from vfio_user_xe.emulator.suites.table import SuiteError
 from vfio_user_xe.emulator.suites.userland import kinds, runner, source
-from vfio_user_xe.emulator.suites.userland.bench import Bench, SetupFailed
+from vfio_user_xe.emulator.suites.userland.bench import Bench, SetupFailed, own_log
 from vfio_user_xe.emulator.suites.userland.kinds import CommandTests, Name, PiglitTests, read_piglit_result
 from vfio_user_xe.emulator.suites.userland.suite import Group, Kind, Needs, Source, UserlandSuite
 
@@ -315,3 +315,22 @@ def test_jobs_write_to_one_folder_and_their_results_are_judged_together(
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
     assert len(json_file.read(file).results) == 3
+
+
+def test_a_complaint_of_the_kernel_belongs_to_the_test_that_ran() -> None:
+    log = "\n".join(
+        [
+            "[1.0] of the driver",
+            "[2.0] in-guest: begin test_a.py::test_one",
+            "[2.1] of one",
+            "[3.0] in-guest: begin test_a.py::test_two[x y]",
+            "[3.1] of two",
+            "[3.2] and its end",
+        ]
+    )
+    one = SubtestResult("test_a.py", "test_one", Outcome.PASS)
+    two = SubtestResult("test_a.py", "test_two[x y]", Outcome.TIMEOUT)
+    unnamed = SubtestResult("test_b.py", "", Outcome.FAIL)
+    assert own_log(one, log).splitlines() == ["[1.0] of the driver", "[2.1] of one"]
+    assert own_log(two, log).splitlines() == ["[3.1] of two", "[3.2] and its end"]
+    assert own_log(unnamed, log) == log
