@@ -123,9 +123,15 @@ def _child(folder: str, wanted: Sequence[str], limit: float, until: float) -> It
 
 def _mark(name: str) -> None:
     log = os.environ.get("IN_GUEST_LOG")
-    if log:
-        with contextlib.suppress(OSError), open(log, "a") as file:
-            file.write(f"{MARK}{name}\n")
+    if not log:
+        return
+    with contextlib.suppress(OSError):
+        # /dev/kmsg cannot be sought, as open(..., "a") wants to, and takes a record with each write.
+        file = os.open(log, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(file, f"{MARK}{name}\n".encode())
+        finally:
+            os.close(file)
 
 
 def _events(

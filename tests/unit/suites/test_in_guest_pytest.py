@@ -84,6 +84,7 @@ def test_a_file_that_cannot_be_collected_fails_each_of_its_tests(folder: Path) -
 
 def test_a_log_says_which_test_begins(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log"
+    log.touch()
     monkeypatch.setenv("IN_GUEST_LOG", str(log))
     names = ["test_it.py::test_passes", "test_it.py::test_last"]
     driver("run", str(folder), "60", "1000", given="".join(json.dumps(name) + "\n" for name in names))
