@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,15 @@ _DX10_1 = 2
 
 
 def sample_places(exponent: int, pattern: Words = ()) -> NDArray[np.float64]:
-    """[samples, 2]: places of samples in a pixel, in subpixels; `pattern` is the 3DSTATE_SAMPLE_PATTERN, if there was one."""
+    """[samples, 2]: places of samples in a pixel, in subpixels; `pattern` is the 3DSTATE_SAMPLE_PATTERN, if there was one.
+
+    Nobody writes to them.
+    """
+    return _places(exponent, tuple(pattern))
+
+
+@lru_cache(maxsize=64)
+def _places(exponent: int, pattern: tuple[int, ...]) -> NDArray[np.float64]:
     if pattern and exponent in _FIRST_BYTES:
         places = [bits(pattern, at // 4, 8 * (at % 4) + 7, 8 * (at % 4)) for at in _FIRST_BYTES[exponent]]
         return np.array([(place >> 4, place & 0xF) for place in places], dtype=np.float64) * _STEP

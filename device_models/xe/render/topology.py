@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ class Topology(IntEnum):
     TRIFAN_NOSTIPPLE = 22
 
 
+_FEW = 64
+"""Vertices whose primitives are kept for the next draw."""
 PATCHLIST_1 = 0x20
 """Patches of one vertex; those of more follow."""
 _MOST_OF_PATCH = 32
@@ -123,11 +126,16 @@ class Primitives:
 
 
 def assemble(kind: int, count: int) -> Primitives:
-    """The primitives of `count` consecutive vertices.
+    """The primitives of `count` consecutive vertices; nobody writes to their arrays.
 
     Raises:
         UnknownTopology: `kind` is none that is assembled here.
     """
+    return _assembled(kind, count) if count <= _FEW else _assembled.__wrapped__(kind, count)
+
+
+@lru_cache(maxsize=256)
+def _assembled(kind: int, count: int) -> Primitives:
     if PATCHLIST_1 <= kind < PATCHLIST_1 + _MOST_OF_PATCH:
         return _primitives(Shape.PATCH, _chunks(count, kind - PATCHLIST_1 + 1))
     try:

@@ -33,6 +33,7 @@ class Kernel:
         self._op_at = image.op_at.copy()
         self._ops = aligned(len(image.ops))
         self._ops[:] = image.ops
+        self._found: dict[tuple[str, int], list[bytes]] = {}
         base = self._ops.ctypes.data
         ops = self._ops.view(OP_ARRAY)
         ops["handler"] = np.array([_address(library, name) for name in image.handlers], dtype=np.uint64)[ops["handler"]]
@@ -50,6 +51,11 @@ class Kernel:
 
     def messages(self, handler: str, size: int) -> list[bytes]:
         """What the ops of one handler have as their messages of `size` bytes."""
+        if (handler, size) not in self._found:
+            self._found[handler, size] = self._messages_of(handler, size)
+        return self._found[handler, size]
+
+    def _messages_of(self, handler: str, size: int) -> list[bytes]:
         ops, address = self._ops.view(OP_ARRAY), self.library.handler(handler)
         places = ops["extra"][ops["handler"] == np.uint64(address or 0)] - np.uint64(self._messages.ctypes.data)
         return [self._messages[place : place + size].tobytes() for place in places.tolist()]
