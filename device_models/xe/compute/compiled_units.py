@@ -32,6 +32,7 @@ from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Th
 from vfio_user_xe.device_models.xe.eu.registers import STORAGE_BYTES
 from vfio_user_xe.device_models.xe.gt.eu_stall import EuStall, Stall
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
+from vfio_user_xe.device_models.xe.memory.formats.ppgtt import VA_MASK
 from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ _SAVED_MAGIC = b"EUgr"
 """Saved groups: threads of a group, its shared local memory, bytes of a thread's registers."""
 _SAVED_GROUP = struct.Struct("<II")
 """Its place, and how many bytes follow."""
-_Kernels = dict[tuple[int, int], tuple[Kernel, bytes]]
-"""By instruction base and entry, with the code that they are made from."""
+_Kernels = dict[tuple[int, int], tuple[Kernel, int, bytes]]
+"""By instruction base and entry, with the code that they are made from, and where it lies."""
 _KIND = {kind.value: kind for kind in SurfaceKind}
 
 
@@ -94,26 +95,19 @@ class CompiledUnits:
         entry = task.walker.interface.kernel
         key = (task.state.instruction, entry)
         found = kept.get(key)
+        read = task.memory.space.read
         if found is not None:
-            kernel, code = found
-            if _code(task, kernel) == code:
+            kernel, place, code = found
+            if read(place, len(code)) == code:
                 return kernel
         kernel = load_kernel(task.fetch, entry, self._library)
         if len(kept) >= _KERNELS_KEPT:
             kept.clear()
-        kept[key] = kernel, _code(task, kernel)
+        # What lies between the instructions is compared, too.
+        first, last = int(kernel.struct.first), int(kernel.struct.last)
+        place = task.state.instruction + first & VA_MASK
+        kept[key] = kernel, place, read(place, last - first)
         return kernel
-
-
-def _code(task: Task, kernel: Kernel) -> bytes:
-    """The bytes that a kernel is made from, and what lies between.
-
-    Raises:
-        TranslationFault: an address is not mapped.
-        AccessFault: an address is refused, or leads nowhere.
-    """
-    first, last = int(kernel.struct.first), int(kernel.struct.last)
-    return task.memory.read(task.state.instruction + first, last - first)
 
 
 class _SlotGroup:
