@@ -128,6 +128,9 @@ struct draw {
 int eu_compare(int function, double left, double right);
 int eu_write_pixel(struct draw *d, const struct target *target, int64_t x, int64_t y, int64_t layer, int64_t sample,
                    const float colour[4], const float second[4]);
+int eu_is_packed(const struct target *target);
+void eu_pack8(const struct image *i, const uint32_t colours[4][LANES], uint32_t *packed);
+int eu_write_packed(struct draw *d, const struct target *target, int64_t x, int64_t y, int64_t layer, int64_t sample, uint32_t texel);
 int eu_test_pixel(struct draw *d, int64_t x, int64_t y, int64_t layer, int64_t sample, double depth, int front);
 
 #endif

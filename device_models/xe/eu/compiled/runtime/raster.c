@@ -211,6 +211,10 @@ static int finish(struct draw *d)
         const uint32_t written = out->written[d->target];
         if (!written || !target->present)
             continue;
+        uint32_t packed[LANES];
+        const int is_packed = eu_is_packed(target);
+        if (is_packed)
+            eu_pack8(&target->image, out->colours[d->target], packed);
         for (; d->lane < d->width; d->lane++, d->sample = 0) {
             const int64_t lane = d->lane, place = lane >> 2;
             if (!(written >> lane & 1) || !d->quad_there[place])
@@ -222,6 +226,14 @@ static int finish(struct draw *d)
             const int64_t layer = d->layer[d->quad_primitive[place]];
             if (layer >= target->layers || !image_has(&target->image, x, y, layer))
                 continue;
+            if (is_packed) {
+                for (; samples; samples &= samples - 1) {
+                    d->sample = __builtin_ctz(samples);
+                    if (unlikely(!eu_write_packed(d, target, x, y, layer, d->sample, packed[lane])))
+                        return 0;
+                }
+                continue;
+            }
             float colour[4], second[4];
             for (int channel = 0; channel < 4; channel++) {
                 memcpy(&colour[channel], &out->colours[d->target][channel][lane], 4);

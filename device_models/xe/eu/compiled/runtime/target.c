@@ -238,6 +238,34 @@ int eu_write_pixel(struct draw *d, const struct target *target, int64_t x, int64
     return 1;
 }
 
+/* Whether texels are what `eu_pack8` makes of the colours, and go to memory as they are. */
+int eu_is_packed(const struct target *target)
+{
+    return target->copies && target->write_all && target->logic >= 16 && !target->alpha_to_one && target->image.even8
+        && target->image.bytes == 4 && !target->image.integer;
+}
+
+/* Four bytes a lane, as encode_texel makes them one by one; clamping before it changes nothing. */
+void eu_pack8(const struct image *i, const uint32_t colours[4][LANES], uint32_t *packed)
+{
+    memset(packed, 0, LANES * sizeof *packed);
+    for (int n = 0; n < 4; n++) {
+        const float *from = (const float *)colours[i->field[n].channel];
+        const int shift = i->field[n].first;
+        for (int lane = 0; lane < LANES; lane++)
+            packed[lane] |= (uint32_t)(int)rint(clip_to(no_nan((double)from[lane]), 0, 1) * 255.0) << shift;
+    }
+}
+
+int eu_write_packed(struct draw *d, const struct target *target, int64_t x, int64_t y, int64_t layer, int64_t sample, uint32_t texel)
+{
+    d->loads = 0;
+    if (!store(d, sample_address(&target->image, x, y, layer, sample), 4, (const char *)&texel))
+        return 0;
+    d->detours = 0;
+    return 1;
+}
+
 static inline int holds(int function, double left, double right)
 {
     switch (function) {
