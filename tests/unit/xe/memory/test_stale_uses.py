@@ -15,6 +15,7 @@ from vfio_user_xe.device_models.xe.memory.formats import ppgtt
 from vfio_user_xe.device_models.xe.memory.stale import ForeignUses
 from vfio_user_xe.device_models.xe.memory.vram import BLOCK_SIZE
 from vfio_user_xe.emulator.fabric.interconnect import Space
+from vfio_user_xe.emulator.fabric.pages import PAGE, read_pages
 
 VA = 0x4000_0000
 FIRST, SECOND = 10, 11
@@ -69,6 +70,33 @@ def test_a_copy_is_accounted_stale_where_it_is(rig: Rig, tables: PageTables) -> 
     rig.fabric.ledger.clear()
     space.read(VA, 0x8000)
     assert kinds(rig) == {("pf", "vf1", "vram"), ("pf", "pf", "stale vram")}
+
+
+def test_pages_that_are_found_together_are_accounted_stale_where_they_are(rig: Rig, tables: PageTables) -> None:
+    scattered = VA + (1 << 21)
+    for number in range(16):
+        block = SECOND if number & 1 else FIRST
+        tables.map(scattered + number * PAGE, block * BLOCK_SIZE + (40 - number) * PAGE)
+    space = tables.space()
+
+    def read() -> int:
+        found, at = 0, scattered
+        while found < 16:
+            pages = space.pages(at, 16 - found, False)
+            assert pages is not None
+            read_pages(pages)
+            found += len(pages)
+            at += len(pages) * PAGE
+        return found
+
+    read()
+    assert kinds(rig) == {("pf", "vf1", "vram")}
+    rig.vram.assign(1, {1: SECOND})
+    rig.vram.assign(2, {0: FIRST})
+    rig.fabric.ledger.clear()
+    read()
+    assert kinds(rig) == {("pf", "vf1", "vram"), ("pf", "vf2", "stale vram")}
+    assert {entry.owner: entry.bytes_read for entry in rig.fabric.ledger} == {"vf1": 8 * PAGE, "vf2": 8 * PAGE}
 
 
 @pytest.mark.parametrize("lost", [9, 10, 11, 12])
