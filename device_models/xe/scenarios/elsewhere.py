@@ -70,9 +70,14 @@ def kunit(run: Run, machine: XeMachine) -> None:
     brought = machine.sh(
         f"find /lib/modules -name '*.ko*' | sed 's/.*\\///; s/\\.ko.*//' | grep -iE '{_SUITES}' || true"
     ).split()
-    for module in brought:
-        loaded = machine.run(f"modprobe {module}", timeout=_LOAD)
-        run.check(not loaded.returncode, f"the suite's module {module} cannot be loaded: {loaded.stderr.strip()}")
+    # Whoever loads a suite sleeps until it is over, and a test of it may until another's threads have had their turns.
+    machine.watch_for_hung_tasks(int(_LOAD))
+    try:
+        for module in brought:
+            loaded = machine.run(f"modprobe {module}", timeout=_LOAD)
+            run.check(not loaded.returncode, f"the suite's module {module} cannot be loaded: {loaded.stderr.strip()}")
+    finally:
+        machine.watch_for_hung_tasks()
     run.fact("modules of suites", brought)
     results = machine.run("cat /sys/kernel/debug/kunit/*dma*/results 2>/dev/null").stdout
     if not results:
