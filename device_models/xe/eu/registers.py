@@ -89,6 +89,8 @@ ACC0 = arf_offset(0x20)
 F0 = arf_offset(0x30)
 CE0 = arf_offset(0x40)
 SR0 = arf_offset(0x70)
+DISPATCH_MASKS = SR0 + 8, SR0 + 12
+"""sr0.2 and sr0.3: the dispatch mask and the vector mask (brw_reg.h: brw_dmask_reg, brw_vmask_reg); threads have one of them."""
 CR0 = arf_offset(0x80)
 N0 = arf_offset(0x90)
 IP = arf_offset(0xA0)

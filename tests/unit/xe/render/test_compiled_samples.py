@@ -9,10 +9,11 @@ import pytest
 
 from tests.support.xe.engine_lab import DATA_VA
 from tests.support.xe.render_both import DEPTH_AT, TARGET_AT, blend_entry, both, depth_state, triangles, vertices
-from tests.support.xe.render_lab import INTERPOLATE, WRITE, RenderLab, render_labs, target_state
+from tests.support.xe.render_lab import INTERPOLATE, RECTLIST, WRITE, RenderLab, render_labs, target_state
 from vfio_user_xe.device_models.xe.compute import formats
 
 STENCIL_AT = 0x1000
+RGBA32_FLOAT = 0x000
 TARGETS = (0x0C7, 0x0C0, 0x0D8, 0x0C8, 0x0C2)
 Words = tuple[int, ...]
 
@@ -91,6 +92,25 @@ def test_without_multisampling_all_samples_are_covered_as_the_centre_is(lab: Ren
     planes = np.frombuffer(memory[TARGET_AT : TARGET_AT + 0x1000], dtype=np.uint8).reshape(4, -1)
     assert planes.any()
     assert (planes == planes[0]).all()
+
+
+@pytest.mark.parametrize("whole_quads", [False, True])
+def test_threads_find_their_live_lanes_in_the_state_register(lab: RenderLab, whole_quads: bool) -> None:
+    # As Mesa's compiler does for a value of the first live lane (brw_eu_emit.c: brw_find_live_channel).
+    shader = """
+    mov (16|M0)  r60.0<1>:f  sr0.2<0;1,0>:ud
+    mov (16|M0)  r61.0<1>:f  sr0.3<0;1,0>:ud
+    mov (16|M0)  r62.0<1>:f  ce0.0<0;1,0>:ud
+    mov (16|M0)  r63.0<1>:f  0x3F800000:f
+    """
+    # A column of pixels: one or two of four in each quad.
+    column = [[0, 0, 0, 0, x, y, 0.5, 1, 0, 0, 0, 0] for x, y in ((5, 16), (4, 16), (4, 0))]
+    commands = list(triangles(1, topology=RECTLIST))
+    commands[commands.index(0x7820000A) + 3] |= whole_quads << 30
+    memory = both(lab, shader + WRITE, tuple(commands), vertices=column, surface=target_state(RGBA32_FLOAT, 256))
+    drawn = np.frombuffer(memory[TARGET_AT : TARGET_AT + 0x1000], dtype=np.float32).reshape(16, 16, 4)[:, 4]
+    assert (drawn[:, 0] == (0xFFFF if whole_quads else 0x5555)).all()
+    assert (drawn[:, 1] == drawn[:, 0]).all()
 
 
 def test_samples_in_planes_of_tile64(lab: RenderLab) -> None:

@@ -179,7 +179,8 @@ void eu_load_registers(struct draw *d)
         }
     memcpy(t->storage + d->arf_at, d->arfs, d->arf_bytes);
     memcpy(t->storage + d->arf_at + d->dispatch_at, &mask, 4);
-    memset(t->storage + STATE, 0, 4);
+    const uint32_t state[4] = {0, 0, mask, mask}; /* sr0: the masks that find live channels of quads that are not whole */
+    memcpy(t->storage + STATE, state, sizeof state);
     for (int lane = 0; lane < LANES; lane++)
         t->places[lane] = mask >> lane & 1 ? d->entry : ENDED;
     memset(t->depths, 0, LANES * sizeof *t->depths);
