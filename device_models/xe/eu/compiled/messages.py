@@ -191,8 +191,6 @@ def _lsc(send: Send, message: LscMessage) -> PlainSend | None:
     surface, pointer = 0, 0
     if space == _BOUND:
         pointer = 0 if message.surface.value is not None else 1 + (send.extended_pointer or 0)
-        if pointer and message.surface.kind is SurfaceKind.BTI:
-            return None
         surface = 1 << 63 | message.surface.kind.value << 32 if pointer else surface_key(message.surface)
     packed = MESSAGE.pack(
         message.address_bytes,

@@ -379,3 +379,18 @@ def test_surface_has_a_base_and_an_end() -> None:
     bench.slot.bind_surface(key, BASE + 400, 40)
     assert bench.slot.run(FOREVER) is Reason.GONE
     assert list(bench.grf(40, np.uint32, 16)) == [*range(100, 110), 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dword", "value"),
+    [(SurfaceKind.BTI, 0x09000000, 9), (SurfaceKind.SS, 0x12345, 0x12340), (SurfaceKind.BSS, 0x9000_0040, 0x9000_0040)],
+)
+def test_a_surface_that_a0_names_has_the_key_of_the_same_in_the_descriptor(
+    kind: SurfaceKind, dword: int, value: int
+) -> None:
+    message = descriptor(LOAD, D32, 1, A32, 1, 1, surface=kind.value)
+    shader = f"(W) mov (1|M0)  a0.2<1>:ud  {dword:#x}:ud\nsend.ugm (16|M0)  r40  r10  null:0  a0.2  {message}"
+    bench = Bench(shader, {10: np.arange(16, dtype=np.uint32) * 4}, 0xFFFF)
+    bench.give_all()
+    assert bench.slot.run(FOREVER) is Reason.SURFACE
+    assert bench.slot.missing_surface == surface_key(Surface(kind, value)) == surface_key(Surface(kind, None), dword)

@@ -164,7 +164,7 @@ static const struct surface *surface_of(const struct op *op, struct thread *t, c
     if (m->pointer) {
         uint32_t dword;
         memcpy(&dword, t->storage + m->a0 + 4 * (m->pointer - 1), 4);
-        key |= dword >> m->surface_shift << m->surface_shift;
+        key |= key_of(dword, m->surface_shift);
     }
     const struct slot *s = t->slot;
     for (uint64_t slot = hash(key, s->surface_slots);; slot = (slot + 1) & (s->surface_slots - 1)) {

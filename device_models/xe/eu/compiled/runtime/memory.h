@@ -30,6 +30,14 @@ struct message {
     uint64_t surface;         /* key; of what is in a0, the kind */
 };
 
+enum { INDEX_SHIFT = 24 }; /* `surface_shift` of binding table indices */
+
+/* What a dword in a0 adds to a surface's key (messages.py: surface_key): an index, or the offset of a surface state. */
+static inline uint32_t key_of(uint32_t dword, uint32_t shift)
+{
+    return shift == INDEX_SHIFT ? dword >> shift : dword >> shift << shift;
+}
+
 /* Lanes whose elements lie one behind the other, or are all the same one, inside of one page: the usual ways. */
 struct piece {
     char *host; /* of lane 0's element; NULL if it is none of these */

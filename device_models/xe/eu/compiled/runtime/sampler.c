@@ -569,7 +569,7 @@ static const struct texture *texture_of(const struct op *op, struct thread *t, c
     if (m->pointer) {
         uint32_t dword;
         memcpy(&dword, t->storage + m->a0 + 4 * (m->pointer - 1), 4);
-        key |= dword >> m->surface_shift << m->surface_shift;
+        key |= key_of(dword, m->surface_shift);
     }
     const struct sampling *known = t->slot->sampling;
     for (uint32_t n = 0; n < known->texture_count; n++)
