@@ -70,3 +70,10 @@ def unexcused(found: Iterable[KernelReport], excuses: Iterable[Excuse]) -> tuple
         else:
             left[at] -= 1
     return rest, [excuse for excuse, count in zip(allowed, left, strict=True) if count == excuse.count]
+
+
+def asked_for(append: str) -> list[Excuse]:
+    """What a kernel says of itself because of its command line."""
+    if "kmemleak=off" not in append.split():
+        return []
+    return [Excuse(Kind.KMEMLEAK, "it was switched off on the command line", message="leak detector disabled")]

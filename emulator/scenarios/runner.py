@@ -20,12 +20,13 @@ from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Evidence, Fact, Result, Verdict
 from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of, kernel_evidence, log_evidence
+from vfio_user_xe.emulator.scenarios.excuses import asked_for
 from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement, judge, must_be_red
 from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import SETUP, Scenario, Setup, Suite
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
-from vfio_user_xe.emulator.scenarios.watched import Watched, asked_for, command_line, log_of
+from vfio_user_xe.emulator.scenarios.watched import Watched, command_line, log_of
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
 

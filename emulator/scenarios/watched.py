@@ -12,7 +12,6 @@ from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.kernel_reports import KernelLog, KernelReport, Kind, Line, LogLost, reporters, reports
 from vfio_user_xe.emulator.kernel_reports.lines import parse
 from vfio_user_xe.emulator.kernel_reports.reporters import Counts, State
-from vfio_user_xe.emulator.scenarios.excuses import Excuse
 from vfio_user_xe.emulator.scenarios.judgement import Findings
 from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.scenario import Setup
@@ -33,13 +32,6 @@ def command_line(kernel: Kernel) -> str:
     if vmlinux.contains(kernel, b"Kernel memory leak detector"):
         words.append("kmemleak=on")
     return " ".join(words)
-
-
-def asked_for(append: str) -> list[Excuse]:
-    """What a kernel says of itself because of its command line."""
-    if "kmemleak=off" not in append.split():
-        return []
-    return [Excuse(Kind.KMEMLEAK, "it was switched off on the command line", message="leak detector disabled")]
 
 
 def log_of(lab: Lab) -> KernelLog:

@@ -9,7 +9,8 @@ import pytest
 from vfio_user_xe.emulator.guest import vmlinux
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.kernel_reports import parse, reports
-from vfio_user_xe.emulator.scenarios.watched import asked_for, command_line
+from vfio_user_xe.emulator.scenarios.excuses import asked_for
+from vfio_user_xe.emulator.scenarios.watched import command_line
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,11 @@ from vfio_user_xe.device_models.xe.scenarios.vm import steps as vm_steps
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import Host, VirtualMachine
 from vfio_user_xe.device_models.xe.scenarios.vm.setups import MESA, ONE, TWO
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import known_defect
+from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.channel import Result
 from vfio_user_xe.emulator.guest.ports import PortRole
 from vfio_user_xe.emulator.kernel_reports import KernelLog, parse, reports
+from vfio_user_xe.emulator.scenarios.machine import Neighbour
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Setup
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect
@@ -120,3 +123,12 @@ def test_a_machine_s_kernel_is_judged_after_a_reset_of_the_host_s_gpu(
     run = Run(create_autospec(KernelLog, instance=True))
     with nullcontext() if good else pytest.raises(Failed, match=r"vm1's kernel reports: .*a_function"):
         gt_reset.pf_reset_in_a_frame(run, host)
+
+
+@pytest.mark.parametrize(("cmdline", "left"), [("ro kmemleak=off", []), ("ro", ["kmemleak"])])
+def test_a_machine_that_was_reset_says_again_what_its_command_line_asks_for(cmdline: str, left: list[str]) -> None:
+    log = "[    1.000000] kmemleak: Kernel memory leak detector disabled\n"
+    guest = create_autospec(BlockingGuest, instance=True)
+    guest.run.side_effect = lambda command, **_: Result(0, (cmdline if "cmdline" in command else log).encode(), "", 0.0)
+    machine = VirtualMachine("vm1", 1, create_autospec(Neighbour, instance=True, guest=guest, devices=[{}]))
+    assert [report.headline.partition(":")[0] for report in machine.reports()] == left

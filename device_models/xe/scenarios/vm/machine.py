@@ -15,6 +15,7 @@ from vfio_user_xe.device_models.xe.scenarios.vm.vmm import Vmm
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.kernel_reports import KernelReport, reports
 from vfio_user_xe.emulator.kernel_reports.lines import parse
+from vfio_user_xe.emulator.scenarios.excuses import asked_for
 from vfio_user_xe.emulator.scenarios.machine import Booted, Neighbour
 from vfio_user_xe.emulator.scenarios.run import Run
 
@@ -109,8 +110,12 @@ class VirtualMachine:
         return made
 
     def reports(self) -> list[KernelReport]:
-        """What its kernel has reported of itself since the VF was plugged in, or the machine was reset."""
-        return reports(parse(self.sh("dmesg")))
+        """What its kernel has reported of itself since the VF was plugged in, or the machine was reset.
+
+        What its command line asks for is left out: a machine that was reset says it again.
+        """
+        asked = asked_for(self.sh("cat /proc/cmdline"))
+        return [one for one in reports(parse(self.sh("dmesg"))) if not any(excuse.covers(one) for excuse in asked)]
 
     def _deletions(self) -> int:
         return sum(event["event"] == "DEVICE_DELETED" for event in self.guest.qmp_events)
