@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -32,6 +33,17 @@ main()
 """
 
 
+@contextlib.contextmanager
+def not_ignored(number: signal.Signals) -> Iterator[None]:
+    """What is started meanwhile does not inherit that the signal is ignored (by nohup)."""
+    before = signal.getsignal(number)
+    if before is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    if before is signal.SIG_IGN:
+        signal.signal(number, before)
+
+
 @pytest.fixture
 def short() -> Iterator[Path]:
     """A temporary folder with a short name: the path of a socket has at most 107 bytes."""
@@ -52,6 +64,7 @@ def test_a_command_that_is_told_to_end_leaves_no_server_and_no_files(
     pipe = subprocess.PIPE
     with (
         (tmp_path / "errors").open("w") as errors,
+        not_ignored(number),
         subprocess.Popen(command, env=variables, stdout=pipe, stderr=errors, text=True) as process,
     ):
         try:

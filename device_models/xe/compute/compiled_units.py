@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import struct
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
@@ -373,8 +372,7 @@ class CompiledExecution:
             if len(self._places) < self._wanted and walk.next < walk.total:
                 budget = _FIRST_BUDGET
             else:
-                # The host's clock, not the card's: how far a kernel comes in a slice is in no recording.
-                deadline = time.monotonic_ns() + nanoseconds
+                deadline = self._walk.kernel.library.deadline(nanoseconds)
         with pages.running:
             if pages.is_stale:
                 # Between the look at it and the lock; from here on who takes memory away waits.

@@ -23,6 +23,9 @@ class Library:
             )
         self.run_slot = shared.eu_run
         self.run_slot.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+        self.deadline = shared.eu_deadline
+        self.deadline.argtypes = [ctypes.c_int64]
+        self.deadline.restype = ctypes.c_int64
         self.run_thread = shared.eu_run_thread
         self.run_thread.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
         self.draw = shared.eu_draw

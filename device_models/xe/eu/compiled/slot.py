@@ -206,7 +206,7 @@ class Slot:
     def run(self, budget: int, halts: int | None = None, deadline: int = 0) -> Reason:
         """Run groups until none is left (GONE), `budget` ops are used up, or a thread needs something (`culprit`).
 
-        With a `deadline` (nanoseconds of `time.monotonic_ns`) it goes on until then when they are used up.
+        With a `deadline` (of `Library.deadline`) it goes on until then when they are used up.
         STOPPED as soon as `Walk.halts` is not `halts` (what it is now, if not given) any more.
         """
         if self._walk is None:

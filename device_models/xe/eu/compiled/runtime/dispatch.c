@@ -154,14 +154,19 @@ static int must_return(const struct slot *s)
         || atomic_load_explicit(&s->walk->halts, memory_order_relaxed) != s->halts;
 }
 
-/* More ops for a slot that has used up its own: until `deadline` (CLOCK_MONOTONIC, in ns; 0: none). */
-static int64_t more_ops(int64_t deadline)
+/* The moment that is so many nanoseconds from now.  It bounds how long a call takes, whatever the card's clock says: how far a
+ * kernel comes in a slice is in no recording. */
+int64_t eu_deadline(int64_t nanoseconds)
 {
     struct timespec now;
-    if (!deadline)
-        return 0;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000ll + now.tv_nsec < deadline ? CLOCK_OPS : 0;
+    return now.tv_sec * 1000000000ll + now.tv_nsec + nanoseconds;
+}
+
+/* More ops for a slot that has used up its own: until `deadline` (`eu_deadline`; 0: none). */
+static int64_t more_ops(int64_t deadline)
+{
+    return deadline && eu_deadline(0) < deadline ? CLOCK_OPS : 0;
 }
 
 /* Run the group in flight until it is done (1) or something stops it (0, and the reason). */
