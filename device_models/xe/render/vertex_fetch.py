@@ -157,7 +157,7 @@ def fetch(state: VertexState, draw: Draw, memory: UnitMemory, ids: Indices, inst
             if element.instanced:
                 row = draw.first_instance + (instance // element.step if element.step else 0)
                 which = np.full(1, row, dtype=np.int64)
-            result[:, number] = _element(state, element, memory if element.instanced else rows, which)
+            result[:, number] = _element(state, element, memory, which, None if element.instanced else rows)
     _generate(state.vertex_id, result, ids)
     _generate(state.instance_id, result, instance)
     starts = (begins, draw.first_instance, 0)
@@ -180,9 +180,9 @@ class _Rows:
     """Vertex buffers, each read at once from the first vertex to the last, if the vertices lie near each other in it."""
 
     def __init__(self, state: VertexState, memory: UnitMemory, vertices: Indices) -> None:
-        self.memory = memory
+        self._memory = memory
         self._state = state
-        self._low, self._high = int(vertices.min(initial=0)), int(vertices.max(initial=0))
+        self._low, self._high = (int(vertices.min()), int(vertices.max())) if len(vertices) else (0, -1)
         self._count = len(vertices)
         self._read: dict[int, tuple[int, NDArray[np.uint8]] | None] = {}
 
@@ -199,16 +199,16 @@ class _Rows:
         if high <= low or high - low > _SPARSE * self._count * buffer.pitch:
             return None
         try:
-            return low, np.frombuffer(self.memory.read(buffer.address + low, high - low), dtype=np.uint8)
+            return low, np.frombuffer(self._memory.read(buffer.address + low, high - low), dtype=np.uint8)
         except (TranslationFault, AccessFault):
             # It may be of a page that no vertex lies in.
             return None
 
 
-def _element(state: VertexState, element: Element, memory: UnitMemory | _Rows, which: Indices) -> Elements:
+def _element(state: VertexState, element: Element, memory: UnitMemory, which: Indices, rows: _Rows | None) -> Elements:
     values = np.zeros((len(which), 4), dtype=np.uint32)
     if Component.SOURCE in element.controls:
-        values = _source(state.buffers.get(element.buffer), element, memory, which)
+        values = _source(state.buffers.get(element.buffer), element, memory, which, rows)
     for component, control in enumerate(element.controls):
         if control != Component.SOURCE:
             one = (
@@ -227,7 +227,9 @@ def _size(element: Element) -> int:
     return 8 * qwords if qwords else form.bytes if form is not None else 0
 
 
-def _source(buffer: VertexBuffer | None, element: Element, memory: UnitMemory | _Rows, which: Indices) -> Elements:
+def _source(
+    buffer: VertexBuffer | None, element: Element, memory: UnitMemory, which: Indices, rows: _Rows | None
+) -> Elements:
     """Data of the buffer; outside of it all is zero."""
     values = np.zeros((len(which), 4), dtype=np.uint32)
     size = _size(element)
@@ -237,18 +239,19 @@ def _source(buffer: VertexBuffer | None, element: Element, memory: UnitMemory | 
     inside = (places >= 0) & (places + size <= buffer.size)
     if not inside.all():
         if inside.any():
-            values[inside] = _inside(buffer, element, memory, places[inside], size)
+            values[inside] = _inside(buffer, element, memory, places[inside], size, rows)
         return values
-    return _inside(buffer, element, memory, places, size)
+    return _inside(buffer, element, memory, places, size, rows)
 
 
-def _inside(buffer: VertexBuffer, element: Element, memory: UnitMemory | _Rows, places: Indices, size: int) -> Elements:
-    rows = memory.of(element.buffer, buffer) if isinstance(memory, _Rows) else None
-    if rows is not None:
-        raw = _picked(rows[1], places - rows[0], size)
+def _inside(
+    buffer: VertexBuffer, element: Element, memory: UnitMemory, places: Indices, size: int, rows: _Rows | None
+) -> Elements:
+    read = None if rows is None else rows.of(element.buffer, buffer)
+    if read is not None:
+        raw = _picked(read[1], places - read[0], size)
     else:
-        exact = memory.memory if isinstance(memory, _Rows) else memory
-        raw = _bytes(exact, (places + buffer.address).astype(np.uint64), size)
+        raw = _bytes(memory, (places + buffer.address).astype(np.uint64), size)
     form = formats.FORMATS.get(element.format)
     if element.format not in _PASSTHRU and form is not None:
         return _converted(form, raw)

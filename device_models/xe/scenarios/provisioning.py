@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios import defects, devices_suspend
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.background import PATIENCE, Background
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
@@ -258,17 +258,12 @@ def _reset_gt(run: Run, machine: XeMachine) -> None:
 
 @scenario("27", "suspend and resume (devices only) with a mapping", "LMTT and the mapping are correct afterwards")
 def suspend(run: Run, machine: XeMachine) -> None:
-    tested = machine.run("grep -q devices /sys/power/pm_test && grep -q mem /sys/power/state")
-    if tested.returncode:
+    if machine.run(devices_suspend.POSSIBLE).returncode:
         run.not_applicable("this kernel has no /sys/power/pm_test")
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         blocks = machine.card.lmtt(1)
-        slept = machine.run(
-            "echo 1 > /sys/module/suspend/parameters/pm_test_delay 2>/dev/null; echo devices > /sys/power/pm_test;"
-            " echo mem > /sys/power/state; code=$?; echo none > /sys/power/pm_test; exit $code",
-            timeout=90,
-        )
+        slept = machine.run(devices_suspend.DEVICES, timeout=90)
         run.evidence("suspend", {"exit code": str(slept.returncode), "said": slept.stderr.strip()})
         run.check(not slept.returncode, f"suspending failed: {slept.stderr.strip()}")
         run.check(

@@ -284,11 +284,15 @@ class Slot:
 
         Raises:
             KeyError: something is missing.
-            ValueError: it was saved of a slot of another size.
+            ValueError: it was saved of a slot of another size, or names groups that the walk does not have.
             RuntimeError: no walk has begun here, or a group is in flight.
         """
         if self._walk is None or self.struct.occupied:
             raise RuntimeError("a group is in flight in this slot" if self._walk else "no walk has begun in this slot")
+        values = saved["slot"].tolist()
+        _, _, taken, taken_end = values[: len(_SAVED)]
+        if not 0 <= taken <= taken_end <= self._walk.struct.total:
+            raise ValueError(f"groups {taken} to {taken_end} are taken, of a walk of {self._walk.struct.total}")
         threads = self._thread_words()
         for name, target in (
             ("registers", self.registers),
@@ -305,7 +309,6 @@ class Slot:
             thread.kernel = kernel.address
             thread.slot = ctypes.addressof(self.struct)
             thread.constants = kernel.struct.constants
-        values = saved["slot"].tolist()
         for name, value in zip(_SAVED, values, strict=False):
             setattr(self.struct, name, value)
         self.struct.group[:] = values[len(_SAVED) :]

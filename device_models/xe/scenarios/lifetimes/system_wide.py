@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from vfio_user_xe.device_models.xe.scenarios import devices_suspend
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Arguments, Operation
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import VFS, Content, State
 
@@ -153,11 +154,7 @@ class Suspend(GtReset):
     name, weight = "suspend", 0.05
 
     def commands(self, state: State, actor: str, arguments: Arguments) -> list[str]:
-        return [
-            "grep -q devices /sys/power/pm_test && grep -q mem /sys/power/state || exit 0;"
-            " echo 1 > /sys/module/suspend/parameters/pm_test_delay 2>/dev/null; echo devices > /sys/power/pm_test;"
-            " echo mem > /sys/power/state; code=$?; echo none > /sys/power/pm_test; exit $code"
-        ]
+        return [f"{devices_suspend.POSSIBLE} || exit 0; {devices_suspend.DEVICES}"]
 
 
 class UnbindPf(Operation):

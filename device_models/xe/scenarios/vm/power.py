@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+from vfio_user_xe.device_models.xe.scenarios import devices_suspend
 from vfio_user_xe.device_models.xe.scenarios.vm import steps as s
 from vfio_user_xe.device_models.xe.scenarios.vm.gt_reset import around
 from vfio_user_xe.device_models.xe.scenarios.vm.machine import Host
 from vfio_user_xe.device_models.xe.scenarios.vm.steps import scenario
 from vfio_user_xe.emulator.scenarios.run import Run
-
-_SLEEP = (
-    "echo 1 > /sys/module/suspend/parameters/pm_test_delay 2>/dev/null; echo devices > /sys/power/pm_test;"
-    " echo mem > /sys/power/state; code=$?; echo none > /sys/power/pm_test; exit $code"
-)
-"""All devices are suspended and resumed; the processors stay on."""
 
 
 @scenario(
@@ -22,7 +17,7 @@ _SLEEP = (
     groups=("power",),
 )
 def host_suspended_in_a_frame(run: Run, machine: Host) -> None:
-    if machine.run("grep -q devices /sys/power/pm_test && grep -q mem /sys/power/state").returncode:
+    if machine.run(devices_suspend.POSSIBLE).returncode:
         run.not_applicable("this kernel has no /sys/power/pm_test")
     [vm] = machine.vms
     with s.compositor(run, machine) as composing, s.running(run, machine, vm) as vmm:
@@ -30,7 +25,7 @@ def host_suspended_in_a_frame(run: Run, machine: Host) -> None:
         def suspend() -> None:
             # A host that sleeps has frozen its programs, and with them its machine's QEMU.
             with vm.stopped(), run.step("the host sleeps"):
-                slept = machine.run(_SLEEP, timeout=180)
+                slept = machine.run(devices_suspend.DEVICES, timeout=180)
             run.check(not slept.returncode, f"suspending failed: {slept.stderr.strip()}")
             run.check(machine.state(vm, "open"), f"the VF is {machine.passed_on(vm)} after the host has resumed")
 

@@ -128,6 +128,21 @@ def test_groups_that_a_slot_has_taken_go_on_in_another_slot() -> None:
     assert np.array_equal(job.words[: 2000 * ITEMS : ITEMS], expected)
 
 
+@pytest.mark.parametrize("taken", [(-1, 4), (5, 4), (0, 101)])
+def test_groups_that_the_walk_does_not_have_are_not_restored(taken: tuple[int, int]) -> None:
+    job = Job(reduction(), numbers(100))
+    walk = job.walk(100)
+    slot = job.slot(walk)
+    assert slot.run(400) is Reason.RAN_OUT
+    saved = slot.save()
+    saved["slot"][2:4] = taken
+    other = Slot(job.map, THREADS, 4 * ITEMS)
+    other.begin(walk)
+    with pytest.raises(ValueError, match=rf"groups {taken[0]} to {taken[1]} are taken, of a walk of 100"):
+        other.restore(saved)
+    assert not other.struct.occupied
+
+
 def test_slots_take_long_groups_one_by_one() -> None:
     text = """
         (W) mov (1|M0)  r60.0<1>:ud  0:ud

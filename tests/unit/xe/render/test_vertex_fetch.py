@@ -105,3 +105,11 @@ def test_a_page_between_the_vertices_that_is_not_there_is_not_missed() -> None:
     held.read.side_effect = AccessFault(create_autospec(Initiator, instance=True), "vram", 0x1000, "nothing is there")  # type: ignore[attr-defined]
     found = floats(fetch(state(element), DRAW, held, np.array([0, 1, 2, 3]), 0))
     assert [row[0] for row in found] == [0, 1, 2, 3]
+
+
+def test_of_a_buffer_only_what_lies_among_the_vertices_is_read() -> None:
+    element = Element(0, 0x0D8, 0, SOURCE, True)
+    held = memory(struct.pack("<1024f", *range(1024)))
+    found = floats(fetch(state(element, size=4096), DRAW, held, np.array([1000, 1002]), 0))
+    assert [row[0] for row in found] == [1000, 1002]
+    held.read.assert_called_once_with(4000, 12)  # type: ignore[attr-defined]
