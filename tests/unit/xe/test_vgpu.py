@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -29,6 +31,7 @@ class Rig:
 
     renderer: socket.socket
     vmm: socket.socket
+    log: IO[str]
 
     def say(self, line: str, fd: int | None = None) -> None:
         socket.send_fds(self.renderer, [line.encode()], [] if fd is None else [fd])
@@ -65,7 +68,7 @@ def rig(program: Path, tmp_path: Path) -> Iterator[Rig]:
                 vmm, _ = port.accept()
                 with vmm:
                     vmm.settimeout(PATIENCE)
-                    yield Rig(renderer, vmm)
+                    yield Rig(renderer, vmm, process.stdout)
                     process.kill()
         finally:
             os.chdir(here)
@@ -95,3 +98,11 @@ def test_numbers_that_differ_only_above_32_bits_are_two_resources(rig: Rig) -> N
     assert rig.answer().startswith("error verb=create reason=the resource has no number, or one that is taken")
     rig.say(f"unref resource={1 << 33}")
     assert rig.answer() == "error verb=message reason=no such resource"
+
+
+def test_news_of_a_frame_are_passed_on_and_logged_with_their_time(rig: Rig) -> None:
+    rig.say("flush resource=7 frame=1")
+    assert rig.answer() == rig.log.readline().rstrip("\n")  # refused: the renderer is connected now
+    rig.vmm.sendall(b"done resource=1 frame=4 composed=4\n")
+    assert rig.answer() == "done resource=1 frame=4 composed=4"
+    assert re.fullmatch(r"\d+\.\d{6} done resource=1 frame=4 composed=4\n", rig.log.readline())

@@ -40,6 +40,15 @@ static void send_line(const char *line)
 	free(text);
 }
 
+/* When a frame is named to the VMM, and when its news come back: seconds of the monotonic clock (tests/bench/bench_machine_frames.py). */
+static void log_frame(const char *line)
+{
+	uint64_t now = now_ns();
+
+	printf("%llu.%06llu %s\n", (unsigned long long)(now / 1000000000), (unsigned long long)(now / 1000 % 1000000), line);
+	fflush(stdout);
+}
+
 static struct resource *resource(uint64_t id)
 {
 	for (struct resource *r = resources; r < resources + RESOURCES; r++)
@@ -106,6 +115,7 @@ static void flush(struct object *renderer, struct resource *r, const char *line,
 
 	if (fd >= 0 && poll(&fence, 1, FENCE_MS) != 1)
 		return refuse(renderer, "flush", "its fence is not signalled");
+	log_frame(line);
 	long result = r->dmabuf < 0 ? 0 : name_resource(r);
 
 	if (result < 0)
@@ -186,8 +196,11 @@ int main(int count, char **words)
 		};
 
 		poll(ready, 2, -1);
-		if (ready[1].revents & POLLIN && stream_line(&stream, FENCE_MS, line, sizeof(line)) == 0)
+		if (ready[1].revents & POLLIN && stream_line(&stream, FENCE_MS, line, sizeof(line)) == 0) {
+			if (!strncmp(line, "done ", 5))
+				log_frame(line);
 			stream_send(&renderer, line);
+		}
 		if (ready[1].revents & POLLHUP)
 			usleep(100000);
 		if (!ready[0].revents)
