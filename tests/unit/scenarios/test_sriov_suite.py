@@ -131,6 +131,11 @@ Call Trace:
     [
         (NUMVFS, defects.NUMVFS_DEADLOCK),
         (
+            NUMVFS.replace(" sriov", " ? ww_mutex_unlock+0x16e/0x16e\n ? kstrtou16+0x60/0xbb\n sriov"),
+            defects.NUMVFS_DEADLOCK,
+        ),
+        (NUMVFS.replace(" sriov_numvfs", " ? sriov_numvfs_store+0x133/0x180\n other"), None),
+        (
             NUMVFS.replace("sriov_numvfs_store", "device_release_driver_internal+0xf3/0x210\n remove_store"),
             defects.NUMVFS_DEADLOCK,
         ),

@@ -63,7 +63,7 @@ REPORTS = {
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
     PROBE_LEAK: _UNFREED + r".*really_probe",
     WEDGED_REMOVAL: _UNFREED + r"(?!.*really_probe)",
-    NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*\s+"
+    NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*(?:\s+\? [^\n]*)*\s+"
     r"(sriov_numvfs_(store|show)|device_release_driver_internal.*remove_store)",
     REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Self
 
 from vfio_user_xe.device_models.xe.scenarios.card import XeCard
@@ -36,10 +37,10 @@ class SriovMachine(Machine):
         self.card = XeCard(booted.guest, booted.card)
         self._numbers = itertools.count()
         self.run(
-            f"echo {HUNG_SECONDS} > /proc/sys/kernel/hung_task_timeout_secs; echo -1 > /proc/sys/kernel/hung_task_warnings;"
-            " echo 1 > /proc/sys/kernel/sysrq; mkdir -p /sys/kernel/config; modprobe configfs;"
+            "echo -1 > /proc/sys/kernel/hung_task_warnings; echo 1 > /proc/sys/kernel/sysrq; mkdir -p /sys/kernel/config; modprobe configfs;"
             " mount -t configfs none /sys/kernel/config; modprobe button"
         )
+        self._report_hung_tasks_after(HUNG_SECONDS)
         if load:
             self.card.load_drivers()
             self.run("echo 2 > /sys/module/drm/parameters/debug")
@@ -53,6 +54,21 @@ class SriovMachine(Machine):
     def without_driver(cls, booted: Booted) -> Self:
         """The machine of a guest in which no driver is loaded yet."""
         return cls(booted, load=False)
+
+    @contextlib.contextmanager
+    def waits_of(self, seconds: int) -> Iterator[None]:
+        """Meanwhile tasks may sleep uninterruptibly for up to `seconds` before the kernel reports them.
+
+        For what holds a lock for long and lets it go. What never ends is reported still.
+        """
+        self._report_hung_tasks_after(seconds)
+        try:
+            yield
+        finally:
+            self._report_hung_tasks_after(HUNG_SECONDS)
+
+    def _report_hung_tasks_after(self, seconds: int) -> None:
+        self.run(f"echo {seconds} > /proc/sys/kernel/hung_task_timeout_secs; true")
 
     def start(self, observer: Callable[[Step], None]) -> Program:
         """A new process of the guest program; its caller ends it.
