@@ -28,6 +28,8 @@ _UNAWARE = (
     (Kind.DEVICE_LOST, "wedged"),
 )
 """What xe says on a VF that was reset behind its back."""
+_UNAWARE_SECONDS = 60
+"""What one wait of that xe may take."""
 _UNLOCKED = "unlocked secondary bus reset"
 """pci.c:pci_bridge_secondary_bus_reset"""
 
@@ -86,25 +88,23 @@ def vf_driver_unbound(run: Run, machine: SriovMachine) -> None:
 def busy_vf_reset(run: Run, machine: SriovMachine) -> None:
     for kind, message in _UNAWARE:
         run.excuse(kind, "the VF's xe is not told of the reset, and gives its device up", message=message, count=40)
-    for place in ("ggtt_node_remove", "xe_pci_remove"):
-        run.excuse(
-            Kind.HUNG_TASK, "the VF's xe waits for answers to invalidations while it goes", place=place, count=40
-        )
     vfs = machine.enable(2)
-    with s.busy(run, machine, machine.card.pf, vfs[1]) as others, s.program(run, machine) as own:
-        own.do(f"gpu g {vfs[0]}", "spawn work busy g", "sleep 200")
-        machine.sh(f"echo 1 > /sys/bus/pci/devices/{vfs[0]}/reset", timeout=60)
-        served = machine.card.served(1, _SERVED)
-        others.do("stop work0", "stop work1")
-        ended = [others.step(f"join work{index} 30000").number("jobs") for index in (0, 1)]
-        own.kill()
-        run.check(own.gone(20), "the process with jobs on the VF does not end")
-    run.evidence("jobs of PF and VF 2", ended)
-    if not served:
-        why = s.lost_reset(run, machine, 1)
-        run.check(why, "the VF is not served after its reset")
-        run.known(RESET_LOST, why)
-    machine.unbind(vfs[0])
+    # The VF's xe waits for answers to invalidations, each for seconds, while its user's process ends and while it goes.
+    with machine.waits_of(_UNAWARE_SECONDS):
+        with s.busy(run, machine, machine.card.pf, vfs[1]) as others, s.program(run, machine) as own:
+            own.do(f"gpu g {vfs[0]}", "spawn work busy g", "sleep 200")
+            machine.sh(f"echo 1 > /sys/bus/pci/devices/{vfs[0]}/reset", timeout=60)
+            served = machine.card.served(1, _SERVED)
+            others.do("stop work0", "stop work1")
+            ended = [others.step(f"join work{index} 30000").number("jobs") for index in (0, 1)]
+            own.kill()
+            run.check(own.gone(20), "the process with jobs on the VF does not end")
+        run.evidence("jobs of PF and VF 2", ended)
+        if not served:
+            why = s.lost_reset(run, machine, 1)
+            run.check(why, "the VF is not served after its reset")
+            run.known(RESET_LOST, why)
+        machine.unbind(vfs[0])
     machine.bind(vfs[0])
     s.work(run, machine, machine.card.pf, *vfs)
 
