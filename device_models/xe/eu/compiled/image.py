@@ -92,6 +92,8 @@ def image_of(program: Program, translation: Translation) -> Image:
             index_of[address] = index
             if address < last:
                 op_at[(address - first) // 8] = index
+    for address, index in translation.skipped.items():
+        op_at[(address - first) // 8] = index
     numbers: dict[str, int] = {}
     packed = []
     for op, address, begins in translation.ops:

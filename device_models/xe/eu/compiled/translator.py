@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from vfio_user_xe.device_models.xe.eu.compiled.accumulators import unread_products
 from vfio_user_xe.device_models.xe.eu.compiled.alu import translate_alu
 from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, Handlers, NotHere, Op
 from vfio_user_xe.device_models.xe.eu.compiled.messages import plain_send
@@ -36,20 +37,33 @@ class Translation:
     constants: Constants = field(default_factory=Constants)
     interpreted: list[AnyInstruction] = field(default_factory=list)
     """Instructions that have no handlers."""
+    skipped: dict[int, int] = field(default_factory=dict)
+    """Addresses of instructions without ops, and which op is the next."""
 
     def add(self, ops: list[Op], address: int) -> None:
         """Ops of one instruction, with that of its label first: a thread stops before the first, or behind the last."""
         self.ops.extend((op, address, index == 0) for index, op in enumerate(ops))
 
+    def skip(self, label: list[Op], address: int) -> None:
+        """An instruction that needs nothing but its label: a thread that is there goes on with the next op."""
+        if not label:
+            self.skipped[address] = len(self.ops)
+        self.add(label, address)
+
 
 def translate(program: Program, handler: Handlers) -> Translation:
     """All instructions of a program; those without handlers become a return to the interpreter."""
     result = Translation()
+    unread = unread_products(program)
     expected: int | None = None
     for instruction in program.instructions:
         if expected is not None and expected != instruction.address:
             result.add([Op(_STRAY)], expected)
         label = [Op("flow_label")] if instruction.address in program.labels else []
+        expected = instruction.next
+        if instruction.address in unread:
+            result.skip(label, instruction.address)
+            continue
         try:
             ops = _instruction(instruction, result)
             if any(handler(op.handler) is None for op in ops):
@@ -58,7 +72,6 @@ def translate(program: Program, handler: Handlers) -> Translation:
             result.interpreted.append(instruction)
             ops = [Op(_INTERPRET)]
         result.add([*label, *ops], instruction.address)
-        expected = instruction.next
     result.add([Op(_STRAY)], expected or 0)
     return result
 

@@ -49,7 +49,9 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
         T to[LANES];                                                                            \
         const int count = count_of(op);                                                         \
         const uint32_t column = op->strides[1];                                                 \
-        if (is_even(op)) {                                                                      \
+        if (is_even(op) && column == 2 * sizeof(S) && count == 16) { /* halves of elements twice as large */ \
+            for (int lane = 0; lane < 16; lane++) { S x; memcpy(&x, from + lane * 2 * sizeof(S), sizeof x); to[lane] = (convert); } \
+        } else if (is_even(op)) {                                                               \
             for (int lane = 0; lane < count; lane++) { S x; memcpy(&x, from + lane * column, sizeof x); to[lane] = (convert); } \
         } else {                                                                                \
             const uint32_t mask = (1u << op->detail) - 1;                                       \
