@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import (
     DATA,
@@ -82,6 +84,40 @@ def test_binding_tables_lead_to_surfaces_whose_bounds_hold(lab: ComputeLab) -> N
     states = {TABLE: (0, STATE), STATE: buffer_state(DATA + 0x400, 28)}
     job = run(lab, kernel + RESULT, states=states, binding_table=TABLE)
     assert job.data(0, 16) == [*range(500, 507), *[0] * 9]
+
+
+BLOCK_LOAD, BLOCK_STORE = "0x6210D500", "0x6200D504"
+"""16 dwords one behind the other, at one address of 32 bits."""
+
+
+@pytest.mark.parametrize(("start", "inside"), [(0, 7), (20, 2), (28, 0), (64, 0)])
+def test_a_block_over_the_end_of_a_surface_reads_zero_there(lab: ComputeLab, start: int, inside: int) -> None:
+    kernel = (
+        LINEAR
+        + f"""
+        (W) mov (1|M0)  r14.0<1>:ud  {start}:ud
+        (W) mov (16|M0)  r20.0<1>:ud  7:ud
+        (W) send.ugm (1|M0)  r20  r14  null:0  0x01000000  {BLOCK_LOAD}
+    """
+    )
+    states = {TABLE: (0, STATE), STATE: buffer_state(DATA + 0x400, 28)}
+    job = run(lab, kernel + RESULT, states=states, binding_table=TABLE)
+    assert job.data(0, 16) == [*range(500 + start // 4, 500 + start // 4 + inside), *[0] * (16 - inside)]
+    (streamer,) = [one for one in lab.engines.inspect() if one["name"] == "ccs0"]
+    assert streamer["interpreted"] == {}
+
+
+def test_a_block_that_is_stored_over_the_end_of_a_surface_ends_there(lab: ComputeLab) -> None:
+    kernel = (
+        LINEAR
+        + f"""
+        (W) mov (1|M0)  r14.0<1>:ud  4:ud
+        (W) mov (16|M0)  r20.0<1>:ud  7:ud
+        (W) send.ugm (1|M0)  null  r14  r20:1  0x00000000  {BLOCK_STORE}
+    """
+    )
+    job = run(lab, kernel, states={TABLE: (STATE,), STATE: buffer_state(DATA + 0x400, 14)}, binding_table=TABLE)
+    assert job.data(0x400, 5) == [500, 7, 7, 503, 504]
 
 
 def test_stores_beyond_a_surface_are_dropped(lab: ComputeLab) -> None:

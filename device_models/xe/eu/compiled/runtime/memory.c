@@ -207,6 +207,7 @@ static int addresses(const struct op *op, struct thread *t, const struct message
         for (int lane = 0; lane < width; lane++)
             p->address[lane] &= SLM_ADDRESS_MASK;
     p->outside = 0;
+    p->room = limit > p->address[0] ? limit - p->address[0] : 0;
     if (limit != ~0ull) {
         for (int lane = 0; lane < width; lane++)
             if (p->address[lane] > limit || limit - p->address[lane] < bytes)

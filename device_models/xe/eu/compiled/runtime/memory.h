@@ -50,6 +50,7 @@ struct places {
     char *host[LANES];        /* NULL: behind a surface's end, or in two pages */
     uint64_t address[LANES];
     uint32_t split, outside;  /* lanes */
+    uint64_t room;            /* bytes from the first lane's address to the end of what its space or surface has */
 };
 
 #define ADDRESS_MASK 0xffffffffffffull

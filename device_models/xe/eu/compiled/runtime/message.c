@@ -170,7 +170,8 @@ const struct op *message_store(const struct op *op, struct thread *t)
     return store_each(op, t, lanes);
 }
 
-/* Transposed: one address, and consecutive elements to or from consecutive bytes of registers; the register's rest stays. */
+/* Transposed: one address, and consecutive elements to or from consecutive bytes of registers; the register's rest stays.
+ * Elements behind the end of a surface read as zero, and are not written. */
 static const struct op *block(const struct op *op, struct thread *t, int access)
 {
     const struct message *m = op->extra;
@@ -178,14 +179,22 @@ static const struct op *block(const struct op *op, struct thread *t, int access)
     if (!lanes)
         return op + 1;
     struct places p;
-    uint32_t bytes = m->data_bytes * m->components;
+    const uint32_t whole = m->data_bytes * m->components;
+    uint32_t bytes = whole;
     if (!eu_locate(op, t, m, lanes, bytes, access, &p))
         return NULL;
-    if (p.outside) /* elements inside of the surface count one by one */
-        return stop(op, t, INTERPRET);
+    if (unlikely(p.outside)) {
+        bytes = p.room < whole ? p.room / m->data_bytes * m->data_bytes : 0;
+        if (bytes && !eu_locate(op, t, m, lanes, bytes, access, &p))
+            return NULL;
+    }
     if (access == READ && !m->returns)
         return op + 1;
     char *data = access == READ ? t->storage + op->destination : at(t, m->data);
+    if (access == READ)
+        memset(data + bytes, 0, whole - bytes);
+    if (!bytes)
+        return op + 1;
     if (p.split)
         eu_copy(t, m, p.address[0], data, bytes, access);
     else if (access == READ)
