@@ -138,6 +138,7 @@ class Gpu(Device):
             self.vram.compressing = pat.compresses
         Mocs(gt, registers)
         gt.guc = guc = Guc(gt, registers, self.interrupts)
+        guc.boot.on_load = self.lmem.take_back
         gt.sriov = sriov = GucSriov(guc, None if gt.index else self.sharing)
         capture = Capture(guc)
         submission = Submission(guc, sriov, capture)

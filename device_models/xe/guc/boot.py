@@ -80,6 +80,8 @@ class Boot:
         self._gt = gt
         self._registers = registers
         self._started = started
+        self.on_load: Callable[[], None] = lambda: None
+        """Called on the executor before firmware that a driver loads is read."""
         self.running = False
         self.version = (0, 0, 0)
         """Of the firmware: 70.x.y."""
@@ -150,6 +152,7 @@ class Boot:
 
     def _transfer(self) -> None:
         """The DMA that DMA_CTRL started. Drivers only request GGTT to WOPCM (`xe_uc_fw.c:uc_fw_xfer`)."""
+        self.on_load()
         control = self._peek(DMA_CTRL)
         address = self._peek(DMA_ADDR_0) | (self._peek(DMA_ADDR_0 + 4) & 0xFFFF) << 32
         length = self._peek(DMA_COPY_SIZE)

@@ -173,9 +173,10 @@ class Vram:
         return self._change(wanted) if wanted else 0
 
     def provision(self, vfid: int, size: int) -> None:
-        """Give VF `vfid` `size` bytes at GDPA 0 from free blocks at the top of VRAM: cards without a PF driver.
+        """Give VF `vfid` `size` bytes at GDPA 0 in place of free blocks at the top of VRAM: cards without a PF driver.
 
-        `size` is a multiple of 2 MiB; 0 takes everything back.
+        `size` is a multiple of 2 MiB; 0 takes everything back. They come zeroed. What the PF's memory has at those blocks stays in it,
+        and is there again afterwards: a driver of the PF that comes meanwhile writes its VRAM without asking (BAR2 is not trapped).
 
         Raises:
             ValueError: the size does not fit.
@@ -191,7 +192,7 @@ class Vram:
             left = (len(self._homes) - len(taken)) << BLOCK_SHIFT
             raise ValueError(f"VF {vfid}: {size:#x} bytes of VRAM do not fit, {left:#x} are free")
         fresh = iter(dpa for dpa in chosen if dpa not in kept.values())
-        self.assign(vfid, kept | {gdpa: next(fresh) for gdpa in range(count) if gdpa not in kept})
+        self._change({vfid: kept | {gdpa: next(fresh) for gdpa in range(count) if gdpa not in kept}}, moved=False)
 
     def clear(self, vfid: int) -> None:
         """Zero all that VF `vfid` has."""
@@ -275,8 +276,8 @@ class Vram:
                 f" ({self.size:#x} bytes)"
             )
 
-    def _change(self, wanted: Mapping[int, dict[int, int]]) -> int:
-        """Give each VF of `wanted` the blocks it is to have; others keep theirs."""
+    def _change(self, wanted: Mapping[int, dict[int, int]], *, moved: bool = True) -> int:
+        """Give each VF of `wanted` the blocks it is to have; others keep theirs. Unless `moved`, the PF's memory is left alone."""
         for vfid, blocks in wanted.items():
             for gdpa, dpa in blocks.items():
                 self._check(vfid, gdpa, dpa)
@@ -294,10 +295,14 @@ class Vram:
         # By way of the PF's memory, where a block's own place is always free: places at a VF may not be free yet.
         leaving = [(dpa, home) for dpa in changed if (home := self._homes[dpa]) is not None]
         coming = [(dpa, claims[dpa]) for dpa in changed if dpa in claims]
-        for dpa, count, (vfid, gdpa) in _runs(leaving):
-            _move(self._memories[vfid], gdpa, self.memory, dpa, count)
-        for dpa, count, (vfid, gdpa) in _runs(coming):
-            _move(self.memory, dpa, self.vf_memory(vfid), gdpa, count)
+        if moved:
+            for dpa, count, (vfid, gdpa) in _runs(leaving):
+                _move(self._memories[vfid], gdpa, self.memory, dpa, count)
+            for dpa, count, (vfid, gdpa) in _runs(coming):
+                _move(self.memory, dpa, self.vf_memory(vfid), gdpa, count)
+        else:
+            for _, count, (vfid, gdpa) in _runs(leaving + coming):
+                self.vf_memory(vfid).discard(gdpa << BLOCK_SHIFT, count << BLOCK_SHIFT)
         for dpa in changed:
             self._homes[dpa] = claims.get(dpa)
             self._changes[dpa] += 1

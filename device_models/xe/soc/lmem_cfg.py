@@ -1,7 +1,8 @@
 """LMEM_CFG: where LMTT is (`xe_lmtt.c:lmtt_setup_dir_ptr`), and VFs' memory on cards whose PF has no driver for it.
 
 The PF's driver writes the directory's address with bit 31 set, on every GT. While it has not, VFs that are enabled get
-memory from the card itself, as much as their BAR2 shows: then any PF driver (such as pci-pf-stub) will do.
+memory from the card itself, as much as their BAR2 shows: then any PF driver (such as pci-pf-stub) will do. It is taken back when a
+driver loads firmware or writes LMEM_CFG: Linux enables VFs again before their PF's driver resumes (`iov.c:sriov_restore_state`).
 """
 
 from __future__ import annotations
@@ -51,9 +52,15 @@ class LmemConfig:
         root = self.root
         if root is None and self._static:
             return
-        self._static.clear()
+        self.take_back()
         self._gpu.vram.update(root, self._vfids())
         self._tell_hidden()
+
+    def take_back(self) -> None:
+        """The PF has a driver of its own: VFs have no memory but what it gives them."""
+        for vfid in self._static:
+            self._gpu.vram.provision(vfid, 0)
+        self._static.clear()
 
     def reset(self) -> None:
         """The PF was reset: LMTT is off, all memory is the PF's."""

@@ -53,11 +53,13 @@ NO_ROOM = Setup(
 )
 POWER = Setup(
     "UEFI firmware",
-    SERVE,
+    ("--vfs", "3", "--set", "vram=2GiB"),
     {**guest("no_console_suspend", iommu=False), "ovmf": True, "image": True},
     SriovMachine.of,
 )
-"""Suspending to RAM: SeaBIOS leaves MMCONFIG disabled when it wakes up, and a kernel that QEMU loads itself is not resumed."""
+"""Suspending to RAM: SeaBIOS leaves MMCONFIG disabled when it wakes up, and a kernel that QEMU loads itself is not resumed.
+
+BAR2 of VFs is as large as usual, so that the VFs' memory while the PF has no driver lies where that driver's VRAM was."""
 HOT_PLUG = Setup(
     "a slot without a card",
     SERVE,

@@ -224,6 +224,20 @@ def test_provision_takes_free_blocks_from_the_top(vram: Vram) -> None:
     assert vram.blocks(1) == {}
 
 
+def test_provisioned_blocks_come_zeroed_and_leave_the_pfs_memory_alone(vram: Vram) -> None:
+    at = 15 * BLOCK_SIZE
+    vram.memory.view[at : at + 6] = b"before"
+    vram.provision(1, BLOCK_SIZE)
+    assert get(vram, VF1, 0, 6) == bytes(6)
+    put(vram, VF1, 0, b"of VF1")
+    vram.memory.view[at : at + 6] = b"during"
+    assert get(vram, PF, at, 6) == b"of VF1"
+    vram.provision(1, 0)
+    assert get(vram, PF, at, 6) == b"during"
+    vram.provision(1, BLOCK_SIZE)
+    assert get(vram, VF1, 0, 6) == bytes(6)
+
+
 def test_provision_says_what_is_free(vram: Vram) -> None:
     vram.provision(1, 14 * BLOCK_SIZE)
     with pytest.raises(ValueError, match="0x600000 bytes of VRAM do not fit, 0x400000 are free"):
