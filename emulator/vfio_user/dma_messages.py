@@ -2,18 +2,18 @@
 
 Chunks are at most 64 KiB with few outstanding: QEMU takes a partial send of a large reply for a complete one, so a
 reply must fit into a socket buffer (212992 bytes by default). The caller's thread waits; it is never one that
-serves accesses, because the client cannot answer while it waits for an access.
+serves accesses, because the client cannot answer while it waits for an access. It sends the first requests and is woken
+once, at the end: the thread that receives a reply sends the next request, so none waits for two threads to take turns.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from struct import Struct
 
 from vfio_user_xe.emulator.pci.transport import DmaError
 from vfio_user_xe.emulator.vfio_user import wire
@@ -25,19 +25,22 @@ TIMEOUT = 10.0
 
 Send = Callable[[Sequence[bytes | memoryview]], None]
 
+# Header and fixed part of a request in one.
+_REQUEST = Struct("<HHIIIQQ")
+
 
 class DmaMessages:
     """Requests to the client and their replies, matched by message id."""
 
     def __init__(self, send: Send, max_data_xfer_size: int = wire.DEFAULT_MAX_DATA_XFER) -> None:
-        """`send` puts the pieces of one message on the wire. `max_data_xfer_size` is the client's, in bytes."""
+        """`send` puts the pieces of one message on the wire and waits for nobody. `max_data_xfer_size` is the client's, in bytes."""
         self._send = send
         self._chunk = max(1, min(MAX_CHUNK, max_data_xfer_size))
         self._lock = threading.Lock()
         self._next_id = 0
-        self._waiting: dict[int, _Access] = {}
+        self._waiting: dict[int, tuple[_Access, int]] = {}
+        """By message id: the access, and the position of the chunk in it."""
         self._closed = False
-        self._aborts = 0
 
     @property
     def waiting(self) -> int:
@@ -46,138 +49,173 @@ class DmaMessages:
 
     def read(self, address: int, length: int) -> bytes:
         """See `Transport.read`."""
-        parts: list[bytes] = []
-        for position, count, data in self._run(_Access(wire.DMA_READ, address, length)):
-            if len(data) != count:
-                raise DmaError(
-                    f"DMA_READ of {count} bytes at {address + position:#x}: {len(data)} came back", errno.EIO
-                )
-            parts.append(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        access = _Access(wire.DMA_READ, address, length, self._chunk)
+        self._run(access)
+        return access.parts[0] if len(access.parts) == 1 else b"".join(access.parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
         """See `Transport.write`."""
         view = memoryview(data).cast("B")
-        for _ in self._run(_Access(wire.DMA_WRITE, address, len(view), view)):
-            pass
+        self._run(_Access(wire.DMA_WRITE, address, len(view), self._chunk, view))
 
     def reply(self, message_id: int, command: int, flags: int, error: int, body: memoryview) -> None:
-        """A reply has arrived. A reply without a request that waits is dropped."""
+        """A reply has arrived: sends the access's next request. A reply without a request that waits is dropped."""
+        access, position = self._waiting.get(message_id, (None, 0))
+        if access is None or access.command != command:
+            return
+        failure = access.take(position, flags, error, body)
         with self._lock:
-            access = self._waiting.get(message_id)
-            if access is None or access.command != command:
+            if self._waiting.pop(message_id, None) is None:
+                # Given up meanwhile.
                 return
-            del self._waiting[message_id]
-        if flags & wire.FLAG_ERROR:
-            access.replies.put((message_id, error or errno.EIO, b""))
-        else:
-            data = bytes(body[wire.DMA_ACCESS.size :]) if command == wire.DMA_READ else b""
-            access.replies.put((message_id, 0, data))
+            access.outstanding -= 1
+            access.heard = time.monotonic()
+            if failure is not None:
+                self._end(access, failure)
+                return
+            request = self._next_request(access)
+            if request is None and not access.outstanding:
+                self._end(access)
+                return
+        if request is not None:
+            self._send_request(access, request)
 
     def abort(self) -> None:
         """Abort the requests in flight, because the device is being reset: their callers get an error."""
         with self._lock:
-            self._aborts += 1
-            self._wake()
+            self._end_all("given up, the device was reset", errno.ECANCELED)
 
     def close(self) -> None:
         """The client has disconnected: callers that wait get an error."""
         with self._lock:
             self._closed = True
-            self._wake()
+            self._end_all("the client has disconnected", errno.ENOTCONN)
 
-    def _wake(self) -> None:
-        """Have every access that waits look at what has changed. With the lock."""
-        for access in self._waiting.values():
-            access.replies.put(None)
+    def _run(self, access: _Access) -> None:
+        """Send the first requests of an access, and wait for its end.
 
-    def _run(self, access: _Access) -> Iterator[tuple[int, int, bytes]]:
-        """(position, bytes, data of the reply) of each chunk in order; some are under way at a time."""
-        aborts = self._aborts
-        outstanding: deque[tuple[int, int, int]] = deque()
-        position = 0
+        Raises:
+            DmaError: it failed.
+        """
+        if not access.length:
+            return
         try:
-            while position < access.length or outstanding:
-                while position < access.length and len(outstanding) < MAX_OUTSTANDING:
-                    count = min(self._chunk, access.length - position)
-                    outstanding.append((self._start(access, position, count, aborts), position, count))
-                    position += count
-                message_id, at, count = outstanding[0]
-                error, data = self._wait(access, message_id, at, aborts)
-                outstanding.popleft()
-                if error:
-                    text = f"{access.name} of {count} bytes at {access.address + at:#x}: the client answered "
-                    raise DmaError(text + os.strerror(error), error)
-                yield at, count, data
-        finally:
-            if outstanding:
+            while True:
                 with self._lock:
-                    for message_id, _, _ in outstanding:
-                        self._waiting.pop(message_id, None)
+                    request = self._next_request(access)
+                if request is None:
+                    break
+                self._send_request(access, request)
+            while not access.done.acquire(timeout=max(0.0, access.heard + TIMEOUT - time.monotonic())):
+                with self._lock:
+                    if not access.ended and access.heard + TIMEOUT <= time.monotonic():
+                        self._end(access, self._failed(access, f"no answer within {TIMEOUT:g} s", errno.ETIMEDOUT))
+        finally:
+            with self._lock:
+                self._end(access)
+        if access.failure is not None:
+            raise access.failure
 
-    def _start(self, access: _Access, position: int, count: int, aborts: int) -> int:
-        """Send one request; returns its message id."""
-        pieces = access.request(position, count)
-        with self._lock:
-            self._check(access, position, aborts)
-            message_id = self._next_id
-            while message_id in self._waiting:
-                message_id = message_id + 1 & 0xFFFF
-            self._next_id = message_id + 1 & 0xFFFF
-            self._waiting[message_id] = access
-        size = wire.HEADER_SIZE + sum(len(piece) for piece in pieces)
+    def _send_request(self, access: _Access, request: Sequence[bytes | memoryview]) -> None:
         try:
-            self._send([wire.HEADER.pack(message_id, access.command, size, wire.TYPE_COMMAND, 0), *pieces])
+            self._send(request)
         except OSError as exc:
             with self._lock:
-                self._waiting.pop(message_id, None)
-            raise DmaError(f"the client has disconnected: {exc}", errno.ENOTCONN) from exc
-        return message_id
+                self._end(access, DmaError(f"the client has disconnected: {exc}", errno.ENOTCONN))
 
-    def _wait(self, access: _Access, message_id: int, position: int, aborts: int) -> tuple[int, bytes]:
-        """The reply to `message_id`; others that come before are kept."""
-        deadline = time.monotonic() + TIMEOUT
-        while message_id not in access.arrived:
-            try:
-                reply = access.replies.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                text = f"{access.name} at {access.address + position:#x}: no answer within {TIMEOUT:g} s"
-                raise DmaError(text, errno.ETIMEDOUT) from None
-            if reply is None:
-                self._check(access, position, aborts)
-            else:
-                access.arrived[reply[0]] = reply[1:]
-        return access.arrived.pop(message_id)
+    # With the lock.
 
-    def _check(self, access: _Access, position: int, aborts: int) -> None:
-        """Raises what became of the access meanwhile, if anything did."""
-        if self._aborts != aborts:
-            text = f"{access.name} at {access.address + position:#x}: given up, the device was reset"
-            raise DmaError(text, errno.ECANCELED)
+    def _next_request(self, access: _Access) -> Sequence[bytes | memoryview] | None:
+        """The next request of the access, to be sent now; None if there is none, or enough are outstanding."""
+        position = access.position
+        if access.ended or position == access.length or access.outstanding == MAX_OUTSTANDING:
+            return None
         if self._closed:
-            raise DmaError(
-                f"{access.name} at {access.address + position:#x}: the client has disconnected", errno.ENOTCONN
-            )
+            self._end(access, access.failed(position, "the client has disconnected", errno.ENOTCONN))
+            return None
+        message_id = self._next_id
+        while message_id in self._waiting:
+            message_id = message_id + 1 & 0xFFFF
+        self._next_id = message_id + 1 & 0xFFFF
+        self._waiting[message_id] = access, position
+        access.outstanding += 1
+        return access.request(message_id)
+
+    def _end(self, access: _Access, failure: DmaError | None = None) -> None:
+        """Wake the caller; replies that come later are dropped. Only the first end counts."""
+        if access.ended:
+            return
+        access.ended = True
+        access.failure = failure
+        if access.outstanding:
+            for message_id in [at for at, (owner, _) in self._waiting.items() if owner is access]:
+                del self._waiting[message_id]
+        access.done.release()
+
+    def _end_all(self, why: str, number: int) -> None:
+        for access in {access for access, _ in self._waiting.values()}:
+            self._end(access, self._failed(access, why, number))
+
+    def _failed(self, access: _Access, why: str, number: int) -> DmaError:
+        """An error at the first chunk that is outstanding."""
+        return access.failed(min(at for owner, at in self._waiting.values() if owner is access), why, number)
 
 
 class _Access:
-    """One access: its chunks are requests, whose replies arrive in a queue of its own."""
+    """One access: its chunks are requests, which are answered in any order."""
 
-    __slots__ = ("address", "arrived", "command", "length", "name", "replies", "view")
+    __slots__ = (
+        *("address", "chunk", "command", "done", "ended", "failure", "heard", "length", "name", "outstanding"),
+        *("parts", "position", "view"),
+    )
 
-    def __init__(self, command: int, address: int, length: int, view: memoryview | None = None) -> None:
-        """`view` is what a write stores."""
+    def __init__(self, command: int, address: int, length: int, chunk: int, view: memoryview | None = None) -> None:
+        """`chunk` is the size of a request in bytes; `view` is what a write stores."""
         self.command = command
         self.name = wire.COMMAND_NAMES[command]
         self.address = address
         self.length = length
+        self.chunk = chunk
         self.view = view
-        self.replies: queue.SimpleQueue[tuple[int, int, bytes] | None] = queue.SimpleQueue()
-        """Message id, error and data; None: something else has happened."""
-        self.arrived: dict[int, tuple[int, bytes]] = {}
-        """Replies that came before the one that is waited for."""
+        self.parts = [b""] * (-(-length // chunk) if view is None else 0)
+        """What has been read, a chunk each."""
+        self.position = 0
+        """Bytes that were requested."""
+        self.outstanding = 0
+        self.heard = time.monotonic()
+        """When the client answered last."""
+        self.ended = False
+        self.failure: DmaError | None = None
+        self.done = threading.Lock()
+        """Locked until the end."""
+        self.done.acquire()
 
-    def request(self, position: int, count: int) -> list[bytes | memoryview]:
-        """The pieces of a chunk's request, without the header."""
-        head = wire.DMA_ACCESS.pack(self.address + position, count)
-        return [head] if self.view is None else [head, self.view[position : position + count]]
+    def request(self, message_id: int) -> Sequence[bytes | memoryview]:
+        """The next chunk's request."""
+        position = self.position
+        count = min(self.chunk, self.length - position)
+        self.position += count
+        data = count if self.view is not None else 0
+        size = _REQUEST.size + data
+        head = _REQUEST.pack(message_id, self.command, size, wire.TYPE_COMMAND, 0, self.address + position, count)
+        return (head,) if self.view is None else (head, self.view[position : position + count])
+
+    def take(self, position: int, flags: int, error: int, body: memoryview) -> DmaError | None:
+        """The reply to the chunk at `position`: keep its data, or say why the access fails."""
+        if flags & wire.FLAG_ERROR:
+            error = error or errno.EIO
+            return self._refused(position, f"the client answered {os.strerror(error)}", error)
+        if self.view is None:
+            data = bytes(body[wire.DMA_ACCESS.size :])
+            if len(data) != min(self.chunk, self.length - position):
+                return self._refused(position, f"{len(data)} came back", errno.EIO)
+            self.parts[position // self.chunk] = data
+        return None
+
+    def failed(self, position: int, why: str, number: int) -> DmaError:
+        """The error of the access at `position`."""
+        return DmaError(f"{self.name} at {self.address + position:#x}: {why}", number)
+
+    def _refused(self, position: int, why: str, number: int) -> DmaError:
+        count = min(self.chunk, self.length - position)
+        return DmaError(f"{self.name} of {count} bytes at {self.address + position:#x}: {why}", number)

@@ -29,8 +29,9 @@ MESSAGE_COST = 256
 """Bytes that a kept message counts beside its own: what it costs the interpreter."""
 MAX_KEPT_FDS = 64
 """Descriptors that are kept for one client: each is one of those that the server may have open."""
-LARGE = 64 << 10
-"""Bytes: a message beyond this may be larger than the socket's buffer (212992 bytes by default)."""
+LARGE = 96 << 10
+"""Bytes: a message beyond this may be larger than the socket's buffer (212992 bytes by default). No DMA request is: the thread
+that sends those reads from the socket, too."""
 PATIENCE_MS = 200
 """How long a large message waits for each piece of room, when nothing is kept: a client that reads makes room in
 microseconds (on a busy host later), and what is kept costs a copy and a thread. Who does not read is waited for once."""

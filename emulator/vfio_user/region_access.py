@@ -74,6 +74,16 @@ class _Absent(AccessHandler):
         pass
 
 
+def no_read(offset: int, size: int) -> int:
+    """In the place of an absent region's `read`: no access comes here."""
+    raise IndexError(f"no region is there ({size} bytes at {offset:#x})")
+
+
+def no_write(offset: int, size: int, value: int) -> None:
+    """In the place of an absent region's `write`: no access comes here."""
+    raise IndexError(f"no region is there ({value:#x}, {size} bytes at {offset:#x})")
+
+
 def _pieces(offset: int, length: int) -> list[tuple[int, int]]:
     """Cut `[offset, offset + length)` into aligned accesses of at most 4 bytes."""
     pieces = []

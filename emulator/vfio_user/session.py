@@ -29,7 +29,7 @@ from vfio_user_xe.emulator.vfio_user.message_trace import trace_message
 from vfio_user_xe.emulator.vfio_user.outbox import Outbox
 from vfio_user_xe.emulator.vfio_user.qtest import peer_process
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
-from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess
+from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess, no_read, no_write
 from vfio_user_xe.emulator.vfio_user.request import RequestError
 from vfio_user_xe.emulator.vfio_user.requests import handle
 from vfio_user_xe.emulator.vfio_user.session_state import SESSION, SessionState
@@ -67,8 +67,8 @@ class Session:
         self.regions: list[Region | None] = list(function.regions)
         self.access = [RegionAccess(region) if region and region.size else None for region in self.regions]
         # By region index, for the access path; a limit of 0 sends every access the long way, where it is refused.
-        self._readers = [access.read if access else _no_read for access in self.access]
-        self._writers = [access.write if access else _no_write for access in self.access]
+        self._readers = [access.read if access else no_read for access in self.access]
+        self._writers = [access.write if access else no_write for access in self.access]
         self._read_limits = [0] * wire.NUM_REGIONS
         self._write_limits = [0] * wire.NUM_REGIONS
         self.memory = GuestMemory()
@@ -269,7 +269,10 @@ class Session:
     def _other(self, message_id: int, command: int, size: int, flags: int, available: int) -> bool:
         """A message that did not take the short way; False when the rest of it must be received first."""
         if size <= available:
-            self._dispatch(message_id, command, size, flags)
+            if flags & wire.TYPE_MASK == wire.TYPE_REPLY:
+                self._replied(self._receiver, size, wanted=self.twin is None)
+            else:
+                self._dispatch(message_id, command, size, flags)
         elif size > self._receiver.capacity:
             self._discard(message_id, command, size, flags)
         else:
@@ -289,9 +292,23 @@ class Session:
     def _send_command(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Send one command of our own, from any thread."""
         if self._tap.on:
-            message_id, command, _, flags, _ = wire.HEADER.unpack(pieces[0])
-            self._trace(message_id, command, flags, memoryview(b"".join(pieces[1:])), 0)
+            message = memoryview(b"".join(pieces))
+            message_id, command, _, flags, _ = wire.HEADER.unpack_from(message)
+            self._trace(message_id, command, flags, message[wire.HEADER_SIZE :], 0)
         (self._twin_outbox or self._outbox).send(pieces)
+
+    def _replied(self, receiver: Receiver, size: int, *, wanted: bool) -> None:
+        """The next message is a reply to a command of our own, or is dropped; so are its descriptors."""
+        start = receiver.start
+        if receiver.untaken:
+            close_all(receiver.take_fds())
+        message_id, command, _, flags, error = wire.HEADER.unpack_from(receiver.view, start)
+        receiver.start = start + max(size, wire.HEADER_SIZE)
+        body = receiver.view[start + wire.HEADER_SIZE : receiver.start]
+        if self._tap.on:
+            self._trace(message_id, command, flags, body, 0, error)
+        if wanted and self.messages is not None:
+            self.messages.reply(message_id, command, flags, error, body)
 
     # Everything else.
 
@@ -305,11 +322,6 @@ class Session:
             if self._tap.on:
                 error = wire.HEADER.unpack_from(receiver.view, receiver.start - max(size, wire.HEADER_SIZE))[4]
                 self._trace(message_id, command, flags, body, len(fds), error)
-            if flags & wire.TYPE_MASK == wire.TYPE_REPLY:
-                if self.messages is not None and self.twin is None:
-                    _, _, _, _, error = wire.HEADER.unpack_from(receiver.view, receiver.start - max(size, 16))
-                    self.messages.reply(message_id, command, flags, error, body)
-                return
             try:
                 if size < wire.HEADER_SIZE:
                     raise RequestError(errno.EINVAL, f"message size {size} is smaller than a header")
@@ -371,27 +383,13 @@ class Session:
         with contextlib.suppress(OSError):
             while receiver.fill():
                 while receiver.end - receiver.start >= wire.HEADER_SIZE:
-                    message_id, command, size, flags, error = wire.HEADER.unpack_from(receiver.view, receiver.start)
-                    close_all(receiver.take_fds())
+                    _, _, size, flags, _ = wire.HEADER.unpack_from(receiver.view, receiver.start)
                     if not wire.HEADER_SIZE <= size <= receiver.capacity:
-                        return
+                        raise BrokenPipeError
                     if receiver.end - receiver.start < size:
                         break
-                    body = receiver.view[receiver.start + wire.HEADER_SIZE : receiver.start + size]
-                    if self._tap.on:
-                        self._trace(message_id, command, flags, body, 0, error)
-                    if flags & wire.TYPE_MASK == wire.TYPE_REPLY and self.messages is not None:
-                        self.messages.reply(message_id, command, flags, error, body)
-                    receiver.start += size
+                    self._replied(receiver, size, wanted=flags & wire.TYPE_MASK == wire.TYPE_REPLY)
                 receiver.compact()
         if self.messages is not None:
             self.messages.close()
         receiver.close()
-
-
-def _no_read(offset: int, size: int) -> int:
-    raise IndexError(f"no region is there ({size} bytes at {offset:#x})")
-
-
-def _no_write(offset: int, size: int, value: int) -> None:
-    raise IndexError(f"no region is there ({value:#x}, {size} bytes at {offset:#x})")

@@ -23,6 +23,7 @@ class Client:
     def __init__(self, limit: int = wire.DEFAULT_MAX_DATA_XFER) -> None:
         self.messages = DmaMessages(self.send, limit)
         self.sent: list[tuple[int, int, int, int, bytes]] = []
+        self.senders: list[threading.Thread] = []
         self.arrived = threading.Condition()
         self.answer: Callable[[int, int, int, int, bytes], None] = lambda *sent: None
         self.gone = False
@@ -36,6 +37,7 @@ class Client:
         address, count = wire.DMA_ACCESS.unpack_from(message, wire.HEADER_SIZE)
         data = message[wire.HEADER_SIZE + wire.DMA_ACCESS.size :]
         with self.arrived:
+            self.senders.append(threading.current_thread())
             self.sent.append((message_id, command, address, count, data))
             self.arrived.notify_all()
         self.answer(message_id, command, address, count, data)
@@ -153,6 +155,28 @@ def test_few_requests_are_under_way_and_replies_may_come_in_any_order(client: Cl
             body = memory[address - BASE : address - BASE + count]
             client.reply(message_id, command, wire.DMA_ACCESS.pack(address, count) + body)
     assert reader.result() == memory
+
+
+def test_who_brings_a_reply_sends_the_next_request(client: Client) -> None:
+    reader = Caller(lambda: client.messages.read(BASE, 4 * MAX_CHUNK))
+    client.wait_for(MAX_OUTSTANDING)
+    while len(client.sent) < 4:
+        message_id, command, address, count, _ = client.sent[len(client.sent) - MAX_OUTSTANDING]
+        client.reply(message_id, command, wire.DMA_ACCESS.pack(address, count) + bytes(count))
+    assert client.senders == [reader] * MAX_OUTSTANDING + [threading.current_thread()] * (4 - MAX_OUTSTANDING)
+    client.messages.close()
+    assert reader.error().errno == errno.ENOTCONN
+
+
+def test_a_request_that_cannot_be_sent_after_a_reply_fails_the_access_and_not_the_reply(client: Client) -> None:
+    writer = Caller(lambda: client.messages.write(BASE, bytes(4 * MAX_CHUNK)))
+    client.wait_for(MAX_OUTSTANDING)
+    client.gone = True
+    message_id, command, address, count, _ = client.sent[0]
+    client.reply(message_id, command, wire.DMA_ACCESS.pack(address, count))
+    error = writer.error()
+    assert (error.errno, str(error)) == (errno.ENOTCONN, "the client has disconnected: [Errno 32] Broken pipe")
+    assert client.messages.waiting == 0
 
 
 @pytest.mark.parametrize(("error", "expected"), [(errno.EFAULT, errno.EFAULT), (0, errno.EIO)])
