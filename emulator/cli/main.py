@@ -17,7 +17,6 @@ from vfio_user_xe.emulator.cli.authoring import api_reference
 from vfio_user_xe.emulator.cli.authoring import app as new_app
 from vfio_user_xe.emulator.cli.control import register as register_control
 from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_USAGE, explained, fail
-from vfio_user_xe.emulator.cli.explore import app as scenario_app
 from vfio_user_xe.emulator.cli.explore import fuzz as fuzz_app
 from vfio_user_xe.emulator.cli.export import register as register_export
 from vfio_user_xe.emulator.cli.guest_run import app as guest_app
@@ -28,6 +27,7 @@ from vfio_user_xe.emulator.cli.observe import register as register_observation
 from vfio_user_xe.emulator.cli.options import check_outputs
 from vfio_user_xe.emulator.cli.recording import register as register_recording
 from vfio_user_xe.emulator.cli.report import app as report_app
+from vfio_user_xe.emulator.cli.scenario_findings import app as scenario_app
 from vfio_user_xe.emulator.cli.screenshot import register as register_screenshot
 from vfio_user_xe.emulator.cli.serve import register as register_serve
 from vfio_user_xe.emulator.cli.suite import app as suite_app

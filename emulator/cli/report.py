@@ -47,7 +47,7 @@ def merge(
     No result is dropped: one that is in several reports is a further repetition. Exit code: 1 if any test failed.
     """
     check_outputs(html=page, junit=junit_file, json=data)
-    reports = _all(files)
+    reports = read_reports(files)
     try:
         merged = Report.merge(name or reports[0].name, reports)
     except ValueError as error:
@@ -74,14 +74,14 @@ def times(
 ) -> None:
     """Print how long each test takes, the mean of all runs: `--times` balances shards by it."""
     check_outputs(output=output)
-    found = times_of(result for report in _all(files) for result in report.results)
+    found = times_of(result for report in read_reports(files) for result in report.results)
     if output is not None:
         save_times(found, output)
     else:
         print(json.dumps(dict(sorted(found.items())), indent=1))
 
 
-def _all(files: list[Path]) -> list[Report]:
+def read_reports(files: list[Path]) -> list[Report]:
     """The reports; ends with a message and exit code 2 if a file is none."""
     try:
         return [read_any(file) for file in files]

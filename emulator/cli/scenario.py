@@ -1,34 +1,29 @@
-"""`vfio-user-xe scenario list|findings`: drivers put through scenarios in guests, with verdicts."""
+"""`vfio-user-xe scenario list`: drivers put through scenarios in guests, with verdicts."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
 import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.guest.environment import locate
-from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.packaged_kernels import named_kernel
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.model.plugin_loading import PluginError, default_model
-from vfio_user_xe.emulator.results import Report, Result, Verdict
+from vfio_user_xe.emulator.results import Report
 from vfio_user_xe.emulator.results import json_file as results_json
 from vfio_user_xe.emulator.results.html import html
 from vfio_user_xe.emulator.results.junit import junit
-from vfio_user_xe.emulator.results.text import line
 from vfio_user_xe.emulator.scenarios.exploration.explorer import Played, sequence_scenario
 from vfio_user_xe.emulator.scenarios.exploration.sequence import SUFFIX, Kept
 from vfio_user_xe.emulator.scenarios.exploration.world import checked
-from vfio_user_xe.emulator.scenarios.finding import Finding
-from vfio_user_xe.emulator.scenarios.findings import chosen_findings, load, record, save, table
 from vfio_user_xe.emulator.scenarios.machine import Machine
-from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
+from vfio_user_xe.emulator.scenarios.runner import Runner, select
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Suite
 
 GROUP = "vfio_user_xe.scenarios"
@@ -103,79 +98,6 @@ def list_scenarios(
     for scenario in suite.scenarios:
         groups = f" [{', '.join(scenario.groups)}]" if scenario.groups else ""
         print(f"{scenario.number:4} {scenario.name:46} {scenario.title}; expected: {scenario.expected}{groups}")
-
-
-@app.command(
-    epilog="Example: vfio-user-xe scenario findings --kernel 6.18 --kernel 7.3 --repeat 3 --data findings.json"
-)
-def findings(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Defects, or scenarios; none: all.")
-    ] = None,
-    kernels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--kernel", metavar="BZIMAGE|SERIES", help="Run on this kernel; repeatable. None: only the table."
-        ),
-    ] = None,
-    modules: Annotated[Path | None, typer.Option(metavar="DIR", help="Modules, of one BZIMAGE.")] = None,
-    repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Run each so many times.")] = 1,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep what was seen here, with earlier runs.")
-    ] = None,
-) -> None:
-    """Known defects and their fixes: which kernel is red and which green, as a table in Markdown.
-
-    Exit code: 1 when a scenario failed otherwise than by a known defect. Interrupted (Ctrl-C), what has come out so far is kept
-    and printed all the same; the exit code is then 130.
-    """
-    if modules is not None and len(kernels or ()) != 1:
-        fail("--modules are those of one kernel: name it by --kernel", EXIT_USAGE)
-    suites = {name: suite for name in installed_suites() if (suite := load_suite(name)).findings}
-    try:
-        seen = load(data) if data is not None else []
-        wanted = {name: chosen_findings(suite, names or []) for name, suite in suites.items()}
-        if names and not any(wanted.values()):
-            known = [finding.defect for suite in suites.values() for finding in suite.findings]
-            fail(unknown(names[0], "finding", known), EXIT_USAGE)
-    except ValueError as error:
-        fail(error, EXIT_USAGE)
-    failed = interrupted = False
-    for kernel, (name, rows) in itertools.product(kernels or (), wanted.items()):
-        results: list[Result] = []
-        try:
-            _find(suites[name], rows, kernel, modules, repeat, results)
-        except KeyboardInterrupt:
-            interrupted = True
-            say("interrupted")
-        except GuestError as error:
-            fail(error, exit_code_of(error))
-        record(seen, name, results, {at: row.needs for row in rows for at in row.scenarios})
-        failed = failed or any(result.verdict is Verdict.FAIL for result in results)
-        if data is not None:
-            save(data, seen)
-        if interrupted:
-            break
-    print(table(wanted, seen))
-    raise typer.Exit(EXIT_INTERRUPTED if interrupted else int(failed))
-
-
-def _find(
-    suite: Suite[Machine], rows: list[Finding], kernel: str, modules: Path | None, repeat: int, results: list[Result]
-) -> None:
-    """Run the scenarios of these findings; each result is added to `results` as it comes.
-
-    Raises:
-        GuestError: there is no such kernel, or no environment.
-    """
-
-    def progress(result: Result) -> None:
-        results.append(result)
-        say(line(result))
-
-    names = list(dict.fromkeys(name for row in rows for name in row.scenarios))
-    if names:
-        runner_of(suite, kernel, modules, "", None).run(grouped(select(suite, names)), repeat, progress)
 
 
 def make_folder(option: str, folder: Path | None) -> None:

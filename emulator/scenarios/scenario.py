@@ -22,8 +22,15 @@ from vfio_user_xe.emulator.scenarios.run import Run
 
 SETUP = "up"
 """The number of set-ups among the results."""
+_OF = "scenarios: "
+"""Begins the name of a suite of scenarios among other suites of tests."""
 
 Body: TypeAlias = Callable[[Run, MachineT], None]
+
+
+def suite_of(case: Case) -> str:
+    """The suite of scenarios that a result's case belongs to; empty: it is no scenario's."""
+    return case.suite.removeprefix(_OF) if case.suite.startswith(_OF) else ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Setup(Generic[MachineT]):
     def described(self, suite: str) -> Case:
         """The set-up as results name it: its log, from the boot on, is judged like a scenario's."""
         return Case(
-            suite=f"scenarios: {suite}",
+            suite=f"{_OF}{suite}",
             group=f"scenarios.{suite}",
             name=f"setup-{self.slug}",
             title=f"set-up: {self.name}",
@@ -91,7 +98,7 @@ class Scenario(Generic[MachineT]):
     def described(self, suite: str) -> Case:
         """The scenario as results name it, in the suite of that name."""
         return Case(
-            suite=f"scenarios: {suite}",
+            suite=f"{_OF}{suite}",
             group=f"scenarios.{suite}",
             name=self.name,
             title=self.title,

@@ -23,6 +23,7 @@ from tests.support.scenario_plays import (
     scenario,
 )
 from vfio_user_xe.emulator.cli import scenario as cli
+from vfio_user_xe.emulator.cli import scenario_findings as findings_cli
 from vfio_user_xe.emulator.cli import scenario_run
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import CommandTimeout
@@ -226,13 +227,13 @@ def test_findings_that_are_interrupted_run_on_no_further_kernel(
         tried.append(kernel)
         return Kernel(Path("bzImage"), None)
 
-    monkeypatch.setattr(cli, "installed_suites", lambda: ["tried"])
-    monkeypatch.setattr(cli, "load_suite", lambda name: suite)
+    monkeypatch.setattr(findings_cli, "installed_suites", lambda: ["tried"])
+    monkeypatch.setattr(findings_cli, "load_suite", lambda name: suite)
     monkeypatch.setattr(cli, "locate", lambda: create_autospec(Environment, instance=True))
     monkeypatch.setattr(cli, "named_kernel", named)
     data = tmp_path / "seen.json"
     asked = ["findings", "--kernel", "6.18", "--kernel", "7.3", "--data", str(data)]
-    done = CliRunner().invoke(cli.app, asked)
+    done = CliRunner().invoke(findings_cli.app, asked)
     assert (done.exit_code, tried, labs.running) == (130, ["6.18"], 0)
     assert [entry["scenario"] for entry in json.loads(data.read_text())] == ["scenario-1"]
     assert "| it creaks |" in done.output
