@@ -10,7 +10,16 @@ from dataclasses import replace
 
 from vfio_user_xe.device_models.xe.eu.compiled.alu_float import as_integers, translate_float
 from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, NotHere, Op
-from vfio_user_xe.device_models.xe.eu.compiled.operands import CLASS_SIZE, fetch, finish, modifiers, narrow, place
+from vfio_user_xe.device_models.xe.eu.compiled.layout import SCRATCH, SCRATCH_BYTES, Modified
+from vfio_user_xe.device_models.xe.eu.compiled.operands import (
+    CLASS_SIZE,
+    Fetched,
+    fetch,
+    finish,
+    modifiers,
+    narrow,
+    place,
+)
 from vfio_user_xe.device_models.xe.eu.compiled.shared import UNSIGNED, choose_by_predicate, finish_compare, operation
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
 from vfio_user_xe.device_models.xe.eu.ir import Alu, Immediate, Indirect, Register, Source, Vector
@@ -43,6 +52,8 @@ _WORDS = {
     Opcode.BFI2: "bfi2",
     Opcode.DP4A: "dp4a",
 }
+
+_COUNT_BITS = (31).to_bytes(8, "little")
 
 
 def translate_alu(instruction: Alu, constants: Constants) -> list[Op]:
@@ -274,8 +285,17 @@ def _shift(instruction: Alu, constants: Constants) -> list[Op]:
     if wide:
         kind = {"d": "q", "ud": "q"}.get(kind, kind)
     elif kind not in ("d", "ud"):
-        raise NotHere
+        return _shift_exactly(instruction, constants)
     return _plain(instruction, f"shr_{kind}", kind, constants)
+
+
+def _shift_exactly(instruction: Alu, constants: Constants) -> list[Op]:
+    """An asr of 32 bits whose value has 33: the negative of a d, or a ud with a sign. Its count is modulo 32."""
+    value, count = (fetch(source, k, "q", instruction.width, constants) for k, source in enumerate(instruction.sources))
+    modulo = operation("and_q", instruction.width, [count, Fetched(constants.offset(_COUNT_BITS), Modified.SCALAR)])
+    modulo.destination, modulo.width = SCRATCH + SCRATCH_BYTES, instruction.width
+    op = operation("shr_q", instruction.width, [value, Fetched(modulo.destination, 0)])
+    return [*value.before, *count.before, modulo, *finish(instruction, op, "q")]
 
 
 def _compare(instruction: Alu, constants: Constants) -> list[Op]:
