@@ -155,7 +155,9 @@ def card_command(
     epilog="Example: vfio-user-xe conformance --socket /tmp/card/pf.sock --profile profile.toml --junit out.xml"
 )
 def conformance(
-    socket: Annotated[str, typer.Option(metavar="PATH", help="Socket of the server; it must have no other client.")],
+    socket: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Socket of the server; it must have no other client.")
+    ] = None,
     profile: Annotated[
         str | None, typer.Option(metavar="FILE", help="What the device has that is to be tested.")
     ] = None,
@@ -172,9 +174,11 @@ def conformance(
 ) -> None:
     """Test any vfio-user server against the specification."""
     check_outputs(junit=Path(junit) if junit is not None else None)
+    if socket is None and not list_only:
+        fail("name the server's socket by --socket, or give --list", EXIT_USAGE)
     raise typer.Exit(
         run_conformance(
-            socket, profile, junit, cases=cases or (), slow=slow, list_only=list_only, timeout=timeout, start=start
+            socket or "", profile, junit, cases=cases or (), slow=slow, list_only=list_only, timeout=timeout, start=start
         )
     )
 

@@ -34,6 +34,12 @@ def test_the_version_is_that_of_the_package_and_of_the_api() -> None:
     assert second.startswith("guest environment: ")
 
 
+def test_the_cases_of_conformance_are_listed_without_a_server() -> None:
+    result = CliRunner().invoke(app, ["conformance", "--list"])
+    assert result.exit_code == 0
+    assert "dma.file_io_reaches_a_file  [VFIO_USER_DMA_MAP]" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("trace", "said"),
     [
@@ -52,6 +58,7 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["conformance", "--case", "dma.*"], "name the server's socket by --socket, or give --list"),
         (["guest", "run", "--modules", "/tmp"], "--modules is for --kernel"),
         (["guest", "run", "--file", "tool"], "--file tool: want GUEST=HOST"),
         (["guest", "run", "--console", "/dev/null/c"], "--console /dev/null/c: cannot be written"),
