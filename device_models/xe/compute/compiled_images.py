@@ -111,7 +111,7 @@ def texture_struct(key: int, mips: Mips) -> TextureStruct:
     surface = mips.surface
     if surface.type is SurfaceType.SCRATCH or mips.levels > LEVELS:
         raise UnknownImage("a surface that compiled code does not sample")
-    found = TextureStruct(key=key, type=surface.type, levels=mips.levels, array=surface.array)
+    found = TextureStruct(key=key, type=surface.type, levels=mips.levels, array=surface.array, depth=surface.depth)
     for level in range(mips.levels):
         found.level[level] = image_struct(mips.image(level))
     return found

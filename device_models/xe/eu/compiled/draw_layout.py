@@ -76,7 +76,7 @@ class TextureStruct(ctypes.Structure):
         ("type", ctypes.c_int32),
         ("levels", ctypes.c_int32),
         ("array", ctypes.c_int32),
-        ("reserved", ctypes.c_int32),
+        ("depth", ctypes.c_int32),
         ("level", ImageStruct * LEVELS),
     ]
 

@@ -38,7 +38,15 @@ _FORMS = {
 }
 _BEFORE_LEAST = {SamplerOp.SAMPLE: 4, SamplerOp.SAMPLE_B: 4, SamplerOp.SAMPLE_C: 5, SamplerOp.SAMPLE_D: 7}
 """Parameters before the least level of detail, which such messages may have (Mesa `brw_sampler.c`, MLOD)."""
-_FETCHES = {SamplerOp.LD: 1, SamplerOp.LD_LZ: 2, SamplerOp.LD2DMS_W: 3, SamplerOp.LD_MCS: 4}
+_FETCHES = {
+    SamplerOp.LD: 1,
+    SamplerOp.LD_LZ: 2,
+    SamplerOp.LD2DMS_W: 3,
+    SamplerOp.LD_MCS: 4,
+    SamplerOp.RESINFO: 5,
+    SamplerOp.SAMPLEINFO: 6,
+}
+"""Messages without a sampler state: enum fetch of sampler.h."""
 
 
 def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> tuple[str, bytes] | None:

@@ -150,7 +150,7 @@ def texture_state(random: np.random.Generator, form: int, kind: int, levels: int
     """RENDER_SURFACE_STATE of 16 by 8 texels (cubes: 8 by 8) at `TEXTURE_AT`."""
     wide = 8 if kind == 3 else 16
     tiling, array = int(random.choice([0, 3])), int(kind in (1, 3) and random.integers(2))
-    depth = {1: 4 if array else 1, 2: 4, 3: 1}[kind]
+    depth = {1: 4 if array else 1, 2: 4}.get(kind, 1)
     place = DATA_VA + TEXTURE_AT
     swizzle = 4 << 25 | 5 << 22 | 6 << 19 | 7 << 16 if random.integers(2) else 6 << 25 | 1 << 22 | 0 << 19 | 4 << 16
     return (
@@ -231,6 +231,28 @@ def test_fetches_of_samples(lab: RenderLab, op: int, exponent: int, array: bool)
         vertices=[[*row[:8], *(np.array(row[8:]) * [2, 2, 3, 2]).tolist()] for row in vertices(random, 12)],
         surface=target_state(RGBA32_FLOAT, 256),
         texture=random.integers(0, 256, TEXTURE_BYTES, dtype=np.uint8).tobytes(),
+        texture_state=tuple(state),
+        sampler=(0, 0, 0, 0),
+    )
+    assert memory[TARGET_AT : TARGET_AT + 0x1000].strip(b"\0")
+
+
+@pytest.mark.parametrize("descriptor", [0x0242A001, 0x0242B001], ids=["resinfo", "sampleinfo"])
+@pytest.mark.parametrize("kind", [0, 1, 2, 3, 7], ids=["line", "plane", "volume", "cube", "null"])
+@pytest.mark.parametrize("array", [False, True])
+def test_questions_for_what_a_texture_is_are_answered(lab: RenderLab, descriptor: int, kind: int, array: bool) -> None:
+    random = np.random.default_rng(kind)
+    state = list(texture_state(random, 0x0C7, kind, 3))
+    state[0] = state[0] & ~(1 << 28) | array << 28
+    result = "".join(f"mov (16|M0)  r{60 + n}.0<1>:f  r{60 + n}.0<1;1,0>:ud\n" for n in range(4))
+    state[3] = state[3] & 0x3FFFF | 2 << 21
+    memory = both(
+        lab,
+        COORDINATES + f"send.smpl (16|M0)  r60  r20  null:0  0x0  {descriptor:#x}\n" + result + WRITE,
+        triangles(4),
+        vertices=[[*row[:8], *(np.array(row[8:]) * [2, 2, 3, 2]).tolist()] for row in vertices(random, 12)],
+        surface=target_state(RGBA32_FLOAT, 256),
+        texture=bytes(TEXTURE_BYTES),
         texture_state=tuple(state),
         sampler=(0, 0, 0, 0),
     )

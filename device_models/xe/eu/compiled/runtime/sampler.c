@@ -728,6 +728,27 @@ static void control(const struct image *i, uint32_t lanes, four *colours)
         colours[__builtin_ctz(lanes)] = (four){(double)(uint32_t)word, (double)(word >> 32), 0, 0};
 }
 
+/* Width, height and depth of the level that a lane asks for, zero where there is none; and how many there are. */
+static void sizes(const struct op *op, struct thread *t, const struct sample *m, const struct texture *x, uint32_t lanes,
+                  four *colours)
+{
+    double level[LANES];
+    int next = 0;
+    take(op, t, m, &next, 1, level);
+    for (; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        four *to = &colours[lane];
+        *to = (four){0, 0, 0, x->levels};
+        if (x->type == NULL_SURFACE || level[lane] < 0 || level[lane] >= x->levels)
+            continue;
+        const struct image *i = &x->level[(int)level[lane]];
+        const double depth = x->type == D3 ? i->depth : x->depth;
+        (*to)[0] = i->width;
+        (*to)[1] = x->type == D1 ? depth : i->height;
+        (*to)[2] = x->type == D1 ? 0 : depth;
+    }
+}
+
 static void begin(struct tally *tally, struct slot *slot, uint32_t bytes)
 {
     tally->slot = slot;
@@ -750,9 +771,15 @@ const struct op *sampler_fetch(const struct op *op, struct thread *t)
     if (!w.texture)
         return NULL;
     four colours[LANES];
-    if (m->fetch == LD_MCS) {
+    if (m->fetch >= LD_MCS) {
         const struct image words = {.integer = 1, .swizzle = {4, 5, 6, 7}};
-        control(&w.texture->level[0], lanes, colours);
+        if (m->fetch == LD_MCS)
+            control(&w.texture->level[0], lanes, colours);
+        else if (m->fetch == RESINFO)
+            sizes(op, t, m, w.texture, lanes, colours);
+        else
+            for (int lane = 0; lane < m->width; lane++)
+                colours[lane] = (four){w.texture->level[0].samples, 0, 0, 0};
         respond(op, t, m, &words, lanes, colours, 0);
         return op + 1;
     }

@@ -12,7 +12,7 @@ enum address_mode { WRAP = 0, MIRROR = 1, CLAMP = 2, CUBE_EDGE = 3, BORDER = 4, 
 
 struct texture {
     uint64_t key;
-    int32_t type, levels, array, reserved;
+    int32_t type, levels, array, depth; /* depth as the surface state has it */
     struct image level[LEVELS];
 };
 
@@ -34,7 +34,7 @@ struct sampling {
     uint64_t dynamic, bindless;
 };
 
-enum fetch { NO_FETCH, LD, LD_LZ, LD2DMS_W, LD_MCS };
+enum fetch { NO_FETCH, LD, LD_LZ, LD2DMS_W, LD_MCS, RESINFO, SAMPLEINFO };
 
 /* A message (messages.py); parameters come one after the other, `parameter_bytes` each. */
 struct sample {
