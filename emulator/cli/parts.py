@@ -129,7 +129,17 @@ def run_jobs(count: int, command: Sequence[str], extra: Sequence[str] = ()) -> l
     sys.stdout.flush()
     jobs = [
         launch(
-            [sys.executable, "-m", "vfio_user_xe.emulator", *command, "--job", f"{number}/{count}", *extra, *rest],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "vfio_user_xe.emulator",
+                *command,
+                "--job",
+                f"{number}/{count}",
+                *extra,
+                *rest,
+            ],
             stdout=sys.stdout.fileno(),
             stderr=sys.stderr.fileno(),
         )

@@ -94,6 +94,7 @@ def served_card(arguments: ServeOptions | Sequence[str] = (), *, folder: Path | 
         words = arguments.argv() if isinstance(arguments, ServeOptions) else arguments
         command = [
             sys.executable,
+            "-P",  # a folder of the working directory may have a plug-in's name
             "-m",
             "vfio_user_xe.emulator",
             "serve",

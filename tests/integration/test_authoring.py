@@ -16,6 +16,7 @@ from vfio_user_xe.emulator import API_VERSION, api
 from vfio_user_xe.emulator.authoring.api_reference import published, reference
 from vfio_user_xe.emulator.authoring.new import NameRefused, new_package
 from vfio_user_xe.emulator.cli.main import app
+from vfio_user_xe.emulator.guest.served import served_card
 
 pytest_plugins = ["pytester"]
 
@@ -49,6 +50,14 @@ def test_a_new_package_is_installable_and_its_tests_pass(
     assert "failed" not in outcome
     listed = pytester.run(sys.executable, "-m", "vfio_user_xe.emulator", "plugins", "list").stdout.str()
     assert "bright-idea 0.1.0" in " ".join(listed.split())
+
+
+def test_a_card_is_served_in_a_folder_that_has_modules_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the folder of a plug-in, seen from the one above it."""
+    (tmp_path / "trio.py").write_text("raise RuntimeError('of the working directory')")
+    monkeypatch.chdir(tmp_path)
+    with served_card(["--model", "edu"]) as card:
+        assert card.description.model == "edu"
 
 
 @pytest.mark.parametrize("kind", ["device", "interconnect"])
