@@ -14,6 +14,7 @@ from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import NotUsable
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.process import Process, describe_exit
+from vfio_user_xe.emulator.guest.tsc import host_tsc_khz
 
 _PROOF_SECONDS = 20
 _TOKEN = "kvm-runs-guests"
@@ -26,6 +27,11 @@ class Accelerator:
 
     name: str
     reason: str
+
+    @property
+    def tsc_khz(self) -> int | None:
+        """The rate of the guest's time-stamp counter, where it is the host's and can be measured: 50 ms at the first use in a process."""
+        return host_tsc_khz() if self.name == "tcg" else None
 
 
 def choose(environment: Environment, wanted: str = "auto") -> Accelerator:

@@ -126,7 +126,7 @@ class Guest:
             machine,
             prepared.image,
             prepared.initramfs,
-            kernel_command_line(spec.machine, spec.append),
+            kernel_command_line(spec.machine, spec.append, tsc_khz=prepared.accelerator.tsc_khz),
             Ports(
                 console=self._console.far.fileno(),
                 channel=(self._channel.far[0].fileno(), self._channel.far[1].fileno()),
@@ -369,6 +369,7 @@ def prepare(spec: GuestSpec) -> _Prepared:
     archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files, root))
     image = vmlinux.unpacked(kernel) if spec.direct_boot and not spec.machine.ovmf else None
     accelerator = accelerators.choose(environment, spec.accelerator)
+    _ = accelerator.tsc_khz  # measured here, where waiting is allowed
     return _Prepared(environment, kernel, accelerator, image or kernel.image, archive, root)
 
 

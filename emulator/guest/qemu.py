@@ -49,14 +49,16 @@ def command_line(
     return [*command, *machine.devices()]
 
 
-def kernel_command_line(machine: Machine, extra: str = "") -> str:
-    """The kernel's command line: console, what makes booting under TCG quick, the vIOMMU, and `extra`.
+def kernel_command_line(machine: Machine, extra: str = "", *, tsc_khz: int | None = None) -> str:
+    """The kernel's command line: console, what makes booting under TCG quick, the rate of its TSC, the vIOMMU, and `extra`.
 
     The mitigations would switch page tables at each system call, which TCG pays for with its whole TLB; the crypto
     self-tests take a second.  The kernel's timer check allows ten ticks of real time, which a busy host does not
     always give a guest under TCG, and behind an interrupt-remapping IOMMU a failed check is a panic.
     """
     words = ["console=ttyS0,115200", "mitigations=off", "cryptomgr.notests", "no_timer_check"]
+    if tsc_khz is not None:
+        words.append(f"tsc_early_khz={tsc_khz}")
     if machine.iommu is not None:
         words.append("intel_iommu=on")
     return " ".join([*words, *([extra] if extra else [])])

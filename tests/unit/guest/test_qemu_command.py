@@ -145,3 +145,8 @@ def test_an_accelerator_that_was_asked_for_is_not_questioned(fetched: Environmen
     assert accelerators.choose(fetched, "tcg").name == "tcg"
     with pytest.raises(GuestError, match="'xen': allowed are auto, kvm and tcg"):
         accelerators.choose(fetched, "xen")
+
+
+def test_the_kernel_is_told_the_rate_of_its_counter_where_it_is_known() -> None:
+    assert "tsc_early_khz=2300000" in kernel_command_line(Machine(), tsc_khz=2_300_000).split()
+    assert "tsc_early_khz" not in kernel_command_line(Machine())
