@@ -117,6 +117,25 @@ def test_hung_task_reports_of_the_deadlock_are_told_from_others() -> None:
     assert defect_of(text.replace("sriov_disable", "mutex_lock")) is None
 
 
+CIRCLE = """\
+WARNING: possible circular locking dependency detected
+kworker/u8:3/87 is trying to acquire lock:
+but task is already holding lock:
+-> #0 (&xe_configfs.su_mutex){+.+.}-{4:4}:
+       find_xe_config_group_device+0x13/0x8d [xe]
+       xe_configfs_get_ctx_restore_post_bb+0x19/0xf2 [xe]
+       xe_guc_contexts_hwsp_rebase+0x113/0x141 [xe]
+"""
+
+
+def test_the_circle_of_locks_of_a_recovery_is_known_whoever_closes_it() -> None:
+    lines = CIRCLE.splitlines(keepends=True)
+    assert defect_of(CIRCLE) == defects.CONFIGFS_LOCK
+    assert defect_of("".join([lines[0], *reversed(lines[1:])])) == defects.CONFIGFS_LOCK
+    assert defect_of(CIRCLE.replace("find_xe_config_group_device", "xe_pm_runtime_get")) is None
+    assert defect_of(CIRCLE.replace("possible circular locking dependency", "bad unlock balance")) is None
+
+
 NUMVFS = """\
 INFO: task sh:2340 blocked for more than 5 seconds.
 Call Trace:

@@ -20,6 +20,7 @@ WEDGED_REMOVAL = "removal-of-a-wedged-device-warns"
 PROBE_LEAK = "failed-probe-leaves-page-tables"
 SAVE_ABANDONED = "save-interrupted-by-a-reset-never-ends"
 LOST_TAIL = "restore-misses-the-last-vram"
+CONFIGFS_LOCK = "recovery-takes-the-lock-of-configfs"
 
 DEFECTS = {
     POOL_LEAK: OF_DMABUFS[POOL_LEAK],
@@ -49,6 +50,9 @@ DEFECTS = {
     " xe_migrate_init() closes the VM and neither unpins nor puts the buffer (m->pt_bo)",
     SAVE_ABANDONED: "a VF's reset ends a save of it without marking it as failed and without waking its reader: reading migration_data"
     " waits until a signal comes (pf_exit_vf_save_wip)",
+    CONFIGFS_LOCK: "the worker that recovers a VF after a migration asks configfs for settings, which takes that subsystem's mutex,"
+    " with the lock of submissions held (xe_guc_contexts_hwsp_rebase); mkdir in configfs allocates memory under that mutex, and reclaim may"
+    " take the lock of submissions: a circle of locks",
     LOST_TAIL: "a VF's restore may end before the last VRAM is written: xe looks at its queue and at the end of the stream in the"
     " wrong order (pf_handle_vf_restore)",
 }
@@ -65,6 +69,7 @@ REPORTS = {
     WEDGED_REMOVAL: _UNFREED + r"(?!.*really_probe)",
     NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*(?:\s+\? [^\n]*)*\s+"
     r"(sriov_numvfs_(store|show)|device_release_driver_internal.*remove_store)",
+    CONFIGFS_LOCK: r"(?s)possible circular locking dependency(?=.*find_xe_config_group_device)(?=.*xe_guc_contexts_hwsp_rebase)",
     REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",
 }
 """What kernels say of defects by themselves."""

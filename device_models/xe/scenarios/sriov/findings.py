@@ -99,4 +99,11 @@ FINDINGS = (
         ("restored-in-one-piece",),
         page=defects.LOST_TAIL,
     ),
+    Finding(
+        defects.CONFIGFS_LOCK,
+        "xe: a VF's recovery after a migration takes configfs' lock below that of submissions",
+        ("moved-with-settings",),
+        needs="lockdep",
+        page=defects.CONFIGFS_LOCK,
+    ),
 )

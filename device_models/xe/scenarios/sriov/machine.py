@@ -15,6 +15,8 @@ from vfio_user_xe.emulator.scenarios.machine import Booted, Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 
 HUNG_SECONDS = 5
+CONFIGFS = "/sys/kernel/config/xe"
+"""Where xe has a folder of settings for each device that a user makes one for."""
 _PROBE = 180.0
 """Seconds for xe's probe, of several VFs on a slow kernel."""
 

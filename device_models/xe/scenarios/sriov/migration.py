@@ -9,7 +9,7 @@ from vfio_user_xe.device_models.xe.scenarios.background import Background
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.sriov import defects
 from vfio_user_xe.device_models.xe.scenarios.sriov import steps as s
-from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
+from vfio_user_xe.device_models.xe.scenarios.sriov.machine import CONFIGFS, SriovMachine
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import scenario
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -104,6 +104,26 @@ def saved_and_restored(run: Run, machine: SriovMachine) -> None:
         migration.restore()
         migration.resume()
     s.work(run, machine, machine.card.pf, *migration.vfs)
+
+
+@scenario(
+    "30b",
+    "a VF saved and restored that has a folder for its settings in configfs",
+    "as 30; locks are taken in one order",
+)
+def moved_with_settings(run: Run, machine: SriovMachine) -> None:
+    migration = Migration(run, machine)
+    folder = f"{CONFIGFS}/{migration.vfs[0]}"
+    if machine.run(f"mkdir {folder}").returncode:
+        run.not_applicable(f"{folder} cannot be made: this driver has no settings there, or the kernel no configfs")
+    try:
+        with migration.user():
+            migration.save()
+            migration.wipe()
+            migration.restore()
+            migration.resume()
+    finally:
+        machine.run(f"rmdir {folder}")
 
 
 @scenario(

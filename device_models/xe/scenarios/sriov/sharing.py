@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 from vfio_user_xe.device_models.xe.scenarios.sriov import defects, setups
 from vfio_user_xe.device_models.xe.scenarios.sriov import steps as s
-from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
+from vfio_user_xe.device_models.xe.scenarios.sriov.machine import CONFIGFS, SriovMachine
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import scenario
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.run import Run
 
 MIB = 1 << 20
-_CONFIGFS = "/sys/kernel/config/xe"
 _REFUSALS = 6
 _VF_CONFIG_REQUEST = 0x5503
 """PF2GUC_UPDATE_VF_CFG (abi/guc_actions_sriov_abi.h)."""
@@ -22,7 +21,7 @@ _VF_CONFIG_REQUEST = 0x5503
 @contextlib.contextmanager
 def _configured(run: Run, machine: SriovMachine, address: str, attribute: str, value: str) -> Iterator[None]:
     """A device without a driver that has this setting in configfs, until the block ends."""
-    folder = f"{_CONFIGFS}/{address}"
+    folder = f"{CONFIGFS}/{address}"
     if machine.run(f"mkdir {folder}").returncode or machine.run(f"test -e {folder}/{attribute}").returncode:
         machine.run(f"rmdir {folder}")
         run.not_applicable(f"{folder} has no {attribute}")
