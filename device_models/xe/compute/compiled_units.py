@@ -319,10 +319,15 @@ class CompiledExecution:
 
     def close(self) -> None:
         """`Execution.close`."""
-        self._pages.harvest()
-        done = self._pages.give_back if self.finished else self._pages.drop
-        for place in self._places:
-            done(place.slot)
+        if self.finished:
+            # A batch of small walkers has the ledger told once: its slice is short.
+            self._task.later(self._pages.harvest)
+            for place in self._places:
+                self._pages.give_back(place.slot)
+        else:
+            self._pages.harvest()
+            for place in self._places:
+                self._pages.drop(place.slot)
         self._places.clear()
 
     def _more_places(self) -> list[_Place]:

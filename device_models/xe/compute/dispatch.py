@@ -74,6 +74,7 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Genera
         stalls=streamer.engine.stalls,
         report=streamer.engine.report,
         interpret=streamer.engine.interpret,
+        later=streamer.later,
     )
     kernels, function = streamer.engine.kernels, streamer.lrc.function.pci.name
     if kernels.tap.on:
@@ -90,14 +91,17 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Genera
     progress.in_flight(execution)
     patience = _PATIENCE_NS
     try:
-        while not execution.finished:
+        finished = False
+        while not finished:
             if streamer.preempt and streamer.lrc.arbitration:
                 at_boundary = yield from _make_room(streamer, execution, progress, patience)
                 # Groups that take longer will not end in time the next time either, and the time is another function's.
                 patience = _PATIENCE_NS if at_boundary else 0
+                finished = execution.finished
                 continue
             missed = execution.step(_step(streamer))
-            if missed is not None or not execution.finished:
+            finished = execution.finished
+            if missed is not None or not finished:
                 yield missed
     except GeneratorExit:
         # A reset, or a context that is gone: whoever asks why has what it was at.

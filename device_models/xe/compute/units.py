@@ -76,6 +76,8 @@ class Task:
     """Takes what is not emulated or makes no sense, in words."""
     interpret: Callable[[str], None]
     """Takes the kind of each instruction that the compiled back end leaves to the reference one."""
+    later: Callable[[Callable[[], None]], None]
+    """Calls something once when the engine's slice is over."""
 
     @property
     def sampler_state(self) -> int:

@@ -114,6 +114,9 @@ class CommandStreamer:
         self.jumps = 0
         self.executed = 0
         """Jumps and about how many commands in the last slice."""
+        self._running = False
+        self._later: dict[Callable[[], None], None] = {}
+        """What is to be called when the slice is over."""
 
     def load(self, lrc: Lrc) -> None:
         """Take over `lrc`, whose image was restored."""
@@ -128,6 +131,7 @@ class CommandStreamer:
         """Execute commands until `deadline` (seconds of the card's clock), or until something else ends the slice."""
         self.jumps = self.executed = 0
         self.deadline = deadline
+        self._running = True
         try:
             while True:
                 lrc = self.lrc
@@ -140,8 +144,19 @@ class CommandStreamer:
             self.lrc.bulk = None
             self.fault = fault
             return FAULTED
+        finally:
+            self._running = False
+            while self._later:
+                self._later.popitem()[0]()
 
     # For handlers.
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Call `work` once when the slice is over, however often it is asked for; at once if none runs."""
+        if self._running:
+            self._later[work] = None
+        else:
+            work()
 
     def address_space(self, global_gtt: int) -> AddressSpace:
         """Where a command's address is that has (or has not) the GGTT flag.

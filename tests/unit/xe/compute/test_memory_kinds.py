@@ -224,6 +224,15 @@ def test_the_ledger_has_a_kind_of_its_own_for_execution_units(lab: ComputeLab) -
     assert (entry.writes, entry.bytes_written) == (1, 64)
 
 
+def test_the_ledger_has_every_walker_of_a_batch(lab: ComputeLab) -> None:
+    kernel = LINEAR + "mov (16|M0)  r20.0<1>:ud  7:ud\n" + RESULT + EOT
+    commands = (*walker(inline=[DATA, 0]), *walker(inline=[DATA + 0x100, 0]), *walker(inline=[DATA + 0x200, 0]))
+    lab.compute_job(kernel, *commands).submit()
+    lab.run()
+    entry = next(entry for entry in lab.fabric.ledger.entries() if entry.kind == "eu vram" and entry.writes)
+    assert (entry.writes, entry.bytes_written) == (3, 3 * 64)
+
+
 def test_pages_that_are_found_with_one_that_was_missed_count_only_once_accessed(lab: ComputeLab) -> None:
     # A store at each end of 256 KiB, and none between.
     kernel = LINEAR + "".join(

@@ -45,6 +45,27 @@ def test_memory_is_written_before_the_interrupt(lab: Lab) -> None:
     assert seen == [0xC0FFEE]
 
 
+def test_what_is_left_for_later_is_done_once_when_the_slice_is_over(lab: Lab) -> None:
+    job, streamer = lab.job(), lab.engine("bcs0").streamer
+    done: list[int] = []
+
+    def work() -> None:
+        done.append(job.data()[0])
+
+    def interrupted() -> None:
+        streamer.later(work)
+        streamer.later(work)
+        assert not done
+
+    lab.listener.on_interrupt = interrupted
+    job.ring(*sdi(DATA_VA, 1), USER_INTERRUPT, *sdi(DATA_VA, 2))
+    job.submit()
+    lab.run()
+    assert done == [2]
+    streamer.later(work)
+    assert done == [2, 2]
+
+
 def test_a_user_batch_writes_through_the_ppgtt(lab: Lab) -> None:
     assert lab.execute(*sdi(DATA_VA + 4, 0xC0FFEE)).data(0, 2) == [0, 0xC0FFEE]
 
