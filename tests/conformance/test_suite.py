@@ -288,7 +288,7 @@ def test_every_case_says_its_rule_and_its_section() -> None:
 
 def test_unknown_pattern_is_refused_with_the_groups() -> None:
     with pytest.raises(
-        ValueError, match=r"no case matches 'nothing\.\*'; groups are descriptors, dirty_logging, dma, "
+        ValueError, match=r"no case matches 'nothing\.\*'; groups are clients, descriptors, dirty_logging, dma, "
     ):
         select_cases(["nothing.*"])
 

@@ -28,3 +28,4 @@ from vfio_user_xe.emulator.conformance.cases import dirty_logging
 from vfio_user_xe.emulator.conformance.cases import descriptors
 from vfio_user_xe.emulator.conformance.cases import pipelining
 from vfio_user_xe.emulator.conformance.cases import reconnect
+from vfio_user_xe.emulator.conformance.cases import clients
