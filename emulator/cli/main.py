@@ -178,7 +178,14 @@ def conformance(
         fail("name the server's socket by --socket, or give --list", EXIT_USAGE)
     raise typer.Exit(
         run_conformance(
-            socket or "", profile, junit, cases=cases or (), slow=slow, list_only=list_only, timeout=timeout, start=start
+            socket or "",
+            profile,
+            junit,
+            cases=cases or (),
+            slow=slow,
+            list_only=list_only,
+            timeout=timeout,
+            start=start,
         )
     )
 

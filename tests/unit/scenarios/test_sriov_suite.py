@@ -128,6 +128,12 @@ but task is already holding lock:
 """
 
 
+@pytest.mark.parametrize("error", ["-ENODEV", "-19"])
+def test_an_invalidation_that_came_too_late_is_known_with_and_without_names_of_errors(error: str) -> None:
+    text = f"xe 0000:01:00.0: [drm] *ERROR* Tile0: GT0: TLB invalidation request failed ({error})"
+    assert defect_of(text) == defects.LATE_INVALIDATION
+
+
 def test_the_circle_of_locks_of_a_recovery_is_known_whoever_closes_it() -> None:
     lines = CIRCLE.splitlines(keepends=True)
     assert defect_of(CIRCLE) == defects.CONFIGFS_LOCK

@@ -62,7 +62,7 @@ _UNFREED = r"(?s)WARNING: [^\n]*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/bud
 REPORTS = {
     POOL_LEAK: OF_KERNELS[POOL_LEAK],
     RESCAN_LOCK: OF_KERNELS[RESCAN_LOCK],
-    LATE_INVALIDATION: r"TLB invalidation request failed \(-ENODEV\)",
+    LATE_INVALIDATION: r"TLB invalidation request failed \(-(ENODEV|19)\)",
     RUNNING_SCHEDULER: r"(?s)WARNING: .*gpu_scheduler\.h.*xe_guc_submit_start",
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
     PROBE_LEAK: _UNFREED + r".*really_probe",

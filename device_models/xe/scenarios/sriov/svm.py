@@ -27,7 +27,7 @@ def excuse_jobs_of_the_dead(run: Run, cards: int) -> None:
     (xe_file_close), says so and keeps a dump of it (xe_guc_submit.c:guc_exec_queue_timedout_job).
     """
     for message in (
-        "Fault response: Unsuccessful -EFAULT",
+        "Fault response: Unsuccessful",
         "Engine memory CAT error",
         "Engine reset",
         "Timedout job",
