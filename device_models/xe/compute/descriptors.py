@@ -69,9 +69,6 @@ class InterfaceDescriptor:
         Raises:
             BadDescriptor: the SLM size has no meaning.
         """
-        slm = _bits(words[5], 20, 16)
-        if slm >= len(_SLM_KIB):
-            raise BadDescriptor(f"shared local memory size code {slm}; 0 to {len(_SLM_KIB) - 1} have a meaning")
         return cls(
             kernel=(words[0] & ~0x3F | words[1] << 32) & VA_MASK,
             exceptions=words[2] & (1 << 7 | 1 << 11 | 1 << 13),
@@ -79,10 +76,21 @@ class InterfaceDescriptor:
             sampler_state=words[3] & ~0x1F,
             binding_table=words[4] & 0x1F_FFE0,
             threads=_bits(words[5], 9, 0),
-            slm_bytes=_SLM_KIB[slm] << 10,
+            slm_bytes=slm_bytes(_bits(words[5], 20, 16)),
             rounding=_bits(words[5], 23, 22),
             barriers=_BARRIERS[_bits(words[5], 30, 28)],
         )
+
+
+def slm_bytes(code: int) -> int:
+    """Shared local memory of a group that a field "Shared Local Memory Size" asks for.
+
+    Raises:
+        BadDescriptor: the SLM size has no meaning.
+    """
+    if code >= len(_SLM_KIB):
+        raise BadDescriptor(f"shared local memory size code {code}; 0 to {len(_SLM_KIB) - 1} have a meaning")
+    return _SLM_KIB[code] << 10
 
 
 @lru_cache(maxsize=256)

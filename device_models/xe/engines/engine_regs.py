@@ -275,6 +275,12 @@ _declare(
     only=_PIPELINE,
 )
 CS_GPR = _declare("CS_GPR", 0x600, RO, count=16, width=8, context=True, user=True)
+_declare("3DPRIM_XP", 0x690, count=3, context=True, user=True, only=_PIPELINE)
+_declare("MESH_PRIMITIVE_COUNT", 0x6D8, width=8, context=True, user=True, only=_PIPELINE)
+_declare("MESH_INVOCATION_COUNT", 0x6E0, width=8, context=True, user=True, only=_PIPELINE)
+_declare("TASK_INVOCATION_COUNT", 0x6E8, width=8, context=True, user=True, only=_PIPELINE)
+_declare("3DMESH_TG_COUNT", 0x6F0, context=True, user=True, only=_PIPELINE)
+_declare("3DMESH_STARTING_TGID", 0x6F4, context=True, user=True, only=_PIPELINE)
 _declare("VDBOX_CGCTL3F08", 0x3F08, RW, flag(5, "CG3DDISHRS_CLKGATE_DIS"), only=("vcs",))
 _declare("VDBOX_CGCTL3F1C", 0x3F1C, RW, flag(3, "MFXPIPE_CLKGATE_DIS"), only=("vcs",))
 

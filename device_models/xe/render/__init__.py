@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.engines.command_streamer import Handler
 from vfio_user_xe.device_models.xe.engines.render_commands import RENDER_COMMANDS
-from vfio_user_xe.device_models.xe.render import hz_op, primitive, state, stream_out
+from vfio_user_xe.device_models.xe.render import hz_op, indirect, primitive, state, stream_out
 
 __all__ = ["COMMANDS"]
 
@@ -28,6 +28,9 @@ _MERGED: dict[str, Handler] = {
     "3DSTATE_WM_HZ_OP": hz_op.wm_hz_op,
     **{f"3DSTATE_SO_BUFFER_INDEX_{number}": stream_out.so_buffer for number in range(stream_out.BUFFERS)},
     "3DPRIMITIVE": primitive.primitive,
+    "3DMESH_1D": primitive.mesh_1d,
+    "3DMESH_3D": primitive.mesh_3d,
+    "EXECUTE_INDIRECT_DRAW": indirect.execute_indirect_draw,
 }
 """Commands that do more than to replace the state of their name."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.render.fields import bits, flag
-from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.state import Op, has_meshes, kept
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
@@ -71,8 +71,8 @@ class ClipState:
             d3d=flag(clip, 2, 30),
             near=flag(raster, 1, 0),
             far=flag(raster, 1, 26),
-            clip_distances=bits(clip, 2, 23, 16) if flag(clip, 1, 17) else last[1],
-            cull_distances=bits(clip, 1, 7, 0) if flag(clip, 1, 20) else last[0],
+            clip_distances=bits(clip, 2, 23, 16) if flag(clip, 1, 17) and not has_meshes(lrc) else last[1],
+            cull_distances=bits(clip, 1, 7, 0) if flag(clip, 1, 20) and not has_meshes(lrc) else last[0],
             divide=not flag(clip, 2, 9),
             no_layers=flag(clip, 3, 5),
             most_viewports=bits(clip, 3, 3, 0),
@@ -80,7 +80,10 @@ class ClipState:
 
 
 def _last_stage(lrc: Lrc) -> tuple[int, int]:
-    """Cull and clip bitmasks of the last stage that is enabled: geometry, domain, vertex shader."""
+    """Cull and clip bitmasks of the last stage that is enabled: mesh, geometry, domain, vertex shader."""
+    if has_meshes(lrc):
+        words = kept(lrc, Op.CLIP_MESH)
+        return bits(words, 1, 7, 0), bits(words, 1, 15, 8)
     for op, enable, masks in ((Op.GS, 7, 9), (Op.DS, 7, 8), (Op.VS, 7, 8)):
         words = kept(lrc, op)
         if flag(words, enable, 0):

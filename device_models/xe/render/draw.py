@@ -1,4 +1,4 @@
-"""3DPRIMITIVE: what a draw says of its vertices and instances."""
+"""3DPRIMITIVE, 3DMESH_1D, 3DMESH_3D: what a draw says of its vertices and instances, or of its thread groups."""
 
 from __future__ import annotations
 
@@ -40,3 +40,21 @@ class Draw:
             base_vertex=signed(bits(words, 6, 31, 0)),
             extended=(more[0], more[1], more[2]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MeshDraw:
+    """The fields of a 3DMESH_1D or 3DMESH_3D."""
+
+    groups: tuple[int, int, int]
+    """Thread groups of the task shader, or of the mesh shader if there is none, in each dimension."""
+    first: int = 0
+    """Number of the first of them."""
+    draw: int = 0
+    """Extended parameter 0, the number of the draw."""
+
+    @property
+    def total(self) -> int:
+        """All groups."""
+        x, y, z = self.groups
+        return x * y * z

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
-from vfio_user_xe.device_models.xe.render.draw import Draw
+from vfio_user_xe.device_models.xe.render.draw import Draw, MeshDraw
 from vfio_user_xe.device_models.xe.render.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import Bulk, CommandStreamer
+    from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +35,38 @@ def run(streamer: CommandStreamer, draws: Sequence[Draw], begin: int, length: in
     the caches that hardware keeps state in, and translations are the same.
     """
     lrc = streamer.lrc
-    latest, lrc.latest = lrc.latest, None
-    try:
-        if isinstance(latest, _Latest) and latest.end == begin and latest.generations == latest.pipeline.generations:
-            pipeline = latest.pipeline
-        else:
-            pipeline = Pipeline(streamer)
-    except UnknownImage as unknown:
-        streamer.engine.report(f"a draw is skipped: {unknown} as a depth or stencil buffer")
+    pipeline = _pipeline(streamer, begin)
+    if pipeline is None:
         return
     taken = draws if len(draws) > 1 and pipeline.joins_draws else draws[:1]
     lrc.bulk_end = begin + 4 * length * len(taken)
     yield from pipeline.run(taken)
+    _keep(lrc, pipeline)
+
+
+def run_one(streamer: CommandStreamer, draw: Draw | MeshDraw, begin: int) -> Bulk:
+    """One draw of a command at `begin`; one that is not the command's first begins where the command ends."""
+    pipeline = _pipeline(streamer, begin)
+    if pipeline is None:
+        return
+    yield from pipeline.run_meshes(draw) if isinstance(draw, MeshDraw) else pipeline.run([draw])
+    _keep(streamer.lrc, pipeline)
+
+
+def _pipeline(streamer: CommandStreamer, begin: int) -> Pipeline | None:
+    """What the latest draw has kept, if it was just before `begin`, or the context's state now; None if that cannot be drawn to."""
+    lrc = streamer.lrc
+    latest, lrc.latest = lrc.latest, None
+    if isinstance(latest, _Latest) and latest.end == begin and latest.generations == latest.pipeline.generations:
+        return latest.pipeline
+    try:
+        return Pipeline(streamer)
+    except UnknownImage as unknown:
+        streamer.engine.report(f"a draw is skipped: {unknown} as a depth or stencil buffer")
+        return None
+
+
+def _keep(lrc: Lrc, pipeline: Pipeline) -> None:
+    """For a draw behind the command that is executed."""
     if pipeline.is_kept:
         lrc.latest = _Latest(pipeline, lrc.bulk_end, pipeline.generations)

@@ -19,6 +19,7 @@ from vfio_user_xe.device_models.xe.render import (
     drawn,
     geometry_shader,
     hull_shader,
+    mesh_shader,
     vertex_fetch,
     vertex_shader,
 )
@@ -33,11 +34,12 @@ from vfio_user_xe.device_models.xe.render.depth_stencil import (
     stencil_buffer,
 )
 from vfio_user_xe.device_models.xe.render.domain_shader import DomainState
-from vfio_user_xe.device_models.xe.render.draw import Draw
+from vfio_user_xe.device_models.xe.render.draw import Draw, MeshDraw
 from vfio_user_xe.device_models.xe.render.fast_clear import fast_clear
 from vfio_user_xe.device_models.xe.render.fields import bits
 from vfio_user_xe.device_models.xe.render.geometry_shader import GeometryState
 from vfio_user_xe.device_models.xe.render.hull_shader import HullState
+from vfio_user_xe.device_models.xe.render.mesh_shader import Meshes
 from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend, Pixels
 from vfio_user_xe.device_models.xe.render.rasterizer import rasterize
@@ -117,6 +119,8 @@ class Pipeline:
             drawn=lambda surface: drawn.note(streamer.lrc, surface, streamer.engine.clock.ns()),
         )
         self._compiled = self._compiled_state()
+        self._stipples = True
+        """Polygons are stippled, if state says so."""
 
     def _compiled_state(self) -> DrawState | None:
         """For compiled code, if it takes the draw."""
@@ -152,9 +156,17 @@ class Pipeline:
     def run(self, draws: Sequence[Draw]) -> Bulk:
         """All instances of a draw, one after the other; or several draws with one instance each (`joins_draws`)."""
         self._draw = draws[0]
+        self._stipples = (draws[0].topology or self._vertex_state.topology) != Topology.TRIFAN_NOSTIPPLE
         yield from self._all() if len(draws) == 1 else self._joined(draws)
         if self._out is not None:
             self._out.finish()
+
+    def run_meshes(self, draw: MeshDraw) -> Bulk:
+        """All thread groups of a draw of meshes."""
+        yield from mesh_shader.draw(self._streamer, self._units, draw, self._meshes)
+
+    def _meshes(self, made: Meshes) -> Bulk:
+        yield from self._primitives(made.vertices, made.primitives, made.own)
 
     def _all(self) -> Bulk:
         draw = self._draw
@@ -296,17 +308,17 @@ class Pipeline:
         """Whether a stream's primitives are drawn: those of the first one, if state does not say otherwise."""
         return stream == (0 if self._out is None else self._out.state.renders)
 
-    def _primitives(self, vertices: Vertices, primitives: Primitives) -> Bulk:
+    def _primitives(self, vertices: Vertices, primitives: Primitives, own: Vertices | None = None) -> Bulk:
+        """Clipped, set up and drawn; `own` [primitives, dwords] are data of each, from a mesh shader."""
         if not len(primitives.vertices) or vertices.shape[1] < POSITION + 4:
             return
         add(self._streamer, Count.CL_INVOCATION, len(primitives.vertices))
-        stipples = (self._draw.topology or self._vertex_state.topology) != Topology.TRIFAN_NOSTIPPLE
         for begins, ends, piece in primitives.pieces(_SET_UP_TOGETHER):
-            for drawable in self._strips_fans.set_up(vertices[begins:ends], piece, stipples=stipples):
-                yield from self._drawn(drawable)
+            for drawable in self._strips_fans.set_up(vertices[begins:ends], piece, stipples=self._stipples):
+                yield from self._drawn(drawable, own)
             yield None
 
-    def _drawn(self, piece: Drawable) -> Bulk:
+    def _drawn(self, piece: Drawable, own: Vertices | None) -> Bulk:
         """From the rasteriser on."""
         setup = piece.setup
         add(self._streamer, Count.CL_PRIMITIVES, piece.count)
@@ -314,7 +326,7 @@ class Pipeline:
             yield from fast_clear(self._pixels, setup, piece.vertices)
             return
         passed = self._tests.passed
-        data = setup_data(self._pixels.backend, setup, piece.vertices, points=piece.points)
+        data = setup_data(self._pixels.backend, setup, piece.vertices, points=piece.points, own=own)
         pixels: Pixels | CompiledPixels
         if self._compiled is not None:
             pixels = CompiledPixels(self._compiled, self._streamer.engine.clock)

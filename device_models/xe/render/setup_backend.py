@@ -1,4 +1,4 @@
-"""SBE: attributes of vertices, as pixel shaders interpolate them."""
+"""SBE: attributes of vertices, as pixel shaders interpolate them, and of primitives, as mesh shaders write them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.render.fields import bits, flag
 from vfio_user_xe.device_models.xe.render.setup import Setup
-from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.state import Op, has_meshes, kept
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 
+_WORDS = 16
 _SLOTS_OF_REGISTER = 5
 """Components of an attribute whose three floats fit into a register."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetupBackend:
-    """3DSTATE_SBE and 3DSTATE_SBE_SWIZ: which attributes pixel shaders get, and from where in a vertex."""
+    """3DSTATE_SBE, 3DSTATE_SBE_SWIZ and 3DSTATE_SBE_MESH: which attributes pixel shaders get, and from where in a vertex."""
 
     attributes: int
     offset: int
@@ -40,6 +41,8 @@ class SetupBackend:
     """Bits: attributes that are point sprite coordinates."""
     sprite_upwards: bool = False
     """Their second one is 0 at the bottom."""
+    own: tuple[int, int] = (0, 0)
+    """Dwords of what mesh shaders write of a primitive: those before the first that is read, and those that are."""
 
     @classmethod
     def of(cls, lrc: Lrc) -> SetupBackend:
@@ -50,9 +53,10 @@ class SetupBackend:
         details = [
             bits(swiz, 1 + n // 2, 16 * (n % 2) + 15, 16 * (n % 2)) if swizzled and n < 16 else n for n in range(count)
         ]
+        mesh = kept(lrc, Op.SBE_MESH) if has_meshes(lrc) else ()
         return cls(
             attributes=count,
-            offset=8 * bits(sbe, 1, 10, 5),
+            offset=8 * bits(mesh or sbe, 1, 10, 5),
             flat=bits(sbe, 3, 31, 0),
             sources=tuple(detail & 0x1F for detail in details),
             overrides=tuple((detail >> 12 & 0xF, detail >> 9 & 3) if swizzled else (0, 0) for detail in details),
@@ -60,6 +64,7 @@ class SetupBackend:
             primitive_id=(bits(sbe, 1, 4, 0), bits(sbe, 1, 19, 16)),
             sprite=bits(sbe, 2, 31, 0),
             sprite_upwards=flag(sbe, 1, 20),
+            own=(8 * bits(mesh, 1, 21, 16), 8 * bits(mesh, 1, 15, 11)),
         )
 
     @property
@@ -79,9 +84,17 @@ _SPRITE_UPWARDS = np.array([[1, 0, 0, 1], [0, 0, 0, 1], [0, 1, 0, 1]], dtype=np.
 
 
 def setup_data(
-    backend: SetupBackend, setup: Setup, vertices: NDArray[np.uint32], *, points: bool = False
+    backend: SetupBackend,
+    setup: Setup,
+    vertices: NDArray[np.uint32],
+    *,
+    points: bool = False,
+    own: NDArray[np.uint32] | None = None,
 ) -> NDArray[np.float32]:
-    """[primitives, registers, 15]: setup data of each primitive, the same for all its pixels."""
+    """[primitives, registers, 16]: setup data of each primitive, the same for all its pixels.
+
+    `own` [primitives of the draw, dwords] are data of primitives, of which what SBE reads lies before that of vertices, as it is.
+    """
     count = backend.attributes
     columns = np.zeros((len(setup), 4 * count, 3), dtype=np.float32)
     first = np.take_along_axis(setup.vertices, setup.provoking[:, None], axis=1)[:, 0]
@@ -103,7 +116,16 @@ def setup_data(
     registers = -(-4 * count // _SLOTS_OF_REGISTER)
     padded = np.zeros((len(setup), registers * _SLOTS_OF_REGISTER, 3), dtype=np.float32)
     padded[:, : 4 * count] = columns
-    return padded.reshape(len(setup), registers, 3 * _SLOTS_OF_REGISTER)
+    begin, length = backend.own if own is not None else (0, 0)
+    before = -(-length // _WORDS)
+    found = np.zeros((len(setup), before + registers, _WORDS), dtype=np.float32)
+    found[:, before:, : 3 * _SLOTS_OF_REGISTER] = padded.reshape(len(setup), registers, 3 * _SLOTS_OF_REGISTER)
+    if own is not None and length:
+        read = np.zeros((len(setup), before * _WORDS), dtype=np.uint32)
+        of_each = own[setup.number, begin : begin + length]
+        read[:, : of_each.shape[1]] = of_each
+        found[:, :before] = read.view(np.float32).reshape(len(setup), before, _WORDS)
+    return found
 
 
 def _attribute(

@@ -37,7 +37,7 @@ class _Together:
     memory: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, dtype=np.uint8))
 
     def slm_start(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
-        """There is no shared local memory."""
+        """All of them share it."""
         return np.zeros(len(threads), dtype=np.int64)
 
     def scratch_slot(self, threads: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -45,7 +45,7 @@ class _Together:
         return threads + self.first_slot
 
     def signal(self, thread: int, signal: BarrierSignal) -> None:
-        """A hull shader's threads wait for each other."""
+        """Threads of a hull shader, and of a thread group of task and mesh shaders, wait for each other."""
         if self.threads is None:
             return
         self.waiting.append(thread)
@@ -58,13 +58,21 @@ class ShaderPort:
     """The message port of one stage's threads (`eu.port.MessagePort`)."""
 
     def __init__(
-        self, stage: Stage, urb: Urb | None = None, output: PixelOutput | None = None, first_slot: int = 0
+        self,
+        stage: Stage,
+        urb: Urb | None = None,
+        output: PixelOutput | None = None,
+        first_slot: int = 0,
+        slm_bytes: int = 0,
     ) -> None:
-        """`urb` is what URB messages reach, `output` takes what pixel shaders write, `first_slot` is the first thread's scratch."""
+        """`urb` is what URB messages reach, `output` takes what pixel shaders write, `first_slot` is the first thread's scratch.
+
+        The threads are one group with `slm_bytes` of shared local memory.
+        """
         self._stage = stage
         self._urb = urb
         self._output = output
-        self._together = _Together(first_slot)
+        self._together = _Together(first_slot, slm_bytes=slm_bytes, memory=np.zeros(slm_bytes, dtype=np.uint8))
         self._memory = Port(self._together, stage)
 
     def serves(self, threads: Threads) -> None:
@@ -76,8 +84,16 @@ class ShaderPort:
         """Of messages whose threads are to repeat them."""
         return self._memory.faults
 
-    def lend_urb(self, slot: Slot) -> None:
-        """Let compiled threads of a slot access the URB while this port lives."""
+    @property
+    def slm_bytes(self) -> int:
+        """Shared local memory of the threads."""
+        return self._together.slm_bytes
+
+    def lend(self, slot: Slot) -> None:
+        """Let compiled threads of a slot access the URB while this port lives; their shared local memory is the slot's."""
+        if self._together.slm_bytes:
+            slot.slm.fill(0)
+            self._together.memory = slot.slm
         if self._urb is not None:
             slot.struct.urb, slot.struct.urb_bytes = self._urb.dwords.ctypes.data, self._urb.dwords.nbytes
 

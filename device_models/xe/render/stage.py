@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 REGISTER = 64
 _WORDS = REGISTER // 4
+_ROUNDING: dict[int, tuple[int, int, int]] = {
+    Op.PS: (3, 15, 14),
+    Op.TASK_SHADER: (4, 23, 22),
+    Op.MESH_SHADER: (4, 23, 22),
+}
 _DENORMALS = 1 << 6 | 1 << 7 | 1 << 10
 """cr0.0: denormals of double, single and half are kept."""
 
@@ -72,12 +77,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """Which commands point to a stage's tables and constants."""
+    """Which commands point to a stage's tables and constants; None: there is no such command, and the stage has none."""
 
     command: Op
-    table: Op
-    samplers: Op
-    constants: Op
+    table: Op | None
+    samplers: Op | None
+    constants: Op | None
 
 
 VERTEX = Bindings(Op.VS, Op.BINDING_TABLE_VS, Op.SAMPLER_STATE_VS, Op.CONSTANT_VS)
@@ -85,6 +90,8 @@ HULL = Bindings(Op.HS, Op.BINDING_TABLE_HS, Op.SAMPLER_STATE_HS, Op.CONSTANT_HS)
 DOMAIN = Bindings(Op.DS, Op.BINDING_TABLE_DS, Op.SAMPLER_STATE_DS, Op.CONSTANT_DS)
 GEOMETRY = Bindings(Op.GS, Op.BINDING_TABLE_GS, Op.SAMPLER_STATE_GS, Op.CONSTANT_GS)
 PIXEL = Bindings(Op.PS, Op.BINDING_TABLE_PS, Op.SAMPLER_STATE_PS, Op.CONSTANT_PS)
+TASK = Bindings(Op.TASK_SHADER, None, None, None)
+MESH = Bindings(Op.MESH_SHADER, None, None, None)
 
 
 def stage(
@@ -105,16 +112,18 @@ def stage(
     lrc = streamer.lrc
     words: Words = kept(lrc, bindings.command)
     state = replace(ComputeState.of(lrc), scratch=scratch)
-    table = bits(kept(lrc, bindings.table), 1, 20, 5) << 5
+    table = 0 if bindings.table is None else bits(kept(lrc, bindings.table), 1, 20, 5) << 5
+    samplers = 0 if bindings.samplers is None else bits(kept(lrc, bindings.samplers), 1, 31, 5) << 5
+    pushed = [] if bindings.constants is None else constants(lrc, bindings.constants)
     made = Stage(
         name=bindings.command.name,
         kernel=kernel,
         memory=memory,
         state=state,
         surfaces=Surfaces(memory, state, table),
-        sampler_state=bits(kept(lrc, bindings.samplers), 1, 31, 5) << 5,
+        sampler_state=samplers,
         first_register=first_register,
-        constants=_constants(constants(lrc, bindings.constants), memory),
+        constants=_constants(pushed, memory),
         report=streamer.engine.report,
         interpret=streamer.engine.interpret,
         ticks=streamer.engine.timestamp,
@@ -132,9 +141,9 @@ def kernel_of(words: Words, dword: int) -> int:
 
 
 def _control(words: Words) -> int:
-    """cr0.0: rounding 5:4 of 3DSTATE_PS."""
-    rounding = bits(words, 3, 15, 14) if words and words[0] >> 16 == Op.PS else 0
-    return _DENORMALS | rounding << 4
+    """cr0.0: rounding 5:4 of 3DSTATE_PS, 3DSTATE_TASK_SHADER, 3DSTATE_MESH_SHADER."""
+    where = _ROUNDING.get(words[0] >> 16) if words else None
+    return _DENORMALS | (0 if where is None else bits(words, *where) << 4)
 
 
 def _constants(buffers: list[tuple[int, int]], memory: UnitMemory) -> NDArray[np.uint8]:

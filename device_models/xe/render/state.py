@@ -81,6 +81,16 @@ class Op(IntEnum):
     SO_BUFFER_INDEX_3 = 0x7863
     CONSTANT_ALL = 0x786D
     DEPTH_BOUNDS = 0x7871
+    MESH_CONTROL = 0x7877
+    MESH_SHADER = 0x787A
+    MESH_SHADER_DATA = 0x787B
+    TASK_CONTROL = 0x787C
+    TASK_SHADER = 0x787D
+    TASK_SHADER_DATA = 0x787E
+    URB_ALLOC_MESH = 0x787F
+    URB_ALLOC_TASK = 0x7880
+    CLIP_MESH = 0x7881
+    SBE_MESH = 0x7882
     DRAWING_RECTANGLE_FAST = 0x7800
     DRAWING_RECTANGLE = 0x7900
     SO_DECL_LIST = 0x7917
@@ -88,6 +98,7 @@ class Op(IntEnum):
     POLY_STIPPLE_PATTERN = 0x7907
     LINE_STIPPLE = 0x7908
     SAMPLE_PATTERN = 0x791C
+    STATE_BYTE_STRIDE = 0x6005
 
 
 CONSTANT_BUFFERS = 4
@@ -100,6 +111,11 @@ _NOTHING: tuple[int, ...] = ()
 def kept(lrc: Lrc, op: Op) -> Words:
     """The command that set this state, header first; empty if it was never set."""
     return lrc.state.get(op, _NOTHING)
+
+
+def has_meshes(lrc: Lrc) -> bool:
+    """Primitives come from a mesh shader, and the stages behind it take their commands for meshes (3DSTATE_MESH_CONTROL)."""
+    return flag(kept(lrc, Op.MESH_CONTROL), 1, 31)
 
 
 def keep(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:

@@ -28,6 +28,9 @@ class Count(IntEnum):
     CL_PRIMITIVES = 0x340
     PS_INVOCATION = 0x348
     PS_DEPTH = PS_DEPTH_COUNT
+    MESH_PRIMITIVE = 0x6D8
+    MESH_INVOCATION = 0x6E0
+    TASK_INVOCATION = 0x6E8
 
 
 _EVENTS = {
@@ -49,6 +52,9 @@ _ENABLES = {
     Count.CL_PRIMITIVES: (Op.CLIP, 1, 10),
     Count.PS_INVOCATION: (Op.WM, 1, 31),
     Count.PS_DEPTH: (Op.WM, 1, 31),
+    Count.MESH_PRIMITIVE: (Op.MESH_CONTROL, 1, 30),
+    Count.MESH_INVOCATION: (Op.MESH_CONTROL, 1, 30),
+    Count.TASK_INVOCATION: (Op.TASK_CONTROL, 1, 30),
 }
 """Command, dword and bit that enable each."""
 

@@ -129,9 +129,9 @@ def _run_compiled(
         stateless_base=stage.state.general,
         shaders=True,
     )
-    slot = pages.take_slot(size, 0)
+    slot = pages.take_slot(size, port.slm_bytes)
     slot.begin(walk)
-    port.lend_urb(slot)
+    port.lend(slot)
     gathered = Gathered(stage, slot, port)
     ended = False
     try:

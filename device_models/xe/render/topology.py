@@ -137,30 +137,30 @@ def assemble(kind: int, count: int) -> Primitives:
 @lru_cache(maxsize=256)
 def _assembled(kind: int, count: int) -> Primitives:
     if PATCHLIST_1 <= kind < PATCHLIST_1 + _MOST_OF_PATCH:
-        return _primitives(Shape.PATCH, _chunks(count, kind - PATCHLIST_1 + 1))
+        return listed(Shape.PATCH, _chunks(count, kind - PATCHLIST_1 + 1))
     try:
         topology = Topology(kind)
     except ValueError:
         raise UnknownTopology(f"topology {kind:#x}") from None
     match topology:
         case Topology.POINTLIST:
-            return _primitives(Shape.POINT, np.arange(count)[:, None])
+            return listed(Shape.POINT, np.arange(count)[:, None])
         case Topology.LINELIST:
-            return _primitives(Shape.LINE, _chunks(count, 2))
+            return listed(Shape.LINE, _chunks(count, 2))
         case Topology.LINESTRIP | Topology.LINELOOP:
             lines = _windows(count, 2)
             if topology is Topology.LINELOOP and count > 2:
                 lines = np.concatenate([lines, [[count - 1, 0]]])
-            return _primitives(Shape.LINE, lines)
+            return listed(Shape.LINE, lines)
         case Topology.LINELIST_ADJ | Topology.LINESTRIP_ADJ:
             lines = _chunks(count, 4) if topology is Topology.LINELIST_ADJ else _windows(count, 4)
-            return replace(_primitives(Shape.LINE, lines[:, 1:3]), adjacent=lines)
+            return replace(listed(Shape.LINE, lines[:, 1:3]), adjacent=lines)
         case Topology.TRILIST:
-            triangles = _primitives(Shape.TRIANGLE, _chunks(count, 3))
+            triangles = listed(Shape.TRIANGLE, _chunks(count, 3))
             return replace(triangles, edges=np.ones(triangles.vertices.shape, dtype=np.bool_))
         case Topology.TRILIST_ADJ:
             six = _chunks(count, 6)
-            return replace(_primitives(Shape.TRIANGLE, six[:, ::2]), adjacent=six)
+            return replace(listed(Shape.TRIANGLE, six[:, ::2]), adjacent=six)
         case Topology.TRISTRIP | Topology.TRISTRIP_REVERSE:
             return _strip(_windows(count, 3), reverse=topology is Topology.TRISTRIP_REVERSE)
         case Topology.TRISTRIP_ADJ:
@@ -175,7 +175,7 @@ def _assembled(kind: int, count: int) -> Primitives:
             quads = _windows(count, 4)[::2]
             return _quads((quads[:, [0, 1, 3]], quads[:, [2, 0, 3]]), ((True, True, False), (True, False, True)))
         case Topology.RECTLIST:
-            return _primitives(Shape.RECTANGLE, _chunks(count, 3))
+            return listed(Shape.RECTANGLE, _chunks(count, 3))
 
 
 def _chunks(count: int, size: int) -> Indices:
@@ -186,7 +186,8 @@ def _windows(count: int, size: int) -> Indices:
     return np.arange(max(0, count - size + 1), dtype=np.int64)[:, None] + np.arange(size)
 
 
-def _primitives(shape: Shape, vertices: Indices) -> Primitives:
+def listed(shape: Shape, vertices: Indices) -> Primitives:
+    """Primitives that have no vertices in common but those that `vertices` [primitives, vertices of one] names twice."""
     number = len(vertices)
     last = vertices.shape[1] - 1
     return Primitives(

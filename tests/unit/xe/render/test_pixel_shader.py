@@ -83,7 +83,7 @@ def test_setup_data_is_the_third_vertex_and_what_the_others_differ() -> None:
     vertices[:, 8] = np.array([1, 5, 2], dtype=np.float32).view(np.uint32)
     backend = SetupBackend(2, 8, 0b10, (0, 0), ((0, 0), (0, 0)), (0, 0), (0, 0), 0)
     data = setup_data(backend, TRIANGLE, vertices)
-    assert data.shape == (1, 2, 15)
+    assert data.shape == (1, 2, 16)
     assert data[0, 0, :3].tolist() == [2, -1, 3]
     # The second attribute is flat: the provoking vertex's, the first.
-    assert data[0, 0, 12:].tolist() == [1, 0, 0]
+    assert data[0, 0, 12:].tolist() == [1, 0, 0, 0]

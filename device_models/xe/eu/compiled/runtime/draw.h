@@ -78,7 +78,7 @@ struct draw {
     const uint32_t *stipple; /* rows of 32 pixels, bit 31 at the left; NULL: all pixels are drawn */
     const uint8_t *inclusive, *rectangle, *front;
     const int64_t *bounds, *layer, *viewport;
-    const float *data;     /* setup data: [primitives][data_registers][15] */
+    const float *data;     /* setup data: [primitives][data_registers][16] */
     int64_t plane_count, data_registers;
     /* state */
     int64_t width, polygons, first_register, constant_registers;

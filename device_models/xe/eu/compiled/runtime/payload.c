@@ -174,8 +174,7 @@ void eu_load_registers(struct draw *d)
             if (at >= most)
                 continue;
             const int64_t primitive = d->group_primitive[group < d->groups ? group : d->groups - 1];
-            memcpy(REGISTER(at), d->data + 15 * (primitive * d->data_registers + number), 60);
-            REGISTER(at)[15] = 0;
+            memcpy(REGISTER(at), d->data + 16 * (primitive * d->data_registers + number), 64);
         }
     memcpy(t->storage + d->arf_at, d->arfs, d->arf_bytes);
     memcpy(t->storage + d->arf_at + d->dispatch_at, &mask, 4);
