@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.guest import vk_scenes
 from tests.support.guest.gl_scenes import program
 from vfio_user_xe.device_models.xe.frames.picture import Difference, picture
 from vfio_user_xe.device_models.xe.frames.play import Source, frame_path, patient, play
@@ -28,6 +29,8 @@ SCENES = {
 }  # fmt: skip
 """Each scene's pixels of 16384 that may differ by more than two steps: at edges of primitives, of cubes, and of comparisons; and
 where triangles of a patch are connected otherwise ("triangles", whose places are not linear in the domain's)."""
+MESHES = {"discs": 8, "indirect": 0}
+"""As `SCENES`, of Vulkan."""
 ON_THE_VF = ("clear", "cube", "samples")
 
 
@@ -43,7 +46,8 @@ def lab() -> Iterator[Lab]:
         locate_userland("graphics")
     except GuestError as error:
         pytest.skip(str(error))
-    files = {"/usr/bin/scenes": program(locate()), **compiled(locate())}
+    meshes = vk_scenes.program(locate())
+    files = {"/usr/bin/scenes": program(locate()), "/usr/bin/meshes": meshes, **compiled(locate())}
     with open_lab(["--vfs", "1"], modules=["xe"], userland="graphics", memory=2048, files=files) as opened:
         opened.guest.run("modprobe xe", check=True, timeout=120)
         opened.guest.run("echo 1 >/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs", check=True, timeout=120)
@@ -79,6 +83,30 @@ def test_pictures_on_the_pf_and_a_vf_equal_those_of_the_software_renderer(lab: L
     }
     too_different = {key: found for key, found in differences.items() if found.noticeable > SCENES[key[1]]}
     assert not too_different, differences
+
+
+@pytest.mark.timeout(900)
+def test_meshes_of_the_card_equal_those_of_the_software_renderer(lab: Lab) -> None:
+    """Tasks that launch groups, barriers, shared memory, data of primitives, culling, draws from memory."""
+    lab.sh("mkdir -p /tmp/card /tmp/soft")
+    names = " ".join(MESHES)
+    drawn = lab.guest.run(f"VK_DEVICE=Arc meshes /tmp/card {names} culled", check=True, timeout=400)
+    # Four tasks of 40 invocations launch nine groups of 64, each with 20 triangles.
+    assert drawn.stdout.split("\n")[:3] == ["task invocations 160", "mesh invocations 576", "primitives 180"]
+    # With wider vectors its compiler ends at shaders with barriers ("Cannot emit physreg copy instruction").
+    soft = lab.guest.run(
+        f"LP_NATIVE_VECTOR_WIDTH=128 VK_DEVICE=llvmpipe meshes /tmp/soft {names}", check=True, timeout=600
+    )
+    assert "llvmpipe" in soft.stderr
+    for name, most in MESHES.items():
+        found, wanted = (picture(lab.guest.get(f"/tmp/{folder}/{name}.pam")) for folder in ("card", "soft"))
+        assert Difference.between(found, wanted).noticeable <= most, name
+    # lavapipe culls all primitives of such a shader; here a twentieth of each disc shows what is behind it.
+    whole, culled = (picture(lab.guest.get(f"/tmp/card/{name}.pam")) for name in ("discs", "culled"))
+    differs = (whole != culled).any(axis=2)
+    behind = culled[0, 0]
+    assert (culled[differs] == behind).all()
+    assert 15 <= (whole != behind).any(axis=2).sum() / differs.sum() <= 25
 
 
 @pytest.mark.timeout(900)
