@@ -60,6 +60,10 @@ class KernelError(NotUsable):
     """A kernel image or module directory is not usable, or a module does not exist in it."""
 
 
+class KernelLacks(KernelError):
+    """The kernel is built without something that the machine cannot do without; the text names the option."""
+
+
 class InitramfsError(NotUsable):
     """A file or program that the initramfs should hold cannot be put into it."""
 

@@ -36,6 +36,7 @@ from vfio_user_xe.emulator.guest.errors import (
     ConsoleTimeout,
     GuestError,
     GuestPanic,
+    KernelLacks,
     QemuFailed,
     QmpClosed,
 )
@@ -357,7 +358,7 @@ def prepare(spec: GuestSpec) -> _Prepared:
 
     Raises:
         MissingEnvironment: the guest environment was not fetched, or lacks something.
-        KernelError: the kernel or one of its modules cannot be used.
+        KernelError: the kernel or one of its modules cannot be used; `KernelLacks`: not with this firmware.
         RootError: the root file system cannot be used.
         InitramfsError: something cannot be put into the initramfs.
     """
@@ -366,6 +367,8 @@ def prepare(spec: GuestSpec) -> _Prepared:
     kernel = spec.kernel if spec.kernel is not None else Kernel.packaged(environment)
     if spec.machine.ovmf:
         _ = environment.ovmf_code, environment.ovmf_variables
+        if not kernel.efi_stub:
+            raise KernelLacks(f"{kernel.image}: UEFI firmware cannot start it: it is built without CONFIG_EFI_STUB")
     archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files, root))
     image = vmlinux.unpacked(kernel) if spec.direct_boot and not spec.machine.ovmf else None
     accelerator = accelerators.choose(environment, spec.accelerator)

@@ -90,6 +90,12 @@ class Kernel:
         return version.split()[0]
 
     @cached_property
+    def efi_stub(self) -> bool:
+        """Whether UEFI firmware can start the image: with CONFIG_EFI_STUB it is an EFI program, too (arch/x86/boot/header.S)."""
+        with self.image.open("rb") as file:
+            return file.read(2) == b"MZ"
+
+    @cached_property
     def module_files(self) -> dict[str, Path]:
         """Module files by module name (with `_` for `-`, as the kernel names them)."""
         found: dict[str, Path] = {}

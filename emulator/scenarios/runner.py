@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Generic, Protocol, Unpack
 
 from vfio_user_xe.emulator.control.errors import CommandError
-from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError
+from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError, KernelLacks
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.kernel_reports import Kind, LogLost, reports
@@ -137,6 +137,9 @@ class Runner(Generic[MachineT]):
             started = time.monotonic()
             run = Run(guest.log)
             result = self._judged(scenario, run, guest)
+        except KernelLacks as lacking:
+            properties["kernel"] = self._kernel_name or self._kernel.release
+            result = Result(case, Verdict.NOT_APPLICABLE, str(lacking))
         except Exception as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
             result = Result(case, Verdict.FAIL, f"the scenario could not be run: {_first_line(error)}")
             result.evidence = self._last_words()

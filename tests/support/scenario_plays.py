@@ -10,7 +10,7 @@ from unittest.mock import NonCallableMock
 
 from tests.support.played_kernel import PlayedKernel
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
-from vfio_user_xe.emulator.guest.errors import BootFailed
+from vfio_user_xe.emulator.guest.errors import BootFailed, KernelLacks
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import Beside
 from vfio_user_xe.emulator.results import Result
@@ -58,6 +58,8 @@ class Labs:
         """By boot, the further guests that were asked for."""
         self.running = 0
         self.fail = False
+        self.lacking = ""
+        """What the kernel is built without, so that no guest can be begun."""
         self.healthy = True
         self.prepared: list[str] = []
         """What kernels log while they boot."""
@@ -67,6 +69,8 @@ class Labs:
     def open(self, serve: Any, **machine: Any) -> Iterator[Any]:
         self.booted.append(machine["append"])
         self.beside.append(machine["beside"])
+        if self.lacking:
+            raise KernelLacks(f"bzImage: it is built without {self.lacking}")
         if self.fail:
             raise BootFailed("the guest did not boot")
         self.running += 1

@@ -13,8 +13,10 @@ import pytest
 
 from tests.support.guest.samples import RELEASE, bzimage, elf_with_section, environment, module
 from vfio_user_xe.emulator.guest import vmlinux
-from vfio_user_xe.emulator.guest.errors import KernelError
+from vfio_user_xe.emulator.guest.errors import KernelError, KernelLacks
+from vfio_user_xe.emulator.guest.guest import GuestSpec, prepare
 from vfio_user_xe.emulator.guest.kernel import Kernel, decompress
+from vfio_user_xe.emulator.guest.machine import Machine
 
 
 @pytest.fixture
@@ -60,6 +62,24 @@ def test_soft_dependencies_before_a_module_are_taken_when_they_exist(kernel: Ker
 
 def test_a_built_in_module_needs_nothing(kernel: Kernel) -> None:
     assert kernel.closure(["built-in-one"]) == {}
+
+
+def test_firmware_can_start_an_image_that_is_an_efi_program_too(tmp_path: Path) -> None:
+    image = tmp_path / "bzImage"
+    image.write_bytes(bzimage())
+    assert not Kernel.custom(image, None).efi_stub
+    image.write_bytes(b"MZ" + bzimage()[2:])
+    assert Kernel.custom(image, None).efi_stub
+
+
+def test_firmware_that_cannot_start_the_kernel_is_told_before_a_guest_boots(tmp_path: Path) -> None:
+    fetched = environment(tmp_path)
+    for name in ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"):
+        file = fetched.root / "usr/share/OVMF" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    with pytest.raises(KernelLacks, match=r"vmlinuz: .* without CONFIG_EFI_STUB"):
+        prepare(GuestSpec(accelerator="tcg", environment=fetched, machine=Machine(ovmf=True)))
 
 
 def test_an_unknown_module_is_named_with_the_kernel(kernel: Kernel) -> None:

@@ -167,6 +167,19 @@ def test_a_guest_that_does_not_boot_fails_its_scenario_and_no_other_setup_s(labs
     assert labs.booted == ["first", "second"]
 
 
+def test_a_kernel_that_the_machine_cannot_start_makes_its_scenarios_not_applicable(
+    labs: Labs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labs.lacking = "CONFIG_EFI_STUB"
+    monkeypatch.setattr(Kernel, "release", "7.3.4")
+    [result] = run_all(labs, scenario("1", passes))
+    assert (result.verdict, result.reason) == (
+        Verdict.NOT_APPLICABLE,
+        "bzImage: it is built without CONFIG_EFI_STUB",
+    )
+    assert result.properties["kernel"] == "7.3.4"
+
+
 def test_scenarios_are_repeated(labs: Labs) -> None:
     results = run_all(labs, scenario("1", passes), repeat=3)
     assert [result.repetition for result in results] == [1, 2, 3]
