@@ -154,8 +154,8 @@ def check_outputs(**files: Path | None) -> None:
             path.unlink(missing_ok=True)
 
 
-CARD_WAIT = 20.0
-"""Seconds to wait for a card that is being started: a shell goes on at once after `serve ... &`."""
+CARD_WAIT = 60.0
+"""Seconds to wait for a card that is being started: a shell goes on at once after `serve ... &`, which took 30 s on a busy host."""
 
 
 def served_cards(folders: Iterable[Path]) -> list[CardDescription]:
