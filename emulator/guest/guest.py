@@ -13,20 +13,15 @@ import contextlib
 import functools
 import shlex
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import trio
 
-from vfio_user_xe.emulator.guest import accelerator as accelerators
-from vfio_user_xe.emulator.guest import environment as environments
-from vfio_user_xe.emulator.guest import suspend, vmlinux
-from vfio_user_xe.emulator.guest.accelerator import Accelerator
+from vfio_user_xe.emulator.guest import suspend
 from vfio_user_xe.emulator.guest.channel import Channel, Result
 from vfio_user_xe.emulator.guest.console import Console
-from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import (
     BootFailed,
     ChannelClosed,
@@ -36,18 +31,16 @@ from vfio_user_xe.emulator.guest.errors import (
     ConsoleTimeout,
     GuestError,
     GuestPanic,
-    KernelLacks,
     QemuFailed,
     QmpClosed,
 )
-from vfio_user_xe.emulator.guest.initramfs import Content, Contents, initramfs
-from vfio_user_xe.emulator.guest.kernel import Kernel
-from vfio_user_xe.emulator.guest.machine import Machine
+from vfio_user_xe.emulator.guest.preparation import GuestSpec, Prepared, prepare
 from vfio_user_xe.emulator.guest.process import Process, describe_exit
 from vfio_user_xe.emulator.guest.qemu import Ports, command_line, kernel_command_line
 from vfio_user_xe.emulator.guest.qmp import Qmp
-from vfio_user_xe.emulator.guest.root_filesystem import RootFileSystem
 from vfio_user_xe.emulator.guest.terminal import Terminal
+
+__all__ = ["Guest", "GuestSpec", "boot"]
 
 T = TypeVar("T")
 
@@ -58,43 +51,6 @@ _ENDING = 30.0
 _INIT_RUNS = "init: the guest's /init is running"  # what agent.INIT writes first
 
 
-@dataclass(frozen=True)
-class GuestSpec:
-    """The settings of a guest to boot.
-
-    `modules`, `load`, `firmware`, `files`: see `initramfs.Contents`. `kernel` None is the fetched one; `append` goes to its command
-    line. `accelerator`: auto, kvm or tcg. `boot_timeout`: seconds from QEMU's start until the agent answers. `console_log`: a file
-    that gets the whole console. `direct_boot`: start the unpacked kernel (see vmlinux.py) where that is possible, which saves a
-    second or two under TCG (not with OVMF; no such guest wakes from suspend to RAM: suspend.py). `root`: a folder or an image that
-    commands run in, not changed (see root_filesystem.py). `interactive`: a third serial port, `Guest.terminal`, for `terminal.interact`.
-    """
-
-    machine: Machine = field(default_factory=Machine)
-    modules: tuple[str, ...] = ()
-    load: tuple[str, ...] = ()
-    firmware: tuple[str, ...] = ()
-    files: Mapping[str, Content] = field(default_factory=dict)
-    kernel: Kernel | None = None
-    append: str = ""
-    accelerator: str = "auto"
-    boot_timeout: float = 300
-    console_log: Path | None = None
-    direct_boot: bool = True
-    environment: Environment | None = None
-    root: Path | None = None
-    interactive: bool = False
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    environment: Environment
-    kernel: Kernel
-    accelerator: Accelerator
-    image: Path
-    initramfs: Path
-    root: RootFileSystem | None = None
-
-
 class Guest:
     """A running guest.
 
@@ -102,7 +58,7 @@ class Guest:
     `accelerator` says which one runs it and why; `boot_seconds` is how long it took until its agent answered.
     """
 
-    def __init__(self, spec: GuestSpec, prepared: _Prepared) -> None:
+    def __init__(self, spec: GuestSpec, prepared: Prepared) -> None:
         self.spec = spec
         self.accelerator = prepared.accelerator
         self.kernel = prepared.kernel
@@ -351,29 +307,6 @@ class Guest:
         self._console.close()
         if self.terminal is not None:
             self.terminal.close()
-
-
-def prepare(spec: GuestSpec) -> _Prepared:
-    """Find or build everything that booting `spec` needs: environment, initramfs, accelerator.
-
-    Raises:
-        MissingEnvironment: the guest environment was not fetched, or lacks something.
-        KernelError: the kernel or one of its modules cannot be used; `KernelLacks`: not with this firmware.
-        RootError: the root file system cannot be used.
-        InitramfsError: something cannot be put into the initramfs.
-    """
-    root = RootFileSystem.at(spec.root) if spec.root is not None else None
-    environment = spec.environment if spec.environment is not None else environments.locate()
-    kernel = spec.kernel if spec.kernel is not None else Kernel.packaged(environment)
-    if spec.machine.ovmf:
-        _ = environment.ovmf_code, environment.ovmf_variables
-        if not kernel.efi_stub:
-            raise KernelLacks(f"{kernel.image}: UEFI firmware cannot start it: it is built without CONFIG_EFI_STUB")
-    archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files, root))
-    image = vmlinux.unpacked(kernel) if spec.direct_boot and not spec.machine.ovmf else None
-    accelerator = accelerators.choose(environment, spec.accelerator)
-    _ = accelerator.tsc_khz  # measured here, where waiting is allowed
-    return _Prepared(environment, kernel, accelerator, image or kernel.image, archive, root)
 
 
 @contextlib.asynccontextmanager

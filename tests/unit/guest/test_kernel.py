@@ -14,9 +14,9 @@ import pytest
 from tests.support.guest.samples import RELEASE, bzimage, elf_with_section, environment, module
 from vfio_user_xe.emulator.guest import vmlinux
 from vfio_user_xe.emulator.guest.errors import KernelError, KernelLacks
-from vfio_user_xe.emulator.guest.guest import GuestSpec, prepare
 from vfio_user_xe.emulator.guest.kernel import Kernel, decompress
 from vfio_user_xe.emulator.guest.machine import Machine
+from vfio_user_xe.emulator.guest.preparation import GuestSpec, prepare
 
 
 @pytest.fixture
