@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vfio_user_xe.device_models.xe.compute.pages import Pages
 from vfio_user_xe.device_models.xe.compute.port import Port
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
+from vfio_user_xe.device_models.xe.compute.sampling import Sampling
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceType
 from vfio_user_xe.device_models.xe.compute.units import Execution, Task
 from vfio_user_xe.device_models.xe.eu.compiled import group_state
@@ -22,6 +23,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.fallback import Fallback
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, load_kernel
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason, ThreadState
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
+from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import SAMPLE, SAMPLER_HANDLERS
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
@@ -146,11 +148,12 @@ class _SlotGroup:
 class _Place:
     """A slot with what is needed to serve it."""
 
-    def __init__(self, task: Task, walk: Walk, pages: Pages, index: int) -> None:
+    def __init__(self, task: Task, walk: Walk, pages: Pages, index: int, sampling: Sampling | None) -> None:
         interface = task.walker.interface
         self._task = task
         self.slot = pages.take_slot(walk.threads, interface.slm_bytes)
         self.slot.begin(walk, index * walk.threads)
+        self.slot.struct.sampling = None if sampling is None else sampling.address
         self.group = _SlotGroup(self.slot, interface.slm_bytes, index * walk.threads, task)
         self.aside: dict[int, bool] = {}
         """Threads that wait for a fault to be served; True: in the interpreter."""
@@ -202,11 +205,12 @@ class CompiledExecution:
         self._total = int(self._walk.struct.total)
         if task.begin_at:
             self._walk.struct.next = task.begin_at
+        self._sampling = _sampling(task, kernel)
         self._most = max(1, min(walker.groups, task.most_threads // walker.interface.threads))
         """Slots that there can be."""
         self._wanted = min(self._most, _processors())
         """Slots that there are to be, if the first takes long."""
-        self._places = [_Place(task, self._walk, pages, 0)]
+        self._places = [_Place(task, self._walk, pages, 0, self._sampling)]
         self._harvested = task.nanoseconds()
 
     @property
@@ -259,7 +263,7 @@ class CompiledExecution:
             at += length
         # Each goes where it was: its scratch memory is by its place.
         for index in range(1, max(found, default=0) + 1):
-            self._places.append(_Place(self._task, self._walk, self._pages, index))
+            self._places.append(_Place(self._task, self._walk, self._pages, index, self._sampling))
         for index, saved in found.items():
             self._places[index].restore(saved)
 
@@ -319,6 +323,8 @@ class CompiledExecution:
 
     def close(self) -> None:
         """`Execution.close`."""
+        for place in self._places:
+            place.slot.struct.sampling = None
         if self.finished:
             # A batch of small walkers has the ledger told once: its slice is short.
             self._task.later(self._pages.harvest)
@@ -335,7 +341,7 @@ class CompiledExecution:
         if len(self._places) >= self._wanted or self.begun >= self._walk.struct.total:
             return []
         places = range(len(self._places), self._wanted)
-        new = [_Place(self._task, self._walk, self._pages, index) for index in places]
+        new = [_Place(self._task, self._walk, self._pages, index, self._sampling) for index in places]
         self._places += new
         return new
 
@@ -359,7 +365,7 @@ class CompiledExecution:
         stall = Stall.ACTIVE
         if states[thread] == ThreadState.AT_BARRIER:
             stall = Stall.SYNC
-        elif reason in (Reason.MISS, Reason.SURFACE, Reason.INTERPRET):
+        elif reason in (Reason.MISS, Reason.SURFACE, Reason.TEXTURE, Reason.SAMPLER, Reason.INTERPRET):
             stall = Stall.SEND
         address = int(slot.places[thread].min())
         self._task.sample(sampler, sum(slot.group) * self._walk.threads + thread, address, stall, due)
@@ -418,6 +424,8 @@ class CompiledExecution:
                     return self._set_aside(place, slot.culprit, fault)
             case Reason.SURFACE:
                 return self._bind(place, slot.culprit)
+            case Reason.TEXTURE | Reason.SAMPLER:
+                return self._bind_sampled(place, slot.culprit, reason)
             case Reason.INTERPRET | Reason.STRAYED:
                 return self._interpret(place, slot.culprit)
             case _:
@@ -442,6 +450,16 @@ class CompiledExecution:
             place.slot.forget_surfaces()
             place.slot.bind_surface(key, base, surface.bytes, stride)
         return None
+
+    def _bind_sampled(self, place: _Place, thread: int, reason: Reason) -> Fault | None:
+        """Enter the texture or sampler state that a thread names. What compiled code has nothing for is interpreted."""
+        sampling, key = self._sampling, int(place.slot.threads[thread].miss_address)
+        assert sampling is not None  # without it the handlers ask for the interpreter
+        try:
+            found = sampling.texture(key) if reason is Reason.TEXTURE else sampling.sampler(key)
+        except (TranslationFault, AccessFault) as fault:
+            return self._set_aside(place, thread, fault)
+        return None if found else self._interpret(place, thread)
 
     def _interpret(self, place: _Place, thread: int) -> Fault | None:
         """Execute one instruction of a thread in the interpreter."""
@@ -482,6 +500,13 @@ class CompiledExecution:
         except (TranslationFault, AccessFault) as fault:
             text = f"its instruction cannot be read: {fault}"
         return f"group {slot.group}, kernel at {self._task.walker.interface.kernel:#x}: {text}"
+
+
+def _sampling(task: Task, kernel: Kernel) -> Sampling | None:
+    """For a kernel that has the sampler's messages; None: it has none."""
+    if not any(kernel.messages(handler, SAMPLE.size) for handler in SAMPLER_HANDLERS):
+        return None
+    return Sampling(task.memory, task.surfaces, task.state, task.sampler_state)
 
 
 @cache

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
-from vfio_user_xe.device_models.xe.compute.compiled_images import (
-    can_store,
-    image_struct,
-    sampler_struct,
-    texture_struct,
-)
-from vfio_user_xe.device_models.xe.compute.filtering import Mips
+from vfio_user_xe.device_models.xe.compute.compiled_images import can_store, image_struct
 from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES as SAMPLER_BYTES
-from vfio_user_xe.device_models.xe.compute.sampler_state import Reduction, SamplerState
+from vfio_user_xe.device_models.xe.compute.sampling import Sampling
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.eu.compiled.draw_layout import (
     DrawStruct,
     EquationStruct,
     FaceStruct,
-    SamplerStruct,
-    SamplingStruct,
     TargetStruct,
-    TextureStruct,
 )
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel
-from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import RENDER_WRITE, SAMPLE
+from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import RENDER_WRITE, SAMPLE, SAMPLER_HANDLERS
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
@@ -43,9 +33,7 @@ from vfio_user_xe.device_models.xe.render.pixels import PixelBackend
 from vfio_user_xe.device_models.xe.render.render_target import RenderTarget
 from vfio_user_xe.device_models.xe.render.stage import REGISTER, Stage
 
-_TEXTURES, _SAMPLERS = 48, 24
 _NO_LOGIC = 16
-_KIND = {kind.value: kind for kind in SurfaceKind}
 _TARGET_AT, _SURFACE_AT, _NULL_AT = 15, 23, 16
 """Bytes of `RENDER_WRITE`: the target's number, its binding table index, whether it is the null target."""
 
@@ -103,7 +91,7 @@ class DrawState:
         if not isinstance(self.stage.memory.space, ExecutionUnitSpace):
             raise NotCompiled("shaders run in an address space that is not the execution units'")
         self.units = compiled.pages(self.stage.memory.space)
-        self.sampling = _Sampling(self.stage)
+        self.sampling = Sampling(self.stage.memory, self.stage.surfaces, self.stage.state, self.stage.sampler_state)
         for kernel in state.kernels:
             self._kernel(compiled, backend, kernel)
         self._constants(self.stage)
@@ -191,7 +179,7 @@ class DrawState:
         for message in kernel.messages("render_write", RENDER_WRITE.size):
             if not message[_NULL_AT]:
                 self._target(backend, message[_TARGET_AT], message[_SURFACE_AT])
-        for handler in ("sampler_sample", "sampler_fetch"):
+        for handler in SAMPLER_HANDLERS:
             for message in kernel.messages(handler, SAMPLE.size):
                 key, pointer, header, sampler = (SAMPLE.unpack(message)[index] for index in (0, 9, 11, 14))
                 if not (self._has(None if pointer else key, None if header or handler == "sampler_fetch" else sampler)):
@@ -233,64 +221,6 @@ class DrawState:
         self._held = np.ascontiguousarray(stage.constants), stage.header(1)
         self.struct.constants, self.struct.header = (array.ctypes.data for array in self._held)
         self.struct.constant_registers = len(stage.constants) // REGISTER
-
-
-class _Sampling:
-    """The textures and sampler states that a draw's threads have named."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._textures = (TextureStruct * _TEXTURES)()
-        self._samplers = (SamplerStruct * _SAMPLERS)()
-        state = stage.state
-        self.first = state.dynamic + stage.sampler_state
-        """Where the stage's sampler states begin."""
-        self._struct = SamplingStruct(
-            textures=ctypes.addressof(self._textures),
-            samplers=ctypes.addressof(self._samplers),
-            stage=self.first,
-            dynamic=state.dynamic,
-            bindless=state.bindless_sampler,
-        )
-        self.address = ctypes.addressof(self._struct)
-        """Of the `struct sampling`."""
-
-    def texture(self, key: int) -> bool:
-        """Enter the surface of a key (`messages.surface_key`); False: compiled code does not sample it.
-
-        Raises:
-            TranslationFault: an address is not mapped.
-            AccessFault: an address is refused, or leads nowhere.
-        """
-        count = self._struct.texture_count
-        if any(self._textures[number].key == key for number in range(count)):
-            return True
-        surface = self._stage.surfaces.find(_KIND[key >> 32 & 3], key & 0xFFFF_FFFF)
-        if count == _TEXTURES:
-            return False
-        try:
-            self._textures[count] = texture_struct(key, Mips(self._stage.memory, surface))
-        except UnknownImage:
-            return False
-        self._struct.texture_count = count + 1
-        return True
-
-    def sampler(self, address: int) -> bool:
-        """Enter the sampler state at an address; False: compiled code does not have it.
-
-        Raises:
-            TranslationFault: an address is not mapped.
-            AccessFault: an address is refused, or leads nowhere.
-        """
-        count = self._struct.sampler_count
-        if any(self._samplers[number].key == address for number in range(count)):
-            return True
-        state = SamplerState.of(self._stage.memory, address, self._stage.state.dynamic)
-        if count == _SAMPLERS or state.anisotropy > 1 or state.reduction is not Reduction.STANDARD:
-            return False
-        self._samplers[count] = sampler_struct(address, state)
-        self._struct.sampler_count = count + 1
-        return True
 
 
 def _refuse(backend: PixelBackend) -> None:

@@ -17,6 +17,8 @@ SAMPLE = struct.Struct("<Q8I8B8B")
 """surface key, a0, surface shift, bytes of a parameter, of a channel, of the response, of the payload's first part, of all of it, where
 its second part lies; pointer, width, header, half, half parameters, sampler, null parts; least, reference, bias, level, zero, derivatives,
 fetch."""
+SAMPLER_HANDLERS = ("sampler_sample", "sampler_fetch")
+"""Handlers whose messages are a `SAMPLE`."""
 RENDER_WRITE = struct.Struct("<3I8B4BB7x")
 """bytes of the payload's first part, of all of it, where its second part lies; width, header, half, target, null target, source 0 alpha,
 output mask, depth; dual source, null parts, binding table index; end of thread."""
@@ -83,7 +85,7 @@ def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> t
         fetch,
         0,
     )
-    return ("sampler_fetch" if fetch else "sampler_sample"), packed
+    return SAMPLER_HANDLERS[bool(fetch)], packed
 
 
 def render_write(send: Send, message: RenderTargetMessage) -> bytes | None:

@@ -24,7 +24,7 @@ BYTES = 0x2_0000
 FORMATS = {0x000: 16, 0x084: 8, 0x0C7: 4, 0x0CB: 4, 0x0D7: 4, 0x10A: 2, 0x140: 1}
 """RGBA32_FLOAT, RGBA16_FLOAT, RGBA8_UNORM, RGBA8_UINT, R32_UINT, R16_UNORM, R8_UNORM, and their bytes."""
 PITCHES = {0: 1024, 1: 1024, 2: 1024, 3: 1024}
-SAMPLE, SAMPLE_L, LD, GATHER4, SAMPLE_LZ, LD_LZ = 0x0, 0x2, 0x7, 0x8, 0x18, 0x1A
+SAMPLE, SAMPLE_L, LD, GATHER4, RESINFO, SAMPLE_LZ, LD_LZ = 0x0, 0x2, 0x7, 0x8, 0xA, 0x18, 0x1A
 LANES = 16
 
 
@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
 cases = st.builds(
     Case,
-    st.sampled_from([SAMPLE, SAMPLE_L, LD, GATHER4, SAMPLE_LZ, LD_LZ]),
+    st.sampled_from([SAMPLE, SAMPLE_L, LD, GATHER4, RESINFO, SAMPLE_LZ, LD_LZ]),
     st.sampled_from(sorted(FORMATS)),
     st.sampled_from([1, 2]),
     st.sampled_from([0, 1, 3]),
@@ -88,8 +88,9 @@ def parameters(case: Case) -> bytes:
     """Four parameters of sixteen lanes, some of them outside."""
     random = np.random.default_rng(case.seed)
     width, height, depth = case.size
-    if case.message in (LD, LD_LZ):
+    if case.message in (LD, LD_LZ, RESINFO):
         limits = (width, height, case.levels, depth) if case.message == LD else (width, height, depth, 1)
+        limits = (case.levels,) * 4 if case.message == RESINFO else limits
         return b"".join(random.integers(-1, limit + 1, LANES, dtype=np.int32).tobytes() for limit in limits)
     scale = (width, height, depth) if case.sampler[3] else (1, 1, 1)
     axes = [(random.uniform(-0.5, 1.5, LANES) * length).astype(np.float32) for length in scale]
@@ -133,6 +134,8 @@ def answer(back_end: str, case: Case) -> bytes:
         job.submit()
         lab.run()
         assert not lab.engine("ccs0").reports
+        (interpreted,) = [one["interpreted"] for one in lab.engines.inspect() if one["name"] == "ccs0"]
+        assert not interpreted or case.message == GATHER4
         return b"".join(struct.pack("<16I", *job.data(0x100 * number, LANES)) for number in range(4))
 
 
@@ -144,6 +147,7 @@ VOLUME = Case(SAMPLE_LZ, 0x0C7, 2, 1, False, (13, 9, 4), 1, (4, 0, True, True), 
 @example(VOLUME)
 @example(VOLUME._replace(message=LD, form=0x0CB))
 @example(VOLUME._replace(kind=1, array=True, tiling=3, message=GATHER4))
+@example(VOLUME._replace(message=RESINFO, levels=3))
 def test_a_sampler_message_has_the_same_answer_on_both_back_ends(case: Case) -> None:
     assert answer("compiled", case) == answer("reference", case)
 
