@@ -117,6 +117,20 @@ def texture_struct(key: int, mips: Mips) -> TextureStruct:
     return found
 
 
+def typed_struct(key: int, image: Image) -> TextureStruct:
+    """The one level of a surface that typed messages load and store, under the key by which they find it.
+
+    Raises:
+        UnknownImage: its format or layout is not emulated, or compiled code has nothing for it.
+    """
+    surface = image.surface
+    if surface.type is SurfaceType.SCRATCH or surface.samples > 1 or not can_store(image.format):
+        raise UnknownImage("an image that compiled code does not store to")
+    found = TextureStruct(key=key, type=surface.type, levels=1, array=surface.array, depth=surface.depth)
+    found.level[0] = image_struct(image)
+    return found
+
+
 def sampler_struct(key: int, state: SamplerState) -> SamplerStruct:
     """A sampler state at the address `key`."""
     return SamplerStruct(

@@ -25,6 +25,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason, ThreadState
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import SAMPLE, SAMPLER_HANDLERS
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Slot, Walk
+from vfio_user_xe.device_models.xe.eu.compiled.typed_messages import TYPED, TYPED_HANDLERS
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.eu.messages.payload import BarrierSignal
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
@@ -503,8 +504,9 @@ class CompiledExecution:
 
 
 def _sampling(task: Task, kernel: Kernel) -> Sampling | None:
-    """For a kernel that has the sampler's messages; None: it has none."""
-    if not any(kernel.messages(handler, SAMPLE.size) for handler in SAMPLER_HANDLERS):
+    """For a kernel with messages that reach images; None: it has none."""
+    kinds = (SAMPLER_HANDLERS, SAMPLE.size), (TYPED_HANDLERS, TYPED.size)
+    if not any(kernel.messages(handler, size) for handlers, size in kinds for handler in handlers):
         return None
     return Sampling(task.memory, task.surfaces, task.state, task.sampler_state)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 
-from vfio_user_xe.device_models.xe.compute.compiled_images import sampler_struct, texture_struct
+from vfio_user_xe.device_models.xe.compute.compiled_images import sampler_struct, texture_struct, typed_struct
 from vfio_user_xe.device_models.xe.compute.filtering import Mips
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.sampler_state import Reduction, SamplerState
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
 from vfio_user_xe.device_models.xe.compute.surfaces import Surfaces
-from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
+from vfio_user_xe.device_models.xe.compute.texels import Image, UnknownImage
 from vfio_user_xe.device_models.xe.eu.compiled.draw_layout import SamplerStruct, SamplingStruct, TextureStruct
+from vfio_user_xe.device_models.xe.eu.compiled.typed_messages import TYPED_KEY
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 
 _TEXTURES, _SAMPLERS = 48, 24
@@ -44,7 +45,7 @@ class Sampling:
         """Of the `struct sampling`."""
 
     def texture(self, key: int) -> bool:
-        """Enter the surface of a key (`messages.surface_key`); False: compiled code does not sample it.
+        """Enter the surface of a key (`messages.surface_key`, `TYPED_KEY`); False: compiled code has nothing for it.
 
         Raises:
             TranslationFault: an address is not mapped.
@@ -57,7 +58,10 @@ class Sampling:
         if count == _TEXTURES:
             return False
         try:
-            self._textures[count] = texture_struct(key, Mips(self._memory, surface))
+            if key & TYPED_KEY:
+                self._textures[count] = typed_struct(key, Image(self._memory, surface, surface.target_level))
+            else:
+                self._textures[count] = texture_struct(key, Mips(self._memory, surface))
         except UnknownImage:
             return False
         self._struct.texture_count = count + 1

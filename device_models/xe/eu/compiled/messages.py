@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.eu.compiled.layout import MESSAGE
 from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import render_write, sampler_send
+from vfio_user_xe.device_models.xe.eu.compiled.typed_messages import typed_send
 from vfio_user_xe.device_models.xe.eu.ir import Register, Send
 from vfio_user_xe.device_models.xe.eu.messages.message import (
     FenceMessage,
@@ -81,6 +82,8 @@ def plain_send(send: Send) -> PlainSend | None:
             return PlainSend(f"{_fence(send, message)}_answered", send.source0, answer)
         case SamplerMessage():
             return _sampler(send, message)
+        case LscMessage(typed=True):
+            return _typed(send, message)
         case LscMessage():
             return _lsc(send, message)
     return None
@@ -97,6 +100,15 @@ def _sampler(send: Send, message: SamplerMessage) -> PlainSend | None:
         return None
     key = surface_key(surface) if surface.value is not None else 1 << 63 | surface.kind.value << 32
     found = sampler_send(send, message, key, _SHIFT.get(surface.kind, 0))
+    return PlainSend(found[0], send.source0, found[1]) if found else None
+
+
+def _typed(send: Send, message: LscMessage) -> PlainSend | None:
+    surface = message.surface
+    if surface.kind is SurfaceKind.FLAT or message.op.is_block2d or send.source0.is_null:
+        return None
+    key = surface_key(surface) if surface.value is not None else 1 << 63 | surface.kind.value << 32
+    found = typed_send(send, message, key, _SHIFT[surface.kind])
     return PlainSend(found[0], send.source0, found[1]) if found else None
 
 
@@ -180,7 +192,7 @@ def _lsc(send: Send, message: LscMessage) -> PlainSend | None:
     data = _data(send, message)
     if handler is None or space is None or data is None or send.source0.is_null:
         return None
-    if message.typed or message.address_bytes not in (4, 8) or message.width != send.width:
+    if message.address_bytes not in (4, 8) or message.width != send.width:
         return None
     if not message.transpose and len(message.components) * message.data_bytes > _APART_BYTES:
         return None

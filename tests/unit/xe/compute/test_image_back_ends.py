@@ -23,8 +23,10 @@ IMAGE, IMAGE_MEMORY = 0x2000_0000, 32 << 20
 BYTES = 0x2_0000
 FORMATS = {0x000: 16, 0x084: 8, 0x0C7: 4, 0x0CB: 4, 0x0D7: 4, 0x10A: 2, 0x140: 1}
 """RGBA32_FLOAT, RGBA16_FLOAT, RGBA8_UNORM, RGBA8_UINT, R32_UINT, R16_UNORM, R8_UNORM, and their bytes."""
+INTEGERS = (0x0CB, 0x0D7)
 PITCHES = {0: 1024, 1: 1024, 2: 1024, 3: 1024}
 SAMPLE, SAMPLE_L, LD, GATHER4, RESINFO, SAMPLE_LZ, LD_LZ = 0x0, 0x2, 0x7, 0x8, 0xA, 0x18, 0x1A
+TYPED_LOAD, TYPED_STORE = 0x100, 0x101
 LANES = 16
 
 
@@ -32,6 +34,7 @@ class Case(NamedTuple):
     """What a message is about."""
 
     message: int
+    """Of the sampler, or a typed one."""
     form: int
     kind: int
     """1 two-dimensional, 2 a volume."""
@@ -46,7 +49,7 @@ class Case(NamedTuple):
 
 cases = st.builds(
     Case,
-    st.sampled_from([SAMPLE, SAMPLE_L, LD, GATHER4, RESINFO, SAMPLE_LZ, LD_LZ]),
+    st.sampled_from([SAMPLE, SAMPLE_L, LD, GATHER4, RESINFO, SAMPLE_LZ, LD_LZ, TYPED_LOAD, TYPED_STORE]),
     st.sampled_from(sorted(FORMATS)),
     st.sampled_from([1, 2]),
     st.sampled_from([0, 1, 3]),
@@ -92,6 +95,11 @@ def parameters(case: Case) -> bytes:
         limits = (width, height, case.levels, depth) if case.message == LD else (width, height, depth, 1)
         limits = (case.levels,) * 4 if case.message == RESINFO else limits
         return b"".join(random.integers(-1, limit + 1, LANES, dtype=np.int32).tobytes() for limit in limits)
+    if case.message in (TYPED_LOAD, TYPED_STORE):
+        places = b"".join(random.integers(-1, limit + 1, LANES, dtype=np.int32).tobytes() for limit in case.size)
+        integer = case.form in INTEGERS
+        values = random.integers(-200, 70000, LANES, dtype=np.int32) if integer else random.uniform(-0.5, 1.5, LANES)
+        return places + values.astype(np.int32 if integer else np.float32).tobytes()
     scale = (width, height, depth) if case.sampler[3] else (1, 1, 1)
     axes = [(random.uniform(-0.5, 1.5, LANES) * length).astype(np.float32) for length in scale]
     if case.array and case.kind == 1:
@@ -107,7 +115,12 @@ def kernel(case: Case) -> str:
     for number in range(4):
         text += f"send.ugm (16|M0)  r{14 + number}  r30  null:0  0x{0x40 * number << 12:08x}  {LOAD}\n"
     descriptor = 4 << 25 | 4 << 20 | 1 << 17 | case.message << 12
-    text += f"send.smpl (16|M0)  r20  r14  null:0  0x0  0x{descriptor:08x}\n"
+    if case.message == TYPED_STORE:
+        text += "send.tgm (16|M0)  null  r14  r17:1  0x0  0x66001506\n"  # red
+    if case.message in (TYPED_LOAD, TYPED_STORE):
+        text += "send.tgm (16|M0)  r20  r14  null:0  0x0  0x6640f502\n"
+    else:
+        text += f"send.smpl (16|M0)  r20  r14  null:0  0x0  0x{descriptor:08x}\n"
     for number in range(4):
         result = store(0, f"r{20 + number}").replace("r2.0", "r1.0")
         text += result.replace("0x0  ", f"0x{0x100 * number << 12:08x}  ")
@@ -115,7 +128,7 @@ def kernel(case: Case) -> str:
 
 
 def answer(back_end: str, case: Case) -> bytes:
-    """What a back end stores."""
+    """What a back end stores, and the image."""
     with contextmanager(labs)(back_end) as lab:
         inline = [word for where in (DATA, DATA + PARAMETERS_AT) for word in (where & 0xFFFFFFFF, where >> 32)]
         job: Any = lab.compute_job(
@@ -136,7 +149,8 @@ def answer(back_end: str, case: Case) -> bytes:
         assert not lab.engine("ccs0").reports
         (interpreted,) = [one["interpreted"] for one in lab.engines.inspect() if one["name"] == "ccs0"]
         assert not interpreted or case.message == GATHER4
-        return b"".join(struct.pack("<16I", *job.data(0x100 * number, LANES)) for number in range(4))
+        found = b"".join(struct.pack("<16I", *job.data(0x100 * number, LANES)) for number in range(4))
+        return found + bytes(job.tables.space().read(IMAGE, BYTES))
 
 
 VOLUME = Case(SAMPLE_LZ, 0x0C7, 2, 1, False, (13, 9, 4), 1, (4, 0, True, True), 1)
@@ -148,7 +162,10 @@ VOLUME = Case(SAMPLE_LZ, 0x0C7, 2, 1, False, (13, 9, 4), 1, (4, 0, True, True), 
 @example(VOLUME._replace(message=LD, form=0x0CB))
 @example(VOLUME._replace(kind=1, array=True, tiling=3, message=GATHER4))
 @example(VOLUME._replace(message=RESINFO, levels=3))
-def test_a_sampler_message_has_the_same_answer_on_both_back_ends(case: Case) -> None:
+@example(VOLUME._replace(message=TYPED_STORE, form=0x084, levels=2))
+@example(VOLUME._replace(message=TYPED_STORE, form=0x0CB, kind=1, array=True, tiling=3))
+@example(VOLUME._replace(message=TYPED_LOAD, form=0x10A, kind=1, tiling=0))
+def test_a_message_to_an_image_does_the_same_on_both_back_ends(case: Case) -> None:
     assert answer("compiled", case) == answer("reference", case)
 
 

@@ -1,0 +1,157 @@
+/* Typed loads and stores: texels by integer coordinates, as compute/typed.py has them. */
+#include "sampler.h"
+
+/* A message (typed_messages.py). */
+struct typed {
+    uint64_t surface;
+    uint32_t a0, surface_shift;
+    uint32_t coordinate_bytes, component_bytes; /* from one coordinate or component of all lanes to the next */
+    uint32_t data;                              /* of a store: where it is in storage */
+    uint8_t coordinates, components;            /* how many of u, v and r; a mask */
+    uint8_t pointer, reserved;
+};
+
+/* Texels of the lanes of one message; `lanes` are those whose texel is in the surface. */
+struct texels {
+    const struct image *image;
+    char *host[LANES];
+    uint32_t lanes;
+};
+
+static const struct texture *image_of(const struct op *op, struct thread *t, const struct typed *m)
+{
+    uint64_t key = m->surface;
+    if (m->pointer) {
+        uint32_t dword;
+        memcpy(&dword, t->storage + m->a0 + 4 * (m->pointer - 1), 4);
+        key |= key_of(dword, m->surface_shift);
+    }
+    const struct sampling *known = t->slot->sampling;
+    for (uint32_t n = 0; n < known->texture_count; n++)
+        if (known->textures[n].key == key)
+            return &known->textures[n];
+    t->miss_address = key;
+    stop(op, t, TEXTURE);
+    return NULL;
+}
+
+static int64_t coordinate(const struct op *op, const struct thread *t, const struct typed *m, int number, int lane)
+{
+    int32_t found = 0;
+    if (number < m->coordinates)
+        memcpy(&found, t->storage + op->source[0] + number * m->coordinate_bytes + 4 * lane, 4);
+    return found;
+}
+
+/* Find them, and count their access. 0: the thread has stopped, and nothing was done. */
+static int locate(const struct op *op, struct thread *t, const struct typed *m, uint32_t lanes, int access, struct texels *found)
+{
+    if (!t->slot || !t->slot->sampling) {
+        stop(op, t, INTERPRET);
+        return 0;
+    }
+    const struct texture *x = image_of(op, t, m);
+    if (!x)
+        return 0;
+    const struct image *i = found->image = &x->level[0];
+    struct page *page = NULL, *used[LANES];
+    uint32_t runs[LANES];
+    uint64_t begin = 1, end = 0;
+    int pages = 0;
+    found->lanes = 0;
+    for (; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        const int64_t px = coordinate(op, t, m, 0, lane);
+        int64_t py = coordinate(op, t, m, 1, lane), layer = coordinate(op, t, m, 2, lane);
+        if (x->type == BUFFER || x->type == STRUCTURED) {
+            py = layer = 0;
+        } else if (x->type == D1) {
+            layer = x->array ? py : 0;
+            py = 0;
+        } else if (!x->array && x->type != D3 && x->type != CUBE) {
+            layer = 0;
+        }
+        if (!image_has(i, px, py, layer))
+            continue;
+        const uint64_t address = texel_address(i, px, py, layer);
+        if (address < begin || address >= end) {
+            int shift;
+            page = eu_page(t->slot->map, address, access, &shift);
+            if (!page) {
+                t->miss_address = address;
+                t->miss_bytes = i->bytes;
+                t->miss_kind = access;
+                stop(op, t, MISS);
+                return 0;
+            }
+            begin = address >> shift << shift;
+            end = begin + (1ull << shift);
+            used[pages] = page;
+            runs[pages++] = 0;
+        }
+        if (end - address < i->bytes) { /* in two pages */
+            stop(op, t, INTERPRET);
+            return 0;
+        }
+        found->host[lane] = page->host + (address - begin);
+        found->lanes |= 1u << lane;
+        runs[pages - 1]++;
+    }
+    for (int n = 0; n < pages; n++)
+        eu_count(t->slot, &t->slot->counts[used[n] - t->slot->map->pages], runs[n], (uint64_t)runs[n] * i->bytes, access);
+    return 1;
+}
+
+const struct op *typed_load(const struct op *op, struct thread *t)
+{
+    const struct typed *m = op->extra;
+    const uint32_t lanes = enabled(op, t);
+    if (!lanes)
+        return op + 1;
+    struct texels found;
+    if (!locate(op, t, m, lanes, READ, &found))
+        return NULL;
+    const struct image *i = found.image;
+    for (uint32_t left = lanes; left; left &= left - 1) {
+        const int lane = __builtin_ctz(left), there = found.lanes >> lane & 1;
+        four values = {0, 0, 0, 0};
+        if (there)
+            values = decode_texel(i, found.host[lane]);
+        char *to = t->storage + op->destination + 4 * lane;
+        for (int channel = 0; channel < 4; channel++) {
+            if (!(m->components >> channel & 1))
+                continue;
+            const uint32_t bits = i->integer ? (uint32_t)(int64_t)values[channel] : bits_of_f((float)values[channel]);
+            memcpy(to, &bits, 4);
+            to += m->component_bytes;
+        }
+    }
+    return op + 1;
+}
+
+const struct op *typed_store(const struct op *op, struct thread *t)
+{
+    const struct typed *m = op->extra;
+    const uint32_t lanes = enabled(op, t);
+    if (!lanes)
+        return op + 1;
+    struct texels found;
+    if (!locate(op, t, m, lanes, WRITE, &found))
+        return NULL;
+    const struct image *i = found.image;
+    for (uint32_t left = found.lanes; left; left &= left - 1) {
+        const int lane = __builtin_ctz(left);
+        const char *from = t->storage + m->data + 4 * lane;
+        four values = {0, 0, 0, 1};
+        for (int channel = 0; channel < 4; channel++) {
+            if (!(m->components >> channel & 1))
+                continue;
+            uint32_t bits;
+            memcpy(&bits, from, 4);
+            values[channel] = i->kind == UINT ? (double)bits : i->kind == SINT ? (double)(int32_t)bits : (double)f_of_bits(bits);
+            from += m->component_bytes;
+        }
+        encode_texel(i, values, found.host[lane]);
+    }
+    return op + 1;
+}
