@@ -259,6 +259,34 @@ def test_questions_for_what_a_texture_is_are_answered(lab: RenderLab, descriptor
     assert memory[TARGET_AT : TARGET_AT + 0x1000].strip(b"\0")
 
 
+@pytest.mark.parametrize("form", [0x000, 0x0C7])
+def test_images_that_fragment_shaders_write_and_read(lab: RenderLab, form: int) -> None:
+    random = np.random.default_rng(form)
+    state = list(texture_state(random, form, 1, 1))
+    state[0] &= ~(1 << 28)
+    # Lanes may share a texel: all write the same, and what is read is elsewhere.
+    shader = (
+        COORDINATES
+        + "mov (16|M0)  r40.0<1>:f  0x3F400000:f\n"
+        + "send.tgm (16|M0)  null  r20  r40:1  0x01000000  0x64001506\n"
+        + "add (16|M0)  r21.0<1>:d  r21.0<1;1,0>:d  100:d\n"
+        + "send.tgm (16|M0)  r60  r20  null:0  0x01000000  0x6440f502\n"
+        + WRITE
+    )
+    texture = random.integers(0, 60, TEXTURE_BYTES, dtype=np.uint8).tobytes()
+    memory = both(
+        lab,
+        shader,
+        triangles(2, extra=1 << 2),
+        vertices=vertices(random, 6),
+        surface=target_state(RGBA32_FLOAT, 256),
+        texture=texture,
+        texture_state=tuple(state),
+        sampler=(0, 0, 0, 0),
+    )
+    assert memory[TEXTURE_AT : TEXTURE_AT + TEXTURE_BYTES] != texture
+
+
 @pytest.mark.parametrize("kind", [2, 3], ids=["volume", "cube"])
 @pytest.mark.parametrize("seed", range(3))
 def test_slopes_of_volumes_and_cubes_choose_the_level_by_two_axes(lab: RenderLab, kind: int, seed: int) -> None:
