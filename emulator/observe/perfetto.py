@@ -72,7 +72,9 @@ def export(lines: Iterable[str], source: str, processes: Mapping[str, TraceProce
     yield '{"displayTimeUnit": "ns", "traceEvents": [\n'
     separator = ""
     for event in events(records(lines, source), processes):
-        yield separator + json.dumps(event)
+        yield separator + json.dumps(
+            event, ensure_ascii=False
+        )  # the UI shows the escapes of names of counters as they are
         separator = ",\n"
     yield "\n]}\n"
 

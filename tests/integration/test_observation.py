@@ -79,7 +79,9 @@ def test_the_export_is_what_the_trace_event_format_wants() -> None:
         "required": ["traceEvents"],
         "additionalProperties": False,
     }
-    document = json.loads("".join(export([json.dumps(entry) + "\n" for entry in TRACE], "trace.jsonl", PROCESSES)))
+    text = "".join(export([json.dumps(entry) + "\n" for entry in TRACE], "trace.jsonl", PROCESSES))
+    assert "\\u" not in text, "the UI shows escapes in names of counters as they are"
+    document = json.loads(text)
     jsonschema.validate(document, schema)
     assert {event["ph"] for event in document["traceEvents"]} == set("MiBEC")
 
