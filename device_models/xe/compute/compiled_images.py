@@ -11,7 +11,7 @@ from vfio_user_xe.device_models.xe.compute import formats
 from vfio_user_xe.device_models.xe.compute.filtering import Mips
 from vfio_user_xe.device_models.xe.compute.formats import Format, Kind
 from vfio_user_xe.device_models.xe.compute.sampler_state import SamplerState
-from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceType
+from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Image, UnknownImage, tables
 from vfio_user_xe.device_models.xe.eu.compiled.draw_layout import LEVELS, ImageStruct, SamplerStruct, TextureStruct
 
@@ -32,6 +32,11 @@ _STORED = frozenset({Kind.UNORM, Kind.SNORM, Kind.FLOAT, Kind.SINT, Kind.UINT, K
 _WHOLE_FLOAT = 32
 _SMALL = 10
 """Bits of a channel of SRGB at most: its values are in tables."""
+
+
+_KNOWN: dict[SurfaceState, TextureStruct] = {}
+_MOST_KNOWN = 256
+"""Surfaces whose levels are kept: a draw names those of the draw before, most often."""
 
 
 def can_store(form: Format) -> bool:
@@ -109,11 +114,19 @@ def texture_struct(key: int, mips: Mips) -> TextureStruct:
         UnknownImage: its format or layout is not emulated, or compiled code has nothing for it.
     """
     surface = mips.surface
+    known = _KNOWN.get(surface)
+    if known is not None:
+        again = TextureStruct.from_buffer_copy(known)
+        again.key = key
+        return again
     if surface.type is SurfaceType.SCRATCH or mips.levels > LEVELS:
         raise UnknownImage("a surface that compiled code does not sample")
     found = TextureStruct(key=key, type=surface.type, levels=mips.levels, array=surface.array, depth=surface.depth)
     for level in range(mips.levels):
         found.level[level] = image_struct(mips.image(level))
+    if len(_KNOWN) >= _MOST_KNOWN:
+        _KNOWN.clear()
+    _KNOWN[surface] = found
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,15 +95,21 @@ class BlendState:
         ps = kept(lrc, Op.PS_BLEND)
         words = _read(memory, dynamic, pointer, _STATE_DWORDS)
         colour = _read(memory, dynamic, calc, _CALC_DWORDS)
-        reference = real(colour, 1) if flag(colour, 0, 0) else bits(colour, 1, 7, 0) / 255
-        independent = flag(words, 0, 30)
-        return cls(
-            targets=tuple(_target(words, 1 + 2 * number, independent) for number in range(_TARGETS)),
-            constant=(real(colour, 2), real(colour, 3), real(colour, 4), real(colour, 5)),
-            alpha_to_coverage=flag(words, 0, 31) or flag(ps, 1, 31),
-            alpha_to_one=flag(words, 0, 29),
-            alpha_test=(bits(words, 0, 26, 24), reference) if flag(words, 0, 27) else None,
-        )
+        return _of(tuple(words), tuple(colour), flag(ps, 1, 31))
+
+
+@lru_cache(maxsize=256)
+def _of(words: tuple[int, ...], colour: tuple[int, ...], to_coverage: bool) -> BlendState:
+    """BLEND_STATE and COLOR_CALC_STATE, and what 3DSTATE_PS_BLEND says of alpha to coverage."""
+    reference = real(colour, 1) if flag(colour, 0, 0) else bits(colour, 1, 7, 0) / 255
+    independent = flag(words, 0, 30)
+    return BlendState(
+        targets=tuple(_target(words, 1 + 2 * number, independent) for number in range(_TARGETS)),
+        constant=(real(colour, 2), real(colour, 3), real(colour, 4), real(colour, 5)),
+        alpha_to_coverage=flag(words, 0, 31) or to_coverage,
+        alpha_to_one=flag(words, 0, 29),
+        alpha_test=(bits(words, 0, 26, 24), reference) if flag(words, 0, 27) else None,
+    )
 
 
 def _read(memory: UnitMemory, dynamic: int, pointer: Words, count: int) -> Words:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.render.fields import bits, flag
-from vfio_user_xe.device_models.xe.render.state import Op, has_meshes, kept
+from vfio_user_xe.device_models.xe.render.state import Op, has_meshes, kept, remembered
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
@@ -62,6 +62,7 @@ class ClipState:
         return self.enabled and self.mode == ClipMode.NORMAL and self.near
 
     @classmethod
+    @remembered(Op.CLIP, Op.RASTER, Op.GS, Op.DS, Op.VS, Op.MESH_CONTROL, Op.CLIP_MESH)
     def of(cls, lrc: Lrc) -> ClipState:
         """The context's state now."""
         clip, raster, last = kept(lrc, Op.CLIP), kept(lrc, Op.RASTER), _last_stage(lrc)

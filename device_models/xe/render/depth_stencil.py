@@ -14,7 +14,7 @@ from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Image
 from vfio_user_xe.device_models.xe.render.fields import Words, address, bits, flag, real
-from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.state import Op, kept, remembered
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
@@ -68,6 +68,7 @@ class DepthStencilState:
     bounds: tuple[float, float] | None
 
     @classmethod
+    @remembered(Op.WM_DEPTH_STENCIL, Op.DEPTH_BOUNDS, Op.DEPTH_BUFFER)
     def of(cls, lrc: Lrc) -> DepthStencilState:
         """The context's state now."""
         words, limits = kept(lrc, Op.WM_DEPTH_STENCIL), kept(lrc, Op.DEPTH_BOUNDS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.render.fields import Words, bits, flag
 from vfio_user_xe.device_models.xe.render.stage import kernel_of
-from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.state import Op, kept, remembered
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
@@ -63,6 +63,7 @@ class PixelState:
     """3DSTATE_WM: 1 tests before the shader whatever it does, 2 only there."""
 
     @classmethod
+    @remembered(Op.PS, Op.PS_EXTRA, Op.WM)
     def of(cls, lrc: Lrc) -> PixelState:
         """The context's state now."""
         ps, extra, wm = kept(lrc, Op.PS), kept(lrc, Op.PS_EXTRA), kept(lrc, Op.WM)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.render.clip import POSITION, Clipped, ClipState, Floats
 from vfio_user_xe.device_models.xe.render.fields import bits, flag
-from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.state import Op, kept, remembered
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class SetupState:
     """Pixels over which the coverage of lines goes from all to nothing, at their sides and ends; None: they are not antialiased."""
 
     @classmethod
+    @remembered(Op.SF, Op.RASTER, Op.WM)
     def of(cls, lrc: Lrc) -> SetupState:
         """The context's state now."""
         sf, raster, wm = kept(lrc, Op.SF), kept(lrc, Op.RASTER), kept(lrc, Op.WM)

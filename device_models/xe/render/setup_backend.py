@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.render.fields import bits, flag
 from vfio_user_xe.device_models.xe.render.setup import Setup
-from vfio_user_xe.device_models.xe.render.state import Op, has_meshes, kept
+from vfio_user_xe.device_models.xe.render.state import Op, has_meshes, kept, remembered
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
@@ -45,6 +45,7 @@ class SetupBackend:
     """Dwords of what mesh shaders write of a primitive: those before the first that is read, and those that are."""
 
     @classmethod
+    @remembered(Op.SBE, Op.SBE_SWIZ, Op.SBE_MESH, Op.MESH_CONTROL)
     def of(cls, lrc: Lrc) -> SetupBackend:
         """The context's state now."""
         sbe, swiz = kept(lrc, Op.SBE), kept(lrc, Op.SBE_SWIZ)

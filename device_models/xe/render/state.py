@@ -6,14 +6,22 @@ that change a part of a state (a vertex buffer, the constants of a stage) are me
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, TypeVar
 
 from vfio_user_xe.device_models.xe.render.fields import Words, bits, flag
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+
+
+Kind = TypeVar("Kind")
+Found = TypeVar("Found")
+_REMEMBERED = 256
+"""Words of states of which is kept what was made of them."""
 
 
 class Op(IntEnum):
@@ -111,6 +119,31 @@ _NOTHING: tuple[int, ...] = ()
 def kept(lrc: Lrc, op: Op) -> Words:
     """The command that set this state, header first; empty if it was never set."""
     return lrc.state.get(op, _NOTHING)
+
+
+def remembered(*ops: Op) -> Callable[[Callable[[Kind, Lrc], Found]], Callable[[Kind, Lrc], Found]]:
+    """Of a class method that reads nothing of a context but these states: what it made of the same words it need not make again.
+
+    What it makes is not changed by anybody.
+    """
+
+    def decorate(make: Callable[[Kind, Lrc], Found]) -> Callable[[Kind, Lrc], Found]:
+        known: dict[tuple[tuple[int, ...], ...], Found] = {}
+
+        @wraps(make)
+        def of(cls: Kind, lrc: Lrc) -> Found:
+            state = lrc.state
+            key = tuple([tuple(state.get(op, _NOTHING)) for op in ops])
+            if key in known:
+                return known[key]
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            found = known[key] = make(cls, lrc)
+            return found
+
+        return of
+
+    return decorate
 
 
 def has_meshes(lrc: Lrc) -> bool:

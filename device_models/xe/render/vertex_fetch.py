@@ -15,7 +15,7 @@ from vfio_user_xe.device_models.xe.compute.memory import UNSIGNED, Numbers, Unit
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.render.draw import Draw
 from vfio_user_xe.device_models.xe.render.fields import Words, address, bits, flag
-from vfio_user_xe.device_models.xe.render.state import Op, kept
+from vfio_user_xe.device_models.xe.render.state import Op, kept, remembered
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.lrc import Lrc
@@ -96,6 +96,17 @@ class VertexState:
     """Which components of each element the vertex shader gets; None: all of them."""
 
     @classmethod
+    @remembered(
+        Op.VF,
+        Op.INDEX_BUFFER,
+        Op.VF_INSTANCING,
+        Op.VF_SGVS,
+        Op.VF_SGVS_2,
+        Op.VF_COMPONENT_PACKING,
+        Op.VERTEX_BUFFERS,
+        Op.VERTEX_ELEMENTS,
+        Op.VF_TOPOLOGY,
+    )
     def of(cls, lrc: Lrc) -> VertexState:
         """The state that a draw takes from the context now."""
         vf, index, instancing = kept(lrc, Op.VF), kept(lrc, Op.INDEX_BUFFER), kept(lrc, Op.VF_INSTANCING)

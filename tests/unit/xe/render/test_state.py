@@ -16,7 +16,13 @@ from vfio_user_xe.device_models.xe.engines.context import FAILED
 from vfio_user_xe.device_models.xe.engines.lrc import Lrc
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, RENDER
 from vfio_user_xe.device_models.xe.render import state
+from vfio_user_xe.device_models.xe.render.clip import ClipState
+from vfio_user_xe.device_models.xe.render.depth_stencil import DepthStencilState
+from vfio_user_xe.device_models.xe.render.pixel_state import PixelState
+from vfio_user_xe.device_models.xe.render.setup import SetupState
+from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend
 from vfio_user_xe.device_models.xe.render.state import Op
+from vfio_user_xe.device_models.xe.render.vertex_fetch import VertexState
 
 
 def streamer() -> Any:
@@ -88,3 +94,25 @@ def test_state_beyond_the_image_costs_its_context_and_nothing_behind_the_image(
     assert job.context.state is FAILED
     assert other.data() == [1]
     assert {job.function.ggtt_space.read32(job.at(behind) + 4 * index) for index in range(0x400)} == {0x5A5A5A5A}
+
+
+class _Watched(dict[int, list[int]]):
+    """State that notes which commands of it are looked at."""
+
+    def __init__(self, state: dict[int, list[int]]) -> None:
+        super().__init__(state)
+        self.seen: set[int] = set()
+
+    def get(self, op: int, default: object = None) -> Any:
+        self.seen.add(op)
+        return super().get(op, default)
+
+
+@pytest.mark.parametrize("kind", [ClipState, DepthStencilState, PixelState, SetupBackend, SetupState, VertexState])
+@pytest.mark.parametrize("enabled", [{}, {Op.MESH_CONTROL: [0, 1 << 31, 0]}])
+def test_what_is_remembered_of_a_state_depends_on_no_other(kind: Any, enabled: dict[int, list[int]]) -> None:
+    watched = _Watched(enabled)
+    kind.of.__func__.__wrapped__(kind, NonCallableMock(spec=Lrc, state=watched))
+    read, watched.seen = watched.seen, set()
+    kind.of(NonCallableMock(spec=Lrc, state=watched))
+    assert read <= watched.seen
