@@ -70,6 +70,8 @@ def _draws(streamer: CommandStreamer, dwords: Words, begin: int) -> Bulk:
     if flag(dwords, 2, 0):
         count = min(count, int.from_bytes((yield from _read(streamer, address(dwords, 2, 2), 4)), "little"))
     for number in range(count):
+        # Also between draws of nothing: their number is the guest's.
+        yield None
         data = yield from _read(streamer, address(dwords, 4, 2) + number * step, 4 * size)
         draw = parse(memoryview(data).cast("I").tolist())
         if isinstance(draw, MeshDraw):

@@ -57,6 +57,10 @@ class UnknownMesh(ValueError):
     """Primitives that are not assembled; the text says of what kind."""
 
 
+_MOST_GROUPS = (1 << 32) - 1
+"""A group's number is a dword of its payload."""
+
+
 @dataclass(frozen=True, slots=True)
 class MeshState:
     """Fields of 3DSTATE_MESH_SHADER that say what entries are like; sizes in dwords."""
@@ -77,7 +81,7 @@ class MeshState:
         """The context's state now.
 
         Raises:
-            BadDescriptor: the SLM size has no meaning.
+            BadDescriptor: the SLM size or the width of threads has no meaning.
             UnknownMesh: its primitives are not assembled.
         """
         words = kept(lrc, Op.MESH_SHADER)
@@ -157,6 +161,9 @@ def draw(streamer: CommandStreamer, memory: UnitMemory, mesh_draw: MeshDraw, the
     except (UnknownMesh, BadDescriptor) as unknown:
         report(f"a draw of meshes is skipped: {unknown} is not drawn")
         return
+    if mesh_draw.total > _MOST_GROUPS:
+        report(f"a draw of {mesh_draw.total} thread groups of meshes is skipped: {_MOST_GROUPS} are drawn at most")
+        return
     shader = _stage(streamer, memory, MESH, Op.MESH_CONTROL)
     x, y, z = mesh_draw.groups
     first = Launch(
@@ -200,7 +207,7 @@ def _task(lrc: Lrc) -> GroupState | None:
     """The task shader's groups; None: there is none.
 
     Raises:
-        BadDescriptor: the SLM size has no meaning.
+        BadDescriptor: the SLM size or the width of threads has no meaning.
     """
     if not flag(kept(lrc, Op.TASK_CONTROL), 1, 31):
         return None

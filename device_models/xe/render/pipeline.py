@@ -176,6 +176,7 @@ class Pipeline:
         elif kind in _LISTS:
             for first in range(0, draw.vertices, _TOGETHER):
                 count = min(_TOGETHER, draw.vertices - first)
+                yield None
                 yield from self._part(replace(draw, vertices=count, first=draw.first + first), first)
         elif draw.vertices <= _MOST:
             yield from self._part(draw)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.compute.descriptors import slm_bytes
+from vfio_user_xe.device_models.xe.compute.descriptors import BadDescriptor, slm_bytes
 from vfio_user_xe.device_models.xe.compute.payload import local_ids
 from vfio_user_xe.device_models.xe.memory.address_space import Fault
 from vfio_user_xe.device_models.xe.render import threads
@@ -28,6 +28,8 @@ Indices = NDArray[np.int64]
 _WORDS = REGISTER // 4
 _INLINE = 8
 """Dwords of inline data."""
+_WIDTHS = (16, 32)
+"""Lanes of a thread: Xe2 has no threads of 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,14 @@ class GroupState:
         """The dwords of the three commands, headers first.
 
         Raises:
-            BadDescriptor: the SLM size has no meaning.
+            BadDescriptor: the SLM size or the width of threads has no meaning.
         """
+        width = 8 << bits(shader, 5, 31, 30)
+        if width not in _WIDTHS:
+            raise BadDescriptor(f"threads of {width} lanes (allowed: {', '.join(map(str, _WIDTHS))})")
         return cls(
             threads=bits(shader, 4, 9, 0),
-            width=8 << bits(shader, 5, 31, 30),
+            width=width,
             invocations=bits(shader, 3, 9, 0) + 1,
             last_lanes=bits(shader, 6, 31, 0),
             slm_bytes=slm_bytes(bits(shader, 4, 20, 16)),
@@ -153,6 +158,8 @@ def shade(
     for part in every:
         lanes = state.lanes * ((part.stop - part.start) // state.threads)
         yield from threads.run(shader, rows[part], lanes, ShaderPort(shader, urb, slm_bytes=state.slm_bytes))
+        # A group may end at once, and there may be a thousand of them.
+        yield None
     return urb.dwords[:own].reshape(len(groups), state.entry).copy()
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from unittest.mock import create_autospec
+
+import pytest
+
 from tests.support.xe.commands import sdi, srm
 from tests.support.xe.compute_lab import EOT
 from tests.support.xe.engine_lab import DATA_VA, Job
@@ -17,6 +22,10 @@ from tests.support.xe.render_lab import (
     setup_backend,
     vertex_buffer,
 )
+from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
+from vfio_user_xe.device_models.xe.engines.lrc import Lrc
+from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace
+from vfio_user_xe.device_models.xe.render import indirect
 
 TASK_KERNEL = VERTEX_KERNEL + 0x800
 PARAMETERS = 0x3000
@@ -61,13 +70,20 @@ BY_GROUP = (
 
 
 def mesh(
-    *, threads: int = 1, mask: int = 7, slm: int = 0, barriers: bool = False, primitive: int = 1, numbered: bool = False
+    *,
+    threads: int = 1,
+    mask: int = 7,
+    slm: int = 0,
+    barriers: bool = False,
+    primitive: int = 1,
+    numbered: bool = False,
+    width: int = 1,
 ) -> tuple[int, ...]:
     """Commands of a mesh shader whose entries are as `PLACES` writes them; `primitive` times 32 bytes are data of the primitive."""
     return (
         0x78770001, 3 << 30, 0,
         0x787A0006, VERTEX_KERNEL, 0, 2, threads | slm << 16 | barriers << 28,
-        1 << 30 | 1 << 28 | 1 << 19 | 1 << 18 | numbered << 22, mask, primitive << 12 | 2 << 20 | 2 << 28 | 1 << 31,
+        width << 30 | 1 << 28 | 1 << 19 | 1 << 18 | numbered << 22, mask, primitive << 12 | 2 << 20 | 2 << 28 | 1 << 31,
         0x787B0008, 0, 0x1111, 0x2222, 0, 0, 0, 0, 0, 0,
         0x787F0001, 7, 8,
         0x78820000, 1 << 5 | 1, 0x78810000, 0,
@@ -277,3 +293,29 @@ def test_draws_of_vertices_from_memory(lab: RenderLab) -> None:
 def test_a_draw_of_meshes_without_a_mesh_shader_is_reported(lab: RenderLab) -> None:
     lab.draw(FLAT.format(1) + WRITE, *pixel_shader(), *groups(1))
     assert any("no mesh shader" in report for report in lab.engine("rcs0").reports)
+
+
+@pytest.mark.parametrize(
+    ("commands", "said"),
+    [
+        ((*mesh(), *groups(0xFFFF_FFFF, 0xFFFF_FFFF, 0xFFFF_FFFF)), "thread groups of meshes is skipped"),
+        ((*mesh(width=0), *groups(1)), "threads of 8 lanes"),
+        ((*mesh(width=3), *groups(1)), "threads of 64 lanes"),
+    ],
+)
+def test_sizes_that_no_hardware_has_are_reported_and_the_batch_goes_on(
+    lab: RenderLab, commands: tuple[int, ...], said: str
+) -> None:
+    job = lab.draw(FLAT.format(1) + WRITE, *commands, *sdi(DATA_VA + PARAMETERS, 7))
+    assert any(said in report for report in lab.engine("rcs0").reports)
+    assert job.data(PARAMETERS, 1) == [7]
+
+
+def test_draws_of_nothing_from_memory_make_room_as_others_do(lab: RenderLab) -> None:
+    streamer = create_autospec(CommandStreamer, instance=True)
+    streamer.lrc = create_autospec(Lrc, instance=True)
+    streamer.lrc.state = {}
+    streamer.lrc.space = create_autospec(AddressSpace, instance=True)
+    streamer.lrc.space.read.side_effect = lambda where, length: bytes(length)
+    draws = indirect._draws(streamer, [2 << 10, 0xFFFF_FFFF, 0, 0, DATA_VA, 0], 0)
+    assert list(itertools.islice(draws, 1000)) == [None] * 1000
