@@ -204,6 +204,8 @@ class _Access:
         """The reply to the chunk at `position`: keep its data, or say why the access fails."""
         if flags & wire.FLAG_ERROR:
             error = error or errno.EIO
+            if error not in errno.errorcode:
+                return self._refused(position, f"the client answered errno {error}", errno.EIO)
             return self._refused(position, f"the client answered {os.strerror(error)}", error)
         if self.view is None:
             data = bytes(body[wire.DMA_ACCESS.size :])

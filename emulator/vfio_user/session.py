@@ -130,6 +130,9 @@ class Session:
             self._broken = True
         except OSError as exc:
             log.info("%s: connection lost: %s", self.function.name, exc)
+        except Exception:
+            # Other functions and their clients go on.
+            log.exception("%s: a mistake in the server ends this client's session", self.function.name)
         finally:
             self._tell_losses()
             self._end()
@@ -179,7 +182,7 @@ class Session:
                 self._read_limits[index] = access.size if access.region.readable else 0
                 self._write_limits[index] = access.size if access.region.writable else 0
         if twin is not None:
-            self._twin_thread = threading.Thread(target=self._twin_loop, args=(twin,), daemon=True)
+            self._twin_thread = threading.Thread(target=self._twin_loop, args=(twin, self.messages), daemon=True)
             self._twin_thread.start()
         self.function.attached(self)
 
@@ -377,10 +380,10 @@ class Session:
         if flags & wire.TYPE_MASK == wire.TYPE_COMMAND:
             self._error(message_id, command, flags, errno.E2BIG)
 
-    def _twin_loop(self, twin: socket.socket) -> None:
+    def _twin_loop(self, twin: socket.socket, messages: DmaMessages) -> None:
         """Replies to our own commands, where they come on a socket of their own."""
         receiver = Receiver(twin, CAPACITY)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.closing(messages), contextlib.closing(receiver):
             while receiver.fill():
                 while receiver.end - receiver.start >= wire.HEADER_SIZE:
                     _, _, size, flags, _ = wire.HEADER.unpack_from(receiver.view, receiver.start)
@@ -390,6 +393,3 @@ class Session:
                         break
                     self._replied(receiver, size, wanted=flags & wire.TYPE_MASK == wire.TYPE_REPLY)
                 receiver.compact()
-        if self.messages is not None:
-            self.messages.close()
-        receiver.close()

@@ -179,7 +179,9 @@ def test_a_request_that_cannot_be_sent_after_a_reply_fails_the_access_and_not_th
     assert client.messages.waiting == 0
 
 
-@pytest.mark.parametrize(("error", "expected"), [(errno.EFAULT, errno.EFAULT), (0, errno.EIO)])
+@pytest.mark.parametrize(
+    ("error", "expected"), [(errno.EFAULT, errno.EFAULT), (0, errno.EIO), (0xFFFF_FFFF, errno.EIO)]
+)
 def test_an_error_of_the_client_is_the_caller_s(client: Client, error: int, expected: int) -> None:
     client.answer = lambda message_id, command, *_: client.reply(
         message_id, command, b"", REPLY | wire.FLAG_ERROR, error
