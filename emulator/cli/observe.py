@@ -140,7 +140,7 @@ def perfetto(
             pieces = export(lines, str(trace), processes)
             with target.open("w", encoding="utf-8") as file:
                 file.writelines(pieces)
-    except (TraceRefused, UnicodeDecodeError) as error:
+    except (TraceRefused, UnicodeError) as error:
         if isinstance(error, TraceRefused):
             target.unlink(missing_ok=True)
         fail(error, EXIT_USAGE)

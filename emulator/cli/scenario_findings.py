@@ -98,8 +98,8 @@ class _Book:
     def count(self, result: Result) -> None:
         """Add a result, if its scenario belongs to a finding that is wanted."""
         suite = suite_of(result.case)
-        needs = self._needs.get(suite, {})
-        if result.case.name not in needs and result.case.number != SETUP:
+        needs = self._needs.get(suite)
+        if not needs or (result.case.name not in needs and result.case.number != SETUP):
             return
         self.failed = self.failed or result.verdict is Verdict.FAIL
         record(self.seen, suite, [result], needs)

@@ -25,26 +25,45 @@ _PLAUSIBLE = range(100_000, 20_000_000)
 """kHz. Others say that something happened in between, such as the migration of a host that is a virtual machine."""
 
 
-@functools.cache
 def host_tsc_khz() -> int | None:
     """The rate in kHz, measured once in a process (50 ms). None where it cannot be: no x86-64, no memory that may be executed, a busy host.
 
-    From any thread.
+    What a busy host prevented is tried again for the next guest. From any thread.
+    """
+    try:
+        return _measured()
+    except _NotMeasured:
+        return None
+
+
+class _NotMeasured(Exception):
+    """There is no rate."""
+
+
+@functools.cache
+def _measured() -> int:
+    """The rate in kHz.
+
+    Raises:
+        _NotMeasured: it cannot be had now.
     """
     if platform.machine() != "x86_64":
-        return None
+        raise _NotMeasured
     try:
         page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    except OSError:  # a hardened host allows no such memory
-        return None
+    except OSError as error:  # a hardened host allows no such memory
+        raise _NotMeasured from error
     page.write(_RDTSC)
     start = ctypes.c_char.from_buffer(page)
     counter = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(start))
     try:
-        return rate(counter, lambda: time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), time.sleep)
+        found = rate(counter, lambda: time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW), time.sleep)
     finally:
         del counter, start
         page.close()
+    if found is None:
+        raise _NotMeasured
+    return found
 
 
 def rate(counter: Callable[[], int], clock: Callable[[], int], sleep: Callable[[float], None]) -> int | None:

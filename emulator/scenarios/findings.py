@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from vfio_user_xe.emulator.guest.cache import write_atomically
 from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.results import Fact, Result, Verdict
 from vfio_user_xe.emulator.results.evidence import Json
@@ -75,7 +76,7 @@ def save(file: Path, seen: Iterable[Seen]) -> None:
     """Write the data, in an order that does not depend on that of the runs."""
     ordered = sorted(seen, key=lambda entry: (entry.suite, entry.scenario, release_order(entry.kernel)))
     text = json.dumps([asdict(entry) for entry in ordered], indent=1, sort_keys=True)
-    file.write_text(f"{text}\n", encoding="utf-8")
+    write_atomically(file, f"{text}\n".encode())
 
 
 def record(seen: list[Seen], suite: str, results: Iterable[Result], needs: Mapping[str, str]) -> None:

@@ -42,7 +42,7 @@ class Vram:
             raise ValueError(f"VRAM of {size:#x} bytes: it must be a positive multiple of {BLOCK_SIZE:#x} (2 MiB)")
         self.size = size
         self.memory = Memory(size, "vram")
-        """The PF's memory (its BAR2), indexed by DPA. Blocks that a VF has are holes in it."""
+        """The PF's memory (its BAR2), indexed by DPA. Blocks that a VF has by an LMTT are holes in it."""
         self.fabric = fabric
         self.flat_ccs: int | None = None
         """DPA where compression metadata starts (1 byte for 512), None when the card has none."""

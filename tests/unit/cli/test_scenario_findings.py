@@ -13,7 +13,7 @@ from vfio_user_xe.emulator.cli import scenario_findings as cli
 from vfio_user_xe.emulator.results import Case, Report, Result, Verdict, json_file
 from vfio_user_xe.emulator.results.journal import Journal
 from vfio_user_xe.emulator.scenarios.finding import Finding
-from vfio_user_xe.emulator.scenarios.scenario import Suite
+from vfio_user_xe.emulator.scenarios.scenario import SETUP, Suite
 
 CREAKS = Finding("creaks", "it creaks", ("scenario-1",))
 
@@ -25,8 +25,8 @@ def suite(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "load_suite", lambda name: made)
 
 
-def result(name: str, verdict: Verdict, defect: str = "", suite: str = "scenarios: tried") -> Result:
-    case = Case(suite, "scenarios.tried", name, number="1")
+def result(name: str, verdict: Verdict, defect: str = "", suite: str = "scenarios: tried", number: str = "1") -> Result:
+    case = Case(suite, "scenarios.tried", name, number=number)
     return Result(case, verdict, "seen", defect=defect, properties={"kernel": "7.3.4"})
 
 
@@ -42,6 +42,7 @@ def test_results_of_scenarios_that_look_for_a_defect_are_counted_and_others_are_
         result("scenario-2", Verdict.FAIL),
         result("scenario-1", Verdict.FAIL, suite="scenarios: another"),
         result("scenario-1", Verdict.FAIL, suite="piglit"),
+        result("setup-usual", Verdict.FAIL, suite="scenarios: another", number=SETUP),
     ]
     json_file.write(Report("scenarios: tried", results), tmp_path / "run.json")
     data = tmp_path / "seen.json"

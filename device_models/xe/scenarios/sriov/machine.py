@@ -67,7 +67,9 @@ class SriovMachine(Machine):
         try:
             yield
         finally:
-            self._report_hung_tasks_after(HUNG_SECONDS)
+            # A guest that is gone has another, first error.
+            with contextlib.suppress(GuestError):
+                self._report_hung_tasks_after(HUNG_SECONDS)
 
     def _report_hung_tasks_after(self, seconds: int) -> None:
         self.run(f"echo {seconds} > /proc/sys/kernel/hung_task_timeout_secs; true")

@@ -26,14 +26,14 @@ def excuse_jobs_of_the_dead(run: Run, cards: int) -> None:
     are gone, the GuC takes its queue off the engine, and xe, which does not know yet that the queue is to be killed
     (xe_file_close), says so and keeps a dump of it (xe_guc_submit.c:guc_exec_queue_timedout_job).
     """
-    for message in (
-        "Fault response: Unsuccessful",
+    for pattern in (
+        r"Fault response: Unsuccessful -(EFAULT|14)\b",
         "Engine memory CAT error",
         "Engine reset",
         "Timedout job",
         "device coredump has been created",
     ):
-        run.excuse(Kind.GPU_HANG, "a job faults on pages of the process that has died", message=message, count=cards)
+        run.excuse(Kind.GPU_HANG, "a job faults on pages of the process that has died", pattern=pattern, count=cards)
 
 
 @contextlib.contextmanager
