@@ -1,7 +1,7 @@
 """Build the handlers (`runtime/*.c`) for this machine's processor, once, into the user's cache folder.
 
 The shared object is named by a hash of what it is made from: sources, flags, compiler, processor.
-`python -m vfio_user_xe.device_models.xe.eu.compiled.build` builds it ahead of the first kernel, as scripts/setup does.
+scripts/setup builds it ahead of the first kernel (`main`).
 """
 
 from __future__ import annotations
@@ -148,7 +148,3 @@ def main() -> None:
 
 def _last_lines(output: bytes) -> str:
     return " | ".join(output.decode(errors="replace").strip().splitlines()[-3:])
-
-
-if __name__ == "__main__":
-    main()
