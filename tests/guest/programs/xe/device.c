@@ -126,6 +126,21 @@ struct drm_xe_mem_region memory_region(int fd, uint32_t placement)
 	FAIL("no memory region for placement %#x", placement);
 }
 
+uint64_t steady_use(int fd, uint32_t placement)
+{
+	uint64_t used = memory_region(fd, placement).used;
+
+	for (unsigned same = 0, tries = 0; same < 10 && tries < 200; tries++) {
+		uint64_t now;
+
+		sleep_ms(10);
+		now = memory_region(fd, placement).used;
+		same = now == used ? same + 1 : 0;
+		used = now;
+	}
+	return used;
+}
+
 static const char *device_path(const char *base, const char *format, va_list arguments)
 {
 	char *path = malloc(512);

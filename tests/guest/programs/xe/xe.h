@@ -52,6 +52,12 @@ const char *engine_name(engine e);
 uint32_t system_memory(int fd);
 uint32_t vram(int fd);
 struct drm_xe_mem_region memory_region(int fd, uint32_t placement);
+/*
+ * Bytes in use, once they have been the same for 100 ms: the driver's workers free what the check before had. They may free a little
+ * of it later still: up to LATE less than expected is no failure.
+ */
+uint64_t steady_use(int fd, uint32_t placement);
+#define LATE MIB(1)
 
 /* Paths in sysfs and debugfs of the device under test; `gt` -1 for the device itself. */
 const char *sysfs_path(const char *format, ...) __attribute__((format(printf, 1, 2)));
