@@ -29,7 +29,7 @@ from tests.support.xe.compute_kernels import LOOP, slm_reduction, store, vector_
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, base_addresses, walker
 from tests.support.xe.engine_lab import Job
 from tests.support.xe.rig import MIB
-from vfio_user_xe.device_models.xe.compute import compiled_units, dispatch
+from vfio_user_xe.device_models.xe.compute import compiled_execution, dispatch
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
 from vfio_user_xe.device_models.xe.eu.assembler import assemble
 from vfio_user_xe.device_models.xe.eu.decode import decode
@@ -93,7 +93,7 @@ class Bench:
         figures = []
         best: dict[int, tuple[float, float]] = {}
         for processors in (1, len(os.sched_getaffinity(0))):
-            with mock.patch.object(compiled_units, "_processors", lambda count=processors: count):
+            with mock.patch.object(compiled_execution, "_processors", lambda count=processors: count):
                 times = [self.seconds(kernel, self.items // LOCAL, LOCAL, pointers) for _ in range(ROUNDS)]
             wall, used = (min(column) for column in zip(*times, strict=True))
             best[processors] = wall, used
@@ -170,7 +170,7 @@ def register_reads() -> list[Figure]:
         with mock.patch.object(lab.executor, "run", lambda until, limit: _poll(until)):
             idle = min(measure() for _ in range(3))
         left = max(1, len(os.sched_getaffinity(0)) - 1)
-        with mock.patch.object(compiled_units, "_processors", return_value=left), endless(lab):
+        with mock.patch.object(compiled_execution, "_processors", return_value=left), endless(lab):
             busy = min(measure() for _ in range(3))
     finally:
         sys.setswitchinterval(interval)

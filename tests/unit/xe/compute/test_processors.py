@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, labs
-from vfio_user_xe.device_models.xe.compute import compiled_units, dispatch
+from vfio_user_xe.device_models.xe.compute import compiled_execution, dispatch
 from vfio_user_xe.device_models.xe.engines import turns
 
 LONG = f"""
@@ -41,7 +41,7 @@ class Late(Future[Any]):
 
 
 class Pool:
-    """What `compiled_units` asks of its pool."""
+    """What `compiled_execution` asks of its pool."""
 
     def __init__(self) -> None:
         self.submitted = 0
@@ -58,9 +58,9 @@ def lab() -> Iterator[ComputeLab]:
 
 def test_a_slot_goes_on_while_another_waits_for_a_processor(lab: ComputeLab, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool()
-    monkeypatch.setattr(compiled_units, "_pool", lambda: pool)
-    monkeypatch.setattr(compiled_units, "_processors", lambda: 2)
-    monkeypatch.setattr(compiled_units, "_FIRST_BUDGET", 1000)
+    monkeypatch.setattr(compiled_execution, "_pool", lambda: pool)
+    monkeypatch.setattr(compiled_execution, "_processors", lambda: 2)
+    monkeypatch.setattr(compiled_execution, "_FIRST_BUDGET", 1000)
     # A step that no host is too slow for: all groups end in it.
     monkeypatch.setattr(turns, "SLICE", 600.0)
     monkeypatch.setattr(dispatch, "_STEP_NS", 600_000_000_000)

@@ -8,7 +8,7 @@ from tests.support.xe.compute_lab import (
     EOT,
     ComputeLab,
 )
-from vfio_user_xe.device_models.xe.compute import compiled_units
+from vfio_user_xe.device_models.xe.compute import compiled_execution
 
 
 def pointers(*addresses: int) -> list[int]:
@@ -114,7 +114,7 @@ def test_groups_begin_in_the_dispatch_walk_order(
     lab: ComputeLab, monkeypatch: pytest.MonkeyPatch, group_order: int, expected: list[tuple[int, int, int]]
 ) -> None:
     """Each takes 16 numbers and puts its place behind them; with one processor groups do not overtake each other."""
-    monkeypatch.setattr(compiled_units, "_processors", lambda: 1)
+    monkeypatch.setattr(compiled_execution, "_processors", lambda: 1)
     kernel = (
         "(W) shl (1|M0)  r40.0<1>:ud  r0.7<0;1,0>:ud  16:ud\n"
         "(W) shl (1|M0)  r41.0<1>:ud  r0.6<0;1,0>:ud  8:ud\n"

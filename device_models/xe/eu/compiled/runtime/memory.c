@@ -160,12 +160,7 @@ void eu_copy(struct thread *t, const struct message *m, uint64_t address, char *
 
 static const struct surface *surface_of(const struct op *op, struct thread *t, const struct message *m)
 {
-    uint64_t key = m->surface;
-    if (m->pointer) {
-        uint32_t dword;
-        memcpy(&dword, t->storage + m->a0 + 4 * (m->pointer - 1), 4);
-        key |= key_of(dword, m->surface_shift);
-    }
+    const uint64_t key = key_named(t, m->surface, m->a0, m->surface_shift, m->pointer);
     const struct slot *s = t->slot;
     for (uint64_t slot = hash(key, s->surface_slots);; slot = (slot + 1) & (s->surface_slots - 1)) {
         if (s->surfaces[slot].key == key)

@@ -38,6 +38,17 @@ static inline uint32_t key_of(uint32_t dword, uint32_t shift)
     return shift == INDEX_SHIFT ? dword >> shift : dword >> shift << shift;
 }
 
+/* The key of the surface that a message names, by itself or by a dword of a0. */
+static inline uint64_t key_named(const struct thread *t, uint64_t surface, uint32_t a0, uint32_t shift, uint32_t pointer)
+{
+    if (pointer) {
+        uint32_t dword;
+        memcpy(&dword, t->storage + a0 + 4 * (pointer - 1), 4);
+        surface |= key_of(dword, shift);
+    }
+    return surface;
+}
+
 /* Lanes whose elements lie one behind the other, or are all the same one, inside of one page: the usual ways. */
 struct piece {
     char *host; /* of lane 0's element; NULL if it is none of these */

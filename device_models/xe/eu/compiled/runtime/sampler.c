@@ -565,19 +565,7 @@ static int usual(struct work *w, int width, uint32_t on, four *colours)
 
 static const struct texture *texture_of(const struct op *op, struct thread *t, const struct sample *m)
 {
-    uint64_t key = m->surface;
-    if (m->pointer) {
-        uint32_t dword;
-        memcpy(&dword, t->storage + m->a0 + 4 * (m->pointer - 1), 4);
-        key |= key_of(dword, m->surface_shift);
-    }
-    const struct sampling *known = t->slot->sampling;
-    for (uint32_t n = 0; n < known->texture_count; n++)
-        if (known->textures[n].key == key)
-            return &known->textures[n];
-    t->miss_address = key;
-    stop(op, t, TEXTURE);
-    return NULL;
+    return texture_of_key(op, t, key_named(t, m->surface, m->a0, m->surface_shift, m->pointer));
 }
 
 static const struct sampler *sampler_of(const struct op *op, struct thread *t, const struct sample *m)

@@ -34,6 +34,18 @@ struct sampling {
     uint64_t dynamic, bindless;
 };
 
+/* NULL: it is not there yet, and the thread has stopped for it. */
+static inline const struct texture *texture_of_key(const struct op *op, struct thread *t, uint64_t key)
+{
+    const struct sampling *known = t->slot->sampling;
+    for (uint32_t n = 0; n < known->texture_count; n++)
+        if (known->textures[n].key == key)
+            return &known->textures[n];
+    t->miss_address = key;
+    stop(op, t, TEXTURE);
+    return NULL;
+}
+
 enum fetch { NO_FETCH, LD, LD_LZ, LD2DMS_W, LD_MCS, RESINFO, SAMPLEINFO };
 
 /* A message (messages.py); parameters come one after the other, `parameter_bytes` each. */

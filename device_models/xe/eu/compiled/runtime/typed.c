@@ -18,23 +18,6 @@ struct texels {
     uint32_t lanes;
 };
 
-static const struct texture *image_of(const struct op *op, struct thread *t, const struct typed *m)
-{
-    uint64_t key = m->surface;
-    if (m->pointer) {
-        uint32_t dword;
-        memcpy(&dword, t->storage + m->a0 + 4 * (m->pointer - 1), 4);
-        key |= key_of(dword, m->surface_shift);
-    }
-    const struct sampling *known = t->slot->sampling;
-    for (uint32_t n = 0; n < known->texture_count; n++)
-        if (known->textures[n].key == key)
-            return &known->textures[n];
-    t->miss_address = key;
-    stop(op, t, TEXTURE);
-    return NULL;
-}
-
 static int64_t coordinate(const struct op *op, const struct thread *t, const struct typed *m, int number, int lane)
 {
     int32_t found = 0;
@@ -50,7 +33,7 @@ static int locate(const struct op *op, struct thread *t, const struct typed *m, 
         stop(op, t, INTERPRET);
         return 0;
     }
-    const struct texture *x = image_of(op, t, m);
+    const struct texture *x = texture_of_key(op, t, key_named(t, m->surface, m->a0, m->surface_shift, m->pointer));
     if (!x)
         return 0;
     const struct image *i = found->image = &x->level[0];
