@@ -83,7 +83,7 @@ class Guest:
             machine,
             prepared.image,
             prepared.initramfs,
-            kernel_command_line(spec.machine, spec.append, tsc_khz=prepared.accelerator.tsc_khz),
+            kernel_command_line(spec.machine, spec.append, tsc_khz=prepared.tsc_khz),
             Ports(
                 console=self._console.far.fileno(),
                 channel=(self._channel.far[0].fileno(), self._channel.far[1].fileno()),

@@ -52,6 +52,8 @@ class Prepared:
     environment: Environment
     kernel: Kernel
     accelerator: Accelerator
+    tsc_khz: int | None
+    """`Accelerator.tsc_khz`, which takes time to measure."""
     image: Path
     initramfs: Path
     root: RootFileSystem | None = None
@@ -76,5 +78,4 @@ def prepare(spec: GuestSpec) -> Prepared:
     archive = initramfs(environment, kernel, Contents(spec.modules, spec.load, spec.firmware, spec.files, root))
     image = vmlinux.unpacked(kernel) if spec.direct_boot and not spec.machine.ovmf else None
     accelerator = accelerators.choose(environment, spec.accelerator)
-    _ = accelerator.tsc_khz  # measured here, where waiting is allowed
-    return Prepared(environment, kernel, accelerator, image or kernel.image, archive, root)
+    return Prepared(environment, kernel, accelerator, accelerator.tsc_khz, image or kernel.image, archive, root)
