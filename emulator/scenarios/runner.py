@@ -20,7 +20,7 @@ from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Evidence, Fact, Result, Verdict
 from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of, kernel_evidence, log_evidence
-from vfio_user_xe.emulator.scenarios.excuses import asked_for
+from vfio_user_xe.emulator.scenarios.excuses import asked_for, unexcused
 from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement, judge, must_be_red
 from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -173,6 +173,7 @@ class Runner(Generic[MachineT]):
                 run.give_up(line.text)
         after = self._account(run, guest) if before and not run.given_up else {}
         run.records.accounts = {name: (count, after.get(name)) for name, count in before.items()}
+        self._excuse_lateness(run, guest, findings)
         judgement = judge(findings, result, run.excuses, self._suite.reports)
         if scenario.must_report is not None or scenario.must_fail_with:
             must_be_red(result, scenario.must_report, scenario.must_fail_with, judgement)
@@ -200,6 +201,13 @@ class Runner(Generic[MachineT]):
         ) as error:  # a program's error, a guest's, or the scenario's own mistake: all are to be looked at
             return Result(case, Verdict.FAIL, f"{type(error).__name__}: {_first_line(error)}")
         return Result(case, Verdict.PASS)
+
+    def _excuse_lateness(self, run: Run, guest: Watched[MachineT], findings: Findings) -> None:
+        left, _ = unexcused(findings.reports, run.excuses)
+        try:
+            run.excuses += self._suite.late(guest.machine, left) if left else ()
+        except (GuestError, OSError) as error:
+            run.note(f"how busy the machine is cannot be measured: {_first_line(error)}")
 
     def _account(self, run: Run, guest: Watched[MachineT]) -> Mapping[str, int]:
         try:

@@ -10,7 +10,7 @@ from typing import Generic, TypeAlias
 
 from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.settings import USUAL_MEMORY, Beside, GuestSettings
-from vfio_user_xe.emulator.kernel_reports import Kind
+from vfio_user_xe.emulator.kernel_reports import KernelReport, Kind
 from vfio_user_xe.emulator.results import Case, Evidence
 from vfio_user_xe.emulator.results.text import order
 from vfio_user_xe.emulator.scenarios.excuses import Excuse
@@ -133,6 +133,8 @@ class Suite(Generic[MachineT]):
     """Bytes in use by name, asked before and after each scenario of a guest that is in good health; not judged."""
     reports: Mapping[str, str] = field(default_factory=dict)
     """Regular expressions by defect: what the kernel itself says of it, from the line that begins a report on."""
+    late: Callable[[MachineT, Sequence[KernelReport]], Sequence[Excuse]] = lambda machine, reports: ()
+    """Excuses for reports that nothing excuses yet: those that say that a limit of time has passed, of a machine found to be busy."""
     fatal: str = ""
     """A pattern of lines in the kernel's log after which a guest is of no use to others; empty: there is none."""
     records: Sequence[str] = ()

@@ -18,6 +18,7 @@ from vfio_user_xe.device_models.xe.scenarios import (
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.findings import FINDINGS
+from vfio_user_xe.device_models.xe.scenarios.lateness import lately
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes
 from vfio_user_xe.device_models.xe.scenarios.machine import account
@@ -49,6 +50,7 @@ DMABUF = Suite(
     with_clients,
     account,
     REPORTS,
+    late=lately,
     fatal=r"device wedged",
     records=RECORDS,
     exhibits=exhibits,

@@ -9,6 +9,7 @@ from typing import Any
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios import steps as s
+from vfio_user_xe.device_models.xe.scenarios.lateness import LATE
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.resets import FLR_WAIT
@@ -20,8 +21,6 @@ from vfio_user_xe.emulator.scenarios.run import Run
 
 _PATIENCE = 5.0
 """Seconds within which what is freed by workers must be gone, on a machine that is not busy."""
-_LATE = "TLB invalidation fence timeout"
-"""What xe says when the GuC has not answered within a quarter of a second (`xe_guc_tlb_inval.c:tlb_inval_timeout_delay`)."""
 _LATELY = 200
 """Lines of the kernel's log."""
 _SUSPENDED = " suspend"
@@ -87,9 +86,9 @@ class Looking:
             if report.kind in ignore:
                 self._run.excuse(report.kind, ignore[report.kind], message=report.headline)
         self._lines = len(self._run.kernel_log)
-        if any(_LATE in report.headline for report in found) and self._patience.busy():
-            late = [report for report in found if _LATE in report.headline]
-            self._run.excuse(Kind.GPU_HANG, "the host is busy: its answer was late", message=_LATE, count=len(late))
+        if any(LATE in report.headline for report in found) and self._patience.busy():
+            late = [report for report in found if LATE in report.headline]
+            self._run.excuse(Kind.GPU_HANG, "the host is busy: its answer was late", message=LATE, count=len(late))
             found = [report for report in found if report not in late]
         return found
 

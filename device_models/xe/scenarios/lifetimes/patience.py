@@ -10,19 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from vfio_user_xe.device_models.xe.scenarios import lateness
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 
-_WORK = "i=0; while test $i -lt 2000; do i=$((i + 1)); done"
-"""For the guest's shell: some 50 ms on a host that is idle, without KVM."""
-_WORK_TIMEOUT = 120.0
 TURNS = 8
 """Pieces of work during which something must be late before it is taken to be late for ever."""
 _MOST_TURNS = 10 * TURNS
 SECONDS = 2.0
 """At least so long, on a machine that is fast."""
-_BUSY = 1.0
-"""Seconds that a turn takes on a machine that is busy; a tenth of it on one that is not."""
 
 
 class Patience:
@@ -38,14 +34,11 @@ class Patience:
         Raises:
             GuestError: the guest does not do it.
         """
-        self._machine.run(_WORK, timeout=_WORK_TIMEOUT)
-        self._machine.card.call("verdicts")  # this is answered by the thread that does the card's work, in its turn
+        lateness.turn(self._machine)
 
     def busy(self) -> bool:
         """Whether the machine is so busy now that a driver's own limits of time say nothing."""
-        began = time.monotonic()
-        self.turn()
-        return time.monotonic() - began >= _BUSY
+        return lateness.busy(self._machine)
 
     def within(self, seconds: float, ended: Callable[[], bool]) -> bool:
         """Whether `ended` comes true within `seconds`, or within so many turns where those take longer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
+from vfio_user_xe.device_models.xe.scenarios.lateness import lately
 from vfio_user_xe.device_models.xe.scenarios.sriov import (
     controls,
     failing,
@@ -44,6 +45,7 @@ SRIOV = Suite(
     compiled,
     account,
     REPORTS,
+    late=lately,
     records=RECORDS,
     exhibits=exhibits,
     findings=FINDINGS,
