@@ -1,8 +1,15 @@
 """What all tests rely on."""
 
+import os
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from vfio_user_xe.emulator.guest.host import meminfo
+
+GUEST = 6 << 20
+"""KiB that a guest of the tests takes at most, with its server: as a worker has one guest at a time, what a worker needs."""
 
 # No test asserts how long something takes, nor how long examples take to be made.
 settings.register_profile("without a deadline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -12,3 +19,11 @@ settings.load_profile("without a deadline")
 # they start, would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """How many workers `-n auto` means: where tests in guests are chosen, as many as memory has room for guests, a processor each."""
+    if not str(config.option.markexpr).startswith("guest"):
+        return None
+    return max(1, min(len(os.sched_getaffinity(0)), meminfo().get("MemAvailable", 0) // GUEST))

@@ -70,20 +70,19 @@ def test_idle_gt_sleeps_and_counts_it(native: Lab) -> None:
 
 def test_runtime_suspend_and_resume_keep_the_guc(native: Lab) -> None:
     native.sh("dmesg -c > /dev/null")
-    native.sh(
-        f"for i in $(seq 50); do grep -q suspended {DEVICE}/power/runtime_status && exit 0; sleep 0.1; done; exit 1"
-    )
+    native.sh(f"until grep -q suspended {DEVICE}/power/runtime_status; do sleep 0.1; done")
+    # How long it was awake: whether it still is when somebody looks, a busy host decides (xe lets it sleep after a second).
+    awake = f"cat {DEVICE}/power/runtime_active_time"
+    before = int(native.sh(awake))
     assert "status: RUNNING" in native.sh(f"cat {DEBUGFS}/gt0/uc/guc_info")
-    assert native.sh(f"cat {DEVICE}/power/runtime_status") == "active"
+    assert int(native.sh(awake)) > before
     assert complaints(native) == []
 
 
 def test_gt_reset_ends_well(native: Lab) -> None:
     native.sh("dmesg -c > /dev/null")
     native.sh(f"cat {DEBUGFS}/gt0/force_reset_sync")
-    assert "reset done" in native.sh(
-        "for i in $(seq 50); do dmesg | grep 'reset done' && exit 0; sleep 0.1; done; exit 1"
-    )
+    native.sh("until dmesg | grep 'reset done'; do sleep 0.1; done")
     assert complaints(native) == []
     check_card(native)
 
@@ -104,7 +103,7 @@ def test_reset_of_the_device_without_driver_and_probe(native: Lab) -> None:
 
 def test_devices_suspend_and_resume(native: Lab) -> None:
     # All of a suspend to RAM but the sleep itself, after which firmware would have to start the kernel again.
-    native.sh("dmesg -c > /dev/null; echo platform > /sys/power/pm_test; echo mem > /sys/power/state", timeout=60)
+    native.sh("dmesg -c > /dev/null; echo platform > /sys/power/pm_test; echo mem > /sys/power/state", timeout=180)
     assert complaints(native) == []
     assert "status: RUNNING" in native.sh(f"cat {DEBUGFS}/gt0/uc/guc_info")
 
