@@ -119,6 +119,55 @@ def test_a_sequence_goes_on_after_a_job_freed_the_call_and_not_after_an_import_i
     assert derails == [False, True]
 
 
+def told_and_untold(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, str], joins: Sequence[str] = ()
+) -> list[Failure]:
+    """What a reset by `a` is that waits for two imports of one buffer, whose jobs end so; only the end of both frees it."""
+    world = after(*IMPORTED, "b gpu g3", "b import g3 d1 i4", "b bind i4")
+    programs = {name: create_autospec(Program, instance=True) for name in ("a", "b")}
+    programs["a"].pid = 9
+    gpus = {one.gpu: one.name for one in world.state.imports.values()}
+
+    def attempt(*commands: str, **more: object) -> list[Answer]:
+        words = commands[-1].split()
+        job = words[1] == "copy" and answers.get(gpus[words[2]])
+        return [Answer(True, commands[-1], job or "0")]
+
+    programs["b"].attempt.side_effect = attempt
+    ended = iter([*joins] or ["ETIME"] * 3 * (PATIENCE + 1) + ["0"])
+    programs["a"].step.side_effect = lambda *args, **more: Answer(True, "join", next(ended, "0"))
+    for one in world.state.imports.values():
+        one.mapped = True
+    monkeypatch.setattr(blocking, "_FREED", 0)
+    judge = Blocking(
+        Run(create_autospec(KernelLog, instance=True)),
+        patience_of(monkeypatch, [REVOKING]),
+        world.state,
+        dict(programs),
+    )
+    return judge.of_process(Step.of("a reset v1"), programs["a"], "s1")
+
+
+def test_an_importer_whose_job_runs_while_another_of_the_buffer_was_told_is_no_known_defect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for answers in ({"i3": "ENODEV", "i4": "0"}, {"i3": "0", "i4": "ENODEV"}):
+        (failure,) = told_and_untold(monkeypatch, answers)
+        assert (failure.signature, failure.defect) == (blocking.UNTOLD, "")
+
+
+def test_importers_that_were_all_told_or_none_wait_as_the_known_defect_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer in ("ENODEV", "0"):
+        (failure,) = told_and_untold(monkeypatch, {"i3": answer, "i4": answer})
+        assert failure.defect == defects.REVOCATION_WAITS
+
+
+def test_a_job_after_the_reset_has_ended_says_nothing_of_who_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    joins = ["ETIME"] * 2 * (PATIENCE + 1) + ["0"]  # the second job ends it
+    (failure,) = told_and_untold(monkeypatch, {"i3": "ENODEV", "i4": "0"}, joins=joins)
+    assert failure.defect == defects.REVOCATION_WAITS
+
+
 def test_a_call_that_ends_after_all_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     for stack in (REVOKING, ""):
         _, found = judged_after(monkeypatch, IMPORTED, stack, ["ETIME", "0"])

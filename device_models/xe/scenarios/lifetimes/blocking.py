@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
@@ -26,7 +27,18 @@ _JOB = "a job"
 _FREED = 2.0
 """Seconds within which a task goes on once it is free."""
 RELEASED = "unbinding and closing all imports"
+UNTOLD = "an importer is not told of a revocation"
 _EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A job that an importer ran while a revocation waited: its answer, and whether all that its VM has bound is of one buffer."""
+
+    name: str
+    buffer: str
+    answer: str
+    alone: bool
 
 
 class Blocking:
@@ -38,6 +50,7 @@ class Blocking:
         self._patience = patience
         self._state = state
         self._programs = programs
+        self._jobs: list[_Job] = []
 
     def of_process(self, step: Step, program: Program, job: str) -> list[Failure]:
         """A call of a live process, which runs as `job`. Nothing is found when it ends after all: the machine is busy."""
@@ -80,6 +93,10 @@ class Blocking:
         self._run.evidence("stacks of blocked tasks", stacks)
         if freed.startswith("nothing"):
             self._run.give_up("a task blocks and nothing frees it")
+        if waits and not freed.startswith(_JOB) and (untold := self._untold()):
+            told, other = untold
+            text = f"{what}: waits for {other}, which ran a job in the buffer, while {told} was told; freed by {freed}"
+            return [Failure(UNTOLD, text, derails=True)]
         # The cause is what names a defect: a revocation that an importer's doing ends, or whose importer is the blocked task.
         known = waits and freed != "nothing"
         text = f"{what}: blocks in {sleeping_place(stacks)}; freed by {freed}"
@@ -98,6 +115,7 @@ class Blocking:
 
     def _free(self, step: Step, ended: Callable[[], bool]) -> str:
         """Let one importer after the other do something, until the task goes on; what did it."""
+        self._jobs = []
         for one in self._mapped():
             opener = self._state.gpus[one.gpu].opener
             for actor in sorted(self._state.gpus[one.gpu].holders):
@@ -111,9 +129,11 @@ class Blocking:
                 else:
                     tried, what = f"try gem-close {one.name}", "GEM_CLOSE"
                 try:
-                    program.attempt(tried, timeout=30)
+                    steps = program.attempt(tried, timeout=30)
                 except (ProgramError, Blocked):
                     continue
+                if what == _JOB and steps:
+                    self._jobs.append(_Job(one.name, one.buffer, steps[-1].errno, self._alone(one)))
                 if actor != opener:
                     self._state.gpus[one.gpu].holders.discard(actor)
                 elif not one.bound:
@@ -146,6 +166,17 @@ class Blocking:
         if released and self._patience.within(_FREED, ended):
             return f"{RELEASED} ({', '.join(one.name for one in released)})"
         return "nothing"
+
+    def _untold(self) -> tuple[str, str] | None:
+        """Two imports of one buffer: the first's job was refused, for it was told, and the second's ran all the same."""
+        told = {job.buffer: job.name for job in self._jobs if job.alone and job.answer != "0"}
+        return next(
+            ((told[job.buffer], job.name) for job in self._jobs if job.answer == "0" and job.buffer in told), None
+        )
+
+    def _alone(self, one: Import) -> bool:
+        bound = (other for other in self._state.imports.values() if other.gpu == one.gpu and other.bound)
+        return all(other.buffer == one.buffer for other in bound)
 
     def _mapped(self) -> list[Import]:
         return [one for vf in self._state.vfs for one in self._state.mapped(vf)]

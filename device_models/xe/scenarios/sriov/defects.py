@@ -16,6 +16,7 @@ RUNNING_SCHEDULER = "jobs-looked-at-while-their-scheduler-runs"
 LATE_CLOSE = "last-close-after-removal-without-pm"
 UNLOCKED_CLOSE = "bus-reset-at-close-without-the-bridge-lock"
 UNLOCKED_TRY = "bus-reset-at-open-without-the-bridge-lock"
+WEDGED_LOOP = "wedged-device-is-reset-for-ever"
 WEDGED_REMOVAL = "removal-of-a-wedged-device-warns"
 PROBE_LEAK = "failed-probe-leaves-page-tables"
 SAVE_ABANDONED = "save-interrupted-by-a-reset-never-ends"
@@ -44,6 +45,8 @@ DEFECTS = {
     " (vfio_pci_core_disable)",
     UNLOCKED_TRY: "pci_try_reset_function(), by which vfio-pci resets a device when it is opened or asked to, takes the device's lock"
     ' and not the bridge\'s, as pci_reset_function() does: "unlocked secondary bus reset"',
+    WEDGED_LOOP: "a device that is declared wedged while its GT reset has failed keeps its queues: each job that times out asks for another"
+    " reset, which is refused, and is tried again at once; its process never ends (xe_guc_submit_wedge, guc_exec_queue_timedout_job)",
     WEDGED_REMOVAL: "removing a wedged device with VFs enabled warns of memory that was never given back: the buffers of the functions'"
     " engine activity are freed only when the GuC has agreed to leave them (engine_activity_disable_function_stats)",
     PROBE_LEAK: "a probe of xe in which the queue for copies cannot be made leaves that queue's page tables in VRAM behind:"

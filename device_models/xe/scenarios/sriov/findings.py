@@ -70,6 +70,12 @@ FINDINGS = (
         page=defects.LATE_CLOSE,
     ),
     Finding(
+        defects.WEDGED_LOOP,
+        "xe: a process with jobs on a wedged device never ends",
+        ("gone-and-removed",),
+        "drm/xe: Trigger queue cleanup if not in wedged mode 2",
+    ),
+    Finding(
         defects.WEDGED_REMOVAL,
         "xe: removing a wedged device warns of memory",
         ("gone-and-removed",),
