@@ -18,7 +18,7 @@ from vfio_user_xe.device_models.xe.scenarios import (
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.findings import FINDINGS
-from vfio_user_xe.device_models.xe.scenarios.lateness import lately
+from vfio_user_xe.device_models.xe.scenarios.lateness import LOST, lately
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes
 from vfio_user_xe.device_models.xe.scenarios.machine import account
@@ -51,7 +51,7 @@ DMABUF = Suite(
     account,
     REPORTS,
     late=lately,
-    fatal=r"device wedged",
+    fatal=rf"device wedged|{LOST}",
     records=RECORDS,
     exhibits=exhibits,
     findings=FINDINGS,

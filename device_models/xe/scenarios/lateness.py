@@ -16,6 +16,9 @@ from vfio_user_xe.emulator.scenarios.machine import Machine
 
 LATE = "TLB invalidation fence timeout"
 """What xe says when the GuC has not answered in time."""
+LOST = r"GT\d+: resume failed"
+"""What xe says of a device that is of no use any more. It waits a tenth of a second for its firmware to be copied when it wakes a GT up
+(`xe_uc_fw.c:uc_fw_xfer`), and does not try again: what comes later meets a device without firmware."""
 _WORK = "i=0; while test $i -lt 2000; do i=$((i + 1)); done"
 """For the guest's shell: some 50 ms on a host that is idle, without KVM."""
 _WORK_TIMEOUT = 120.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -41,5 +42,6 @@ def test_nothing_else_is_excused_nor_measured(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("suite", [DMABUF, SRIOV], ids=lambda suite: suite.name)
-def test_both_suites_ask_whether_the_host_is_busy(suite: Suite[Machine]) -> None:
+def test_both_suites_ask_whether_the_host_is_busy_and_leave_a_device_without_firmware(suite: Suite[Machine]) -> None:
     assert suite.late is lateness.lately
+    assert re.search(suite.fatal, "xe 0000:01:00.0: [drm] *ERROR* GT1: resume failed (-ETIMEDOUT)")

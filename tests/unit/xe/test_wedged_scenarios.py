@@ -10,7 +10,7 @@ import pytest
 
 from vfio_user_xe.device_models.xe.scenarios.sriov import defects, wedged
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
-from vfio_user_xe.emulator.kernel_reports import KernelLog
+from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.verdict import KnownDefect
 
@@ -18,7 +18,7 @@ BEFORE = "xe 0000:01:00.0: [drm] GT0: trying reset from guc_exec_queue_timedout_
 WEDGED = "xe 0000:01:00.0: [drm] *ERROR* CRITICAL: Xe has declared device 0000:01:00.0 as wedged.\n"
 
 
-def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, added: str) -> None:
+def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, log: str, added: str) -> None:
     """Look at a guest whose log is this, and in which that comes while it is looked at; its commands are run by a shell of the host."""
     (tmp_path / "log").write_text(log)
     (tmp_path / "added").write_text(added)
@@ -30,14 +30,20 @@ def looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, added: 
     machine.run.side_effect = lambda command: subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, check=False
     )
-    wedged._known_loop(Run(create_autospec(KernelLog, instance=True)), machine)
+    wedged._known_loop(run, machine)
+
+
+def played() -> Run:
+    return Run(create_autospec(KernelLog, instance=True))
 
 
 def test_resets_that_are_asked_for_without_end_have_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = played()
     with pytest.raises(KnownDefect) as known:
-        looked_at(tmp_path, monkeypatch, BEFORE + WEDGED + BEFORE * 5, BEFORE * 10)
+        looked_at(tmp_path, monkeypatch, run, BEFORE + WEDGED + BEFORE * 5, BEFORE * 10)
     assert known.value.defect == defects.WEDGED_LOOP
     assert "asked for 15 resets" in known.value.evidence
+    assert [(excuse.kind, excuse.place) for excuse in run.excuses] == [(Kind.HUNG_TASK, "dma_fence_wait_timeout")]
 
 
 @pytest.mark.parametrize(
@@ -51,4 +57,6 @@ def test_resets_that_are_asked_for_without_end_have_a_name(tmp_path: Path, monke
 def test_a_process_that_stays_for_another_reason_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str, added: str
 ) -> None:
-    looked_at(tmp_path, monkeypatch, log, added)
+    run = played()
+    looked_at(tmp_path, monkeypatch, run, log, added)
+    assert run.excuses == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
 from vfio_user_xe.device_models.xe.scenarios.guest_program import compiled
-from vfio_user_xe.device_models.xe.scenarios.lateness import lately
+from vfio_user_xe.device_models.xe.scenarios.lateness import LOST, lately
 from vfio_user_xe.device_models.xe.scenarios.sriov import (
     controls,
     failing,
@@ -46,6 +46,7 @@ SRIOV = Suite(
     account,
     REPORTS,
     late=lately,
+    fatal=LOST,
     records=RECORDS,
     exhibits=exhibits,
     findings=FINDINGS,

@@ -100,6 +100,7 @@ def _known_loop(run: Run, machine: SriovMachine) -> None:
     after = _asked_for_resets(machine)
     run.evidence("resets that time-outs asked for once the device was wedged", [before, after])
     if after - before >= _LOOPS:
+        run.excuse(Kind.HUNG_TASK, "it waits for jobs that never end", place="dma_fence_wait_timeout", count=50)
         run.known(
             defects.WEDGED_LOOP,
             f"the process does not end; time-outs of the wedged device have asked for {after} resets, and go on",
