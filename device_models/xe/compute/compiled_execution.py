@@ -15,9 +15,7 @@ from vfio_user_xe.device_models.xe.compute.units import Task
 from vfio_user_xe.device_models.xe.eu.compiled import group_state
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason, ThreadState
-from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import SAMPLE, SAMPLER_HANDLERS
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Walk
-from vfio_user_xe.device_models.xe.eu.compiled.typed_messages import TYPED, TYPED_HANDLERS
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
 from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
@@ -359,8 +357,7 @@ class CompiledExecution:
 
 def _sampling(task: Task, kernel: Kernel) -> Sampling | None:
     """For a kernel with messages that reach images; None: it has none."""
-    kinds = (SAMPLER_HANDLERS, SAMPLE.size), (TYPED_HANDLERS, TYPED.size)
-    if not any(kernel.messages(handler, size) for handlers, size in kinds for handler in handlers):
+    if not kernel.reaches_images:
         return None
     return Sampling(task.memory, task.surfaces, task.state, task.sampler_state)
 

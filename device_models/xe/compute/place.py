@@ -60,10 +60,15 @@ class Place:
         self.slot = pages.take_slot(walk.threads, interface.slm_bytes)
         self.slot.begin(walk, index * walk.threads)
         self.slot.struct.sampling = None if sampling is None else sampling.address
-        self.group = SlotGroup(self.slot, interface.slm_bytes, index * walk.threads, task)
+        self._first_scratch = index * walk.threads
         self.aside: dict[int, bool] = {}
         """Threads that wait for a fault to be served; True: in the interpreter."""
         self.gone = False
+
+    @cached_property
+    def group(self) -> SlotGroup:
+        """Answers messages of threads that are interpreted."""
+        return SlotGroup(self.slot, self._task.walker.interface.slm_bytes, self._first_scratch, self._task)
 
     @cached_property
     def port(self) -> Port:

@@ -13,11 +13,14 @@ from vfio_user_xe.device_models.xe.eu.compiled.image import MESSAGE_AT, OP_ARRAY
 from vfio_user_xe.device_models.xe.eu.compiled.layout import OP, KernelStruct
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.eu.compiled.memory import aligned
+from vfio_user_xe.device_models.xe.eu.compiled.pixel_messages import SAMPLER_HANDLERS
 from vfio_user_xe.device_models.xe.eu.compiled.translator import translate
+from vfio_user_xe.device_models.xe.eu.compiled.typed_messages import TYPED_HANDLERS
 from vfio_user_xe.device_models.xe.eu.decode import Reader, decode
 from vfio_user_xe.device_models.xe.eu.ir import Program
 
 _log = logging.getLogger(__name__)
+_OF_IMAGES = frozenset(SAMPLER_HANDLERS + TYPED_HANDLERS)
 
 
 class Kernel:
@@ -28,6 +31,8 @@ class Kernel:
         self.entry = entry
         self.interpreted = tuple(address + entry for address in image.interpreted)
         """Addresses of instructions without handlers: the interpreter executes them."""
+        self.reaches_images = not _OF_IMAGES.isdisjoint(image.handlers)
+        """It has messages to the sampler, or to typed surfaces."""
         self._constants = _copy(image.constants)
         self._messages = _copy(image.messages)
         self._op_at = image.op_at.copy()

@@ -181,10 +181,11 @@ class Slot:
         self._walk: Walk | None = None
 
     def begin(self, walk: Walk, number: int = 0) -> None:
-        """Take groups of `walk` from now on; nothing of what ran here before can be seen by them, except by shaders.
+        """Take groups of `walk` from now on; their threads are `number` and on among all that run at once, which they find in sr0.0.
 
-        Shaders are many and short: to clear all registers would take longer than they run. Their
-        undefined registers hold what a thread of the same address space left there. Their threads are `number` and on among all that run at once, which they find in sr0.0.
+        Nothing of another kernel that ran here before can be seen by them, except by shaders. To clear registers takes longer than
+        a small group runs: shaders, which are many, find in undefined registers what a thread of the same address space left
+        there, and groups what one of the same kernel left, in this walk or an earlier one.
 
         Raises:
             ValueError: its groups have another number of threads than the slot.
@@ -194,7 +195,7 @@ class Slot:
             raise ValueError(f"groups of {walk.threads} threads in a slot for {len(self.threads)}")
         if self.struct.occupied:
             raise RuntimeError("a group is in flight in this slot")
-        if not walk.struct.shaders:
+        if not walk.struct.shaders and (self._walk is None or self._walk.kernel is not walk.kernel):
             self.storage.fill(0)
             self.slm.fill(0)
         self._walk = walk
