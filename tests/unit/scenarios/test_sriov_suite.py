@@ -164,6 +164,11 @@ Call Trace:
             NUMVFS.replace("sriov_numvfs_store", "device_release_driver_internal+0xf3/0x210\n remove_store"),
             defects.NUMVFS_DEADLOCK,
         ),
+        (
+            NUMVFS.replace(" sriov", " sriov_enable+0x233/0x4c0\n xe_pci_sriov_configure+0x1f6/0x610 [xe]\n sriov"),
+            defects.NUMVFS_DEADLOCK,
+        ),
+        (NUMVFS.replace("sriov_numvfs_store", "sriov_enable+0x233/0x4c0\n xe_pci_probe"), None),
         (NUMVFS.replace(" sriov_numvfs_store", " xe_sriov_pf_enable_vfs+0x10/0x20\n sriov_numvfs_store"), None),
         (NUMVFS.replace("sriov_numvfs_store", "device_release_driver_internal+0xf3/0x210\n unbind_store"), None),
     ],

@@ -71,7 +71,8 @@ REPORTS = {
     PROBE_LEAK: _UNFREED + r".*really_probe",
     WEDGED_REMOVAL: _UNFREED + r"(?!.*really_probe)",
     NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*(?:\s+\? [^\n]*)*\s+"
-    r"(sriov_numvfs_(store|show)|device_release_driver_internal.*remove_store)",
+    # Until 7.0 the lock was taken further down, where VFs are added and deleted.
+    r"((sriov_(enable|disable|add_vfs|del_vfs)\+.*)?sriov_numvfs_(store|show)|device_release_driver_internal.*remove_store)",
     CONFIGFS_LOCK: r"(?s)possible circular locking dependency(?=.*find_xe_config_group_device)(?=.*xe_guc_contexts_hwsp_rebase)",
     REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",
 }
