@@ -30,6 +30,7 @@ from vfio_user_xe.emulator.cli.report import app as report_app
 from vfio_user_xe.emulator.cli.scenario_findings import app as scenario_app
 from vfio_user_xe.emulator.cli.screenshot import register as register_screenshot
 from vfio_user_xe.emulator.cli.serve import register as register_serve
+from vfio_user_xe.emulator.cli.standard_streams import EXIT_READER_LEFT, ending_with_the_reader, reader_left
 from vfio_user_xe.emulator.cli.suite import app as suite_app
 from vfio_user_xe.emulator.conformance.suite import main as run_conformance
 from vfio_user_xe.emulator.guest.doctor import examine
@@ -53,6 +54,19 @@ class _Program(TyperGroup):
     @help.setter
     def help(self, text: str | None) -> None:
         """Ignored: it is not known when the program is put together."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run the command. One that was interrupted because nobody reads its output says nothing of it."""
+        try:
+            return super().invoke(ctx)
+        except BaseExceptionGroup as group:  # of trio: a task was interrupted
+            if group.split(KeyboardInterrupt)[1] is not None:
+                raise
+        except KeyboardInterrupt:
+            pass
+        if reader_left():
+            raise typer.Exit(EXIT_READER_LEFT)
+        raise KeyboardInterrupt
 
 
 app = typer.Typer(
@@ -210,11 +224,16 @@ def doctor(
 
 
 def main() -> None:
-    """Entry point. SIGTERM and SIGHUP end a command as Ctrl-C does, unless it has its own way: with what it has so far, and leaving nothing behind."""
+    """Entry point.
+
+    SIGTERM and SIGHUP end a command as Ctrl-C does, unless it has its own way: with what it has so far, and leaving nothing
+    behind. So does a reader of its output that leaves.
+    """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _as_ctrl_c)
-    app()
+    with ending_with_the_reader():
+        app()
 
 
 def _as_ctrl_c(number: int, frame: FrameType | None) -> None:

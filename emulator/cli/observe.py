@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,13 +55,9 @@ def top(
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """End without an error at Ctrl-C, and when the reader of the output closes it."""
-    try:
+    """End without an error at Ctrl-C."""
+    with suppress(KeyboardInterrupt):
         yield
-    except KeyboardInterrupt:
-        return
-    except BrokenPipeError:
-        sys.stderr.close()
 
 
 def walk(
