@@ -15,13 +15,16 @@ COMMIT = "emulator/commit.txt"
 
 
 def commit() -> str:
-    """The commit of this tree: of a checkout git's, of an unpacked sdist the file's; empty where neither is."""
+    """The commit of this tree: of a checkout git's, of an unpacked sdist the file's; empty where neither is, or no git."""
     file = ROOT / COMMIT
     if file.is_file():
         return file.read_text("ascii").strip()
     if not (ROOT / ".git").exists():
         return ""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # a clone that was copied to a machine without git
+        return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 

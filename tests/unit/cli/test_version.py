@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -21,6 +22,14 @@ def test_a_checkout_tells_its_commit() -> None:
         pytest.skip("the tree is no checkout of git")
     wanted = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout
     assert version.commit().removesuffix("-dirty") == wanted[:12]
+
+
+def test_where_there_is_no_git_a_checkout_is_built_without_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("setuptools.setup", lambda **_: None)
+    commit = runpy.run_path(str(Path(__file__).parents[3] / "setup.py"))["commit"]
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert commit() == ""
+    assert version.commit() == ""
 
 
 @pytest.fixture
