@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import importlib.util
 import os
 import platform
@@ -17,7 +18,7 @@ from rich.filesize import decimal
 
 from vfio_user_xe.emulator.guest import accelerator, environment
 from vfio_user_xe.emulator.guest.errors import GuestError
-from vfio_user_xe.emulator.guest.host import Distribution, distribution, meminfo
+from vfio_user_xe.emulator.guest.host import NIXOS, Distribution, distribution, meminfo
 from vfio_user_xe.emulator.guest.userland import locate_userland, userland_names
 from vfio_user_xe.emulator.model.plugin_loading import find_plugins
 
@@ -49,6 +50,7 @@ def examine() -> Iterator[Finding]:
     """Look at everything, the cheap things first."""
     host = distribution()
     yield from _machine()
+    yield _numpy(host)
     for plugin in find_plugins():
         if plugin.error:
             yield Finding("note", f"plug-in {plugin.name}", plugin.error, f"update or remove {plugin.distribution}")
@@ -91,6 +93,22 @@ def _machine() -> Iterator[Finding]:
 
 def _limit(value: int) -> str:
     return "any number" if value == resource.RLIM_INFINITY else f"{value}"
+
+
+def _numpy(host: Distribution) -> Finding:
+    """Its wheels take libraries of the machine: where these are not, or not where programs look for them, nothing can be served."""
+    try:
+        loaded = importlib.import_module("numpy")
+    except ImportError as error:
+        # numpy's own text is long and speaks of its build; what the loader said began it.
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        cure = host.install("libstdc++")
+        if host is NIXOS:
+            cure = "name the libraries in LD_LIBRARY_PATH, as docs/hosts.md says of NixOS"
+        return Finding("MISSING", "numpy", f"cannot be loaded: {str(first).strip().splitlines()[0]}", cure)
+    return Finding("ok", "numpy", loaded.__version__)
 
 
 def _memory() -> Finding:

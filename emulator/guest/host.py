@@ -34,6 +34,7 @@ DEBIAN = Distribution(
     "apt-get install {}",
     {
         "cc": "gcc libc6-dev",
+        "libstdc++": "libstdc++6",
         "zstd": "zstd",
         "make": "make",
         "flex": "flex",
@@ -47,6 +48,7 @@ FEDORA = Distribution(
     "dnf install {}",
     {
         "cc": "gcc glibc-devel glibc-static",
+        "libstdc++": "libstdc++",
         "zstd": "zstd",
         "make": "make",
         "flex": "flex",
@@ -60,6 +62,7 @@ ARCH = Distribution(
     "pacman -S --needed {}",
     {
         "cc": "gcc",
+        "libstdc++": "gcc-libs",
         "zstd": "zstd",
         "make": "make",
         "flex": "flex",
@@ -73,6 +76,7 @@ NIXOS = Distribution(
     "nix-shell -p {}",
     {
         "cc": "gcc glibc.static",
+        "libstdc++": "stdenv.cc.cc.lib zlib",
         "zstd": "zstd",
         "make": "gnumake",
         "flex": "flex",

@@ -8,6 +8,7 @@ import json
 import resource
 import shutil
 from pathlib import Path
+from types import ModuleType
 from unittest.mock import create_autospec
 
 import pytest
@@ -112,11 +113,65 @@ def test_an_old_environment_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_what_is_missing_is_named_with_the_distribution_s_command(monkeypatch: pytest.MonkeyPatch) -> None:
+COMMANDS = {
+    "debian": {
+        "C compiler": "apt-get install gcc libc6-dev",
+        "compiled kernels": "pip install ziglang, or apt-get install gcc libc6-dev",
+        "zstd": "apt-get install zstd",
+        "kernel builds": "apt-get install make flex bison bc libelf-dev",
+        "numpy": "apt-get install libstdc++6",
+    },
+    "fedora": {
+        "C compiler": "dnf install gcc glibc-devel glibc-static",
+        "compiled kernels": "pip install ziglang, or dnf install gcc glibc-devel glibc-static",
+        "zstd": "dnf install zstd",
+        "kernel builds": "dnf install make flex bison bc elfutils-libelf-devel",
+        "numpy": "dnf install libstdc++",
+    },
+    "arch": {
+        "C compiler": "pacman -S --needed gcc",
+        "compiled kernels": "pip install ziglang, or pacman -S --needed gcc",
+        "zstd": "pacman -S --needed zstd",
+        "kernel builds": "pacman -S --needed make flex bison bc libelf",
+        "numpy": "pacman -S --needed gcc-libs",
+    },
+    "nixos": {
+        "C compiler": "nix-shell -p gcc glibc.static",
+        "compiled kernels": "pip install ziglang, or nix-shell -p gcc glibc.static",
+        "zstd": "nix-shell -p zstd",
+        "kernel builds": "nix-shell -p gnumake flex bison bc elfutils",
+        "numpy": "name the libraries in LD_LIBRARY_PATH, as docs/hosts.md says of NixOS",
+    },
+}
+"""What `doctor` prints on each distribution for each thing that is not there."""
+
+
+@pytest.mark.parametrize("distributed", [*COMMANDS, "ubuntu"])
+def test_what_is_missing_is_named_with_the_distribution_s_command(
+    distributed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "os-release").write_text(f"NAME=x\nID={distributed}\n")
+    monkeypatch.setattr(doctor, "distribution", lambda: distribution(tmp_path / "os-release"))
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert found("C compiler").cure == "dnf install gcc glibc-devel glibc-static"
-    assert found("kernel builds").cure == "dnf install make flex bison bc elfutils-libelf-devel"
-    assert found("zstd").cure == "dnf install zstd"
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor.importlib, "import_module", without_the_library)
+    wanted = COMMANDS["debian" if distributed == "ubuntu" else distributed]
+    assert {finding.what: finding.cure for finding in examine() if finding.what in wanted} == wanted
+
+
+def without_the_library(name: str) -> ModuleType:
+    """As numpy's import ends where libstdc++ is not: a long text of its own, for what the loader said."""
+    try:
+        raise ImportError("libstdc++.so.6: cannot open shared object file: No such file or directory")
+    except ImportError as error:
+        raise ImportError("\n\nIMPORTANT: PLEASE READ THIS\n") from error
+
+
+def test_a_numpy_that_cannot_be_loaded_is_told_by_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib, "import_module", without_the_library)
+    numpy = found("numpy")
+    assert numpy.fatal
+    assert numpy.text == "cannot be loaded: libstdc++.so.6: cannot open shared object file: No such file or directory"
 
 
 @pytest.mark.parametrize(
