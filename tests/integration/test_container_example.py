@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -35,6 +36,24 @@ def test_steps_are_shell(name: str) -> None:
         assert text.count("apt-get update") == 2
     done = subprocess.run(["sh", "-n"], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("ca", "wanted"), [("", []), ("company.pem", ["company.crt"]), ("company", ["company.crt"])])
+def test_the_image_gets_the_ca_that_build_is_told(ca: str, wanted: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin" / "buildah"
+    tool.write_text(f'#!/bin/sh\nfor last; do :; done\ncp -r "$last" {tmp_path}/context\n')
+    tool.chmod(0o755)
+    variables = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PYTHON": "true"}
+    if ca:
+        (tmp_path / ca).write_text("-----BEGIN CERTIFICATE-----\n")
+        variables["CA"] = str(tmp_path / ca)
+    subprocess.run([FOLDER / "build"], env=variables, check=True)
+    copied = tmp_path / "context" / "ca"
+    assert [file.name for file in copied.iterdir()] == wanted
+    assert re.search(
+        r"^COPY ca/ /usr/local/share/ca-certificates/$", (FOLDER / "Containerfile").read_text(), re.MULTILINE
+    )
 
 
 @pytest.mark.timeout(300)
