@@ -229,6 +229,29 @@ def test_memory_that_a_failed_probe_leaves_is_told_from_what_a_removal_leaves(te
     assert defect_of(text) == defect
 
 
+FENCES = """\
+[  248.450967] WARNING: drivers/gpu/drm/xe/xe_hw_fence.c:88 at xe_hw_fence_irq_finish+0x8a/0x1e6 [xe], CPU#0: sh/533
+[  248.463099] Call Trace:
+[  248.463401]  <TASK>
+[  248.469258]  xe_gt_fini+0x8f/0x155 [xe]
+[  248.471366]  devm_action_release+0x15/0x23
+[  248.473287]  device_unbind_cleanup+0x71/0x1df
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "defect"),
+    [
+        (FENCES, defects.FENCES_LEFT),
+        (FENCES.replace("xe_hw_fence_irq_finish", "xe_hw_fence_release"), None),
+        (FENCES.replace("xe_gt_fini", "xe_gt_suspend"), None),
+    ],
+    ids=["finish", "release", "elsewhere"],
+)
+def test_fences_that_removal_has_not_waited_for_have_a_name(text: str, defect: str | None) -> None:
+    assert defect_of(text) == defect
+
+
 KILLED = """\
 xe 0000:01:00.0: [drm] Tile0: GT0: Fault response: Unsuccessful -EFAULT
 xe 0000:01:00.0: [drm] Tile0: GT0: Engine memory CAT error: class=bcs, logical_mask: 0x1, guc_id=2

@@ -18,6 +18,7 @@ UNLOCKED_CLOSE = "bus-reset-at-close-without-the-bridge-lock"
 UNLOCKED_TRY = "bus-reset-at-open-without-the-bridge-lock"
 WEDGED_LOOP = "wedged-device-is-reset-for-ever"
 WEDGED_REMOVAL = "removal-of-a-wedged-device-warns"
+FENCES_LEFT = "fences-left-at-removal"
 PROBE_LEAK = "failed-probe-leaves-page-tables"
 SAVE_ABANDONED = "save-interrupted-by-a-reset-never-ends"
 LOST_TAIL = "restore-misses-the-last-vram"
@@ -49,6 +50,8 @@ DEFECTS = {
     " reset, which is refused, and is tried again at once; its process never ends (xe_guc_submit_wedge, guc_exec_queue_timedout_job)",
     WEDGED_REMOVAL: "removing a wedged device with VFs enabled warns of memory that was never given back: the buffers of the functions'"
     " engine activity are freed only when the GuC has agreed to leave them (engine_activity_disable_function_stats)",
+    FENCES_LEFT: "xe's removal kills its queues and does not wait for their time-outs, which end the jobs: fences of jobs may still be"
+    " pending when the GT is taken down (guc_submit_fini, xe_hw_fence_irq_finish)",
     PROBE_LEAK: "a probe of xe in which the queue for copies cannot be made leaves that queue's page tables in VRAM behind:"
     " xe_migrate_init() closes the VM and neither unpins nor puts the buffer (m->pt_bo)",
     SAVE_ABANDONED: "a VF's reset ends a save of it without marking it as failed and without waking its reader: reading migration_data"
@@ -68,6 +71,7 @@ REPORTS = {
     LATE_INVALIDATION: r"TLB invalidation request failed \(-(ENODEV|19)\)",
     RUNNING_SCHEDULER: r"(?s)WARNING: .*gpu_scheduler\.h.*xe_guc_submit_start",
     LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
+    FENCES_LEFT: r"(?s)WARNING: [^\n]*xe_hw_fence\.c[^\n]*xe_hw_fence_irq_finish.*xe_gt_fini",
     PROBE_LEAK: _UNFREED + r".*really_probe",
     WEDGED_REMOVAL: _UNFREED + r"(?!.*really_probe)",
     NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*(?:\s+\? [^\n]*)*\s+"

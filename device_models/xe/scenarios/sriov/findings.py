@@ -82,6 +82,12 @@ FINDINGS = (
         page=defects.WEDGED_REMOVAL,
     ),
     Finding(
+        defects.FENCES_LEFT,
+        "xe: removal does not wait for the jobs that it ends",
+        ("gone-and-removed",),
+        page=defects.FENCES_LEFT,
+    ),
+    Finding(
         defects.PROBE_LEAK,
         "xe: a probe that fails at the queue for copies leaves VRAM allocated",
         ("probe-fails-everywhere",),
