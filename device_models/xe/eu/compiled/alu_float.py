@@ -141,7 +141,10 @@ def _guard(instruction: Alu, kind: str) -> list[Op]:
     target = instruction.destination.type
     if target.is_float and not _is(target, kind) and instruction.opcode is not Opcode.CMP:
         keep |= 1 << DENORMAL_BITS[target]
-        rounds = True
+        # A move of f to hf rounds in every mode (`convert.c:narrow_f_hf`).
+        rounds = not (
+            instruction.opcode is Opcode.MOV and target is DataType.HF and _is(instruction.sources[0].type, "f")
+        )
         if instruction.opcode is Opcode.MOV or execution_float(instruction) is DataType.HF:
             keep |= 1 << DENORMAL_BITS[execution_float(instruction)]
     if not keep and not rounds:

@@ -152,6 +152,34 @@ def test_other_roundings_are_compiled(cr0: int) -> None:
             assert np.array_equal(found, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"
 
 
+# What Mesa makes of packHalf2x16 and of conversions that a shader wants rounded to zero.
+HALVES_OF_FLOATS = """
+mov (32|M0)             r10.0<1>:hf  r12.0<1;1,0>:f
+mov (16|M0)             r10.1<2>:hf  -(abs)r12.0<1;1,0>:f
+(f0.0) mov (16|M0)      r10.0<1>:hf  r12.0<1;1,0>:f
+mov (16|M0) (gt)f0.0    r10.0<1>:hf  r12.0<1;1,0>:f
+mov (1|M0)              r10.0<1>:hf  r12.3<0;1,0>:f
+"""
+
+
+@pytest.mark.parametrize("cr0", [KEEP, KEEP | 0x10, KEEP | 0x20, KEEP | 0x30], ids=["nearest", "up", "down", "to zero"])
+def test_floats_become_halves_in_every_rounding(cr0: int) -> None:
+    random = np.random.default_rng(cr0)
+    for text in HALVES_OF_FLOATS.strip().splitlines():
+        instruction = parse_instruction(text)
+        assert isinstance(instruction, Alu)
+        kernel = kernel_of(instruction)
+        for seed in range(40):
+            registers = registers_from(seed, cr0)
+            if seed % 2:
+                # All magnitudes of halves, denormals and what is out of range as well.
+                floats = random.standard_normal(32, dtype=np.float32) * np.float32(2.0) ** random.integers(-30, 20, 32)
+                registers[12 * 64 : 14 * 64] = floats.astype(np.float32).view(np.uint8)
+            reason, found = run_alone(kernel, registers, 0xFFFF_FFFF)
+            assert reason is Reason.GONE, text
+            assert np.array_equal(found, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"
+
+
 @EFFORT
 @given(alu([*FLOATS, *INTEGERS], [Opcode.MOV]), st.integers(0, 1 << 32), active_lanes(), st.sampled_from(MODES))
 def test_conversions_are_equal(instruction: Alu, seed: int, active: int, cr0: int) -> None:

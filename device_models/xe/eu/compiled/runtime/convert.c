@@ -277,7 +277,7 @@ NARROW(df, double, q, int64_t, x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x <= -0x1p
 
 /* 0 to 1, NaN is 0. */
 #define UNIT(x) (!saturate ? (x) : (x) > 0 ? (x) < 1 ? (x) : 1 : 0)
-NARROW(f, float, hf_each, uint16_t, hf_of_f(UNIT(x)), f_of_hf(x))
+NARROW(f, float, hf_each, uint16_t, hf_of_f_as(UNIT(x), control_bits(t)), f_of_hf(x))
 NARROW(f, float, bf, uint16_t, bf_of_f(UNIT(x)), f_of_bf(x))
 NARROW(f, float, f, float, canonical_f(UNIT(x)), x)
 NARROW(df, double, hf, uint16_t, hf_of_f(odd_f(UNIT(x))), f_of_hf(x))
@@ -288,7 +288,8 @@ NARROW(df, double, df, double, UNIT(x) == UNIT(x) ? UNIT(x) : df_of_bits(0x7ff80
 const struct op *narrow_f_hf(const struct op *op, struct thread *t)
 {
     const uint32_t lanes = op->lanes;
-    if ((lanes != 0xffff && lanes != ~0u) || op->strides[1] != 2 || op->condition || op->saturate || enabled(op, t) != lanes)
+    if ((lanes != 0xffff && lanes != ~0u) || op->strides[1] != 2 || op->condition || op->saturate || enabled(op, t) != lanes
+        || unlikely(control_bits(t) & ROUNDING))
         return narrow_f_hf_each(op, t);
     float from[LANES];
     uint16_t to[LANES];

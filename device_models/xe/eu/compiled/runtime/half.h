@@ -72,6 +72,26 @@ static inline uint16_t hf_of_f(float value)
 #endif
 }
 
+/* Rounded as cr0.0 says (`mode`: its bits). */
+static inline uint16_t hf_of_f_as(float value, uint32_t mode)
+{
+    enum { NEAREST, UP, DOWN };
+    const uint32_t way = (mode & ROUNDING) >> 4;
+    if (way == NEAREST)
+        return hf_of_f(value);
+    const uint32_t bits = bits_of_f(value), sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    const uint32_t away = way == (sign ? DOWN : UP); /* from zero */
+    if (rest > 0x7f800000)
+        return 0x7e00;
+    if (rest >= 0x47800000) /* 65536 and more */
+        return sign | (rest == 0x7f800000 || away ? 0x7c00 : 0x7bff);
+    if (rest >= 0x38800000) /* normal */
+        return sign | ((rest - (112u << 23) + (away ? 0x1fff : 0)) >> 13);
+    const float scaled = f_of_bits(rest) * 0x1p24f; /* exact: the smallest half is 1 */
+    const uint32_t half = (uint32_t)scaled;
+    return sign | (half + (away && (float)half != scaled));
+}
+
 static inline uint16_t bf_of_f(float value)
 {
     uint32_t bits = bits_of_f(value);
