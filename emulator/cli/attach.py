@@ -15,6 +15,7 @@ from vfio_user_xe.emulator.cli.options import (
     Root,
     SocketDir,
     SocketDirs,
+    Switches,
     Userland,
     check_functions,
     chosen_root,
@@ -38,6 +39,7 @@ def qemu_args(
     functions: Functions = None,
     port: Annotated[str, typer.Option(help="Id of the root port; must differ between cards.")] = "vfuport",
     chassis: Annotated[int, typer.Option(min=1, max=255, help="Chassis number; must differ between cards.")] = 1,
+    switches: Switches = 0,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of shell words.")] = False,
 ) -> None:
     """Print the QEMU arguments that attach served cards."""
@@ -49,7 +51,7 @@ def qemu_args(
         memory,
         cpus,
         iommu=Iommu() if needs_iommu(cards) else None,
-        arguments=cards_arguments(cards, port=port, chassis=chassis, functions=functions),
+        arguments=cards_arguments(cards, port=port, chassis=chassis, functions=functions, switches=switches),
     )
     # The user's own command line says by what it is run.
     arguments = [*(described.whole(None) if machine else []), *described.devices()]

@@ -18,6 +18,7 @@ from vfio_user_xe.emulator.cli.guest import app
 from vfio_user_xe.emulator.cli.options import (
     Functions,
     Root,
+    Switches,
     Userland,
     check_functions,
     check_outputs,
@@ -110,6 +111,7 @@ def run_command(
     ovmf: Annotated[bool, typer.Option("--ovmf", help="OVMF instead of SeaBIOS.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     hugepages: Annotated[bool, typer.Option("--hugepages", help="Guest memory of the host's huge pages.")] = False,
+    switches: Switches = 0,
     unplugged: Annotated[
         bool, typer.Option("--unplugged", help="Leave the card out: its root port is there, for 'guest plug'.")
     ] = False,
@@ -168,7 +170,7 @@ def run_command(
 
         def spec_for(descriptions: list[CardDescription]) -> GuestSpec:
             check_functions(descriptions, functions)
-            devices = cards_arguments(descriptions, functions=functions, unplugged=unplugged)
+            devices = cards_arguments(descriptions, functions=functions, unplugged=unplugged, switches=switches)
             return GuestSpec(
                 machine=Machine(
                     memory=memory,

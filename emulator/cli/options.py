@@ -19,6 +19,12 @@ from vfio_user_xe.emulator.vfio_user.libvfio_user.library import ENVIRONMENT
 
 SocketDir = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder of the served card's sockets.")]
 Json = Annotated[bool, typer.Option("--json", help="The answer as JSON.")]
+Switches = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=0, max=8, help="Switches of QEMU between the root port and the card.", show_default=False
+    ),
+]
 Functions = Annotated[
     list[str] | None,
     typer.Option("--function", metavar="NAME", help="Only these functions, for a guest of their own; repeatable."),

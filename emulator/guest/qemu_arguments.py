@@ -29,6 +29,8 @@ ROOT_BUS = "pcie.0"
 _ROOT_SLOT = 4
 """Cards on the root bus come behind this device; QEMU's own are at 0 and 0x1f."""
 _FUNCTIONS_A_DEVICE = 8
+_SLOTS = 256
+"""QEMU keeps a port's slot number in a byte."""
 _MIB = 1 << 20
 
 
@@ -126,6 +128,7 @@ def device_arguments(
     qtest: bool = True,
     unplugged: bool = False,
     window: int | None = None,
+    switches: int = 0,
 ) -> list[str]:
     """Root port, functions and qtest socket, as QEMU arguments.
 
@@ -134,20 +137,37 @@ def device_arguments(
     that belong into the guest of the card's first function. Picked VFs without the PF sit at function 0 and those that
     follow. `qtest` lets the server program the VF BARs in every IOMMU mode. `unplugged` leaves the functions out:
     `device_properties` are what QMP's `device_add` takes. `window` is the size in bytes of what is behind the root port
-    for 64-bit prefetchable BARs; None: as large as they need.
+    for 64-bit prefetchable BARs; None: as large as they need. So many `switches` lie between the root port and the
+    functions, which are behind the last one's downstream port, `port`.
     """
     functions = None if functions is None else tuple(functions)
     chosen = _chosen(card, functions)
     if window is None:
         window = _power_of_two(sum(function.prefetchable for function in chosen) + _MIB)
-    arguments = ["-device", f"pcie-root-port,id={port},chassis={chassis},slot={chassis},pref64-reserve={window}"]
+    top = f"{port}-root" if switches else port
+    arguments = ["-device", f"pcie-root-port,id={top},chassis={chassis},slot={chassis},pref64-reserve={window}"]
     if port == ROOT_BUS:
         arguments = []
+    else:
+        arguments += _switches(port, chassis, switches)
     if not unplugged:
         for device in device_properties(card, port=port, chassis=chassis, functions=functions):
             arguments += ["-device", json.dumps(device, separators=(",", ":"))]
     if qtest and _programs(card, functions):
         arguments += _qtest_arguments(str(card.qtest))
+    return arguments
+
+
+def _switches(port: str, chassis: int, count: int) -> list[str]:
+    """Switches with one downstream port each, below the root port `port`-root; the last downstream port is `port`."""
+    arguments: list[str] = []
+    above = f"{port}-root"
+    for number in range(1, count + 1):
+        below = port if number == count else f"{port}-down{number}"
+        slot = (chassis + number) % _SLOTS  # the root port of this chassis has the number `chassis`
+        arguments += ["-device", f"x3130-upstream,id={port}-up{number},bus={above}"]
+        arguments += ["-device", f"xio3130-downstream,id={below},bus={port}-up{number},chassis={chassis},slot={slot}"]
+        above = below
     return arguments
 
 
@@ -208,6 +228,7 @@ def cards_arguments(
     qtest: bool = True,
     unplugged: bool = False,
     window: int | None = None,
+    switches: int = 0,
 ) -> list[str]:
     """As `device_arguments`, for all cards of one machine: the second is at `port` + "2" and the next chassis, and so on.
 
@@ -227,6 +248,7 @@ def cards_arguments(
             qtest=False,
             unplugged=unplugged,
             window=window,
+            switches=switches,
         )
     if qtest and socket is not None and any(_programs(card, functions) for card in cards):
         arguments += _qtest_arguments(socket)

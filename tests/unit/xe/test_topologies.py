@@ -45,6 +45,31 @@ def test_in_the_same_guest_all_functions_are_attached_together(make_bench: Calla
     }
 
 
+def test_switches_lie_between_the_root_port_and_the_functions(make_bench: Callable[..., Bench]) -> None:
+    card = described(make_bench(vfs=1))
+    for chassis in (1, 255):
+        arguments = cards_arguments([card, card], switches=2, chassis=chassis)
+        bridges = [
+            dict(part.partition("=")[::2] for part in word.split(","))
+            for word in arguments
+            if word.startswith(("pcie-", "x"))
+        ]
+        assert [(bridge["id"], bridge.get("bus")) for bridge in bridges[:5]] == [
+            ("vfuport-root", None),
+            ("vfuport-up1", "vfuport-root"),
+            ("vfuport-down1", "vfuport-up1"),
+            ("vfuport-up2", "vfuport-down1"),
+            ("vfuport", "vfuport-up2"),
+        ]
+        slots = [(bridge["chassis"], bridge["slot"]) for bridge in bridges if "slot" in bridge]
+        assert len(set(slots)) == len(slots) == 6
+        assert all(int(slot) < 256 for _, slot in slots[:3])
+        assert attached(arguments)["vfuport/0.1"] == "/s/vf1.sock"
+        assert attached(arguments)["vfuport2/0.0"] == "/s/pf.sock"
+        plugged = device_properties(card)
+        assert {device["bus"] for device in plugged} == {"vfuport"}
+
+
 def test_split_gives_placeholders_to_the_pf_s_guest_and_vfs_to_others(make_bench: Callable[..., Bench]) -> None:
     card = described(make_bench(vfs=2, topology="split"))
     assert attached(cards_arguments([card])) == {
