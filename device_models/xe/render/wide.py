@@ -74,18 +74,16 @@ def lines(
     ends, low, high = _cut(planes, positions[pairs])
     left = low < high
     data, ends, provoking = data[left].copy(), ends[left], provoking[left]
-    # Attributes go with the ends that were cut off; those of the header stay.
     shares = np.stack([low[left], high[left]], axis=1)
-    with np.errstate(all="ignore"):
-        values = data[:, :, 4:].view(np.float32)
-        moved = values[:, :1] + (values[:, 1:] - values[:, :1]) * shares[:, :, None].astype(np.float32)
-    cut = (shares != [0, 1])[:, :, None]
-    data[:, :, 4:] = np.where(cut, moved, values).view(np.uint32)
+    _move(data, shares)
     flat = data.reshape(-1, data.shape[2])
     screen = _screen(state, viewports, flat, ends.reshape(-1, 4)).reshape(-1, 2, 4)
-    with np.errstate(all="ignore"):
-        place = np.nan_to_num(screen[:, :, :2] / screen[:, :, 3:])
-    steep = np.abs(place[:, 1, 1] - place[:, 0, 1]) > np.abs(place[:, 1, 0] - place[:, 0, 0])
+    place, steep = _places(screen)
+    if not state.rectangles:
+        exits = _by_diamonds(screen, place, steep, state.line_width, shares != [0, 1])
+        _move(data, exits)
+        screen = screen[:, :1] + (screen[:, 1:] - screen[:, :1]) * exits[:, :, None]
+        place, _ = _places(screen)
     strokes = Strokes(place, steep, _follows(pairs[left], primitives.numbers()[left] if outlines else None), state)
     across, beyond, nudge = strokes.reach()
     corners = np.repeat(screen, 2, axis=1)  # a, a, b, b
@@ -196,6 +194,46 @@ def _cut(planes: Floats, ends: Floats) -> tuple[Floats, Floats, Floats]:
     span = ends[:, 1] - ends[:, 0]
     moved = np.stack([ends[:, 0] + span * low[:, None], ends[:, 0] + span * high[:, None]], axis=1)
     return moved, low, high
+
+
+def _move(data: NDArray[np.uint32], shares: Floats) -> None:
+    """Attributes go with the ends that were moved; those of the header stay. `shares` [lines, 2]: where between the old ends they are."""
+    with np.errstate(all="ignore"):
+        values = data[:, :, 4:].view(np.float32)
+        moved = values[:, :1] + (values[:, 1:] - values[:, :1]) * shares[:, :, None].astype(np.float32)
+    data[:, :, 4:] = np.where((shares != [0, 1])[:, :, None], moved, values).view(np.uint32)
+
+
+def _places(screen: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """[lines, 2, 2], [lines]: ends in pixels, and whether y is the longer axis."""
+    with np.errstate(all="ignore"):
+        place = np.nan_to_num(screen[:, :, :2] / screen[:, :, 3:])
+    return place, np.abs(place[:, 1, 1] - place[:, 0, 1]) > np.abs(place[:, 1, 0] - place[:, 0, 0])
+
+
+def _by_diamonds(
+    screen: Floats, place: Floats, steep: NDArray[np.bool_], width: float, fixed: NDArray[np.bool_]
+) -> Floats:
+    """[lines, 2]: shares of a line at which it has to end so that it crosses the centres of the pixels whose diamonds it leaves.
+
+    A line covers a pixel if it leaves the diamond around its centre (OpenGL 4.6, 14.5.1). Between its ends that is each pixel
+    whose centre it crosses on its longer axis. One that begins behind a centre, but in the diamond, leaves it, and one that ends
+    there does not; `fixed` ends stay as they are.
+    """
+    snapped = np.floor(place * SUBPIXELS + 0.5) / SUBPIXELS
+    long = np.where(steep[:, None], snapped[:, :, 1], snapped[:, :, 0])
+    # A line of several pixels is one of one pixel beside it, and repeated (14.5.2.1).
+    short = np.where(steep[:, None], snapped[:, :, 0], snapped[:, :, 1]) - (max(1.0, round(width)) - 1) / 2
+    centre = np.floor(long) + 0.5
+    behind = (long - centre) * np.sign(long[:, 1:] - long[:, :1])
+    inside = np.abs(long - centre) + np.abs(short - np.floor(short) - 0.5) < 0.5
+    axis = np.where(steep[:, None, None], screen[:, :, 1:2], screen[:, :, :1])
+    with np.errstate(all="ignore"):
+        # Distances of both ends from each centre, times w: linear along the line.
+        away = axis - centre[:, None, :] * screen[:, :, 3:]
+        at = away[:, 0] / (away[:, 0] - away[:, 1])
+        w = screen[:, :1, 3] + (screen[:, 1:, 3] - screen[:, :1, 3]) * at
+    return np.where(inside & (behind > 0) & ~fixed & np.isfinite(at) & (w > 0), at, [0.0, 1.0])
 
 
 def _screen(state: SetupState, viewports: Viewports, vertices: NDArray[np.uint32], positions: Floats) -> Floats:

@@ -67,6 +67,44 @@ def test_a_steep_line_covers_one_pixel_a_row() -> None:
     assert counts.sum() == 18
 
 
+def left_diamonds(*ends: tuple[float, float]) -> set[tuple[int, int]]:
+    """The pixels (x, y) whose diamonds a line leaves, by going along it in small steps."""
+    begin, end = (np.array(place) for place in ends)
+    path = begin + (end - begin) * np.linspace(0, 1, 40001)[:, None]
+    whole = np.floor(path)
+    inside = np.abs(path - whole - 0.5).sum(axis=1) < 0.5
+    last = {tuple(whole[-1].astype(int).tolist())} if inside[-1] else set()
+    return {(int(x), int(y)) for x, y in whole[inside]} - last
+
+
+def test_a_line_covers_the_pixels_whose_diamonds_it_leaves() -> None:
+    random = np.random.default_rng(7)
+    for _ in range(60):
+        # Places that are snapped to themselves, and on no diamond's edge.
+        begin, end = (tuple(((random.integers(40, 900, 2) * 8 + [1, 4]) / 256).tolist()) for _ in range(2))
+        counts = line(pixel(*begin), pixel(*end))
+        assert counts.max() == 1
+        assert {(x, y) for y, x in np.argwhere(counts).tolist()} == left_diamonds(begin, end)
+
+
+def test_a_strip_has_the_pixel_in_which_it_turns_back() -> None:
+    """Its first line ends before the pixel's centre, and its second begins behind it, both in its diamond."""
+    found, _ = stroked(pixel(4.5, 8.5), pixel(12.4, 8.6), pixel(5.5, 12.5), topology=Topology.LINESTRIP)
+    assert drawn(found)[8, 12] == 1
+    assert line(pixel(4.5, 8.5), pixel(12.4, 8.6))[8, 12] == 0
+    assert line(pixel(4.5, 8.5), pixel(12.6, 8.6))[8, 12] == 0
+    assert line(pixel(4.5, 8.5), pixel(12.9, 8.6))[8, 12] == 1
+
+
+def test_an_end_that_moves_takes_its_values_along() -> None:
+    """The colour of each pixel is what it is on the line between its ends, whether or not its first pixel was added."""
+    data, positions = np.zeros((2, 12), dtype=np.uint32), np.array([pixel(4.75, 8.5), pixel(12.75, 8.5)])
+    data[:, 8] = np.array([4.75, 12.75], dtype=np.float32).view(np.uint32)
+    some = assemble(Topology.LINELIST, 2)
+    found, _ = lines(NO_CULLING, VIEWPORTS, data, positions, some, clip(CLIP, data, positions, some.vertices).planes)
+    assert np.unique(found.vertices[:, 8].view(np.float32)).tolist() == [4.5, 12.5]
+
+
 def test_a_wide_line_is_as_wide_as_it_says() -> None:
     counts = line(pixel(4.5, 8.5), pixel(12.5, 8.5), state=replace(NO_CULLING, line_width=3))
     assert counts[7:10, 4:12].all()
