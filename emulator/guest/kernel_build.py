@@ -118,9 +118,16 @@ class Build:
             errors="replace",
         ) as process:
             assert process.stdout is not None
-            for line in process.stdout:
-                self.tell(line.rstrip("\n"))
-                said = [*said[1 - _KEPT_LINES :], line]
+            try:
+                for line in process.stdout:
+                    self.tell(line.rstrip("\n"))
+                    said = [*said[1 - _KEPT_LINES :], line]
+            except (
+                BaseException
+            ):  # such as KeyboardInterrupt by a SIGTERM to this process alone: make ends its children itself
+                process.terminate()
+                process.wait()
+                raise
         if process.returncode != 0:
             text = "".join(said).rstrip()
             raise BuildFailed(f"{' '.join(command)}: ended with exit code {process.returncode}:\n{text}")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.kernel_tree import make_tree
 from tests.support.processes import runs
 from tests.support.wait import eventually
 
@@ -79,3 +80,24 @@ def test_a_command_that_is_told_to_end_leaves_no_server_and_no_files(
     server = int(line)
     eventually(lambda: not runs(server))
     assert list(short.iterdir()) == []
+
+
+def test_a_kernel_build_that_is_told_to_end_leaves_no_make(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "linux")
+    makefile = (
+        (tree / "Makefile").read_text().replace("bzImage:\n", "bzImage:\n\techo $$PPID > $(O)/pid; exec sleep 1000\n")
+    )
+    (tree / "Makefile").write_text(makefile)
+    program = "from vfio_user_xe.emulator.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "kernel", "build", str(tree), "--output", str(tmp_path / "obj")]
+    with (
+        not_ignored(signal.SIGINT),
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as build,
+    ):
+        written = tmp_path / "obj" / "pid"
+        eventually(lambda: written.is_file() and written.read_text("ascii").endswith("\n"))
+        make = int(written.read_text("ascii"))
+        assert runs(make)
+        build.terminate()
+        build.communicate(timeout=60)
+        assert not runs(make)
