@@ -9,8 +9,8 @@ from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage, LscOp
 from vfio_user_xe.device_models.xe.eu.registers import A0, GRF_BYTES
 
 TYPED = struct.Struct("<Q5I4B")
-"""key of the image, a0, surface shift, bytes of a coordinate, of a component, where data begins; coordinates, mask of components, pointer,
-0."""
+"""key of the image, a0, surface shift, bytes of a coordinate, of a component, where the second part of the payload begins; coordinates, mask
+of components, pointer, coordinates in the first part."""
 TYPED_HANDLERS = ("typed_load", "typed_store")
 """Handlers whose messages are a `TYPED`."""
 TYPED_KEY = 1 << 62
@@ -31,18 +31,25 @@ def typed_send(send: Send, message: LscMessage, key: int, shift: int) -> tuple[s
     if is_store:
         if send.source1.arf or send.length1 < registers:
             return None
-    elif send.destination.is_null or message.response_length < registers:
+    elif (
+        send.destination.is_null
+        or message.response_length < registers
+        or (send.length1 and (send.source1.arf or message.length0 % message.address_registers))
+    ):
         return None
+    first = message.length0 // message.address_registers
+    # A load's coordinates may be in both parts; behind those of a store is its data.
+    coordinates = first if is_store else (message.length0 + send.length1) // message.address_registers
     packed = TYPED.pack(
         key | TYPED_KEY,
         A0,
         shift,
         message.address_registers * GRF_BYTES,
         message.component_registers * GRF_BYTES,
-        send.source1.offset if is_store else 0,
-        min(_COORDINATES, message.length0 // message.address_registers),
+        send.source1.offset if send.length1 else 0,
+        min(_COORDINATES, coordinates),
         sum(1 << component for component in message.components),
         0 if message.surface.value is not None else 1 + (send.extended_pointer or 0),
-        0,
+        min(_COORDINATES, first),
     )
     return TYPED_HANDLERS[is_store], packed

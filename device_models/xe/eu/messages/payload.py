@@ -13,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.eu.messages.layout import REGISTER
-from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage
+from vfio_user_xe.device_models.xe.eu.messages.message import LscMessage, LscOp
 
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.uint64]
 
 _UNSIGNED: dict[int, type[np.unsignedinteger[Any]]] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+_BARE = frozenset({LscOp.LOAD, LscOp.LOAD_QUAD, LscOp.ATOMIC_INC, LscOp.ATOMIC_DEC, LscOp.ATOMIC_LOAD})
+"""Operations whose payload is addresses or coordinates alone."""
 
 
 class PayloadError(ValueError):
@@ -33,9 +37,13 @@ def addresses(message: LscMessage, payload: Bytes) -> Numbers:
 
 
 def coordinates(message: LscMessage, payload: Bytes, count: int) -> Numbers:
-    """`count` of U, V, R and LOD of a typed message: [threads, count, lanes]. Those that are not there are zero."""
+    """`count` of U, V, R and LOD of a typed message: [threads, count, lanes]. Those that are not there are zero.
+
+    A message without data may have them in both parts of its payload (brw_opt.cpp:brw_opt_split_sends).
+    """
     step = message.address_registers * REGISTER
-    there = min(count, message.length0 // message.address_registers)
+    registers = payload.shape[1] // REGISTER if message.op in _BARE else message.length0
+    there = min(count, registers // message.address_registers)
     found = [_columns(payload, index * step, message.address_bytes, message.width) for index in range(there)]
     missing = [np.zeros((len(payload), message.width), dtype=np.uint64)] * (count - there)
     return np.stack(found + missing, axis=1)

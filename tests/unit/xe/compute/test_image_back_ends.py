@@ -26,7 +26,8 @@ FORMATS = {0x000: 16, 0x084: 8, 0x0C7: 4, 0x0CB: 4, 0x0D7: 4, 0x10A: 2, 0x140: 1
 INTEGERS = (0x0CB, 0x0D7)
 PITCHES = {0: 1024, 1: 1024, 2: 1024, 3: 1024}
 SAMPLE, SAMPLE_L, LD, GATHER4, RESINFO, SAMPLE_LZ, LD_LZ = 0x0, 0x2, 0x7, 0x8, 0xA, 0x18, 0x1A
-TYPED_LOAD, TYPED_STORE = 0x100, 0x101
+TYPED_LOAD, TYPED_STORE, TYPED_SPLIT = 0x100, 0x101, 0x102
+"""The last is a load whose coordinates are in both parts of the payload."""
 LANES = 16
 
 
@@ -95,7 +96,7 @@ def parameters(case: Case) -> bytes:
         limits = (width, height, case.levels, depth) if case.message == LD else (width, height, depth, 1)
         limits = (case.levels,) * 4 if case.message == RESINFO else limits
         return b"".join(random.integers(-1, limit + 1, LANES, dtype=np.int32).tobytes() for limit in limits)
-    if case.message in (TYPED_LOAD, TYPED_STORE):
+    if case.message in (TYPED_LOAD, TYPED_STORE, TYPED_SPLIT):
         places = b"".join(random.integers(-1, limit + 1, LANES, dtype=np.int32).tobytes() for limit in case.size)
         integer = case.form in INTEGERS
         values = random.integers(-200, 70000, LANES, dtype=np.int32) if integer else random.uniform(-0.5, 1.5, LANES)
@@ -113,11 +114,14 @@ def kernel(case: Case) -> str:
     """Loads the parameters, sends the message, stores what it answers."""
     text = LINEAR + address(30, 1).replace("r2.1", "r1.1")
     for number in range(4):
-        text += f"send.ugm (16|M0)  r{14 + number}  r30  null:0  0x{0x40 * number << 12:08x}  {LOAD}\n"
+        register = 25 + number if case.message == TYPED_SPLIT and number else 14 + number
+        text += f"send.ugm (16|M0)  r{register}  r30  null:0  0x{0x40 * number << 12:08x}  {LOAD}\n"
     descriptor = 4 << 25 | 4 << 20 | 1 << 17 | case.message << 12
     if case.message == TYPED_STORE:
         text += "send.tgm (16|M0)  null  r14  r17:1  0x0  0x66001506\n"  # red
-    if case.message in (TYPED_LOAD, TYPED_STORE):
+    if case.message == TYPED_SPLIT:
+        text += "send.tgm (16|M0)  r20  r14  r26:2  0x0  0x6240f502\n"
+    elif case.message in (TYPED_LOAD, TYPED_STORE):
         text += "send.tgm (16|M0)  r20  r14  null:0  0x0  0x6640f502\n"
     else:
         text += f"send.smpl (16|M0)  r20  r14  null:0  0x0  0x{descriptor:08x}\n"
@@ -167,6 +171,13 @@ VOLUME = Case(SAMPLE_LZ, 0x0C7, 2, 1, False, (13, 9, 4), 1, (4, 0, True, True), 
 @example(VOLUME._replace(message=TYPED_LOAD, form=0x10A, kind=1, tiling=0))
 def test_a_message_to_an_image_does_the_same_on_both_back_ends(case: Case) -> None:
     assert answer("compiled", case) == answer("reference", case)
+
+
+@pytest.mark.parametrize("back_end", ["compiled", "reference"])
+@pytest.mark.parametrize("kind", [1, 2])
+def test_a_load_finds_its_texels_wherever_its_coordinates_are_divided(back_end: str, kind: int) -> None:
+    whole = VOLUME._replace(message=TYPED_LOAD, kind=kind)
+    assert answer(back_end, whole._replace(message=TYPED_SPLIT)) == answer(back_end, whole)
 
 
 @pytest.mark.parametrize("tiling", [0, 1, 3])

@@ -83,6 +83,14 @@ def test_typed_coordinates_that_are_missing_are_zero_and_data_may_follow_in_the_
     assert data(message, sent)[0, 0].tolist() == [7] * 16
 
 
+def test_coordinates_of_a_message_without_data_go_on_in_the_second_part() -> None:
+    u, v, r = (np.full(16, n, np.uint32) for n in (5, 6, 7))
+    load, increment = lsc(0x6240_F502, sfid=Sfid.TGM), lsc(0x6200_1508, sfid=Sfid.TGM)
+    assert load.length0 == increment.length0 == 1
+    for message in (load, increment):
+        assert coordinates(message, payload(u, v, r), 3)[0, :, 0].tolist() == [5, 6, 7]
+
+
 def test_a_short_payload_is_an_error() -> None:
     with pytest.raises(PayloadError, match="a payload of 64 bytes has no 16 elements of 8 bytes at 0"):
         addresses(lsc(0x04000580), payload(np.zeros(16, np.uint32)))

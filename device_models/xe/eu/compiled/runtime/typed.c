@@ -6,9 +6,9 @@ struct typed {
     uint64_t surface;
     uint32_t a0, surface_shift;
     uint32_t coordinate_bytes, component_bytes; /* from one coordinate or component of all lanes to the next */
-    uint32_t data;                              /* of a store: where it is in storage */
+    uint32_t second;                            /* the payload's second part: a store's data, or more coordinates */
     uint8_t coordinates, components;            /* how many of u, v and r; a mask */
-    uint8_t pointer, reserved;
+    uint8_t pointer, first;                     /* how many coordinates are in the first part */
 };
 
 /* Texels of the lanes of one message; `lanes` are those whose texel is in the surface. */
@@ -21,8 +21,11 @@ struct texels {
 static int64_t coordinate(const struct op *op, const struct thread *t, const struct typed *m, int number, int lane)
 {
     int32_t found = 0;
-    if (number < m->coordinates)
-        memcpy(&found, t->storage + op->source[0] + number * m->coordinate_bytes + 4 * lane, 4);
+    if (number < m->coordinates) {
+        const uint32_t at = number < m->first ? op->source[0] + number * m->coordinate_bytes
+                                              : m->second + (number - m->first) * m->coordinate_bytes;
+        memcpy(&found, t->storage + at + 4 * lane, 4);
+    }
     return found;
 }
 
@@ -124,7 +127,7 @@ const struct op *typed_store(const struct op *op, struct thread *t)
     const struct image *i = found.image;
     for (uint32_t left = found.lanes; left; left &= left - 1) {
         const int lane = __builtin_ctz(left);
-        const char *from = t->storage + m->data + 4 * lane;
+        const char *from = t->storage + m->second + 4 * lane;
         four values = {0, 0, 0, 1};
         for (int channel = 0; channel < 4; channel++) {
             if (!(m->components >> channel & 1))
