@@ -21,10 +21,15 @@ def _resumes(machine: SriovMachine) -> int:
     return machine.vm.console_tail(_LINES).count("PM: suspend exit")
 
 
+def _resets(machine: SriovMachine) -> int:
+    """How often the machine was reset, by its firmware, its kernel or a triple fault."""
+    return sum(event.get("event") == "RESET" for event in machine.vm.qmp_events)
+
+
 def _suspended_to_ram(run: Run, machine: SriovMachine) -> None:
     if "mem" not in machine.sh("cat /sys/power/state").split():
         run.not_applicable("this kernel cannot suspend to RAM")
-    resumes = _resumes(machine)
+    resumes, resets = _resumes(machine), _resets(machine)
     with run.step("suspend to RAM"):
         machine.run("(sleep 1; echo deep > /sys/power/mem_sleep; echo mem > /sys/power/state) > /dev/null 2>&1 3>&- &")
         asleep = machine.wait(lambda: machine.vm.qmp("query-status")["status"] == "suspended", _ASLEEP)
@@ -33,7 +38,10 @@ def _suspended_to_ram(run: Run, machine: SriovMachine) -> None:
         run.check(asleep, f"the guest is not suspended after {_ASLEEP:g} s")
     with run.step("wake up"):
         machine.vm.qmp("system_wakeup")
-        awake = machine.wait(lambda: _resumes(machine) > resumes, _AWAKE)
+        awake = machine.wait(lambda: _resumes(machine) > resumes or _resets(machine) > resets, _AWAKE)
+    if _resets(machine) > resets:
+        run.give_up("the guest was reset")
+        run.check(False, "the guest is reset while it wakes up, before it says that it has resumed")
     if not awake:
         run.give_up("the guest does not wake up")
     run.check(awake, f"the guest has not resumed {_AWAKE:g} s after it was woken up")
