@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 EXIT_READER_LEFT = 128 + signal.SIGPIPE
 """As a shell counts a program that SIGPIPE ended, which is how other tools end then."""
 
+_OUTPUT, _MESSAGES = 1, 2
 _left: set[int] = set()
 """Descriptors whose readers have left."""
 
 
 def reader_left() -> bool:
     """Whether nobody reads what this program prints: a reader has left, and the program is ending for it."""
-    return bool(_left)
+    return _OUTPUT in _left
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def ending_with_the_reader() -> Iterator[None]:
     streams alone; a connection that breaks stays the error that it is.
     """
     before = sys.stdout, sys.stderr
-    streams = _Stream(1), _Stream(2)
+    streams = _Stream(_OUTPUT), _Stream(_MESSAGES)
     sys.stdout, sys.stderr = (_over(stream, old) for stream, old in zip(streams, before, strict=True))
     try:
         yield
@@ -50,11 +51,11 @@ def ending_with_the_reader() -> Iterator[None]:
 
 
 class _Stream(io.FileIO):
-    """A file descriptor that is written to; the program ends when its reader has left, unless it `ends` already."""
+    """A file descriptor that is written to; the program ends when the reader of its output has left, unless it `ends` already."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        self.ends = False
+        self.ends = descriptor != _OUTPUT
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -81,5 +82,5 @@ def _end() -> None:
 
 def _over(stream: _Stream, old: TextIO) -> TextIO:
     """A text file over `stream` that encodes and buffers as `old` does."""
-    at_once = os.isatty(stream.fileno()) or stream.fileno() == 2 or bool(os.environ.get("PYTHONUNBUFFERED"))
+    at_once = os.isatty(stream.fileno()) or stream.fileno() == _MESSAGES or bool(os.environ.get("PYTHONUNBUFFERED"))
     return io.TextIOWrapper(io.BufferedWriter(stream), old.encoding, old.errors, line_buffering=at_once)
