@@ -13,7 +13,8 @@ is no different. Logic (and, or, xor, not, bfn) works on two's complement of unl
   writes an accumulator but by naming it; mac reads acc0 as elements of the destination's type from its beginning.
 * lzd counts from bit 31 (32 if zero). fbh is lzd or all ones if zero, of a signed source the first bit unlike the sign;
   fbl counts from bit 0, all ones if zero. bfe: width and offset modulo 32, width 0 gives 0; past bit 31 the value's upper
-  bits are extended. bfi1 is `(2**width - 1) << offset` in 32 bits, bfi2 `(s0 & s1) | (~s0 & s2)`.
+  bits are extended. bfi1 is `(2**width - 1) << offset` in 32 bits, bfi2 `(s0 & s1 << n) | (~s0 & s2)`
+  with `n` the number of the lowest bit of s0 (Mesa nir_opcodes.py: bfi).
 
 **Floats.** The execution type is the widest float among sources and destination, f if there are bf or different 16-bit
 types; integer sources of float operations are converted first. The operation rounds once to the execution type, in the mode

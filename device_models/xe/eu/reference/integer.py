@@ -166,7 +166,9 @@ def _bfi1(_: Alu, width: Array, offset: Array) -> Array:
 
 
 def _bfi2(_: Alu, mask: Array, inserted: Array, base: Array) -> Array:
-    return (mask & inserted) | (~mask & base)
+    # The lowest bit of the mask, as a factor, moves what is inserted (Mesa nir_opcodes.py: bfi, which becomes a bfi2).
+    moved: Array = inserted * (mask & -mask)
+    return (mask & moved) | (~mask & base)
 
 
 def _bfn(instruction: Alu, a: Array, b: Array, c: Array) -> Array:

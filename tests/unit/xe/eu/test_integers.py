@@ -101,6 +101,14 @@ def test_products_and_three_sources_of_dwords(operation: str, data: st.DataObjec
     assert got == expected
 
 
+def test_bits_are_inserted_where_the_mask_begins() -> None:
+    # Mesa gives a double another exponent so (nir_lower_double_ops.c:set_exponent).
+    mask, exponent, high = [0x7FF0_0000, 0xFF, 0, 0x8000_0000] * 2, [1023, 0x1234, 7, 1] * 2, [0x4018_0000] * 8
+    text = "bfi2 (8|M0)  r30.0<1>:ud  r10.0<1;0>:ud  r20.0<1;0>:ud  r25.0<1>:ud"
+    got = compute(text, {10: ("ud", mask), 20: ("ud", exponent), 25: ("ud", high)}, "ud")
+    assert got == [0x3FF8_0000, 0x4018_0034, 0x4018_0000, 0xC018_0000] * 2
+
+
 def _model(operation: str, x: int, y: int, z: int, kind: DataType) -> int:
     match operation:
         case "mul":
@@ -110,7 +118,7 @@ def _model(operation: str, x: int, y: int, z: int, kind: DataType) -> int:
         case "add3":
             return x + y + z
         case "bfi2":
-            return (x & y) | (~x & z)
+            return (x & y * (x & -x)) | (~x & z)
         case "bfe":
             width, offset = x & 31, y & 31
             bits = z >> offset

@@ -25,7 +25,8 @@ BY_LANE(cbit, __builtin_popcount((U)x))
 BY_LANE(bfrev, eu_reverse((U)x))
 BY_LANE(bfe, eu_extract((int64_t)z, (U)x & 31, (U)y & 31, (T)-1 < 0))
 BY_LANE(bfi1, ((1ull << ((U)x & 31)) - 1) << ((U)y & 31))
-BY_LANE(bfi2, ((U)x & (U)y) | (~(U)x & (U)z))
+/* The lowest bit of the mask, as a factor, moves what is inserted. */
+BY_LANE(bfi2, ((U)x & (U)y * ((U)x & (0 - (U)x))) | (~(U)x & (U)z))
 BY_LANE(dp4a, eu_dot(x, y, z, op->detail))
 
 /* acc0 gets the carry or borrow of each lane that is written. */
