@@ -59,7 +59,7 @@ class Sampling:
             return False
         try:
             if key & TYPED_KEY:
-                self._textures[count] = typed_struct(key, Image(self._memory, surface, surface.target_level))
+                self._textures[count] = typed_struct(key, Image(self._memory, surface, surface.typed_level))
             else:
                 self._textures[count] = texture_struct(key, Mips(self._memory, surface))
         except UnknownImage:

@@ -96,8 +96,13 @@ class SurfaceState:
 
     @property
     def target_level(self) -> int:
-        """The mip level that render targets and typed messages reach: dword 5, 3:0 is its number then."""
+        """The mip level that render targets reach: dword 5, 3:0 is its number then."""
         return self.levels - 1
+
+    @property
+    def typed_level(self) -> int:
+        """The mip level that typed messages reach: the view's lowest (isl_surface_state.c, of usages but render targets)."""
+        return self.level
 
     @property
     def bytes(self) -> int:

@@ -32,7 +32,7 @@ class TexelAccess:
         Raises:
             UnknownImage: the surface's format or layout is not emulated.
         """
-        self.image = Image(memory, surface, surface.target_level)
+        self.image = Image(memory, surface, surface.typed_level)
         self._memory = memory
         self._message = message
         self._data = data
@@ -113,7 +113,7 @@ class Block:
         header = data[:64].view(np.uint32)
         x0, y0 = int(header[5].view(np.int32)), int(header[6].view(np.int32))
         self.width, self.height = int(header[7] & 0x3F) + 1, int(header[7] >> 8 & 0x3F) + 1
-        image = Image(memory, surface, surface.target_level)
+        image = Image(memory, surface, surface.typed_level)
         self._memory = memory
         self._data = data
         rows, columns = np.meshgrid(np.arange(self.height), np.arange(self.width), indexing="ij")

@@ -46,6 +46,8 @@ class Case(NamedTuple):
     sampler: tuple[int, int, bool, bool]
     """Address mode, mip filter, linear, texel coordinates."""
     seed: int
+    lowest: int = 0
+    """The view's lowest level."""
 
 
 cases = st.builds(
@@ -73,7 +75,7 @@ def surface(case: Case) -> tuple[int, ...]:
     return (
         case.kind << 29 | array << 28 | case.form << 18 | 1 << 16 | 1 << 14 | case.tiling << 12, q_pitch >> 2,
         width - 1 | height - 1 << 16, PITCHES[case.tiling] - 1 | depth - 1 << 21, (depth - 1) << 7,
-        case.levels - 1 | NO_TAIL << 8, 0, swizzle, IMAGE & 0xFFFFFFFF, IMAGE >> 32, 0, 0, 0, 0, 0, 0,
+        case.levels - 1 | case.lowest << 4 | NO_TAIL << 8, 0, swizzle, IMAGE & 0xFFFFFFFF, IMAGE >> 32, 0, 0, 0, 0, 0, 0,
     )  # fmt: skip
 
 
@@ -178,6 +180,16 @@ def test_a_message_to_an_image_does_the_same_on_both_back_ends(case: Case) -> No
 def test_a_load_finds_its_texels_wherever_its_coordinates_are_divided(back_end: str, kind: int) -> None:
     whole = VOLUME._replace(message=TYPED_LOAD, kind=kind)
     assert answer(back_end, whole._replace(message=TYPED_SPLIT)) == answer(back_end, whole)
+
+
+@pytest.mark.parametrize("back_end", ["compiled", "reference"])
+def test_typed_messages_reach_the_lowest_level_of_the_view(back_end: str) -> None:
+    """However many levels the view has."""
+    second = VOLUME._replace(message=TYPED_LOAD, form=0x0D7, kind=1, tiling=0, size=(32, 8, 1), lowest=1)
+    one, two = answer(back_end, second), answer(back_end, second._replace(levels=2))
+    first = answer(back_end, second._replace(lowest=0))
+    assert one == two
+    assert one[:64] != first[:64]
 
 
 @pytest.mark.parametrize("tiling", [0, 1, 3])
