@@ -1,4 +1,8 @@
-"""Geometry shader dispatch: 16 primitives a thread, handles of their vertices in registers; strips of vertices come out of the URB.
+"""Geometry shader dispatch: strips of vertices come out of the URB.
+
+A thread has 16 primitives, and a register for each of their vertices with the handles of that vertex, one a lane. If a shader has
+several instances, a thread has instances of one primitive, whose vertices' handles are the dwords of one register
+(`brw_from_nir.cpp:emit_gs_input_load`).
 
 An entry of what comes out has the number of vertices (unless that is static), control data with a bit a vertex that says whether a strip
 ends behind it, and the vertices (`brw_fs_nir.cpp:emit_gs_vertex`, `brw_fs_thread_payload.cpp`).
@@ -21,7 +25,7 @@ from vfio_user_xe.device_models.xe.render.shader_port import ShaderPort
 from vfio_user_xe.device_models.xe.render.stage import GEOMETRY, REGISTER, Stage, kernel_of, stage
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape, Topology
-from vfio_user_xe.device_models.xe.render.urb import ROOM, Urb, by_lane
+from vfio_user_xe.device_models.xe.render.urb import ROOM, Urb
 
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.engines.command_streamer import CommandStreamer
@@ -110,45 +114,61 @@ def shade(
     entries = np.zeros((len(corners), state.entry), dtype=np.uint32)
     each = 4 * (state.entry + corners.shape[1] * vertices.shape[1])
     most = max(1, min(threads.MOST * WIDTH, ROOM // each))
+    if state.instances > 1:
+        # Threads are not shared by primitives: whole ones, each of as many threads as its instances take.
+        most = max(1, min(threads.MOST // -(-state.instances // WIDTH), most // state.instances)) * state.instances
     for first in range(0, len(corners), most):
         part = slice(first, first + most)
         count = len(corners[part])
         urb = Urb(1, count * each)
         inputs = vertices[corners[part]].reshape(-1)
         urb.dwords[count * state.entry :] = inputs
-        rows = _payload(shader, state, vertices[corners[part]], ids[part], instances[part])
-        lanes = [(1 << WIDTH) - 1] * len(rows)
-        lanes[-1] = (1 << count - (len(rows) - 1) * WIDTH) - 1
+        items = _dispatched(count, state.instances)
+        rows = _payload(shader, state, items, vertices[corners[part]], ids[part], instances[part])
+        lanes = ((items >= 0) << np.arange(WIDTH)).sum(axis=1).tolist()
         yield from threads.run(shader, rows, lanes, ShaderPort(shader, urb))
         entries[part] = urb.dwords[: count * state.entry].reshape(count, -1)
     return entries
 
 
+def _dispatched(count: int, instances: int) -> Indices:
+    """[threads, lanes]: which of `count` items, the instances of each primitive one behind the other, a lane has; -1: none."""
+    together = count if instances == 1 else instances
+    rows = -(-together // WIDTH)
+    within = np.arange(rows * WIDTH)
+    items = np.where(within < together, np.arange(0, count, together)[:, None] + within, -1)
+    return items.reshape(-1, WIDTH)
+
+
 def _payload(
-    shader: Stage, state: GeometryState, inputs: Vertices, ids: Indices, instances: Indices
+    shader: Stage, state: GeometryState, items: Indices, inputs: Vertices, ids: Indices, instances: Indices
 ) -> NDArray[np.uint8]:
-    """[threads, bytes] for `inputs` [primitives, corners, dwords]."""
+    """[threads, bytes] for `inputs` [items, corners, dwords]; `items`: of each lane (`_dispatched`)."""
     count, corners, dwords = inputs.shape
-    rows = -(-count // WIDTH)
+    rows = len(items)
     place = np.arange(count)
     columns: list[NDArray[np.uint32]] = [
         (4 * state.entry * place).astype(np.uint32) | (instances << _INSTANCE_SHIFT).astype(np.uint32)
     ]
     if state.primitive_id:
         columns.append(ids.astype(np.uint32))
-    if state.handles:
-        first = 4 * count * state.entry
-        columns += [(first + 4 * dwords * (corners * place + corner)).astype(np.uint32) for corner in range(corners)]
+    handles = 4 * count * state.entry + 4 * dwords * np.arange(count * corners).reshape(count, corners)
+    if state.handles and state.instances == 1:
+        columns += list(handles.T.astype(np.uint32))
     pushed = np.zeros((count, corners, state.read_length), dtype=np.uint32)
     part = inputs[:, :, state.read_offset : state.read_offset + state.read_length]
     pushed[:, :, : part.shape[2]] = part
     registers = np.zeros((rows, shader.data_register + corners * state.read_length, _WORDS), dtype=np.uint32)
     registers[:, 0] = shader.header(rows)
     for number, column in enumerate(columns[: max(0, registers.shape[1] - 1)]):
-        registers[:, 1 + number] = by_lane(column[:, None], WIDTH)[:, 0]
+        registers[:, 1 + number] = np.where(items < 0, 0, column[items])
+    if state.handles and state.instances > 1:
+        behind = registers.reshape(rows, -1)[:, (1 + len(columns)) * _WORDS :][:, :corners]
+        behind[:] = handles[items[:, 0], : behind.shape[1]]
     constants = np.frombuffer(shader.constants.tobytes(), dtype=np.uint32).reshape(-1, _WORDS)
     registers[:, shader.first_register : shader.data_register] = constants
-    registers[:, shader.data_register :] = by_lane(pushed.reshape(count, -1), WIDTH)
+    by_item = np.where(items[:, :, None] < 0, 0, pushed.reshape(count, -1)[items])
+    registers[:, shader.data_register :] = by_item.transpose(0, 2, 1)
     return registers.reshape(rows, -1).view(np.uint8)
 
 

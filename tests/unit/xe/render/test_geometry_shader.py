@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from unittest.mock import create_autospec
 
+import numpy as np
+import pytest
+
+from vfio_user_xe.device_models.xe.render import geometry_shader
 from vfio_user_xe.device_models.xe.render.geometry_shader import GeometryState, strips
+from vfio_user_xe.device_models.xe.render.stage import Stage
 from vfio_user_xe.device_models.xe.render.topology import Shape, Topology
 
 VERTEX = 8
@@ -50,3 +56,50 @@ def test_a_static_count_needs_no_dword_in_the_entry() -> None:
 
 def test_more_vertices_than_the_entry_holds_are_not_there() -> None:
     assert len(strips(state(Topology.POINTLIST), entries(0xFFFFFFFF))[1].vertices) == 6
+
+
+CORNERS, DWORDS = 3, 8
+
+
+def registers(instances: int, primitives: int) -> tuple[list[int], np.ndarray[tuple[int, ...], np.dtype[np.uint32]]]:
+    """Lanes of each thread, and [threads, registers, dwords] that it begins with; triangles, and the shader reads their numbers."""
+    shader = create_autospec(Stage, instance=True)
+    shader.data_register = shader.first_register = 3 + CORNERS
+    shader.header.side_effect = lambda rows: np.zeros((rows, 16), dtype=np.uint32)
+    shader.constants = np.zeros(0, dtype=np.uint8)
+    count = primitives * instances
+    items = geometry_shader._dispatched(count, instances)
+    made = geometry_shader._payload(
+        shader,
+        replace(state(Topology.TRISTRIP), instances=instances, primitive_id=True, read_length=0),
+        items,
+        np.zeros((count, CORNERS, DWORDS), dtype=np.uint32),
+        np.repeat(np.arange(primitives), instances),
+        np.tile(np.arange(instances), primitives),
+    )
+    return [int((row >= 0).sum()) for row in items], made.view(np.uint32).reshape(len(items), -1, 16)
+
+
+def test_a_thread_has_sixteen_primitives_and_a_register_of_handles_for_each_corner() -> None:
+    lanes, found = registers(1, 20)
+    assert lanes == [16, 4]
+    first = int(found[0, 3, 0])
+    assert found[0, 3:6, 1].tolist() == [first + 4 * DWORDS * (CORNERS + corner) for corner in range(CORNERS)]
+    assert found[1, 2, :5].tolist() == [16, 17, 18, 19, 0]
+
+
+@pytest.mark.parametrize(("instances", "lanes"), [(3, [3]), (16, [16]), (20, [16, 4])])
+def test_a_thread_has_instances_of_one_primitive_and_a_register_with_the_handles_of_its_corners(
+    instances: int, lanes: list[int]
+) -> None:
+    used, found = registers(instances, 2)
+    assert used == lanes * 2
+    for number, thread in enumerate(found):
+        primitive, part = divmod(number, len(lanes))
+        assert (thread[0 + 1, : used[number]] >> 27).tolist() == [16 * part + lane for lane in range(used[number])]
+        assert set(thread[2, : used[number]].tolist()) <= {primitive}
+    ends = 4 * 2 * instances * (8 + 8 + 6 * VERTEX)
+    first = found[0, 3, :CORNERS].tolist()
+    assert first == [ends + 4 * DWORDS * corner for corner in range(CORNERS)]
+    second = found[len(lanes), 3, :CORNERS].tolist()
+    assert second == [ends + 4 * DWORDS * (instances * CORNERS + corner) for corner in range(CORNERS)]
