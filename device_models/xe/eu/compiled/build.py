@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from vfio_user_xe.device_models.xe.eu.registers import ACC0, ARF_BASE, CR0, F0, SR0
+from vfio_user_xe.device_models.xe.eu.registers import ACC0, ARF_BASE, CE0, CR0, F0, SR0
 from vfio_user_xe.emulator.guest import cache
 from vfio_user_xe.emulator.temporary import temporary_folder
 
@@ -36,6 +36,7 @@ _FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     f"-DFLAGS={F0}",
+    f"-DENABLES={CE0}",
     f"-DCONTROL={CR0}",
     f"-DACCUMULATOR={ACC0}",
     f"-DSTATE={SR0}",

@@ -255,5 +255,5 @@ def _raises(destination: Register, width: int) -> bool:
 
 
 def _is_computed(register: Register) -> bool:
-    """Its value must be found when it is read; ce0 is set once, when a thread begins."""
+    """Its value must be found when it is read; of ce0 an op before has done that (`flow.c:flow_enables`)."""
     return register.is_live and register.number >> 4 != Arf.CE

@@ -19,10 +19,12 @@ from vfio_user_xe.device_models.xe.eu.ir import (
     Link,
     Nop,
     Program,
+    Register,
     Send,
     Sync,
 )
 from vfio_user_xe.device_models.xe.eu.opcodes import Opcode, SyncFunction
+from vfio_user_xe.device_models.xe.eu.registers import Arf
 
 _STRAY = "flow_stray"
 _INTERPRET = "flow_interpret"
@@ -81,7 +83,8 @@ def _instruction(instruction: AnyInstruction, result: Translation) -> list[Op]:
         raise NotHere
     match instruction:
         case Alu():
-            return translate_alu(instruction, result.constants)
+            ops = translate_alu(instruction, result.constants)
+            return [Op("flow_enables"), *ops] if _reads_enables(instruction) else ops
         case Dpas():
             return [translate_dpas(instruction, result.constants)]
         case Branch():
@@ -95,6 +98,10 @@ def _instruction(instruction: AnyInstruction, result: Translation) -> list[Op]:
         case Illegal():
             raise NotHere
     raise NotHere
+
+
+def _reads_enables(instruction: Alu) -> bool:
+    return any(isinstance(one, Register) and one.arf and one.number >> 4 == Arf.CE for one in instruction.sources)
 
 
 # How `flow_far` finds its target, op->detail: flow.c.

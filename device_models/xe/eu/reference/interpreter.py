@@ -38,7 +38,7 @@ from vfio_user_xe.device_models.xe.eu.reference.control import branch
 from vfio_user_xe.device_models.xe.eu.reference.operands import Rows, predicate
 from vfio_user_xe.device_models.xe.eu.reference.systolic import DpasStep
 from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads, lane_bits
-from vfio_user_xe.device_models.xe.eu.registers import CR0, IP, N0, TM0, Arf
+from vfio_user_xe.device_models.xe.eu.registers import CE0, CR0, IP, N0, TM0, Arf
 
 Lanes = NDArray[np.bool_]
 Clock = Callable[[], int]
@@ -212,11 +212,11 @@ class Interpreter:
             step = AluStep(instruction) if isinstance(instruction, Alu) else DpasStep(instruction)
             self._steps[instruction.address] = step
         if any(isinstance(source, Register) and source.is_live for source in instruction.sources):
-            self._refresh(instruction, rows)
+            self._refresh(instruction, rows, active)
         step(self.threads.registers, rows, self._lanes(instruction, active))
 
-    def _refresh(self, instruction: Alu | Dpas, rows: Rows) -> None:
-        """Brings ip, tm0 and n0 up to date in storage. ce0 is the dispatch mask, and is written once."""
+    def _refresh(self, instruction: Alu | Dpas, rows: Rows, active: Lanes) -> None:
+        """Brings ip, tm0, n0 and ce0 up to date in storage. ce0 has the lanes that are here, also for an instruction that masks none."""
         registers = self.threads.registers
         kinds = {source.number >> 4 for source in instruction.sources if isinstance(source, Register) and source.arf}
         if Arf.IP in kinds:
@@ -225,6 +225,8 @@ class Interpreter:
             registers[rows, TM0 : TM0 + 8] = _bytes(self._clock() & (1 << 64) - 1, 8)
         if Arf.N in kinds:
             registers[rows, N0 : N0 + 4] = self.threads.notifications[rows][:, None].view(np.uint8)
+        if Arf.CE in kinds:
+            registers[rows, CE0 : CE0 + 4] = np.packbits(active, axis=1, bitorder="little")
 
     def _barrier(self, instruction: Sync, rows: Rows, active: Lanes) -> None:
         """Takes a completed barrier, or waits for one."""

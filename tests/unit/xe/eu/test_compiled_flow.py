@@ -95,6 +95,35 @@ def test_lanes_go_the_same_ways(body: str, active: int, seed: int, budget: int) 
     assert np.array_equal(slot.registers[0, 64:STORAGE_BYTES], expected.registers[0, 64:])
 
 
+# A loop that takes the value of the first lane that is still in it, and that lane leaves: what Mesa makes of an index that differs.
+FIRST_LANE = """
+mov (32|M0)  r20.0<1>:d  0:d
+top: (W) mov (1|M0)  r22.0<1>:ud  ce0.0<0;1,0>:ud
+(W) fbl (1|M0)  r23.0<1>:ud  r22.0<0;1,0>:ud
+(W) cbit (1|M0)  r24.0<1>:ud  ce0.0<0;1,0>:ud
+mov (32|M0)  r26.0<1>:ud  r24.0<0;1,0>:ud
+add (32|M0)  r20.0<1>:d  r20.0<1;1,0>:d  1:d
+cmp (32|M0) (eq)f0.0  null<1>:d  r12.0<1;1,0>:d  r23.0<0;1,0>:d
+(f0.0) break (32|M0)  out  out
+out: while (32|M0)  top
+"""
+
+
+@pytest.mark.parametrize("active", [0xFFFF_FFFF, 0x8001_0F00, 0x2])
+def test_ce0_has_the_lanes_that_are_here(active: int) -> None:
+    payload = start(1)
+    payload[0, 12 * 64 : 14 * 64] = np.arange(32, dtype=np.int32).view(np.uint8)
+    reference = run(FIRST_LANE, [active], {0: payload[0]}).registers[0]
+    slot = slot_of(FIRST_LANE + "\n" + END, payload, [active])
+    assert not kernel_of(FIRST_LANE + "\n" + END).interpreted
+    assert slot.run(FOREVER) is Reason.GONE
+    lanes = [lane for lane in range(32) if active >> lane & 1]
+    for registers in (reference, slot.registers[0]):
+        rounds, left = (registers[64 * n : 64 * n + 128].view(np.int32)[lanes].tolist() for n in (20, 26))
+        assert rounds == list(range(1, len(lanes) + 1))
+        assert left == list(range(len(lanes), 0, -1))
+
+
 def targets_in_registers(opcode: str) -> str:
     """Lanes with an odd id take a branch whose target is 48 bytes on, as r4 says, or r5 in its second dword."""
     return f"""

@@ -262,8 +262,8 @@ static inline void round_as(uint32_t mode)
 /* Between two round_as: operands and results that the compiler cannot compute before or after. */
 #define IN_MEMORY(values) __asm__ volatile("" : "+m"(values) : : "memory")
 
-#if !defined(FLAGS) || !defined(CONTROL) || !defined(ACCUMULATOR) || !defined(STATE) || !defined(REGISTER_FILE)
-#error "FLAGS, CONTROL, ACCUMULATOR, STATE: offsets of f0, cr0, acc0, sr0 in storage; REGISTER_FILE: bytes of general registers; by the compiler's flags"
+#if !defined(FLAGS) || !defined(ENABLES) || !defined(CONTROL) || !defined(ACCUMULATOR) || !defined(STATE) || !defined(REGISTER_FILE)
+#error "FLAGS, ENABLES, CONTROL, ACCUMULATOR, STATE: offsets of f0, ce0, cr0, acc0, sr0 in storage; REGISTER_FILE: bytes of general registers; by the compiler's flags"
 #endif
 
 static inline uint32_t flags_of(const struct op *op, const struct thread *t)

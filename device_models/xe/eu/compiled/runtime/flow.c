@@ -190,6 +190,13 @@ const struct op *flow_label(const struct op *op, struct thread *t)
     return here == op ? op + 1 : here;
 }
 
+/* Before an instruction that reads ce0: the lanes that are here, also if it masks none (`brw_eu_emit.c:brw_find_live_channel`). */
+const struct op *flow_enables(const struct op *op, struct thread *t)
+{
+    memcpy(t->storage + ENABLES, &t->active, sizeof t->active);
+    return op + 1;
+}
+
 const struct op *flow_nop(const struct op *op, struct thread *t)
 {
     (void)t;
