@@ -95,19 +95,29 @@ def _limit(value: int) -> str:
     return "any number" if value == resource.RLIM_INFINITY else f"{value}"
 
 
+_NUMPY_LIBRARIES = ("libstdc++", "libgcc", "libz")
+"""What its wheels take of the machine."""
+
+
 def _numpy(host: Distribution) -> Finding:
     """Its wheels take libraries of the machine: where these are not, or not where programs look for them, nothing can be served."""
     try:
         loaded = importlib.import_module("numpy")
-    except ImportError as error:
+    except (
+        Exception
+    ) as error:  # numpy ends its import with others, too, such as where the processor lacks what it was built for
         # numpy's own text is long and speaks of its build; what the loader said began it.
         first: BaseException = error
         while first.__cause__ is not None:
             first = first.__cause__
-        cure = host.install("libstdc++")
-        if host is NIXOS:
+        said = str(first).strip() or type(first).__name__
+        if not any(library in said for library in _NUMPY_LIBRARIES):
+            cure = f"{sys.executable} -m pip install --force-reinstall numpy"
+        elif host is NIXOS:
             cure = "name the libraries in LD_LIBRARY_PATH, as docs/hosts.md says of NixOS"
-        return Finding("MISSING", "numpy", f"cannot be loaded: {str(first).strip().splitlines()[0]}", cure)
+        else:
+            cure = host.install("libstdc++")
+        return Finding("MISSING", "numpy", f"cannot be loaded: {said.splitlines()[0]}", cure)
     return Finding("ok", "numpy", loaded.__version__)
 
 

@@ -16,7 +16,7 @@ from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 from vfio_user_xe.emulator.guest.kernel import Kernel
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(480)]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def run(shell: str, text: str, repository: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=220,
+        timeout=450,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

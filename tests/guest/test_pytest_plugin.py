@@ -12,7 +12,7 @@ from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.errors import MissingEnvironment
 
 pytest_plugins = ["pytester"]
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(480)]
 
 CACHE = cache_dir().parent
 

@@ -92,7 +92,7 @@ class Pages:
         return True
 
     def take_slot(self, threads: int, slm_bytes: int) -> Slot:
-        """A slot on this map in which nothing is left of what ran there before."""
+        """A slot on this map. What a walk left in it stays for a further walk of the same kernel, as it may between groups of one."""
         for index, slot in enumerate(self._slots):
             if slot.size == (threads, slm_bytes):
                 del self._slots[index]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib
 import json
 import resource
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from unittest.mock import create_autospec
@@ -172,6 +174,25 @@ def test_a_numpy_that_cannot_be_loaded_is_told_by_what_it_lacks(monkeypatch: pyt
     numpy = found("numpy")
     assert numpy.fatal
     assert numpy.text == "cannot be loaded: libstdc++.so.6: cannot open shared object file: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            RuntimeError("NumPy was built with baseline optimizations: (X86_V2)"),
+            "NumPy was built with baseline optimizations: (X86_V2)",
+        ),
+        (ImportError(), "ImportError"),
+    ],
+)
+def test_a_numpy_that_fails_by_itself_is_to_be_installed_anew(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    monkeypatch.setattr(doctor.importlib, "import_module", create_autospec(importlib.import_module, side_effect=error))
+    numpy = found("numpy")
+    assert numpy.text == f"cannot be loaded: {text}"
+    assert numpy.cure == f"{sys.executable} -m pip install --force-reinstall numpy"
 
 
 @pytest.mark.parametrize(
