@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import TARGET, address, loop
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import DEAD, TARGET, address, loop
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Import, State
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command
@@ -168,10 +168,20 @@ class Blocking:
         return "nothing"
 
     def _untold(self) -> tuple[str, str] | None:
-        """Two imports of one buffer: the first's job was refused, for it was told, and the second's ran all the same."""
-        told = {job.buffer: job.name for job in self._jobs if job.alone and job.answer != "0"}
+        """Two imports of one buffer: the first's job was refused, for it was told, and the second's ran all the same.
+
+        Only the answer of a dead buffer says that an importer was told: a job that is late or lacks memory says nothing of it.
+        """
+        told = [job for job in self._jobs if job.alone and job.answer in DEAD]
+        ran = [job for job in self._jobs if job.answer == "0"]
         return next(
-            ((told[job.buffer], job.name) for job in self._jobs if job.answer == "0" and job.buffer in told), None
+            (
+                (first.name, second.name)
+                for first in told
+                for second in ran
+                if first.buffer == second.buffer and first.name != second.name
+            ),
+            None,
         )
 
     def _alone(self, one: Import) -> bool:

@@ -1,0 +1,37 @@
+"""Which jobs say that one importer was told of a revocation and another was not."""
+
+from __future__ import annotations
+
+from unittest.mock import create_autospec
+
+import pytest
+
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking, _Job
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
+from vfio_user_xe.emulator.kernel_reports import KernelLog
+from vfio_user_xe.emulator.scenarios.run import Run
+
+
+def untold(*jobs: tuple[str, str, str]) -> tuple[str, str] | None:
+    """What follows from jobs of importers in buffers, with these answers."""
+    log, patience = create_autospec(KernelLog, instance=True), create_autospec(Patience, instance=True)
+    judge = Blocking(Run(log), patience, State(), {})
+    judge._jobs = [_Job(name, buffer, answer, True) for name, buffer, answer in jobs]
+    return judge._untold()
+
+
+def test_another_importer_of_the_buffer_ran_its_job() -> None:
+    assert untold(("i3", "d1", "ENODEV"), ("i4", "d1", "0")) == ("i3", "i4")
+    assert untold(("i3", "d1", "0"), ("i4", "d1", "ENODEV")) == ("i4", "i3")
+    assert untold(("i3", "d1", "ENODEV"), ("i4", "d2", "0")) is None
+
+
+@pytest.mark.parametrize("answer", ["ETIME", "ENOMEM", "ECANCELED"])
+def test_a_job_that_ends_for_another_reason_does_not_say_that_its_importer_was_told(answer: str) -> None:
+    assert untold(("i3", "d1", answer), ("i4", "d1", "0")) is None
+
+
+def test_two_jobs_of_one_importer_are_no_two_importers() -> None:
+    assert untold(("i3", "d1", "ENODEV"), ("i3", "d1", "0")) is None
+    assert untold(("i3", "d1", "ENODEV"), ("i3", "d1", "0"), ("i4", "d1", "0")) == ("i3", "i4")
