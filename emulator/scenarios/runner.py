@@ -174,7 +174,7 @@ class Runner(Generic[MachineT]):
         after = self._account(run, guest) if before and not run.given_up else {}
         run.records.accounts = {name: (count, after.get(name)) for name, count in before.items()}
         self._excuse_lateness(run, guest, findings)
-        judgement = judge(findings, result, run.excuses, self._suite.reports)
+        judgement = judge(findings, result, run.excuses, self._suite.known_in(scenario.name))
         if scenario.must_report is not None or scenario.must_fail_with:
             must_be_red(result, scenario.must_report, scenario.must_fail_with, judgement)
         result.evidence = kernel_evidence(findings, judgement, guest.reporters)
@@ -206,7 +206,7 @@ class Runner(Generic[MachineT]):
         left, _ = unexcused(findings.reports, run.excuses)
         try:
             run.excuses += self._suite.late(guest.machine, left) if left else ()
-        except (GuestError, OSError) as error:
+        except (GuestError, CommandError, OSError) as error:
             run.note(f"how busy the machine is cannot be measured: {_first_line(error)}")
 
     def _account(self, run: Run, guest: Watched[MachineT]) -> Mapping[str, int]:
@@ -260,7 +260,8 @@ class Runner(Generic[MachineT]):
         release: str,
         started: float,
     ) -> None:
-        judgement = judge(findings, result, (*setup.excuses, *asked_for(self._append)), self._suite.reports)
+        excuses = (*setup.excuses, *asked_for(self._append))
+        judgement = judge(findings, result, excuses, self._suite.known_in(result.case.name))
         self._set_up[result.case.name] += 1
         result.repetition = self._set_up[result.case.name]
         result.seconds = time.monotonic() - started

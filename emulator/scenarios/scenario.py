@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeAlias
@@ -133,6 +133,8 @@ class Suite(Generic[MachineT]):
     """Bytes in use by name, asked before and after each scenario of a guest that is in good health; not judged."""
     reports: Mapping[str, str] = field(default_factory=dict)
     """Regular expressions by defect: what the kernel itself says of it, from the line that begins a report on."""
+    reports_only_in: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """By defect, the names of the only scenarios in which `reports` may say it: elsewhere, and in set-ups, such a report fails."""
     late: Callable[[MachineT, Sequence[KernelReport]], Sequence[Excuse]] = lambda machine, reports: ()
     """Excuses for reports that nothing excuses yet: those that say that a limit of time has passed, of a machine found to be busy."""
     fatal: str = ""
@@ -147,3 +149,8 @@ class Suite(Generic[MachineT]):
     """A model from which sequences are made (`vfio-user-xe scenario explore`)."""
     times: Mapping[str, float] = field(default_factory=dict)
     """Seconds that scenarios took in a recorded run, by name: shards are balanced by them."""
+
+    def known_in(self, name: str) -> Mapping[str, str]:
+        """The part of `reports` that holds for the case of this name: a scenario, or a set-up."""
+        only = self.reports_only_in
+        return {defect: text for defect, text in self.reports.items() if defect not in only or name in only[defect]}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from tests.support.scenario_plays import Labs, Tried, logs, passes, run_suite, scenario
+from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.kernel_reports import KernelReport, Kind
 from vfio_user_xe.emulator.results import Verdict
@@ -33,8 +36,9 @@ def test_a_suite_s_excuses_for_late_answers_cover_these_alone(labs: Labs) -> Non
     assert len(asked) == 1
 
 
-def test_a_guest_that_cannot_be_measured_excuses_nothing(labs: Labs) -> None:
+@pytest.mark.parametrize("error", [GuestError("it does not answer"), CommandError("no"), OSError("gone")])
+def test_a_machine_that_cannot_be_measured_excuses_nothing_and_is_judged(labs: Labs, error: Exception) -> None:
     def late(machine: Tried, left: Sequence[KernelReport]) -> list[Excuse]:
-        raise GuestError("it does not answer")
+        raise error
 
     assert judged(labs, late) == (Verdict.FAIL, f"the kernel reported: {LATE}")

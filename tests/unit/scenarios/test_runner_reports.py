@@ -212,3 +212,14 @@ def test_accounts_are_kept_before_and_after_and_not_of_a_guest_that_is_given_up(
     assert "10 MiB before, afterwards the same" in page
     assert "10 MiB before, afterwards 11 MiB" in page
     assert "12 MiB before, afterwards the guest was given up" in page
+
+
+def test_a_report_is_a_known_defect_s_only_in_the_scenarios_that_the_suite_names(labs: Labs) -> None:
+    suite = Suite(
+        "tried",
+        (scenario("1", logs("BUG: of known one")), scenario("2", logs("BUG: of known one"))),
+        {"known-one": "a defect"},
+        reports={"known-one": "of known one"},
+        reports_only_in={"known-one": ("scenario-1",)},
+    )
+    assert [result.verdict for result in run_suite(suite)] == [Verdict.EXPECTED_FAIL, Verdict.FAIL]

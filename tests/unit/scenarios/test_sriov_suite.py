@@ -168,6 +168,42 @@ Call Trace:
             NUMVFS.replace(" sriov", " sriov_enable+0x233/0x4c0\n xe_pci_sriov_configure+0x1f6/0x610 [xe]\n sriov"),
             defects.NUMVFS_DEADLOCK,
         ),
+        (
+            NUMVFS.replace(
+                " sriov",
+                " sriov_del_vfs+0x41/0x90\n sriov_disable+0x5c/0x1a0\n ? kstrtou16+0x60/0xbb\n pci_disable_sriov+0x22/0x30\n"
+                " pf_disable_vfs+0x44/0x90 [xe]\n xe_pci_sriov_configure+0x1f6/0x610 [xe]\n sriov",
+            ),
+            defects.NUMVFS_DEADLOCK,
+        ),
+        (
+            NUMVFS.replace(
+                "sriov_numvfs_store",
+                "device_release_driver_internal+0xf3/0x210\n pci_stop_bus_device+0x6c/0x90\n"
+                " pci_stop_and_remove_bus_device_locked+0x1a/0x30\n remove_store",
+            ),
+            defects.NUMVFS_DEADLOCK,
+        ),
+        (NUMVFS.replace(" sriov", " sriov_enable+0x233/0x4c0\n another_lock+0x1/0x2\n sriov"), None),
+        (
+            NUMVFS.replace(
+                " sriov", " sriov_enable+0x233/0x4c0\n" + " xe_pci_sriov_configure+0x1/0x2 [xe]\n" * 5 + " sriov"
+            ),
+            None,
+        ),
+        (
+            NUMVFS.replace(
+                "sriov_numvfs_store", "sriov_enable+0x233/0x4c0\n xe_pci_probe+0x1/0x2 [xe]\n local_pci_probe"
+            )
+            + " bind_store+0x7e/0x90\nINFO: lockdep is turned off.\n sriov_numvfs_store+0x133/0x180\n",
+            None,
+        ),
+        (
+            NUMVFS.replace(
+                "sriov_numvfs_store", "device_release_driver_internal+0xf3/0x210\n another_wait+0x1/0x2\n remove_store"
+            ),
+            None,
+        ),
         (NUMVFS.replace("sriov_numvfs_store", "sriov_enable+0x233/0x4c0\n xe_pci_probe"), None),
         (NUMVFS.replace(" sriov_numvfs_store", " xe_sriov_pf_enable_vfs+0x10/0x20\n sriov_numvfs_store"), None),
         (NUMVFS.replace("sriov_numvfs_store", "device_release_driver_internal+0xf3/0x210\n unbind_store"), None),
@@ -250,6 +286,18 @@ FENCES = """\
 )
 def test_fences_that_removal_has_not_waited_for_have_a_name(text: str, defect: str | None) -> None:
     assert defect_of(text) == defect
+
+
+def test_what_every_removal_could_report_is_known_only_in_the_scenarios_of_its_finding() -> None:
+    names = {scenario.name for scenario in SRIOV.scenarios}
+    for defect, scenarios in SRIOV.reports_only_in.items():
+        assert defect in SRIOV.reports
+        assert set(scenarios) <= names
+        assert all(set(finding.scenarios) <= set(scenarios) for finding in SRIOV.findings if finding.defect == defect)
+    assert defects.FENCES_LEFT in SRIOV.known_in("gone-and-removed")
+    for elsewhere in ("pf-removed-with-vfs", "pf-removed-under-jobs", "setup-usual"):
+        assert defects.FENCES_LEFT not in SRIOV.known_in(elsewhere)
+        assert defects.RESCAN_LOCK in SRIOV.known_in(elsewhere)
 
 
 KILLED = """\

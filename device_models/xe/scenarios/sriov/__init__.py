@@ -17,7 +17,7 @@ from vfio_user_xe.device_models.xe.scenarios.sriov import (
     svm,
     wedged,
 )
-from vfio_user_xe.device_models.xe.scenarios.sriov.defects import DEFECTS, REPORTS
+from vfio_user_xe.device_models.xe.scenarios.sriov.defects import DEFECTS, ONLY_IN, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.sriov.findings import FINDINGS
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import account
 from vfio_user_xe.device_models.xe.scenarios.sriov.steps import SCENARIOS
@@ -45,6 +45,7 @@ SRIOV = Suite(
     compiled,
     account,
     REPORTS,
+    reports_only_in=ONLY_IN,
     late=lately,
     fatal=LOST,
     records=RECORDS,

@@ -64,6 +64,18 @@ DEFECTS = {
 }
 
 _UNFREED = r"(?s)WARNING: [^\n]*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c|xe_ttm_vram_mgr_fini)"
+_GUESSES = r"(?:[ ]*\? [^\n]*\n)*"
+"""Frames of which the kernel is not sure that they were called."""
+_OF_PCI_IOV = "(?:sriov|pci)_(?:enable|disable|add_vfs|del_vfs|enable_sriov|disable_sriov)"
+"""Until 7.0 the lock was taken here, where VFs are added and deleted: by way of the driver, and not in the file's own function."""
+_OF_XE = r"(?:xe|pf)_\w+"
+_OF_REMOVAL = r"(?:device_release_driver|pci_stop_\w+)"
+
+
+def _frames(name: str, least: int, most: int) -> str:
+    """Whole lines of a stack, so many, that are of functions named so."""
+    return rf"(?:[ ]*{name}\+[^\n]*\n{_GUESSES}){{{least},{most}}}"
+
 
 REPORTS = {
     POOL_LEAK: OF_KERNELS[POOL_LEAK],
@@ -74,10 +86,15 @@ REPORTS = {
     FENCES_LEFT: r"(?s)WARNING: [^\n]*xe_hw_fence\.c[^\n]*xe_hw_fence_irq_finish.*xe_gt_fini",
     PROBE_LEAK: _UNFREED + r".*really_probe",
     WEDGED_REMOVAL: _UNFREED + r"(?!.*really_probe)",
-    NUMVFS_DEADLOCK: r"(?s)blocked for more than.*__mutex_lock\S*(?:\s+\? [^\n]*)*\s+"
-    # Until 7.0 the lock was taken further down, where VFs are added and deleted.
-    r"((sriov_(enable|disable|add_vfs|del_vfs)\+.*)?sriov_numvfs_(store|show)|device_release_driver_internal.*remove_store)",
+    NUMVFS_DEADLOCK: r"blocked for more than(?s:.*)__mutex_lock\S*\n"
+    rf"{_GUESSES}(({_frames(_OF_PCI_IOV, 1, 3)}{_frames(_OF_XE, 0, 4)})?[ ]*sriov_numvfs_(store|show)\+"
+    rf"|{_frames('device_release_driver_internal', 1, 1)}{_frames(_OF_REMOVAL, 0, 6)}[ ]*remove_store\+)",
     CONFIGFS_LOCK: r"(?s)possible circular locking dependency(?=.*find_xe_config_group_device)(?=.*xe_guc_contexts_hwsp_rebase)",
     REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",
 }
 """What kernels say of defects by themselves."""
+ONLY_IN = {
+    FENCES_LEFT: ("gone-and-removed",),
+    WEDGED_REMOVAL: ("gone-and-removed", "pf-removed-under-jobs"),
+}
+"""Scenarios to which reports belong that every removal of xe's could give: another that gives one has found something else."""
