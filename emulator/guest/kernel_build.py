@@ -122,9 +122,8 @@ class Build:
                 for line in process.stdout:
                     self.tell(line.rstrip("\n"))
                     said = [*said[1 - _KEPT_LINES :], line]
-            except (
-                BaseException
-            ):  # such as KeyboardInterrupt by a SIGTERM to this process alone: make ends its children itself
+            except BaseException:
+                # Such as KeyboardInterrupt by a SIGTERM to this process alone. Make ends its children itself.
                 process.terminate()
                 process.wait()
                 raise

@@ -82,10 +82,12 @@ def test_a_command_that_is_told_to_end_leaves_no_server_and_no_files(
     assert list(short.iterdir()) == []
 
 
-def test_a_kernel_build_that_is_told_to_end_leaves_no_make(tmp_path: Path) -> None:
+def test_a_kernel_build_that_is_told_to_end_leaves_neither_make_nor_its_children(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "linux")
     makefile = (
-        (tree / "Makefile").read_text().replace("bzImage:\n", "bzImage:\n\techo $$PPID > $(O)/pid; exec sleep 1000\n")
+        (tree / "Makefile")
+        .read_text()
+        .replace("bzImage:\n", "bzImage:\n\techo $$PPID $$$$ > $(O)/pids; exec sleep 1000\n")
     )
     (tree / "Makefile").write_text(makefile)
     program = "from vfio_user_xe.emulator.cli.main import main; main()"
@@ -94,10 +96,12 @@ def test_a_kernel_build_that_is_told_to_end_leaves_no_make(tmp_path: Path) -> No
         not_ignored(signal.SIGINT),
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as build,
     ):
-        written = tmp_path / "obj" / "pid"
+        written = tmp_path / "obj" / "pids"
         eventually(lambda: written.is_file() and written.read_text("ascii").endswith("\n"))
-        make = int(written.read_text("ascii"))
+        make, child = map(int, written.read_text("ascii").split())
         assert runs(make)
+        assert runs(child)
         build.terminate()
         build.communicate(timeout=60)
         assert not runs(make)
+        eventually(lambda: not runs(child))
