@@ -103,11 +103,12 @@ def explore(
         ended_early = exit_code_of(error)
         say(error)
     explored = explorer.explored
-    print(f"\n{summary(explored, suite.exploration)}")
+    # The files come first: nobody may read the summary any more, and printing it ends the command then.
     if json_file is not None:
         json_file.write_text(json.dumps(exploration_data(explored, suite.exploration), indent=1), encoding="utf-8")
     whole = report_of(suite, explored.results)
     write(whole, junit_file, report, None)
+    print(f"\n{summary(explored, suite.exploration)}")
     raise typer.Exit(ended_early or int(any(not found.failure.defect for found in explored.found)))
 
 

@@ -229,14 +229,15 @@ def _file(given: Path | None, name: str, model: str | None) -> Path:
 
 
 def _results(output: Path, expectations: Expectations, junit_file: Path | None, data: Path | None) -> int:
-    """Print and write the results in `output`; returns the exit code."""
+    """Write and print the results in `output`; returns the exit code."""
     seen = read_results(output / "results.jsonl")
     judged = report_of(seen, expectations, RUNNER, "IGT")
-    if seen:
-        print(f"\n{table(judged)}\n")
-    print(summary(seen, judged, expectations))
     if junit_file is not None:
         junit_file.write_text(junit(judged), "utf-8")
     if data is not None:
         json_file.write(judged, data)
+    # The files come first: nobody may read this any more, and printing it ends the command then.
+    if seen:
+        print(f"\n{table(judged)}\n")
+    print(summary(seen, judged, expectations))
     return int(not seen or judged.failed)

@@ -55,13 +55,14 @@ def merge(
     merged.title = f"{merged.name} on {', '.join(merged.kernels) or 'no kernel'}"
     table = matrix(merged)
     always = (Verdict.PASS, Verdict.FAIL)
-    print(f"{matrix_text(table)}\n\n{summary(merged.results, 'results', always, ', '.join(merged.kernels))}")
     if page is not None:
         page.write_text(html(merged), encoding="utf-8")
     if junit_file is not None:
         junit_file.write_text(junit(merged), encoding="utf-8")
     if data is not None:
         json_file.write(merged, data)
+    # The files come first: nobody may read this any more, and printing it ends the command then.
+    print(f"{matrix_text(table)}\n\n{summary(merged.results, 'results', always, ', '.join(merged.kernels))}")
     raise typer.Exit(int(merged.failed))
 
 

@@ -190,10 +190,11 @@ def run(
             results = log.read()
     whole = report_of(suite, results)
     shown = matrix_text(matrix(whole)) if len(asked) > 1 else verdict_table(results)
-    print(f"\n{shown}\n\n{summary_of(results, time.monotonic() - started)}")
+    # The files come first: nobody may read the summary any more, and printing it ends the command then.
     write(whole, junit_file, report, json_file)
     if tap_file is not None:
         tap_file.write_text(tap(whole), encoding="utf-8")
+    print(f"\n{shown}\n\n{summary_of(results, time.monotonic() - started)}")
     if interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     if lost := [code for code in codes if code]:

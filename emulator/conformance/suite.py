@@ -77,7 +77,18 @@ def main(
     """`vfio-user-xe conformance`: run, print, write the JUnit file; returns the exit code.
 
     0: every case passed or was skipped. 1: at least one failed. 2: nothing could be run (`echo` says why).
+    Interrupted (KeyboardInterrupt), the file has what has come out so far.
     """
+
+    so_far: list[Result] = []
+
+    def progress(result: Result) -> None:
+        so_far.append(result)
+        echo(line(result, RULE))
+
+    def save(results: Sequence[Result], subject: str) -> None:
+        if junit_path:
+            Path(junit_path).write_text(junit(report_of(results, subject)), "utf-8")
 
     try:
         if list_only:
@@ -85,17 +96,12 @@ def main(
                 echo(f"{case.id}  [{case.section}]  {case.summary}")
             return 0
         profile = Profile.load(profile_path) if profile_path else Profile(name=socket_path)
-        results = run(
-            socket_path,
-            profile,
-            cases=cases,
-            slow=slow,
-            timeout=timeout,
-            start=start,
-            progress=lambda result: echo(line(result, RULE)),
-        )
-        if junit_path:
-            Path(junit_path).write_text(junit(report_of(results, profile.name)), "utf-8")
+        try:
+            results = run(socket_path, profile, cases=cases, slow=slow, timeout=timeout, start=start, progress=progress)
+        except KeyboardInterrupt:
+            save(so_far, profile.name)
+            raise
+        save(results, profile.name)
     except (ProfileError, ServerGone, NotStarted, ValueError) as exc:
         echo(f"error: {exc}")
         return 2
