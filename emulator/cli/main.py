@@ -30,7 +30,7 @@ from vfio_user_xe.emulator.cli.report import app as report_app
 from vfio_user_xe.emulator.cli.scenario_findings import app as scenario_app
 from vfio_user_xe.emulator.cli.screenshot import register as register_screenshot
 from vfio_user_xe.emulator.cli.serve import register as register_serve
-from vfio_user_xe.emulator.cli.standard_streams import EXIT_READER_LEFT, ending_with_the_reader, reader_left
+from vfio_user_xe.emulator.cli.standard_streams import ending_with_the_reader, lost_exit_code, output_lost
 from vfio_user_xe.emulator.cli.suite import app as suite_app
 from vfio_user_xe.emulator.conformance.suite import main as run_conformance
 from vfio_user_xe.emulator.guest.doctor import examine
@@ -56,7 +56,7 @@ class _Program(TyperGroup):
         """Ignored: it is not known when the program is put together."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        """Run the command. One that was interrupted because nobody reads its output says nothing of it."""
+        """Run the command. One that was interrupted because its output takes no more ends without a traceback."""
         try:
             return super().invoke(ctx)
         except BaseExceptionGroup as group:  # of trio: a task was interrupted
@@ -64,8 +64,8 @@ class _Program(TyperGroup):
                 raise
         except KeyboardInterrupt:
             pass
-        if reader_left():
-            raise typer.Exit(EXIT_READER_LEFT)
+        if output_lost():
+            raise typer.Exit(lost_exit_code())
         raise KeyboardInterrupt
 
 

@@ -18,6 +18,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.cli.options import SocketDir, serve_options
+from vfio_user_xe.emulator.cli.standard_streams import lost_exit_code, output_lost
 from vfio_user_xe.emulator.guest.qemu_arguments import CardDescription
 from vfio_user_xe.emulator.guest.serve_options import OWN_BACKEND, Polling, ServeOptions
 from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
@@ -97,8 +98,10 @@ def serve_command(
                 for one in running
             ]
             line = json.dumps({"ready": True, **(lines[0] if serve.cards == 1 else {"cards": lines})}) + "\n"
-            os.write(1 if ready_fd is None else ready_fd, line.encode())
-            if ready_fd is not None:
+            if ready_fd is None:
+                print(line, end="", flush=True)
+            else:
+                os.write(ready_fd, line.encode())
                 os.close(ready_fd)
 
         async def main() -> None:
@@ -147,7 +150,7 @@ def exit_code(work: Callable[[], None]) -> int:
             work()
     except typer.Exit as end:
         return end.exit_code
-    return 0
+    return lost_exit_code() if output_lost() else 0
 
 
 def register(app: typer.Typer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,23 +16,33 @@ PROGRAM = (sys.executable, "-c", "from vfio_user_xe.emulator.cli.main import mai
 SIGPIPE_ENDED_IT = 128 + 13
 
 
-def unread(*command: str, errors_too: bool = False, **variables: str) -> tuple[int, str]:
-    """Exit code and messages of a command whose output has no reader any more, nor have its messages with `errors_too`."""
+def unread(
+    *command: str, messages: bool = False, interrupts: signal.Handlers = signal.SIG_DFL, **variables: str
+) -> tuple[int, str]:
+    """Exit code of a command whose output has no reader any more, and its messages; with `messages` the other way round.
+
+    `interrupts` is what the command finds set for SIGINT: a shell script's background job ignores it.
+    """
     reading, writing = os.pipe()
     os.close(reading)
+    before = signal.signal(signal.SIGINT, interrupts)
     try:
-        done = subprocess.run(
+        with subprocess.Popen(
             command,
-            stdout=writing,
-            stderr=writing if errors_too else subprocess.PIPE,
+            stdout=subprocess.PIPE if messages else writing,
+            stderr=writing if messages else subprocess.PIPE,
             env=os.environ | variables,
             text=True,
-            timeout=300,
-            check=False,
-        )
+        ) as process:
+            signal.signal(signal.SIGINT, before)
+            try:
+                output, errors = process.communicate(timeout=300)
+            finally:
+                process.kill()
     finally:
+        signal.signal(signal.SIGINT, before)
         os.close(writing)
-    return done.returncode, done.stderr or ""
+    return process.returncode, output if messages else errors
 
 
 @pytest.mark.parametrize(
@@ -55,12 +66,63 @@ def test_so_does_one_that_writes_each_line_at_once() -> None:
 
 
 def test_one_whose_messages_alone_have_no_reader_goes_on_without_them() -> None:
-    code, _ = unread(*PROGRAM, "kernel", "check", "/nonexistent/image", errors_too=True)
-    assert code == 2
+    assert unread(*PROGRAM, "kernel", "check", "/nonexistent/image", messages=True) == (2, "")
+    tells = "print('lost', file=sys.stderr, flush=True); print('read')"
+    code = f"import sys\nfrom vfio_user_xe.emulator.cli.main import app, main\n@app.command('tell')\ndef tell(): {tells}\nmain()"
+    assert unread(sys.executable, "-c", code, "tell", messages=True) == (0, "read\n")
+
+
+@pytest.mark.parametrize("command", ["--version", "plugins list"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_command_needs_no_standard_stream(command: str, closed: str) -> None:
+    done = subprocess.run(
+        ("sh", "-c", f'"$@" {closed}', "sh", *PROGRAM, *command.split()),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (">&-" not in closed.replace("2>&-", ""))
+
+
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["at the end", "at once"])
+@pytest.mark.parametrize("command", ["--version", "scenario list"])
+def test_output_that_cannot_be_written_is_told_once(command: str, variables: dict[str, str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            (*PROGRAM, *command.split()),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=os.environ | variables,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    message = "vfio-user-xe: standard output cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, message)
+
+
+@pytest.mark.parametrize(("option", "at_once"), [("-u", True), ("-B", False)])
+def test_output_is_kept_back_as_the_interpreter_does(option: str, at_once: bool) -> None:
+    code = (
+        "import os; from vfio_user_xe.emulator.cli.standard_streams import ending_with_the_reader\n"
+        "with ending_with_the_reader(): print('first', end=' '); os.write(1, b'second ')"
+    )
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        (sys.executable, option, "-c", code), capture_output=True, env=variables, text=True, timeout=300, check=False
+    )
+    assert done.stdout.split() == (["first", "second"] if at_once else ["second", "first"])
+
+
+def test_a_card_whose_ready_line_has_no_reader_is_not_served_on(tmp_path: Path) -> None:
+    command = (*PROGRAM, "serve", "--model", "edu", "--socket-dir", str(tmp_path / "card"))
+    assert unread(*command) == (SIGPIPE_ENDED_IT, "")
 
 
 HOLDS = """
-import sys, time, trio
+import sys, threading, time, trio
 from pathlib import Path
 from vfio_user_xe.emulator.cli.main import app, main
 from vfio_user_xe.emulator.guest.served import served_card
@@ -73,6 +135,8 @@ def hold(pid: Path, way: str):
             trio.run(wait_there)
         elif way == "thread":
             trio.run(trio.to_thread.run_sync, tell)
+        elif way == "own thread":
+            threading.Thread(target=tell).start()
         else:
             tell()
         time.sleep(1000)
@@ -92,10 +156,14 @@ main()
 """
 
 
-@pytest.mark.parametrize("way", ["plain", "trio", "thread"])
-def test_a_command_at_work_leaves_nothing_behind_when_its_reader_leaves(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupts", [signal.SIG_DFL, signal.SIG_IGN], ids=["foreground", "background"])
+@pytest.mark.parametrize("way", ["plain", "trio", "thread", "own thread"])
+def test_a_command_at_work_leaves_nothing_behind_when_its_reader_leaves(
+    way: str, interrupts: signal.Handlers, tmp_path: Path
+) -> None:
     file = tmp_path / "pid"
-    assert unread(sys.executable, "-c", HOLDS, "hold", str(file), way) == (SIGPIPE_ENDED_IT, "")
+    command = (sys.executable, "-c", HOLDS, "hold", str(file), way)
+    assert unread(*command, interrupts=interrupts) == (SIGPIPE_ENDED_IT, "")
     assert not runs(int(file.read_text("ascii")))
 
 
