@@ -16,6 +16,7 @@ from vfio_user_xe.device_models.xe.guc import decode, hxg
 from vfio_user_xe.device_models.xe.guc.ctb import Ctb, CtbBroken
 from vfio_user_xe.device_models.xe.guc.errors import INVALID_GGTT_ADDRESS, INVALID_STATE, GucError
 from vfio_user_xe.device_models.xe.guc.hxg import EVENT, REQUEST, Message
+from vfio_user_xe.device_models.xe.guc.invalidations import Invalidations
 from vfio_user_xe.device_models.xe.guc.mmio import Mailbox
 from vfio_user_xe.device_models.xe.memory.address_space import AddressSpace, TranslationFault
 from vfio_user_xe.device_models.xe.memory.function import XeFunction
@@ -95,6 +96,7 @@ class Host:
         self.opt_ins: set[int] = set()
         self.ctb_awaits_fixup = False
         """The VF was migrated with CT buffers enabled: they are used again when it is fixed up."""
+        self.invalidations = Invalidations()
         self._queued = False
         self._serving = False
         self._interrupt_due = False
@@ -159,6 +161,7 @@ class Host:
             "state_seconds": round(self._clock.seconds() - self._since, 3),
             "ctb": self.ctb.enabled,
             "broken": self.ctb.broken,
+            "tlb_invalidations": self.invalidations.inspect(),
         }
 
     def _running(self) -> Machine[HostState]:
@@ -168,6 +171,7 @@ class Host:
         """Forget everything that the host told (VF_RESET, GuC reset)."""
         self.ctb.reset()
         self.opt_ins.clear()
+        self.invalidations.forget()
 
     def read_dwords(self, address: int, count: int) -> tuple[int, ...]:
         """`count` dwords at a GGTT address.
@@ -181,17 +185,17 @@ class Host:
             raise GucError(INVALID_GGTT_ADDRESS, str(fault)) from fault
         return tuple(memoryview(data).cast("I"))
 
-    def event(self, action: int, *payload: int, data0: int = 0) -> None:
-        """Send an event through the CT buffer."""
-        self.send((hxg.event(action, data0), *payload))
+    def event(self, action: int, *payload: int, data0: int = 0) -> bool:
+        """Send an event through the CT buffer; whether it is on its way."""
+        return self.send((hxg.event(action, data0), *payload))
 
-    def send(self, words: tuple[int, ...], fence: int = 0) -> None:
-        """Send an HXG message through the CT buffer, and interrupt the host."""
+    def send(self, words: tuple[int, ...], fence: int = 0) -> bool:
+        """Send an HXG message through the CT buffer, and interrupt the host; whether it is on its way."""
         guc = self.guc
         if not self.ctb.enabled:
-            return
+            return False
         if guc.lose_g2h.armed and guc.lose_g2h.take() is not None:
-            return
+            return False
         if guc.tap.on:
             guc.tap(self.name, "g2h", lambda: {"gt": guc.gt.index, "fence": fence, **decode.message(words)})
         try:
@@ -200,11 +204,12 @@ class Host:
         except (TranslationFault, AccessFault) as fault:
             log.warning("%s: %s: cannot write to the CT buffer: %s", guc.gt.name, self.name, fault)
             self.ctb.disable()
-            return
+            return False
         if self._serving:
             self._interrupt_due = True
         else:
             guc.interrupts.raise_guc(self.function, guc.gt.index)
+        return True
 
     def serve(self) -> None:
         """Answer what is in the mailbox and in H2G. On the executor."""

@@ -73,12 +73,13 @@ class PfService(Host):
         """Always: it reads at once."""
         return True
 
-    def event(self, action: int, *payload: int, data0: int = 0) -> None:
-        """A message of the GuC to the PF. It is handled after the GuC has finished its present work."""
+    def event(self, action: int, *payload: int, data0: int = 0) -> bool:
+        """A message of the GuC to the PF, which is always on its way. It is handled after the GuC has finished its present work."""
         if self.guc.tap.on:
             words, gt = (hxg.event(action, data0), *payload), self.guc.gt.index
             self.guc.tap(self.name, "g2h", lambda: {"gt": gt, "fence": 0, **decode.message(words)})
         self.guc.gt.gpu.executor.submit(partial(self._heard, action, payload))
+        return True
 
     def request(self, action: int, *payload: int) -> bool:
         """Ask the GuC; whether it did what was asked."""

@@ -152,7 +152,11 @@ class Submission:
             self._guc.engines.enable(context)
             self._announce_work()
         elif mode == _DISABLE:
-            self._guc.engines.disable(context, lambda: host.event(actions.SCHED_CONTEXT_MODE_DONE, guc_id, _DISABLE))
+
+            def done() -> None:
+                host.event(actions.SCHED_CONTEXT_MODE_DONE, guc_id, _DISABLE)
+
+            self._guc.engines.disable(context, done)
         else:
             raise GucError(INVALID_PARAMS, f"mode {mode}")
         return 0

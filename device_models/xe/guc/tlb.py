@@ -55,19 +55,24 @@ class TlbInvalidation:
 
     def _invalidate(self, host: Host, message: Message) -> int:
         seqno, operation = message.payload[:2]
+        host.invalidations.asked(seqno)
         kind = operation & 0xFF
         if kind > GUC:
             raise GucError(INVALID_PARAMS, f"TLB invalidation type {kind}")
         asid = message.payload[2] if kind == PAGE_SELECTIVE and len(message.payload) > 2 else None
         self._flush(host.function, asid)
-        host.event(actions.TLB_INVALIDATION_DONE, seqno)
-        return 0
+        return self._done(host, seqno)
 
     def _invalidate_all(self, host: Host, message: Message) -> int:
+        host.invalidations.asked(message.payload[0])
         if not host.vfid:
             self._lmtt_changed()
         self._flush(host.function, None)
-        host.event(actions.TLB_INVALIDATION_DONE, message.payload[0])
+        return self._done(host, message.payload[0])
+
+    def _done(self, host: Host, seqno: int) -> int:
+        if host.event(actions.TLB_INVALIDATION_DONE, seqno):
+            host.invalidations.answered(seqno)
         return 0
 
     def _flush(self, function: XeFunction, asid: int | None) -> None:

@@ -164,6 +164,21 @@ def test_injected_faults_lose_messages_and_fail_requests(driver: GucDriver) -> N
     assert driver.request(0x7002, 2, 0)[0] == (failure(0x90),)
 
 
+def test_the_card_tells_which_invalidations_were_answered_and_which_were_not(driver: GucDriver) -> None:
+    guc = driver.bench.gpu.gts[0].guc
+
+    def told() -> dict[str, list[int]]:
+        return {key: list(value) for key, value in guc.inspect()["clients"][0]["tlb_invalidations"].items()}
+
+    driver.send(0x7002, 41, 0)
+    driver.bench.card.faults["guc.lose_g2h"].arm()
+    driver.send(0x7002, 42, 0)
+    driver.send(0x7000, 43, 0)
+    assert told() == {"answered": [41, 43], "open": [42]}
+    guc.reset_host(guc.pf)
+    assert told() == {"answered": [], "open": []}
+
+
 def test_every_handled_action_is_declared_and_every_declared_request_handled(driver: GucDriver) -> None:
     assert set(driver.bench.gpu.gts[0].guc.handlers) == set(actions.H2G)
 
