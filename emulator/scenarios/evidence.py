@@ -24,6 +24,7 @@ from vfio_user_xe.emulator.results import (
 )
 from vfio_user_xe.emulator.results.evidence import Json
 from vfio_user_xe.emulator.results.text import summary
+from vfio_user_xe.emulator.scenarios.excuses import Excuse
 from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement
 from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.records import LedgerRow, Records, StaleAccess
@@ -31,6 +32,7 @@ from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import SETUP, Suite
 
 KNOWN = "known defects that the kernel reported"
+EXCUSED_LATE = "late answers that were excused"
 _REPORTS, _UNEXCUSED = "kernel_reports", "unexcused_reports"
 _KERNEL_LOG = "Kernel log"
 _LEDGER_TEXT = ["initiator", "owner", "interconnect", "kind"]
@@ -67,11 +69,18 @@ def log_evidence(lines: Iterable[Line]) -> Log:
     return Log(_KERNEL_LOG, "\n".join(str(line) for line in lines))
 
 
-def kernel_evidence(findings: Findings, judgement: Judgement, states: Mapping[str, State]) -> list[Evidence]:
-    """What was found of the kernel itself: its reports, excuses that were not needed, which reporters were at work."""
+def kernel_evidence(
+    findings: Findings, judgement: Judgement, states: Mapping[str, State], late: Sequence[Excuse] = ()
+) -> list[Evidence]:
+    """What was found of the kernel itself: its reports, excuses that were not needed, which reporters were at work.
+
+    Of `late`, the excuses that were found by measuring how busy the machine is, those that were used are shown.
+    """
     found: list[Evidence] = [Fact("kernel's reporters", {name: str(state) for name, state in states.items()})]
     if findings.silenced:
         found.append(Fact("reporters that were silenced", dict(findings.silenced), Role.SHOWN))
+    if used := [str(excuse) for excuse in late if excuse not in judgement.unneeded]:
+        found.append(Fact(EXCUSED_LATE, cast("Json", used), Role.SHOWN))
     if judgement.unneeded:
         found.append(Fact("excuses that were not needed", [str(excuse) for excuse in judgement.unneeded]))
     if judgement.known:

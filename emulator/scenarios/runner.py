@@ -16,11 +16,10 @@ from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError, Kerne
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.kernel_reports import Kind, LogLost, reports
-from vfio_user_xe.emulator.kernel_reports.reporters import State
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Evidence, Fact, Result, Verdict
 from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of, kernel_evidence, log_evidence
-from vfio_user_xe.emulator.scenarios.excuses import asked_for, unexcused
+from vfio_user_xe.emulator.scenarios.excuses import Excuse, asked_for, unexcused
 from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement, judge, must_be_red
 from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -173,11 +172,14 @@ class Runner(Generic[MachineT]):
                 run.give_up(line.text)
         after = self._account(run, guest) if before and not run.given_up else {}
         run.records.accounts = {name: (count, after.get(name)) for name, count in before.items()}
-        self._excuse_lateness(run, guest, findings)
+        late, unmeasured = self._lateness(guest, findings, run.excuses)
+        if unmeasured:
+            run.note(unmeasured)
+        run.excuses += late
         judgement = judge(findings, result, run.excuses, self._suite.known_in(scenario.name))
         if scenario.must_report is not None or scenario.must_fail_with:
             must_be_red(result, scenario.must_report, scenario.must_fail_with, judgement)
-        result.evidence = kernel_evidence(findings, judgement, guest.reporters)
+        result.evidence = kernel_evidence(findings, judgement, guest.reporters, late)
         return result
 
     def _carried_out(self, scenario: Scenario[MachineT], run: Run, guest: Watched[MachineT]) -> Result:
@@ -202,12 +204,15 @@ class Runner(Generic[MachineT]):
             return Result(case, Verdict.FAIL, f"{type(error).__name__}: {_first_line(error)}")
         return Result(case, Verdict.PASS)
 
-    def _excuse_lateness(self, run: Run, guest: Watched[MachineT], findings: Findings) -> None:
-        left, _ = unexcused(findings.reports, run.excuses)
+    def _lateness(
+        self, guest: Watched[MachineT], findings: Findings, excuses: Sequence[Excuse]
+    ) -> tuple[Sequence[Excuse], str]:
+        """What the suite excuses of reports that `excuses` do not cover, for the machine is busy; why that cannot be found out."""
+        left, _ = unexcused(findings.reports, excuses)
         try:
-            run.excuses += self._suite.late(guest.machine, left) if left else ()
+            return (self._suite.late(guest.machine, left) if left else ()), ""
         except (GuestError, CommandError, OSError) as error:
-            run.note(f"how busy the machine is cannot be measured: {_first_line(error)}")
+            return (), f"how busy the machine is cannot be measured: {_first_line(error)}"
 
     def _account(self, run: Run, guest: Watched[MachineT]) -> Mapping[str, int]:
         try:
@@ -243,11 +248,11 @@ class Runner(Generic[MachineT]):
         except Exception as error:
             lines = log.read_or_rest()
             failed = Result(setup.described(self._suite.name), Verdict.FAIL, _first_line(error))
-            self._judge_setup(failed, Findings(lines, reports(lines)), setup, {}, "", started)
+            self._judge_setup(failed, Findings(lines, reports(lines)), setup, None, started)
             raise
         result = Result(setup.described(self._suite.name), Verdict.PASS)
         findings = guest.findings()
-        self._judge_setup(result, findings, setup, guest.reporters, guest.release, started)
+        self._judge_setup(result, findings, setup, guest, started)
         self._running = guest
         return guest
 
@@ -256,17 +261,22 @@ class Runner(Generic[MachineT]):
         result: Result,
         findings: Findings,
         setup: Setup[MachineT],
-        states: Mapping[str, State],
-        release: str,
+        guest: Watched[MachineT] | None,
         started: float,
     ) -> None:
+        """`guest` None: there is none that could be asked."""
         excuses = (*setup.excuses, *asked_for(self._append))
+        late, unmeasured = self._lateness(guest, findings, excuses) if guest is not None else ((), "")
+        states, release = (guest.reporters, guest.release) if guest is not None else ({}, "")
+        excuses = (*excuses, *late)
         judgement = judge(findings, result, excuses, self._suite.known_in(result.case.name))
         self._set_up[result.case.name] += 1
         result.repetition = self._set_up[result.case.name]
         result.seconds = time.monotonic() - started
         result.properties = {"setup": setup.name, "kernel": (self._kernel_name or release) if release else ""}
-        result.evidence = [log_evidence(findings.lines), *kernel_evidence(findings, judgement, states)]
+        result.evidence = [log_evidence(findings.lines), *kernel_evidence(findings, judgement, states, late)]
+        if unmeasured:
+            result.evidence.append(Fact("late answers", unmeasured))
         self._add(result)
 
     def _lab(self, setup: Setup[MachineT]) -> AbstractContextManager[Lab]:
@@ -312,7 +322,7 @@ class Runner(Generic[MachineT]):
                     title=f"after the last scenario: {guest.setup.name}",
                 )
                 result = Result(case, Verdict.PASS)
-                self._judge_setup(result, findings, guest.setup, guest.reporters, guest.release, time.monotonic())
+                self._judge_setup(result, findings, guest.setup, guest, time.monotonic())
         self._end_guest()
 
     def _end_guest(self) -> None:

@@ -20,6 +20,8 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPl
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
 from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, parse, reports
+from vfio_user_xe.emulator.scenarios.evidence import EXCUSED_LATE
+from vfio_user_xe.emulator.scenarios.excuses import Excuse
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -220,11 +222,18 @@ def looks(monkeypatch: pytest.MonkeyPatch, *logged: str, busy: bool = False) -> 
 def test_an_answer_that_xe_calls_late_counts_unless_the_host_is_busy(
     monkeypatch: pytest.MonkeyPatch, busy: bool
 ) -> None:
-    late = "xe 0000:01:00.0: [drm] *ERROR* TLB invalidation fence timeout, seqno=375 recv=374"
-    run, looked = looks(monkeypatch, late, busy=busy)
-    found = looked.look("guest suspend")
-    assert bool(found) is not busy
-    assert [excuse.message for excuse in run.excuses] == ["TLB invalidation fence timeout"] * busy
+    late = "xe 0000:01:00.0: [drm] *ERROR* TLB invalidation fence timeout, seqno={} recv=58"
+    run, looked = looks(
+        monkeypatch, *(line for seqno in range(59, 60 + looking.lateness.MOST) for line in (late.format(seqno), ""))
+    )
+    monkeypatch.setattr(
+        looking.lateness,
+        "lately",
+        lambda machine, found: [Excuse(Kind.GPU_HANG, "2.5 s", message=one.headline) for one in found] * busy,
+    )
+    seen = [looked.look("a step") for _ in range(looking.lateness.MOST + 1)]
+    assert [bool(found) for found in seen] == [not busy] * looking.lateness.MOST + [True], "and not without a limit"
+    assert len(run.facts.get(EXCUSED_LATE, ())) == looking.lateness.MOST * busy  # type: ignore[arg-type]
 
 
 def finished(

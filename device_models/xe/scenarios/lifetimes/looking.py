@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios import defects, lateness
 from vfio_user_xe.device_models.xe.scenarios import steps as s
-from vfio_user_xe.device_models.xe.scenarios.lateness import LATE
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.resets import FLR_WAIT
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.kernel_reports import KernelReport, Kind, reports
-from vfio_user_xe.emulator.scenarios.excuses import unexcused
+from vfio_user_xe.emulator.scenarios.evidence import EXCUSED_LATE
+from vfio_user_xe.emulator.scenarios.excuses import Excuse, unexcused
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure
 from vfio_user_xe.emulator.scenarios.run import Run
 
@@ -38,6 +38,7 @@ class Looking:
         self._vram = machine.card.vram_used()
         self._objects = self._dma_bufs()
         self._comparable = True
+        self._late: list[Excuse] = []
         self._taken: tuple[int, int] = (0, 0)
         """VRAM in use and shares of VFs before they are taken away."""
 
@@ -86,10 +87,11 @@ class Looking:
             if report.kind in ignore:
                 self._run.excuse(report.kind, ignore[report.kind], message=report.headline)
         self._lines = len(self._run.kernel_log)
-        if any(LATE in report.headline for report in found) and self._patience.busy():
-            late = [report for report in found if LATE in report.headline]
-            self._run.excuse(Kind.GPU_HANG, "the host is busy: its answer was late", message=LATE, count=len(late))
-            found = [report for report in found if report not in late]
+        if late := lateness.lately(self._machine, found)[: lateness.MOST - len(self._late)]:
+            found, _ = unexcused(found, late)
+            self._late += late
+            self._run.excuses += late
+            self._run.evidence(EXCUSED_LATE, [str(excuse) for excuse in self._late])
         return found
 
     def settled(self, vfs: Iterable[str]) -> list[Failure]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from vfio_user_xe.device_models.xe.frames import programs
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
+from vfio_user_xe.device_models.xe.scenarios.lateness import lately
 from vfio_user_xe.device_models.xe.scenarios.machine import account
 from vfio_user_xe.device_models.xe.scenarios.times import recorded
 from vfio_user_xe.device_models.xe.scenarios.vm import desktop, frames, gt_reset, mesa, power, resets, vmm
@@ -28,6 +29,7 @@ VM = Suite(
     _files,
     account,
     REPORTS,
+    late=lately,
     fatal=r"device wedged",
     records=(*RECORDS, "passthrough"),
     exhibits=exhibits,
