@@ -63,6 +63,7 @@ cases = st.builds(
         st.integers(0, 5).filter(lambda mode: mode != 3), st.sampled_from([0, 1, 3]), st.booleans(), st.booleans()
     ),
     st.integers(0, 1 << 30),
+    st.just(0),
 )
 
 

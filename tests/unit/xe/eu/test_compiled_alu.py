@@ -23,7 +23,7 @@ from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
 from vfio_user_xe.device_models.xe.eu.ir import Alu, Dpas
 from vfio_user_xe.device_models.xe.eu.opcodes import Opcode
-from vfio_user_xe.device_models.xe.eu.registers import A0
+from vfio_user_xe.device_models.xe.eu.registers import A0, CE0
 
 KEEP = 0x4C0
 MODES = [KEEP, KEEP, KEEP, 0x400, 0x80, 0x440, 0, KEEP | 0x10, KEEP | 0x20, KEEP | 0x30, 0x30]
@@ -254,5 +254,8 @@ def test_common_instruction_has_a_handler(text: str) -> None:
     kernel = kernel_of(instruction)
     assert not kernel.interpreted
     registers = registers_from(1, KEEP)
+    registers[CE0 : CE0 + 4] = np.frombuffer(
+        (0xFFFF).to_bytes(4, "little"), dtype=np.uint8
+    )  # as the interpreter brings it up to date
     _, found = run_alone(kernel, registers, 0xFFFF)
     assert np.array_equal(found, run_reference(instruction, registers, 0xFFFF))
