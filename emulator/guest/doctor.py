@@ -103,9 +103,8 @@ def _numpy(host: Distribution) -> Finding:
     """Its wheels take libraries of the machine: where these are not, or not where programs look for them, nothing can be served."""
     try:
         loaded = importlib.import_module("numpy")
-    except (
-        Exception
-    ) as error:  # numpy ends its import with others, too, such as where the processor lacks what it was built for
+    # Not ImportError alone: where the processor lacks what numpy was built for, its import ends with a RuntimeError.
+    except Exception as error:
         # numpy's own text is long and speaks of its build; what the loader said began it.
         first: BaseException = error
         while first.__cause__ is not None:

@@ -17,15 +17,9 @@ class Invalidations:
         self._answered: deque[int] = deque(maxlen=_KEPT)
         self._open: deque[int] = deque(maxlen=_KEPT)
 
-    def asked(self, seqno: int) -> None:
-        """The driver has asked for one."""
-        self._open.append(seqno)
-
-    def answered(self, seqno: int) -> None:
-        """TLB_INVALIDATION_DONE is on its way to the driver."""
-        if seqno in self._open:
-            self._open.remove(seqno)
-        self._answered.append(seqno)
+    def done(self, seqno: int, sent: bool) -> None:
+        """One was carried out; `sent`: TLB_INVALIDATION_DONE is on its way to the driver."""
+        (self._answered if sent else self._open).append(seqno)
 
     def forget(self) -> None:
         """The driver begins anew."""

@@ -55,7 +55,6 @@ class TlbInvalidation:
 
     def _invalidate(self, host: Host, message: Message) -> int:
         seqno, operation = message.payload[:2]
-        host.invalidations.asked(seqno)
         kind = operation & 0xFF
         if kind > GUC:
             raise GucError(INVALID_PARAMS, f"TLB invalidation type {kind}")
@@ -64,15 +63,13 @@ class TlbInvalidation:
         return self._done(host, seqno)
 
     def _invalidate_all(self, host: Host, message: Message) -> int:
-        host.invalidations.asked(message.payload[0])
         if not host.vfid:
             self._lmtt_changed()
         self._flush(host.function, None)
         return self._done(host, message.payload[0])
 
     def _done(self, host: Host, seqno: int) -> int:
-        if host.event(actions.TLB_INVALIDATION_DONE, seqno):
-            host.invalidations.answered(seqno)
+        host.invalidations.done(seqno, host.event(actions.TLB_INVALIDATION_DONE, seqno))
         return 0
 
     def _flush(self, function: XeFunction, asid: int | None) -> None:

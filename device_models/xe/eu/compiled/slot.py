@@ -25,10 +25,10 @@ from vfio_user_xe.device_models.xe.eu.compiled.layout import (
 )
 from vfio_user_xe.device_models.xe.eu.compiled.memory import Map, address_of, aligned
 from vfio_user_xe.device_models.xe.eu.ir import ENDED
-from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE, CE0, CR0, DISPATCH_MASKS, F0, IP, STORAGE_BYTES
+from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE, CR0, DISPATCH_MASKS, F0, IP, STORAGE_BYTES
 
 _ARFS_FROM, _ARFS_TO = F0, IP
-"""What a new thread finds zeroed or preset of its architecture registers: flags, ce0, sr0, cr0, n0. Others are undefined."""
+"""What a new thread finds zeroed or preset of its architecture registers: flags, sr0, cr0, n0. Others are undefined."""
 
 Triple = tuple[int, int, int]
 _SURFACE_SLOTS = 512
@@ -126,7 +126,7 @@ def _start(dispatch: tuple[int, ...], entry: int, cr0: int) -> _Start:
     lanes = np.array(dispatch, dtype=np.uint32)
     here = lanes[:, None] >> np.arange(LANES, dtype=np.uint32) & 1
     arfs = np.zeros((len(lanes), _ARFS_TO - _ARFS_FROM), dtype=np.uint8)
-    for at in (CE0, *DISPATCH_MASKS):
+    for at in DISPATCH_MASKS:
         arfs[:, at - _ARFS_FROM : at - _ARFS_FROM + 4] = lanes[:, None].view(np.uint8)
     arfs[:, CR0 - _ARFS_FROM : CR0 - _ARFS_FROM + 8] = np.frombuffer(cr0.to_bytes(8, "little"), np.uint8)
     places = np.where(here, entry, ENDED).astype(np.int64)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.eu.ir import ENDED, LANES
-from vfio_user_xe.device_models.xe.eu.registers import CE0, CR0, DISPATCH_MASKS, GRF_BYTES, STORAGE_BYTES
+from vfio_user_xe.device_models.xe.eu.registers import CR0, DISPATCH_MASKS, GRF_BYTES, STORAGE_BYTES
 
 
 class Status(IntEnum):
@@ -83,7 +83,7 @@ class Threads:
 
     @classmethod
     def create(cls, entry: int, dispatch: Sequence[int], cr0: int = 0) -> Threads:
-        """New threads at `entry` with these dispatch masks (32 bits each), registers zero but for cr0, ce0 and sr0's masks.
+        """New threads at `entry` with these dispatch masks (32 bits each), registers zero but for cr0 and sr0's masks.
 
         `cr0` is cr0.0, with cr0.1 in bits 63:32.
         """
@@ -92,7 +92,7 @@ class Threads:
         lanes = lane_matrix(masks)
         registers = np.zeros((count, STORAGE_BYTES), dtype=np.uint8)
         registers[:, CR0 : CR0 + 8] = np.frombuffer(cr0.to_bytes(8, "little"), dtype=np.uint8)
-        for at in (CE0, *DISPATCH_MASKS):
+        for at in DISPATCH_MASKS:
             registers[:, at : at + 4] = masks[:, None].view(np.uint8)
         return cls(
             registers=registers,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.unit.xe.eu.alu_strategies import (
     FLOAT_OPCODES,
@@ -132,24 +135,32 @@ mad (8|M0)        r10.0<1>:df  r12.0<1;0>:df    r13.0<1;0>:df    r14.0<1>:df
 """
 
 
-@pytest.mark.parametrize(
-    "cr0", [KEEP | 0x10, KEEP | 0x20, KEEP | 0x30, 0x30], ids=["up", "down", "to zero", "no denormals"]
-)
-def test_other_roundings_are_compiled(cr0: int) -> None:
-    random = np.random.default_rng(cr0)
-    for text in DIVISION.strip().splitlines():
+def check_compiled(texts: str, cr0: int, floats: Callable[[Alu, int], NDArray[np.float32]]) -> None:
+    """Compiled code takes each of these, and gives what the interpreter gives. `floats` by instruction and seed go to r12 and on."""
+    for text in texts.strip().splitlines():
         instruction = parse_instruction(text)
         assert isinstance(instruction, Alu)
         kernel = kernel_of(instruction)
         for seed in range(20):
             registers = registers_from(seed, cr0)
-            if instruction.sources[0].type is DataType.F:
-                # Near to each other: sums that cancel, or that lie between two floats.
-                floats = random.standard_normal(48, dtype=np.float32)
-                registers[12 * 64 : 15 * 64] = floats.view(np.uint8)
-            reason, found = run_alone(kernel, registers, 0xFFFF_FFFF)
+            found = floats(instruction, seed).view(np.uint8)
+            registers[12 * 64 : 12 * 64 + len(found)] = found
+            reason, after = run_alone(kernel, registers, 0xFFFF_FFFF)
             assert reason is Reason.GONE, text
-            assert np.array_equal(found, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"
+            assert np.array_equal(after, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"
+
+
+@pytest.mark.parametrize(
+    "cr0", [KEEP | 0x10, KEEP | 0x20, KEEP | 0x30, 0x30], ids=["up", "down", "to zero", "no denormals"]
+)
+def test_other_roundings_are_compiled(cr0: int) -> None:
+    random = np.random.default_rng(cr0)
+
+    def near(instruction: Alu, seed: int) -> NDArray[np.float32]:
+        """Near to each other: sums that cancel, or that lie between two floats."""
+        return random.standard_normal(48 if instruction.sources[0].type is DataType.F else 0, dtype=np.float32)
+
+    check_compiled(DIVISION, cr0, near)
 
 
 # What Mesa makes of packHalf2x16 and of conversions that a shader wants rounded to zero.
@@ -165,19 +176,14 @@ mov (1|M0)              r10.0<1>:hf  r12.3<0;1,0>:f
 @pytest.mark.parametrize("cr0", [KEEP, KEEP | 0x10, KEEP | 0x20, KEEP | 0x30], ids=["nearest", "up", "down", "to zero"])
 def test_floats_become_halves_in_every_rounding(cr0: int) -> None:
     random = np.random.default_rng(cr0)
-    for text in HALVES_OF_FLOATS.strip().splitlines():
-        instruction = parse_instruction(text)
-        assert isinstance(instruction, Alu)
-        kernel = kernel_of(instruction)
-        for seed in range(40):
-            registers = registers_from(seed, cr0)
-            if seed % 2:
-                # All magnitudes of halves, denormals and what is out of range as well.
-                floats = random.standard_normal(32, dtype=np.float32) * np.float32(2.0) ** random.integers(-30, 20, 32)
-                registers[12 * 64 : 14 * 64] = floats.astype(np.float32).view(np.uint8)
-            reason, found = run_alone(kernel, registers, 0xFFFF_FFFF)
-            assert reason is Reason.GONE, text
-            assert np.array_equal(found, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"
+
+    def of_all_sizes(_: Alu, seed: int) -> NDArray[np.float32]:
+        """Magnitudes of all halves, denormals and what is out of range as well; every other time whatever is there."""
+        count = 32 * (seed % 2)
+        powers = np.float32(2.0) ** random.integers(-30, 20, count)
+        return (random.standard_normal(count, dtype=np.float32) * powers).astype(np.float32)
+
+    check_compiled(HALVES_OF_FLOATS, cr0, of_all_sizes)
 
 
 @EFFORT
