@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,8 +146,14 @@ def typed_struct(key: int, image: Image) -> TextureStruct:
 
 def sampler_struct(key: int, state: SamplerState) -> SamplerStruct:
     """A sampler state at the address `key`."""
+    found = SamplerStruct.from_buffer_copy(_sampler(state))
+    found.key = key
+    return found
+
+
+@lru_cache(maxsize=256)
+def _sampler(state: SamplerState) -> SamplerStruct:
     return SamplerStruct(
-        key=key,
         bias=state.bias,
         least=state.least,
         most=state.most,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 
@@ -79,8 +80,14 @@ class SamplerState:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
-        words = memoryview(memory.read(address, STATE_BYTES)).cast("I")
-        colour = memory.read(dynamic + (words[2] & 0xFFFF_FFC0), STATE_BYTES)
+        data = memory.read(address, STATE_BYTES)
+        border = int.from_bytes(data[8:12], "little") & 0xFFFF_FFC0
+        return _state(data, memory.read(dynamic + border, STATE_BYTES))
+
+    @classmethod
+    def parsed(cls, data: bytes, colour: bytes) -> SamplerState:
+        """Of the state's bytes and those of its border colour."""
+        words = memoryview(data).cast("I")
         red, green, blue, alpha = np.frombuffer(colour, dtype=np.float32).tolist()
         bits = np.frombuffer(colour, dtype=np.int32).tolist()
         minify, magnify, mip = words[0] >> 14 & 7, words[0] >> 17 & 7, words[0] >> 20 & 3
@@ -101,6 +108,12 @@ class SamplerState:
             border=(red, green, blue, alpha),
             border_bits=(bits[0], bits[1], bits[2], bits[3]),
         )
+
+
+@lru_cache(maxsize=256)
+def _state(data: bytes, colour: bytes) -> SamplerState:
+    """Most draws and walkers name the samplers of those before."""
+    return SamplerState.parsed(data, colour)
 
 
 def _reduction(word: int) -> Reduction:

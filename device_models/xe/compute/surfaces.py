@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
@@ -116,6 +117,12 @@ class SurfaceState:
         return self.pitch * self.height
 
 
+@lru_cache(maxsize=1024)
+def _state(data: bytes) -> SurfaceState:
+    """Of `STATE_BYTES`; most draws and walkers name the surfaces of those before."""
+    return SurfaceState.of(memoryview(data).cast("I"))
+
+
 class Surfaces:
     """The surfaces of one walker: looked up once, and kept."""
 
@@ -136,7 +143,7 @@ class Surfaces:
         """
         found = self._found.get((kind, value))
         if found is None:
-            found = SurfaceState.of(memoryview(self._memory.read(self._place(kind, value), STATE_BYTES)).cast("I"))
+            found = _state(self._memory.read(self._place(kind, value), STATE_BYTES))
             self._found[kind, value] = found
         return found
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from struct import pack
 
 import numpy as np
 
 from vfio_user_xe.device_models.xe.compute.compiled_images import can_store, image_struct
 from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES as SAMPLER_BYTES
 from vfio_user_xe.device_models.xe.compute.sampling import Sampling
-from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState
+from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import UnknownImage
 from vfio_user_xe.device_models.xe.eu.compiled.draw_layout import (
     DrawStruct,
@@ -26,7 +27,7 @@ from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace, FixedFunctionSpace
 from vfio_user_xe.device_models.xe.render import threads
-from vfio_user_xe.device_models.xe.render.blend import BlendState, Equation
+from vfio_user_xe.device_models.xe.render.blend import BlendState, Equation, TargetBlend
 from vfio_user_xe.device_models.xe.render.depth_stencil import Face
 from vfio_user_xe.device_models.xe.render.pixel_state import Kernel as KernelState
 from vfio_user_xe.device_models.xe.render.pixels import PixelBackend
@@ -36,6 +37,11 @@ from vfio_user_xe.device_models.xe.render.stage import REGISTER, Stage
 _NO_LOGIC = 16
 _TARGET_AT, _SURFACE_AT, _NULL_AT = 15, 23, 16
 """Bytes of `RENDER_WRITE`: the target's number, its binding table index, whether it is the null target."""
+
+
+_TARGETS: dict[tuple[SurfaceState, TargetBlend, bytes, bool], TargetStruct] = {}
+_MOST_TARGETS = 256
+"""Targets that are kept: a draw has those of the draw before, most often."""
 
 
 class NotCompiled(Exception):
@@ -169,7 +175,9 @@ class DrawState:
         struct.alpha_to_coverage = backend.blend.alpha_to_coverage
 
     def _kernel(self, compiled: threads.Compiled, backend: PixelBackend, state: KernelState) -> None:
-        stage = replace(self._needed_stage(), kernel=state.start)
+        stage = self._needed_stage()
+        if stage.kernel != state.start:
+            stage = replace(stage, kernel=state.start)
         space = stage.memory.space
         assert isinstance(space, ExecutionUnitSpace)  # the caller looked
         kernel = compiled.kernel(space, stage)
@@ -206,12 +214,9 @@ class DrawState:
             return
         try:
             surface = self._needed_stage().surfaces.find(SurfaceKind.BTI, index)
-            found = RenderTarget(backend.memory, surface)
-            if found.is_null:
+            if surface.type is SurfaceType.NULL:
                 return
-            if not can_store(found.image.format):
-                raise NotCompiled(f"a target of surface format {surface.format:#x}")
-            self.struct.targets[number] = _target_struct(found, backend.blend, number)
+            self.struct.targets[number] = _target_struct(backend, surface, number)
             self._surfaces.append(surface)
         except (UnknownImage, TranslationFault, AccessFault) as unknown:
             # If it is written to at all, `pixels.py` says so.
@@ -238,7 +243,29 @@ def _refuse(backend: PixelBackend) -> None:
             raise NotCompiled(what)
 
 
-def _target_struct(target: RenderTarget, blend: BlendState, number: int) -> TargetStruct:
+def _target_struct(backend: PixelBackend, surface: SurfaceState, number: int) -> TargetStruct:
+    """Whoever takes it copies it.
+
+    Raises:
+        UnknownImage: the surface's format or layout is not emulated.
+        NotCompiled: compiled code does not encode its texels.
+    """
+    blend = backend.blend
+    # By bits: a constant of -0 is not one of 0.
+    constant = pack("<4d", *blend.constant)
+    key = (surface, blend.targets[number], constant, blend.alpha_to_one)
+    found = _TARGETS.get(key)
+    if found is None:
+        target = RenderTarget(backend.memory, surface)
+        if not can_store(target.image.format):
+            raise NotCompiled(f"a target of surface format {surface.format:#x}")
+        if len(_TARGETS) >= _MOST_TARGETS:
+            _TARGETS.clear()
+        found = _TARGETS[key] = _made_target(target, blend, number)
+    return found
+
+
+def _made_target(target: RenderTarget, blend: BlendState, number: int) -> TargetStruct:
     state = blend.targets[number]
     how, integer = target.clamp(state.clamp_range), target.image.format.is_integer
     found = TargetStruct(

@@ -194,7 +194,9 @@ class Pipeline:
         except UnknownTopology as unknown:
             self._report(f"a draw is skipped: {unknown} is not assembled")
             return
-        unique, inverse = np.unique(ids, return_inverse=True)
+        unique, inverse = ids, np.arange(len(ids))
+        if draw.indexed:
+            unique, inverse = np.unique(ids, return_inverse=True)
         for instance in range(draw.instances):
             yield from self._instance(unique, inverse.reshape(-1), primitives, instance)
 

@@ -186,7 +186,7 @@ def set_up(
     top, bottom = snapped_y.min(axis=1), snapped_y.max(axis=1)
     extent = np.stack([left, top, right, bottom], axis=1)
     bounds = viewports.bounds[viewport].copy()
-    inside = np.floor(np.nan_to_num(extent[plain] / SUBPIXELS)).astype(np.int64)
+    inside = np.floor(extent[plain] / SUBPIXELS).astype(np.int64)
     bounds[plain, :2] = np.maximum(bounds[plain, :2], inside[:, :2])
     bounds[plain, 2:] = np.minimum(bounds[plain, 2:], inside[:, 2:] + 1)
     if primitives.shape is Shape.TRIANGLE and not plain.all():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,7 +112,7 @@ def stage(
     """
     lrc = streamer.lrc
     words: Words = kept(lrc, bindings.command)
-    state = replace(ComputeState.of(lrc), scratch=scratch)
+    state = _with_scratch(ComputeState.of(lrc), scratch)
     table = 0 if bindings.table is None else bits(kept(lrc, bindings.table), 1, 20, 5) << 5
     samplers = 0 if bindings.samplers is None else bits(kept(lrc, bindings.samplers), 1, 31, 5) << 5
     pushed = [] if bindings.constants is None else constants(lrc, bindings.constants)
@@ -133,6 +134,11 @@ def stage(
     if kernels.tap.on:
         kernels.kernel(lrc.function.pci.name, f"3DSTATE_{made.name}", state.instruction, kernel, made.fetch)
     return made
+
+
+@lru_cache(maxsize=256)
+def _with_scratch(state: ComputeState, scratch: int) -> ComputeState:
+    return replace(state, scratch=scratch)
 
 
 def kernel_of(words: Words, dword: int) -> int:

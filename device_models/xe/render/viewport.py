@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,24 +30,32 @@ def viewports(lrc: Lrc, dynamic: int, memory: UnitMemory) -> Viewports:
         AccessFault: an address is refused, or leads nowhere.
     """
     count = bits(kept(lrc, Op.CLIP), 3, 3, 0) + 1
+    transforms = scissors = b""
+    if flag(kept(lrc, Op.SF), 1, 1):
+        pointer = bits(kept(lrc, Op.VIEWPORT_SF_CLIP), 1, 31, 6) << 6
+        transforms = memory.read(dynamic + pointer, count * _VIEWPORT_BYTES)
+    if flag(kept(lrc, Op.RASTER), 1, 1):
+        pointer = bits(kept(lrc, Op.SCISSOR_STATE_POINTERS), 1, 31, 5) << 5
+        scissors = memory.read(dynamic + pointer, count * _SCISSOR_BYTES)
+    return _viewports(count, transforms, scissors, tuple(kept(lrc, Op.DRAWING_RECTANGLE)))
+
+
+@lru_cache(maxsize=64)
+def _viewports(count: int, transforms: bytes, scissors: bytes, rectangle: tuple[int, ...]) -> Viewports:
+    """What these SF_CLIP_VIEWPORTs, SCISSOR_RECTs and 3DSTATE_DRAWING_RECTANGLE say; most draws have those of the one before."""
     matrix = np.zeros((count, 6))
     bounds = np.zeros((count, 4), dtype=np.int64)
     bounds[:, 2:] = _LARGEST
-    if flag(kept(lrc, Op.SF), 1, 1):
-        pointer = bits(kept(lrc, Op.VIEWPORT_SF_CLIP), 1, 31, 6) << 6
-        data = memory.read(dynamic + pointer, count * _VIEWPORT_BYTES)
-        floats = np.frombuffer(data, dtype=np.float32).reshape(count, -1).astype(np.float64)
+    if transforms:
+        floats = np.frombuffer(transforms, dtype=np.float32).reshape(count, -1).astype(np.float64)
         matrix = floats[:, :6]
         extent = np.nan_to_num(np.clip(floats[:, 12:16], -_LARGEST, 2 * _LARGEST))
         bounds[:, 0] = np.maximum(bounds[:, 0], np.floor(extent[:, 0]))
         bounds[:, 1] = np.maximum(bounds[:, 1], np.floor(extent[:, 2]))
         bounds[:, 2] = np.minimum(bounds[:, 2], np.floor(extent[:, 1]) + 1)
         bounds[:, 3] = np.minimum(bounds[:, 3], np.floor(extent[:, 3]) + 1)
-    if flag(kept(lrc, Op.RASTER), 1, 1):
-        pointer = bits(kept(lrc, Op.SCISSOR_STATE_POINTERS), 1, 31, 5) << 5
-        scissors = np.frombuffer(memory.read(dynamic + pointer, count * _SCISSOR_BYTES), dtype=np.uint16)
-        _intersect(bounds, scissors.reshape(count, 4).astype(np.int64))
-    rectangle = kept(lrc, Op.DRAWING_RECTANGLE)
+    if scissors:
+        _intersect(bounds, np.frombuffer(scissors, dtype=np.uint16).reshape(count, 4).astype(np.int64))
     if rectangle:
         corners = np.array([[bits(rectangle, dword, half + 15, half) for dword in (1, 2) for half in (0, 16)]])
         _intersect(bounds, corners)
