@@ -15,7 +15,6 @@ from vfio_user_xe.device_models.xe.compute.units import Task
 from vfio_user_xe.device_models.xe.eu.compiled import group_state
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason, ThreadState
-from vfio_user_xe.device_models.xe.eu.compiled.slot import Walk
 from vfio_user_xe.device_models.xe.eu.messages.message import SurfaceKind
 from vfio_user_xe.device_models.xe.eu.reference.interpreter import Interpreter
 from vfio_user_xe.device_models.xe.eu.reference.report import describe_thread
@@ -44,17 +43,7 @@ class CompiledExecution:
         self._task = task
         self._pages = pages
         walker = task.walker
-        self._walk = Walk(
-            kernel,
-            task.registers,
-            task.lanes,
-            walker.interface.kernel,
-            walker.end,
-            walker.first,
-            cr0=task.control,
-            stateless_base=task.state.general,
-            fastest=int(walker.y_first),
-        )
+        self._walk = pages.walks.take(task, kernel)
         self._total = int(self._walk.struct.total)
         if task.begin_at:
             self._walk.struct.next = task.begin_at
@@ -183,6 +172,7 @@ class CompiledExecution:
             self._task.later(self._pages.harvest)
             for place in self._places:
                 self._pages.give_back(place.slot)
+            self._pages.walks.give_back(self._walk)
         else:
             self._pages.harvest()
             for place in self._places:

@@ -128,6 +128,8 @@ class Walker:
     post_sync_address: int
     immediate: int
     inline: tuple[int, ...]
+    form: tuple[int, ...]
+    """Dwords that say how threads of its groups begin, but for indirect and inline data."""
 
     @property
     def groups(self) -> int:
@@ -146,7 +148,7 @@ class Walker:
         words = [header, *body[:BODY_DWORDS]]
         if len(words) != WALKER_DWORDS:
             raise BadDescriptor(f"a walker of {len(words)} dwords; it has {WALKER_DWORDS}")
-        form, size = words[4], words[6]
+        form, size, interface = words[4], words[6], tuple(words[19:27])
         simd, order = _SIMD.get(form >> 30), form >> 22 & 7
         if simd is None:
             raise BadDescriptor(f"SIMD size code {form >> 30}; 0 to 2 have a meaning")
@@ -167,9 +169,21 @@ class Walker:
             local=((size & 0x3FF) + 1, (size >> 10 & 0x3FF) + 1, (size >> 20 & 0x3FF) + 1),
             end=(words[7], words[8], words[9]),
             first=(words[10], words[11], words[12]),
-            interface=_interface(tuple(words[19:27])),
+            interface=_interface(interface),
             post_sync=_POST_SYNC[words[27] & 3],
             post_sync_address=(words[28] & ~7 | words[29] << 32) & VA_MASK,
             immediate=words[30] | words[31] << 32,
             inline=tuple(words[32:40]),
+            form=(form, words[5], size, *interface),
         )
+
+
+@lru_cache(maxsize=256)
+def decoded(command: bytes) -> Walker:
+    """A COMPUTE_WALKER from its dwords, header and all; loops submit the same one again and again.
+
+    Raises:
+        BadDescriptor: a field has no meaning.
+    """
+    header, *body = memoryview(command).cast("I").tolist()
+    return Walker.of(header, body)

@@ -64,7 +64,6 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Genera
         state=state,
         memory=memory,
         surfaces=surfaces,
-        registers=payload.group_registers(walker, state.scratch),
         lanes=payload.lanes(walker),
         control=_control(walker.interface),
         begin_at=progress.begun() if arrived is None else arrived[0],

@@ -12,6 +12,7 @@ import weakref
 
 import numpy as np
 
+from vfio_user_xe.device_models.xe.compute.walks import Walks
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Access
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.eu.compiled.memory import LARGE_SHIFT, SMALL_SHIFT, Map, MapFull
@@ -44,6 +45,8 @@ class Pages:
         self._numbers: dict[LedgerEntry, int] = {}
         self._held: set[Span] = set()
         self._large: dict[int, Access] = {}
+        self.walks = Walks()
+        """Not in use, too."""
         self._slots: list[Slot] = []
         """Not in use: making one costs more than a small kernel."""
         _revocations(space.function.gpu.fabric).add(self)

@@ -34,11 +34,15 @@ def group_registers(walker: Walker, scratch: int) -> NDArray[np.uint8]:
     ids = walker.emit_ids if walker.generate_ids else (False, False, False)
     pointers = walker.interface.sampler_state, walker.interface.binding_table, scratch
     registers = _form(threads, walker.simd, walker.local, walker.order, ids, walker.emit_inline, pointers).copy()
-    words = registers.view(np.uint32)
+    put_data(registers.view(np.uint32), walker)
+    return registers
+
+
+def put_data(words: NDArray[np.uint32], walker: Walker) -> None:
+    """Write the walker's own into registers of its form (`Walker.form`), as dwords: where indirect data starts, and inline data."""
     words[:, 0] = walker.indirect_data
     if walker.emit_inline:
         words[:, -_WORDS : 8 - _WORDS] = walker.inline
-    return registers
 
 
 @lru_cache(maxsize=256)

@@ -179,7 +179,8 @@ def _threads(task: Task, first: int, count: int) -> Threads:
     """The threads of `count` groups from number `first` of the walk on."""
     size = task.walker.interface.threads
     threads = Threads.create(task.walker.interface.kernel, task.lanes * count, task.control)
-    threads.registers[:, : task.registers.shape[1]] = np.tile(task.registers, (count, 1))
+    registers = task.registers()
+    threads.registers[:, : registers.shape[1]] = np.tile(registers, (count, 1))
     r0 = threads.registers[:, :64].view(np.uint32)
     places = np.array([task.group(first + index) for index in range(count)], dtype=np.uint32).repeat(size, axis=0)
     r0[:, 1], r0[:, 6], r0[:, 7] = places[:, 0], places[:, 1], places[:, 2]

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vfio_user_xe.device_models.xe.compute import payload
 from vfio_user_xe.device_models.xe.compute.descriptors import Triple, Walker
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.state import ComputeState
@@ -57,8 +58,6 @@ class Task:
     state: ComputeState
     memory: UnitMemory
     surfaces: Surfaces
-    registers: NDArray[np.uint8]
-    """[threads of a group, bytes]: what threads begin with, but for the group's place in r0.1, r0.6 and r0.7."""
     lanes: list[int]
     """Dispatch mask of each thread of a group."""
     control: int
@@ -78,6 +77,10 @@ class Task:
     """Takes the kind of each instruction that the compiled back end leaves to the reference one."""
     later: Callable[[Callable[[], None]], None]
     """Calls something once when the engine's slice is over."""
+
+    def registers(self) -> NDArray[np.uint8]:
+        """[threads of a group, bytes]: what threads begin with, but for the group's place in r0.1, r0.6 and r0.7."""
+        return payload.group_registers(self.walker, self.state.scratch)
 
     @property
     def sampler_state(self) -> int:

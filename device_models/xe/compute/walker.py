@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from vfio_user_xe.device_models.xe.compute import dispatch
-from vfio_user_xe.device_models.xe.compute.descriptors import BODY_DWORDS, BadDescriptor, PostSync, Walker
+from vfio_user_xe.device_models.xe.compute.descriptors import BODY_DWORDS, BadDescriptor, PostSync, Walker, decoded
 from vfio_user_xe.device_models.xe.compute.dispatch import Progress
 from vfio_user_xe.device_models.xe.engines import register_access as regs
 from vfio_user_xe.device_models.xe.engines.command_streamer import THREADS
@@ -44,9 +44,8 @@ _ENDED = _Ended()
 
 def compute_walker(streamer: CommandStreamer, words: memoryview, index: int, length: int) -> int | None:
     """COMPUTE_WALKER."""
-    header, body = words[index], words[index + 1 : index + length].tolist()
     try:
-        walker = Walker.of(header, body)
+        walker = decoded(words[index : index + length].tobytes())
     except BadDescriptor as wrong:
         streamer.engine.report(f"COMPUTE_WALKER skipped: {wrong}")
         return None

@@ -35,6 +35,8 @@ _SURFACE_SLOTS = 512
 _WALK = struct.Struct("<8Q10q64x2q")
 """A `WalkStruct` in the order of its fields: ctypes takes four times as long for them by name."""
 assert _WALK.size == ctypes.sizeof(WalkStruct)
+_EXTENT = struct.Struct("<7q")
+"""Of a `WalkStruct`: first, end, total."""
 _REASONS = tuple(Reason)
 
 
@@ -71,7 +73,6 @@ class Walk:
         self.stateless_base = stateless_base
         self._payload = np.ascontiguousarray(payload)
         self._start = _start(tuple(dispatch), entry, cr0)
-        wide, high, deep = end[0] - first[0], end[1] - first[1], end[2] - first[2]
         self.struct = WalkStruct.from_buffer_copy(
             _WALK.pack(
                 kernel.address,
@@ -85,18 +86,20 @@ class Walk:
                 entry,
                 *first,
                 *end,
-                wide * high * deep if wide > 0 and high > 0 and deep > 0 else 0,
+                _groups(first, end),
                 shaders,
                 fastest,
                 0,
                 0,
             )
         )
-
-    @property
-    def address(self) -> int:
+        self.address = ctypes.addressof(self.struct)
         """Of the `struct walk`."""
-        return ctypes.addressof(self.struct)
+
+    def again(self, end: Triple, first: Triple = (0, 0, 0)) -> None:
+        """Walk over other groups, whose threads begin as those of the last did; no slot runs groups of it."""
+        _EXTENT.pack_into(self.struct, WalkStruct.first.offset, *first, *end, _groups(first, end))
+        self.struct.next = 0
 
     @property
     def halts(self) -> int:
@@ -107,6 +110,11 @@ class Walk:
     def is_given_out(self) -> bool:
         """All groups have been begun."""
         return bool(self.struct.next >= self.struct.total)
+
+
+def _groups(first: Triple, end: Triple) -> int:
+    wide, high, deep = end[0] - first[0], end[1] - first[1], end[2] - first[2]
+    return wide * high * deep if wide > 0 and high > 0 and deep > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)
