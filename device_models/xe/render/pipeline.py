@@ -68,6 +68,8 @@ if TYPE_CHECKING:
 _LISTS = frozenset({Topology.POINTLIST, Topology.LINELIST, Topology.TRILIST, Topology.RECTLIST, Topology.QUADLIST})
 _TOGETHER, _MOST = 3 << 16, 1 << 21
 """Vertices of an instance that are drawn together, of lists; and of a strip or fan at most."""
+_INSTANCES_TOGETHER = 1 << 14
+"""Vertices of several instances that are drawn together."""
 _SET_UP_TOGETHER = 1 << 11
 """Primitives that are clipped and set up at once: some milliseconds, since a function's quantum may be over behind them."""
 Vertices = NDArray[np.uint32]
@@ -197,8 +199,18 @@ class Pipeline:
         unique, inverse = ids, np.arange(len(ids))
         if draw.indexed:
             unique, inverse = np.unique(ids, return_inverse=True)
-        for instance in range(draw.instances):
-            yield from self._instance(unique, inverse.reshape(-1), primitives, instance)
+        # Patches are numbered by the hull shader's dispatch, from the first of each instance.
+        alone = primitives.shape is Shape.PATCH or not len(ids)
+        most = 1 if alone else max(1, _INSTANCES_TOGETHER // len(ids))
+        for first in range(0, draw.instances, most):
+            each = np.arange(first, min(draw.instances, first + most), dtype=np.int64)
+            behind = len(unique) * np.arange(len(each), dtype=np.int64)
+            yield from self._instances(
+                np.tile(unique, len(each)),
+                (inverse.reshape(-1) + behind[:, None]).reshape(-1),
+                primitives.repeated(len(each), len(ids)),
+                np.repeat(each, len(unique)),
+            )
 
     def _joined(self, draws: Sequence[Draw]) -> Bulk:
         """The vertices of several draws, one behind the other; each is shaded once for each draw, as if it were alone."""
@@ -218,7 +230,8 @@ class Pipeline:
             return
         if not draws[0].indexed:
             self._draw = replace(draws[0], first=0)
-        yield from self._instance(np.concatenate(unique), np.concatenate(inverse), joined(parts), 0)
+        instances = np.zeros(shaded, dtype=np.int64)
+        yield from self._instances(np.concatenate(unique), np.concatenate(inverse), joined(parts), instances)
 
     def _strips(self, ids: NDArray[np.int64]) -> Primitives:
         """The primitives of all parts between cut indices."""
@@ -230,11 +243,15 @@ class Pipeline:
         begins = [0, *(end + 1 for end in ends[:-1])]
         return joined([(begin, assemble(kind, end - begin)) for begin, end in zip(begins, ends, strict=True)])
 
-    def _instance(
-        self, unique: NDArray[np.int64], inverse: NDArray[np.int64], primitives: Primitives, instance: int
+    def _instances(
+        self,
+        unique: NDArray[np.int64],
+        inverse: NDArray[np.int64],
+        primitives: Primitives,
+        instances: NDArray[np.int64],
     ) -> Bulk:
-        """One instance: vertices that are shaded, and which of these each of the draw's is."""
-        elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instance)
+        """Some instances: vertices that are shaded, which instance each is of, and which of them each of the draw's is."""
+        elements = vertex_fetch.fetch(self._vertex_state, self._draw, self._fixed, unique, instances)
         yield None
         edge_flags = vertex_fetch.edge_flags(self._vertex_state, elements)
         if edge_flags is not None:

@@ -102,6 +102,27 @@ class Primitives:
             edges=None if self.edges is None else self.edges[chosen],
         )
 
+    def repeated(self, times: int, vertices: int) -> Primitives:
+        """Those of so many instances of `vertices` vertices each, one behind the other, each with the numbers of the first."""
+        if times == 1:
+            return self
+
+        def moved(corners: Indices) -> Indices:
+            begins = vertices * np.arange(times, dtype=np.int64)
+            return (corners + begins[:, None, None]).reshape(-1, corners.shape[1])
+
+        return Primitives(
+            self.shape,
+            moved(self.vertices),
+            np.tile(self.first, times),
+            np.tile(self.second, times),
+            np.tile(self.last, times),
+            self.fan,
+            np.tile(self.numbers(), times),
+            adjacent=None if self.adjacent is None else moved(self.adjacent),
+            edges=None if self.edges is None else np.tile(self.edges, (times, 1)),
+        )
+
     def pieces(self, most: int) -> Iterator[tuple[int, int, Primitives]]:
         """In pieces of so many at most: the first vertex of each, the one behind its last, and primitives that count from there."""
         for first in range(0, len(self.vertices), most):

@@ -151,8 +151,8 @@ def indices(state: VertexState, draw: Draw, memory: UnitMemory) -> Indices:
     return found
 
 
-def fetch(state: VertexState, draw: Draw, memory: UnitMemory, ids: Indices, instance: int) -> Elements:
-    """The elements of the vertices with these VertexIDs, of one instance.
+def fetch(state: VertexState, draw: Draw, memory: UnitMemory, ids: Indices, instances: Indices) -> Elements:
+    """The elements of the vertices with these VertexIDs; `instances` [vertices] says which instance each is of.
 
     Raises:
         TranslationFault: an address is not mapped.
@@ -163,14 +163,15 @@ def fetch(state: VertexState, draw: Draw, memory: UnitMemory, ids: Indices, inst
     result = np.zeros((len(vertices), len(state.elements), 4), dtype=np.uint32)
     rows = _Rows(state, memory, vertices)
     for number, element in enumerate(state.elements):
-        if element.valid:
-            which = vertices
-            if element.instanced:
-                row = draw.first_instance + (instance // element.step if element.step else 0)
-                which = np.full(1, row, dtype=np.int64)
-            result[:, number] = _element(state, element, memory, which, None if element.instanced else rows)
+        if element.valid and element.instanced:
+            shared = instances // element.step if element.step else np.zeros_like(instances)
+            which, of_each = np.unique(draw.first_instance + shared, return_inverse=True)
+            own = _Rows(state, memory, which) if len(which) > 1 else None
+            result[:, number] = _element(state, element, memory, which, own)[of_each.reshape(-1)]
+        elif element.valid:
+            result[:, number] = _element(state, element, memory, vertices, rows)
     _generate(state.vertex_id, result, ids)
-    _generate(state.instance_id, result, instance)
+    _generate(state.instance_id, result, instances)
     starts = (begins, draw.first_instance, 0)
     for number, parameter in enumerate(state.parameters):
         if parameter is not None:

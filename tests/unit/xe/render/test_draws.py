@@ -32,7 +32,7 @@ from tests.support.xe.render_lab import (
     target_state,
     vertex_buffer,
 )
-from vfio_user_xe.device_models.xe.render import pipeline, threads
+from vfio_user_xe.device_models.xe.render import pipeline, threads, vertex_fetch
 from vfio_user_xe.device_models.xe.render import primitive as primitives
 
 RED, HALF_GREEN = (1.0, 0.0, 0.0, 1.0), (0.0, 0.5, 0.0, 0.5)
@@ -310,3 +310,30 @@ def test_draws_that_follow_one_another_are_as_if_each_were_alone(lab: RenderLab,
     assert one[1] == other[1]
     compiled = threads.compiled_back_end() is not None
     assert (one[2], other[2]) == (1 if compiled and not generates else 4, 4)
+
+
+def test_instances_that_are_fetched_together_are_as_if_each_were_alone(lab: RenderLab) -> None:
+    vertices = [row for n in range(4) for row in corners(2, 3, 9, 12, (n / 4, 1 - n / 4, 0.5, 0.25 + n / 8))]
+    commands = [
+        *vertex_buffer(48, 48 * len(vertices)),
+        *elements(element(0), element(16), element(32)),
+        *(0x78490001, 1 << 8 | 2, 2),  # VF_INSTANCING: two instances have a colour in common
+        *setup_backend(1, flat=1),
+        *pixel_shader(),
+    ]
+    commands[-1] |= 1 << 31  # 3DSTATE_WM counts pixels
+    commands += primitive(RECTLIST, 3, instances=9)
+
+    def drawn(most: int) -> tuple[list[list[list[int]]], dict[int, int], int]:
+        with (
+            mock.patch.object(pipeline, "_INSTANCES_TOGETHER", most),
+            mock.patch.object(vertex_fetch, "fetch", side_effect=vertex_fetch.fetch) as fetch,
+        ):
+            blend = [1 << 30, 1 << 31 | 3 << 26 | 19 << 21 | 3 << 13 | 19 << 8, 3, *[0] * 14]
+            job = lab.draw(FLAT.format(1) + WRITE, *commands, vertices=vertices, blend=blend)
+        return lab.pixels(job).tolist(), dict(job.context.members[0].registers), fetch.call_count
+
+    alone, some, all_of_them = (drawn(most) for most in (0, 12, 100))
+    assert any(any(pixel) for row in alone[0] for pixel in row)
+    assert alone[:2] == some[:2] == all_of_them[:2]
+    assert [alone[2], some[2], all_of_them[2]] == [9, 3, 1]

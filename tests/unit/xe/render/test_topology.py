@@ -98,3 +98,14 @@ def test_pieces_are_the_primitives_with_vertices_of_their_own() -> None:
     assert [number for *_, piece in pieces for number in (piece.number if piece.number is not None else ())] == list(
         range(10)
     )
+
+
+def test_instances_have_the_same_numbers_and_vertices_of_their_own() -> None:
+    twice = assemble(Topology.TRISTRIP_ADJ, 8).repeated(2, 8)
+    one = assemble(Topology.TRISTRIP_ADJ, 8)
+    assert twice.numbers().tolist() == [0, 1, 0, 1]
+    assert twice.vertices.tolist() == [*one.vertices.tolist(), *(one.vertices + 8).tolist()]
+    assert twice.adjacent is not None
+    assert one.adjacent is not None
+    assert twice.adjacent.tolist() == [*one.adjacent.tolist(), *(one.adjacent + 8).tolist()]
+    assert twice.last.tolist() == [*one.last.tolist()] * 2

@@ -45,21 +45,21 @@ def floats(found: np.ndarray[tuple[int, ...], np.dtype[np.uint32]]) -> list[list
 def test_components_are_source_constants_or_converted() -> None:
     data = bytes([0, 255, 51, 204]) * 16
     unorm = Element(0, 0x0C7, 0, (1, 1, 2, 3), True)
-    found = floats(fetch(state(unorm), DRAW, memory(data), np.array([0]), 0))
+    found = floats(fetch(state(unorm), DRAW, memory(data), np.array([0]), np.zeros(1, np.int64)))
     assert found == [[0, 1, 0, 1]]
 
 
 def test_integers_stay_integers_and_missing_channels_are_zero_and_one() -> None:
     data = struct.pack("<2h", -3, 7) * 16
     sint = Element(0, 0x0CE, 0, SOURCE, True)
-    found = fetch(state(sint), DRAW, memory(data), np.array([1]), 0)[0, 0].view(np.int32).tolist()
+    found = fetch(state(sint), DRAW, memory(data), np.array([1]), np.zeros(1, np.int64))[0, 0].view(np.int32).tolist()
     assert found == [-3, 7, 0, 1]
 
 
 def test_what_is_behind_the_buffers_end_is_zero() -> None:
     element = Element(0, 0x0D8, 0, SOURCE, True)
     data = struct.pack("<4f", 1, 2, 3, 4)
-    found = floats(fetch(state(element, size=8), DRAW, memory(data), np.array([0, 1, 2]), 0))
+    found = floats(fetch(state(element, size=8), DRAW, memory(data), np.array([0, 1, 2]), np.zeros(3, np.int64)))
     assert [row[0] for row in found] == [1, 2, 0]
 
 
@@ -67,8 +67,19 @@ def test_what_is_behind_the_buffers_end_is_zero() -> None:
 def test_instanced_elements_go_on_by_their_step(step: int, expected: float) -> None:
     element = Element(0, 0x0D8, 0, SOURCE, True, instanced=True, step=step)
     data = struct.pack("<16f", *range(10, 26))
-    found = floats(fetch(state(element), DRAW, memory(data), np.array([5, 6]), 2))
+    found = floats(fetch(state(element), DRAW, memory(data), np.array([5, 6]), np.full(2, 2)))
     assert [row[0] for row in found] == [expected] * 2
+
+
+def test_vertices_of_several_instances_have_each_their_own_instances_data() -> None:
+    each = Element(0, 0x0D8, 0, SOURCE, True)
+    second = Element(0, 0x0D8, 0, SOURCE, True, instanced=True, step=2)
+    numbered = replace(state(each, second), instance_id=Generated(0, 1))
+    data = struct.pack("<16f", *range(10, 26))
+    found = fetch(numbered, DRAW, memory(data), np.array([5, 6, 5, 6]), np.array([1, 1, 2, 2]))
+    assert floats(found)[0][0] == 15
+    assert found[:, 1, 0].view(np.float32).tolist() == [10, 10, 11, 11]
+    assert found[:, 0, 1].tolist() == [1, 1, 2, 2]
 
 
 def test_generated_values_replace_components() -> None:
@@ -79,7 +90,7 @@ def test_generated_values_replace_components() -> None:
         parameters=((Generated(0, 2), True), (Generated(0, 3), False), None),
     )
     draw = replace(DRAW, first=100)
-    found = fetch(base, draw, memory(bytes(64)), np.array([0, 1]), 9)[:, 0].tolist()
+    found = fetch(base, draw, memory(bytes(64)), np.array([0, 1]), np.full(2, 9))[:, 0].tolist()
     # VertexID counts from 0; parameter 0 is where the draw begins, parameter 1 the draw's own.
     assert found == [[0, 9, 100, 80], [1, 9, 100, 80]]
 
@@ -94,7 +105,7 @@ def test_vertices_far_from_each_other_are_fetched_one_by_one() -> None:
     element = Element(0, 0x0D8, 0, SOURCE, True)
     data = struct.pack("<1024f", *range(1024))
     held = memory(data)
-    found = floats(fetch(state(element, size=4096), DRAW, held, np.array([1000, 3]), 0))
+    found = floats(fetch(state(element, size=4096), DRAW, held, np.array([1000, 3]), np.zeros(2, np.int64)))
     assert [row[0] for row in found] == [1000, 3]
     held.read.assert_not_called()  # type: ignore[attr-defined]
 
@@ -103,13 +114,13 @@ def test_a_page_between_the_vertices_that_is_not_there_is_not_missed() -> None:
     element = Element(0, 0x0D8, 0, SOURCE, True)
     held = memory(struct.pack("<16f", *range(16)))
     held.read.side_effect = AccessFault(create_autospec(Initiator, instance=True), "vram", 0x1000, "nothing is there")  # type: ignore[attr-defined]
-    found = floats(fetch(state(element), DRAW, held, np.array([0, 1, 2, 3]), 0))
+    found = floats(fetch(state(element), DRAW, held, np.array([0, 1, 2, 3]), np.zeros(4, np.int64)))
     assert [row[0] for row in found] == [0, 1, 2, 3]
 
 
 def test_of_a_buffer_only_what_lies_among_the_vertices_is_read() -> None:
     element = Element(0, 0x0D8, 0, SOURCE, True)
     held = memory(struct.pack("<1024f", *range(1024)))
-    found = floats(fetch(state(element, size=4096), DRAW, held, np.array([1000, 1002]), 0))
+    found = floats(fetch(state(element, size=4096), DRAW, held, np.array([1000, 1002]), np.zeros(2, np.int64)))
     assert [row[0] for row in found] == [1000, 1002]
     held.read.assert_called_once_with(4000, 12)  # type: ignore[attr-defined]
