@@ -211,7 +211,9 @@ def a_job_frees_a_blocked_reset(run: Run, machine: XeMachine) -> None:
 )
 def second_reset(run: Run, machine: XeMachine) -> None:
     s.may_hang(run)
-    run.excuse(Kind.HUNG_TASK, "the second reset waits for the first", place="vfio_pci_core_ioctl", count=8)
+    run.excuse(
+        Kind.HUNG_TASK, "the second reset waits for the first", place="vfio_pci_core_ioctl", count=s.WATCHDOG_REPORTS
+    )
     with opened(run, machine) as made:
         import_and_use(run, machine, made)
         made.do("spawn first reset v", "sleep 100", "spawn second reset v")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +15,10 @@ class World(Protocol):
 
     def choices(self) -> Sequence[tuple[Step, float]]:
         """The steps that are allowed now, each with its weight, in an order that is always the same."""
+        ...
+
+    def opening(self, chance: random.Random) -> Sequence[Step]:
+        """Steps that a sequence begins with, chosen by `chance`, which may be none; they are applied, as by `apply`."""
         ...
 
     def allows(self, step: Step) -> bool:
@@ -34,6 +39,10 @@ class World(Protocol):
 
     def provokes(self, step: Step) -> Iterable[str]:
         """Defects known by name that the step would meet now on a kernel that has them."""
+        ...
+
+    def goes_on(self, step: Step) -> bool:
+        """Whether a sequence can go on, in the same guest, after the step has met what it `provokes`."""
         ...
 
 

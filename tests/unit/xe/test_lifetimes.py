@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 
@@ -206,6 +206,80 @@ def test_sequences_often_end_with_an_import_whose_exporter_has_closed(avoided: S
             world.state.dead_in(world.state.imports[step.arguments[0]].gpu) for step in world.for_each_import("job")
         )
     assert ended >= least
+
+
+Shows = Callable[[Lifetimes, Step], bool]
+
+
+def several_are_told(world: Lifetimes, step: Step) -> bool:
+    """A revocation meets two importers of one buffer."""
+    revoked = operation_of(step).revokes(world.state, step.actor, step.arguments)
+    told = [one.buffer for vf in revoked for one in world.state.mapped(vf)]
+    return len(set(told)) < len(told)
+
+
+def one_is_told(world: Lifetimes, step: Step) -> bool:
+    return any(world.state.mapped(vf) for vf in operation_of(step).revokes(world.state, step.actor, step.arguments))
+
+
+def cleared_is_read(world: Lifetimes, step: Step) -> bool:
+    """Memory that was filled and must be clear now is read."""
+    vfs = [world.state.vfs[vf] for vf in operation_of(step).vfs(world.state, step.actor, step.arguments)]
+    return step.operation in ("check", "job") and any(vf.seed and vf.content is Content.CLEARED for vf in vfs)
+
+
+def beyond_the_end(world: Lifetimes, step: Step) -> bool:
+    return step.operation == "bad-export" and "0xffff000" in step.arguments[2]
+
+
+@pytest.mark.parametrize("avoided", [(), (defects.REVOCATION_WAITS,)])
+@pytest.mark.parametrize(
+    ("shows", "least"), [(several_are_told, 12), (one_is_told, 25), (cleared_is_read, 15), (beyond_the_end, 3)]
+)
+def test_many_sequences_come_to_what_can_go_wrong(shows: Shows, least: int, avoided: Sequence[str]) -> None:
+    came, coverage = 0, Coverage()
+    for seed in range(60):
+        steps = generate(Lifetimes(), random.Random(f"comes/{seed}"), 40, coverage, avoided)
+        coverage.add(Lifetimes(), steps)
+        world, shown = Lifetimes(), False
+        for step in steps:
+            shown = shown or shows(world, step)
+            world.apply(step)
+        came += shown
+    assert came >= least
+
+
+def test_what_an_opening_does_is_allowed_and_leaves_imports_to_be_met() -> None:
+    began = imported = 0
+    for seed in range(60):
+        world = Lifetimes()
+        steps = list(world.opening(random.Random(f"begins/{seed}")))
+        checked(Lifetimes(), steps)
+        began += bool(steps)
+        imported += any(world.state.mapped(vf) for vf in world.state.vfs)
+    assert 30 <= began < 60
+    assert imported >= 25
+
+
+def test_a_sequence_goes_on_after_a_revocation_that_jobs_of_all_importers_free() -> None:
+    reset = Step.of("a reset v1")
+    assert after(*IMPORTED).goes_on(reset)
+    assert not after(*IMPORTED, "b unbind i3").goes_on(reset), "an import that is not bound has no job"
+    assert not after(*IMPORTED, "a open-path d1", "a close d1", "b close d1", "b gem-close i3", "b unbind i3").goes_on(
+        reset
+    )
+    own = after("a start", "a open v1", "a export v1 d1 0+0x200000", "a gpu g2", "a import g2 d1 i3", "a bind i3")
+    assert own.goes_on(reset)
+    assert not own.goes_on(Step.of("a kill")), "who would run the job dies"
+
+
+def test_what_cannot_be_exported_is_refused_and_leaves_no_dma_buf() -> None:
+    world = after("a start", "a open v1")
+    assert answers(world, "a bad-export v1 2 0xffff000+0x2000") == ("EINVAL",)
+    assert answers(world, "a bad-export v1 7 0+0x1000") == ("ENODEV",)
+    assert not allowed(world, "a bad-export v1 2 0+0x1000")
+    world.apply(Step.of("a bad-export v1 7 0+0x1000"))
+    assert not world.state.buffers
 
 
 def test_the_system_is_an_actor_of_its_own() -> None:

@@ -13,11 +13,10 @@ from tests.support.xe.machines import xe_machine
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
-from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, looking, patience, player
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, looking, patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
 from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, parse, reports
 from vfio_user_xe.emulator.scenarios.evidence import EXCUSED_LATE
@@ -158,10 +157,15 @@ def test_an_importer_whose_job_runs_while_another_of_the_buffer_was_told_is_no_k
         assert (failure.signature, failure.defect) == (blocking.UNTOLD, "")
 
 
-def test_importers_that_were_all_told_or_none_wait_as_the_known_defect_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    for answer in ("ENODEV", "0"):
-        (failure,) = told_and_untold(monkeypatch, {"i3": answer, "i4": answer})
+def test_importers_that_were_all_told_wait_as_the_known_defect_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    for answers in ({"i3": "ENODEV", "i4": "ENODEV"}, {"i3": "0", "i4": "ETIME"}):
+        (failure,) = told_and_untold(monkeypatch, answers)
         assert failure.defect == defects.REVOCATION_WAITS
+
+
+def test_a_revocation_of_which_no_importer_was_told_is_no_known_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    (failure,) = told_and_untold(monkeypatch, {"i3": "0", "i4": "0"})
+    assert (failure.signature, failure.defect) == (blocking.UNTOLD, "")
 
 
 def test_a_job_after_the_reset_has_ended_says_nothing_of_who_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,66 +240,6 @@ def test_an_answer_that_xe_calls_late_counts_unless_the_host_is_busy(
     assert len(run.facts.get(EXCUSED_LATE, ())) == looking.lateness.MOST * busy  # type: ignore[arg-type]
 
 
-def finished(
-    monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], errno: str, refused: str = "nothing"
-) -> tuple[list[Failure], list[str]]:
-    """What the end of a sequence finds where every copy answers this, and the copies that were asked for at the end.
-
-    A command that begins with the word `refused` answers EIO.
-    """
-    machine = xe_machine()
-    machine.run.return_value.stdout = "0"
-    machine.zero_copy = True
-    monkeypatch.setattr(player.s, "settle", lambda *settled: None)
-    for name in ("settled", "restore", "look", "left_over"):
-        monkeypatch.setattr(looking.Looking, name, lambda *args, **more: [])
-    asked: list[str] = []
-    program = create_autospec(Program, instance=True)
-    program.pid = 9
-
-    def answer(*commands: str, **more: object) -> list[Answer]:
-        asked.extend(commands)
-        copies = "copy" in "".join(commands)
-        return [
-            Answer(
-                True,
-                one,
-                "EIO" if one.startswith(f"try {refused}") else errno if copies else "0",
-                values={"fd": "3", "device": "4", "render": "5"},
-            )
-            for one in commands
-        ]
-
-    program.attempt.side_effect = answer
-    monkeypatch.setattr(player.s, "started", lambda *started: program)
-    plays = LifetimesPlayer(Run(create_autospec(KernelLog, instance=True)), machine)
-    for line in lines:
-        assert not plays.play(Step.of(line)), line
-    asked.clear()
-    return plays.finish(), [one for one in asked if one.startswith("spawn") and " copy " in one]
-
-
-def test_at_the_end_an_import_whose_exporter_has_closed_must_run_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, copies = finished(monkeypatch, (*IMPORTED, "a release v1"), "0")
-    assert [failure.defect for failure in found] == ["D7"]
-    assert len(copies) == 1
-
-
-def test_at_the_end_a_job_that_is_refused_after_its_exporter_has_closed_is_right(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert finished(monkeypatch, (*IMPORTED, "a release v1"), "ENODEV")[0] == []
-
-
-def test_at_the_end_an_import_that_lives_must_still_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    found, _ = finished(monkeypatch, IMPORTED, "ENODEV")
-    assert [failure.signature for failure in found] == ["answer: job, ENODEV instead of 0"]
-
-
-def test_at_the_end_nothing_that_is_unbound_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert finished(monkeypatch, (*IMPORTED, "b unbind i3"), "0") == ([], [])
-
-
 WAITING = """[<0>] schedule_timeout+0x1/0x2
 [<0>] wait_for_completion_interruptible_timeout+0x1/0x2
 [<0>] vfio_unregister_group_dev+0x1/0x2 [vfio]"""
@@ -313,60 +257,6 @@ def test_a_driver_that_does_not_let_go_of_a_vf_at_the_end_is_a_failure_with_its_
     (failure,) = Blocking(run, patient, after().state, {}).of_system(command)
     assert (failure.signature, failure.defect) == ("blocks in vfio_unregister_group_dev", "")
     assert run.given_up
-
-
-def test_at_the_end_the_driver_is_taken_from_vfs_that_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
-
-    def start(system: SystemCommands, text: str, words: str) -> Command:
-        started.append(words)
-        command = create_autospec(Command, instance=True)
-        command.text, command.said = text, "0"
-        return command
-
-    monkeypatch.setattr(SystemCommands, "start", start)
-    assert finished(monkeypatch, ("guest unbind-vf v2",), "0") == ([], [])
-    unbound = [words for words in started[1:] if "/driver/unbind" in words]
-    assert len(unbound) == 1
-    assert "0000:01:00.1/driver/unbind" in unbound[0]
-
-
-def commands_of_the_system(monkeypatch: pytest.MonkeyPatch, word: str, said: str, *, waits: bool = False) -> None:
-    """Commands with this word say so when they end; with `waits` they have not when they are asked first."""
-
-    def start(system: SystemCommands, text: str, words: str) -> Command:
-        command = create_autospec(Command, instance=True)
-        meant = word in words
-        command.text, command.said = text, said if meant else "0"
-        ended = itertools.chain([False] if meant and waits else [], itertools.repeat(True))
-        command.ended.side_effect = lambda seconds: next(ended)
-        return command
-
-    monkeypatch.setattr(SystemCommands, "start", start)
-
-
-def test_a_driver_that_cannot_be_given_back_at_the_end_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands_of_the_system(monkeypatch, "0000:01:00.1/driver/unbind", "exit code 1: No such device")
-    found, _ = finished(monkeypatch, (), "0")
-    assert [failure.signature for failure in found] == ["answer: rebind-vf failed"]
-
-
-def test_what_waited_for_users_until_the_end_must_succeed_and_give_all_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[str] = []
-    monkeypatch.setattr(looking.Looking, "before_taking_away", lambda looked: None)
-    monkeypatch.setattr(looking.Looking, "taken_away", lambda looked: taken.append("looked at") or [])
-    commands_of_the_system(monkeypatch, "sriov_numvfs", "exit code 1: Device or resource busy", waits=True)
-    found, _ = finished(monkeypatch, ("a start", "a open v1", "guest disable-vfs"), "0")
-    assert [failure.signature for failure in found] == ["answer: disable-vfs failed"]
-    assert taken == ["looked at"]
-
-
-def test_a_failure_at_the_end_after_which_the_guest_is_in_another_state_ends_the_use_of_imports(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    found, copies = finished(monkeypatch, (*IMPORTED, "b loop i3"), "0", refused="stop")
-    assert [failure.derails for failure in found] == [True]
-    assert copies == []
 
 
 def test_reports_that_are_ignored_are_excused_each_and_others_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:

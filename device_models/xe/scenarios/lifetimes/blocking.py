@@ -51,6 +51,8 @@ class Blocking:
         self._state = state
         self._programs = programs
         self._jobs: list[_Job] = []
+        self._released = 0
+        """Imports that were unbound and closed to free the task."""
 
     def of_process(self, step: Step, program: Program, job: str) -> list[Failure]:
         """A call of a live process, which runs as `job`. Nothing is found when it ends after all: the machine is busy."""
@@ -93,10 +95,8 @@ class Blocking:
         self._run.evidence("stacks of blocked tasks", stacks)
         if freed.startswith("nothing"):
             self._run.give_up("a task blocks and nothing frees it")
-        if waits and not freed.startswith(_JOB) and (untold := self._untold()):
-            told, other = untold
-            text = f"{what}: waits for {other}, which ran a job in the buffer, while {told} was told; freed by {freed}"
-            return [Failure(UNTOLD, text, derails=True)]
+        if waits and not freed.startswith(_JOB) and (untold := self._untold(freed)):
+            return [Failure(UNTOLD, f"{what}: waits for {untold}; freed by {freed}", derails=True)]
         # The cause is what names a defect: a revocation that an importer's doing ends, or whose importer is the blocked task.
         known = waits and freed != "nothing"
         text = f"{what}: blocks in {sleeping_place(stacks)}; freed by {freed}"
@@ -115,7 +115,7 @@ class Blocking:
 
     def _free(self, step: Step, ended: Callable[[], bool]) -> str:
         """Let one importer after the other do something, until the task goes on; what did it."""
-        self._jobs = []
+        self._jobs, self._released = [], 0
         for one in self._mapped():
             opener = self._state.gpus[one.gpu].opener
             for actor in sorted(self._state.gpus[one.gpu].holders):
@@ -161,28 +161,29 @@ class Blocking:
             except (ProgramError, Blocked):
                 continue
             released.append(one)
+        self._released = len(released)
         for one in released:
             one.bound = one.handle = one.looping = False
         if released and self._patience.within(_FREED, ended):
             return f"{RELEASED} ({', '.join(one.name for one in released)})"
         return "nothing"
 
-    def _untold(self) -> tuple[str, str] | None:
-        """Two imports of one buffer: the first's job was refused, for it was told, and the second's ran all the same.
+    def _untold(self, freed: str) -> str:
+        """The import that ran a job in a buffer although its revocation waits, and why it should not have; empty: none did.
 
-        Only the answer of a dead buffer says that an importer was told: a job that is late or lacks memory says nothing of it.
+        Either another import of the buffer was told: its job was refused. Or nobody was: all jobs ran, and yet the end of these
+        imports freed the task, so it waited for one of them. Only the answer of a dead buffer says that an importer was told: a
+        job that is late or lacks memory says nothing of it.
         """
         told = [job for job in self._jobs if job.alone and job.answer in DEAD]
         ran = [job for job in self._jobs if job.answer == "0"]
-        return next(
-            (
-                (first.name, second.name)
-                for first in told
-                for second in ran
-                if first.buffer == second.buffer and first.name != second.name
-            ),
-            None,
-        )
+        for first in told:
+            for second in ran:
+                if first.buffer == second.buffer and first.name != second.name:
+                    return f"{second.name}, which ran a job in the buffer, while {first.name} was told"
+        if freed.startswith(RELEASED) and ran and len(ran) == len(self._jobs) == self._released:
+            return f"{', '.join(job.name for job in ran)}, of which each ran a job in its buffer"
+        return ""
 
     def _alone(self, one: Import) -> bool:
         bound = (other for other in self._state.imports.values() if other.gpu == one.gpu and other.bound)

@@ -16,6 +16,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import (
     new,
 )
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import FILLED, MIB, VFS, Buffer, Content, State
+from vfio_user_xe.device_models.xe.scenarios.machine import BAR2
 from vfio_user_xe.emulator.pci.config_space import COMMAND
 
 SEEDS = ("1", "2")
@@ -26,6 +27,20 @@ RANGES = (
     "0x300000+0x2000,0x1000+0x3000",
 )
 """What is exported: a large page, a small one, something across a large page's border, two parts that are not in order."""
+
+REFUSED: dict[tuple[str, str], Collection[str]] = {
+    ("2", "0x1+0x1000"): ("EINVAL",),
+    ("2", "0x1000+0x64"): ("EINVAL",),
+    ("2", "0x1000+0"): ("EINVAL",),
+    ("2", f"{BAR2 - 0x1000:#x}+0x2000"): ("EINVAL",),
+    ("2", f"0x1000+0x1000,{BAR2:#x}+0x1000"): ("EINVAL",),
+    ("2", "0xfffffffffffff000+0x1000"): ("EINVAL", "EOVERFLOW"),
+    ("1", "0+0x1000"): ("ENODEV",),
+    ("7", "0+0x1000"): ("ENODEV",),
+}
+"""What cannot be exported, by region and ranges, and the answers: not whole pages, nothing, beyond the BAR's end by a page, a second
+range behind it, more than an address has bits; the upper half of a 64-bit BAR, which is no region; the ROM
+(`vfio_pci_dmabuf.c:vfio_pci_core_feature_dma_buf`)."""
 
 LOW_POWER_ENTRY, LOW_POWER_EXIT = 0x20003, 0x20005
 """VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_..."""
@@ -73,6 +88,10 @@ class Fill(OfVf):
         vf = state.vfs[arguments[0]]
         vf.content, vf.seed = Content.FILLED, int(arguments[1])
 
+    def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
+        # What a reset clears, and importers read, is something that was written.
+        return self.weight if state.vfs[arguments[0]].content is Content.FILLED else self.weight * 4
+
     def commands(self, state: State, actor: str, arguments: Arguments) -> list[str]:
         return [f"fill {arguments[0]} 0 {FILLED:#x} {arguments[1]}"]
 
@@ -81,6 +100,11 @@ class Check(OfVf):
     """The VF's user reads what it, or an importer, has written, or that it is clean."""
 
     name, weight = "check", 0.5
+
+    def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
+        # The pattern of before is what should be gone.
+        vf = state.vfs[arguments[0]]
+        return self.weight * (6 if vf.content is Content.CLEARED and vf.seed else 1)
 
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         if not super().allowed(state, actor, arguments):
@@ -126,10 +150,40 @@ class Export(OfVf):
         return [f"export {vf} 2 {ranges} {name}"]
 
 
+class BadExport(OfVf):
+    """What cannot be exported is refused, whatever else the device has exported."""
+
+    name, weight = "bad-export", 0.8
+
+    def candidates(self, state: State, actor: str) -> Iterator[Arguments]:
+        yield from ((vf, *what) for vf in VFS for what in REFUSED)
+
+    def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
+        return len(arguments) == 3 and arguments[1:] in REFUSED and super().allowed(state, actor, arguments)
+
+    def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
+        return self.weight / len(REFUSED)
+
+    def answers(self, state: State, actor: str, arguments: Arguments) -> Collection[str]:
+        return REFUSED[arguments[1], arguments[2]]
+
+    def commands(self, state: State, actor: str, arguments: Arguments) -> list[str]:
+        return [f"export {' '.join(arguments)} bad"]
+
+
 class Take(Operation):
     """A process gets a dma-buf's descriptor from another."""
 
     name, weight = "take", 1.5
+
+    def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
+        # Another importer, best of a buffer that has one already.
+        buffer = state.buffers[arguments[0]]
+        if not state.live(buffer):
+            return self.weight / 3
+        imported = any(one.buffer == buffer.name and state.alive(one) for one in state.imports.values())
+        can = any(gpu.opener == actor and actor in gpu.holders for gpu in state.gpus.values())
+        return self.weight * (2 if can else 1) * (3 if imported else 1)
 
     def candidates(self, state: State, actor: str) -> Iterator[Arguments]:
         yield from ((name, other) for name in state.buffers for other in sorted(state.processes))
@@ -210,8 +264,8 @@ class Release(OfVf):
 
     def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
         # What importers have mapped is what matters: it must be gone afterwards.
-        if state.mapped(arguments[0]):
-            return self.weight * 16
+        if mapped := state.mapped(arguments[0]):
+            return self.weight * 5 * len(mapped) ** 2
         return self.weight if state.exported(arguments[0]) else self.weight / 10
 
     def apply(self, state: State, actor: str, arguments: Arguments) -> None:
@@ -249,7 +303,7 @@ class Flr(Revoking):
 class MemoryOff(Revoking):
     """COMMAND.MEM cleared. A VF has no such bit: what VFIO shows is its own, and what was exported is given back at once."""
 
-    name, weight = "memory-off", 0.7
+    name, weight = "memory-off", 1.0
 
     def apply(self, state: State, actor: str, arguments: Arguments) -> None:
         state.revoke(arguments[0])
@@ -276,7 +330,7 @@ class Nap(Revoking):
 
 
 class MemoryOn(OfVf):
-    name, weight = "memory-on", 1.5
+    name, weight = "memory-on", 4.0
 
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         return super().allowed(state, actor, arguments) and not state.vfs[arguments[0]].memory
@@ -337,6 +391,6 @@ class DropDevice(Operation):
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    Open(), Fill(), Check(), Export(), Take(), OpenPath(), ClosePath(), CloseBuffer(), Release(), Reset(), Flr(),
+    Open(), Fill(), Check(), Export(), BadExport(), Take(), OpenPath(), ClosePath(), CloseBuffer(), Release(), Reset(), Flr(),
     MemoryOff(), MemoryOn(), Nap(), HoldDevice(), DropDevice(),
 )  # fmt: skip

@@ -21,7 +21,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import (
 )
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import MIB, Buffer, Content, Gpu, Import, State
 
-_MOST_FILES = 2
+MOST_FILES = 2
 """DRM files of a process."""
 
 
@@ -38,7 +38,7 @@ class OpenGpu(Operation):
             len(arguments) == 1
             and is_new(state, arguments[0], "g")
             and state.pf_bound
-            and sum(usable(state, gpu, actor) for gpu in state.gpus) < _MOST_FILES
+            and sum(usable(state, gpu, actor) for gpu in state.gpus) < MOST_FILES
         )
 
     def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
@@ -97,7 +97,11 @@ class ImportBuffer(Operation):
         )
 
     def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
-        return self.weight if state.live(state.buffers[arguments[1]]) else self.weight / 5
+        buffer = state.buffers[arguments[1]]
+        if not state.live(buffer):
+            return self.weight / 5
+        others = any(one.buffer == buffer.name and state.alive(one) for one in state.imports.values())
+        return self.weight * (3 if others else 1)
 
     def answers(self, state: State, actor: str, arguments: Arguments) -> Collection[str]:
         return OK if state.live(state.buffers[arguments[1]]) else DEAD
@@ -154,7 +158,7 @@ class Unbind(OfImport):
 
 
 class CloseHandle(OfImport):
-    name, weight = "gem-close", 0.8
+    name, weight = "gem-close", 1.2
 
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         return super().allowed(state, actor, arguments) and state.imports[arguments[0]].handle
@@ -179,7 +183,11 @@ class Job(OfImport):
 
     def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
         # Whoever ignores that the exporter is closed is found by using it once more.
-        return self.weight * (4 if state.dead_in(state.imports[arguments[0]].gpu) else 1)
+        one = state.imports[arguments[0]]
+        if state.dead_in(one.gpu):
+            return self.weight * 4
+        # After a revocation: it must be mapped anew, and read what is there now.
+        return self.weight * (1 if one.mapped else 3)
 
     def answers(self, state: State, actor: str, arguments: Arguments) -> Collection[str]:
         return DEAD if state.dead_in(state.imports[arguments[0]].gpu) else OK

@@ -184,6 +184,20 @@ class Looking:
             found.append(Failure("a task sleeps when all is over", f"{stacks}"))
         return found
 
+    def attached(self) -> list[Failure]:
+        """When importers have let go of everything while exporters live: nobody is attached to a dma-buf any more.
+
+        Raises:
+            GuestError: the guest does not answer.
+        """
+        if not (more := self._until_zero(self._attachments)):
+            return []
+        return [Failure("attachments are left", f"{more} attachments to dma-bufs are left when importers have let go")]
+
+    def _attachments(self) -> int:
+        said = self._machine.run("grep 'devices attached' /sys/kernel/debug/dma_buf/bufinfo 2>/dev/null").stdout
+        return sum(int(count) for count in re.findall(r"Total (\d+) devices attached", said))
+
     def _dma_bufs(self) -> int:
         said = self._machine.run("tail -n 3 /sys/kernel/debug/dma_buf/bufinfo 2>/dev/null").stdout
         match = re.search(r"Total (\d+) objects", said)

@@ -98,8 +98,9 @@ class Revoking(OfVf):
     """Of those that revoke what was exported of the VF, for a time."""
 
     def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
-        if state.stale_paths(arguments[0]) or state.mapped(arguments[0]):
-            return self.weight * 3
+        # Several importers are told one after the other: each must be.
+        if several := len(state.stale_paths(arguments[0])) + len(state.mapped(arguments[0])):
+            return self.weight * 2 * several**2
         return self.weight if state.exported(arguments[0]) else self.weight / 5
 
     def revokes(self, state: State, actor: str, arguments: Arguments) -> Collection[str]:

@@ -86,7 +86,7 @@ class LifetimesPlayer:
         Raises:
             GuestError: the guest is lost.
         """
-        found = self._stop_loops() + self._use_once_more()
+        found = self._stop_loops() + self._use_once_more() + self._read_once_more()
         if self._run.given_up:
             return found
         found += self._let_go()
@@ -256,6 +256,15 @@ class LifetimesPlayer:
             self._world.apply(step)
         return found
 
+    def _read_once_more(self) -> list[Failure]:
+        """Each VF's user reads its memory: what a reset should have cleared, or importers have written."""
+        found: list[Failure] = []
+        for name, vf in self._world.state.vfs.items():
+            step = Step(vf.opener, Check.name, (name,))
+            if vf.opener and not self._derailed and not self._run.given_up and self._world.allows(step):
+                found += self._noted(self._by_process(operation_of(step), step))
+        return found
+
     def _let_go(self) -> list[Failure]:
         """Importers let go before their processes die: what happens otherwise is what `kill` and `exit` are for."""
         state = self._world.state
@@ -274,7 +283,10 @@ class LifetimesPlayer:
                 program.attempt(*commands)
             except (ProgramError, Blocked) as error:
                 return self._died(Step(actor, "end"), error)
-        return []
+        # Another process may have a descriptor of a file, with which its imports live on.
+        shared = any(gpu.holders - {gpu.opener} for gpu in state.gpus.values())
+        gone = any(gpu.gone for gpu in state.gpus.values())
+        return [] if self._derailed or shared or gone else self._looking.attached()
 
     # The system ----------------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ class Vf:
     """COMMAND.MEM as its user has set it."""
     content: Content = Content.UNKNOWN
     seed: int = 0
+    """Of the last pattern; 0: its memory was never filled."""
 
     @property
     def open(self) -> bool:

@@ -35,6 +35,9 @@ class Disable(Operation):
 
     name, weight, of_system, waits_for_users = "disable-vfs", 0.3, True, True
 
+    def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
+        return self.weight * _stake(state, VFS)
+
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         return not state.pending and state.pf_bound and all(vf.enabled for vf in state.vfs.values())
 
@@ -73,6 +76,9 @@ class UnbindVf(Operation):
 
     def candidates(self, state: State, actor: str) -> Iterator[Arguments]:
         yield from ((vf,) for vf in VFS)
+
+    def weigh(self, state: State, actor: str, arguments: Arguments) -> float:
+        return self.weight * _stake(state, arguments)
 
     def allowed(self, state: State, actor: str, arguments: Arguments) -> bool:
         vf = state.vfs.get(arguments[0]) if arguments else None
@@ -151,7 +157,7 @@ class GtReset(Operation):
 class Suspend(GtReset):
     """All devices are suspended and resumed, where the kernel can test that."""
 
-    name, weight = "suspend", 0.05
+    name, weight = "suspend", 0.15
 
     def commands(self, state: State, actor: str, arguments: Arguments) -> list[str]:
         return [f"{devices_suspend.POSSIBLE} || exit 0; {devices_suspend.DEVICES}"]
@@ -191,6 +197,11 @@ class BindPf(Operation):
 
     def vfs(self, state: State, actor: str, arguments: Arguments) -> Collection[str]:
         return VFS
+
+
+def _stake(state: State, vfs: Collection[str]) -> float:
+    """How much more there is to be seen when these VFs are taken away: most of what can go wrong is about imports."""
+    return 1.0 if any(state.mapped(vf) for vf in vfs) else 0.5 if any(map(state.exported, vfs)) else 0.1
 
 
 def rebound(vf: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import exporting, importing, living, system_wide
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.opening import opening
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import ACTORS, SYSTEM, Operation
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
 from vfio_user_xe.emulator.scenarios.exploration.sequence import BadSequence, Step
@@ -32,6 +34,10 @@ class Lifetimes:
                     if self.allows(step):
                         found.append((step, operation.weigh(self.state, actor, arguments)))
         return found
+
+    def opening(self, chance: random.Random) -> list[Step]:
+        """Steps to begin with; they are applied."""
+        return opening(self, self.state, chance)
 
     def allows(self, step: Step) -> bool:
         """Whether a step is allowed now.
@@ -63,6 +69,20 @@ class Lifetimes:
             if self.state.stale_paths(vf):
                 yield defects.STALE_FILE
 
+    def goes_on(self, step: Step) -> bool:
+        """A revocation that waits goes on when importers run a job: where each can, the sequence does too."""
+        state = self.state
+        if operation_of(step).meets(state, step.actor, step.arguments):
+            return True  # a job is refused, and nothing else
+        vfs = operation_of(step).revokes(state, step.actor, step.arguments)
+        idle = [one for vf in vfs for one in state.idle(vf)]
+        return not any(state.stale_paths(vf) for vf in vfs) and all(
+            one.bound
+            and not state.dead_in(one.gpu)
+            and state.gpus[one.gpu].opener in state.gpus[one.gpu].holders - _dying(step)
+            for one in idle
+        )
+
     def for_each_import(self, operation: str) -> list[Step]:
         """A step of this operation by the opener of each import, where it is allowed."""
         state = self.state
@@ -75,6 +95,11 @@ class Lifetimes:
         if isinstance(operation, living.Start):
             return [actor for actor in ACTORS if actor not in self.state.processes]
         return [actor for actor in ACTORS if actor in self.state.processes]
+
+
+def _dying(step: Step) -> set[str]:
+    """The process that ends with a step."""
+    return {step.actor} if isinstance(OPERATIONS[step.operation], living.Ending) else set()
 
 
 def operation_of(step: Step) -> Operation:

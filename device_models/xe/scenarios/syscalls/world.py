@@ -58,6 +58,10 @@ class Calls:
             found += [(step, _OTHERS[step.operation]) for step in others]
         return found
 
+    def opening(self, chance: random.Random) -> Sequence[Step]:
+        """None: a call needs little that was there before."""
+        return ()
+
     def allows(self, step: Step) -> bool:
         """Whether it is a call of the grammar.
 
@@ -88,6 +92,10 @@ class Calls:
     def provokes(self, step: Step) -> Iterable[str]:
         """None is known of calls alone."""
         return ()
+
+    def goes_on(self, step: Step) -> bool:
+        """Nothing is known that could end it."""
+        return True
 
     def _step(self, actor: str, call: Call, chance: random.Random) -> Step:
         words = [f"s{chance.choice(call.on.slots())}", *arguments(call, chance)]
