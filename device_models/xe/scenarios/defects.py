@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from vfio_user_xe.device_models.xe.scenarios.stacks import OF_PCI_IOV, OF_XE, frame, frames
+
 REVOCATION_WAITS = "revocation-waits-for-importer"
 RANGES_OVERLAP = "ranges-linked-at-one-iova"
 RESET_UNNOTICED = "sysfs-reset-does-not-revoke"
@@ -60,7 +62,8 @@ DEFECTS = {
 
 REPORTS = {
     POOL_LEAK: r"(?s)unreferenced object.*list_lru_init.*ttm_pool_type_init",
-    RESCAN_LOCK: r"(?s)WARNING: .*pci/remove\.c.*pci_stop_and_remove_bus_device.*sriov_disable.*xe_pci_remove",
+    RESCAN_LOCK: r"WARNING: [^\n]*pci/remove\.c[^\n]* pci_stop_and_remove_bus_device\+(?s:.*)\n"
+    f"{frames('pci_iov_remove_virtfn', 1, 1)}{frames(OF_PCI_IOV, 1, 3)}{frames(OF_XE, 0, 4)}{frame('xe_pci_remove')}",
     STALE_FILE: r"(?s)KASAN: slab-use-after-free.*get_file_active.*vfio_pci_(core_)?dma_?buf|"
     r"KASAN: slab-use-after-free.*vfio_pci_dma_buf_(move|cleanup).*get_file_active",
     "D5": r"WARNING: .*xe_res_cursor\.h",

@@ -79,7 +79,19 @@ def test_there_are_fifteen_findings_or_more() -> None:
         (RESCAN, defects.RESCAN_LOCK),
         (CLOSE, defects.LATE_CLOSE),
         (RESCAN.replace("unbind_store", "remove_store").replace("xe_pci_remove", "another_remove"), None),
+        (RESCAN.replace("pci_iov_remove_virtfn", "pci_stop_root_bus"), None),
+        (RESCAN.replace("  xe_pci_remove", "  another+0x1/0x2\n[   50.100000]  xe_pci_remove"), None),
+        (RESCAN.replace("at pci_stop_and_remove_bus_device", "at pci_stop_root_bus"), None),
+        (RESCAN.replace(":128 at ", ":128 CPU: 1 PID: 250 at drivers/pci/remove.c:128 "), defects.RESCAN_LOCK),
         (CLOSE.replace("xe_pm_runtime_get_noresume", "xe_pm_runtime_put").replace("xe_pm.c", "xe_bo.c"), None),
+        (CLOSE.replace("guc_exec_queue_add_msg", "xe_sched_job_arm"), None),
+        (CLOSE.replace("xe_file_close", "xe_exec_ioctl"), None),
+        (
+            CLOSE.replace(
+                "xe_file_close", "guc_exec_queue_kill+0x1/0x2 [xe]\n xe_exec_queue_kill+0x1/0x2 [xe]\n xe_file_close"
+            ),
+            defects.LATE_CLOSE,
+        ),
     ],
 )
 def test_a_report_of_the_kernel_is_a_known_defect_s_only_with_its_place_and_its_callers(
@@ -100,7 +112,16 @@ def test_a_removal_that_waits_for_its_own_lock_is_the_known_deadlock(monkeypatch
     assert run.given_up
 
 
-@pytest.mark.parametrize("stacks", [(), ("[<0>] sriov_disable+0x2a\n[<0>] sriov_numvfs_store+0x10",)])
+@pytest.mark.parametrize(
+    "stacks",
+    [
+        (),
+        ("[<0>] sriov_disable+0x2a\n[<0>] sriov_numvfs_store+0x10",),
+        ("[<0>] sriov_disable+0x2a\n[<0>] sriov_numvfs_store+0x10", "[<0>] wait+0x1\n[<0>] xe_pci_remove+0x44\n[<0>] remove_store+0x81"),
+        ("[<0>] wait+0x1\n[<0>] sriov_numvfs_store+0x10", "[<0>] device_release_driver_internal+0xf3\n[<0>] remove_store+0x81"),
+    ],
+    ids=["none", "numvfs alone", "in two stacks", "one half waits elsewhere"],
+)  # fmt: skip
 def test_what_waits_elsewhere_is_a_failure(monkeypatch: pytest.MonkeyPatch, stacks: tuple[str, ...]) -> None:
     run = blocked(monkeypatch, *stacks)
     with pytest.raises(Failed, match="removing"):
@@ -108,13 +129,40 @@ def test_what_waits_elsewhere_is_a_failure(monkeypatch: pytest.MonkeyPatch, stac
     assert run.given_up
 
 
-def test_hung_task_reports_of_the_deadlock_are_told_from_others() -> None:
-    text = (
-        "INFO: task sh:337 blocked for more than 5 seconds.\n sriov_disable+0x2a/0x100\n xe_pci_remove+0x44/0x50 [xe]\n"
-    )
+REMOVAL = """\
+INFO: task sh:1121 blocked for more than 5 seconds.
+Call Trace:
+ schedule+0x27/0xa0
+ schedule_preempt_disabled+0x15/0x30
+ __mutex_lock.constprop.0+0x56e/0xa30
+ sriov_disable+0x2a/0x100
+ xe_pci_sriov_configure+0x482/0x620 [xe]
+ xe_pci_remove+0x44/0x50 [xe]
+ pci_device_remove+0x3f/0xb0
+ device_release_driver_internal+0x19c/0x200
+ pci_stop_bus_device+0x6d/0x90
+ pci_stop_and_remove_bus_device_locked+0x1a/0x30
+ remove_store+0x81/0xa0
+"""
+INNER = REMOVAL.index(" __mutex_lock")
+
+
+@pytest.mark.parametrize(
+    ("text", "defect"),
+    [
+        (REMOVAL, defects.REMOVAL_DEADLOCK),
+        (REMOVAL.replace(" sriov_disable", " ? kfree+0x1/0x2\n sriov_del_vfs.isra.0+0x2/0x9\n sriov_disable"), defects.REMOVAL_DEADLOCK),
+        (REMOVAL.replace("sriov_disable", "another_lock"), None),
+        (REMOVAL.replace("__mutex_lock.constprop.0", "wait_for_completion"), None),
+        (REMOVAL.replace(" sriov_disable", " another_wait+0x1/0x2\n sriov_disable"), None),
+        (REMOVAL.replace("remove_store", "unbind_store"), None),
+        (REMOVAL[:INNER] + " xe_wait+0x1/0x2 [xe]\n xe_pci_remove+0x44/0x50 [xe]\nINFO: lockdep is turned off.\n" + REMOVAL[INNER:].replace(" xe_pci_remove", " other"), None),
+    ],
+    ids=["that", "more frames", "another lock", "no lock", "further in", "unbinding", "in two stacks"],
+)  # fmt: skip
+def test_hung_task_reports_of_the_deadlock_are_told_from_others(text: str, defect: str | None) -> None:
     assert reports(parse(text))[0].kind is Kind.HUNG_TASK
-    assert defect_of(text) == defects.REMOVAL_DEADLOCK
-    assert defect_of(text.replace("sriov_disable", "mutex_lock")) is None
+    assert defect_of(text) == defect
 
 
 CIRCLE = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS as OF_DMABUFS
 from vfio_user_xe.device_models.xe.scenarios.defects import POOL_LEAK, RESCAN_LOCK, RESET_LOST
 from vfio_user_xe.device_models.xe.scenarios.defects import REPORTS as OF_KERNELS
+from vfio_user_xe.device_models.xe.scenarios.stacks import GUESSES, OF_PCI_IOV, OF_UNBINDING, OF_XE, frame, frames
 
 REMOVAL_DEADLOCK = "pf-removal-takes-the-rescan-lock-twice"
 NUMVFS_DEADLOCK = "numvfs-and-removal-block-each-other"
@@ -64,33 +65,30 @@ DEFECTS = {
 }
 
 _UNFREED = r"(?s)WARNING: [^\n]*(buddy_fini|drm_mm_takedown|drm_buddy\.c|gpu/buddy\.c|drm_mm\.c|xe_ttm_vram_mgr_fini)"
-_GUESSES = r"(?:[ ]*\? [^\n]*\n)*"
-"""Frames of which the kernel is not sure that they were called."""
-_OF_PCI_IOV = "(?:sriov|pci)_(?:enable|disable|add_vfs|del_vfs|enable_sriov|disable_sriov)"
-"""Until 7.0 the lock was taken here, where VFs are added and deleted: by way of the driver, and not in the file's own function."""
-_OF_XE = r"(?:xe|pf)_\w+"
-_OF_REMOVAL = r"(?:device_release_driver|pci_stop_\w+)"
-
-
-def _frames(name: str, least: int, most: int) -> str:
-    """Whole lines of a stack, so many, that are of functions named so."""
-    return rf"(?:[ ]*{name}\+[^\n]*\n{_GUESSES}){{{least},{most}}}"
-
+_OF_REMOVAL = rf"{frames(OF_UNBINDING, 0, 8)}{frame('remove_store')}"
+_OF_QUEUES = r"guc_exec_queue_\w+"
+_OF_RELEASE = frames("device_release_driver_internal", 1, 1)
+_BLOCKED = rf"blocked (?:for more than|on a mutex)(?s:.*)__mutex_lock\S*\n{GUESSES}"
+DEADLOCKED = rf"{frames(OF_PCI_IOV, 1, 3)}{frames(OF_XE, 0, 4)}{frames('xe_pci_remove', 1, 1)}{_OF_REMOVAL}"
+"""The stack of a task that waits in the removal that it has begun itself."""
+NUMVFS_WAITS = rf"(?:{frames(OF_PCI_IOV, 1, 3)}{frames(OF_XE, 0, 4)})?{frame('sriov_numvfs_(?:store|show)')}"
+"""The one half of the deadlock of two. Until 7.0 the lock was taken where VFs are added and deleted, by way of the driver."""
+REMOVAL_WAITS = rf"{_OF_RELEASE}{_OF_REMOVAL}"
+"""The other half."""
 
 REPORTS = {
     POOL_LEAK: OF_KERNELS[POOL_LEAK],
     RESCAN_LOCK: OF_KERNELS[RESCAN_LOCK],
     LATE_INVALIDATION: r"TLB invalidation request failed \(-(ENODEV|19)\)",
-    RUNNING_SCHEDULER: r"(?s)WARNING: .*gpu_scheduler\.h.*xe_guc_submit_start",
-    LATE_CLOSE: r"(?s)WARNING: .*xe_pm\.c.*xe_pm_runtime_get_noresume",
+    RUNNING_SCHEDULER: r"(?s)WARNING: [^\n]*gpu_scheduler\.h.*xe_guc_submit_start",
+    LATE_CLOSE: r"WARNING: [^\n]*xe_pm\.c[^\n]* xe_pm_runtime_get_noresume\+(?s:.*)\n"
+    rf"{frames(_OF_QUEUES, 1, 3)}{frames(OF_XE, 0, 3)}{frame('xe_file_close')}",
     FENCES_LEFT: r"(?s)WARNING: [^\n]*xe_hw_fence\.c[^\n]*xe_hw_fence_irq_finish.*xe_gt_fini",
     PROBE_LEAK: _UNFREED + r".*really_probe",
     WEDGED_REMOVAL: _UNFREED + r"(?!.*really_probe)",
-    NUMVFS_DEADLOCK: r"blocked for more than(?s:.*)__mutex_lock\S*\n"
-    rf"{_GUESSES}(({_frames(_OF_PCI_IOV, 1, 3)}{_frames(_OF_XE, 0, 4)})?[ ]*sriov_numvfs_(store|show)\+"
-    rf"|{_frames('device_release_driver_internal', 1, 1)}{_frames(_OF_REMOVAL, 0, 6)}[ ]*remove_store\+)",
+    NUMVFS_DEADLOCK: rf"{_BLOCKED}(?:{NUMVFS_WAITS}|{REMOVAL_WAITS})",
     CONFIGFS_LOCK: r"(?s)possible circular locking dependency(?=.*find_xe_config_group_device)(?=.*xe_guc_contexts_hwsp_rebase)",
-    REMOVAL_DEADLOCK: r"(?s)(blocked for more than|blocked on a mutex).*sriov_disable.*xe_pci_remove",
+    REMOVAL_DEADLOCK: rf"{_BLOCKED}{DEADLOCKED}",
 }
 """What kernels say of defects by themselves."""
 ONLY_IN = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from vfio_user_xe.device_models.xe.scenarios.background import Background
@@ -142,12 +143,16 @@ def stuck(run: Run, machine: SriovMachine, what: str) -> None:
     """Fail, or name the defect, by where the guest's tasks are blocked."""
     run.give_up("a task of the guest blocks for ever")
     stacks = run.evidence("stacks of blocked tasks", blocked_tasks(machine))
-    together = "\n".join(stacks.values())
-    if "sriov_disable" in together and "xe_pci_remove" in together and "remove_store" in together:
+    if _any(stacks, defects.DEADLOCKED):
         run.known(defects.REMOVAL_DEADLOCK, f"{what}: sriov_disable waits for the lock that remove_store holds")
-    if "sriov_numvfs_store" in together and "device_release_driver_internal" in together and "remove_store" in together:
+    if _any(stacks, defects.NUMVFS_WAITS) and _any(stacks, defects.REMOVAL_WAITS):
         run.known(defects.NUMVFS_DEADLOCK, f"{what}: each of sriov_numvfs_store and remove_store has the other's lock")
     run.check(False, what)
+
+
+def _any(stacks: Mapping[str, str], waits: str) -> bool:
+    """Whether one of the tasks waits there: its own stack begins so."""
+    return any(re.match(waits, stack) for stack in stacks.values())
 
 
 def lost_reset(run: Run, machine: SriovMachine, number: int) -> str:
