@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.scenarios.card import CPU, PF, XeCard
 from vfio_user_xe.device_models.xe.scenarios.ktap import ktap_tests
+from vfio_user_xe.device_models.xe.scenarios.lateness import LOST, lately
 from vfio_user_xe.device_models.xe.scenarios.times import recorded
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.machine import Card, Machine, Shell
@@ -42,7 +43,7 @@ class KUnitMachine(Machine):
         super().__init__(shell, card, others)
         self.run(f"test -d {_FOLDER} || modprobe kunit enable=1")
         self.kunit = self.run(f"test -d {_FOLDER}").returncode == 0
-        self.xe = XeCard(shell, card, PF)
+        self.card = XeCard(shell, card, PF)
         self.sh("modprobe xe", timeout=300)
 
 
@@ -104,7 +105,8 @@ KUNIT = Suite(
         Scenario("k7", "xe-test", "the driver's suites that need no device", "all tests pass", _SETUP, _pure),
     ),
     {},
-    fatal=r"device wedged",
+    late=lately,
+    fatal=rf"device wedged|{LOST}",
     times=recorded("kunit"),
 )
 """xe's own KUnit suites, on the card."""

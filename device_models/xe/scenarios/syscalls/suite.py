@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
+from vfio_user_xe.device_models.xe.scenarios.lateness import LOST, lately
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine, account
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
 from vfio_user_xe.device_models.xe.scenarios.syscalls.player import CallPlayer
@@ -59,7 +60,8 @@ SYSCALLS = Suite(
     with_clients,
     account,
     REPORTS,
-    fatal=r"device wedged",
+    late=lately,
+    fatal=rf"device wedged|{LOST}",
     exploration=Exploration(USUAL, Calls, CallPlayer),
     times=recorded("syscalls"),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from vfio_user_xe.device_models.xe.frames import programs
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS, REPORTS
 from vfio_user_xe.device_models.xe.scenarios.exhibits import RECORDS, exhibits
-from vfio_user_xe.device_models.xe.scenarios.lateness import lately
+from vfio_user_xe.device_models.xe.scenarios.lateness import LOST, lately
 from vfio_user_xe.device_models.xe.scenarios.machine import account
 from vfio_user_xe.device_models.xe.scenarios.times import recorded
 from vfio_user_xe.device_models.xe.scenarios.vm import desktop, frames, gt_reset, mesa, power, resets, vmm
@@ -30,7 +30,7 @@ VM = Suite(
     account,
     REPORTS,
     late=lately,
-    fatal=r"device wedged",
+    fatal=rf"device wedged|{LOST}",
     records=(*RECORDS, "passthrough"),
     exhibits=exhibits,
     times=recorded("vm"),
