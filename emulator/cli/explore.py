@@ -23,7 +23,7 @@ from vfio_user_xe.emulator.cli.scenario_run import app
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.scenarios.evidence import report_of
 from vfio_user_xe.emulator.scenarios.exploration.explorer import Explored, Explorer, Found
-from vfio_user_xe.emulator.scenarios.exploration.summary import exploration_data, kept, kept_name, summary
+from vfio_user_xe.emulator.scenarios.exploration.summary import coverable, exploration_data, kept, kept_name, summary
 
 __all__ = ["app", "explore", "fuzz"]
 
@@ -104,11 +104,11 @@ def explore(
         say(error)
     explored = explorer.explored
     # The files come first: nobody may read the summary any more, and printing it ends the command then.
+    write(report_of(suite, explored.results), junit_file, report, None)
+    there = coverable(suite.exploration, explored.length)
     if json_file is not None:
-        json_file.write_text(json.dumps(exploration_data(explored, suite.exploration), indent=1), encoding="utf-8")
-    whole = report_of(suite, explored.results)
-    write(whole, junit_file, report, None)
-    print(f"\n{summary(explored, suite.exploration)}")
+        json_file.write_text(json.dumps(exploration_data(explored, there), indent=1), encoding="utf-8")
+    print(f"\n{summary(explored, there)}")
     raise typer.Exit(ended_early or int(any(not found.failure.defect for found in explored.found)))
 
 

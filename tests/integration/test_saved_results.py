@@ -56,9 +56,10 @@ scenario_run.named_kernels = lambda *given, **options: [NamedKernel(None, None)]
 suite.run = run_cases
 explore.runner_of = lambda *given: None
 Explorer.explore = explore_sequences
-# What can be reached at all takes a minute to find out.
-explore.summary = lambda explored, model: "a summary"
-explore.exploration_data = lambda explored, model: {"sequences": explored.sequences}
+# What can be reached at all takes seconds to find out.
+explore.coverable = lambda model, length: None
+explore.summary = lambda explored, there: "a summary"
+explore.exploration_data = lambda explored, there: {"sequences": explored.sequences}
 main()
 """
 

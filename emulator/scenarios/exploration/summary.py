@@ -15,8 +15,8 @@ from vfio_user_xe.emulator.scenarios.exploration.world import World
 from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.scenario import Exploration
 
-_SAMPLE = 400
-"""Sequences made without a guest to estimate what there is to cover."""
+SAMPLE = 40
+"""Sequences made without a guest to estimate what there is to cover. A model with many arguments takes 0.2 s for each."""
 
 
 def kept(found: Found, explored: Explored, suite: str) -> Kept:
@@ -38,8 +38,17 @@ def kept_name(found: Found, explored: Explored) -> str:
     return f"{explored.found.index(found) + 1:02}-{words}{SUFFIX}"
 
 
-def summary(explored: Explored, exploration: Exploration[MachineT]) -> str:
-    """What was found, with its steps, and what was covered."""
+def coverable(exploration: Exploration[MachineT], length: int) -> Coverage:
+    """What `SAMPLE` sequences of so many steps cover that the model makes alone; it takes seconds."""
+
+    def made(number: int) -> Callable[[World], Sequence[Step]]:
+        return lambda world: generate(world, random.Random(f"sample/{number}"), length, Coverage())
+
+    return reachable(exploration.world, map(made, range(SAMPLE)))
+
+
+def summary(explored: Explored, there: Coverage) -> str:
+    """What was found, with its steps, and what was covered of what is `coverable`."""
     lines = []
     for found in explored.found:
         name = f"known: {found.failure.defect}" if found.failure.defect else "NEW"
@@ -53,22 +62,20 @@ def summary(explored: Explored, exploration: Exploration[MachineT]) -> str:
             lines.append(f"  seen after it: {'; '.join(found.besides)}")
     if not explored.found:
         lines.append("nothing found")
-    there = _reachable(exploration, explored.length)
     made = explored.coverage
     lines.append(
         f"\n{explored.sequences} sequences, {explored.steps} steps, {explored.trials} trials to make failures short, seed"
         f" {explored.seed}, {explored.seconds / 60:.1f} min, kernel {explored.kernel}"
     )
     lines.append(
-        f"covered: {made.of(1)} of {there.of(1)} operations, {made.of(2)} pairs, {made.of(3)} triples"
-        f" (the model alone makes {there.of(2)} and {there.of(3)} in {_SAMPLE} sequences)"
+        f"covered: {made.of(1)} of {max(made.of(1), there.of(1))} operations, {made.of(2)} pairs, {made.of(3)} triples"
+        f" (the model alone makes {there.of(2)} and {there.of(3)} in {SAMPLE} sequences)"
     )
     return "\n".join(lines)
 
 
-def exploration_data(explored: Explored, exploration: Exploration[MachineT]) -> Mapping[str, Json]:
-    """All of it, for programs."""
-    there = _reachable(exploration, explored.length)
+def exploration_data(explored: Explored, there: Coverage) -> Mapping[str, Json]:
+    """All of it, for programs; `there` is what is `coverable`."""
     return {
         "kernel": explored.kernel,
         "seed": explored.seed,
@@ -101,10 +108,3 @@ def exploration_data(explored: Explored, exploration: Exploration[MachineT]) -> 
             " > ".join(gram): count for gram, count in sorted(explored.coverage.counts.items()) if len(gram) == 2
         },
     }
-
-
-def _reachable(exploration: Exploration[MachineT], length: int) -> Coverage:
-    def made(number: int) -> Callable[[World], Sequence[Step]]:
-        return lambda world: generate(world, random.Random(f"sample/{number}"), length, Coverage())
-
-    return reachable(exploration.world, map(made, range(_SAMPLE)))

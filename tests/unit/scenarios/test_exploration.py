@@ -22,7 +22,10 @@ from vfio_user_xe.emulator.scenarios.exploration.explorer import Explored, Explo
 from vfio_user_xe.emulator.scenarios.exploration.generator import generate
 from vfio_user_xe.emulator.scenarios.exploration.sequence import BadSequence, Kept, Step
 from vfio_user_xe.emulator.scenarios.exploration.shrink import Shrinker
-from vfio_user_xe.emulator.scenarios.exploration.summary import exploration_data, kept, kept_name, summary
+from vfio_user_xe.emulator.scenarios.exploration.summary import (
+    kept,
+    kept_name,
+)
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure, checked, repaired
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -358,26 +361,6 @@ def test_failures_are_kept_as_files_that_can_be_replayed(guests: Guests) -> None
     for lengths in files.values():
         assert len(lengths) == 2, "at once, and again when it was made short"
         assert lengths[1] <= lengths[0]
-
-
-def test_the_summary_has_failures_seed_and_coverage(guests: Guests) -> None:
-    explored = explorer(guests).explore(60, 5)
-    text, data = summary(explored, EXPLORATION), exploration_data(explored, EXPLORATION)
-    assert "known: creaks" in text
-    assert "NEW: " in text
-    assert "seed 1" in text
-    assert "3 of 3 operations" in text
-    assert data["coverage"] == {
-        "operations": {"made": 3, "model": 3},
-        "pairs": {"made": explored.coverage.of(2), "model": explored.coverage.of(2)},
-        "triples": {"made": explored.coverage.of(3), "model": explored.coverage.of(3)},
-    }
-
-
-def test_a_summary_without_failures_says_so() -> None:
-    assert summary(Explored(1, 5), EXPLORATION).startswith("nothing found")
-    found = Found(Failure("a/b", "t"), steps("a open red"), 1, 1)
-    assert kept_name(found, Explored(1, 5, [found])) == "01-a-b.steps"
 
 
 def test_what_was_found_before_guests_came_up_no_more_is_written(
