@@ -69,7 +69,7 @@ def findings(
     for report in read_reports(results or []):
         for result in report.results:
             book.count(result)
-    interrupted = False
+    interrupted, ended = False, 0
     try:
         for kernel in kernels or ():
             for name, rows in wanted.items():
@@ -78,9 +78,12 @@ def findings(
         interrupted = True
         say("interrupted")
     except GuestError as error:
-        fail(error, exit_code_of(error))
+        ended = exit_code_of(error)
+        if not book.seen:
+            fail(error, ended)
+        say(error)
     print(table(wanted, book.seen))
-    raise typer.Exit(EXIT_INTERRUPTED if interrupted else int(book.failed))
+    raise typer.Exit(EXIT_INTERRUPTED if interrupted else ended or int(book.failed))
 
 
 class _Book:

@@ -110,7 +110,8 @@ def run(
 ) -> None:
     """Run scenarios. Exit code: 0 nothing failed but what is known by name, 1 something did, 2 a wrong argument.
 
-    Interrupted (Ctrl-C), what has come out so far is written all the same; the exit code is then 130.
+    Interrupted (Ctrl-C), or when a kernel cannot be used any more, what has come out so far is written all the same; the exit code is
+    then 130, or that of the error.
     With --bisect a kernel that is not there or does not boot cannot be tested (125), and a wrong argument ends the bisection (128).
     """
     with _codes_of_bisect(bisect):
@@ -171,7 +172,7 @@ def run(
             if show_evidence and (shown := evidence(result)):
                 print(shown, flush=True)
 
-        interrupted = False
+        interrupted, ended = False, 0
         codes: list[int] = []
         try:
             if count > 1 and job is None:
@@ -183,9 +184,12 @@ def run(
             interrupted = True
             say("interrupted")
         except GuestError as error:
-            fail(error, CANNOT_TEST if bisect else exit_code_of(error))
+            ended = CANNOT_TEST if bisect else exit_code_of(error)
+            if not results:
+                fail(error, ended)
+            say(error)
         if job is not None:
-            raise typer.Exit(EXIT_INTERRUPTED if interrupted else 0)
+            raise typer.Exit(EXIT_INTERRUPTED if interrupted else ended)
         if log is not None:
             results = log.read()
     whole = report_of(suite, results)
@@ -201,8 +205,8 @@ def run(
         say(f"{len(lost)} of {len(codes)} jobs did not do their parts: they ended with {', '.join(map(str, lost))}")
     if bisect:
         said = bisect_code(results, bad)
-        raise typer.Exit(CANNOT_TEST if lost and said == GOOD else said)
-    raise typer.Exit(int(bool(lost) or (any(map(bad, results)) if bad_names else whole.failed)))
+        raise typer.Exit(CANNOT_TEST if (lost or ended) and said == GOOD else said)
+    raise typer.Exit(ended or int(bool(lost) or (any(map(bad, results)) if bad_names else whole.failed)))
 
 
 @contextmanager

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 from typer.testing import CliRunner
 
 from tests.support.scenario_plays import passes, scenario
 from vfio_user_xe.emulator.cli import scenario_findings as cli
+from vfio_user_xe.emulator.guest.errors import KernelError
 from vfio_user_xe.emulator.results import Case, Report, Result, Verdict, json_file
 from vfio_user_xe.emulator.results.journal import Journal
 from vfio_user_xe.emulator.scenarios.finding import Finding
+from vfio_user_xe.emulator.scenarios.machine import Machine
+from vfio_user_xe.emulator.scenarios.runner import Runner
 from vfio_user_xe.emulator.scenarios.scenario import SETUP, Suite
 
 CREAKS = Finding("creaks", "it creaks", ("scenario-1",))
@@ -69,3 +73,20 @@ def test_a_file_that_is_no_report_is_told_and_nothing_is_kept(tmp_path: Path) ->
     assert code == 2
     assert str(wrong) in output
     assert not data.exists()
+
+
+def test_the_table_is_printed_of_what_was_seen_before_a_kernel_was_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runner_of(suite: Suite[Machine], kernel: str, *rest: object) -> object:
+        if kernel == "b":
+            raise KernelError("kernel image b: no such file")
+        runner = create_autospec(Runner, instance=True)
+        runner.run.side_effect = lambda scenarios, repeat, progress: progress(result("scenario-1", Verdict.PASS))
+        return runner
+
+    monkeypatch.setattr(cli, "runner_of", runner_of)
+    code, output = findings("--kernel", "a", "--kernel", "b")
+    assert code == 2
+    assert "kernel image b: no such file" in output
+    assert "green 1 of 1" in output
+    code, output = findings("--kernel", "b")
+    assert (code, output) == (2, "vfio-user-xe: kernel image b: no such file\n")

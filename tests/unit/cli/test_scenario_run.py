@@ -259,6 +259,43 @@ def test_a_kernel_that_does_not_boot_or_is_not_there_cannot_be_tested(
     assert play("--kernel", "x/bzImage", scenarios=FOUR).exit_code == 2
 
 
+@pytest.mark.parametrize("names", [[], ["--output", "folder"]], ids=["in memory", "in a folder"])
+def test_what_came_out_before_a_kernel_was_gone_is_written(
+    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: list[str]
+) -> None:
+    there = cli.runner_of
+
+    def gone(suite: Any, kernel: str | None, *rest: Any) -> Any:
+        if kernel == "b":
+            raise KernelError("kernel image b: no such file")
+        return there(suite, kernel, *rest)
+
+    monkeypatch.setattr(scenario_run, "runner_of", gone)
+    monkeypatch.chdir(tmp_path)
+    file, junit = tmp_path / "out.json", tmp_path / "out.xml"
+    words = ["--kernel", "a", "--kernel", "b", "--json", file, "--junit", junit, *names]
+    done = play(*words, scenarios=[scenario("1", passes)])
+    assert done.exit_code == 2
+    assert "kernel image b: no such file" in done.stderr
+    assert numbers(read(file).results) == ["1"]
+    assert "scenario-1" in junit.read_text()
+    assert "1 scenarios" in done.output
+
+
+@pytest.mark.parametrize(("body", "code"), [(passes, 125), (fails, 1)], ids=["good so far", "bad already"])
+def test_a_bisection_is_told_what_was_seen_before_the_guests_ended(
+    play: Play, monkeypatch: pytest.MonkeyPatch, body: Any, code: int
+) -> None:
+    ran = runner.Runner.run_plan
+
+    def ends(self: Any, plan: Any, *rest: Any) -> Any:
+        ran(self, plan, *rest)
+        raise KernelError("it is gone")
+
+    monkeypatch.setattr(runner.Runner, "run_plan", ends)
+    assert play("--bisect", scenarios=[scenario("1", body)]).exit_code == code
+
+
 @pytest.mark.parametrize(
     "words", [["--bad", "creak"], ["--kernel", "a", "--kernel", "b"], ["--modules", "d"], ["no-such-scenario"]]
 )
