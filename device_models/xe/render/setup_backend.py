@@ -68,6 +68,15 @@ class SetupBackend:
             own=(8 * bits(mesh, 1, 21, 16), 8 * bits(mesh, 1, 15, 11)),
         )
 
+    def flat_dwords(self, dwords: int) -> NDArray[np.bool_]:
+        """[dwords of a vertex]: those of attributes that are the provoking vertex's, which are not always floats."""
+        found = np.zeros(dwords, dtype=np.bool_)
+        for number, source in enumerate(self.sources):
+            if self.flat >> number & 1:
+                at = self.offset + 4 * source
+                found[at : at + (8 if self.select[number] & 1 else 4)] = True
+        return found
+
     @property
     def counts_primitives(self) -> bool:
         """Shaders get the number of their primitive in the draw."""

@@ -16,6 +16,7 @@ from vfio_user_xe.device_models.xe.render.depth_stencil import DepthFormat
 from vfio_user_xe.device_models.xe.render.fields import bits
 from vfio_user_xe.device_models.xe.render.outlines import FillMode, Outlined, filled
 from vfio_user_xe.device_models.xe.render.setup import CULL_NONE, Setup, SetupState, Viewports, facing, set_up
+from vfio_user_xe.device_models.xe.render.setup_backend import SetupBackend
 from vfio_user_xe.device_models.xe.render.state import Op, kept
 from vfio_user_xe.device_models.xe.render.stipple import LineStipple, polygon_stipple
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Shape
@@ -48,6 +49,7 @@ class StripsFans:
         """The context's state now, for a depth buffer of this format (None: there is none)."""
         self._state = SetupState.of(lrc)
         self._clip = ClipState.of(lrc)
+        self._backend = SetupBackend.of(lrc)
         self._viewports = viewports
         self._offset = DepthOffset.of(lrc, depth)
         self._line_stipple = LineStipple.of(lrc)
@@ -118,7 +120,7 @@ class StripsFans:
         else:
             widened, strokes = wide.lines(
                 self._state, self._viewports, vertices, positions, primitives, clipped.planes,
-                outlines=outlined is not None,
+                flat=self._backend.flat_dwords(vertices.shape[1]), outlines=outlined is not None,
             )  # fmt: skip
         if not len(widened.primitives.vertices):
             return

@@ -63,11 +63,11 @@ def points(
 
 def lines(
     state: SetupState, viewports: Viewports, vertices: NDArray[np.uint32], positions: Floats, primitives: Primitives,
-    planes: Floats, *, outlines: bool = False,
+    planes: Floats, *, flat: NDArray[np.bool_], outlines: bool = False,
 ) -> tuple[Widened, Strokes]:  # fmt: skip
     """Two triangles for each line, and where it is; `planes` [lines, 2, planes] are the ends' distances from what clips them.
 
-    `outlines`: lines of one number are those of a polygon.
+    `flat` [dwords of a vertex] are not interpolated. `outlines`: lines of one number are those of a polygon.
     """
     pairs, provoking = primitives.vertices, primitives.provoking(*state.provoking)
     data = vertices[pairs]
@@ -75,13 +75,12 @@ def lines(
     left = low < high
     data, ends, provoking = data[left].copy(), ends[left], provoking[left]
     shares = np.stack([low[left], high[left]], axis=1)
-    _move(data, shares)
-    flat = data.reshape(-1, data.shape[2])
-    screen = _screen(state, viewports, flat, ends.reshape(-1, 4)).reshape(-1, 2, 4)
+    _move(data, shares, flat)
+    screen = _screen(state, viewports, data.reshape(-1, data.shape[2]), ends.reshape(-1, 4)).reshape(-1, 2, 4)
     place, steep = _places(screen)
     if not state.rectangles:
         exits = _by_diamonds(screen, place, steep, state.line_width, shares != [0, 1])
-        _move(data, exits)
+        _move(data, exits, flat)
         screen = screen[:, :1] + (screen[:, 1:] - screen[:, :1]) * exits[:, :, None]
         place, _ = _places(screen)
     strokes = Strokes(place, steep, _follows(pairs[left], primitives.numbers()[left] if outlines else None), state)
@@ -196,12 +195,12 @@ def _cut(planes: Floats, ends: Floats) -> tuple[Floats, Floats, Floats]:
     return moved, low, high
 
 
-def _move(data: NDArray[np.uint32], shares: Floats) -> None:
-    """Attributes go with the ends that were moved; those of the header stay. `shares` [lines, 2]: where between the old ends they are."""
+def _move(data: NDArray[np.uint32], shares: Floats, flat: NDArray[np.bool_]) -> None:
+    """Attributes go with the ends that were moved; the header and what is flat stay. `shares` [lines, 2]: where between the old ends."""
     with np.errstate(all="ignore"):
         values = data[:, :, 4:].view(np.float32)
         moved = values[:, :1] + (values[:, 1:] - values[:, :1]) * shares[:, :, None].astype(np.float32)
-    data[:, :, 4:] = np.where((shares != [0, 1])[:, :, None], moved, values).view(np.uint32)
+    data[:, :, 4:] = np.where((shares != [0, 1])[:, :, None] & ~flat[4:], moved, values).view(np.uint32)
 
 
 def _places(screen: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -16,6 +16,9 @@ from vfio_user_xe.device_models.xe.render.setup import Setup, SetupState, facing
 from vfio_user_xe.device_models.xe.render.topology import Primitives, Topology, assemble
 from vfio_user_xe.device_models.xe.render.wide import Strokes, Widened, lines, points
 
+SMOOTH = np.zeros(12, dtype=np.bool_)
+"""No dword of a vertex is flat."""
+
 
 def pixel(x: float, y: float) -> tuple[float, float, float, float]:
     """A place on the screen as a position."""
@@ -43,7 +46,7 @@ def stroked(
     data, positions = np.zeros((len(ends), 8), dtype=np.uint32), np.array(ends)
     some = primitives or assemble(topology, len(ends))
     planes = clip(clipping, data, positions, some.vertices).planes
-    return lines(state, VIEWPORTS, data, positions, some, planes, outlines=outlines)
+    return lines(state, VIEWPORTS, data, positions, some, planes, flat=SMOOTH[:8], outlines=outlines)
 
 
 def line(*ends: tuple[float, float, float, float], state: SetupState = NO_CULLING) -> NDArray[np.int64]:
@@ -101,8 +104,21 @@ def test_an_end_that_moves_takes_its_values_along() -> None:
     data, positions = np.zeros((2, 12), dtype=np.uint32), np.array([pixel(4.75, 8.5), pixel(12.75, 8.5)])
     data[:, 8] = np.array([4.75, 12.75], dtype=np.float32).view(np.uint32)
     some = assemble(Topology.LINELIST, 2)
-    found, _ = lines(NO_CULLING, VIEWPORTS, data, positions, some, clip(CLIP, data, positions, some.vertices).planes)
+    planes = clip(CLIP, data, positions, some.vertices).planes
+    found, _ = lines(NO_CULLING, VIEWPORTS, data, positions, some, planes, flat=SMOOTH)
     assert np.unique(found.vertices[:, 8].view(np.float32)).tolist() == [4.5, 12.5]
+
+
+def test_a_flat_value_stays_what_it_is_where_an_end_moves() -> None:
+    data, positions = np.zeros((2, 12), dtype=np.uint32), np.array([pixel(4.75, 8.5), pixel(12.75, 8.5)])
+    data[:, 8], data[:, 9] = [7, 0x7FFFFFFF], np.array([0, 1], dtype=np.float32).view(np.uint32)
+    some = assemble(Topology.LINELIST, 2)
+    flat = np.arange(12) == 8
+    found, _ = lines(
+        NO_CULLING, VIEWPORTS, data, positions, some, clip(CLIP, data, positions, some.vertices).planes, flat=flat
+    )
+    assert found.vertices[:, 8].tolist() == [7, 7, 0x7FFFFFFF, 0x7FFFFFFF]
+    assert 0 < found.vertices[3, 9:10].view(np.float32)[0] < 1
 
 
 def test_a_wide_line_is_as_wide_as_it_says() -> None:
