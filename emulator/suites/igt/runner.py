@@ -18,7 +18,7 @@ from vfio_user_xe.emulator.results.shard import Parts
 from vfio_user_xe.emulator.results.text import counted_line
 from vfio_user_xe.emulator.suites.igt.bench import Bench, DeviceNotReady, IgtRun, Report
 from vfio_user_xe.emulator.suites.igt.package import IgtBuild
-from vfio_user_xe.emulator.suites.igt.suite import Group
+from vfio_user_xe.emulator.suites.igt.suite import Group, Suite
 from vfio_user_xe.emulator.suites.report import append_result, forget_results, read_results
 from vfio_user_xe.emulator.suites.subtest import SubtestResult, subtest_name
 from vfio_user_xe.emulator.suites.table import SuiteError
@@ -72,8 +72,7 @@ def plan(
                 if not patterns or any(fnmatchcase(f"{name}@{subtest}", pattern) for pattern in patterns)
             ]
             chosen += [(name, subtest) for subtest in _spread(subtests, run.per_test)]
-        if chosen:
-            planned.append(Planned(group, tuple(chosen)))
+        planned += _by_boot(run.suite, group, chosen)
     if not planned:
         wanted_names = ", ".join(run.tests) or ", ".join(pattern for group in groups for pattern in group.tests)
         raise SuiteError(f"no subtest of this IGT build fits {wanted_names or 'the suite, which has no group'}")
@@ -126,6 +125,14 @@ async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
                 append_result(file, result)
                 report(counted_line(number, total, run.expectations.result(result, "igt")))
     return list(results.values())
+
+
+def _by_boot(suite: Suite, group: Group, chosen: Sequence[tuple[str, str]]) -> list[Planned]:
+    """What of a group is run in its guest, and what in one with OVMF, because it suspends the guest to RAM."""
+    asleep = [pair for pair in chosen if not group.ovmf and suite.suspends(subtest_name(*pair))]
+    awake = [pair for pair in chosen if pair not in asleep]
+    parts = [(group, awake), (dataclasses.replace(group, ovmf=True), asleep)]
+    return [Planned(owner, tuple(pairs)) for owner, pairs in parts if pairs]
 
 
 def _spread(items: Sequence[str], count: int) -> list[str]:

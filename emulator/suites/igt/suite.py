@@ -10,6 +10,7 @@
     ready = "ls /sys/bus/pci/devices/$1/drm | grep -q renderD"     # shell: is the bound function $1 usable?
     append = ""                   # to the kernel's command line
     setup = "..."                 # shell, once after boot, before the driver is loaded
+    suspends = ["core_auth@s3-*"] # subtests that suspend their guest to RAM; they are run in one with OVMF
     cleanup = "..."               # shell, after each subtest; $PF is the PF's address
 
     [kernel_log]
@@ -78,6 +79,7 @@ class GuestNeeds:
     append: str = ""
     setup: str = ""
     cleanup: str = ""
+    suspends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class Suite:
             ready=needs.text("ready", GuestNeeds.ready),
             append=needs.text("append", ""),
             setup=needs.text("setup", ""),
+            suspends=needs.texts("suspends"),
             cleanup=needs.text("cleanup", ""),
         )
         needs.finish()
@@ -208,6 +211,10 @@ class Suite:
     def aftermath(self, name: str) -> str:
         """Shell to run after the subtest `name`, besides the cleanup of all."""
         return next((script for pattern, script in self.after if fits(pattern, name)), "")
+
+    def suspends(self, name: str) -> bool:
+        """Whether the subtest `name` suspends the guest to RAM, from which one that was booted directly does not return."""
+        return any(fits(pattern, name) for pattern in self.guest.suspends)
 
     def timeout(self, name: str, default: float = 60) -> float:
         """Seconds that the subtest `name` may take."""

@@ -79,6 +79,31 @@ def test_a_test_of_no_group_is_run_when_it_is_named() -> None:
     assert planned(request(tests=("drm_mm",))) == [("other/pf", ["drm_mm@"])]
 
 
+@pytest.mark.parametrize(
+    ("groups", "tests"),
+    [
+        ((Group("first", ("xe_query",)),), ("xe_vm",)),
+        ((Group("first", ("xe_vm",)),), ()),
+    ],
+    ids=["a test of no group", "a test of a group"],
+)
+def test_what_suspends_its_guest_to_ram_has_one_with_ovmf(groups: tuple[Group, ...], tests: tuple[str, ...]) -> None:
+    run = request(groups=groups, tests=tests)
+    needs = dataclasses.replace(run.suite.guest, suspends=("xe_vm@bind-b",))
+    run = dataclasses.replace(run, suite=dataclasses.replace(run.suite, guest=needs))
+    assert [(item.group.ovmf, item.subtests) for item in plan(run, SUBTESTS, listing)] == [
+        (False, (("xe_vm", "bind-a"), ("xe_vm", "scratch"))),
+        (True, (("xe_vm", "bind-b"),)),
+    ]
+
+
+def test_a_group_with_ovmf_is_one_guest_also_for_what_suspends() -> None:
+    run = request(groups=(Group("first", ("xe_vm",), ovmf=True),))
+    needs = dataclasses.replace(run.suite.guest, suspends=("xe_vm@bind-b",))
+    run = dataclasses.replace(run, suite=dataclasses.replace(run.suite, guest=needs))
+    assert [len(item.subtests) for item in plan(run, SUBTESTS, listing)] == [3]
+
+
 def test_the_function_can_be_replaced() -> None:
     assert planned(request(tests=("xe_vm@scratch",), on="vf2")) == [("second/vf2", ["xe_vm@scratch"])]
 

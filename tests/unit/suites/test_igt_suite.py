@@ -162,3 +162,11 @@ def test_the_projects_own_files_are_right() -> None:
     suite = Suite.load(REPOSITORY / "device_models/xe/suites/igt/suite.toml")
     Expectations.load(REPOSITORY / "device_models/xe/suites/igt/expectations.toml")
     assert {group.name for group in suite.groups} == {"first", "second", "third", "more", "sriov"}
+
+
+def test_what_suspends_to_ram_is_known() -> None:
+    suite = Suite.load(REPOSITORY / "device_models/xe/suites/igt/suite.toml")
+    assert suite.suspends("xe_pm_residency@cpg-basic")
+    assert suite.suspends("xe_pm@s3-basic-exec")
+    assert not suite.suspends("xe_pm@s2idle-basic")
+    assert not suite.suspends("xe_pm_residency@gt-c6-freeze")
