@@ -188,7 +188,7 @@ def list_subtests(
         for item in plan(work, build.programs, build.subtests):
             print(f"{item.group.name} on {item.group.on}: {len(item.subtests)} subtests")
             for pair in item.subtests:
-                entry = expectations.find(subtest_name(*pair), item.group.on)
+                entry = expectations.find(subtest_name(*pair), item.group.on, item.group.name)
                 expected = f"  ({'/'.join(entry.results)}, {entry.cause}: {entry.reason})" if entry else ""
                 print(f"  {subtest_name(*pair)}{expected}")
     except GuestError as exc:

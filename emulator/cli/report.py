@@ -18,11 +18,15 @@ from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.results.matrix import matrix, matrix_text
 from vfio_user_xe.emulator.results.text import summary
 from vfio_user_xe.emulator.results.times import save_times, times_of
+from vfio_user_xe.emulator.suites.report import read_results
+from vfio_user_xe.emulator.suites.table import SuiteError
 
 app = typer.Typer(help="Results of several runs, as one report.", no_args_is_help=True)
 
 RESULTS = "results.jsonl"
 """The file of a run's output folder to which results are added as they come."""
+
+_NOT_JUDGED = "has results that are not judged: `igt report` or `suite report NAME` does it, with"
 
 Files = Annotated[
     list[Path],
@@ -92,6 +96,14 @@ def read_reports(files: list[Path]) -> list[Report]:
         fail(f"{error.filename}: {error.strerror}", EXIT_USAGE)
 
 
+def _of_suite(file: Path) -> bool:
+    """Whether it has what `igt run` and `suite run` keep, which is not judged yet."""
+    try:
+        return bool(read_results(file))
+    except SuiteError:
+        return False
+
+
 def read_any(path: Path) -> Report:
     """A report in a file of JSON, in a file of results that came one after the other, or in a folder that has one.
 
@@ -101,5 +113,10 @@ def read_any(path: Path) -> Report:
     """
     file = path / RESULTS if path.is_dir() else path
     if file.suffix == ".jsonl":
-        return read_journal(file)
+        try:
+            return read_journal(file)
+        except NotAReport:
+            if not _of_suite(file):
+                raise
+            raise NotAReport(f"{path}: {_NOT_JUDGED} `--output {file.parent} --json FILE`") from None
     return json_file.read(file)

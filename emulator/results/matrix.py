@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vfio_user_xe.emulator.results.characters import clean
@@ -83,21 +83,31 @@ def kernel_of(result: Result) -> str:
 
 def matrix_text(table: Matrix) -> str:
     """The table in Markdown, and below it a table of the defects that were met, with their controls."""
+    often = Counter(_name(row.case) for row in table.rows)
     lines = _markdown(
         ["case", *table.kernels],
-        [[_name(row.case), *(", ".join(map(str, cells)) for cells in row.cells)] for row in table.rows],
+        [[_told(row.case, often), *(", ".join(map(str, cells)) for cells in row.cells)] for row in table.rows],
     )
     if table.controls:
-        lines += ["", *_markdown(["defect", "seen by", "red", "control (the same case, green)"], _told(table.controls))]
+        lines += [
+            "",
+            *_markdown(["defect", "seen by", "red", "control (the same case, green)"], _controls_told(table.controls)),
+        ]
     return clean("\n".join(lines))
 
 
-def _told(controls: Iterable[Control]) -> list[list[str]]:
+def _controls_told(controls: Iterable[Control]) -> list[list[str]]:
     return [[each.defect, _name(each.case), ", ".join(each.red), ", ".join(each.green) or "none"] for each in controls]
 
 
 def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _told(case: Case, often: Mapping[str, int]) -> str:
+    """Its name, and where several cases have it, of what."""
+    name = _name(case)
+    return f"{name} [{case.suite}]" if often[name] > 1 else name
 
 
 def _name(case: Case) -> str:

@@ -7,6 +7,7 @@
     reason = "..."
     missing = "..."               # what would have to be emulated, for cause = "device"
     on = "vf*"                    # only on these functions ("pf", "vf1", ...); without it on all
+    group = "gl-*"                # only in these groups of the suite; without it in all
 
 The first entry that fits a subtest counts; a subtest that none fits has to pass.
 """
@@ -40,10 +41,15 @@ class Expectation:
     reason: str
     missing: str = ""
     on: str = "*"
+    group: str = "*"
 
-    def fits(self, name: str, on: str) -> bool:
-        """Whether this is about the subtest `name` on function `on`."""
-        return fnmatchcase(on, self.on) and any(fits(pattern, name) for pattern in self.tests)
+    def fits(self, name: str, on: str, group: str) -> bool:
+        """Whether this is about the subtest `name` of a group on function `on`."""
+        return (
+            fnmatchcase(on, self.on)
+            and fnmatchcase(group, self.group)
+            and any(fits(pattern, name) for pattern in self.tests)
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Expectations:
                 item.text("reason"),
                 item.text("missing", ""),
                 item.text("on", "*"),
+                item.text("group", "*"),
             )
             item.finish()
             if entry.cause == "device" and not entry.missing:
@@ -79,13 +86,13 @@ class Expectations:
         table.finish()
         return Expectations(tuple(entries))
 
-    def find(self, name: str, on: str = "pf") -> Expectation | None:
-        """The entry for a subtest on a function, None for one that has to pass."""
-        return next((entry for entry in self.entries if entry.fits(name, on)), None)
+    def find(self, name: str, on: str = "pf", group: str = "") -> Expectation | None:
+        """The entry for a group's subtest on a function, None for one that has to pass."""
+        return next((entry for entry in self.entries if entry.fits(name, on, group)), None)
 
     def judge(self, result: SubtestResult) -> str:
         """`EXPECTED`, `UNEXPECTED` or `BETTER`."""
-        entry = self.find(result.name, result.on)
+        entry = self.find(result.name, result.on, result.group)
         allowed = entry.results if entry is not None else (Outcome.PASS,)
         if result.outcome in allowed:
             return EXPECTED
@@ -93,14 +100,14 @@ class Expectations:
 
     def as_on_hardware(self, result: SubtestResult) -> bool:
         """Whether it passed, or ended as it does on real hardware too."""
-        entry = self.find(result.name, result.on)
+        entry = self.find(result.name, result.on, result.group)
         if result.outcome is Outcome.PASS:
             return True
         return entry is not None and entry.cause == "hardware" and result.outcome in entry.results
 
     def result(self, seen: SubtestResult, suite: str) -> Result:
         """What was seen of a subtest of the suite `suite` ("igt"), judged."""
-        entry = self.find(seen.name, seen.on)
+        entry = self.find(seen.name, seen.on, seen.group)
         judged = self.judge(seen)
         if judged == UNEXPECTED:
             verdict = Verdict.FAIL
@@ -121,11 +128,12 @@ class Expectations:
             outcome=seen.outcome,
             excuse=entry.reason if entry is not None and verdict is not Verdict.FAIL else "",
             better=judged == BETTER,
-            properties={"on": seen.on, "test": seen.test} | ({"kernel": seen.kernel} if seen.kernel else {}),
+            properties={"on": seen.on, "test": seen.test}
+            | {name: text for name, text in (("kernel", seen.kernel), ("group", seen.group)) if text},
             evidence=[log for log in logs if log.text],
         )
 
     def unused(self, results: Iterable[SubtestResult]) -> list[Expectation]:
         """Entries that decide none of `results`."""
-        used = [self.find(result.name, result.on) for result in results]
+        used = [self.find(result.name, result.on, result.group) for result in results]
         return [entry for entry in self.entries if not any(entry is found for found in used)]

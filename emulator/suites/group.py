@@ -97,6 +97,10 @@ class Part:
     kernel_name: str = ""
     job: str = ""
 
+    def place(self, function: str) -> str:
+        """Where a group's tests run, for a reader."""
+        return ", ".join(filter(None, (function, self.kernel_name)))
+
     def logs(self, output: Path) -> Path:
         """The folder for consoles and servers' logs; it is made."""
         folder = output / f"job-{self.job}" if self.job else output

@@ -10,7 +10,7 @@ from vfio_user_xe.emulator.results import Report, Result, Verdict
 from vfio_user_xe.emulator.results.journal import append_line
 from vfio_user_xe.emulator.results.text import totals_table, unexpected
 from vfio_user_xe.emulator.suites.expectations import Expectations
-from vfio_user_xe.emulator.suites.subtest import SubtestResult
+from vfio_user_xe.emulator.suites.subtest import Key, SubtestResult
 from vfio_user_xe.emulator.suites.table import SuiteError
 
 
@@ -37,7 +37,7 @@ def read_results(path: Path) -> list[SubtestResult]:
         lines = path.read_text("utf-8").splitlines()
     except FileNotFoundError:
         return []
-    found: dict[tuple[str, str, str], SubtestResult] = {}
+    found: dict[Key, SubtestResult] = {}
     for number, line in enumerate(lines, 1):
         try:
             result = SubtestResult.from_dict(json.loads(line))
@@ -59,8 +59,8 @@ def report_of(seen: Iterable[SubtestResult], expectations: Expectations, name: s
 
 
 def table(report: Report) -> str:
-    """A Markdown table: a line for each test and function."""
-    return totals_table(report.results, ("on", "test"), "longest subtest")
+    """A Markdown table: a line for each test and function, and for each group and kernel where there are several."""
+    return totals_table(report.results, (*_told_apart(report), "on", "test"), "longest subtest")
 
 
 def summary(seen: Sequence[SubtestResult], report: Report, expectations: Expectations) -> str:
@@ -73,5 +73,17 @@ def summary(seen: Sequence[SubtestResult], report: Report, expectations: Expecta
         f"{len(seen)} subtests: {alike} ({100 * alike / len(seen):.1f} %) pass or end as on real hardware, "
         f"{failed} not explained."
     )
-    told = unexpected(report.results, lambda result: f"{result.case.label} on {result.properties['on']}")
+    apart = _told_apart(report)
+
+    def place(result: Result) -> str:
+        return ", ".join(
+            [f"{result.case.label} on {result.properties['on']}", *(result.properties.get(one, "") for one in apart)]
+        )
+
+    told = unexpected(report.results, place)
     return f"{told}\n{share}" if told else share
+
+
+def _told_apart(report: Report) -> list[str]:
+    """Of a result's properties, those that a reader needs to tell results apart: a single kernel need not be repeated."""
+    return [name for name in ("kernel", "group") if len({one.properties.get(name, "") for one in report.results}) > 1]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from vfio_user_xe.emulator.results import Case, Outcome
 
+Key: TypeAlias = tuple[str, str, str, str]
+"""`test@subtest`, group, function, kernel."""
 _KEPT_OUTPUT = 6000
 _KEPT_REASON = 600
 _MARKS = re.compile(r"\[IGT\]|drm_dp_|^\s*$")
@@ -20,7 +22,8 @@ class SubtestResult:
 
     `seconds` is wall time in the guest, start of the process included.  `output` is the end of what it wrote,
     `kernel_log` what the kernel logged meanwhile, `device` what the card noticed (all empty for a pass); `activity` is how many memory
-    accesses the card's engines made, None where they were not counted; `kernel` is what the run calls the guest's kernel.
+    accesses the card's engines made, None where they were not counted; `kernel` is what the run calls the guest's kernel, `group` the
+    suite's group: another driver, or another card, for the same test.
     """
 
     test: str
@@ -35,11 +38,12 @@ class SubtestResult:
     device: str = ""
     activity: int | None = None
     kernel: str = ""
+    group: str = ""
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What makes it another test than the same of another function or kernel."""
-        return self.name, self.on, self.kernel
+    def key(self) -> Key:
+        """What makes it another test than the same of another group, function or kernel."""
+        return self.name, self.group, self.on, self.kernel
 
     @property
     def name(self) -> str:
@@ -66,9 +70,10 @@ class SubtestResult:
 
     def case(self, suite: str) -> Case:
         """The subtest as results of the suite `suite` ("igt") name it."""
+        of = [self.group] if self.group else []
         return Case(
-            suite=f"{self.test} ({self.on})",
-            group=f"{suite}.{self.on}.{self.test}",
+            suite=f"{self.test} ({', '.join([*of, self.on])})",
+            group=".".join([suite, *of, self.on, self.test]),
             name=self.subtest or self.test,
             label=self.name,
         )

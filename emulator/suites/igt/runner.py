@@ -108,19 +108,21 @@ async def run_igt(run: IgtRun, report: Report = print) -> list[SubtestResult]:
     number = 0
     for item in planned:
         todo = [
-            pair for pair in item.subtests if (subtest_name(*pair), item.group.on, run.part.kernel_name) not in results
+            pair
+            for pair in item.subtests
+            if (subtest_name(*pair), item.group.name, item.group.on, run.part.kernel_name) not in results
         ]
         number += len(item.subtests) - len(todo)
         if not todo:
             continue
-        report(f"group {item.group.name}: {len(todo)} subtests on {item.group.on}")
+        report(f"group {item.group.name}: {len(todo)} subtests on {run.part.place(item.group.on)}")
         async with contextlib.aclosing(
             Bench(run, item.group, environment, build, sorted({t for t, _ in todo}))
         ) as bench:
             for test, subtest in todo:
                 number += 1
                 result = await bench.run_subtest(test, subtest, report)
-                result.kernel = run.part.kernel_name
+                result.kernel, result.group = run.part.kernel_name, item.group.name
                 results[result.key] = result
                 append_result(file, result)
                 report(counted_line(number, total, run.expectations.result(result, "igt")))

@@ -78,6 +78,14 @@ class Bench:
         self._lab = None
         self._stack.close()
 
+    def ready(self) -> None:
+        """Boot a guest if there is none: what is measured afterwards is a test's own time.
+
+        Raises:
+            SetupFailed: A new one could not be set up.
+        """
+        self._opened()
+
     def run(self, command: str, *, limit: float, stdin: bytes = b"") -> Result:
         """Run a shell command with the group's environment in the guest.
 

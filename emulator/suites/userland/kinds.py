@@ -228,6 +228,7 @@ def _process(
     bench: Bench, name: Name, command: str, limit: float, judge: Callable[[int, str], tuple[Outcome, str]]
 ) -> SubtestResult:
     """Run a test that is one process."""
+    bench.ready()
     started = time.monotonic()
     try:
         done = bench.run(command, limit=limit)

@@ -91,12 +91,16 @@ def run_userland(run: UserlandRun, report: Report = print) -> list[SubtestResult
             names = _chosen(run, tests.names(bench))
             found = found or bool(names)
             names = run.part.parts.of(names, lambda name: subtest_name(*name))
-            todo = [name for name in names if (subtest_name(*name), group.on, run.part.kernel_name) not in results]
-            report(f"group {group.name}: {len(todo)} tests on {group.on}")
+            todo = [
+                name
+                for name in names
+                if (subtest_name(*name), group.name, group.on, run.part.kernel_name) not in results
+            ]
+            report(f"group {group.name}: {len(todo)} tests on {run.part.place(group.on)}")
             number = len(names) - len(todo)
             for result in _results(run, tests, bench, todo):
                 number += 1
-                result.kernel = run.part.kernel_name
+                result.kernel, result.group = run.part.kernel_name, group.name
                 results[result.key] = result
                 append_result(file, result)
                 report(counted_line(number, len(names), run.expectations.result(result, run.name)))

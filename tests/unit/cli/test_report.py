@@ -12,8 +12,10 @@ from click.testing import Result as Done
 from typer.testing import CliRunner
 
 from vfio_user_xe.emulator.cli.report import app
-from vfio_user_xe.emulator.results import Case, Report, Result, Verdict, json_file
+from vfio_user_xe.emulator.results import Case, Outcome, Report, Result, Verdict, json_file
 from vfio_user_xe.emulator.results.journal import Journal
+from vfio_user_xe.emulator.suites.report import append_result
+from vfio_user_xe.emulator.suites.subtest import SubtestResult
 
 
 def report(kernel: str, **verdicts: Verdict) -> Report:
@@ -80,3 +82,11 @@ def test_times_are_printed_and_written(files: list[Path], tmp_path: Path) -> Non
     assert json.loads(invoke("times", *files).output) == {"a": 2.0, "b": 2.0}
     assert invoke("times", *files, "--output", tmp_path / "times.json").exit_code == 0
     assert json.loads((tmp_path / "times.json").read_text()) == {"a": 2.0, "b": 2.0}
+
+
+def test_results_of_a_suite_that_are_not_judged_are_told_with_what_judges_them(tmp_path: Path) -> None:
+    append_result(tmp_path / "results.jsonl", SubtestResult("xe_vm", "bind", Outcome.PASS))
+    done = CliRunner().invoke(app, ["merge", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "not judged: `igt report` or `suite report NAME`" in done.output
+    assert f"--output {tmp_path} --json FILE" in done.output

@@ -116,3 +116,26 @@ def test_what_the_guest_wrote_is_text_in_the_page_and_survives_json() -> None:
     assert "<script" not in page
     assert "<img" not in page
     assert "]]&gt;\ufffd&lt;img src=x&gt;" in page
+
+
+def test_groups_and_kernels_are_told_apart_where_there_are_several() -> None:
+    several = [
+        SubtestResult("xe_vm", "bind", outcome, group=group, kernel=kernel)
+        for group, kernel, outcome in (
+            ("a", "6.18", Outcome.PASS),
+            ("b", "6.18", Outcome.FAIL),
+            ("a", "7.3.4", Outcome.PASS),
+            ("b", "7.3.4", Outcome.PASS),
+        )
+    ]
+    report = report_of(several, Expectations(), "igt")
+    assert "| 6.18 | b | pf | xe_vm | 0 | 0 | 1 |" in table(report)
+    assert "xe_vm@bind on pf, 6.18, b: fail" in summary(several, report, Expectations())
+    assert "| on | test |" in table(report_of(several[:1], Expectations(), "igt"))
+
+
+def test_an_expectation_can_be_of_one_group() -> None:
+    entry = Expectation(("xe_vm",), ("fail",), "guest", "slow", group="gl-*")
+    expectations = Expectations((entry,))
+    assert expectations.find("xe_vm@bind", "pf", "gl-iris") is entry
+    assert expectations.find("xe_vm@bind", "pf", "cl-neo") is None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import create_autospec
@@ -16,7 +17,8 @@ from vfio_user_xe.emulator.cli import parts
 from vfio_user_xe.emulator.cli import suite as cli
 from vfio_user_xe.emulator.guest.channel import Result as Done
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError
-from vfio_user_xe.emulator.results import Outcome, json_file
+from vfio_user_xe.emulator.results import Outcome, Report, json_file
+from vfio_user_xe.emulator.results.matrix import matrix, matrix_text
 from vfio_user_xe.emulator.results.shard import Parts, Shard
 from vfio_user_xe.emulator.results.times import Times
 from vfio_user_xe.emulator.suites.expectations import Expectations
@@ -292,6 +294,44 @@ def test_the_same_test_on_another_kernel_is_run_again(
     seen = read_results(given.output / "results.jsonl")
     assert [(result.test, result.kernel) for result in seen] == [("a", "6.18"), ("a", "7.3.4")]
     assert report_of(seen, Expectations(), "s").kernels == ["6.18", "7.3.4"]
+
+
+def test_a_test_of_two_groups_runs_in_both_and_is_two_cases(
+    given: runner.UserlandRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = tuple(replace(GROUP, name=name) for name in ("neo", "rusticl"))
+    both = replace(given, suite=replace(SUITE, groups=groups))
+    run(both, Scripted({"a": Outcome.PASS}), monkeypatch)
+    seen = read_results(given.output / "results.jsonl")
+    assert [(result.test, result.group) for result in seen] == [("a", "neo"), ("a", "rusticl")]
+    run(replace(both, resume=True), Scripted({"a": Outcome.FAIL}), monkeypatch)
+    assert read_results(given.output / "results.jsonl") == seen, "nothing is run again"
+    report = report_of(seen, Expectations(), "s")
+    assert len({(result.case.suite, result.case.group) for result in report.results}) == 2
+    parts = [report_of([result], Expectations(), "s") for result in seen]
+    assert [result.repetition for result in Report.merge("s", parts).results] == [1, 1]
+    assert "| a [a (neo, pf)] | pass 1 of 1 |" in matrix_text(matrix(report))
+
+
+def test_the_boot_of_a_guest_is_no_part_of_a_test_s_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    def takes(seconds: float, answer: object = None) -> Callable[..., object]:
+        def passes(*_: object, **__: object) -> object:
+            nonlocal now
+            now += seconds
+            return answer
+
+        return passes
+
+    clock = create_autospec(time)
+    clock.monotonic.side_effect = lambda: now
+    monkeypatch.setattr(kinds, "time", clock)
+    bench = create_autospec(Bench, instance=True)
+    bench.ready.side_effect = takes(40.0)
+    bench.run.side_effect = takes(2.0, Done(0, b"", "", 2.0))
+    ((result,),) = CommandTests({"one": "true"}).run(bench, [("one", "")], lambda name: 1.0)
+    assert result.seconds == 2.0
 
 
 def test_a_job_has_a_folder_of_its_own_for_logs(tmp_path: Path) -> None:
