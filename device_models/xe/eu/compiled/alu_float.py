@@ -128,7 +128,7 @@ def _has_integers(instruction: Alu) -> bool:
 
 
 def _guard(instruction: Alu, kind: str) -> list[Op]:
-    """What conversions before and after the operation take for granted of cr0: denormals, rounding to nearest."""
+    """What conversions before and after the operation take for granted of cr0: mostly rounding to nearest."""
     keep = 0
     rounds = False
     for source in instruction.sources:
@@ -136,17 +136,14 @@ def _guard(instruction: Alu, kind: str) -> list[Op]:
             # An immediate was rounded when it was translated.
             wide = source.type.size * 8 > (53 if kind == "df" else 24)
             rounds = rounds or (wide and isinstance(source, Immediate))
-        elif not _is(source.type, kind):
+        elif not _is(source.type, kind) and isinstance(source, Immediate):
+            # It was converted when it was translated, and a denormal was kept.
             keep |= 1 << DENORMAL_BITS[source.type]
     target = instruction.destination.type
     if target.is_float and not _is(target, kind) and instruction.opcode is not Opcode.CMP:
-        keep |= 1 << DENORMAL_BITS[target]
-        # A move of f to hf rounds in every mode (`convert.c:narrow_f_hf`).
-        rounds = not (
-            instruction.opcode is Opcode.MOV and target is DataType.HF and _is(instruction.sources[0].type, "f")
-        )
-        if instruction.opcode is Opcode.MOV or execution_float(instruction) is DataType.HF:
-            keep |= 1 << DENORMAL_BITS[execution_float(instruction)]
+        # These round in every mode (`convert.c:narrow_f_hf`, `narrow_df_f`).
+        moved = instruction.opcode is Opcode.MOV and target is DataType.HF and _is(instruction.sources[0].type, "f")
+        rounds = not moved and not (kind == "df" and target is DataType.F)
     if not keep and not rounds:
         return []
     mask = keep | (_ROUNDING if rounds else 0)

@@ -186,6 +186,54 @@ def test_floats_become_halves_in_every_rounding(cr0: int) -> None:
     check_compiled(HALVES_OF_FLOATS, cr0, of_all_sizes)
 
 
+# Conversions of Mesa's OpenCL driver, which keeps no denormals of floats: in a quotient of doubles are some of each.
+BETWEEN_FLOATS = """
+mov (16|M0)             r20.0<1>:df  r12.0<1;1,0>:f
+mov (8|M0)              r20.0<1>:df  -(abs)r12.0<2;1,0>:f
+mov (1|M0)              r20.0<1>:df  r12.0<0;1,0>:f
+(f0.0) mov (16|M0)      r20.0<1>:df  r12.0<1;1,0>:f
+mov (16|M0)             r20.0<1>:f   r12.0<1;1,0>:df
+mov (8|M0)              r20.0<2>:f   -r12.0<1;1,0>:df
+mov (1|M0)              r20.0<1>:f   r12.0<0;1,0>:df
+mov (16|M0) (ne)f0.0    r20.0<1>:f   r12.0<1;1,0>:df
+mov (32|M0)             r20.0<1>:f   r12.0<1;1,0>:hf
+mov (16|M0)             r20.0<1>:f   r12.0<2;1,0>:hf
+mov (32|M0)             r20.0<1>:hf  r12.0<1;1,0>:f
+mov (16|M0) (eq)f0.0    r20.0<1>:hf  r12.0<1;1,0>:f
+add (16|M0)             r20.0<1>:f   r12.0<1;1,0>:hf  r14.0<1;1,0>:f
+cmp (16|M0) (lt)f0.0    null<1>:f    r12.0<1;1,0>:hf  r14.0<1;1,0>:hf
+"""
+
+
+@pytest.mark.parametrize("kept", [0, 0x40, 0x80, 0x400, KEEP], ids=hex)
+def test_conversions_between_floats_are_compiled_whatever_denormals_are_kept(kept: int) -> None:
+    random = np.random.default_rng(kept)
+
+    def of_all_sizes(instruction: Alu, seed: int) -> NDArray[np.float32]:
+        """Magnitudes around the least that is no denormal of each type, as the source's type; or whatever is there."""
+        count = 64 * (seed % 2)
+        kind = {DataType.DF: np.float64, DataType.HF: np.float16}.get(instruction.sources[0].type, np.float32)
+        powers = 2.0 ** (random.choice([-1, -14, -24, -126, -149], count) + random.integers(-3, 4, count))
+        values = random.choice([-1.0, 1.0], count) * random.uniform(1, 2, count) * powers
+        return values.astype(kind).view(np.float32)
+
+    check_compiled(BETWEEN_FLOATS, kept, of_all_sizes)
+
+
+@pytest.mark.parametrize("way", [0x10, 0x20, 0x30], ids=["up", "down", "to zero"])
+def test_doubles_become_floats_in_every_rounding(way: int) -> None:
+    random = np.random.default_rng(way)
+
+    def of_all_sizes(_: Alu, seed: int) -> NDArray[np.float32]:
+        count = 16 * (seed % 2)
+        powers = 2.0 ** random.integers(-160, 130, count)
+        return (random.standard_normal(count) * powers).view(np.float32)
+
+    texts = "\n".join(line for line in BETWEEN_FLOATS.splitlines() if line.endswith(":df"))
+    check_compiled(texts, KEEP | way, of_all_sizes)
+    check_compiled(texts, way, of_all_sizes)
+
+
 @EFFORT
 @given(alu([*FLOATS, *INTEGERS], [Opcode.MOV]), st.integers(0, 1 << 32), active_lanes(), st.sampled_from(MODES))
 def test_conversions_are_equal(instruction: Alu, seed: int, active: int, cr0: int) -> None:

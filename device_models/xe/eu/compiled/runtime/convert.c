@@ -39,14 +39,27 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
 }
 
 /* One way for consecutive elements that all go to where nothing is read from: it needs no copy.  Another for one element. */
-#define WIDEN(type, S, class, T, convert) WIDEN_ROUNDED(type, S, class, T, convert, 0)
+#define WIDEN(type, S, class, T, convert) WIDEN_AS(type, S, class, T, convert, 0, 0, 0)
 
-/* `rounds`: some values of the source are rounded, as cr0.0 says. */
-#define WIDEN_ROUNDED(type, S, class, T, convert, rounds)                                       \
+/* Values of magnitudes below `least`, denormals of a float type, are zeros of their sign. */
+#define FLUSH_BELOW(least, values)                                                              \
+    for (int lane = 0; lane < LANES; lane++)                                                    \
+        if (values[lane] < (least) && values[lane] > -(least))                                  \
+            values[lane] *= 0;
+#define LEAST_F 0x1p-126f
+#define LEAST_HF 0x1p-14f
+/* Bits of cr0.0 that keep denormals (semantics.py). */
+#define KEEP_DF (1u << 6)
+#define KEEP_F (1u << 7)
+#define KEEP_HF (1u << 10)
+
+/* `rounds`: some values of the source are rounded, as cr0.0 says.  `keep`: the bit of cr0.0 without which denormals of the source,
+ * those below `least`, are zeros. */
+#define WIDEN_AS(type, S, class, T, convert, rounds, keep, least)                               \
     static NOINLINE const struct op *widen_##type##_##class##_region(const struct op *op, struct thread *t) \
     {                                                                                           \
         const char *from = at(t, op->source[0]);                                                \
-        T to[LANES];                                                                            \
+        T to[LANES] = {0};                                                                      \
         const int count = count_of(op);                                                         \
         const uint32_t column = op->strides[1];                                                 \
         if (is_even(op) && column == 2 * sizeof(S) && count == 16) { /* halves of elements twice as large */ \
@@ -61,6 +74,8 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
                 to[lane] = (convert);                                                           \
             }                                                                                   \
         }                                                                                       \
+        if (keep && unlikely(!(control_bits(t) & keep)))                                        \
+            FLUSH_BELOW(least, to)                                                              \
         deliver(op, t, to, sizeof(T));                                                          \
         return op + 1;                                                                          \
     }                                                                                           \
@@ -75,6 +90,8 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
     {                                                                                           \
         if (rounds && unlikely(control_bits(t) & ROUNDING))                                          \
             return widen_##type##_##class##_rounded(op, t, control_bits(t));                         \
+        if (keep && unlikely(!(control_bits(t) & keep)))                                        \
+            return widen_##type##_##class##_region(op, t);                                      \
         const uint32_t lanes = op->lanes;                                                       \
         const char *source = at(t, op->source[0]);                                              \
         if (lanes == 1 && (!op->final || enabled(op, t))) {                                     \
@@ -123,8 +140,8 @@ static inline int64_t modified(uint8_t how, int64_t x)
 }
 
 #define TO_FLOAT(type, S)                                                          \
-    WIDEN_ROUNDED(type, S, f, float, (float)SIGNED(x), sizeof(S) > 2)               \
-    WIDEN_ROUNDED(type, S, df, double, (double)SIGNED(x), sizeof(S) > 4)
+    WIDEN_AS(type, S, f, float, (float)SIGNED(x), sizeof(S) > 2, 0, 0)               \
+    WIDEN_AS(type, S, df, double, (double)SIGNED(x), sizeof(S) > 4, 0, 0)
 
 TO_FLOAT(ub, uint8_t)
 TO_FLOAT(uw, uint16_t)
@@ -133,21 +150,22 @@ TO_FLOAT(b, int8_t)
 TO_FLOAT(w, int16_t)
 TO_FLOAT(d, int32_t)
 TO_FLOAT(q, int64_t)
-WIDEN_ROUNDED(uq, uint64_t, f, float, (float)x, 1)
-WIDEN_ROUNDED(uq, uint64_t, df, double, (double)x, 1)
-WIDEN(hf, uint16_t, f_each, float, f_of_hf(x))
-WIDEN(bf, uint16_t, f, float, f_of_bf(x))
+WIDEN_AS(uq, uint64_t, f, float, (float)x, 1, 0, 0)
+WIDEN_AS(uq, uint64_t, df, double, (double)x, 1, 0, 0)
+WIDEN_AS(hf, uint16_t, f_each, float, f_of_hf(x), 0, KEEP_HF, LEAST_HF)
+WIDEN_AS(bf, uint16_t, f, float, f_of_bf(x), 0, KEEP_F, LEAST_F)
 WIDEN(f, uint32_t, f, uint32_t, x)
-WIDEN(hf, uint16_t, df, double, f_of_hf(x))
-WIDEN(bf, uint16_t, df, double, f_of_bf(x))
-WIDEN(f, float, df, double, x)
+WIDEN_AS(hf, uint16_t, df, double, f_of_hf(x), 0, KEEP_HF, LEAST_HF)
+WIDEN_AS(bf, uint16_t, df, double, f_of_bf(x), 0, KEEP_F, LEAST_F)
+WIDEN_AS(f, float, df, double, x, 0, KEEP_F, LEAST_F)
 WIDEN(df, uint64_t, df, uint64_t, x)
 
 /* All of 16 or 32 halves one behind the other are converted at once. */
 const struct op *widen_hf_f(const struct op *op, struct thread *t)
 {
     const uint32_t lanes = op->lanes;
-    if ((lanes != 0xffff && lanes != ~0u) || op->strides[1] != 2 || !is_even(op) || (op->final && enabled(op, t) != lanes))
+    if ((lanes != 0xffff && lanes != ~0u) || op->strides[1] != 2 || !is_even(op) || (op->final && enabled(op, t) != lanes)
+        || unlikely(!(control_bits(t) & KEEP_HF)))
         return widen_hf_f_each(op, t);
     float to[LANES];
     eu_floats_of_halves(to, at(t, op->source[0]), 16);
@@ -185,7 +203,12 @@ static inline int holds(int condition, int less, int equal, int greater)
     }
 }
 
-#define NARROW(class, C, type, D, convert, tested)                                              \
+#define NARROW(class, C, type, D, convert, tested) NARROW_AS(class, C, type, D, convert, tested, 0, 0, 0, SAME, 0)
+#define SAME(values)
+
+/* `from` and `to` are the bits of cr0.0 without which denormals are flushed before and after the conversion: those below `least`,
+ * and by `flush`.  `rounds`: it rounds as cr0.0 says. */
+#define NARROW_AS(class, C, type, D, convert, tested, from, least, to, flush, rounds)           \
     static NOINLINE const struct op *narrow_##class##_##type##_region(const struct op *op, struct thread *t) \
     {                                                                                           \
         const uint32_t lanes = enabled(op, t);                                                  \
@@ -193,7 +216,20 @@ static inline int holds(int condition, int less, int equal, int greater)
         C in[LANES];                                                                            \
         D out[LANES];                                                                           \
         memcpy(in, at(t, op->source[0]), sizeof in);                                            \
+        if (from && unlikely(!(control_bits(t) & from)))                                        \
+            FLUSH_BELOW(least, in)                                                              \
+        if (rounds && unlikely(control_bits(t) & ROUNDING)) {                                   \
+            round_as(control_bits(t));                                                          \
+            IN_MEMORY(in);                                                                      \
+        }                                                                                       \
         for (int lane = 0; lane < LANES; lane++) { C x = in[lane]; out[lane] = (convert); }     \
+        if (rounds && unlikely(control_bits(t) & ROUNDING)) {                                   \
+            IN_MEMORY(out);                                                                     \
+            round_as(0);                                                                        \
+        }                                                                                       \
+        if (to && unlikely(!(control_bits(t) & to))) {                                          \
+            flush(out)                                                                          \
+        }                                                                                       \
         (void)saturate;                                                                         \
         if (unlikely(op->condition)) {                                                          \
             uint32_t bits = 0;                                                                  \
@@ -212,7 +248,9 @@ static inline int holds(int condition, int less, int equal, int greater)
         const char *source = at(t, op->source[0]);                                              \
         char *destination = t->storage + op->destination;                                       \
         (void)saturate;                                                                         \
-        if (unlikely(op->condition) || enabled(op, t) != op->lanes)                             \
+        if (unlikely(op->condition) || enabled(op, t) != op->lanes                              \
+            || ((from || to) && unlikely((control_bits(t) & (from | to)) != (from | to)))       \
+            || (rounds && unlikely(control_bits(t) & ROUNDING)))                                \
             return narrow_##class##_##type##_region(op, t);                                     \
         if (op->lanes == 1) {                                                                   \
             C x;                                                                                \
@@ -222,14 +260,14 @@ static inline int holds(int condition, int less, int equal, int greater)
             return op + 1;                                                                      \
         }                                                                                       \
         if (likely(op->strides[1] == sizeof(D) && apart(source, LANES * sizeof(C), destination, LANES * sizeof(D)))) { \
-            const C *restrict from = (const C *)source;                                         \
-            D *restrict to = (D *)destination;                                                  \
+            const C *restrict values = (const C *)source;                                       \
+            D *restrict results = (D *)destination;                                             \
             if (op->lanes == 0xffff) {                                                          \
-                for (int lane = 0; lane < 16; lane++) { C x = from[lane]; to[lane] = (convert); } \
+                for (int lane = 0; lane < 16; lane++) { C x = values[lane]; results[lane] = (convert); } \
                 return op + 1;                                                                  \
             }                                                                                   \
             if (op->lanes == 0xffffffff) {                                                      \
-                for (int lane = 0; lane < 32; lane++) { C x = from[lane]; to[lane] = (convert); } \
+                for (int lane = 0; lane < 32; lane++) { C x = values[lane]; results[lane] = (convert); } \
                 return op + 1;                                                                  \
             }                                                                                   \
         }                                                                                       \
@@ -277,19 +315,27 @@ NARROW(df, double, q, int64_t, x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x <= -0x1p
 
 /* 0 to 1, NaN is 0. */
 #define UNIT(x) (!saturate ? (x) : (x) > 0 ? (x) < 1 ? (x) : 1 : 0)
-NARROW(f, float, hf_each, uint16_t, hf_of_f_as(UNIT(x), control_bits(t)), f_of_hf(x))
-NARROW(f, float, bf, uint16_t, bf_of_f(UNIT(x)), f_of_bf(x))
+#define FLUSH_BITS(least, results)                                                                             \
+    for (int lane = 0; lane < LANES; lane++)                                                                   \
+        if ((results[lane] & 0x7fff) < (least))                                                                \
+            results[lane] &= 0x8000;
+#define FLUSH_HF(results) FLUSH_BITS(0x400, results)
+#define FLUSH_BF(results) FLUSH_BITS(0x80, results)
+#define FLUSH_F(results) FLUSH_BELOW(LEAST_F, results)
+#define LEAST_DF 0x1p-1022
+NARROW_AS(f, float, hf_each, uint16_t, hf_of_f_as(UNIT(x), control_bits(t)), f_of_hf(x), KEEP_F, LEAST_F, KEEP_HF, FLUSH_HF, 0)
+NARROW_AS(f, float, bf, uint16_t, bf_of_f(UNIT(x)), f_of_bf(x), KEEP_F, LEAST_F, KEEP_F, FLUSH_BF, 0)
 NARROW(f, float, f, float, canonical_f(UNIT(x)), x)
-NARROW(df, double, hf, uint16_t, hf_of_f(odd_f(UNIT(x))), f_of_hf(x))
-NARROW(df, double, bf, uint16_t, bf_of_f(odd_f(UNIT(x))), f_of_bf(x))
-NARROW(df, double, f, float, canonical_f((float)UNIT(x)), x)
+NARROW_AS(df, double, hf, uint16_t, hf_of_f(odd_f(UNIT(x))), f_of_hf(x), KEEP_DF, LEAST_DF, KEEP_HF, FLUSH_HF, 0)
+NARROW_AS(df, double, bf, uint16_t, bf_of_f(odd_f(UNIT(x))), f_of_bf(x), KEEP_DF, LEAST_DF, KEEP_F, FLUSH_BF, 0)
+NARROW_AS(df, double, f, float, canonical_f((float)UNIT(x)), x, KEEP_DF, LEAST_DF, KEEP_F, FLUSH_F, 1)
 NARROW(df, double, df, double, UNIT(x) == UNIT(x) ? UNIT(x) : df_of_bits(0x7ff8000000000000ull), x)
 
 const struct op *narrow_f_hf(const struct op *op, struct thread *t)
 {
     const uint32_t lanes = op->lanes;
     if ((lanes != 0xffff && lanes != ~0u) || op->strides[1] != 2 || op->condition || op->saturate || enabled(op, t) != lanes
-        || unlikely(control_bits(t) & ROUNDING))
+        || unlikely((control_bits(t) & (ROUNDING | KEEP_F | KEEP_HF)) != (KEEP_F | KEEP_HF)))
         return narrow_f_hf_each(op, t);
     float from[LANES];
     uint16_t to[LANES];
