@@ -286,7 +286,7 @@ END_TRACE = "---[ end trace"
 NO_REPORT = re.compile(
     r"\[Firmware (Bug|Warn|Info)\]|debugging enabled by kernel config|FAULT_INJECTION: |"
     r"^(Command line|Kernel command line|Unknown kernel command line)|suppressed \(rcu_cpu_stall_suppress\)"
-    r"|BIOS bug|RCU CPU stall warnings|KASAN: .*shadow|KASAN: (KernelAddressSanitizer|sanitizer) initialized|KernelAddressSanitizer"
+    r"|BIOS bug|RCU CPU stall warnings|(?<!BUG: )KASAN: .*shadow|KASAN: (KernelAddressSanitizer|sanitizer) initialized|KernelAddressSanitizer"
     r"|ODEBUG: (selftest passed|\d+ of \d+ active objects)|\[BIOS BUG\]|x86/mm: Checked W\+X mappings: passed"
 )
 """Lines that have the words and report nothing."""

@@ -23,6 +23,13 @@ _RULE = re.compile(r"^={20,}$")
 _OF_FAULTS = frozenset({Kind.OOPS, Kind.LIST, Kind.KASAN, Kind.HARDENING})
 _ENDED_BY_RULE = frozenset({Kind.KASAN, Kind.KFENCE, Kind.KMSAN, Kind.KCSAN})
 _ENDED_BY_STACK = frozenset({Kind.LOCKDEP, Kind.RCU_USAGE, Kind.ATOMIC, Kind.HUNG_TASK, Kind.LOCK_DEBUG})
+_NEVER_INSIDE = _ENDED_BY_RULE | {
+    *(Kind.PANIC, Kind.LOCKDEP, Kind.HUNG_TASK, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU_STALL, Kind.KMEMLEAK),
+    Kind.OUT_OF_MEMORY,
+}
+"""What "cut here" never begins: another processor reports it meanwhile, and what is open must not hide it."""
+_ANOTHER_S = "*ERROR*"
+"""As is what a driver says, unless it warns with it (include/drm/drm_print.h: drm_err, drm_WARN)."""
 _OF_ONE_LINE = frozenset({Kind.DRM, Kind.GPU_HANG, Kind.DEVICE_LOST, Kind.PCI, Kind.KMEMLEAK, Kind.HARDWARE})
 _REPORTERS_OWN = re.compile(
     r"^(__?warn\w*|report_bug|handle_bug|exc_\w+|asm_\w+|dump_stack\w*|print_\w+|kasan_\w+|__asan_\w+|kfence_\w+|kmsan_\w+|ubsan_\w+"
@@ -89,6 +96,9 @@ class _Reader:
             return
         kind = kind_of(text) if line.level != _DEBUG else None
         if kind is not None and not self._belongs(kind, text):
+            if self._cut and kind in _OF_ONE_LINE:
+                self._found.append(KernelReport(kind, [line], text))  # the open one goes on
+                return
             self._begin(KernelReport(kind, [line], text))
         elif self._open is not None:
             self._open.lines.append(line)
@@ -114,7 +124,7 @@ class _Reader:
         if self._open is None:
             return False
         if self._cut:
-            return kind is not Kind.PANIC
+            return kind not in _NEVER_INSIDE and not (_ANOTHER_S in text and len(self._open.lines) > 1)
         if kind is Kind.IOMMU:
             return (
                 self._open.kind is Kind.IOMMU and len(self._open.lines) == 1 and "handling fault" in self._open.headline

@@ -60,12 +60,15 @@ DEFECTS = {
 }
 
 
+_GUESSES = r"(?:[ ]*\? [^\n]*\n)*"
+"""Frames of which the kernel is not sure that they were called."""
+
 REPORTS = {
     POOL_LEAK: r"(?s)unreferenced object.*list_lru_init.*ttm_pool_type_init",
     RESCAN_LOCK: r"WARNING: [^\n]*pci/remove\.c[^\n]* pci_stop_and_remove_bus_device\+(?s:.*)\n"
     f"{frames('pci_iov_remove_virtfn', 1, 1)}{frames(OF_PCI_IOV, 1, 3)}{frames(OF_XE, 0, 4)}{frame('xe_pci_remove')}",
-    STALE_FILE: r"(?s)KASAN: slab-use-after-free.*get_file_active.*vfio_pci_(core_)?dma_?buf|"
-    r"KASAN: slab-use-after-free.*vfio_pci_dma_buf_(move|cleanup).*get_file_active",
+    STALE_FILE: r"KASAN: slab-use-after-free in \S*get_file\w*\+[^\n]*\n(?:(?!Allocated by|Freed by)[^\n]*\n)*?"
+    rf"[ ]*get_file_active\+[^\n]*\n{_GUESSES}[ ]*vfio_pci_\w*dma_?buf\w*\+(?s:.*)belongs to the cache filp ",
     "D5": r"WARNING: .*xe_res_cursor\.h",
     "D11": r"(?s)possible circular locking dependency.*xe_gt_sriov_pf_config_get_lmem_obj",
 }

@@ -132,3 +132,44 @@ def test_the_page_that_kasan_dumps_is_part_of_its_report() -> None:
     )
     assert [report.kind for report in found] == [Kind.KASAN, Kind.PAGES]
     assert "Memory state" in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("BUG: KASAN: slab-use-after-free in made_up_get+0x3a/0x89", Kind.KASAN),
+        ("WARNING: possible circular locking dependency detected", Kind.LOCKDEP),
+        ("INFO: task made-up:12 blocked for more than 5 seconds.", Kind.HUNG_TASK),
+        ("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [made-up:12]", Kind.SOFT_LOCKUP),
+        ("made_up 0000:01:00.0: [drm] *ERROR* something else failed", Kind.DRM),
+    ],
+)
+def test_what_another_processor_reports_within_a_warning_is_a_report_of_its_own(line: str, kind: Kind) -> None:
+    warning = [
+        "------------[ cut here ]------------",
+        "WARNING: drivers/made/up.c:12 at made_up_init+0x1/0x2, CPU#0: sh/12",
+        "Call Trace:",
+        line,
+        " made_up_probe+0x1/0x2",
+        "---[ end trace 0000000000000000 ]---",
+    ]
+    found = reports(read(warning))
+    assert [report.kind for report in found] == [Kind.WARNING, kind]
+    assert ("made_up_probe" in found[0].text) is (kind is Kind.DRM), "what has one line cuts nothing off"
+
+
+def test_what_a_driver_warns_with_is_one_report_whatever_it_says() -> None:
+    lines = [
+        "------------[ cut here ]------------",
+        "made_up 0000:01:00.0: [drm] *ERROR* something failed",
+        "WARNING: drivers/made/up.c:12 at made_up_init+0x1/0x2, CPU#0: sh/12",
+        "---[ end trace 0000000000000000 ]---",
+    ]
+    assert len(reports(read(lines))) == 1
+
+
+def test_kasan_s_reports_of_functions_with_a_shadow_are_reports() -> None:
+    assert [report.kind for report in reports(parse("BUG: KASAN: slab-use-after-free in made_shadow_up+0x1/0x2"))] == [
+        Kind.KASAN
+    ]
+    assert reports(parse("KASAN: made up text about its shadow")) == []

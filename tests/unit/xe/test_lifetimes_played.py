@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.xe.lifetimes import IMPORTED, after
 from tests.support.xe.machines import xe_machine
+from tests.support.xe.reports import STALE
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
@@ -219,7 +220,9 @@ def looks(monkeypatch: pytest.MonkeyPatch, *logged: str, busy: bool = False) -> 
     left = iter(logged)
     monkeypatch.setattr(looking.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(run, "read_kernel_log", lambda: run.kernel_log.extend(parse(next(left, ""))) or run.kernel_log)
-    return run, looking.Looking(run, xe_machine(), patient)
+    machine = xe_machine()
+    machine.zero_copy = False
+    return run, looking.Looking(run, machine, patient)
 
 
 @pytest.mark.parametrize("busy", [True, False])
@@ -282,3 +285,23 @@ def test_a_reset_that_the_driver_gave_up_counts_unless_the_host_is_busy(
     found = looked.settled(["v1"])
     assert [failure.signature for failure in found] == ["a reset is not finished"] * (not busy)
     assert run.given_up
+
+
+def test_a_use_after_free_is_the_known_one_only_where_a_path_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    for left in (True, False):
+        _, looked = looks(monkeypatch, STALE)
+        looked.path_left = left
+        (failure,) = looked.look("a reset v1")
+        assert failure.defect == (defects.STALE_FILE if left else "")
+
+
+def test_reports_of_mappings_by_device_address_are_known_only_where_a_kernel_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for zero_copy in (True, False):
+        _, looked = looks(
+            monkeypatch, "WARNING: drivers/gpu/drm/xe/xe_res_cursor.h:99 at xe_res_first+0x1/0x2, CPU#0: x/1"
+        )
+        looked._machine.zero_copy = zero_copy
+        (failure,) = looked.look("a bind i3")
+        assert failure.defect == ("D5" if zero_copy else "")

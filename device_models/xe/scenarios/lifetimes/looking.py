@@ -38,6 +38,8 @@ class Looking:
         self._vram = machine.card.vram_used()
         self._objects = self._dma_bufs()
         self._comparable = True
+        self.path_left = False
+        """Whether an O_PATH descriptor was left of a dma-buf whose file was gone, so that a revocation may touch that file."""
         self._late: list[Excuse] = []
         self._taken: tuple[int, int] = (0, 0)
         """VRAM in use and shares of VFs before they are taken away."""
@@ -51,7 +53,7 @@ class Looking:
             GuestError: the guest does not answer.
             LogLost: lines of the log are lost.
         """
-        found = [_reported(report, after) for report in self._reports(ignore or {})] if read else []
+        found = [_reported(report, after, self._known()) for report in self._reports(ignore or {})] if read else []
         verdicts = self._machine.card.call("verdicts")
         for kind in ("stale", "foreign"):
             if accesses := verdicts[kind]:
@@ -59,6 +61,12 @@ class Looking:
         if verdicts["stale"] or verdicts["foreign"]:
             self._machine.card.call("ledger", clear=True)
         return found
+
+    def _known(self) -> dict[str, str]:
+        """Patterns of the defects that the sequence can have met on this kernel: words alone name none."""
+        impossible = set() if self._machine.zero_copy else {"D5", "D11"}
+        impossible |= set() if self.path_left else {defects.STALE_FILE}
+        return {name: pattern for name, pattern in defects.REPORTS.items() if name not in impossible}
 
     def _access(self, kind: str, accesses: list[dict[str, Any]], after: str) -> Failure:
         first = accesses[0]
@@ -215,8 +223,9 @@ class Looking:
         return left
 
 
-def _reported(report: KernelReport, after: str) -> Failure:
-    defect = next((name for name, pattern in defects.REPORTS.items() if re.search(pattern, report.text)), "")
+def _reported(report: KernelReport, after: str, known: Mapping[str, str] = defects.REPORTS) -> Failure:
+    """`known` are the patterns of reports by defect."""
+    defect = next((name for name, pattern in known.items() if re.search(pattern, report.text)), "")
     if report.kind in (Kind.GPU_HANG, Kind.DEVICE_LOST) and after.endswith(_SUSPENDED):
         # Nobody has jobs then but the driver, which moves memory back.
         defect = defect or defects.SUSPEND_RACE

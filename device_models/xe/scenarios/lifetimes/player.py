@@ -64,6 +64,7 @@ class LifetimesPlayer:
         operation = operation_of(step)
         self._quiet = not operation.of_system and not isinstance(operation, living.Start | living.Ending)
         concerned = {*self._of(operation.vfs, step), *self._of(operation.revokes, step)}
+        self._looking.path_left |= any(self._world.state.stale_paths(vf) for vf in self._world.state.vfs)
         if isinstance(operation, living.Start):
             self._programs[step.actor] = s.started(self._run, self._machine)
             found = []
