@@ -15,6 +15,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_USAGE, explained, fail, say
 from vfio_user_xe.emulator.cli.guest import app
+from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.options import (
     Functions,
     Root,
@@ -197,10 +198,10 @@ def run_command(
         work = _Work(line, timeout, tuple(shared), gdb, interactive, keep)
         if socket_dirs:
             descriptions = served_cards(socket_dirs)
-            code = trio.run(_run, spec_for(descriptions), work)
+            code = run_to_its_end(_run, spec_for(descriptions), work)
         else:
             with served_card(serve) as served:
-                code = trio.run(_run, spec_for(served.descriptions), work)
+                code = run_to_its_end(_run, spec_for(served.descriptions), work)
     raise typer.Exit(code)
 
 

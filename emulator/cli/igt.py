@@ -6,10 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-import trio
 import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, fail
+from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
 from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
 from vfio_user_xe.emulator.cli.parts import (
@@ -143,7 +143,7 @@ def run_command(
 
         def run_one(part: Part, again: bool) -> None:
             each = dataclasses.replace(work, part=part, resume=again)
-            trio.run(run_igt, each, lambda text: print(text, flush=True))
+            run_to_its_end(run_igt, each, lambda text: print(text, flush=True))
 
         all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
         codes = run_parts(count, job, ("igt", "run"), output, resume, all_parts, run_one)

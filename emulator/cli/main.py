@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -21,6 +19,7 @@ from vfio_user_xe.emulator.cli.explore import fuzz as fuzz_app
 from vfio_user_xe.emulator.cli.export import register as register_export
 from vfio_user_xe.emulator.cli.guest_run import app as guest_app
 from vfio_user_xe.emulator.cli.igt import app as igt_app
+from vfio_user_xe.emulator.cli.interrupts import end_as_ctrl_c_does
 from vfio_user_xe.emulator.cli.kernel import app as kernel_app
 from vfio_user_xe.emulator.cli.man_page import manual
 from vfio_user_xe.emulator.cli.observe import register as register_observation
@@ -229,15 +228,6 @@ def main() -> None:
     SIGTERM and SIGHUP end a command as Ctrl-C does, unless it has its own way: with what it has so far, and leaving nothing
     behind. So does a reader of its output that leaves.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _as_ctrl_c)
+    end_as_ctrl_c_does()
     with ending_with_the_reader():
         app()
-
-
-def _as_ctrl_c(number: int, frame: FrameType | None) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell script's background job
-        raise KeyboardInterrupt
-    # trio's own handler chooses a moment for it.
-    signal.raise_signal(signal.SIGINT)

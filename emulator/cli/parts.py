@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -156,6 +155,6 @@ def run_jobs(count: int, command: Sequence[str], extra: Sequence[str] = ()) -> l
 def _interrupt(jobs: Sequence[subprocess.Popen[bytes]]) -> None:
     for job in jobs:
         if job.poll() is None:
-            job.send_signal(signal.SIGINT)
+            job.terminate()  # not SIGINT: a background job's children ignore it, too
     for job in jobs:
         job.wait()

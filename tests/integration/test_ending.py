@@ -82,6 +82,92 @@ def test_a_command_that_is_told_to_end_leaves_no_server_and_no_files(
     assert list(short.iterdir()) == []
 
 
+TASKS = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv.pop(1) == "ignored" else signal.default_int_handler)
+import trio
+from vfio_user_xe.emulator.cli import interrupts
+from vfio_user_xe.emulator.cli.main import app, main
+
+async def task(name):
+    try:
+        print(name, "begins", flush=True)
+        await trio.sleep_forever()
+    finally:
+        print(name, "ends", flush=True)
+
+async def tasks():
+    async with trio.open_nursery() as nursery:
+        for name in "ab":
+            nursery.start_soon(task, name)
+
+@app.command("hold")
+def hold():
+    interrupts.run(tasks)
+
+main()
+"""
+
+
+@pytest.mark.parametrize("ctrl_c", ["", "ignored"], ids=["in the foreground", "in the background"])
+def test_a_command_s_tasks_end_in_order_when_it_is_told_to(ctrl_c: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", TASKS, ctrl_c, "hold"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        try:
+            begun = sorted(process.stdout.readline() for _ in range(2))
+            assert begun == ["a begins\n", "b begins\n"]
+            if ctrl_c:
+                process.send_signal(signal.SIGINT)
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+            process.terminate()
+            output, messages = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert sorted(output.splitlines()) == ["a ends", "b ends"]
+    assert process.returncode == 130
+    assert "Warning" not in messages
+    assert "Traceback" not in messages
+
+
+JOBS = """
+import signal, sys, time
+if sys.argv.pop(1) == "ignored":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+from vfio_user_xe.emulator.cli import parts
+from vfio_user_xe.emulator.cli.main import app, main
+number = next((word for word in sys.argv if "/" in word), "")
+
+@app.command("hold")
+def hold(job: str = ""):
+    if not job:
+        parts.run_jobs(2, ("hold",))
+    print(job, flush=True)
+    time.sleep(1000)
+
+real = parts.launch
+parts.launch = lambda words, **options: real([sys.executable, "-c", PROGRAM, "", *words[words.index("hold"):]], **options)
+main()
+"""
+
+
+@pytest.mark.parametrize("ctrl_c", ["", "ignored"], ids=["in the foreground", "in the background"])
+def test_jobs_end_with_the_command_that_started_them(ctrl_c: str) -> None:
+    command = [sys.executable, "-c", f"PROGRAM = {JOBS!r}\n{JOBS}", ctrl_c, "hold"]
+    pipe = subprocess.PIPE
+    with not_ignored(signal.SIGINT), subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert sorted(process.stdout.readline() for _ in range(2)) == ["1/2\n", "2/2\n"]
+            process.terminate()
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+
+
 def test_a_kernel_build_that_is_told_to_end_leaves_neither_make_nor_its_children(tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "linux")
     makefile = (
