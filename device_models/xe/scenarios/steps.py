@@ -156,19 +156,23 @@ def _give_up(run: Run, machine: XeMachine, made: Program, *, may_raise: bool) ->
 def lost_reset(run: Run, machine: XeMachine) -> str:
     """Whether a VF that is not served any more is so by a reset that xe took no notice of; in words, empty: it is not.
 
-    Those VFs are reset once more, which mends them.
+    Those VFs are reset once more, which mends them. One that is not served after that has another defect.
     """
-    run.read_kernel_log()
-    log = [line.text for line in run.kernel_log if "FLR" in line.text][-12:]
-    run.evidence("kernel log about resets", log)
-    if not any("already in progress" in line for line in log[-6:]):
-        return ""
     for number in (1, 2):
-        if machine.card.vf_state(number) == "flr":
+        if unnoticed_reset(run, number) and machine.card.vf_state(number) == "flr":
             machine.sh(f"echo 1 > /sys/bus/pci/devices/{machine.card.vf(number)}/reset")
-            served = machine.card.served(number, STUCK_SECONDS)
-            return f"VF {number}'s reset was not answered; after one more it is {'' if served else 'not '}served"
+            if machine.card.served(number, STUCK_SECONDS):
+                return f"VF {number}'s reset was not answered; after one more it is served"
     return ""
+
+
+def unnoticed_reset(run: Run, number: int) -> bool:
+    """Whether xe has lately said of this VF that a reset came while one was in progress: another's says nothing of it."""
+    run.read_kernel_log()
+    log = [line.text for line in run.kernel_log if "FLR" in line.text]
+    run.evidence("kernel log about resets", log[-12:])
+    own = [line for line in log if f"VF{number} " in line]
+    return any("already in progress" in line for line in own[-6:])
 
 
 def reset_given_up(run: Run) -> str:

@@ -13,7 +13,7 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.sriov import defects
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
 from vfio_user_xe.device_models.xe.scenarios.sriov.setups import USUAL
-from vfio_user_xe.device_models.xe.scenarios.steps import STUCK_SECONDS, blocked_tasks
+from vfio_user_xe.device_models.xe.scenarios.steps import STUCK_SECONDS, blocked_tasks, unnoticed_reset
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup
 
@@ -160,10 +160,7 @@ def lost_reset(run: Run, machine: SriovMachine, number: int) -> str:
 
     It is reset once more, which mends it.
     """
-    run.read_kernel_log()
-    log = [line.text for line in run.kernel_log if "FLR" in line.text][-12:]
-    run.evidence("kernel log about resets", log)
-    noticed = any("already in progress" in line for line in log[-6:])
+    noticed = unnoticed_reset(run, number)
     reset(machine, number)
     served = machine.card.served(number, STUCK_SECONDS)
     if not noticed or not served:
