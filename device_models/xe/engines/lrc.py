@@ -206,7 +206,8 @@ class Lrc:
         """
         while self.stack and self.stack[-1].restore:
             self.stack.pop()
-        head = self.head - self.start
+        # A batch that the ring's last command has started leaves it at its end, which is its beginning.
+        head = (self.head - self.start) % (self.end - self.start)
         self._left_at = head
         values = {
             CONTEXT_CONTROL: self.ggtt.read32(self.image + 4 * CONTEXT_CONTROL) & ~RESTORE_INHIBIT,

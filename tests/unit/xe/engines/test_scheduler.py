@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.xe.commands import ARB_CHECK, END, NOOP, conditional_end, sdi, semaphore
-from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, Lab
+from tests.support.xe.engine_lab import BATCH_VA, DATA_VA, RING_SIZE, Lab
 from tests.support.xe.rig import MIB
-from tests.support.xe.scheduled_jobs import STOP, spin_for, spinner
+from tests.support.xe.scheduled_jobs import COUNTER, STOP, spin_for, spinner
 from vfio_user_xe.device_models.xe.engines import turns
 from vfio_user_xe.device_models.xe.profiles.profile import RENDER, VIDEO_DECODE
 
@@ -87,6 +87,28 @@ def test_a_preempted_batch_goes_on_where_it_stopped(lab: Lab) -> None:
     spin_for(lab, spin)
     spin.set_data(64, 1)
     lab.run()
+    assert spin.data(128) == [1]
+
+
+def test_a_preempted_batch_goes_on_whose_start_was_the_last_command_before_the_rings_end(lab: Lab) -> None:
+    spin = lab.job()
+    spin.ring(*[NOOP] * (RING_SIZE // 4 - 4))
+    spin.submit()
+    lab.run()
+    spin.batch(ARB_CHECK, 0x1780_0501, COUNTER, 0, *conditional_end(STOP, 0, 4), *spin.start())
+    spin.ring(NOOP, *spin.start(), *sdi(DATA_VA + 128, 1))
+    spin.submit()
+    spin_for(lab, spin)
+    done: list[int] = []
+    lab.engines.disable(spin.context, lambda: done.append(1))
+    lab.run(until=lambda: bool(done))
+    before = spin.data()[0]
+    assert spin.image(0x05) == 0, "RING_HEAD: at the ring's beginning again"
+    lab.engines.enable(spin.context)
+    spin_for(lab, spin)
+    spin.set_data(64, 1)
+    lab.run()
+    assert spin.data()[0] > before
     assert spin.data(128) == [1]
 
 
