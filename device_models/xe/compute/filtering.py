@@ -179,20 +179,20 @@ def gather(
 
 
 def level_of_detail(mips: Mips, state: SamplerState, places: Places) -> Floats:
-    """[lanes]: from the differences between the lanes of each quad; lanes of one have the same.
+    """[lanes]: from the differences between the lanes of each quad; lanes of one have the same, but on cubes.
 
     The lanes are all of their threads, four by four.
     """
     image = mips.image(0)
     if mips.surface.type is SurfaceType.CUBE:
-        axes = _face_places(image, places)
-    else:
-        scale = (1, 1, 1) if state.texel_coordinates else (image.width, image.height, image.depth)
-        axes = [places.u * scale[0]]
-        if mips.surface.type is not SurfaceType.D1:
-            axes.append(places.v * scale[1])
-        if mips.surface.type is SurfaceType.D3:
-            axes.append(places.r * scale[2])
+        squares = _cube_squares(image, places)
+        return detail(squares[0], squares[1], state.anisotropy)
+    scale = (1, 1, 1) if state.texel_coordinates else (image.width, image.height, image.depth)
+    axes = [places.u * scale[0]]
+    if mips.surface.type is not SurfaceType.D1:
+        axes.append(places.v * scale[1])
+    if mips.surface.type is SurfaceType.D3:
+        axes.append(places.r * scale[2])
     quads = [np.nan_to_num(axis).reshape(-1, QUAD) for axis in axes]
     right = sum((quad[:, 1] - quad[:, 0]) ** 2 for quad in quads)
     down = sum((quad[:, 2] - quad[:, 0]) ** 2 for quad in quads)
@@ -271,21 +271,34 @@ def _major(x: Floats, y: Floats, z: Floats) -> Coordinates:
 
 def _project(major: Coordinates, x: Floats, y: Floats, z: Floats) -> tuple[Coordinates, Floats, Floats, Floats]:
     """Face, s, t and length of the major axis: the usual table of cube maps."""
-    axis = np.choose(major, [x, y, z])
-    negative = axis < 0
-    face = 2 * major + negative
+    face = 2 * major + (np.choose(major, [x, y, z]) < 0)
+    return face.astype(np.int64), *_on_face(face, x, y, z)
+
+
+def _on_face(face: Coordinates, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats, Floats]:
+    """s, t and the distance along the major axis, of directions or of differences between such."""
     s = np.choose(face, [-z, z, x, x, x, -x])
     t = np.choose(face, [-y, -y, z, -z, -y, -y])
-    return face.astype(np.int64), s, t, np.abs(axis)
+    return s, t, np.choose(face, [x, -x, y, -y, z, -z])
 
 
-def _face_places(image: Image, places: Places) -> list[Floats]:
-    """Texels on the face of each quad's first lane, for differences between lanes."""
+def _cube_squares(image: Image, places: Places) -> tuple[Floats, Floats]:
+    """[lanes] each: squares of lengths in texels, to the right and down, on the face that each lane's direction meets.
+
+    The directions of a quad differ as they do on the screen; those of lanes that are not drawn may meet another face.
+    """
     x, y, z = (_finite(axis) for axis in (places.u, places.v, places.r))
-    major = np.repeat(_major(x, y, z).reshape(-1, QUAD)[:, 0], QUAD)
-    _, s, t, length = _project(major, x, y, z)
+    face, s, t, length = _project(_major(x, y, z), x, y, z)
     length = np.maximum(length, 1e-30)
-    return [s / length * image.width / 2, t / length * image.height / 2]
+    quads = [axis.reshape(-1, QUAD) for axis in (x, y, z)]
+    found: list[Floats] = []
+    for lane in (1, 2):
+        moved = [np.repeat(quad[:, lane] - quad[:, 0], QUAD) for quad in quads]
+        ds, dt, away = _on_face(face, *moved)
+        across = (ds * length - s * away) / (length * length) * image.width / 2
+        down = (dt * length - t * away) / (length * length) * image.height / 2
+        found.append(across * across + down * down)
+    return found[0], found[1]
 
 
 def _texels(

@@ -74,6 +74,17 @@ def test_a_quads_level_of_detail_is_from_the_differences_of_its_lanes() -> None:
     assert level_of_detail(chain(), NEAREST, places).tolist() == [2.0] * 4
 
 
+def test_the_level_on_a_cube_is_that_of_the_lanes_own_face() -> None:
+    # Two pixels a face; the quad reaches beyond its corner, where its first lane is on another face.
+    image = mips(replace(SURFACE, type=SurfaceType.CUBE, levels=1), np.zeros((96, 32), dtype=np.float32))
+    steps = np.array([1.5, 1.5, 0.5, 0.5]), np.array([1.5, 0.5, 1.5, 0.5])
+    for face in range(6):
+        axes: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = [*steps]
+        axes.insert(face // 2, np.full(4, -1.0 if face % 2 else 1.0))
+        places = Places(*axes, np.zeros(4))
+        assert level_of_detail(image, NEAREST, places)[3] == 2.0
+
+
 def test_anisotropy_takes_the_level_of_the_shorter_axis_up_to_its_ratio() -> None:
     right, down = np.array([64.0**2]), np.array([4.0**2])
     assert detail(right, down, 1).tolist() == [6]

@@ -170,21 +170,28 @@ static int major_of(double x, double y, double z)
     return z >= x && z >= y ? 2 : y >= x ? 1 : 0;
 }
 
-static int project(int major, double x, double y, double z, double *s, double *t, double *length)
+/* s, t and the distance along the major axis, of directions or of differences between such. */
+static void on_face(int face, double x, double y, double z, double *s, double *t, double *length)
 {
-    const double axis = major == 0 ? x : major == 1 ? y : z;
-    const int face = 2 * major + (axis < 0);
-    const double across[6] = {-z, z, x, x, x, -x}, down[6] = {-y, -y, z, -z, -y, -y};
+    const double across[6] = {-z, z, x, x, x, -x}, down[6] = {-y, -y, z, -z, -y, -y}, along[6] = {x, -x, y, -y, z, -z};
     *s = across[face];
     *t = down[face];
-    *length = fabs(axis);
+    *length = along[face];
+}
+
+static int project(double x, double y, double z, double *s, double *t, double *length)
+{
+    const int major = major_of(x, y, z);
+    const double axis = major == 0 ? x : major == 1 ? y : z;
+    const int face = 2 * major + (axis < 0);
+    on_face(face, x, y, z, s, t, length);
     return face;
 }
 
 static int face_of(double x, double y, double z, double *s, double *t)
 {
     double length;
-    const int face = project(major_of(x, y, z), x, y, z, s, t, &length);
+    const int face = project(x, y, z, s, t, &length);
     length = length > 1e-30 ? length : 1e-30;
     *s = (*s / length + 1) / 2;
     *t = (*t / length + 1) / 2;
@@ -196,38 +203,49 @@ static double detail_of(double right, double down)
     return 0.5 * log2_of(right > down ? right : down);
 }
 
-/* From the differences between the lanes of each quad; lanes of one have the same. */
+/* From the differences between the lanes of a quad, on the face that each lane's direction meets: those of lanes that are not drawn
+ * may meet another one. */
+static void level_on_cube(const struct image *image, const struct lanes *p, int quad, double *lod)
+{
+    double x[4], y[4], z[4];
+    for (int n = 0; n < 4; n++) {
+        x[n] = bounded(p->u[quad + n]);
+        y[n] = bounded(p->v[quad + n]);
+        z[n] = bounded(p->r[quad + n]);
+    }
+    for (int n = 0; n < 4; n++) {
+        double s, t, length, square[2];
+        const int face = project(x[n], y[n], z[n], &s, &t, &length);
+        length = length > 1e-30 ? length : 1e-30;
+        for (int other = 1; other < 3; other++) {
+            double ds, dt, away;
+            on_face(face, x[other] - x[0], y[other] - y[0], z[other] - z[0], &ds, &dt, &away);
+            const double across = (ds * length - s * away) / (length * length) * (double)image->width / 2;
+            const double down = (dt * length - t * away) / (length * length) * (double)image->height / 2;
+            square[other - 1] = across * across + down * down;
+        }
+        lod[quad + n] = detail_of(square[0], square[1]);
+    }
+}
+
+/* From the differences between the lanes of each quad; lanes of one have the same, but on cubes. */
 static void level_of_detail(const struct texture *x, const struct sampler *s, const struct lanes *p, int width, double *lod)
 {
     const struct image *image = &x->level[0];
+    const double *from[3] = {p->u, p->v, p->r};
+    const double size[3] = {(double)image->width, (double)image->height, (double)image->depth};
+    const int axes = x->type == D1 ? 1 : x->type == D3 ? 3 : 2;
     for (int quad = 0; quad < width; quad += 4) {
-        double at[3][3];
-        int axes = 0;
         if (x->type == CUBE) {
-            int major = 0;
-            for (int n = 0; n < 3; n++) {
-                const double a = bounded(p->u[quad + n]), b = bounded(p->v[quad + n]), c = bounded(p->r[quad + n]);
-                double across, down, length;
-                if (!n)
-                    major = major_of(a, b, c);
-                project(major, a, b, c, &across, &down, &length);
-                length = length > 1e-30 ? length : 1e-30;
-                at[0][n] = across / length * (double)image->width / 2;
-                at[1][n] = down / length * (double)image->height / 2;
-            }
-            axes = 2;
-        } else {
-            const double *from[3] = {p->u, p->v, p->r};
-            const double size[3] = {(double)image->width, (double)image->height, (double)image->depth};
-            axes = x->type == D1 ? 1 : x->type == D3 ? 3 : 2;
-            for (int axis = 0; axis < axes; axis++)
-                for (int n = 0; n < 3; n++)
-                    at[axis][n] = from[axis][quad + n] * (s->texels ? 1 : size[axis]);
+            level_on_cube(image, p, quad, lod);
+            continue;
         }
         double right = 0, down = 0;
         for (int axis = 0; axis < axes; axis++) {
-            const double first = number_of(at[axis][0]);
-            const double across = number_of(at[axis][1]) - first, below = number_of(at[axis][2]) - first;
+            const double scale = s->texels ? 1 : size[axis];
+            const double first = number_of(from[axis][quad] * scale);
+            const double across = number_of(from[axis][quad + 1] * scale) - first;
+            const double below = number_of(from[axis][quad + 2] * scale) - first;
             right += across * across;
             down += below * below;
         }
