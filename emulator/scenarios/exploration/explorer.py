@@ -36,7 +36,7 @@ _TRIES = 2
 _FOR_SHRINKING, _FOR_A_KNOWN_ONE = 0.4, 0.1
 """The part of what is left of the budget that one failure may have. Of a known defect others have made short sequences already."""
 _FOR_THE_LAST = 60.0
-"""Seconds that a failure has to be made short when the budget is used up."""
+"""Seconds that a failure without a name has to be made short when the budget is used up."""
 OF_THE_JUDGE = "judge"
 
 
@@ -192,7 +192,7 @@ class Explorer(Generic[MachineT]):
         lost = 0
         known = bool(found.failure.defect)
         share = _FOR_A_KNOWN_ONE if known else _FOR_SHRINKING
-        until = time.monotonic() + max(_FOR_THE_LAST, left * share)
+        until = time.monotonic() + max(0.0 if known else _FOR_THE_LAST, left * share)
 
         def fails(steps: list[Step]) -> int | None:
             nonlocal lost

@@ -286,6 +286,17 @@ def test_a_known_defect_costs_fewer_trials_than_a_new_one(guests: Guests, monkey
     assert found["paint sticks"].trials > 1
 
 
+def test_when_the_time_is_over_only_what_has_no_name_is_made_short(guests: Guests) -> None:
+    explored = explorer(guests).explore(0.01, 10)
+    assert explored.sequences < 10
+    made = explorer(guests)
+    walked = steps("a open red, a shut red, a open red, a paint red")
+    made._look_at(Played(walked, 4, [(1, Failure("creaks", "", "creaks")), (3, Failure("paint sticks", ""))]), 1, 0)
+    trials = {found.failure.signature: found.trials for found in made.explored.found}
+    assert trials["creaks"] == 0
+    assert trials["paint sticks"] > 0
+
+
 def test_what_comes_after_a_failure_without_a_name_waits_until_it_comes_alone(guests: Guests) -> None:
     made = explorer(guests)
     first, second, named = Failure("falls", "it falls"), Failure("breaks", "it breaks"), Failure("creaks", "", "creaks")
