@@ -24,11 +24,16 @@ _KMEMLEAK = "test -e /sys/kernel/debug/kmemleak && echo scan=off > /sys/kernel/d
 """Its own thread would find in one scenario what another has leaked."""
 
 
+_FOUR_LEVELS = "no5lvl"
+"""Page tables of four levels. With five, KASAN finds its shadow by `pgtable_l5_enabled()`, a feature of the boot processor that is zero for
+a moment while the kernel identifies it (arch/x86/kernel/cpu/common.c:identify_cpu): an interrupt that comes then is reported, wrongly."""
+
+
 def command_line(kernel: Kernel) -> str:
     """What the judge wants on a kernel's command line."""
     words = ["log_buf_len=4M", "printk.devkmsg=on"]
     if vmlinux.contains(kernel, b"kasan_multi_shot"):
-        words.append("kasan_multi_shot")
+        words += ["kasan_multi_shot", _FOUR_LEVELS]
     if vmlinux.contains(kernel, b"Kernel memory leak detector"):
         words.append("kmemleak=on")
     return " ".join(words)

@@ -16,7 +16,7 @@ from vfio_user_xe.emulator.scenarios.watched import command_line
 @pytest.mark.parametrize(
     ("image", "wanted"),
     [
-        (b"..kasan_multi_shot..", {"kasan_multi_shot"}),
+        (b"..kasan_multi_shot..", {"kasan_multi_shot", "no5lvl"}),
         (b"\x006Kernel memory leak detector initialized", {"kmemleak=on"}),
         (b"no such thing", set()),
     ],
@@ -28,7 +28,7 @@ def test_a_kernel_with_kasan_or_kmemleak_is_told_to_report_all(
     unpacked.write_bytes(image)
     monkeypatch.setattr(vmlinux, "unpacked", lambda kernel: unpacked)
     words = command_line(Kernel(Path("bzImage"), None)).split()
-    assert set(words) & {"kasan_multi_shot", "kmemleak=on"} == wanted
+    assert set(words) & {"kasan_multi_shot", "no5lvl", "kmemleak=on"} == wanted
     assert "log_buf_len=4M" in words
 
 
