@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.compute.filtering import QUAD, Floats, Mips, Places, filtered
+from vfio_user_xe.device_models.xe.compute.cubes import QUAD, Floats
+from vfio_user_xe.device_models.xe.compute.filtering import Mips, Places, filtered
 from vfio_user_xe.device_models.xe.compute.sampler_state import SamplerState
 from vfio_user_xe.device_models.xe.compute.texels import Image
 

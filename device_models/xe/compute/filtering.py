@@ -10,17 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vfio_user_xe.device_models.xe.compute.cubes import QUAD, Floats, face_of, finite, over_the_edge, squares_of_slopes
 from vfio_user_xe.device_models.xe.compute.formats import Kind
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.sampler_state import AddressMode, MipFilter, Reduction, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Coordinates, Image
 
-Floats = NDArray[np.float64]
 _GATHER = ((0, 1), (1, 1), (1, 0), (0, 0))
 """Columns and rows of the texels that gather returns, in its order."""
-QUAD = 4
-"""Lanes of a quad."""
 
 
 class Mips:
@@ -185,7 +183,7 @@ def level_of_detail(mips: Mips, state: SamplerState, places: Places) -> Floats:
     """
     image = mips.image(0)
     if mips.surface.type is SurfaceType.CUBE:
-        squares = _cube_squares(image, places)
+        squares = squares_of_slopes(image.width, (places.u, places.v, places.r))
         return detail(squares[0], squares[1], state.anisotropy)
     scale = (1, 1, 1) if state.texel_coordinates else (image.width, image.height, image.depth)
     axes = [places.u * scale[0]]
@@ -235,70 +233,20 @@ def _texel_places(
     surface = image.surface
     offsets = places.offsets
     if surface.type is SurfaceType.CUBE:
-        face, s, t = _face(places)
-        layer = np.clip(np.rint(_finite(places.layer)), 0, max(0, image.depth // 6 - 1)).astype(np.int64)
+        face, s, t = face_of(places.u, places.v, places.r)
+        layer = np.clip(np.rint(finite(places.layer)), 0, max(0, image.depth // 6 - 1)).astype(np.int64)
         return [s * image.width, t * image.height], layer, face
     scale = (1, 1, 1) if state.texel_coordinates else (image.width, image.height, image.depth)
-    axes = [_finite(places.u * scale[0]) + offsets[0]]
+    axes = [finite(places.u * scale[0]) + offsets[0]]
     axes.append(
-        np.full(len(places.u), 0.5) if surface.type is SurfaceType.D1 else _finite(places.v * scale[1]) + offsets[1]
+        np.full(len(places.u), 0.5) if surface.type is SurfaceType.D1 else finite(places.v * scale[1]) + offsets[1]
     )
     if surface.type is SurfaceType.D3:
-        axes.append(_finite(places.r * scale[2]) + offsets[2])
+        axes.append(finite(places.r * scale[2]) + offsets[2])
         return axes, np.zeros(len(places.u), dtype=np.int64), None
     if not surface.array:
         return axes, np.zeros(len(places.u), dtype=np.int64), None
-    return axes, np.clip(np.rint(_finite(places.layer)), 0, image.depth - 1).astype(np.int64), None
-
-
-def _finite(values: Floats) -> Floats:
-    return np.clip(np.nan_to_num(values, posinf=0.0, neginf=0.0), -(2.0**40), 2.0**40)
-
-
-def _face(places: Places) -> tuple[Coordinates, Floats, Floats]:
-    """Face of a direction (+x, -x, +y, -y, +z, -z), and the place on it from 0 to 1."""
-    x, y, z = (_finite(axis) for axis in (places.u, places.v, places.r))
-    major = _major(x, y, z)
-    face, s, t, length = _project(major, x, y, z)
-    length = np.maximum(length, 1e-30)
-    return face, (s / length + 1) / 2, (t / length + 1) / 2
-
-
-def _major(x: Floats, y: Floats, z: Floats) -> Coordinates:
-    size = np.abs(np.stack([x, y, z]))
-    return np.where((size[2] >= size[0]) & (size[2] >= size[1]), 2, np.where(size[1] >= size[0], 1, 0))
-
-
-def _project(major: Coordinates, x: Floats, y: Floats, z: Floats) -> tuple[Coordinates, Floats, Floats, Floats]:
-    """Face, s, t and length of the major axis: the usual table of cube maps."""
-    face = 2 * major + (np.choose(major, [x, y, z]) < 0)
-    return face.astype(np.int64), *_on_face(face, x, y, z)
-
-
-def _on_face(face: Coordinates, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats, Floats]:
-    """s, t and the distance along the major axis, of directions or of differences between such."""
-    s = np.choose(face, [-z, z, x, x, x, -x])
-    t = np.choose(face, [-y, -y, z, -z, -y, -y])
-    return s, t, np.choose(face, [x, -x, y, -y, z, -z])
-
-
-def _cube_squares(image: Image, places: Places) -> tuple[Floats, Floats]:
-    """[lanes] each: squares of lengths in texels, to the right and down, on the face that each lane's direction meets.
-
-    The directions of a quad differ as they do on the screen; those of lanes that are not drawn may meet another face.
-    """
-    x, y, z = (_finite(axis) for axis in (places.u, places.v, places.r))
-    face, s, t, length = _project(_major(x, y, z), x, y, z)
-    length = np.maximum(length, 1e-30)
-    quads = [axis.reshape(-1, QUAD) for axis in (x, y, z)]
-    found: list[Floats] = []
-    for lane in (1, 2):
-        moved = [np.repeat(quad[:, lane] - quad[:, 0], QUAD) for quad in quads]
-        ds, dt, away = _on_face(face, *moved)
-        across = (ds * length - s * away) / (length * length) * image.width / 2
-        down = (dt * length - t * away) / (length * length) * image.height / 2
-        found.append(across * across + down * down)
-    return found[0], found[1]
+    return axes, np.clip(np.rint(finite(places.layer)), 0, image.depth - 1).astype(np.int64), None
 
 
 def _texels(
@@ -308,7 +256,7 @@ def _texels(
     if face is not None and not state.seamless:
         layer, face = layer * 6 + face, None
     if face is not None:
-        x, y, face = _over_the_edge(image.width, corner[0], corner[1], face)
+        x, y, face = over_the_edge(image.width, corner[0], corner[1], face)
         colours = np.zeros((len(x), 4))
         slice_ = layer * 6 + face
         there = image.inside(x, y, slice_)
@@ -343,30 +291,6 @@ def _border(image: Image, state: SamplerState) -> tuple[float, ...]:
     for channel, bit, _ in form.fields:
         found[channel] = colour[first.setdefault(bit, channel)]
     return tuple(found)
-
-
-def _over_the_edge(
-    size: int, x: Coordinates, y: Coordinates, face: Coordinates
-) -> tuple[Coordinates, Coordinates, Coordinates]:
-    """Texels beyond a face's edge are those of its neighbour."""
-    beyond = (x < 0) | (x >= size) | (y < 0) | (y >= size)
-    if not beyond.any():
-        return x, y, face
-    s, t = 2 * (x[beyond] + 0.5) / size - 1, 2 * (y[beyond] + 0.5) / size - 1
-    one = np.ones_like(s)
-    across = face[beyond]
-    direction = Places(
-        np.choose(across, [one, -one, s, s, s, -s]),
-        np.choose(across, [-t, -t, one, -one, -t, -t]),
-        np.choose(across, [-s, s, t, -t, one, -one]),
-        one,
-    )
-    other, u, v = _face(direction)
-    x, y, face = x.copy(), y.copy(), face.copy()
-    x[beyond] = np.clip(np.floor(u * size), 0, size - 1).astype(np.int64)
-    y[beyond] = np.clip(np.floor(v * size), 0, size - 1).astype(np.int64)
-    face[beyond] = other
-    return x, y, face
 
 
 def _addressed(place: Coordinates, size: int, mode: int) -> tuple[Coordinates, NDArray[np.bool_]]:

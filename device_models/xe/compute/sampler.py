@@ -9,14 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute.anisotropy import Stretch, stretched
-from vfio_user_xe.device_models.xe.compute.filtering import (
-    Floats,
-    Mips,
-    detail,
-    filtered,
-    gather,
-    level_of_detail,
-)
+from vfio_user_xe.device_models.xe.compute.cubes import Floats
+from vfio_user_xe.device_models.xe.compute.filtering import Mips, detail, filtered, gather, level_of_detail
 from vfio_user_xe.device_models.xe.compute.sampler_parameters import FORMS, Form, Parameters, parameter
 from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES, Reduction, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType

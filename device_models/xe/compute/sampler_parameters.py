@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.compute.filtering import Floats, Places
+from vfio_user_xe.device_models.xe.compute.cubes import Floats
+from vfio_user_xe.device_models.xe.compute.filtering import Places
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.eu.messages.message import SamplerMessage, SamplerOp
 
