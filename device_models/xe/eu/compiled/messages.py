@@ -108,7 +108,8 @@ def _typed(send: Send, message: LscMessage) -> PlainSend | None:
     if surface.kind is SurfaceKind.FLAT or message.op.is_block2d or send.source0.is_null:
         return None
     key = surface_key(surface) if surface.value is not None else 1 << 63 | surface.kind.value << 32
-    found = typed_send(send, message, key, _SHIFT[surface.kind])
+    atomic = _data_registers(message) if _is_atomic(message) and len(message.components) == 1 else None
+    found = typed_send(send, message, key, _SHIFT[surface.kind], atomic)
     return PlainSend(found[0], send.source0, found[1]) if found else None
 
 

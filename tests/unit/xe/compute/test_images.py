@@ -15,11 +15,13 @@ from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import DATA, EOT, SURFACES, ComputeLab, base_addresses, walker
 from tests.support.xe.engine_lab import Job
 from vfio_user_xe.device_models.xe.compute import formats
+from vfio_user_xe.device_models.xe.compute.atomics import OPERATIONS
 from vfio_user_xe.device_models.xe.compute.memory import UnitMemory
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Image, UnknownImage
 from vfio_user_xe.device_models.xe.engines.surface_layout import NO_TAIL
 from vfio_user_xe.device_models.xe.engines.tiling import TILE_4, Tiling, tile_64, tile_64_3d
+from vfio_user_xe.device_models.xe.eu.messages.message import LscOp
 
 STATE, TABLE, SAMPLERS, BORDER = 0x100, 0x400, 0x600, 0x640
 RGBA8_UINT, RGBA32_FLOAT, R32_UINT = 0x0CB, 0x000, 0x0D7
@@ -248,6 +250,35 @@ def test_typed_atomics_return_what_was_there(lab: ComputeLab) -> None:
     job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 4, 16), struct.pack("<16I", *range(16)))
     assert job.data(0x4000 + 16, 4) == [4, 5 + 48, 6, 7]
     assert sorted(job.data(0, 16)) == [5 + 3 * n for n in range(16)]
+
+
+@pytest.mark.parametrize("op", sorted(OPERATIONS))
+@pytest.mark.parametrize("returns", [False, True])
+def test_typed_atomics_are_those_of_their_operation(lab: ComputeLab, op: LscOp, returns: bool) -> None:
+    result, response = ("r20", 0x10) if returns else ("null", 0)
+    floats = op.name.startswith("ATOMIC_F")
+    # A lane beside the image adds to nothing, and gets zero.
+    kernel = (
+        PLACES
+        + f"""
+        mov (1|M0)  r14.3<1>:ud  9:ud
+        mov (16|M0)  r20.0<1>:ud  5:ud
+        add (16|M0)  r16.0<1>:d  r13.0<1;1,0>:d  -5:d
+        {"mov (16|M0)  r16.0<1>:f  r16.0<1;1,0>:d" if floats else ""}
+        mov (16|M0)  r17.0<1>:ud  77:ud
+        send.tgm (16|M0)  {result}  r14  r16:2  0x00000000  0x64{response:02X}05{op:02X}
+    """
+    )
+    pack = struct.Struct("<f" if floats else "<i").pack
+    held = [int.from_bytes(pack(3 * n - 7), "little") for n in range(16)]
+    added = [int.from_bytes(pack(n - 5), "little") for n in range(16)]
+    job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 4, 16), struct.pack("<16I", *held))
+    expected = [OPERATIONS[op](old, a, 77, 4) for old, a in zip(held, added, strict=True)]
+    expected[3] = held[3]
+    assert job.data(0x4000, 16) == expected
+    assert job.data(0, 16) == ([*held[:3], 0, *held[4:]] if returns else [5] * 16)
+    (interpreted,) = [one["interpreted"] for one in lab.engines.inspect() if one["name"] == "ccs0"]
+    assert not interpreted
 
 
 @pytest.mark.parametrize("depth", [False, True])

@@ -68,7 +68,7 @@ INTEGER(atomic64, uint64_t, int64_t)
 FLOATING(float32, float, uint32_t)
 FLOATING(float64, double, uint64_t)
 
-static uint64_t one(void *where, int bytes, int op, uint64_t a, uint64_t b)
+uint64_t eu_atomic(void *where, int bytes, int op, uint64_t a, uint64_t b)
 {
     if (op >= FADD && op <= FCAS)
         return bytes == 8 ? float64(where, op, a, b) : float32(where, op, a, b);
@@ -112,7 +112,7 @@ const struct op *message_atomic(const struct op *op, struct thread *t)
         const char *first = operands + lane * m->register_bytes;
         a = element(first, m->data_bytes);
         b = element(first + m->component_bytes, m->data_bytes);
-        old[lane] = p.outside >> lane & 1 ? 0 : one(p.host[lane], m->data_bytes, m->atomic, a, b);
+        old[lane] = p.outside >> lane & 1 ? 0 : eu_atomic(p.host[lane], m->data_bytes, m->atomic, a, b);
     }
     if (m->returns)
         for (uint32_t left = lanes; left; left &= left - 1) {

@@ -70,6 +70,7 @@ struct places {
 struct page *eu_page(const struct map *map, uint64_t address, int access, int *shift);
 /* Count accesses of a slot to a page of its map. */
 void eu_count(struct slot *s, struct count *c, uint64_t times, uint64_t bytes, int access);
+uint64_t eu_atomic(void *where, int bytes, int op, uint64_t a, uint64_t b); /* message.LscOp; what was there */
 
 /* Whether all pages of some consecutive bytes are there; without them the thread has stopped. */
 int eu_reach(const struct op *op, struct thread *t, uint64_t address, uint32_t bytes, int access);

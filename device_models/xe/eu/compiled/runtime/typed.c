@@ -1,4 +1,4 @@
-/* Typed loads and stores: texels by integer coordinates, as compute/typed.py has them. */
+/* Typed loads, stores and atomics: texels by integer coordinates, as compute/typed.py has them. */
 #include "sampler.h"
 
 /* A message (typed_messages.py). */
@@ -9,6 +9,7 @@ struct typed {
     uint32_t second;                            /* the payload's second part: a store's data, or more coordinates */
     uint8_t coordinates, components;            /* how many of u, v and r; a mask */
     uint8_t pointer, first;                     /* how many coordinates are in the first part */
+    uint8_t atomic, returns;
 };
 
 /* Texels of the lanes of one message; `lanes` are those whose texel is in the surface. */
@@ -75,7 +76,7 @@ static int locate(const struct op *op, struct thread *t, const struct typed *m, 
             used[pages] = page;
             runs[pages++] = 0;
         }
-        if (end - address < i->bytes) { /* in two pages */
+        if (end - address < i->bytes || (m->atomic && (i->bytes != 4 || address % 4))) { /* in two pages; not one element */
             stop(op, t, INTERPRET);
             return 0;
         }
@@ -139,5 +140,31 @@ const struct op *typed_store(const struct op *op, struct thread *t)
         }
         encode_texel(i, values, found.host[lane]);
     }
+    return op + 1;
+}
+
+const struct op *typed_atomic(const struct op *op, struct thread *t)
+{
+    const struct typed *m = op->extra;
+    const uint32_t lanes = enabled(op, t);
+    if (!lanes)
+        return op + 1;
+    struct texels found;
+    if (!locate(op, t, m, lanes, READ | WRITE, &found))
+        return NULL;
+    uint32_t old[LANES] = {0};
+    for (uint32_t left = found.lanes; left; left &= left - 1) {
+        const int lane = __builtin_ctz(left);
+        const char *operands = t->storage + m->second + 4 * lane;
+        uint32_t a, b;
+        memcpy(&a, operands, 4);
+        memcpy(&b, operands + m->component_bytes, 4);
+        old[lane] = (uint32_t)eu_atomic(found.host[lane], 4, m->atomic, a, b);
+    }
+    if (m->returns)
+        for (uint32_t left = lanes; left; left &= left - 1) {
+            const int lane = __builtin_ctz(left);
+            memcpy(t->storage + op->destination + 4 * lane, &old[lane], 4);
+        }
     return op + 1;
 }
