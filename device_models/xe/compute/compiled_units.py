@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.compute.compiled_execution import CompiledExecution
 from vfio_user_xe.device_models.xe.compute.pages import Pages
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
+from vfio_user_xe.device_models.xe.compute.translation import LateExecution, Translation
 from vfio_user_xe.device_models.xe.compute.units import Execution, Task
-from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, load_kernel
+from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, find_kernel
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import VA_MASK
@@ -40,37 +42,56 @@ class CompiledUnits:
         pages, kernels = kept
         try:
             kernel = self._kernel(kernels, task)
-        except (TranslationFault, AccessFault, ValueError):
+        except (TranslationFault, AccessFault):
             # A page fault of its code is raised, and served, by whoever executes it.
             return self._reference.start(task)
-        return CompiledExecution(task, kernel, pages)
+        if kernel is not None:
+            return CompiledExecution(task, kernel, pages)
+        translation = Translation(task, self._library)
+
+        def begin() -> Execution:
+            try:
+                kernel = translation.result()
+                self._keep(kernels, task, kernel, translation.code)
+            except (TranslationFault, AccessFault, ValueError):
+                return self._reference.start(task)
+            return CompiledExecution(task, kernel, pages)
+
+        return LateExecution(task, translation, begin)
 
     def forget_kernels(self) -> None:
         """Those that are in memory: they are looked for in the cache folder again."""
         for _, kernels in self._spaces.values():
             kernels.clear()
 
-    def _kernel(self, kept: _Kernels, task: Task) -> Kernel:
-        """The kernel as it is in memory now.
+    def _kernel(self, kept: _Kernels, task: Task) -> Kernel | None:
+        """The kernel as it is in memory now, if it is here or in the user's cache folder.
 
         Raises:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
-            ValueError: the code means nothing, or is too long.
         """
-        entry = task.walker.interface.kernel
-        key = (task.state.instruction, entry)
-        found = kept.get(key)
-        read = task.memory.space.read
+        found = kept.get((task.state.instruction, task.walker.interface.kernel))
         if found is not None:
             kernel, place, code = found
-            if read(place, len(code)) == code:
+            if task.memory.space.read(place, len(code)) == code:
                 return kernel
-        kernel = load_kernel(task.fetch, entry, self._library)
+        loaded = find_kernel(task.fetch, task.walker.interface.kernel, self._library)
+        if loaded is not None:
+            self._keep(kept, task, loaded, task.memory.space.read)
+        return loaded
+
+    def _keep(self, kept: _Kernels, task: Task, kernel: Kernel, read: Callable[[int, int], bytes]) -> None:
+        """Have a kernel at hand, as long as its code is what `read` finds now.
+
+        Raises:
+            TranslationFault: an address is not mapped.
+            AccessFault: an address is refused, or leads nowhere.
+        """
         if len(kept) >= _KERNELS_KEPT:
             kept.clear()
         # What lies between the instructions is compared, too.
         first, last = int(kernel.struct.first), int(kernel.struct.last)
         place = task.state.instruction + first & VA_MASK
-        kept[key] = kernel, place, read(place, last - first)
-        return kernel
+        code = read(place, last - first)
+        kept[task.state.instruction, task.walker.interface.kernel] = kernel, place, code

@@ -121,7 +121,15 @@ class Task:
         return x0 + x, y0 + y, z0 + layer
 
 
-def fetch_code(memory: UnitMemory, place: int, length: int) -> bytes:
+class Readable(Protocol):
+    """Memory that code is read from."""
+
+    def read(self, address: int, length: int) -> bytes:
+        """`length` bytes at `address`."""
+        ...
+
+
+def fetch_code(memory: Readable, place: int, length: int) -> bytes:
     """Instructions at address `place`: one that ends with its page does not need the next.
 
     Raises:

@@ -91,14 +91,32 @@ def load_kernel(read: Reader, entry: int, library: Library) -> Kernel:
         ProgramTooLong: see `decode`.
         Whatever `read` raises.
     """
+    return find_kernel(read, entry, library) or translate_kernel(read, entry, library)
+
+
+def find_kernel(read: Reader, entry: int, library: Library) -> Kernel | None:
+    """The kernel at `entry` out of the user's cache folder; None: the code was not compiled before.
+
+    Raises:
+        Whatever `read` raises.
+    """
     image = store.find(read, entry)
-    if image is None:
-        program = decode(read, entry)
-        image = image_of(program, translate(program, library.handler))
-        try:
-            store.keep(read, program, image)
-        except OSError as error:
-            _log.warning("a compiled kernel cannot be kept: %s", error)
+    return None if image is None else Kernel(image, entry, library)
+
+
+def translate_kernel(read: Reader, entry: int, library: Library) -> Kernel:
+    """The kernel at `entry`, compiled, and kept in the user's cache folder. From any thread, as `read` allows.
+
+    Raises:
+        ProgramTooLong: see `decode`.
+        Whatever `read` raises.
+    """
+    program = decode(read, entry)
+    image = image_of(program, translate(program, library.handler))
+    try:
+        store.keep(read, program, image)
+    except OSError as error:
+        _log.warning("a compiled kernel cannot be kept: %s", error)
     return Kernel(image, entry, library)
 
 

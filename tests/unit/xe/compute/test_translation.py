@@ -1,0 +1,127 @@
+"""Kernels that are translated while the executor does other work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.xe.commands import END, sdi
+from tests.support.xe.compute_kernels import vector_add
+from tests.support.xe.compute_lab import DATA, KERNEL, ComputeLab, labs, walker
+from tests.support.xe.engine_lab import Job
+from vfio_user_xe.device_models.xe.compute import compiled_units, translation
+from vfio_user_xe.device_models.xe.eu.assembler import assemble
+from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, translate_kernel
+
+THREAD = "eu-translate"
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[ComputeLab]:
+    """Nothing is in the cache folder."""
+    monkeypatch.setattr(compiled_units, "find_kernel", lambda *_: None)
+    yield from labs("compiled")
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Translations wait for it."""
+    event = threading.Event()
+
+    def late(*arguments: object) -> Kernel:
+        assert event.wait(60)
+        return translate_kernel(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(translation, "translate_kernel", late)
+    yield event
+    event.set()
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(60)
+
+
+def inline(output: int = 0x200) -> list[int]:
+    return [DATA, 0, DATA + 0x100, 0, DATA + output, 0]
+
+
+def addition(lab: ComputeLab, *more: int, **options: int) -> Job:
+    commands = walker(groups=(1, 1, 1), local=(64, 1, 1), ids=[0], inline=inline())
+    job = lab.compute_job(vector_add(64), *commands, *more, **options)
+    job.set_data(0, *range(64), *range(1000, 1064))
+    return job
+
+
+def is_right(job: Job) -> bool:
+    return job.data(0x200, 64) == [1000 + 2 * n for n in range(64)]
+
+
+def test_other_engines_work_while_a_kernel_is_translated(lab: ComputeLab, gate: threading.Event) -> None:
+    late = addition(lab)
+    late.submit()
+    other = lab.job()
+    other.batch(*sdi(DATA, 7), END)
+    other.ring(*other.start())
+    other.submit()
+    lab.run(lambda: other.data(0, 1) == [7])
+    assert not is_right(late)
+    gate.set()
+    lab.run()
+    assert is_right(late)
+    assert not lab.engine("ccs0").reports
+
+
+def test_a_context_is_preempted_while_its_kernel_is_translated(lab: ComputeLab, gate: threading.Event) -> None:
+    late, rival = addition(lab, quantum_us=1000), addition(lab, quantum_us=1000)
+    late.submit()
+    rival.submit()
+    lab.run(lambda: sum(thread.name == THREAD for thread in threading.enumerate()) == 2)
+    gate.set()
+    lab.run()
+    assert is_right(late)
+    assert is_right(rival)
+
+
+def test_a_context_that_is_removed_leaves_no_thread_behind(lab: ComputeLab, gate: threading.Event) -> None:
+    late = addition(lab)
+    late.submit()
+    lab.run(lambda: any(thread.name == THREAD for thread in threading.enumerate()))
+    lab.engines.remove(late.context)
+    lab.run()
+    gate.set()
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(10)
+            assert not thread.is_alive()
+    assert not is_right(late)
+
+
+def test_code_that_changes_meanwhile_is_translated_again(lab: ComputeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has begun runs what was there; the next walker runs what is there."""
+    again = walker(groups=(1, 1, 1), local=(64, 1, 1), ids=[0], inline=inline(0x300))
+    job = addition(lab, *again)
+
+    def changed(*arguments: object) -> Kernel:
+        kernel = translate_kernel(*arguments)  # type: ignore[arg-type]
+        monkeypatch.setattr(translation, "translate_kernel", translate_kernel)
+        code = assemble(vector_add(64).replace("add (16|M0)  r22", "xor (16|M0)  r22"))
+        job._view(job.batch_memory + KERNEL, len(code))[:] = code
+        return kernel
+
+    monkeypatch.setattr(translation, "translate_kernel", changed)
+    job.submit()
+    lab.run()
+    assert is_right(job)
+    assert job.data(0x300, 64) == [n ^ 1000 + n for n in range(64)]
+
+
+def test_a_page_of_code_that_is_not_there_is_a_fault_as_ever(lab: ComputeLab) -> None:
+    job = lab.compute_job(vector_add(64), *walker(kernel=0x4000_0000))
+    job.submit()
+    lab.run()
+    assert [fault.address for fault in lab.listener.faults] == [0x4010_0000]
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join(10)
+            assert not thread.is_alive()
