@@ -10,11 +10,10 @@ from typing import Annotated
 import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
-from vfio_user_xe.emulator.cli.options import check_outputs
+from vfio_user_xe.emulator.cli.options import check_outputs, make_folder
 from vfio_user_xe.emulator.cli.scenario import (
     SuiteName,
     load_suite,
-    make_folder,
     runner_of,
     usual_suite,
     write,

@@ -11,7 +11,7 @@ import typer
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, fail
 from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
-from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
+from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, serve_options
 from vfio_user_xe.emulator.cli.parts import (
     DataOption,
     JobOption,
@@ -32,6 +32,7 @@ from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError, default_model, load_plugin
 from vfio_user_xe.emulator.results import json_file
+from vfio_user_xe.emulator.results.journal import NotKept
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.group import Part, checked_function
@@ -116,6 +117,7 @@ def run_command(
     wanted = (tuple(groups or ()), tuple(tests or ()))
     if job is None:
         check_outputs(junit=junit_file, json=data)
+    make_folder("--output", output)
     try:
         model = load_card(serve.card).model if serve.card is not None else serve.model
         expectations = Expectations.load(_file(expect, EXPECTATIONS, model))
@@ -147,7 +149,7 @@ def run_command(
 
         all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
         codes = run_parts(count, job, ("igt", "run"), output, resume, all_parts, run_one)
-    except (GuestError, ServedCardError, CardError) as exc:
+    except (GuestError, ServedCardError, CardError, NotKept) as exc:
         if job is None:
             _results(output, expectations, junit_file, data)
         fail(exc, exit_code_of(exc))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +39,24 @@ from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import PluginError, default_model, find_plugins
 from vfio_user_xe.emulator.version import described
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a file system that takes no more says: the user's to mend, whatever was being written."""
+
+
+def _is_no_room(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _words(error: BaseException) -> str:
+    """Without the number that a plain OSError's text begins with."""
+    if type(error) is not OSError:
+        return str(error)
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+
 
 class _Program(TyperGroup):
     """The program's help names what is emulated; the device model is asked only when the help is printed."""
@@ -58,11 +77,17 @@ class _Program(TyperGroup):
         """Run the command. One that was interrupted because its output takes no more ends without a traceback."""
         try:
             return super().invoke(ctx)
-        except BaseExceptionGroup as group:  # of trio: a task was interrupted
+        except BaseExceptionGroup as group:  # of trio: a task was interrupted, or could not write
+            if (full := group.subgroup(_is_no_room)) is not None:
+                fail(_words(_first(full)))
             if group.split(KeyboardInterrupt)[1] is not None:
                 raise
         except KeyboardInterrupt:
             pass
+        except OSError as error:
+            if not _is_no_room(error):
+                raise
+            fail(_words(error))
         if output_lost():
             raise typer.Exit(lost_exit_code())
         raise KeyboardInterrupt

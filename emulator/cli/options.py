@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, fields
@@ -158,6 +159,18 @@ def check_outputs(**files: Path | None) -> None:
             fail(f"--{option} {path}: cannot be written: {error.strerror}", EXIT_USAGE)
         if made:
             path.unlink(missing_ok=True)
+
+
+def make_folder(option: str, folder: Path | None) -> None:
+    """Make the folder that an option names, if it does; a wrong argument when that cannot be."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{option} {folder}: {error.strerror}", EXIT_USAGE)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        fail(f"{option} {folder}: nothing can be written there", EXIT_USAGE)
 
 
 CARD_WAIT = 60.0

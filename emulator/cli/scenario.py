@@ -100,16 +100,6 @@ def list_scenarios(
         print(f"{scenario.number:4} {scenario.name:46} {scenario.title}; expected: {scenario.expected}{groups}")
 
 
-def make_folder(option: str, folder: Path | None) -> None:
-    """Make the folder that an option names, if it does; a wrong argument when that cannot be."""
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        fail(f"{option} {folder}: {error.strerror}", EXIT_USAGE)
-
-
 def runner_of(
     suite: Suite[Machine],
     kernel: str | None,

@@ -14,7 +14,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, NamedKernel, named_kernels
-from vfio_user_xe.emulator.cli.options import check_outputs
+from vfio_user_xe.emulator.cli.options import check_outputs, make_folder
 from vfio_user_xe.emulator.cli.parts import (
     JobOption,
     JobsOption,
@@ -29,14 +29,13 @@ from vfio_user_xe.emulator.cli.scenario import (
     SuiteName,
     app,
     chosen_scenarios,
-    make_folder,
     runner_of,
     write,
 )
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.guest.settings import USUAL_MEMORY
 from vfio_user_xe.emulator.results import Result, Verdict
-from vfio_user_xe.emulator.results.journal import Journal
+from vfio_user_xe.emulator.results.journal import Journal, NotKept
 from vfio_user_xe.emulator.results.json_file import NotAReport
 from vfio_user_xe.emulator.results.matrix import matrix, matrix_text
 from vfio_user_xe.emulator.results.tap import tap
@@ -183,7 +182,7 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted")
-        except GuestError as error:
+        except (GuestError, NotKept) as error:
             ended = CANNOT_TEST if bisect else exit_code_of(error)
             if not results:
                 fail(error, ended)

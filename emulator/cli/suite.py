@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
-from vfio_user_xe.emulator.cli.options import Model, check_outputs, serve_options
+from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, serve_options
 from vfio_user_xe.emulator.cli.parts import (
     DataOption,
     JobOption,
@@ -29,6 +29,7 @@ from vfio_user_xe.emulator.model.card import CardError
 from vfio_user_xe.emulator.model.packaged_cards import load_card
 from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, PluginError, default_model, load_plugin
 from vfio_user_xe.emulator.results import Verdict, json_file
+from vfio_user_xe.emulator.results.journal import NotKept
 from vfio_user_xe.emulator.results.junit import junit
 from vfio_user_xe.emulator.suites.expectations import Expectations
 from vfio_user_xe.emulator.suites.group import Part, checked_function
@@ -152,16 +153,18 @@ def run_command(
     except (GuestError, CardError) as exc:
         fail(exc, EXIT_USAGE)
 
+    make_folder("--output", run.output)
+
     def run_one(part: Part, again: bool) -> None:
         run_userland(replace(run, part=part, resume=again), lambda text: print(text, flush=True))
 
     try:
         all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
         codes = run_parts(count, job, ("suite", "run"), run.output, resume, all_parts, run_one)
-    except GuestError as exc:
+    except (GuestError, NotKept) as exc:
         if job is None:
             _results(run.name, run.output, expectations, junit_file, data)
-        fail(exc, EXIT_USAGE)
+        fail(exc, EXIT_USAGE if isinstance(exc, GuestError) else EXIT_FAILED)
     except KeyboardInterrupt:
         if job is None:
             _results(run.name, run.output, expectations, junit_file, data)

@@ -16,12 +16,30 @@ from vfio_user_xe.emulator.results.json_file import NotAReport, dumps, loads
 from vfio_user_xe.emulator.results.model import Report, Result
 
 
+class NotKept(OSError):
+    """Results cannot be added to their file: the disk is full, for one. What is in it stays."""
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        """`cause` is what the system said."""
+        super().__init__(cause.errno, cause.strerror, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: results cannot be kept: {self.strerror}"
+
+
 def append_line(path: Path, text: str, first: str = "") -> None:
     """Add a line to a file, after `first` where it has no line; one that a killed writer left unfinished is cut off before.
 
     Raises:
-        OSError: it cannot be written.
+        NotKept: it cannot be written.
     """
+    try:
+        _append_line(path, text, first)
+    except OSError as error:
+        raise NotKept(path, error) from None
+
+
+def _append_line(path: Path, text: str, first: str) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     with open(descriptor, "r+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -75,7 +93,7 @@ class Journal:
         """Add a result; may be called by any thread.
 
         Raises:
-            OSError: it cannot be written.
+            NotKept: it cannot be written.
         """
         line = _line(replace(self._about, results=[result], defects={}, title=""))
         append_line(self._path, line, first=_line(self._about))

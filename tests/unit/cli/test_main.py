@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vfio_user_xe.emulator import API_VERSION
-from vfio_user_xe.emulator.cli import options
+from vfio_user_xe.emulator.cli import main, options
 from vfio_user_xe.emulator.cli.errors import exit_code_of
 from vfio_user_xe.emulator.cli.main import app
 from vfio_user_xe.emulator.cli.options import check_outputs
@@ -194,3 +195,21 @@ def test_a_socket_folder_whose_name_is_too_long_is_refused_before_it_is_made(tmp
     assert result.exit_code == 1
     assert "choose a shorter --socket-dir" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [FULL, BaseExceptionGroup("of trio", [ExceptionGroup("inner", [FULL])])])
+def test_a_full_disk_is_told_in_a_line_whatever_was_being_written(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "find_plugins", create_autospec(main.find_plugins, side_effect=error))
+    result = CliRunner().invoke(app, ["plugins", "list"])
+    assert (result.exit_code, result.stderr) == (1, "vfio-user-xe: No space left on device\n")
+
+
+def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = OSError(errno.EBADF, "Bad file descriptor")
+    monkeypatch.setattr(main, "find_plugins", create_autospec(main.find_plugins, side_effect=error))
+    assert CliRunner().invoke(app, ["plugins", "list"]).exception is error

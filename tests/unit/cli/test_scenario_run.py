@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from vfio_user_xe.emulator.guest.environment import Environment
 from vfio_user_xe.emulator.guest.errors import KernelError
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.results import Result
-from vfio_user_xe.emulator.results.journal import read_journal
+from vfio_user_xe.emulator.results.journal import Journal, NotKept, read_journal
 from vfio_user_xe.emulator.results.json_file import read
 from vfio_user_xe.emulator.scenarios import runner
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -280,6 +281,24 @@ def test_what_came_out_before_a_kernel_was_gone_is_written(
     assert numbers(read(file).results) == ["1"]
     assert "scenario-1" in junit.read_text()
     assert "1 scenarios" in done.output
+
+
+def test_what_came_out_before_the_disk_was_full_is_written_elsewhere(
+    play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = Journal.append
+
+    def full(self: Journal, result: Result) -> None:
+        if result.case.number == "3":
+            raise NotKept(tmp_path / "out", OSError(errno.ENOSPC, "No space left on device"))
+        kept(self, result)
+
+    monkeypatch.setattr(Journal, "append", full)
+    file = tmp_path / "out.json"
+    done = play("--output", tmp_path / "out", "--json", file, scenarios=[scenario(str(n), passes) for n in (1, 2, 3)])
+    assert done.exit_code == 1
+    assert "out: results cannot be kept: No space left on device" in done.stderr
+    assert numbers(read(file).results) == ["1", "2"]
 
 
 @pytest.mark.parametrize(("body", "code"), [(passes, 125), (fails, 1)], ids=["good so far", "bad already"])
