@@ -13,6 +13,7 @@ from tests.support.xe.machines import xe_machine
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import looking, player
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.exporting import REFUSED
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
 from vfio_user_xe.emulator.kernel_reports import KernelLog
@@ -28,11 +29,13 @@ def finished(
     refused: str = "nothing",
     *,
     reads: str = "0",
+    exports: str = "",
     run: Callable[..., object] | None = None,
 ) -> tuple[list[Failure], list[str]]:
     """What the end of a sequence finds where every copy answers this, and the copies that were asked for at the end.
 
-    A command that begins with the word `refused` answers EIO; reading a VF's memory answers `reads`.
+    A command that begins with the word `refused` answers EIO; reading a VF's memory answers `reads`. What cannot be exported is refused,
+    but for what has `exports` in it.
     """
     machine = xe_machine()
     machine.run.return_value.stdout = "0"
@@ -49,21 +52,17 @@ def finished(
     def answer(*commands: str, **more: object) -> list[Answer]:
         asked.extend(commands)
         copies = "copy" in "".join(commands)
-        return [
-            Answer(
-                True,
-                one,
-                "EIO"
-                if one.startswith(f"try {refused}")
-                else errno
-                if copies
-                else reads
-                if asked and "join" in one and "clean" in "".join(commands)
-                else "0",
-                values={"fd": "3", "device": "4", "render": "5"},
-            )
-            for one in commands
-        ]
+
+        def errno_of(one: str) -> str:
+            if one.startswith("try export"):
+                _, _, _, region, ranges, _ = one.split()
+                return "0" if exports and exports in ranges else REFUSED[region, ranges][0]
+            if one.startswith(f"try {refused}"):
+                return "EIO"
+            return errno if copies else reads if "join" in one and "clean" in "".join(commands) else "0"
+
+        values = {"fd": "3", "device": "4", "render": "5"}
+        return [Answer(True, one, errno_of(one), values=values) for one in commands]
 
     program.attempt.side_effect = answer
     monkeypatch.setattr(player.s, "started", lambda *started: program)
@@ -179,3 +178,11 @@ def test_at_the_end_nobody_is_attached_once_importers_have_let_go(monkeypatch: p
     assert attachments(monkeypatch, IMPORTED, two) == ["attachments are left"]
     # Who has a descriptor of the file keeps what was imported there.
     assert attachments(monkeypatch, (*IMPORTED, "a hold-gpu g2 b"), two) == []
+
+
+def test_at_the_end_what_cannot_be_exported_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = ("a start", "a open v1")
+    assert finished(monkeypatch, opened, "0")[0] == []
+    found, _ = finished(monkeypatch, opened, "0", exports="0xffff000+")
+    assert [failure.signature for failure in found] == ["answer: bad-export, 0 instead of EINVAL"]
+    assert finished(monkeypatch, (*opened, "a release v1"), "0", exports="0xffff000+")[0] == []

@@ -10,7 +10,7 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Progr
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import living, system_wide
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.exporting import Check
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.exporting import REFUSED, BadExport, Check
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.importing import Job, Stop
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Arguments, Operation, address, loop, usable
@@ -87,7 +87,7 @@ class LifetimesPlayer:
         Raises:
             GuestError: the guest is lost.
         """
-        found = self._stop_loops() + self._use_once_more() + self._read_once_more()
+        found = self._stop_loops() + self._use_once_more() + self._read_once_more() + self._export_what_cannot_be()
         if self._run.given_up:
             return found
         found += self._let_go()
@@ -265,6 +265,27 @@ class LifetimesPlayer:
             if vf.opener and not self._derailed and not self._run.given_up and self._world.allows(step):
                 found += self._noted(self._by_process(operation_of(step), step))
         return found
+
+    def _export_what_cannot_be(self) -> list[Failure]:
+        """Of a VF that is open, whatever was done with it: all at once, since nothing of it should wait for anything."""
+        opener = next((vf for vf in self._world.state.vfs.values() if vf.opener), None)
+        if opener is None or self._derailed or self._run.given_up:
+            return []
+        tried = [Step(opener.opener, BadExport.name, (opener.name, *what)) for what in REFUSED]
+        commands = [
+            f"try {operation_of(step).commands(self._world.state, step.actor, step.arguments)[0]}" for step in tried
+        ]
+        try:
+            answers = self._programs[opener.opener].attempt(*commands, timeout=60)
+        except (ProgramError, Blocked) as error:
+            return self._died(Step(opener.opener, "end"), error)
+        return self._noted(
+            [
+                self._wrong(step, answer, right)
+                for step, answer, right in zip(tried, answers, REFUSED.values(), strict=False)
+                if answer.errno not in right
+            ][:1]
+        )
 
     def _let_go(self) -> list[Failure]:
         """Importers let go before their processes die: what happens otherwise is what `kill` and `exit` are for."""
