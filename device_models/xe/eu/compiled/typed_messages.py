@@ -36,16 +36,17 @@ def typed_send(
         return None
     registers = len(message.components) * message.component_registers
     returns = not send.destination.is_null and message.response_length >= registers
-    if kind != _LOAD:
-        if send.source1.arf or send.length1 < (registers if atomic_registers is None else atomic_registers):
+    data = registers if kind == _STORE else atomic_registers or 0
+    if (kind == _LOAD and not returns) or (kind == _ATOMIC and (message.response_length > 0) != returns):
+        return None
+    if data:
+        if send.source1.arf or send.length1 < data:
             return None
-        if kind == _ATOMIC and (message.response_length > 0) != returns:
-            return None
-    elif not returns or (send.length1 and (send.source1.arf or message.length0 % message.address_registers)):
+    elif send.length1 and (send.source1.arf or message.length0 % message.address_registers):
         return None
     first = message.length0 // message.address_registers
-    # A load's coordinates may be in both parts; behind those of a store or an atomic is its data.
-    coordinates = (message.length0 + send.length1) // message.address_registers if kind == _LOAD else first
+    # Without data, as loads and increments are, coordinates may be in both parts; with it, it is the second.
+    coordinates = first if data else (message.length0 + send.length1) // message.address_registers
     packed = TYPED.pack(
         key | TYPED_KEY,
         A0,

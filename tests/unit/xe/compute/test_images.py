@@ -252,6 +252,13 @@ def test_typed_atomics_return_what_was_there(lab: ComputeLab) -> None:
     assert sorted(job.data(0, 16)) == [5 + 3 * n for n in range(16)]
 
 
+def test_coordinates_of_an_increment_may_be_in_both_parts_of_its_payload(lab: ComputeLab) -> None:
+    kernel = PLACES + "send.tgm (16|M0)  r20  r14  r15:1  0x00000000  0x62100508\n"
+    job = run(lab, kernel + RESULT, image_state(R32_UINT, 4, 4, 16), struct.pack("<16I", *range(16)))
+    assert job.data(0x4000, 16) == list(range(1, 17))
+    assert job.data(0, 16) == list(range(16))
+
+
 @pytest.mark.parametrize("op", sorted(OPERATIONS))
 @pytest.mark.parametrize("returns", [False, True])
 def test_typed_atomics_are_those_of_their_operation(lab: ComputeLab, op: LscOp, returns: bool) -> None:
