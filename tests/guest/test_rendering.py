@@ -25,7 +25,7 @@ SCENES = {
     "clear": 0, "triangle": 0, "nearest": 0, "linear": 0, "mipmap": 0, "depth": 4, "blend": 0, "stencil": 4,
     "scissor": 0, "cube": 8, "holes": 8, "clipped": 8, "points": 0, "lines": 8, "cubemap": 32, "volume": 0,
     "layers": 0, "shadow": 100, "instances": 0, "restart": 4, "samples": 8, "compressed": 0, "offsets": 0, "feedback": 0,
-    "triangles": 1800, "quads": 0, "isolines": 8, "neighbours": 0,
+    "triangles": 1800, "quads": 0, "isolines": 8, "neighbours": 0, "tallies": 0, "numbers": 8, "grid": 0,
 }  # fmt: skip
 """Each scene's pixels of 16384 that may differ by more than two steps: at edges of primitives, of cubes, and of comparisons; and
 where triangles of a patch are connected otherwise ("triangles", whose places are not linear in the domain's)."""

@@ -46,6 +46,7 @@ enum {
 	GL_TRANSFORM_FEEDBACK_PRIMITIVES_WRITTEN = 0x8C88,
 	GL_PATCHES = 0xE, GL_PATCH_VERTICES = 0x8E72, GL_TESS_CONTROL_SHADER = 0x8E88, GL_TESS_EVALUATION_SHADER = 0x8E87,
 	GL_GEOMETRY_SHADER = 0x8DD9, GL_TRIANGLE_STRIP_ADJACENCY = 0xD,
+	GL_COMPUTE_SHADER = 0x91B9, GL_R32UI = 0x8236, GL_RED_INTEGER = 0x8D94, GL_READ_WRITE = 0x88BA, GL_TEXTURE_FETCH_BARRIER_BIT = 0x8,
 };
 
 #define GL_FUNCTIONS(X) \
@@ -128,6 +129,14 @@ enum {
 	X(void, CompressedTexImage2D, (GLenum target, GLint level, GLenum internal, GLsizei width, GLsizei height, GLint border, \
 				       GLsizei bytes, const void *data)) \
 	X(void, PatchParameteri, (GLenum name, GLint value)) \
+	X(void, LineWidth, (GLfloat width)) \
+	X(void, TexStorage2D, (GLenum target, GLsizei levels, GLenum format, GLsizei width, GLsizei height)) \
+	X(void, TexSubImage2D, (GLenum target, GLint level, GLint x, GLint y, GLsizei width, GLsizei height, GLenum format, \
+				GLenum type, const void *pixels)) \
+	X(void, BindImageTexture, (GLuint unit, GLuint texture, GLint level, GLboolean layered, GLint layer, GLenum access, \
+				   GLenum format)) \
+	X(void, DispatchCompute, (GLuint x, GLuint y, GLuint z)) \
+	X(void, MemoryBarrier, (GLbitfield barriers)) \
 	X(void, Viewport, (GLint x, GLint y, GLsizei width, GLsizei height))
 
 #define GL_DECLARE(result, name, arguments) extern result (*gl##name) arguments;

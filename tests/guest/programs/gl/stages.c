@@ -167,7 +167,67 @@ static void neighbours(void)
 	glDrawArrays(GL_TRIANGLE_STRIP_ADJACENCY, 0, 10);
 }
 
+/* How many of 16,384 invocations an image counts in each of its cells, and the largest of their numbers. */
+static void tallies(void)
+{
+	static const uint32_t zeros[16 * 16];
+	const struct gl_stage counting[] = {
+		{GL_COMPUTE_SHADER, "#version 320 es\nlayout(local_size_x = 8, local_size_y = 8) in;\n"
+				    "layout(r32ui, binding = 0) coherent uniform highp uimage2D cells;\n"
+				    "void main() { uvec2 at = gl_GlobalInvocationID.xy; uint value = at.x * 7u ^ at.y * 13u;\n"
+				    "ivec2 cell = ivec2(value % 16u, value / 16u % 8u); uint was = imageAtomicAdd(cells, cell, 1u);\n"
+				    "if (was < 1000u) imageAtomicMax(cells, cell + ivec2(0, 8), value); }\n"},
+	};
+	GLuint texture;
+	clear();
+	glGenTextures(1, &texture);
+	glBindTexture(GL_TEXTURE_2D, texture);
+	glTexStorage2D(GL_TEXTURE_2D, 1, GL_R32UI, 16, 16);
+	glTexSubImage2D(GL_TEXTURE_2D, 0, 0, 0, 16, 16, GL_RED_INTEGER, GL_UNSIGNED_INT, zeros);
+	glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MIN_FILTER, GL_NEAREST);
+	glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAG_FILTER, GL_NEAREST);
+	glBindImageTexture(0, texture, 0, 0, 0, GL_READ_WRITE, GL_R32UI);
+	gl_program_of(counting, 1, NULL);
+	glDispatchCompute(16, 16, 1);
+	glMemoryBarrier(GL_TEXTURE_FETCH_BARRIER_BIT);
+	fill("#version 320 es\nprecision highp float; in vec2 at; uniform highp usampler2D image; out vec4 result;\n"
+	     "void main() { uint c = texelFetch(image, ivec2(at * 16.0), 0).r;\n"
+	     "result = vec4(c % 16u, c / 16u % 16u, c / 256u % 16u, 15) / 15.0; }\n");
+}
+
+/* Wide lines with a number for each, that begin and end beside the centres of pixels and beyond the view. */
+static void numbers(void)
+{
+	static const float places[] = {
+		-0.913f, -0.77f, 0.618f, -0.95f, -1.4f, -0.52f, 0.9f, 0.33f, 0.21f, 0.4f, -0.87f, 0.93f, 0.83f, -0.81f, 0.71f, 1.6f,
+	};
+	clear();
+	gl_program("#version 300 es\nlayout(location = 0) in vec2 place; flat out highp int number;\n"
+		   "void main() { number = 0x7fffff00 + gl_VertexID * 3; gl_Position = vec4(place, 0, 1); }\n",
+		   "#version 300 es\nprecision highp float; flat in highp int number; out vec4 result;\n"
+		   "void main() { int n = number - 0x7fffff00; result = vec4(n % 4, n % 6, n % 10, 12) / 12.0; }\n");
+	attribute(0, 2, places, sizeof places);
+	glLineWidth(5);
+	glDrawArrays(GL_LINES, 0, 8);
+	glLineWidth(1);
+}
+
+/* 10,000 instances of two triangles, side by side. */
+static void grid(void)
+{
+	static const float places[] = {0, 0, 0.02f, 0, 0, 0.02f, 0, 0.02f, 0.02f, 0, 0.02f, 0.02f};
+	clear();
+	gl_program("#version 300 es\nlayout(location = 0) in vec2 place; flat out int number;\n"
+		   "void main() { number = gl_InstanceID; ivec2 cell = ivec2(gl_InstanceID % 100, gl_InstanceID / 100);\n"
+		   "gl_Position = vec4(place + vec2(cell - 50) * 0.02, 0, 1); }\n",
+		   "#version 300 es\nprecision highp float; flat in int number; out vec4 result;\n"
+		   "void main() { result = vec4(number % 3, number % 5, number % 7, 6) / 6.0; }\n");
+	attribute(0, 2, places, sizeof places);
+	glDrawArraysInstanced(GL_TRIANGLES, 0, 6, 10000);
+}
+
 const struct scene stage_scenes[] = {
 	{"compressed", compressed}, {"offsets", offsets}, {"feedback", feedback}, {"triangles", triangles},
-	{"quads", quads}, {"isolines", isolines}, {"neighbours", neighbours}, {NULL, NULL},
+	{"quads", quads}, {"isolines", isolines}, {"neighbours", neighbours}, {"tallies", tallies},
+	{"numbers", numbers}, {"grid", grid}, {NULL, NULL},
 };
