@@ -250,7 +250,7 @@ class Guest:
         assert self._process is not None
         process = self._process
         code = await process.wait()
-        said = process.output().strip()
+        said = process.last_words()
         # The console's last lines may still be on their way.
         with trio.move_on_after(_LAST_WORDS):
             await self._console.closed.wait()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import trio
 
 from vfio_user_xe.emulator.child_process import launch
+
+_LOOKED_AT = 1 << 16
+"""Bytes of what was written, from its end, that `Process.last_words` looks at."""
+_TOLD = 4000
+_NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
 class Process:
@@ -48,6 +55,10 @@ class Process:
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), limit, max(0, size - limit)).decode(errors="replace")
 
+    def last_words(self) -> str:
+        """What it wrote, for a message: the end of it, and lines that differ in numbers alone once."""
+        return folded(self.output(_LOOKED_AT))[-_TOLD:].strip()
+
     def close(self) -> None:
         """Kill it with its process group and wait; harmless when it has ended or `close` was called before."""
         if self._output.closed:
@@ -57,6 +68,26 @@ class Process:
         self._child.wait()
         os.close(self._pidfd)
         self._output.close()
+
+
+def folded(text: str) -> str:
+    """The text without lines that say what one before has said, of other numbers.
+
+    QEMU behind a vIOMMU writes such a line for each range that nobody had mapped, dozens a boot, and they hide the one that matters.
+    """
+    often: Counter[str] = Counter()
+    firsts: dict[str, str] = {}
+    for line in text.splitlines():
+        shape = _NUMBER.sub("#", line)
+        firsts.setdefault(shape, line)
+        often[shape] += 1
+    end = "\n" if text.endswith("\n") else ""
+    return (
+        "\n".join(
+            line + (f" ({often[shape]} such lines)" if often[shape] > 1 else "") for shape, line in firsts.items()
+        )
+        + end
+    )
 
 
 def describe_exit(code: int) -> str:

@@ -42,6 +42,14 @@ def build(folder: Path, *words: str, **variables: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.skipif(not (ROOT / ".venv/bin/python").exists(), reason="scripts/setup was not run here")
+def test_a_python_without_a_setuptools_that_is_new_enough_takes_the_checkout_s_own(tmp_path: Path, built: Path) -> None:
+    words = [sys.executable, "-S", str(ROOT / "scripts" / "build"), str(tmp_path)]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in built.iterdir()}
+
+
 @pytest.fixture(scope="module")
 def wheel(built: Path) -> Path:
     (found,) = built.glob("*.whl")

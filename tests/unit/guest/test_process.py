@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,3 +82,12 @@ def test_ends_are_described_in_words() -> None:
     assert describe_exit(1) == "exit code 1"
     assert describe_exit(-9) == "killed by SIGKILL"
     assert describe_exit(-99) == "killed by signal 99"
+
+
+def test_what_is_said_again_with_other_numbers_hides_nothing() -> None:
+    noise = "".join(f"vfio_container_dma_unmap(0x{at:x}, 0x1000) = -2\n" for at in range(0, 0x90000, 0x1000))
+    with contextlib.closing(
+        Process([sys.executable, "-c", f"print('no such device', end='\\n' + {noise!r})"], {})
+    ) as process:
+        eventually(lambda: process.returncode is not None)
+        assert process.last_words() == "no such device\nvfio_container_dma_unmap(0x0, 0x1000) = -2 (144 such lines)"
