@@ -112,6 +112,10 @@ class Runner(Generic[MachineT]):
         self._run_one(scenario, repetition)
         return self._last()
 
+    def renew(self) -> None:
+        """End the guest within a `session`, if there is one: the next scenario gets a new one."""
+        self._close()
+
     def _last(self) -> Result:
         return next(result for result in reversed(self._results) if result.case.number != SETUP)
 

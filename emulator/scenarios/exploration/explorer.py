@@ -190,6 +190,8 @@ class Explorer(Generic[MachineT]):
 
     def _shrink(self, found: Found, at: int, left: float) -> None:
         lost = 0
+        anew: set[tuple[Step, ...]] = set()
+        """Sequences that have shown it in a guest that had played nothing before."""
         known = bool(found.failure.defect)
         share = _FOR_A_KNOWN_ONE if known else _FOR_SHRINKING
         until = time.monotonic() + max(0.0 if known else _FOR_THE_LAST, left * share)
@@ -197,12 +199,15 @@ class Explorer(Generic[MachineT]):
         def fails(steps: list[Step]) -> int | None:
             nonlocal lost
             for _ in range(_TRIES):
+                new = not self._runner.has_guest
                 played = self._play(steps, f"shorter {found.sequence}")
                 self.explored.trials += 1
                 lost += bool(played.lost)
                 if played.done:
                     break
             where = played.at(found.failure.signature)
+            if where is not None and new:
+                anew.add(tuple(steps[: where + 1]))
             shows = "shows it" if where is not None else "does not show it"
             if where is None and not played.done:
                 shows = f"cannot be played: {played.result.reason if played.result else ''}"
@@ -215,8 +220,18 @@ class Explorer(Generic[MachineT]):
             _MOST_OF_A_KNOWN_ONE if known else _MOST_TRIALS,
             more=lambda: time.monotonic() < until and lost < _MOST_LOST,
         )
-        found.steps = shrinker.shrink(found.steps, at)
+        whole, found.steps = found.steps, shrinker.shrink(found.steps, at)
         found.trials, found.shown = shrinker.trials, shrinker.failed
+        if known or found.steps == whole or tuple(found.steps) in anew:
+            return
+        # What the kernel was left with by the sequence that met it may show it again whatever is played.
+        self._runner.renew()
+        found.trials += 1
+        if fails(found.steps) is None:
+            self._tell("  a new guest does not show it: the sequence stays as long as it was")
+            found.steps, found.shown = whole, 0
+        else:
+            found.shown += 1
 
     def _play(self, steps: Sequence[Step], name: str) -> Played:
         played = Played(list(steps))

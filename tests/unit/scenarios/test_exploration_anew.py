@@ -1,0 +1,78 @@
+"""A failure that leaves the guest spoiled is not made shorter than a new guest shows it."""
+
+from __future__ import annotations
+
+from unittest.mock import create_autospec
+
+import pytest
+
+from tests.unit.scenarios.test_exploration import SETUP, Doors, Guests, steps
+from vfio_user_xe.emulator.scenarios.exploration.explorer import Explorer, Found, Played
+from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
+from vfio_user_xe.emulator.scenarios.exploration.world import Failure
+from vfio_user_xe.emulator.scenarios.machine import Machine
+from vfio_user_xe.emulator.scenarios.run import Run
+from vfio_user_xe.emulator.scenarios.runner import Runner
+from vfio_user_xe.emulator.scenarios.scenario import Exploration
+
+WALKED = steps("a open red, a shut red, a open red, a shut red, a open blue, a paint blue")
+
+
+class House:
+    """Painting fails once a door was shut, in this sequence or, where it stays so, in any other of the same guest."""
+
+    def __init__(self, *, stays: bool) -> None:
+        self.stays = stays
+        self.shut = False
+        self.built = 0
+
+    def build(self) -> None:
+        """A new guest."""
+        self.shut = False
+        self.built += 1
+
+    def player(self, run: Run, machine: Machine) -> House:
+        self.shut = self.shut and self.stays
+        return self
+
+    def play(self, step: Step) -> list[Failure]:
+        self.shut = self.shut or step.operation == "shut"
+        return [Failure("paint sticks", f"{step}: sticks")] if step.operation == "paint" and self.shut else []
+
+    def finish(self) -> list[Failure]:
+        return []
+
+
+def shortest(house: House, *, has_guest: bool = True) -> Found:
+    """What becomes of a failure at the last of the steps."""
+    runner = create_autospec(Runner, instance=True)
+    runner.run_one.side_effect = Guests().run_one
+    runner.renew.side_effect = house.build
+    runner.has_guest = has_guest
+    exploration = Exploration[Machine](SETUP, Doors, house.player)
+    made = Explorer(exploration, runner, seed=1, length=15)
+    house.shut = house.stays
+    made._look_at(Played(WALKED, len(WALKED), [(len(WALKED) - 1, Failure("paint sticks", ""))]), 1, 1e9)
+    return made.explored.found[0]
+
+
+def test_what_only_a_spoiled_guest_shows_is_no_shorter_sequence() -> None:
+    house = House(stays=True)
+    found = shortest(house)
+    assert house.built == 1
+    assert (found.steps, found.shown) == (WALKED, 0)
+
+
+def test_what_a_new_guest_shows_is_the_shortest() -> None:
+    house = House(stays=False)
+    found = shortest(house)
+    assert house.built == 1
+    assert [step.operation for step in found.steps] == ["open", "shut", "open", "paint"]
+    assert found.shown
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_each_time_had_a_new_guest_is_not_played_again(stays: bool) -> None:
+    house = House(stays=stays)
+    shortest(house, has_guest=False)
+    assert house.built == 0
