@@ -11,7 +11,7 @@ import typer
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, fail
 from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
-from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, serve_options
+from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, own_folder, serve_options
 from vfio_user_xe.emulator.cli.parts import (
     DataOption,
     JobOption,
@@ -117,7 +117,7 @@ def run_command(
     wanted = (tuple(groups or ()), tuple(tests or ()))
     if job is None:
         check_outputs(junit=junit_file, json=data)
-    make_folder("--output", output)
+    (make_folder if job is not None else own_folder)("--output", output)
     try:
         model = load_card(serve.card).model if serve.card is not None else serve.model
         expectations = Expectations.load(_file(expect, EXPECTATIONS, model))

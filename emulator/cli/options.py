@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import os
 import time
@@ -173,6 +174,33 @@ def make_folder(option: str, folder: Path | None) -> None:
         fail(f"{option} {folder}: nothing can be written there", EXIT_USAGE)
 
 
+def own_folder(option: str, folder: Path | None) -> None:
+    """`make_folder`, and a wrong argument if another command writes its results there now: one would forget the other's.
+
+    The folder is this process' until it ends, also when it is killed.
+    """
+    make_folder(option, folder)
+    if folder is None:
+        return
+    place = folder.resolve()
+    if place in _own:
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        fail(
+            f"{option} {folder}: another run writes its results there: wait for it, or name another folder", EXIT_USAGE
+        )
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+    else:
+        _own[place] = descriptor
+
+
+_own: dict[Path, int] = {}
+"""Folders that this process has for itself, each with the descriptor that is locked. The process' end gives them back."""
 CARD_WAIT = 60.0
 """Seconds to wait for a card that is being started: a shell goes on at once after `serve ... &`, which took 30 s on a busy host."""
 

@@ -14,7 +14,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, NamedKernel, named_kernels
-from vfio_user_xe.emulator.cli.options import check_outputs, make_folder
+from vfio_user_xe.emulator.cli.options import check_outputs, make_folder, own_folder
 from vfio_user_xe.emulator.cli.parts import (
     JobOption,
     JobsOption,
@@ -133,7 +133,7 @@ def run(
         if job is None:
             check_outputs(junit=junit_file, tap=tap_file, report=report, json=json_file)
         make_folder("--consoles", consoles)
-        make_folder("--output", output)
+        (make_folder if job is not None else own_folder)("--output", output)
         asked = named_kernels(kernels or [], modules or [], named=resume or job is not None)
     started = time.monotonic()
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
-from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, serve_options
+from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, own_folder, serve_options
 from vfio_user_xe.emulator.cli.parts import (
     DataOption,
     JobOption,
@@ -153,7 +153,7 @@ def run_command(
     except (GuestError, CardError) as exc:
         fail(exc, EXIT_USAGE)
 
-    make_folder("--output", run.output)
+    (make_folder if job is not None else own_folder)("--output", run.output)
 
     def run_one(part: Part, again: bool) -> None:
         run_userland(replace(run, part=part, resume=again), lambda text: print(text, flush=True))

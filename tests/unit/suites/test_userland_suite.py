@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from vfio_user_xe.device_models.xe.info import INFO
-from vfio_user_xe.emulator.cli import main, parts
+from vfio_user_xe.emulator.cli import parts
 from vfio_user_xe.emulator.cli import suite as cli
 from vfio_user_xe.emulator.guest.channel import Result as Done
 from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError
 from vfio_user_xe.emulator.results import Outcome, Report, json_file
-from vfio_user_xe.emulator.results.journal import NotKept
 from vfio_user_xe.emulator.results.matrix import matrix, matrix_text
 from vfio_user_xe.emulator.results.shard import Parts, Shard
 from vfio_user_xe.emulator.results.times import Times
@@ -256,43 +254,6 @@ run = "python3 /root/tool.py"
     (tmp_path / "tests").rmdir()
     with pytest.raises(SuiteError, match="has no folder tests"):
         source.fetch_source(suite.source, {})
-
-
-def test_a_run_that_is_interrupted_writes_what_came_out_and_ends_as_a_shell_counts_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def interrupted(run: runner.UserlandRun, report: runner.Report) -> None:
-        append_result(run.output / "results.jsonl", SubtestResult("clinfo", "", Outcome.PASS))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "run_userland", create_autospec(runner.run_userland, side_effect=interrupted))
-    file = tmp_path / "junit.xml"
-    arguments = ["run", "programs", "--output", str(tmp_path / "results"), "--junit", str(file)]
-    done = CliRunner().invoke(cli.app, arguments)
-    assert (done.exit_code, "go on with --resume" in done.stderr) == (130, True)
-    assert 'name="clinfo"' in file.read_text()
-
-
-@pytest.mark.parametrize("command", [["suite", "run", "programs"], ["igt", "run", "--igt", "."]], ids=["suite", "igt"])
-def test_a_folder_that_cannot_be_made_is_told_before_anything_is_run(tmp_path: Path, command: list[str]) -> None:
-    (tmp_path / "file").touch()
-    done = CliRunner().invoke(main.app, [*command, "--output", str(tmp_path / "file")])
-    assert (done.exit_code, done.stderr) == (2, f"vfio-user-xe: --output {tmp_path / 'file'}: File exists\n")
-
-
-def test_a_full_disk_ends_a_run_with_the_results_that_there_are(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def full(run: runner.UserlandRun, report: runner.Report) -> None:
-        append_result(run.output / "results.jsonl", SubtestResult("clinfo", "", Outcome.PASS))
-        raise NotKept(run.output / "results.jsonl", OSError(errno.ENOSPC, "No space left on device"))
-
-    monkeypatch.setattr(cli, "run_userland", create_autospec(runner.run_userland, side_effect=full))
-    file = tmp_path / "junit.xml"
-    done = CliRunner().invoke(cli.app, ["run", "programs", "--output", str(tmp_path / "out"), "--junit", str(file)])
-    assert done.exit_code == 1
-    assert "results cannot be kept: No space left on device" in done.stderr
-    assert 'name="clinfo"' in file.read_text()
 
 
 def test_shards_of_a_suite_have_together_every_test_once(
