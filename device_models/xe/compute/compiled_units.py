@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.compute.compiled_execution import CompiledExecution
 from vfio_user_xe.device_models.xe.compute.pages import Pages
 from vfio_user_xe.device_models.xe.compute.reference_units import ReferenceUnits
-from vfio_user_xe.device_models.xe.compute.translation import LateExecution, Translation
+from vfio_user_xe.device_models.xe.compute.translation import LateExecution, Translation, room
 from vfio_user_xe.device_models.xe.compute.units import Execution, Task
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, find_kernel
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, TranslationFault
 from vfio_user_xe.device_models.xe.memory.formats.ppgtt import VA_MASK
 from vfio_user_xe.device_models.xe.memory.ppgtt import ExecutionUnitSpace
+from vfio_user_xe.emulator.fabric.interconnect import Fabric
 
 _KERNELS_KEPT = 256
 _Kernels = dict[tuple[int, int], tuple[Kernel, int, bytes]]
@@ -29,6 +32,10 @@ class CompiledUnits:
         self._spaces: weakref.WeakKeyDictionary[ExecutionUnitSpace, tuple[Pages, _Kernels]] = (
             weakref.WeakKeyDictionary()
         )
+        self._rooms: weakref.WeakKeyDictionary[Fabric, defaultdict[int, threading.Semaphore]] = (
+            weakref.WeakKeyDictionary()
+        )
+        """By number of the function."""
         self._reference = ReferenceUnits()
 
     def start(self, task: Task) -> Execution:
@@ -47,7 +54,8 @@ class CompiledUnits:
             return self._reference.start(task)
         if kernel is not None:
             return CompiledExecution(task, kernel, pages)
-        translation = Translation(task, self._library)
+        rooms = self._rooms.setdefault(space.function.gpu.fabric, defaultdict(room))
+        translation = Translation(task, self._library, rooms[space.function.vfid])
 
         def begin() -> Execution:
             try:

@@ -2,6 +2,7 @@
 
 A kernel of some thousand instructions takes a second, and the driver waits a quarter of that for an invalidation of translations.
 The thread reads no memory itself: it asks for pages of code, and whoever owns the task reads them between other work.
+All these threads share one interpreter with the executor, so a function has few of them, however many kernels it submits.
 """
 
 from __future__ import annotations
@@ -16,27 +17,42 @@ from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.memory.address_space import AccessFault, Fault, TranslationFault
 
 _PAGE = 0x1000
+_AT_ONCE = 2
+"""Kernels of one function that are translated at once."""
+_UNSERVED = 1.0
+"""Seconds that a thread waits for a page; then it leaves its place to others, for the context may not have its turn for long."""
+
+
+def room() -> threading.Semaphore:
+    """The places for one function's translations."""
+    return threading.Semaphore(_AT_ONCE)
 
 
 class _Abandoned(Exception):
     """Nobody waits for the kernel any more."""
 
 
+class _Unserved(Exception):
+    """A page did not come in time. The translation begins anew, with the pages that it has, when it is served again."""
+
+
 class Translation:
     """One kernel on its way; all methods are for the card's executor."""
 
-    def __init__(self, task: Task, library: Library) -> None:
+    def __init__(self, task: Task, library: Library, places: threading.Semaphore) -> None:
+        """It begins when it is served and there is a place among `places` (`room`)."""
         self._memory = task.memory
         self._instruction = task.state.instruction
         self._entry = task.walker.interface.kernel
         self._library = library
+        self._places = places
         self._changed = threading.Condition()
         # Below are shared with the thread, under `_changed`.
         self._pages: dict[int, bytes] = {}
         self._wanted: int | None = None
         self._kernel: Kernel | None = None
         self._error: Exception | None = None
-        threading.Thread(target=self._translate, name="eu-translate", daemon=True).start()
+        self._running = False
 
     def serve(self, seconds: float) -> bool:
         """Read what the thread asks for, for so long; whether it has ended."""
@@ -54,7 +70,10 @@ class Translation:
                 left = until - time.monotonic()
                 if left <= 0:
                     return False
-                self._changed.wait(left)
+                if self._running:
+                    self._changed.wait(left)
+                elif not self._begin(left):
+                    return False
             return True
 
     def result(self) -> Kernel:
@@ -93,15 +112,27 @@ class Translation:
                 self._error = _Abandoned()
             self._changed.notify_all()
 
+    def _begin(self, seconds: float) -> bool:
+        """Start the thread, if there is a place for it within that time."""
+        if not self._places.acquire(timeout=seconds):
+            return False
+        self._running = True
+        threading.Thread(target=self._translate, name="eu-translate", daemon=True).start()
+        return True
+
     def _translate(self) -> None:
         kernel: Kernel | None = None
         error: Exception | None = None
         try:
             kernel = translate_kernel(self._fetch, self._entry, self._library)
+        except _Unserved:
+            pass
         except Exception as found:
             error = found
+        self._places.release()
         with self._changed:
             self._kernel, self._error = kernel, self._error or error
+            self._running = False
             self._changed.notify_all()
 
     def _fetch(self, address: int, length: int) -> bytes:
@@ -125,9 +156,11 @@ class Translation:
         with self._changed:
             self._wanted = page
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._error is not None or page in self._pages)
+            served = self._changed.wait_for(lambda: self._error is not None or page in self._pages, _UNSERVED)
             if self._error is not None:
                 raise _Abandoned
+            if not served:
+                raise _Unserved
             return self._pages[page]
 
 

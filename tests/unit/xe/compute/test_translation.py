@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.support.xe.engine_lab import Job
 from vfio_user_xe.device_models.xe.compute import compiled_units, translation
 from vfio_user_xe.device_models.xe.eu.assembler import assemble
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, translate_kernel
+from vfio_user_xe.device_models.xe.eu.compiled.library import load
 
 THREAD = "eu-translate"
 
@@ -53,6 +55,10 @@ def addition(lab: ComputeLab, *more: int, **options: int) -> Job:
     return job
 
 
+def translating() -> int:
+    return sum(thread.name == THREAD for thread in threading.enumerate())
+
+
 def is_right(job: Job) -> bool:
     return job.data(0x200, 64) == [1000 + 2 * n for n in range(64)]
 
@@ -76,7 +82,7 @@ def test_a_context_is_preempted_while_its_kernel_is_translated(lab: ComputeLab, 
     late, rival = addition(lab, quantum_us=1000), addition(lab, quantum_us=1000)
     late.submit()
     rival.submit()
-    lab.run(lambda: sum(thread.name == THREAD for thread in threading.enumerate()) == 2)
+    lab.run(lambda: translating() == 2)
     gate.set()
     lab.run()
     assert is_right(late)
@@ -125,3 +131,39 @@ def test_a_page_of_code_that_is_not_there_is_a_fault_as_ever(lab: ComputeLab) ->
         if thread.name == THREAD:
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_a_function_with_many_kernels_has_few_threads(lab: ComputeLab, gate: threading.Event) -> None:
+    """Whether its contexts take turns, or are removed and made again."""
+    jobs = [addition(lab, quantum_us=1000) for _ in range(6)]
+    for job in jobs[:3]:
+        job.submit()
+        lab.run(lambda: translating() >= 1)
+        lab.engines.remove(job.context)
+        lab.run()
+    for job in jobs[3:]:
+        job.submit()
+    turns = iter(range(200))
+    lab.run(lambda: next(turns) == 199)
+    assert translating() == 2
+    gate.set()
+    lab.run()
+    assert [is_right(job) for job in jobs] == [False] * 3 + [True] * 3
+
+
+def test_a_context_without_a_turn_leaves_its_place_to_others(lab: ComputeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translation, "_UNSERVED", 0.01)
+    code = assemble(vector_add(64)).ljust(0x2000, b"\0")
+    task = Mock()
+    task.state.instruction, task.walker.interface.kernel = 0x10000, 0xFC0
+    task.memory.read = lambda place, length: (bytes(0xFC0) + code)[place - 0x10000 :][:length]
+    places = threading.Semaphore(1)
+    late = translation.Translation(task, load(), places)
+    late._begin(1)
+    # Nobody serves it.
+    assert places.acquire(timeout=60)
+    assert not late.serve(0.01)
+    places.release()
+    while not late.serve(1):
+        pass
+    assert late.result().struct.first <= 0xFC0
