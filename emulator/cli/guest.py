@@ -127,10 +127,9 @@ Card = Annotated[Path, typer.Option("--socket-dir", metavar="DIR", help="Folder 
 @app.command(epilog="Example: vfio-user-xe guest plug --qmp /tmp/qmp --socket-dir /tmp/card")
 def plug(qmp: Qmp, socket_dir: Card, functions: Functions = None, port: Port = DEFAULT_PORT) -> None:
     """Plug a served card into a free root port of a running guest, such as one of `guest run --unplugged`."""
-    with explained():
+    with explained(), QmpClient.at(qmp) as client:
         devices = _devices(socket_dir, functions, port)
-        with QmpClient.at(qmp) as client:
-            hotplug.plug(client, devices)
+        hotplug.plug(client, devices)
     print(f"plugged in: {', '.join(device['id'] for device in devices)}")
 
 
@@ -145,10 +144,9 @@ def unplug(
     ] = 60,
 ) -> None:
     """Take a card out of a running guest: its slot's button is pressed, and the guest has to give the card up."""
-    with explained():
+    with explained(), QmpClient.at(qmp) as client:
         devices = _devices(socket_dir, functions, port)
-        with QmpClient.at(qmp) as client:
-            hotplug.unplug(client, devices, timeout)
+        hotplug.unplug(client, devices, timeout)
     print(f"taken out: {', '.join(device['id'] for device in devices)}")
 
 

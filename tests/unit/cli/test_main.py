@@ -213,3 +213,13 @@ def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPat
     error = OSError(errno.EBADF, "Bad file descriptor")
     monkeypatch.setattr(main, "find_plugins", create_autospec(main.find_plugins, side_effect=error))
     assert CliRunner().invoke(app, ["plugins", "list"]).exception is error
+
+
+@pytest.mark.parametrize("command", ["plug", "unplug"])
+def test_a_guest_that_is_not_there_is_told_before_a_card_is_waited_for(command: str, tmp_path: Path) -> None:
+    words = ["guest", command, "--qmp", str(tmp_path / "qmp"), "--socket-dir", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        f"vfio-user-xe: {tmp_path / 'qmp'}: No such file or directory; it is the socket of a running"
+    )
