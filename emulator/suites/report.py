@@ -34,13 +34,13 @@ def read_results(path: Path) -> list[SubtestResult]:
         SuiteError: the file holds something else.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return []
     found: dict[Key, SubtestResult] = {}
     for number, line in enumerate(lines, 1):
         try:
-            result = SubtestResult.from_dict(json.loads(line))
+            result = SubtestResult.from_dict(json.loads(line.decode()))
         except ValueError as error:
             if number == len(lines):
                 break

@@ -90,3 +90,10 @@ def test_results_of_a_suite_that_are_not_judged_are_told_with_what_judges_them(t
     assert done.exit_code == 2
     assert "not judged: `igt report` or `suite report NAME`" in done.output
     assert f"--output {tmp_path} --json FILE" in done.output
+
+
+def test_a_file_of_bytes_that_are_no_text_is_no_report(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"\xff\n\xff\n")
+    done = CliRunner().invoke(app, ["merge", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "results.jsonl:1: " in done.output
