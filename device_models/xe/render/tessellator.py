@@ -218,7 +218,8 @@ def _triangle(builder: _Builder, partitioning: Partitioning, factors: tuple[floa
     for number in range(1, (count + 1) // 2):
         last = count - 1 - number
         if number == last:
-            centre = builder.point(1 / 3, 1 / 3)
+            # Places have 16 bits behind the point, and a third is cut off there (Direct3D 11's tessellator).
+            centre = builder.point((_UNIT // 3) / _UNIT, (_UNIT // 3) / _UNIT)
             inner = [[centre]] * 3
         else:
             away = round(middle.place(number) * 2 / 3 * _UNIT) / _UNIT

@@ -88,10 +88,16 @@ def test_a_patch_with_a_side_of_no_segments_is_not_drawn(factor: float) -> None:
 
 def test_a_factor_of_one_inside_leaves_a_point_there_where_a_side_is_cut() -> None:
     found = tessellate(Domain.TRIANGLE, Partitioning.INTEGER, Output.CLOCKWISE, (2.0, 1.0, 1.0, 1.0))
-    assert found.places[-1].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
+    assert found.places[-1].tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3], abs=1e-4)
     assert len(found.primitives) == 4
 
 
 def test_points_come_each_once() -> None:
     found = tessellate(Domain.QUAD, Partitioning.INTEGER, Output.POINT, (3.0, 3.0, 3.0, 3.0, 3.0, 3.0))
     assert len(found.primitives) == len({tuple(place) for place in found.places.tolist()}) == 16
+
+
+def test_the_middle_of_a_triangle_is_a_third_that_is_cut_off_to_16_bits() -> None:
+    found = tessellate(Domain.TRIANGLE, Partitioning.INTEGER, Output.CLOCKWISE, (8.0, 8.0, 8.0, 8.0))
+    assert found.places[-1].tolist() == [0x5555 / 65536, 0x5555 / 65536, 0x5556 / 65536]
+    assert 3 * found.places[-1].min() < 1
