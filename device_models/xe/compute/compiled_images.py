@@ -59,8 +59,10 @@ def image_struct(image: Image, samples: int = 0) -> ImageStruct:
         UnknownImage: compiled code has nothing for it.
     """
     surface, form, tiling = image.surface, image.format, image.tiling
-    if image.blocks is not None or (
-        form.kind is Kind.SRGB and any(width > _SMALL for channel, _, width in form.fields if channel != 3)
+    if (
+        image.blocks is not None
+        or image.yuv is not None
+        or (form.kind is Kind.SRGB and any(width > _SMALL for channel, _, width in form.fields if channel != 3))
     ):
         raise UnknownImage(f"surface format {surface.format:#x} in compiled code")
     found = ImageStruct(

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.compute import block_formats, formats
+from vfio_user_xe.device_models.xe.compute import block_formats, formats, packed_yuv
 from vfio_user_xe.device_models.xe.compute.formats import Channels, Format
 from vfio_user_xe.device_models.xe.compute.memory import Flags, Numbers, UnitMemory, parts
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
@@ -54,15 +54,18 @@ class Image:
     """The view of a surface at one mip level."""
 
     def __init__(self, memory: UnitMemory, surface: SurfaceState, level: int = 0, *, sampled: bool = False) -> None:
-        """The view of `surface` at a mip level, counted from its own first one; only the sampler takes block-compressed formats.
+        """The view of `surface` at a mip level, counted from its own first one; only the sampler takes block-compressed and 4:2:2 formats.
 
         Raises:
             UnknownImage: its format or layout is not emulated.
         """
         form = formats.FORMATS.get(surface.format)
         blocks = block_formats.FORMATS.get(surface.format) if sampled else None
+        yuv = packed_yuv.FORMATS.get(surface.format) if sampled else None
         if blocks is not None:
             form = blocks.form
+        if yuv is not None:
+            form = packed_yuv.FORM
         if form is None and surface.type is not SurfaceType.NULL:
             raise UnknownImage(f"surface format {surface.format:#x}")
         if surface.samples > _MOST_SAMPLES:
@@ -72,6 +75,7 @@ class Image:
         self.surface = surface
         self.format: Format = form or formats.FORMATS[0]
         self.blocks = blocks
+        self.yuv = yuv
         self._side = 1 if blocks is None else block_formats.SIDE
         """Texels of the side of what an address leads to."""
         self._memory = memory
@@ -104,6 +108,9 @@ class Image:
             TranslationFault: an address is not mapped.
             AccessFault: an address is refused, or leads nowhere.
         """
+        if self.yuv is not None:
+            pairs = self._memory.load(self.addresses(x & ~1, y, layer), packed_yuv.PAIR)
+            return self.yuv.decode(parts(pairs, packed_yuv.PAIR), x & 1 != 0)
         if self.blocks is None:
             return self.load(self.addresses(x, y, layer))
         unique, inverse = np.unique(self.addresses(x // self._side, y // self._side, layer), return_inverse=True)
