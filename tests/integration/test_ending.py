@@ -126,7 +126,8 @@ def test_a_command_s_tasks_end_in_order_when_it_is_told_to(ctrl_c: str) -> None:
             output, messages = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert sorted(output.splitlines()) == ["a ends", "b ends"]
+    # A signal within print() can leave an empty line.
+    assert sorted(filter(None, output.splitlines())) == ["a ends", "b ends"]
     assert process.returncode == 130
     assert "Warning" not in messages
     assert "Traceback" not in messages
