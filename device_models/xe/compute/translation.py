@@ -8,7 +8,6 @@ All these threads share one interpreter with the executor, so a function has few
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.compute.units import Execution, Task, fetch_code
@@ -56,25 +55,25 @@ class Translation:
 
     def serve(self, seconds: float) -> bool:
         """Read what the thread asks for, for so long; whether it has ended."""
-        until = time.monotonic() + seconds
         with self._changed:
-            while self._kernel is None and self._error is None:
-                if self._wanted is not None:
-                    try:
-                        self._pages[self._wanted] = self._memory.read(self._wanted, _PAGE)
-                    except (TranslationFault, AccessFault) as fault:
-                        self._error = fault
-                    self._wanted = None
-                    self._changed.notify_all()
-                    continue
-                left = until - time.monotonic()
-                if left <= 0:
-                    return False
-                if self._running:
-                    self._changed.wait(left)
-                elif not self._begin(left):
-                    return False
-            return True
+            if not self._ended and (self._running or self._begin(seconds)):
+                self._changed.wait_for(self._served, seconds)
+            return self._ended
+
+    @property
+    def _ended(self) -> bool:
+        return self._kernel is not None or self._error is not None
+
+    def _served(self) -> bool:
+        """Read the page that the thread asks for, if it does; whether there is nothing to wait for, since it does not run."""
+        if self._wanted is not None:
+            try:
+                self._pages[self._wanted] = self._memory.read(self._wanted, _PAGE)
+            except (TranslationFault, AccessFault) as fault:
+                self._error = fault
+            self._wanted = None
+            self._changed.notify_all()
+        return self._ended or not self._running
 
     def result(self) -> Kernel:
         """The kernel, once `serve` says that it has ended.
