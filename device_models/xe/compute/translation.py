@@ -56,8 +56,12 @@ class Translation:
     def serve(self, seconds: float) -> bool:
         """Read what the thread asks for, for so long; whether it has ended."""
         with self._changed:
-            if not self._ended and (self._running or self._begin(seconds)):
-                self._changed.wait_for(self._served, seconds)
+            idle = not self._ended and not self._running
+        # Without the lock: there may be no place for a while.
+        if idle and not self._begin(seconds):
+            return False
+        with self._changed:
+            self._changed.wait_for(self._served, seconds)
             return self._ended
 
     @property
@@ -112,11 +116,16 @@ class Translation:
             self._changed.notify_all()
 
     def _begin(self, seconds: float) -> bool:
-        """Start the thread, if there is a place for it within that time."""
+        """Start the thread, if there is a place for it within that time, and the host has room for one."""
         if not self._places.acquire(timeout=seconds):
             return False
         self._running = True
-        threading.Thread(target=self._translate, name="eu-translate", daemon=True).start()
+        try:
+            threading.Thread(target=self._translate, name="eu-translate", daemon=True).start()
+        except RuntimeError:  # the limit of threads: a later step tries again
+            self._running = False
+            self._places.release()
+            return False
         return True
 
     def _translate(self) -> None:

@@ -167,3 +167,21 @@ def test_a_context_without_a_turn_leaves_its_place_to_others(lab: ComputeLab, mo
     while not late.serve(1):
         pass
     assert late.result().struct.first <= 0xFC0
+
+
+def test_a_host_without_room_for_a_thread_translates_later(lab: ComputeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as there are places, and once more: a place that a failure kept would be missed."""
+    begin, refused = threading.Thread.start, list[str]()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == THREAD and len(refused) < 3:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    job = addition(lab)
+    job.submit()
+    lab.run()
+    assert is_right(job)
+    assert len(refused) == 3
