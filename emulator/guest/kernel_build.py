@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,16 +108,7 @@ class Build:
         """Run a step in the tree; its output is told line by line."""
         variables = {**os.environ, "ARCH": "x86_64"}
         said: list[str] = []
-        with subprocess.Popen(
-            command,
-            cwd=self.tree,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process:
+        with _started(command, self.tree, variables) as process:
             assert process.stdout is not None
             try:
                 for line in process.stdout:
@@ -130,3 +122,28 @@ class Build:
         if process.returncode != 0:
             text = "".join(said).rstrip()
             raise BuildFailed(f"{' '.join(command)}: ended with exit code {process.returncode}:\n{text}")
+
+
+def _started(command: Sequence[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a process whose output is a pipe; one that a signal would leave behind while it starts is ended.
+
+    A KeyboardInterrupt in Popen's own code forgets the process. It comes in the main thread alone, so another one calls it.
+    """
+    with ThreadPoolExecutor(1) as starter:
+        starting = starter.submit(
+            subprocess.Popen,
+            command,
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        try:
+            return starting.result()
+        except KeyboardInterrupt:
+            with starting.result() as process:
+                process.terminate()
+            raise
