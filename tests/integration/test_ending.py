@@ -85,16 +85,15 @@ def test_a_command_that_is_told_to_end_leaves_no_server_and_no_files(
 
 
 TASKS = """
-import signal, sys
+import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN if sys.argv.pop(1) == "ignored" else signal.default_int_handler)
 import trio
 from vfio_user_xe.emulator.cli import interrupts
 from vfio_user_xe.emulator.cli.main import app, main
 
 def tell(line):
-    # In one piece: a signal within print() can leave an empty line.
-    sys.stdout.write(line)
-    sys.stdout.flush()
+    # Without a buffer: one that a signal interrupts while it is flushed can write its line again.
+    os.write(1, line.encode())
 
 async def task(name):
     try:
