@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from vfio_user_xe.emulator.guest.errors import GuestError, NotUsable
 from vfio_user_xe.emulator.guest.kernel_config import Missing, Row, missing, parse, rows
+
+_Handler = Callable[[int, FrameType | None], object] | signal.Handlers | int
 
 _MERGE = "scripts/kconfig/merge_config.sh"
 _KEPT_LINES = 30
@@ -108,9 +112,10 @@ class Build:
         """Run a step in the tree; its output is told line by line."""
         variables = {**os.environ, "ARCH": "x86_64"}
         said: list[str] = []
-        with _started(command, self.tree, variables) as process:
+        with _SignalsLater() as signals, _started(command, self.tree, variables) as process:
             assert process.stdout is not None
             try:
+                signals.take()
                 for line in process.stdout:
                     self.tell(line.rstrip("\n"))
                     said = [*said[1 - _KEPT_LINES :], line]
@@ -125,25 +130,48 @@ class Build:
 
 
 def _started(command: Sequence[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
-    """Start a process whose output is a pipe; one that a signal would leave behind while it starts is ended.
+    """Start a process whose output is a pipe."""
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
 
-    A KeyboardInterrupt in Popen's own code forgets the process. It comes in the main thread alone, so another one calls it.
+
+class _SignalsLater:
+    """Signals that would end the program wait until `take` is called: a KeyboardInterrupt in Popen's code forgets the process.
+
+    Python handles signals in the main thread alone; in others there is nothing to hold back. Ignored ones stay ignored.
     """
-    with ThreadPoolExecutor(1) as starter:
-        starting = starter.submit(
-            subprocess.Popen,
-            command,
-            cwd=folder,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        try:
-            return starting.result()
-        except KeyboardInterrupt:
-            with starting.result() as process:
-                process.terminate()
-            raise
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, _Handler] = {}
+        self._came: list[int] = []
+
+    def __enter__(self) -> _SignalsLater:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                handler = signal.getsignal(number)
+                # None is a handler that is not Python's.
+                if handler is not None and handler is not signal.SIG_IGN:
+                    self._handlers[number] = handler
+                    signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.take()
+
+    def take(self) -> None:
+        """Put the handlers back, and let them have what came meanwhile."""
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+        while self._came:
+            signal.raise_signal(self._came.pop())
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._came.append(number)

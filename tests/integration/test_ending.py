@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 from tests.support.kernel_tree import make_tree
 from tests.support.processes import runs
 from tests.support.wait import eventually
-from vfio_user_xe.emulator.guest import kernel_build
+from vfio_user_xe.emulator.guest.kernel_build import Build
 
 COMMAND = """
 import signal, sys, time
@@ -200,25 +199,31 @@ def test_a_kernel_build_that_is_told_to_end_leaves_neither_make_nor_its_children
         eventually(lambda: not runs(child))
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_step_of_a_build_that_is_interrupted_while_it_starts_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    started = list[int]()
+    tree = make_tree(tmp_path / "linux")
+    started = list[subprocess.Popen[str]]()
 
     class Slow(subprocess.Popen[str]):
-        """The signal comes when the process runs and its constructor does not know yet."""
+        """The signal comes when the process does not run yet, or when it runs and nobody has this object yet."""
 
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)  # type: ignore[call-overload]
-            started.append(self.pid)
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.5)
+        def __init__(self, _: object, **options: object) -> None:
+            if moment == "before":
+                signal.raise_signal(signal.SIGINT)
+            super().__init__(["sleep", "1000"], **options)  # type: ignore[call-overload]
+            started.append(self)
+            if moment == "after":
+                signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(subprocess, "Popen", Slow)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        build = Build(tree, tmp_path / "objects", (), (), jobs=1, tell=lambda _: None)
         with pytest.raises(KeyboardInterrupt):
-            kernel_build._started(["sleep", "1000"], tmp_path, dict(os.environ))
+            build._step(["make"])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    eventually(lambda: not runs(started[0]))
+    assert started[0].returncode == -signal.SIGTERM
