@@ -22,6 +22,14 @@ _LOAD_TIMEOUT = 600.0
 """For drivers that load at once, or never: a guest on a machine that is busy took four minutes."""
 
 
+class Unserved(TimeoutError):
+    """The GuC does not serve a VF, whose reset has not ended. `number` is the VF's."""
+
+    def __init__(self, text: str, number: int) -> None:
+        super().__init__(text)
+        self.number = number
+
+
 class XeCard:
     """A card as the guest's drivers have it (`shell` runs commands there) and as its server sees it (`control`).
 
@@ -128,9 +136,12 @@ class XeCard:
         """Wait until no reset of VF `number` is going on.
 
         Raises:
-            TimeoutError: one went on for too long.
+            Unserved: one went on for too long.
         """
-        self._wait(lambda: self.vf_state(number) in ("running", "absent"), f"VF {number}'s reset is not finished")
+        try:
+            self._wait(lambda: self.vf_state(number) in ("running", "absent"), f"VF {number}'s reset is not finished")
+        except TimeoutError as error:
+            raise Unserved(str(error), number) from None
 
     def served(self, number: int, seconds: float) -> bool:
         """Whether the GuC serves VF `number` within `seconds`."""

@@ -16,22 +16,6 @@ _RESET_RETURNS = 0.115
 """Seconds after an FLR at which VFIO_DEVICE_RESET returns."""
 
 
-def cleaned(run: Run, machine: XeMachine) -> None:
-    """Wait until VF 1's reset is over. That xe gives one up, because clearing took longer than its 5 s, is a known defect.
-
-    Raises:
-        TimeoutError: the reset is not over, for another reason.
-    """
-    try:
-        s.settle(machine, 1)
-    except TimeoutError:
-        said = s.reset_given_up(run)
-        if not said:
-            raise
-        run.give_up("VF 1 is not served any more")
-        run.known(defects.RESET_GIVEN_UP, said)
-
-
 @scenario(
     "17h",
     "a reset that comes when the clearing after the one before ends",
@@ -41,7 +25,7 @@ def reset_when_another_ends(run: Run, machine: XeMachine) -> None:
     with s.program(run, machine) as made:
         machine.card.open_vf(made, "v", 1)
         made.step("reset v")
-        cleaned(run, machine)
+        s.settle(machine, 1)
         for offset in range(-30, 60, 3):
             last = machine.card.call("ownership")["resets"][-1]
             milliseconds = max(0, int(1000 * (last["ended"] - last["began"] - _RESET_RETURNS)) + offset)
@@ -53,7 +37,7 @@ def reset_when_another_ends(run: Run, machine: XeMachine) -> None:
             run.check(lost, text)
             run.known(defects.RESET_LOST, f"{text}: {lost}")
         run.note("every reset was answered", good=True)
-    cleaned(run, machine)
+    s.settle(machine, 1)
 
 
 @scenario(
@@ -65,7 +49,7 @@ def reset_through_sysfs(run: Run, machine: XeMachine) -> None:
         _reset_through_sysfs(run, machine)
         state = machine.card.vf_state(1)
         used = made.step(f"try copy g {TARGET:#x} {SOURCE:#x} {2 * MIB:#x}")
-        cleaned(run, machine)
+        s.settle(machine, 1)
         stale = run.evidence("stale", machine.card.call("verdicts")["stale"])
         if used.errno == "0":
             run.known(
@@ -86,7 +70,7 @@ def jobs_during_a_reset_through_sysfs(run: Run, machine: XeMachine) -> None:
         import_and_use(run, machine, made)
         made.do(f"spawn work loop copy g {TARGET:#x} {SOURCE:#x} {MIB:#x}", "sleep 100")
         _reset_through_sysfs(run, machine)
-        cleaned(run, machine)
+        s.settle(machine, 1)
         run.note("the PF's driver has cleared the VF's memory")
         made.step("stop work")
         run.evidence("jobs", made.step("join work 10000").values)
@@ -114,13 +98,13 @@ def written_right_after_opening(run: Run, machine: XeMachine) -> None:
         end = f"v {machine.visible - 16 * MIB:#x} {16 * MIB:#x} 7"
         made.step(f"fill {end}")
         state = machine.card.vf_state(1)
-        cleaned(run, machine)
+        s.settle(machine, 1)
         kept = made.step(f"try check {end}")
         run.evidence("VF state after the writes", state)
         if kept.errno == "EILSEQ":
             run.known(defects.CLEAR_AFTER_RESET, f"{int(kept.values['wrong']) * 4} of {16 * MIB} bytes were lost")
         run.check(kept.errno == "0", str(kept))
-    cleaned(run, machine)
+    s.settle(machine, 1)
 
 
 def _reset_through_sysfs(run: Run, machine: XeMachine) -> None:
@@ -141,7 +125,7 @@ def _reset_in_a_loop(run: Run, machine: XeMachine, resets: int, work: str = _COP
         for _ in range(resets):
             with run.step("reset"):
                 taken.append(made.step("reset v", timeout=30).seconds)
-            cleaned(run, machine)
+            s.settle(machine, 1)
             made.step("sleep 200")
         made.step("stop work")
         counts = run.evidence("jobs", made.step("join work 10000").values)

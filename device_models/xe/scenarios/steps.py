@@ -6,9 +6,10 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias, TypedDict, Unpack
+from typing import TypeAlias, TypedDict, TypeVar, Unpack
 
 from vfio_user_xe.device_models.xe.scenarios import defects, kernels
+from vfio_user_xe.device_models.xe.scenarios.card import Unserved
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step, StepFailed
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.setups import USUAL
@@ -31,6 +32,7 @@ _GIVEN_UP, _OVERDUE = "resource sanitizing failed", "FLR didn't finish in"
 (`xe_gt_sriov_pf_control.c:pf_exit_vf_flr_reset_config` and `xe_gt_sriov_pf_control_wait_flr`)."""
 
 XeBody: TypeAlias = Callable[[Run, XeMachine], None]
+XeMachineT = TypeVar("XeMachineT", bound=Machine)
 
 SCENARIOS: list[Scenario[XeMachine]] = []
 
@@ -43,11 +45,28 @@ def scenario(
     def register(function: XeBody) -> XeBody:
         name = function.__name__.replace("_", "-")
         groups = (group,) if group else ()
-        body = where_exported(function)
+        body = where_exported(while_served(function))
         SCENARIOS.append(Scenario(number, name, title, expected, setup, body, control, groups))
         return function
 
     return register
+
+
+def while_served(function: Callable[[Run, XeMachineT], None]) -> Callable[[Run, XeMachineT], None]:
+    """A scenario of which a VF is not served any more because xe gave its reset up has met that defect, whatever it is about."""
+
+    @functools.wraps(function)
+    def body(run: Run, machine: XeMachineT) -> None:
+        try:
+            function(run, machine)
+        except Unserved as error:
+            said = reset_given_up(run, error.number)
+            if not said:
+                raise
+            run.give_up(f"VF {error.number} is not served any more")
+            run.known(defects.RESET_GIVEN_UP, said)
+
+    return body
 
 
 def where_exported(function: XeBody) -> XeBody:
@@ -175,12 +194,12 @@ def unnoticed_reset(run: Run, number: int) -> bool:
     return any("already in progress" in line for line in own[-6:])
 
 
-def reset_given_up(run: Run) -> str:
-    """What xe said when it gave a VF's reset up since its memory was not cleared in time; empty: it did not.
+def reset_given_up(run: Run, number: int) -> str:
+    """What xe said when it gave VF `number`'s reset up since its memory was not cleared in time; empty: it did not.
 
     The VF is not served from then on: xe never says FLR_FINISH.
     """
-    return _said(run, (_GIVEN_UP,))
+    return _said(run, (f"VF{number} {_GIVEN_UP}",))
 
 
 def reset_overdue(run: Run, lately: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.scenarios.defects import DEFECTS as OF_DMABUFS
-from vfio_user_xe.device_models.xe.scenarios.defects import POOL_LEAK, RESCAN_LOCK, RESET_LOST
+from vfio_user_xe.device_models.xe.scenarios.defects import POOL_LEAK, RESCAN_LOCK, RESET_GIVEN_UP, RESET_LOST
 from vfio_user_xe.device_models.xe.scenarios.defects import REPORTS as OF_KERNELS
 from vfio_user_xe.device_models.xe.scenarios.stacks import GUESSES, OF_PCI_IOV, OF_UNBINDING, OF_XE, frame, frames
 
@@ -29,6 +29,7 @@ DEFECTS = {
     POOL_LEAK: OF_DMABUFS[POOL_LEAK],
     RESCAN_LOCK: OF_DMABUFS[RESCAN_LOCK],
     RESET_LOST: OF_DMABUFS[RESET_LOST],
+    RESET_GIVEN_UP: OF_DMABUFS[RESET_GIVEN_UP],
     REMOVAL_DEADLOCK: "removing a PF whose VFs are enabled never ends: remove_store holds pci_rescan_remove_lock, and sriov_disable,"
     " called by the driver's remove(), takes it again (sriov_del_vfs)",
     NUMVFS_DEADLOCK: "writing sriov_numvfs takes the device's lock and then pci_rescan_remove_lock, removing the PF takes them the other"

@@ -13,7 +13,7 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Program, Step
 from vfio_user_xe.device_models.xe.scenarios.sriov import defects
 from vfio_user_xe.device_models.xe.scenarios.sriov.machine import SriovMachine
 from vfio_user_xe.device_models.xe.scenarios.sriov.setups import USUAL
-from vfio_user_xe.device_models.xe.scenarios.steps import STUCK_SECONDS, blocked_tasks, unnoticed_reset
+from vfio_user_xe.device_models.xe.scenarios.steps import STUCK_SECONDS, blocked_tasks, unnoticed_reset, while_served
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup
 
@@ -38,7 +38,8 @@ def scenario(
     """
 
     def register(function: Body) -> Body:
-        body = _restored(function) if restore else _given_up(function)
+        served = while_served(function)
+        body = _restored(served) if restore else _given_up(served)
         name = function.__name__.replace("_", "-")
         SCENARIOS.append(Scenario(number, name, title, expected, setup, body, control, groups))
         return function

@@ -44,7 +44,7 @@ def scenario(
 
     def register(function: Body) -> Body:
         name = function.__name__.replace("_", "-")
-        SCENARIOS.append(Scenario(number, name, title, expected, setup, function, groups=groups))
+        SCENARIOS.append(Scenario(number, name, title, expected, setup, s.while_served(function), groups=groups))
         return function
 
     return register
