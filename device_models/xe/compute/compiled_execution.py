@@ -12,6 +12,7 @@ from vfio_user_xe.device_models.xe.compute.place import Place
 from vfio_user_xe.device_models.xe.compute.sampling import Sampling
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceType
 from vfio_user_xe.device_models.xe.compute.units import Task
+from vfio_user_xe.device_models.xe.compute.walks import form_of
 from vfio_user_xe.device_models.xe.eu.compiled import group_state
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason, ThreadState
@@ -40,19 +41,39 @@ class CompiledExecution:
     """A walk over all groups, by slots."""
 
     def __init__(self, task: Task, kernel: Kernel, pages: Pages) -> None:
-        self._task = task
         self._pages = pages
-        walker = task.walker
         self._walk = pages.walks.take(task, kernel)
-        self._total = int(self._walk.struct.total)
-        if task.begin_at:
-            self._walk.struct.next = task.begin_at
         self._sampling = _sampling(task, kernel)
-        self._most = max(1, min(walker.groups, task.most_threads // walker.interface.threads))
-        """Slots that there can be."""
-        self._wanted = min(self._most, _processors())
-        """Slots that there are to be, if the first takes long."""
+        self._arm(task)
         self._places = [Place(task, self._walk, pages, 0, self._sampling)]
+
+    def again(self, task: Task, kernel: Kernel) -> bool:
+        """Be the execution of `task`, if what was executed and closed here was of the same form (`Walks.form`).
+
+        Little more is done than to say where it begins: most small walkers come after one like them.
+        """
+        walk = self._walk
+        if walk.kernel is not kernel or form_of(task, kernel) != walk.form:
+            return False
+        walk.renew(task.walker)
+        self._arm(task)
+        place = self._places[0]
+        place.task, place.gone = task, False
+        place.slot.begin_again()
+        return True
+
+    def _arm(self, task: Task) -> None:
+        walker, struct = task.walker, self._walk.struct
+        self._task = task
+        self._total: int = struct.total
+        if task.begin_at:
+            struct.next = task.begin_at
+        threads = task.most_threads // self._walk.threads
+        self._most = max(1, threads if threads < walker.groups else walker.groups)
+        """Slots that there can be."""
+        processors = _processors()
+        self._wanted = processors if processors < self._most else self._most
+        """Slots that there are to be, if the first takes long."""
         self._harvested = task.nanoseconds()
 
     @property
@@ -165,18 +186,29 @@ class CompiledExecution:
 
     def close(self) -> None:
         """`Execution.close`."""
+        pages, places = self._pages, self._places
+        if not self.finished:
+            pages.harvest()
+            for place in places:
+                place.slot.struct.sampling = None
+                pages.drop(place.slot)
+            places.clear()
+            return
+        # A batch of small walkers has the ledger told once: its slice is short.
+        self._task.later(pages.harvest)
+        if self._sampling is None and len(places) == 1 and places[0].is_plain:
+            # The address space keeps it: it must not keep the address space.
+            del self._task, places[0].task
+            pages.keep(self)
+        else:
+            self.dissolve()
+
+    def dissolve(self) -> None:
+        """It is over, and will not be used again: others get its slots and its walk."""
         for place in self._places:
             place.slot.struct.sampling = None
-        if self.finished:
-            # A batch of small walkers has the ledger told once: its slice is short.
-            self._task.later(self._pages.harvest)
-            for place in self._places:
-                self._pages.give_back(place.slot)
-            self._pages.walks.give_back(self._walk)
-        else:
-            self._pages.harvest()
-            for place in self._places:
-                self._pages.drop(place.slot)
+            self._pages.give_back(place.slot)
+        self._pages.walks.give_back(self._walk)
         self._places.clear()
 
     def _more_places(self) -> list[Place]:
@@ -232,9 +264,15 @@ class CompiledExecution:
                 # Between the look at it and the lock; from here on who takes memory away waits.
                 return [(place, Reason.STOPPED) for place in places]
             halts = walk.halts
+            if len(places) == 1:
+                slot = places[0].slot
+                pages.stop.append(slot)
+                reason = slot.run(budget, halts, deadline)
+                pages.stop.clear()
+                return [(places[0], reason)]
             pages.stop[:] = [place.slot for place in places]
             first, *rest = places
-            others = [_pool().submit(place.slot.run, budget, halts, deadline) for place in rest] if rest else ()
+            others = [_pool().submit(place.slot.run, budget, halts, deadline) for place in rest]
             reasons = [(first, first.slot.run(budget, halts, deadline))]
             for place, other in zip(rest, others, strict=True):
                 reasons.append((place, other.result()))

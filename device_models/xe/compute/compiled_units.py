@@ -53,6 +53,11 @@ class CompiledUnits:
             # A page fault of its code is raised, and served, by whoever executes it.
             return self._reference.start(task)
         if kernel is not None:
+            ended = pages.take_ended()
+            if ended is not None:
+                if ended.again(task, kernel):
+                    return ended
+                ended.dissolve()
             return CompiledExecution(task, kernel, pages)
         rooms = self._rooms.setdefault(space.function.gpu.fabric, defaultdict(room))
         translation = Translation(task, self._library, rooms[space.function.vfid])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 
@@ -130,12 +130,12 @@ class Walker:
     inline: tuple[int, ...]
     form: tuple[int, ...]
     """Dwords that say how threads of its groups begin, but for indirect and inline data."""
+    groups: int = field(init=False)
+    """How many there are."""
 
-    @property
-    def groups(self) -> int:
-        """How many there are."""
+    def __post_init__(self) -> None:
         (x, y, z), (x0, y0, z0) = self.end, self.first
-        return (x - x0) * (y - y0) * (z - z0) if x > x0 and y > y0 and z > z0 else 0
+        self.groups = (x - x0) * (y - y0) * (z - z0) if x > x0 and y > y0 and z > z0 else 0
 
     @classmethod
     def of(cls, header: int, body: Sequence[int]) -> Walker:

@@ -58,7 +58,7 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Genera
             break
         except (TranslationFault, AccessFault) as fault:
             yield fault
-    arrived = progress.arrived()
+    arrived = progress.arrived() if streamer.lrc.arrived else None
     task = Task(
         walker=walker,
         state=state,
@@ -178,13 +178,7 @@ class Progress:
 
     def in_flight(self, execution: Execution | None) -> None:
         """Groups in flight are those of `execution` from now on, if the context is saved for another card."""
-        key = self._key
-
-        def save(execution: Execution) -> bytes:
-            groups = execution.save()
-            return _IN_FLIGHT.pack(execution.begun, *key) + groups if groups else b""
-
-        self._lrc.in_flight = None if execution is None else partial(save, execution)
+        self._lrc.in_flight = None if execution is None else partial(_save, execution, self._key)
 
     def arrived(self) -> tuple[int, bytes] | None:
         """Groups in flight of this walker that came with a context from another card, and how many had begun; once."""
@@ -201,6 +195,12 @@ class Progress:
     def forget(self) -> None:
         """The walker is done."""
         self._lrc.state.pop(WALKER_PROGRESS, None)
+
+
+def _save(execution: Execution, key: list[int]) -> bytes:
+    """Groups in flight of the walker that `key` names (`Progress`)."""
+    groups = execution.save()
+    return _IN_FLIGHT.pack(execution.begun, *key) + groups if groups else b""
 
 
 def _most_threads(state: ComputeState, surfaces: Surfaces) -> int:

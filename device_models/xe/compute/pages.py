@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import threading
 import weakref
+from typing import Protocol
 
 import numpy as np
 
+from vfio_user_xe.device_models.xe.compute.units import Execution, Task
 from vfio_user_xe.device_models.xe.compute.walks import Walks
+from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Access
 from vfio_user_xe.device_models.xe.eu.compiled.library import Library
 from vfio_user_xe.device_models.xe.eu.compiled.memory import LARGE_SHIFT, SMALL_SHIFT, Map, MapFull
@@ -26,6 +29,18 @@ _LARGE = 1 << LARGE_SHIFT
 _SLOTS_KEPT = 16
 _AHEAD = 16
 """Large pages that are entered with the one that was missed: most kernels go through their buffers."""
+
+
+class Ended(Execution, Protocol):
+    """An execution that is over, and may be had again for a task of the same form."""
+
+    def again(self, task: Task, kernel: Kernel) -> bool:
+        """Execute `task`; False: it is of another form, and nothing has changed."""
+        ...
+
+    def dissolve(self) -> None:
+        """It will not be had again."""
+        ...
 
 
 class Pages:
@@ -49,6 +64,7 @@ class Pages:
         """Not in use, too."""
         self._slots: list[Slot] = []
         """Not in use: making one costs more than a small kernel."""
+        self._ended: Ended | None = None
         _revocations(space.function.gpu.fabric).add(self)
 
     @property
@@ -115,6 +131,17 @@ class Pages:
         else:
             self.harvest()
             self.map.forget(slot.counts)
+
+    def keep(self, ended: Ended) -> None:
+        """The next walker may be of the form of `ended`, which is over (`take_ended`)."""
+        if self._ended is not None:
+            self._ended.dissolve()
+        self._ended = ended
+
+    def take_ended(self) -> Ended | None:
+        """What was kept last, which nobody else has from now on."""
+        ended, self._ended = self._ended, None
+        return ended
 
     def harvest(self) -> None:
         """Tell the ledger what compiled code has accessed."""

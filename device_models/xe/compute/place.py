@@ -56,7 +56,7 @@ class Place:
 
     def __init__(self, task: Task, walk: Walk, pages: Pages, index: int, sampling: Sampling | None) -> None:
         interface = task.walker.interface
-        self._task = task
+        self.task = task
         self.slot = pages.take_slot(walk.threads, interface.slm_bytes)
         self.slot.begin(walk, index * walk.threads)
         self.slot.struct.sampling = None if sampling is None else sampling.address
@@ -65,20 +65,25 @@ class Place:
         """Threads that wait for a fault to be served; True: in the interpreter."""
         self.gone = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Nothing of the task was needed beside its walk."""
+        return "group" not in self.__dict__ and "fallback" not in self.__dict__  # cached_property
+
     @cached_property
     def group(self) -> SlotGroup:
         """Answers messages of threads that are interpreted."""
-        return SlotGroup(self.slot, self._task.walker.interface.slm_bytes, self._first_scratch, self._task)
+        return SlotGroup(self.slot, self.task.walker.interface.slm_bytes, self._first_scratch, self.task)
 
     @cached_property
     def port(self) -> Port:
         """Serves messages of threads that are interpreted."""
-        return Port(self.group, self._task)
+        return Port(self.group, self.task)
 
     @cached_property
     def fallback(self) -> Fallback:
         """Interprets single instructions."""
-        return Fallback(self._task.fetch, self.port, self._task.ticks, self._task.interpret)
+        return Fallback(self.task.fetch, self.port, self.task.ticks, self.task.interpret)
 
     def save(self) -> group_state.Saved:
         """The group in flight."""

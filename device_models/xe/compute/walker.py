@@ -110,13 +110,12 @@ def _walk(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Bulk
         counted[kernels] += 1
         if (yield from dispatch.run(streamer, walker, progress)):
             counted[groups] += walker.groups
-    yield from _post_sync(streamer, walker, begun)
+    if walker.post_sync is not PostSync.NONE:
+        yield from _post_sync(streamer, walker, begun)
 
 
 def _post_sync(streamer: CommandStreamer, walker: Walker, begun: tuple[int, int]) -> Bulk:
     """Write what the walker asks for; everything that threads wrote is in memory by now."""
-    if walker.post_sync is PostSync.NONE:
-        return
     lrc = streamer.lrc
     while True:
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vfio_user_xe.device_models.xe.compute import payload
+from vfio_user_xe.device_models.xe.compute.descriptors import Walker
 from vfio_user_xe.device_models.xe.compute.units import Task
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel
 from vfio_user_xe.device_models.xe.eu.compiled.slot import Walk
@@ -40,6 +41,20 @@ class TaskWalk(Walk):
         self.words: NDArray[np.uint32] = registers.view(np.uint32)
         self.data = walker.indirect_data, walker.inline
 
+    def renew(self, walker: Walker) -> None:
+        """Walk over the groups of `walker`, which is of the same form."""
+        self.again(walker.end, walker.first)
+        data = walker.indirect_data, walker.inline
+        if data != self.data:
+            payload.put_data(self.words, walker)
+            self.data = data
+
+
+def form_of(task: Task, kernel: Kernel) -> _Form:
+    """The form of a walk over the groups of `task`."""
+    state = task.state
+    return kernel, state.scratch, state.general, task.control, task.walker.form
+
 
 class Walks:
     """On the card's executor."""
@@ -49,16 +64,11 @@ class Walks:
 
     def take(self, task: Task, kernel: Kernel) -> TaskWalk:
         """A walk over the groups of `task`, which nobody else has until it is given back."""
-        walker, state = task.walker, task.state
-        form = kernel, state.scratch, state.general, task.control, walker.form
+        form = form_of(task, kernel)
         walk = self._kept.pop(form, None)
         if walk is None:
             return TaskWalk(task, kernel, form)
-        walk.again(walker.end, walker.first)
-        data = walker.indirect_data, walker.inline
-        if data != walk.data:
-            payload.put_data(walk.words, walker)
-            walk.data = data
+        walk.renew(task.walker)
         return walk
 
     def give_back(self, walk: TaskWalk) -> None:

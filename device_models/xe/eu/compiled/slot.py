@@ -212,6 +212,13 @@ class Slot:
         self.struct.walk = walk.address
         self.struct.stateless_base = walk.stateless_base
 
+    def begin_again(self) -> None:
+        """Take groups of the same walk, which goes over others now (`Walk.again`); none is in flight."""
+        struct = self.struct
+        struct.taken = struct.taken_end = 0
+        self.forget_surfaces()
+        self.go_on()
+
     def run(self, budget: int, halts: int | None = None, deadline: int = 0) -> Reason:
         """Run groups until none is left (GONE), `budget` ops are used up, or a thread needs something (`culprit`).
 

@@ -61,8 +61,11 @@ def test_a_walk_that_is_in_use_is_not_given_out(compiled: ComputeLab, monkeypatc
 
     monkeypatch.setattr(Walks, "take", record)
     one = walker(groups=(1, 1, 1), ids=[0], inline=[DATA, 0])
-    job = compiled.compute_job(KERNEL, *one, *one)
+    other = walker(groups=(1, 1, 1), local=(32, 1, 1), ids=[0], inline=[DATA, 0])
+    # The second goes on with what the first ended with, and so asks for no walk.
+    job = compiled.compute_job(KERNEL, *one, *one, *other, *one)
     job.submit()
     compiled.run()
-    assert len(taken) == 2
-    assert taken[0] is taken[1]
+    assert len(taken) == 3
+    assert taken[0] is taken[2]
+    assert taken[0] is not taken[1]
