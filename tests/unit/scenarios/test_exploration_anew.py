@@ -1,4 +1,4 @@
-"""A failure that leaves the guest spoiled is not made shorter than a new guest shows it."""
+"""When a new guest is tried: before a failure is made shorter than it shows, and where none could be prepared."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from tests.unit.scenarios.test_exploration import SETUP, Doors, Guests, steps
-from vfio_user_xe.emulator.scenarios.exploration.explorer import Explorer, Found, Played
+from tests.unit.scenarios.test_exploration import EXPLORATION, SETUP, Doors, Guests, steps
+from vfio_user_xe.emulator.results import Result
+from vfio_user_xe.emulator.scenarios.exploration.explorer import OF_THE_JUDGE, Explorer, Found, Played
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure
 from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner
-from vfio_user_xe.emulator.scenarios.scenario import Exploration
+from vfio_user_xe.emulator.scenarios.scenario import Exploration, Scenario
 
 WALKED = steps("a open red, a shut red, a open red, a shut red, a open blue, a paint blue")
 
@@ -76,3 +77,20 @@ def test_what_each_time_had_a_new_guest_is_not_played_again(stays: bool) -> None
     house = House(stays=stays)
     shortest(house, has_guest=False)
     assert house.built == 0
+
+
+def test_a_guest_that_could_not_be_prepared_once_says_nothing_about_the_kernel() -> None:
+    guests, told = Guests(), list[str]()
+
+    def run_one(scenario: Scenario[Machine]) -> Result:
+        guests.broken = "" if guests.played else "the scenario could not be run: write error: Timer expired"
+        return guests.run_one(scenario)
+
+    runner = create_autospec(Runner, instance=True)
+    runner.run_one.side_effect = run_one
+    made = Explorer(EXPLORATION, runner, seed=1, length=15, tell=told.append)
+    explored = made.explore(60, 1)
+    assert not [found for found in explored.found if OF_THE_JUDGE in found.failure.signature]
+    assert explored.sequences == 1
+    assert explored.steps
+    assert "0 of" in told[0], "it is told all the same"
