@@ -37,6 +37,8 @@ _PATIENCE_NS, _LEAVING_PATIENCE_NS = 2_000_000, 500_000_000
 when it is disabled or its function is paused, after which it may be saved."""
 _DENORMALS = 1 << 6 | 1 << 7 | 1 << 10
 """cr0.0: denormals of double, single and half are kept."""
+_FLUSHED = 1 << 6 | 1 << 10
+"""cr0.0 where the descriptor asks for flushing: that concerns single alone (Intel's media driver, `DENORM_MODE_FTZ`)."""
 _IN_FLIGHT = struct.Struct("<QIII")
 """Groups that had begun, and which walker's they are (`Progress`)."""
 _ENABLES = {1 << 7: ENABLE_SOFTWARE, 1 << 11: 1 << 11, 1 << 13: ENABLE_ILLEGAL}
@@ -222,4 +224,4 @@ def _control(interface: InterfaceDescriptor) -> int:
     enabled = 0
     if interface.exceptions:
         enabled = sum(bit for field, bit in _ENABLES.items() if interface.exceptions & field)
-    return interface.rounding << 4 | (_DENORMALS if interface.denormals else 0) | enabled << 32
+    return interface.rounding << 4 | (_DENORMALS if interface.denormals else _FLUSHED) | enabled << 32

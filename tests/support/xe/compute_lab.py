@@ -58,6 +58,7 @@ def walker(
     post_sync: tuple[int, int, int] = (0, 0, 0),
     flags: int = 0,
     exceptions: int = 0,
+    denormals: bool = True,
     sampler: int = 0,
 ) -> tuple[int, ...]:
     """COMPUTE_WALKER; `ids` are the dimensions whose local ids are made, `groups` the end, `slm` a size code."""
@@ -67,7 +68,16 @@ def walker(
     dw4 = {16: 1, 32: 2}[simd] << 30 | order << 22 | group_order << 5 | (1 << 25 if inline is not None else 0)
     if ids:
         dw4 |= 1 << 29 | sum(1 << 26 + dimension for dimension in ids)
-    descriptor = (kernel, 0, exceptions | 1 << 19, sampler, binding_table, threads | slm << 16 | barriers << 28, 0, 0)
+    descriptor = (
+        kernel,
+        0,
+        exceptions | denormals << 19,
+        sampler,
+        binding_table,
+        threads | slm << 16 | barriers << 28,
+        0,
+        0,
+    )
     operation, address, immediate = post_sync
     data = list(inline or ())
     return (

@@ -39,6 +39,24 @@ def test_lanes_beyond_the_group_are_off_in_its_last_thread(lab: ComputeLab) -> N
     assert vector_add_of(lab, 40, 40) == [101 + 2 * n for n in range(40)] + [0] * 16
 
 
+@pytest.mark.parametrize("denormals", [True, False])
+@pytest.mark.parametrize("label", ["df", "f", "hf"])
+def test_a_descriptor_that_flushes_denormals_does_so_with_floats_alone(
+    lab: ComputeLab, label: str, denormals: bool
+) -> None:
+    tiny = 0x40
+    clear = "".join(f"(W) mov (16|M0)  r{register}.0<1>:ud  0:ud\n" for register in (20, 21, 22))
+    kernel = f"""
+        {LINEAR}
+        {clear}
+        (W) mov (1|M0)  r20.0<1>:ud  {tiny}:ud
+        add (1|M0)  r22.0<1>:{label}  r20.0<0;1,0>:{label}  r21.0<0;1,0>:{label}
+    """
+    job = lab.dispatch(kernel + store(0, "r22") + EOT, ids=[0], inline=pointers(A), denormals=denormals)
+    assert not lab.engine("ccs0").reports
+    assert job.data(0, 1) == [tiny if denormals or label != "f" else 0]
+
+
 @pytest.mark.parametrize("base", [0, 0x1000_0000])
 def test_groups_reduce_in_shared_local_memory_with_barriers(lab: ComputeLab, base: int) -> None:
     values = [7 * n % 23 for n in range(192)]
