@@ -17,6 +17,8 @@ from vfio_user_xe.emulator.kernel_reports.lines import Line, parse, records
 
 _MARK = "vfio-user-xe: log read"
 _TRIES = 3
+_PARTS = 8
+"""Into which gaps in the log may cut what one try reads."""
 _FIRST = "Linux version "
 """What a kernel logs first (init/version.c: linux_banner)."""
 
@@ -56,14 +58,22 @@ class KernelLog:
             LogLost: records were overwritten before they could be read. The next call goes on behind them.
             GuestError: the guest does not answer; see `rest`.
         """
+        ended = ""
         for _ in range(_TRIES):
             mark = f"{_MARK} {self._reader} {next(self._numbers)}"
-            # Reading ends early when records are overwritten meanwhile (EPIPE): without the mark it is done again.
-            script = f"echo '<6>{mark}' > /dev/kmsg; awk -F '[,;]' '!/^ / && $2 >= {self._next}; /;{mark}$/ {{ exit }}' /dev/kmsg"
-            found = records(self._shell.run(script, timeout=timeout).stdout)
+            # A read fails where records are missing, overwritten or lost, and the next one goes on behind them
+            # (printk.c:devkmsg_read, EPIPE). Without the mark all of it is done again.
+            script = (
+                f"echo '<6>{mark}' > /dev/kmsg; exec 3</dev/kmsg; for part in $(seq {_PARTS}); do "
+                f"awk -F '[,;]' '!/^ / && $2 >= {self._next}; /;{mark}$/ {{ end = 1; exit }} END {{ exit !end }}' <&3 && break; done"
+            )
+            answer = self._shell.run(script, timeout=timeout)
+            found = records(answer.stdout)
             if any(line.text == mark for line in found):
                 return self._taken(found, mark)
-        raise LogLost("the kernel logs faster than its log can be read (a larger log_buf_len helps)")
+            last = f"the last is number {found[-1].sequence}" if found else f"none from number {self._next} on"
+            ended = f"{len(found)} lines, {last}; exit code {answer.returncode} {answer.stderr}".rstrip()
+        raise LogLost(f"the kernel's log could not be read up to its end (a larger log_buf_len may help): {ended}")
 
     def rest(self) -> list[Line]:
         """What the console wrote after the last `read` or `rest`, of a guest that does not answer any more."""
@@ -96,11 +106,10 @@ class KernelLog:
         return lines[:first]
 
     def _taken(self, found: list[Line], mark: str) -> list[Line]:
-        first, expected = found[0].sequence, self._next
-        last = found[-1].sequence
-        assert first is not None
-        assert last is not None
+        numbers = dict.fromkeys(line.sequence for line in found if line.sequence is not None)
+        last = max(numbers)
+        lost = last + 1 - self._next - len(numbers)
         self._next, self._mark, self._told = last + 1, mark, 0
-        if first > expected:
-            raise LogLost(f"{first - expected} records of the kernel's log were overwritten before they were read")
+        if lost:
+            raise LogLost(f"{lost} records of the kernel's log were overwritten before they were read")
         return [line for line in found if not line.text.startswith(_MARK)]

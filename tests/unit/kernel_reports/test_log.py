@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+from unittest.mock import create_autospec
 
 import pytest
 
 from tests.support.played_kernel import PlayedKernel
 from vfio_user_xe.emulator.guest.blocking import BlockingGuest
+from vfio_user_xe.emulator.guest.channel import Result
 from vfio_user_xe.emulator.kernel_reports import KernelLog, LogLost
 from vfio_user_xe.emulator.kernel_reports.lines import texts
+from vfio_user_xe.emulator.kernel_reports.log import Shell
 
 
 def log_of(guest: PlayedKernel, console: str = "") -> KernelLog:
@@ -60,6 +65,39 @@ def test_records_that_were_overwritten_are_missed() -> None:
         log.read()
     guest.say("four")
     assert texts(log.read()) == ["four"]
+
+
+def test_a_record_that_is_missing_within_the_log_is_missed_once() -> None:
+    guest = PlayedKernel()
+    log = log_of(guest)
+    log.read()
+    guest.say("one", "two", "three")
+    del guest.records[2]
+    with pytest.raises(LogLost, match="1 record"):
+        log.read()
+    guest.say("four")
+    assert texts(log.read()) == ["four"]
+
+
+def test_behind_a_gap_in_the_log_reading_goes_on() -> None:
+    # A terminal gives a line with each read as /dev/kmsg does, and an end of file (^D) where that fails with EPIPE; the next goes on.
+    guest = create_autospec(Shell, instance=True)
+    guest.run.return_value = Result(1, b"", "", 0.0)
+    with pytest.raises(LogLost, match="none from number 0 on; exit code 1"):
+        KernelLog(guest, str).read()
+    mark, _, script = guest.run.call_args.args[0].partition("; ")
+    last = "6,2,1,-;" + mark.partition("<6>")[2].partition("'")[0]
+    master, slave = os.openpty()
+    os.write(master, f"6,0,1,-;one\n\x04{last}\n".encode())
+    done = subprocess.run(
+        ["sh", "-c", script.replace("/dev/kmsg", os.ttyname(slave))],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout.splitlines() == ["6,0,1,-;one", last]
+    assert done.returncode == 0
 
 
 def test_of_a_guest_that_is_dead_the_console_has_what_was_not_read() -> None:
