@@ -189,8 +189,10 @@ class Explorer(Generic[MachineT]):
             self.explored.found.append(found)
             self._keep(found, self.explored)
             if played.done:
-                self._shrink(found, at, end - time.monotonic())
-                self._keep(found, self.explored)
+                try:
+                    self._shrink(found, at, end - time.monotonic())
+                finally:
+                    self._keep(found, self.explored)
 
     def _shrink(self, found: Found, at: int, left: float) -> None:
         lost = 0
@@ -224,8 +226,14 @@ class Explorer(Generic[MachineT]):
             _MOST_OF_A_KNOWN_ONE if known else _MOST_TRIALS,
             more=lambda: time.monotonic() < until and lost < _MOST_LOST,
         )
-        whole, found.steps = found.steps, shrinker.shrink(found.steps, at)
-        found.trials, found.shown = shrinker.trials, shrinker.failed
+        whole = found.steps
+        try:
+            found.steps = shrinker.shrink(whole, at)
+        except BaseException:  # interrupted, or no guest comes up any more
+            found.steps = min((list(steps) for steps in anew), key=len, default=whole)
+            raise
+        finally:
+            found.trials, found.shown = shrinker.trials, shrinker.failed
         if known or found.steps == whole or tuple(found.steps) in anew:
             return
         # What the kernel was left with by the sequence that met it may show it again whatever is played.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from unittest.mock import create_autospec
 
 import pytest
@@ -44,16 +45,25 @@ class House:
         return []
 
 
-def shortest(house: House, *, has_guest: bool = True) -> Found:
-    """What becomes of a failure at the last of the steps."""
+def shortest(house: House, *, has_guest: bool = True, interrupted_at: int = 0) -> Found:
+    """What becomes of a failure at the last of the steps; with `interrupted_at` the trial of that number never ends."""
     runner = create_autospec(Runner, instance=True)
-    runner.run_one.side_effect = Guests().run_one
+    guests = Guests()
+
+    def run_one(scenario: Scenario[Machine]) -> Result:
+        if interrupted_at and len(guests.played) + 1 == interrupted_at:
+            raise KeyboardInterrupt
+        return guests.run_one(scenario)
+
+    runner.run_one.side_effect = run_one
     runner.renew.side_effect = house.build
     runner.has_guest = has_guest
     exploration = Exploration[Machine](SETUP, Doors, house.player)
     made = Explorer(exploration, runner, seed=1, length=15)
     house.shut = house.stays
-    made._look_at(Played(WALKED, len(WALKED), [(len(WALKED) - 1, Failure("paint sticks", ""))]), 1, 1e9)
+    walked = Played(WALKED, len(WALKED), [(len(WALKED) - 1, Failure("paint sticks", ""))])
+    with pytest.raises(KeyboardInterrupt) if interrupted_at else nullcontext():
+        made._look_at(walked, 1, 1e9)
     return made.explored.found[0]
 
 
@@ -77,6 +87,13 @@ def test_what_each_time_had_a_new_guest_is_not_played_again(stays: bool) -> None
     house = House(stays=stays)
     shortest(house, has_guest=False)
     assert house.built == 0
+
+
+@pytest.mark.parametrize("has_guest", [True, False])
+def test_when_it_is_interrupted_what_a_new_guest_has_shown_is_kept(has_guest: bool) -> None:
+    found = shortest(House(stays=False), has_guest=has_guest, interrupted_at=4)
+    assert found.trials
+    assert (len(found.steps) < len(WALKED)) is not has_guest
 
 
 def test_a_guest_that_could_not_be_prepared_once_says_nothing_about_the_kernel() -> None:
