@@ -269,8 +269,8 @@ def _shift(instruction: Alu, constants: Constants) -> list[Op]:
     if instruction.saturate:
         raise NotHere
     if instruction.opcode in (Opcode.ROL, Opcode.ROR):
-        if instruction.destination.type.size not in (4, 8):
-            raise NotHere
+        if instruction.destination.type.size < 4:
+            return _rotate_narrow(instruction, constants)
         kind = "uq" if instruction.destination.type.size == 8 else "ud"
         return _plain(instruction, f"{instruction.opcode.mnemonic}_{kind}", kind, constants)
     if instruction.opcode is Opcode.SHR:
@@ -287,6 +287,27 @@ def _shift(instruction: Alu, constants: Constants) -> list[Op]:
     elif kind not in ("d", "ud"):
         return _shift_exactly(instruction, constants)
     return _plain(instruction, f"shr_{kind}", kind, constants)
+
+
+def _rotate_narrow(instruction: Alu, constants: Constants) -> list[Op]:
+    """Bytes or words rotate in a dword that is full of them."""
+    width, bits = instruction.width, instruction.destination.type.bits
+    copies = sum(1 << place for place in range(0, 32, bits))
+
+    def constant(value: int) -> Fetched:
+        return Fetched(constants.offset(value.to_bytes(8, "little")), Modified.SCALAR)
+
+    value, count = (fetch(source, k, "ud", width, constants) for k, source in enumerate(instruction.sources))
+    mask, number = constant((1 << bits) - 1), Fetched(SCRATCH, 0)
+    steps = [
+        operation("and_ud", width, [value, mask]),
+        operation("mul_ud", width, [number, constant(copies)]),
+        operation(f"{instruction.opcode.mnemonic}_ud", width, [number, count]),
+    ]
+    for step in steps:
+        step.destination, step.width = SCRATCH, width
+    last = operation("and_ud", width, [number, mask])
+    return [*value.before, *count.before, *steps, *finish(instruction, last, "ud")]
 
 
 def _shift_exactly(instruction: Alu, constants: Constants) -> list[Op]:

@@ -234,6 +234,22 @@ def test_doubles_become_floats_in_every_rounding(way: int) -> None:
     check_compiled(texts, way, of_all_sizes)
 
 
+# Mesa rotates shorts (OpenCL's rotate).
+NARROW_ROTATIONS = """
+rol (16|M0)             r20.0<1>:uw  r12.0<1;1,0>:uw  r14.0<1;1,0>:ud
+rol (32|M0)             r20.0<1>:uw  r12.0<1;1,0>:uw  r14.0<1;1,0>:uw
+ror (16|M0)             r20.0<1>:w   r12.0<1;1,0>:w   r14.0<2;1,0>:uw
+ror (8|M0)              r20.0<2>:uw  r12.0<0;1,0>:uw  5:uw
+rol (1|M0)              r20.3<1>:uw  r12.1<0;1,0>:uw  r14.0<0;1,0>:uw
+(f0.0) rol (16|M0)      r20.0<1>:uw  -r12.0<1;1,0>:w  r14.0<1;1,0>:uw
+rol (16|M0) (eq)f0.0    r20.0<1>:uw  r12.0<1;1,0>:uw  r14.0<1;1,0>:uw
+"""
+
+
+def test_rotations_of_words_are_compiled() -> None:
+    check_compiled(NARROW_ROTATIONS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
+
+
 @EFFORT
 @given(alu([*FLOATS, *INTEGERS], [Opcode.MOV]), st.integers(0, 1 << 32), active_lanes(), st.sampled_from(MODES))
 def test_conversions_are_equal(instruction: Alu, seed: int, active: int, cr0: int) -> None:
