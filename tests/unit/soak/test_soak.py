@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -57,9 +58,11 @@ def test_a_round_follows_from_its_numbers(kind: object) -> None:
 
 
 def test_more_descriptors_or_threads_than_after_the_first_guest_are_growth() -> None:
-    last = replace(REST, guests=5, descriptors=33, threads=12)
+    for_kernels = len(os.sched_getaffinity(0))
+    last = replace(REST, guests=5, descriptors=33, threads=REST.threads + for_kernels + 1)
     assert [what for what, _ in flat.growth([REST, last])] == ["descriptors", "threads"]
     assert not list(flat.growth([REST, replace(REST, guests=5)]))
+    assert not list(flat.growth([REST, replace(REST, guests=5, threads=REST.threads + for_kernels)]))
 
 
 def test_memory_that_grows_from_half_to_half_is_growth_and_a_cache_is_none() -> None:
