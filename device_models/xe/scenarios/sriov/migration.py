@@ -80,7 +80,7 @@ class Migration:
         if not in_one_piece:
             # A header of 24 bytes ends the stream (xe_sriov_packet_types.h: struct xe_sriov_packet_hdr). It comes when the worker
             # has long taken the data, on a busy host too: otherwise the last VRAM is missed (docs/findings).
-            feed = f"(head -c $(($(stat -c %s {_STATE}) - 24)) {_STATE}; sleep {_TAKEN}; tail -c 24 {_STATE})"
+            feed = f"(head -c $(($(stat -c %s {_STATE}) - 24)) {_STATE} && sleep {_TAKEN} && tail -c 24 {_STATE})"
         with self._run.step("restore"):
             self._machine.sh(
                 f"cd {self.folder} && echo 1 > pause && echo 1 > restore && {feed} > migration_data && cat restore",
