@@ -25,7 +25,8 @@ class Stretch:
     def of(cls, image: Image, anisotropy: int, right: tuple[Floats, Floats], down: tuple[Floats, Floats]) -> Stretch:
         """From how much u and v change to the right and down."""
         sizes = image.width, image.height
-        lengths = [np.hypot(du * sizes[0], dv * sizes[1]) for du, dv in (right, down)]
+        with np.errstate(over="ignore"):
+            lengths = [np.sqrt((du * sizes[0]) ** 2 + (dv * sizes[1]) ** 2) for du, dv in (right, down)]
         longer = lengths[0] >= lengths[1]
         most, least = np.maximum(*lengths), np.minimum(*lengths)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):

@@ -39,6 +39,14 @@ _MOST_KNOWN = 256
 """Surfaces whose levels are kept: a draw names those of the draw before, most often."""
 
 
+_BLOCKS = {
+    0x186: (1, False), 0x18B: (1, True), 0x191: (2, False), 0x180: (2, True),
+    0x187: (3, False), 0x18C: (3, True), 0x188: (4, False), 0x18D: (4, True),
+    0x189: (5, False), 0x199: (5, False), 0x18A: (6, False), 0x19A: (6, False),
+}  # fmt: skip
+"""Block-compressed formats that compiled code has: enum block of blocks.h, and whether colours are SRGB."""
+
+
 def can_store(form: Format) -> bool:
     """Whether compiled code encodes texels of this format."""
     if form.kind not in _STORED or (form.kind is Kind.FLOAT and any(width > _WHOLE_FLOAT for *_, width in form.fields)):
@@ -59,8 +67,9 @@ def image_struct(image: Image, samples: int = 0) -> ImageStruct:
         UnknownImage: compiled code has nothing for it.
     """
     surface, form, tiling = image.surface, image.format, image.tiling
+    block = _BLOCKS.get(surface.format)
     if (
-        image.blocks is not None
+        (image.blocks is not None and block is None)
         or image.yuv is not None
         or (form.kind is Kind.SRGB and any(width > _SMALL for channel, _, width in form.fields if channel != 3))
     ):
@@ -104,6 +113,8 @@ def image_struct(image: Image, samples: int = 0) -> ImageStruct:
         found.sample_width, found.sample_height = (
             number.bit_length() - 1 for number in (planes_of_samples.width, planes_of_samples.height)
         )
+    if image.blocks is not None and block is not None:
+        found.block, found.table = block[0], block_table(srgb=block[1]).ctypes.data
     if form.kind is Kind.SRGB:
         found.table, found.steps = srgb_table().ctypes.data, srgb_steps().ctypes.data
     return found
@@ -167,6 +178,7 @@ def _sampler(state: SamplerState) -> SamplerStruct:
         shadow=state.shadow,
         modes=state.modes,
         texels=state.texel_coordinates,
+        anisotropy=state.anisotropy,
         seamless=state.seamless,
     )
 
@@ -178,6 +190,19 @@ def _bytes_of(form: Format) -> tuple[tuple[int, int, int], ...]:
         if len(form.fields) == 4
         else ()
     )
+
+
+@cache
+def block_table(*, srgb: bool) -> NDArray[np.float64]:
+    """Colours of blocks for each two ends of five bits, then of six: the first, a third of the way to the other, half of it."""
+    parts = []
+    for width in (5, 6):
+        ends = np.arange(1 << width) / ((1 << width) - 1)
+        first, last = ends[:, None], ends[None, :]
+        mixed = np.stack([first + 0 * last, (2 * first + last) / 3, (first + last) / 2], axis=2)
+        parts.append(mixed.reshape(-1))
+    found = np.concatenate(parts)
+    return formats.linear_of_srgb(found) if srgb else found
 
 
 @cache

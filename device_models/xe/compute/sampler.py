@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from vfio_user_xe.device_models.xe.compute.anisotropy import Stretch, stretched
 from vfio_user_xe.device_models.xe.compute.cubes import Floats
 from vfio_user_xe.device_models.xe.compute.filtering import Mips, detail, filtered, gather, level_of_detail
-from vfio_user_xe.device_models.xe.compute.sampler_parameters import FORMS, Form, Parameters, parameter
+from vfio_user_xe.device_models.xe.compute.sampler_parameters import Parameters, parameter
 from vfio_user_xe.device_models.xe.compute.sampler_state import STATE_BYTES, Reduction, SamplerState
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.compute.texels import Image
 from vfio_user_xe.device_models.xe.eu.messages.message import SamplerMessage, SamplerOp
+from vfio_user_xe.device_models.xe.eu.messages.sampler_forms import FORMS, Form
 
 _REGISTER = 64
 
@@ -109,9 +110,9 @@ def _sampled(form: Form, mips: Mips, state: SamplerState, parameters: Parameters
 def _level(form: Form, mips: Mips, state: SamplerState, parameters: Parameters) -> Floats:
     """Level of detail of all lanes, biased and clamped."""
     places = parameters.places
-    if form.zero or (form.gathers and parameters.detail is None and not form.implicit):
+    if form.is_first_level:
         return np.zeros(len(places.u))
-    if "lod" in form.parameters and parameters.detail is not None:
+    if form.takes_level and parameters.detail is not None:
         lod = parameters.detail
     elif parameters.slopes:
         lod = _from_slopes(mips, state, parameters.slopes)
@@ -128,7 +129,7 @@ def _level(form: Form, mips: Mips, state: SamplerState, parameters: Parameters) 
 
 def _stretch(mips: Mips, state: SamplerState, form: Form, parameters: Parameters) -> Stretch | None:
     """Footprints, of messages that have any."""
-    if form.zero or "lod" in form.parameters:
+    if form.zero or form.takes_level:
         return None
     if parameters.slopes:
         (du, dv), (to_u, to_v) = zip(*parameters.slopes, strict=True)

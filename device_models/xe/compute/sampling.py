@@ -78,7 +78,7 @@ class Sampling:
         if any(self._samplers[number].key == address for number in range(count)):
             return True
         state = SamplerState.of(self._memory, address, self._dynamic)
-        if count == _SAMPLERS or state.anisotropy > 1 or state.reduction is not Reduction.STANDARD:
+        if count == _SAMPLERS or state.reduction is not Reduction.STANDARD:
             return False
         self._samplers[count] = sampler_struct(address, state)
         self._struct.sampler_count = count + 1

@@ -65,7 +65,8 @@ class ImageStruct(ctypes.Structure):
         ("sample_planes", _uint8),
         ("sample_width", _uint8),
         ("sample_height", _uint8),
-        ("reserved", _uint8 * 5),
+        ("block", _uint8),
+        ("reserved", _uint8 * 4),
         ("steps", _pointer),
     ]
 
@@ -96,6 +97,7 @@ class SamplerStruct(ctypes.Structure):
         ("shadow", _uint8),
         ("modes", _uint8 * 3),
         ("texels", _uint8),
+        ("anisotropy", ctypes.c_int32),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from vfio_user_xe.device_models.xe.eu.ir import Register, Send
@@ -11,35 +12,39 @@ from vfio_user_xe.device_models.xe.eu.messages.message import (
     SamplerMessage,
     SamplerOp,
 )
+from vfio_user_xe.device_models.xe.eu.messages.sampler_forms import FORMS, PACKED_CUBES, Form
 from vfio_user_xe.device_models.xe.eu.registers import A0, GRF_BYTES
 
-SAMPLE = struct.Struct("<Q8I8B8B")
+SAMPLE = struct.Struct("<Q8I8B8B4B4x16s")
 """surface key, a0, surface shift, bytes of a parameter, of a channel, of the response, of the payload's first part, of all of it, where
 its second part lies; pointer, width, header, half, half parameters, sampler, null parts; least, reference, bias, level, zero, derivatives,
-fetch."""
+fetch, gathers; query, packed, bits of an offset, axes of offsets; kinds of the parameters."""
 SAMPLER_HANDLERS = ("sampler_sample", "sampler_fetch")
 """Handlers whose messages are a `SAMPLE`."""
 RENDER_WRITE = struct.Struct("<3I8B4BB7x")
 """bytes of the payload's first part, of all of it, where its second part lies; width, header, half, target, null target, source 0 alpha,
 output mask, depth; dual source, null parts, binding table index; end of thread."""
 
-_LEAST, _REFERENCE, _BIAS, _LEVEL, _ZERO, _DERIVATIVES = (1 << n for n in range(6))
-_FORMS = {
-    SamplerOp.SAMPLE: 0,
-    SamplerOp.SAMPLE_B: _BIAS,
-    SamplerOp.SAMPLE_L: _LEVEL,
-    SamplerOp.SAMPLE_C: _REFERENCE,
-    SamplerOp.SAMPLE_D: _DERIVATIVES,
-    SamplerOp.SAMPLE_B_C: _REFERENCE | _BIAS,
-    SamplerOp.SAMPLE_L_C: _REFERENCE | _LEVEL,
-    SamplerOp.SAMPLE_D_C: _REFERENCE | _DERIVATIVES,
-    SamplerOp.SAMPLE_LZ: _ZERO,
-    SamplerOp.SAMPLE_C_LZ: _REFERENCE | _ZERO,
-    SamplerOp.SAMPLE_MLOD: _LEAST,
-    SamplerOp.SAMPLE_C_MLOD: _LEAST | _REFERENCE,
+_KINDS = {
+    "u": 1,
+    "v": 2,
+    "r": 3,
+    "ai": 4,
+    "ref": 5,
+    "lod": 6,
+    "bias": 6,
+    "mlod": 7,
+    "dudx": 8,
+    "dudy": 9,
+    "dvdx": 10,
+    "dvdy": 11,
+    "off": 12,
+    "off_r": 13,
+    "lod_off": 14,
+    "bias_off": 14,
 }
-_BEFORE_LEAST = {SamplerOp.SAMPLE: 4, SamplerOp.SAMPLE_B: 4, SamplerOp.SAMPLE_C: 5, SamplerOp.SAMPLE_D: 7}
-"""Parameters before the least level of detail, which such messages may have (Mesa `brw_sampler.c`, MLOD)."""
+"""enum parameter of sampler.h."""
+_PACKED = re.compile(r"(?P<before>lod_|bias_|)off(?P<axes>uvr|uv)(?P<bits>\d)(?P<behind>_r|)")
 _FETCHES = {
     SamplerOp.LD: 1,
     SamplerOp.LD_LZ: 2,
@@ -49,23 +54,26 @@ _FETCHES = {
     SamplerOp.SAMPLEINFO: 6,
 }
 """Messages without a sampler state: enum fetch of sampler.h."""
+_NONE = Form("")
 
 
 def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> tuple[str, bytes] | None:
     """Handler and `struct sample` of a message; `key` and `shift` say how its surface is found. None: it has to be interpreted."""
-    fetch, form = _FETCHES.get(message.op, 0), _FORMS.get(message.op)
-    if (form is None and not fetch) or message.width != send.width:
+    fetch, form = _FETCHES.get(message.op, 0), FORMS.get(message.op, _NONE)
+    if (form is _NONE and not fetch) or message.width != send.width:
         return None
     if send.destination.is_null or not message.response_length:
         return None
-    before = message.header * GRF_BYTES + _BEFORE_LEAST.get(message.op, 0) * message.parameter_registers * GRF_BYTES
-    if message.op in _BEFORE_LEAST and _parts(send, message.length0)[1] > before:
-        return None
     if send.length1 and (message.length0 - message.header) % message.parameter_registers:
         return None  # one parameter would be in both parts of the payload
+    names = _names(send, message, form)
+    packed = [found for found in map(_PACKED.fullmatch, names) if found is not None]
+    if packed and message.half_parameters:
+        return None
+    kinds = [_KINDS["{before}off{behind}".format(**found.groupdict())] if found else _KINDS[name]
+             for name, found in zip(names, map(_PACKED.fullmatch, names), strict=True)]  # fmt: skip
     pointer = 0 if message.surface.value is not None else 1 + (send.extended_pointer or 0)
-    form = form or 0
-    packed = SAMPLE.pack(
+    values = SAMPLE.pack(
         key,
         A0,
         shift,
@@ -81,11 +89,31 @@ def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> t
         message.sampler,
         send.source0.is_null,
         send.source1.is_null,
-        *(bool(form & bit) for bit in (_LEAST, _REFERENCE, _BIAS, _LEVEL, _ZERO, _DERIVATIVES)),
+        "mlod" in names,
+        "ref" in names,
+        form.takes_bias,
+        form.takes_level,
+        form.is_first_level,
+        "dudx" in names,
         fetch,
-        0,
+        form.gathers,
+        message.op is SamplerOp.LOD,
+        message.op in PACKED_CUBES,
+        int(packed[0]["bits"]) if packed else 0,
+        len(packed[0]["axes"]) if packed else 0,
+        bytes(kinds),
     )
-    return SAMPLER_HANDLERS[bool(fetch)], packed
+    return SAMPLER_HANDLERS[bool(fetch)], values
+
+
+def _names(send: Send, message: SamplerMessage, form: Form) -> list[str]:
+    """The form's parameters; the least level of detail only where the message is long enough (Mesa `brw_sampler.c`, MLOD)."""
+    names = form.names
+    if "mlod" in names:
+        first = (message.header + names.index("mlod") * message.parameter_registers) * GRF_BYTES
+        if first >= _parts(send, message.length0)[1]:
+            names.remove("mlod")
+    return names
 
 
 def render_write(send: Send, message: RenderTargetMessage) -> bytes | None:

@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.unit.xe.compute.test_filtering import SURFACE
-from vfio_user_xe.device_models.xe.compute.sampler_parameters import FORMS, Parameters
+from vfio_user_xe.device_models.xe.compute.sampler_parameters import Parameters
 from vfio_user_xe.device_models.xe.compute.surfaces import SurfaceState, SurfaceType
 from vfio_user_xe.device_models.xe.eu.messages.message import SamplerMessage, SamplerOp
+from vfio_user_xe.device_models.xe.eu.messages.sampler_forms import FORMS
 
 CUBES = replace(SURFACE, type=SurfaceType.CUBE, array=True)
 

@@ -37,7 +37,9 @@ struct image {
     struct field field[4];
     /* Several samples: in Tile64 each has a plane of a tile, of so many texels as shifts; elsewhere each is a slice. */
     int64_t sample_across, sample_down; /* tiles of a row, and of a slice */
-    uint8_t sample_planes, sample_width, sample_height, reserved[5];
+    uint8_t sample_planes, sample_width, sample_height;
+    uint8_t block;               /* enum block */
+    uint8_t reserved[4];
     const double *steps; /* in the same order: the least linear number that each raw value of SRGB but 0 stands for */
 };
 

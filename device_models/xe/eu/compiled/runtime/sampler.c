@@ -1,7 +1,11 @@
 /* The sampler: levels of detail, addressing, filters, comparison, exactly as compute/sampler.py and compute/filtering.py
  * compute them; a test compares the two bit by bit. */
 #pragma GCC optimize("O3")
-#include "sampler.h"
+#include "blocks.h"
+#include "sampler_parameters.h"
+
+/* A bilinear filter on two levels, along a footprint that is as long as it can be. */
+#define MOST_TEXELS (16 * 2 * 4 * LANES)
 
 /* What a message has accessed; counted once it is done, since a message that misses a page is repeated. */
 struct tally {
@@ -13,7 +17,7 @@ struct tally {
     struct {
         struct count *count;
         uint32_t times;
-    } of[2 * 8 * LANES];
+    } of[MOST_TEXELS];
     uint64_t miss;
     uint32_t miss_bytes;
     uint64_t bytes;
@@ -88,64 +92,27 @@ static inline const char *find(struct tally *tally, uint64_t address, uint32_t b
     return find_slowly(tally, address, bytes, apart);
 }
 
+/* A texel that is inside; 0: a page is missing. */
+static inline int load_texel(struct tally *tally, const struct image *i, int64_t x, int64_t y, int64_t layer, four *found)
+{
+    char apart[TEXEL];
+    if (unlikely(i->block)) {
+        const uint64_t address = texel_address(i, x >> BLOCK_SHIFT, y >> BLOCK_SHIFT, layer);
+        const char *from = find(tally, address, i->bytes, apart);
+        if (from)
+            *found = decode_block(i, from, x & BLOCK_MASK, y & BLOCK_MASK);
+        return from != NULL;
+    }
+    const char *from = find(tally, texel_address(i, x, y, layer), i->bytes, apart);
+    if (likely(from != NULL))
+        *found = decode_texel(i, from);
+    return from != NULL;
+}
+
 static void settle(struct tally *tally)
 {
     for (uint32_t n = 0; n < tally->used; n++)
         eu_count(tally->slot, tally->of[n].count, tally->of[n].times, tally->of[n].times * tally->bytes, READ);
-}
-
-struct lanes {
-    double u[LANES], v[LANES], r[LANES], layer[LANES];
-    double reference[LANES], detail[LANES], least[LANES];
-    double slope[2][2][LANES]; /* of u and v; those of r are not looked at, nor in numpy */
-    int offset[3];
-};
-
-static const char *parameter_at(const struct op *op, struct thread *t, const struct sample *m, uint32_t at)
-{
-    if (at + m->width * (m->half_parameters ? 2 : 4) > m->length)
-        return NULL;
-    if (at < m->length0)
-        return m->null0 ? NULL : t->storage + op->source[0] + at;
-    return m->null1 ? NULL : t->storage + m->source1 + at - m->length0;
-}
-
-static void take(const struct op *op, struct thread *t, const struct sample *m, int *next, int integer, double *values)
-{
-    const char *from = parameter_at(op, t, m, (m->header ? 64 : 0) + *next * m->parameter_bytes);
-    ++*next;
-    if (!from) {
-        memset(values, 0, m->width * sizeof *values);
-        return;
-    }
-    for (int lane = 0; lane < m->width; lane++) {
-        if (m->half_parameters) {
-            uint16_t bits;
-            memcpy(&bits, from + 2 * lane, 2);
-            values[lane] = integer ? (double)(int16_t)bits : (double)f_of_hf(bits);
-        } else if (integer) {
-            int32_t number;
-            memcpy(&number, from + 4 * lane, 4);
-            values[lane] = number;
-        } else {
-            float number;
-            memcpy(&number, from + 4 * lane, 4);
-            values[lane] = number;
-        }
-    }
-}
-
-static uint32_t header_dword(const struct op *op, const struct thread *t, const struct sample *m, int dword)
-{
-    uint32_t value = 0;
-    if (m->header && !m->null0)
-        memcpy(&value, t->storage + op->source[0] + 4 * dword, 4);
-    return value;
-}
-
-static int nibble(uint32_t word, int shift)
-{
-    return (int)(word >> shift & 7) - (int)(word >> shift & 8);
 }
 
 static inline double bounded(double value)
@@ -198,14 +165,22 @@ static int face_of(double x, double y, double z, double *s, double *t)
     return face;
 }
 
-static double detail_of(double right, double down)
+/* Level of detail of a footprint with these squares of lengths, in texels, from pixel to pixel. */
+static double detail_of(double right, double down, int anisotropy)
 {
-    return 0.5 * log2_of(right > down ? right : down);
+    double longer = right > down ? right : down;
+    if (anisotropy > 1) {
+        const double shorter = right < down ? right : down;
+        double ratio = ceil(sqrt(longer / (shorter < 1e-30 ? 1e-30 : shorter)));
+        ratio = ratio < 1 ? 1 : ratio > anisotropy ? anisotropy : ratio;
+        longer = longer / (ratio * ratio);
+    }
+    return 0.5 * log2_of(longer);
 }
 
 /* From the differences between the lanes of a quad, on the face that each lane's direction meets: those of lanes that are not drawn
  * may meet another one. */
-static void level_on_cube(const struct image *image, const struct lanes *p, int quad, double *lod)
+static void level_on_cube(const struct image *image, const struct lanes *p, int quad, int anisotropy, double *lod)
 {
     double x[4], y[4], z[4];
     for (int n = 0; n < 4; n++) {
@@ -224,7 +199,7 @@ static void level_on_cube(const struct image *image, const struct lanes *p, int 
             const double down = (dt * length - t * away) / (length * length) * (double)image->height / 2;
             square[other - 1] = across * across + down * down;
         }
-        lod[quad + n] = detail_of(square[0], square[1]);
+        lod[quad + n] = detail_of(square[0], square[1], anisotropy);
     }
 }
 
@@ -237,7 +212,7 @@ static void level_of_detail(const struct texture *x, const struct sampler *s, co
     const int axes = x->type == D1 ? 1 : x->type == D3 ? 3 : 2;
     for (int quad = 0; quad < width; quad += 4) {
         if (x->type == CUBE) {
-            level_on_cube(image, p, quad, lod);
+            level_on_cube(image, p, quad, s->anisotropy, lod);
             continue;
         }
         double right = 0, down = 0;
@@ -249,13 +224,13 @@ static void level_of_detail(const struct texture *x, const struct sampler *s, co
             right += across * across;
             down += below * below;
         }
-        const double found = detail_of(right, down);
+        const double found = detail_of(right, down, s->anisotropy);
         for (int n = 0; n < 4; n++)
             lod[quad + n] = found;
     }
 }
 
-static void from_slopes(const struct texture *x, const struct lanes *p, int width, double *lod)
+static void from_slopes(const struct texture *x, const struct sampler *s, const struct lanes *p, int width, double *lod)
 {
     const struct image *image = &x->level[0];
     double size[2] = {(double)image->width, (double)image->height};
@@ -268,7 +243,7 @@ static void from_slopes(const struct texture *x, const struct lanes *p, int widt
             right += across * across;
             down += below * below;
         }
-        lod[lane] = detail_of(right, down);
+        lod[lane] = detail_of(right, down, s->anisotropy);
     }
 }
 
@@ -386,11 +361,15 @@ static inline int texel(struct work *w, const struct image *i, const int64_t *co
         for (int n = 0; n < 4; n++)
             value[w->in_order ? i->field[n].first >> 3 : n] = border[w->in_order ? i->field[n].channel : n];
     } else if (likely(image_has(i, x, y, layer))) {
-        char apart[TEXEL];
-        const char *from = find(&w->tally, texel_address(i, x, y, layer), i->bytes, apart);
-        if (unlikely(!from))
+        if (w->in_order) {
+            char apart[TEXEL];
+            const char *from = find(&w->tally, texel_address(i, x, y, layer), i->bytes, apart);
+            if (unlikely(!from))
+                return 0;
+            value = decode_even8(from);
+        } else if (unlikely(!load_texel(&w->tally, i, x, y, layer, &value))) {
             return 0;
-        value = w->in_order ? decode_even8(from) : decode_texel(i, from);
+        }
     }
     if (w->compares) {
         const double result = compared(s, value[0], w->lanes->reference[lane]);
@@ -400,31 +379,41 @@ static inline int texel(struct work *w, const struct image *i, const int64_t *co
     return 1;
 }
 
-static int at_level(struct work *w, const struct image *i, int lane, int linear, four *colour)
+/* Where a lane looks: coordinates in texels, their number returned; slice, and face of cubes or -1. */
+static inline int texel_place(const struct work *w, const struct image *i, int lane, double axis[3], int64_t *layer, int *face)
 {
     const struct texture *x = w->texture;
     const struct lanes *p = w->lanes;
-    double axis[3];
-    int64_t layer = 0;
-    int axes = 2, face = -1;
+    int axes = 2;
+    *layer = 0;
+    *face = -1;
     if (x->type == CUBE) {
         double s, t;
-        face = face_of(bounded(p->u[lane]), bounded(p->v[lane]), bounded(p->r[lane]), &s, &t);
+        *face = face_of(bounded(p->u[lane]), bounded(p->v[lane]), bounded(p->r[lane]), &s, &t);
         axis[0] = s * (double)i->width;
         axis[1] = t * (double)i->height;
         const int64_t last = i->depth / 6 > 0 ? i->depth / 6 - 1 : 0;
-        layer = (int64_t)clip_to(rint(bounded(p->layer[lane])), 0, (double)last);
+        *layer = (int64_t)clip_to(rint(bounded(p->layer[lane])), 0, (double)last);
     } else {
         const int scaled = !w->sampler->texels;
-        axis[0] = bounded(p->u[lane] * (scaled ? (double)i->width : 1)) + p->offset[0];
-        axis[1] = x->type == D1 ? 0.5 : bounded(p->v[lane] * (scaled ? (double)i->height : 1)) + p->offset[1];
+        axis[0] = bounded(p->u[lane] * (scaled ? (double)i->width : 1)) + p->offset[0][lane];
+        axis[1] = x->type == D1 ? 0.5 : bounded(p->v[lane] * (scaled ? (double)i->height : 1)) + p->offset[1][lane];
         if (x->type == D3) {
-            axis[2] = bounded(p->r[lane] * (scaled ? (double)i->depth : 1)) + p->offset[2];
+            axis[2] = bounded(p->r[lane] * (scaled ? (double)i->depth : 1)) + p->offset[2][lane];
             axes = 3;
         } else if (x->array) {
-            layer = (int64_t)clip_to(rint(bounded(p->layer[lane])), 0, (double)(i->depth - 1));
+            *layer = (int64_t)clip_to(rint(bounded(p->layer[lane])), 0, (double)(i->depth - 1));
         }
     }
+    return axes;
+}
+
+static int at_level(struct work *w, const struct image *i, int lane, int linear, four *colour)
+{
+    double axis[3];
+    int64_t layer;
+    int face;
+    const int axes = texel_place(w, i, lane, axis, &layer, &face);
     const uint8_t *modes = w->sampler->modes;
     if (face < 0 || !w->sampler->seamless) {
         const double size[3] = {(double)i->width, (double)i->height, (double)i->depth};
@@ -502,6 +491,80 @@ static inline int filtered(struct work *w, int lane, double lod, four *total)
     return 1;
 }
 
+/* One channel of the four texels that a linear filter would take, of the level that is nearest; 0: a page is missing. */
+static int gathered(struct work *w, int lane, double lod, int channel, four *colour)
+{
+    static const int64_t columns[4] = {0, 1, 1, 0}, rows[4] = {1, 1, 0, 0};
+    const struct texture *x = w->texture;
+    const struct image *i = &x->level[(int)clip_to(ceil(lod - 0.5), 0, x->levels - 1)];
+    double axis[3];
+    int64_t layer;
+    int face;
+    texel_place(w, i, lane, axis, &layer, &face);
+    const int64_t column = (int64_t)floor(axis[0] - 0.5), row = (int64_t)floor(axis[1] - 0.5);
+    for (int n = 0; n < 4; n++) {
+        const int64_t corner[3] = {column + columns[n], row + rows[n], 0};
+        four found;
+        if (unlikely(!texel(w, i, corner, layer, face, lane, w->sampler->modes, &found)))
+            return 0;
+        (*colour)[n] = found[channel];
+    }
+    return 1;
+}
+
+/* The longer axis of each pixel's footprint, and how many samples are taken along it (compute/anisotropy.py). */
+struct stretch {
+    double u[LANES], v[LANES];
+    int count[LANES];
+};
+
+static void stretch_of(const struct work *w, const struct sample *m, struct stretch *found)
+{
+    const struct lanes *p = w->lanes;
+    const double wide = (double)w->texture->level[0].width, high = (double)w->texture->level[0].height;
+    for (int lane = 0; lane < m->width; lane++) {
+        const int quad = lane & ~3;
+        double du[2], dv[2], length[2];
+        for (int way = 0; way < 2; way++) {
+            const int other = quad + 1 + way;
+            du[way] = m->derivatives ? p->slope[0][way][lane] : number_of(p->u[other]) - number_of(p->u[quad]);
+            dv[way] = m->derivatives ? p->slope[1][way][lane] : number_of(p->v[other]) - number_of(p->v[quad]);
+            length[way] = sqrt(du[way] * wide * (du[way] * wide) + dv[way] * high * (dv[way] * high));
+        }
+        const int way = !(length[0] >= length[1]);
+        found->u[lane] = number_of(du[way]);
+        found->v[lane] = number_of(dv[way]);
+        found->count[lane] = 1;
+        if (length[0] != length[0] || length[1] != length[1])
+            continue;
+        const double most = length[way], least = length[!way];
+        const double ratio = ceil(most / (least < 1e-30 ? 1e-30 : least)), highest = w->sampler->anisotropy;
+        if (most > 1)
+            found->count[lane] = ratio != ratio || ratio < 1 ? 1 : ratio > highest ? (int)highest : (int)ratio;
+    }
+}
+
+/* The mean of samples along the footprint; 0: a page is missing. Coordinates are those of the sample meanwhile. */
+static int stretched(struct work *w, struct lanes *p, const struct stretch *along, int lane, double lod, four *total)
+{
+    const double u = p->u[lane], v = p->v[lane];
+    const int count = along->count[lane];
+    four sum = {0, 0, 0, 0};
+    int there = 1;
+    for (int number = 0; there && number < count; number++) {
+        const double place = (number + 0.5) / count - 0.5;
+        four colour;
+        p->u[lane] = u + place * along->u[lane];
+        p->v[lane] = v + place * along->v[lane];
+        there = filtered(w, lane, lod, &colour);
+        sum = sum + colour / (double)count;
+    }
+    p->u[lane] = u;
+    p->v[lane] = v;
+    *total = sum;
+    return there;
+}
+
 /* The usual message: bilinear, of one level of a two-dimensional image whose texels are four bytes of UNORM, coordinates from 0
  * to 1 that wrap or are clamped. All as `at_level` does it, for many lanes side by side. */
 static int is_usual(const struct work *w, const struct sample *m)
@@ -510,7 +573,7 @@ static int is_usual(const struct work *w, const struct sample *m)
     const struct sampler *s = w->sampler;
     return w->in_order && x->type == D2 && !x->array && s->linear && s->linear_min && (s->mip == MIP_NONE || x->levels == 1)
         && !s->texels && (s->modes[0] == WRAP || s->modes[0] == CLAMP) && (s->modes[1] == WRAP || s->modes[1] == CLAMP)
-        && !m->least && !x->level[0].null && !x->level[0].flat;
+        && !m->least && s->anisotropy <= 1 && !x->level[0].null && !x->level[0].flat;
 }
 
 /* Part of an offset that a row has, and a column; the offset of a texel is their sum. */
@@ -542,8 +605,8 @@ static int usual(struct work *w, int width, uint32_t on, four *colours)
     const double wide = (double)i->width, high = (double)i->height;
     double u[LANES], v[LANES], low_u[LANES], low_v[LANES];
     for (int lane = 0; lane < width; lane++) {
-        u[lane] = bounded(p->u[lane] * wide) + p->offset[0];
-        v[lane] = bounded(p->v[lane] * high) + p->offset[1];
+        u[lane] = bounded(p->u[lane] * wide) + p->offset[0][lane];
+        v[lane] = bounded(p->v[lane] * high) + p->offset[1][lane];
     }
     for (int lane = 0; lane < width; lane++) {
         low_u[lane] = floor(u[lane] - 0.5);
@@ -611,20 +674,25 @@ static const struct op *missed(const struct op *op, struct thread *t, const stru
     return stop(op, t, MISS);
 }
 
-/* Channels one after the other, without those that the header masks; lanes that are off keep what their registers hold. */
+static const uint8_t as_they_are[4] = {4, 5, 6, 7};
+
+/* The channels that a surface answers with, of texels decoded in the order of their bytes. */
+static void in_order(const struct image *i, uint8_t *selects)
+{
+    for (int channel = 0; channel < 4; channel++) {
+        selects[channel] = i->swizzle[channel];
+        for (int n = 0; n < 4; n++)
+            if (i->swizzle[channel] >= 4 && i->field[n].channel == i->swizzle[channel] - 4)
+                selects[channel] = 4 + (i->field[n].first >> 3);
+    }
+}
+
+/* Channels one after the other, as `selects` says, without those that the header masks; lanes that are off keep what their registers hold. */
 static void respond(const struct op *op, struct thread *t, const struct sample *m, const struct image *i, uint32_t lanes,
-                    const four *colours, int in_order)
+                    const four *colours, const uint8_t *selects)
 {
     char *to = t->storage + op->destination;
     const uint32_t masked = header_dword(op, t, m, 2) >> 12 & 15, size = m->half ? 2 : 4;
-    uint8_t selects[4];
-    for (int channel = 0; channel < 4; channel++) {
-        selects[channel] = i->swizzle[channel];
-        if (in_order && selects[channel] >= 4)
-            for (int n = 0; n < 4; n++)
-                if (i->field[n].channel == i->swizzle[channel] - 4)
-                    selects[channel] = 4 + (i->field[n].first >> 3);
-    }
     if (likely(lanes == op->lanes && !masked && !m->half && !i->integer && m->response == 4 * m->channel_bytes)) {
         for (int channel = 0; channel < 4; channel++) {
             float *row = (float *)(to + channel * m->channel_bytes);
@@ -687,11 +755,8 @@ static int fetched(const struct op *op, struct thread *t, const struct sample *m
         const struct image *i = &x->level[level];
         if (!image_has(i, px, py, layer))
             continue;
-        char apart[TEXEL];
-        const char *from = find(&w->tally, texel_address(i, px, py, layer), i->bytes, apart);
-        if (!from)
+        if (!load_texel(&w->tally, i, px, py, layer, &colours[lane]))
             return 0;
-        colours[lane] = decode_texel(i, from);
     }
     return 1;
 }
@@ -778,7 +843,7 @@ const struct op *sampler_fetch(const struct op *op, struct thread *t)
         return NULL;
     four colours[LANES];
     if (m->fetch >= LD_MCS) {
-        const struct image words = {.integer = 1, .swizzle = {4, 5, 6, 7}};
+        const struct image words = {.integer = 1};
         if (m->fetch == LD_MCS)
             control(&w.texture->level[0], lanes, colours);
         else if (m->fetch == RESINFO)
@@ -786,29 +851,55 @@ const struct op *sampler_fetch(const struct op *op, struct thread *t)
         else
             for (int lane = 0; lane < m->width; lane++)
                 colours[lane] = (four){w.texture->level[0].samples, 0, 0, 0};
-        respond(op, t, m, &words, lanes, colours, 0);
+        respond(op, t, m, &words, lanes, colours, as_they_are);
         return op + 1;
     }
     begin(&w.tally, t->slot, w.texture->level[0].bytes);
     if (!(m->fetch == LD2DMS_W ? fetched_samples : fetched)(op, t, m, &w, lanes, colours))
         return missed(op, t, &w.tally);
     settle(&w.tally);
-    respond(op, t, m, &w.texture->level[0], lanes, colours, 0);
+    respond(op, t, m, &w.texture->level[0], lanes, colours, w.texture->level[0].swizzle);
     return op + 1;
 }
 
-/* Level or bias of a cube, with the array index in its lowest bits (Mesa brw_nir_lower_texture.c:pack_lod_and_array_index). */
-static void unpack_index(double *detail, double *layer, int width)
+/* Levels of detail of all lanes, neither biased by the sampler state nor clamped. */
+static void levels_of_lanes(const struct work *w, const struct sample *m, double *lod)
 {
-    enum { INDEX = 0x1ff };
-    for (int lane = 0; lane < width; lane++) {
-        float value = (float)detail[lane];
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        layer[lane] = bits & INDEX;
-        bits &= ~(uint32_t)INDEX;
-        memcpy(&value, &bits, sizeof value);
-        detail[lane] = value;
+    const struct texture *x = w->texture;
+    const struct sampler *s = w->sampler;
+    const struct lanes *p = w->lanes;
+    const size_t bytes = m->width * sizeof *lod;
+    if (m->zero)
+        memset(lod, 0, bytes);
+    else if (m->level)
+        memcpy(lod, p->detail, bytes);
+    else if (m->derivatives)
+        from_slopes(x, s, p, m->width, lod);
+    else if (x->levels == 1 && s->linear == s->linear_min && !m->query)
+        memset(lod, 0, bytes); /* nothing depends on it */
+    else {
+        level_of_detail(x, s, p, m->width, lod);
+        if (m->bias)
+            for (int lane = 0; lane < m->width; lane++)
+                lod[lane] += p->detail[lane];
+    }
+}
+
+static inline double biased(const struct sampler *s, double lod)
+{
+    const double detail = lod + s->bias;
+    return detail != detail ? 0 : detail == HUGE_VAL ? 1e3 : detail == -HUGE_VAL ? -1e3 : detail;
+}
+
+/* The level that would be looked at, and what was computed. */
+static void details(const struct work *w, const double *lod, uint32_t lanes, four *colours)
+{
+    const struct sampler *s = w->sampler;
+    for (; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        const double computed = biased(s, lod[lane]), least = computed < s->least ? s->least : computed;
+        const double clamped = least > s->most ? s->most : least;
+        colours[lane] = (four){clip_to(clamped, 0, w->texture->levels - 1), computed, 0, 0};
     }
 }
 
@@ -828,70 +919,59 @@ const struct op *sampler_sample(const struct op *op, struct thread *t)
     const struct sampler *s = w.sampler = sampler_of(op, t, m);
     if (!s)
         return NULL;
+    const struct image *image = &x->level[0];
     w.lanes = &p;
     w.compares = m->reference;
-    w.in_order = x->level[0].even8 && !m->reference;
-    const int width = m->width;
-    int next = 0;
-    if (m->least)
-        take(op, t, m, &next, 0, p.least);
-    if (m->reference)
-        take(op, t, m, &next, 0, p.reference);
-    if (m->bias || m->level)
-        take(op, t, m, &next, 0, p.detail);
-    double *axes[3] = {p.u, p.v, p.r};
-    for (int axis = 0; axis < 3; axis++) {
-        take(op, t, m, &next, 0, axes[axis]);
-        if (m->derivatives && axis < 2) {
-            take(op, t, m, &next, 0, p.slope[axis][0]);
-            take(op, t, m, &next, 0, p.slope[axis][1]);
-        }
-    }
-    if (x->type == CUBE && (m->bias || m->level) && !m->half_parameters)
-        unpack_index(p.detail, p.layer, width);
-    else if (x->type == CUBE)
-        take(op, t, m, &next, 0, p.layer);
-    else
-        memcpy(p.layer, x->type == D1 ? p.v : p.r, width * sizeof *p.layer);
-    const uint32_t word = header_dword(op, t, m, 2);
-    for (int axis = 0; axis < 3; axis++)
-        p.offset[axis] = nibble(word, 8 - 4 * axis);
+    w.in_order = image->even8 && !m->reference && !m->gathers;
+    take_all(op, t, m, x->type, &p);
     double lod[LANES];
-    if (m->zero)
-        memset(lod, 0, sizeof lod);
-    else if (m->level)
-        memcpy(lod, p.detail, width * sizeof *lod);
-    else if (m->derivatives)
-        from_slopes(x, &p, width, lod);
-    else if (x->levels == 1 && s->linear == s->linear_min)
-        memset(lod, 0, sizeof lod); /* nothing depends on it */
-    else {
-        level_of_detail(x, s, &p, width, lod);
-        if (m->bias)
-            for (int lane = 0; lane < width; lane++)
-                lod[lane] += p.detail[lane];
-    }
+    levels_of_lanes(&w, m, lod);
     four colours[LANES];
-    begin(&w.tally, t->slot, x->level[0].bytes);
-    if (likely(is_usual(&w, m))) {
-        if (unlikely(!usual(&w, width, on, colours)))
-            return missed(op, t, &w.tally);
-        settle(&w.tally);
-        respond(op, t, m, &x->level[0], on, colours, w.in_order);
+    if (m->query) {
+        const struct image numbers = {.integer = 0};
+        details(&w, lod, on, colours);
+        respond(op, t, m, &numbers, on, colours, as_they_are);
         return op + 1;
     }
+    uint8_t ordered[4];
+    const uint8_t *selects = m->gathers ? as_they_are : image->swizzle;
+    if (w.in_order) {
+        in_order(image, ordered);
+        selects = ordered;
+    }
+    begin(&w.tally, t->slot, image->bytes);
+    if (likely(!m->gathers && is_usual(&w, m))) {
+        if (unlikely(!usual(&w, m->width, on, colours)))
+            return missed(op, t, &w.tally);
+        settle(&w.tally);
+        respond(op, t, m, image, on, colours, selects);
+        return op + 1;
+    }
+    struct stretch along;
+    const int stretches = unlikely(s->anisotropy > 1 && x->type == D2 && !m->gathers && !m->zero && !m->level);
+    if (stretches)
+        stretch_of(&w, m, &along);
+    const int channel = m->gathers ? image->swizzle[header_dword(op, t, m, 2) >> 16 & 3] : 0;
     for (uint32_t left = on; left; left &= left - 1) {
         const int lane = __builtin_ctz(left);
-        double detail = lod[lane] + (m->zero ? 0 : s->bias);
-        detail = detail != detail ? 0 : detail == HUGE_VAL ? 1e3 : detail == -HUGE_VAL ? -1e3 : detail;
+        double detail = m->zero ? 0 : biased(s, lod[lane]);
         if (!m->zero)
             detail = clip_to(detail, s->least, s->least > s->most ? s->least : s->most);
         if (m->least)
             detail = p.least[lane] > detail ? p.least[lane] : detail;
-        if (unlikely(!filtered(&w, lane, detail, &colours[lane])))
+        int there = 1;
+        if (m->gathers && channel < 4)
+            colours[lane] = (four){0, 0, 0, 0} + (double)(channel == 1);
+        else if (m->gathers)
+            there = gathered(&w, lane, detail, channel - 4, &colours[lane]);
+        else if (stretches)
+            there = stretched(&w, &p, &along, lane, detail, &colours[lane]);
+        else
+            there = filtered(&w, lane, detail, &colours[lane]);
+        if (unlikely(!there))
             return missed(op, t, &w.tally);
     }
     settle(&w.tally);
-    respond(op, t, m, &x->level[0], on, colours, w.in_order);
+    respond(op, t, m, image, on, colours, selects);
     return op + 1;
 }

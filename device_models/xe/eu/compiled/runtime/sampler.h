@@ -23,6 +23,7 @@ struct sampler {
     int32_t seamless; /* at the edges of cubes */
     uint8_t linear, linear_min, mip, shadow;
     uint8_t modes[3], texels;
+    int32_t anisotropy; /* the highest ratio; 1: none */
 };
 
 /* What the sampler messages of a slot's threads can name. */
@@ -48,13 +49,23 @@ static inline const struct texture *texture_of_key(const struct op *op, struct t
 
 enum fetch { NO_FETCH, LD, LD_LZ, LD2DMS_W, LD_MCS, RESINFO, SAMPLEINFO };
 
+/* What a parameter is (eu/messages/sampler_forms.py). */
+enum parameter {
+    NO_PARAMETER, PARAMETER_U, PARAMETER_V, PARAMETER_R, ELEMENT, REFERENCE, DETAIL, LEAST,
+    U_RIGHT, U_DOWN, V_RIGHT, V_DOWN, OFFSETS, OFFSETS_AND_R, OFFSETS_AND_DETAIL, PARAMETERS
+};
+
 /* A message (messages.py); parameters come one after the other, `parameter_bytes` each. */
 struct sample {
     uint64_t surface;
     uint32_t a0, surface_shift;
     uint32_t parameter_bytes, channel_bytes, response, length0, length, source1;
     uint8_t pointer, width, header, half, half_parameters, sampler, null0, null1;
-    uint8_t least, reference, bias, level, zero, derivatives, fetch, reserved;
+    uint8_t least, reference, bias, level, zero, derivatives, fetch, gathers;
+    uint8_t query; /* the level of detail is what is asked for */
+    uint8_t packed; /* cubes have the array index in the lowest bits of level or bias */
+    uint8_t offset_bits, offset_axes, reserved[4];
+    uint8_t parameters[16];
 };
 
 #endif
