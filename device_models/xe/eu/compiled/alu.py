@@ -179,15 +179,22 @@ def _modular(instruction: Alu, constants: Constants) -> list[Op]:
 def _fits(instruction: Alu) -> bool:
     """Whether 64 bits hold the exact result."""
     ranges = [_range(source) for source in instruction.sources]
-    bounds = [max(-low, high) for low, high in ranges]
     match instruction.opcode:
         case Opcode.MOV | Opcode.ADD | Opcode.ADD3:
-            return sum(bounds) < 1 << 63
+            terms = ranges
         case Opcode.MUL | Opcode.MACH:
-            return bounds[0] * bounds[1] < 1 << 63
+            terms = [_product(*ranges)]
         case Opcode.MAD:
-            return bounds[0] + bounds[1] * bounds[2] < 1 << 63
-    return False
+            terms = [ranges[0], _product(*ranges[1:])]
+        case _:
+            return False
+    return sum(low for low, _ in terms) >= -(1 << 63) and sum(high for _, high in terms) < 1 << 63
+
+
+def _product(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """The least and the largest product of numbers of two ranges."""
+    corners = [a * b for a in one for b in other]
+    return min(corners), max(corners)
 
 
 def _narrowing_move(instruction: Alu) -> list[Op]:

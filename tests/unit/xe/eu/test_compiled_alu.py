@@ -250,6 +250,20 @@ def test_rotations_of_words_are_compiled() -> None:
     check_compiled(NARROW_ROTATIONS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
 
 
+# Intel's compiler makes these of OpenCL's conversions with _sat.
+SATURATED = """
+mov (16|M0)         (sat)r20.0<1>:d   r12.0<1;1,0>:q
+mov (16|M0)         (sat)r20.0<1>:uw  r12.0<1;1,0>:q
+mov (8|M0)          (sat)r20.0<1>:uq  r12.0<1;1,0>:q
+mov (8|M0)          (sat)r20.0<4>:b   r12.0<1;1,0>:q
+add (16|M0)         (sat)r20.0<1>:d   r12.0<1;1,0>:d   r14.0<1;1,0>:ud
+"""
+
+
+def test_saturating_moves_of_whole_quadwords_are_compiled() -> None:
+    check_compiled(SATURATED, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
+
+
 @EFFORT
 @given(alu([*FLOATS, *INTEGERS], [Opcode.MOV]), st.integers(0, 1 << 32), active_lanes(), st.sampled_from(MODES))
 def test_conversions_are_equal(instruction: Alu, seed: int, active: int, cr0: int) -> None:
