@@ -25,6 +25,11 @@ TIMEOUT = 10.0
 
 Send = Callable[[Sequence[bytes | memoryview]], None]
 
+
+def _closed(_: Sequence[bytes | memoryview]) -> None:
+    raise BrokenPipeError(errno.EPIPE, "the session has ended")
+
+
 # Header and fixed part of a request in one.
 _REQUEST = Struct("<HHIIIQQ")
 
@@ -89,6 +94,8 @@ class DmaMessages:
         """The client has disconnected: callers that wait get an error."""
         with self._lock:
             self._closed = True
+            # A session that has ended must not be kept by what belongs to it: it has large buffers.
+            self._send = _closed
             self._end_all("the client has disconnected", errno.ENOTCONN)
 
     def _run(self, access: _Access) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import threading
+import weakref
 from unittest.mock import call
 
 import pytest
@@ -170,6 +172,27 @@ def test_a_connection_leaves_no_descriptors_behind(connect: Connect, ram: Memory
         assert peer.refused(99, fds=[event, event]) == "ENOTSUP"
         os.close(event)
         connection.end()
+
+
+def test_nothing_keeps_a_session_that_has_ended() -> None:
+    """Its buffer is large, and the garbage collector may come hours later."""
+    ours, theirs = socket.socketpair()
+    function = make_function()
+    served = Session(function, ours)
+    thread = threading.Thread(target=served.run, daemon=True)
+    gc.collect()
+    gc.disable()
+    try:
+        thread.start()
+        assert Peer(theirs).negotiate().errno == 0
+        theirs.close()
+        thread.join(TIMEOUT)
+        function.reset_mock()  # it was attached to the session
+        kept = weakref.ref(served)
+        del served
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_function_has_no_dma_before_the_client_has_negotiated() -> None:
