@@ -62,10 +62,13 @@ class KernelLog:
         for _ in range(_TRIES):
             mark = f"{_MARK} {self._reader} {next(self._numbers)}"
             # A read fails where records are missing, overwritten or lost, and the next one goes on behind them
-            # (printk.c:devkmsg_read, EPIPE). Without the mark all of it is done again.
+            # (printk.c:devkmsg_read, EPIPE). Without the mark all of it is done again. A record that a reader has no room
+            # for is lost (EINVAL): busybox's awk reads some 400 bytes at a time, its cat 64 KiB. That one waits for the next
+            # record when awk has ended, so it is given one, and then has nobody to write to.
             script = (
-                f"echo '<6>{mark}' > /dev/kmsg; exec 3</dev/kmsg; for part in $(seq {_PARTS}); do "
-                f"awk -F '[,;]' '!/^ / && $2 >= {self._next}; /;{mark}$/ {{ end = 1; exit }} END {{ exit !end }}' <&3 && break; done"
+                f"echo '<6>{mark}' > /dev/kmsg; exec 3</dev/kmsg; for part in $(seq {_PARTS}); do cat <&3 | {{ "
+                f"awk -F '[,;]' '!/^ / && $2 >= {self._next}; /;{mark}$/ {{ end = 1; exit }} END {{ exit !end }}'; "
+                f"code=$?; exec < /dev/null; echo '<7>{_MARK}' > /dev/kmsg; exit $code; }} && break; done"
             )
             answer = self._shell.run(script, timeout=timeout)
             found = records(answer.stdout)

@@ -88,7 +88,7 @@ def test_behind_a_gap_in_the_log_reading_goes_on() -> None:
     mark, _, script = guest.run.call_args.args[0].partition("; ")
     last = "6,2,1,-;" + mark.partition("<6>")[2].partition("'")[0]
     master, slave = os.openpty()
-    os.write(master, f"6,0,1,-;one\n\x04{last}\n".encode())
+    os.write(master, f"6,0,1,-;one\n\x04{last}\n6,3,1,-;next\n\x04".encode())
     done = subprocess.run(
         ["sh", "-c", script.replace("/dev/kmsg", os.ttyname(slave))],
         check=False,
