@@ -157,6 +157,8 @@ def _modular(instruction: Alu, constants: Constants) -> list[Op]:
     kind = "q" if size == 8 else "d"
     if opcode is Opcode.SHL and instruction.sources[0].type.size == 8:
         kind = "q"
+    if any(source.type.size == 8 and modifiers(source) & Modified.ABSOLUTE for source in instruction.sources):
+        kind = "q"  # the sign is in the upper half
     if instruction.saturate:
         kind = "q"
         if not _fits(instruction):

@@ -250,8 +250,11 @@ def test_rotations_of_words_are_compiled() -> None:
     check_compiled(NARROW_ROTATIONS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
 
 
-# Intel's compiler makes these of OpenCL's conversions with _sat.
-SATURATED = """
+# Intel's compiler makes these of OpenCL's conversions with _sat, and of quotients of longs.
+OF_QUADWORDS = """
+mov (16|M0)             r20.0<2>:d   (abs)r12.0<1;1,0>:q
+mov (16|M0)             r20.0<1>:ud  -(abs)r12.0<1;1,0>:q
+add (8|M0)              r20.0<1>:d   (abs)r12.0<1;1,0>:q  r14.0<1;1,0>:d
 mov (16|M0)         (sat)r20.0<1>:d   r12.0<1;1,0>:q
 mov (16|M0)         (sat)r20.0<1>:uw  r12.0<1;1,0>:q
 mov (8|M0)          (sat)r20.0<1>:uq  r12.0<1;1,0>:q
@@ -260,8 +263,8 @@ add (16|M0)         (sat)r20.0<1>:d   r12.0<1;1,0>:d   r14.0<1;1,0>:ud
 """
 
 
-def test_saturating_moves_of_whole_quadwords_are_compiled() -> None:
-    check_compiled(SATURATED, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
+def test_saturated_and_absolute_quadwords_are_compiled() -> None:
+    check_compiled(OF_QUADWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
 
 
 @EFFORT
