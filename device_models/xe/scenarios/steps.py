@@ -31,6 +31,9 @@ _GIVEN_UP, _OVERDUE = "resource sanitizing failed", "FLR didn't finish in"
 """What xe says of a VF's reset that takes longer: the one who clears, of the memory, and the one who waits, of all of it
 (`xe_gt_sriov_pf_control.c:pf_exit_vf_flr_reset_config` and `xe_gt_sriov_pf_control_wait_flr`)."""
 
+_TIMED_OUT = ("-110", "-ETIMEDOUT")
+"""How series write the error of memory that was not clear in time; another error is another failure."""
+
 XeBody: TypeAlias = Callable[[Run, XeMachine], None]
 XeMachineT = TypeVar("XeMachineT", bound=Machine)
 
@@ -199,7 +202,7 @@ def reset_given_up(run: Run, number: int) -> str:
 
     The VF is not served from then on: xe never says FLR_FINISH.
     """
-    return _said(run, (f"VF{number} {_GIVEN_UP}",))
+    return _said(run, tuple(f"VF{number} {_GIVEN_UP} ({errno})" for errno in _TIMED_OUT))
 
 
 def reset_overdue(run: Run, lately: int) -> str:

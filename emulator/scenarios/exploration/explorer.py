@@ -141,7 +141,7 @@ class Explorer(Generic[MachineT]):
                     avoid,
                 )
                 played = self._play(steps, f"sequence {number}")
-                if not played.done:
+                if played.run is None:
                     # A set-up that fails on a busy machine says nothing about the kernel unless it fails again.
                     self._told(played, number)
                     played = self._play(steps, f"sequence {number}")

@@ -16,6 +16,7 @@ from vfio_user_xe.emulator.scenarios.machine import Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import Runner
 from vfio_user_xe.emulator.scenarios.scenario import Exploration, Scenario
+from vfio_user_xe.emulator.scenarios.verdict import Failed
 
 WALKED = steps("a open red, a shut red, a open red, a shut red, a open blue, a paint blue")
 
@@ -111,3 +112,20 @@ def test_a_guest_that_could_not_be_prepared_once_says_nothing_about_the_kernel()
     assert explored.sequences == 1
     assert explored.steps
     assert "0 of" in told[0], "it is told all the same"
+
+
+def test_a_kernel_that_panics_in_the_first_step_is_found() -> None:
+    guests = Guests()
+
+    class Panics(House):
+        def play(self, step: Step) -> list[Failure]:
+            if len(guests.played) == 1:
+                raise Failed("GuestPanic: KASAN: slab-use-after-free in xe_bo_move")
+            return []
+
+    runner = create_autospec(Runner, instance=True)
+    runner.run_one.side_effect = guests.run_one
+    house = Panics(stays=False)
+    made = Explorer(Exploration[Machine](SETUP, Doors, house.player), runner, seed=1, length=15)
+    explored = made.explore(60, 1)
+    assert any("slab-use-after-free" in found.failure.text for found in explored.found)
