@@ -80,12 +80,9 @@ class KernelLog:
 
     def rest(self) -> list[Line]:
         """What the console wrote after the last `read` or `rest`, of a guest that does not answer any more."""
-        text = self._console()
-        if self._mark:
-            text = text.rpartition(self._mark)[2].partition("\n")[2]
-        lines = parse(text)[self._told :]
+        lines = self._behind_mark()
         self._told += len(lines)
-        return lines
+        return _of_the_kernel(lines)
 
     def read_or_rest(self) -> list[Line]:
         """`read`, or what the console has when the guest does not answer.
@@ -100,13 +97,17 @@ class KernelLog:
 
     def rebooted(self) -> list[Line]:
         """The guest has booted anew: what the boot before logged last, from the console; `read` begins with the new one's log."""
+        lines = self._behind_mark()
+        first = next((at for at, line in enumerate(lines) if _FIRST in line.text), len(lines))
+        self._next, self._mark, self._told, self.boots = 0, "", 0, self.boots + 1
+        return _of_the_kernel(lines[:first])
+
+    def _behind_mark(self) -> list[Line]:
+        """Lines of the console that nobody was given yet, our own among them."""
         text = self._console()
         if self._mark:
             text = text.rpartition(self._mark)[2].partition("\n")[2]
-        lines = parse(text)[self._told :]
-        first = next((at for at, line in enumerate(lines) if _FIRST in line.text), len(lines))
-        self._next, self._mark, self._told, self.boots = 0, "", 0, self.boots + 1
-        return lines[:first]
+        return parse(text)[self._told :]
 
     def _taken(self, found: list[Line], mark: str) -> list[Line]:
         numbers = dict.fromkeys(line.sequence for line in found if line.sequence is not None)
@@ -115,4 +116,9 @@ class KernelLog:
         self._next, self._mark, self._told = last + 1, mark, 0
         if lost:
             raise LogLost(f"{lost} records of the kernel's log were overwritten before they were read")
-        return [line for line in found if not line.text.startswith(_MARK)]
+        return _of_the_kernel(found)
+
+
+def _of_the_kernel(lines: list[Line]) -> list[Line]:
+    """Without the lines by which the log is read."""
+    return [line for line in lines if not line.text.startswith(_MARK)]
