@@ -47,15 +47,13 @@ class CompiledExecution:
         self._arm(task)
         self._places = [Place(task, self._walk, pages, 0, self._sampling)]
 
-    def again(self, task: Task, kernel: Kernel) -> bool:
-        """Be the execution of `task`, if what was executed and closed here was of the same form (`Walks.form`).
-
-        Little more is done than to say where it begins: most small walkers come after one like them.
-        """
+    def again(self, task: Task, kernel: Kernel, pages: Pages) -> bool:
+        """`Ended.again`: little is done, as most small walkers come after one like them."""
         walk = self._walk
         if walk.kernel is not kernel or form_of(task, kernel) != walk.form:
             return False
         walk.renew(task.walker)
+        self._pages = pages
         self._arm(task)
         place = self._places[0]
         place.task, place.gone = task, False
@@ -197,18 +195,18 @@ class CompiledExecution:
         # A batch of small walkers has the ledger told once: its slice is short.
         self._task.later(pages.harvest)
         if self._sampling is None and len(places) == 1 and places[0].is_plain:
-            # The address space keeps it: it must not keep the address space.
-            del self._task, places[0].task
+            # Its pages keep it: it must not keep them, nor the address space.
+            del self._task, self._pages, places[0].task
             pages.keep(self)
         else:
-            self.dissolve()
+            self.dissolve(pages)
 
-    def dissolve(self) -> None:
+    def dissolve(self, pages: Pages) -> None:
         """It is over, and will not be used again: others get its slots and its walk."""
         for place in self._places:
             place.slot.struct.sampling = None
-            self._pages.give_back(place.slot)
-        self._pages.walks.give_back(self._walk)
+            pages.give_back(place.slot)
+        pages.walks.give_back(self._walk)
         self._places.clear()
 
     def _more_places(self) -> list[Place]:

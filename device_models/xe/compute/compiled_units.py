@@ -55,9 +55,9 @@ class CompiledUnits:
         if kernel is not None:
             ended = pages.take_ended()
             if ended is not None:
-                if ended.again(task, kernel):
+                if ended.again(task, kernel, pages):
                     return ended
-                ended.dissolve()
+                ended.dissolve(pages)
             return CompiledExecution(task, kernel, pages)
         rooms = self._rooms.setdefault(space.function.gpu.fabric, defaultdict(room))
         translation = Translation(task, self._library, rooms[space.function.vfid])

@@ -34,12 +34,12 @@ _AHEAD = 16
 class Ended(Execution, Protocol):
     """An execution that is over, and may be had again for a task of the same form."""
 
-    def again(self, task: Task, kernel: Kernel) -> bool:
-        """Execute `task`; False: it is of another form, and nothing has changed."""
+    def again(self, task: Task, kernel: Kernel, pages: Pages) -> bool:
+        """Execute `task` on the pages that kept it; False: it is of another form, and nothing has changed."""
         ...
 
-    def dissolve(self) -> None:
-        """It will not be had again."""
+    def dissolve(self, pages: Pages) -> None:
+        """It will not be had again: the pages that kept it get back what is theirs."""
         ...
 
 
@@ -135,7 +135,7 @@ class Pages:
     def keep(self, ended: Ended) -> None:
         """The next walker may be of the form of `ended`, which is over (`take_ended`)."""
         if self._ended is not None:
-            self._ended.dissolve()
+            self._ended.dissolve(self)
         self._ended = ended
 
     def take_ended(self) -> Ended | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.xe.compute_kernels import offsets, store
 from tests.support.xe.compute_lab import DATA, EOT, ComputeLab, labs, walker
+from vfio_user_xe.device_models.xe.compute import back_end
+from vfio_user_xe.device_models.xe.compute.compiled_units import CompiledUnits
 from vfio_user_xe.device_models.xe.compute.walks import TaskWalk, Walks
 
 # Each lane stores where indirect data of its walker is.
@@ -69,3 +73,20 @@ def test_a_walk_that_is_in_use_is_not_given_out(compiled: ComputeLab, monkeypatc
     assert len(taken) == 3
     assert taken[0] is taken[2]
     assert taken[0] is not taken[1]
+
+
+def test_what_the_last_walker_ended_with_keeps_no_pages(compiled: ComputeLab) -> None:
+    job = compiled.compute_job(KERNEL, *walker(groups=(1, 1, 1), ids=[0], inline=[DATA, 0]))
+    job.submit()
+    gc.collect()
+    gc.disable()
+    try:
+        compiled.run()
+        units = back_end.units()
+        assert isinstance(units, CompiledUnits)
+        (space,) = [space for space, (pages, _) in units._spaces.items() if pages._ended is not None]
+        pages = weakref.ref(units._spaces[space][0])
+        del units._spaces[space]
+        assert pages() is None
+    finally:
+        gc.enable()
