@@ -155,7 +155,10 @@ def _details(mips: Mips, state: SamplerState, parameters: Parameters) -> NDArray
     computed = np.nan_to_num(level_of_detail(mips, state, parameters.places) + state.bias, neginf=-1e3, posinf=1e3)
     clamped = np.clip(np.clip(computed, state.least, state.most), 0, mips.levels - 1)
     values = np.stack([clamped, computed, np.zeros_like(computed), np.zeros_like(computed)], axis=1)
-    bits = np.ascontiguousarray(values.astype(np.float32)).view(np.uint32).astype(np.uint64)
+    if parameters.message.half:
+        bits = np.ascontiguousarray(values.astype(np.float16)).view(np.uint16).astype(np.uint64)
+    else:
+        bits = np.ascontiguousarray(values.astype(np.float32)).view(np.uint32).astype(np.uint64)
     return bits.reshape(-1, parameters.message.width, 4)
 
 
