@@ -155,12 +155,16 @@ class _SignalsLater:
 
     def __enter__(self) -> _SignalsLater:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                handler = signal.getsignal(number)
-                # None is a handler that is not Python's.
-                if handler is not None and handler is not signal.SIG_IGN:
-                    self._handlers[number] = handler
-                    signal.signal(number, self._note)
+            try:
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    handler = signal.getsignal(number)
+                    # None is a handler that is not Python's.
+                    if handler is not None and handler is not signal.SIG_IGN:
+                        self._handlers[number] = handler
+                        signal.signal(number, self._note)
+            except BaseException:
+                self.take()  # a signal whose turn had not come
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -168,8 +172,9 @@ class _SignalsLater:
 
     def take(self) -> None:
         """Put the handlers back, and let them have what came meanwhile."""
-        while self._handlers:
-            signal.signal(*self._handlers.popitem())
+        for number in list(self._handlers):
+            signal.signal(number, self._handlers[number])
+            del self._handlers[number]
         while self._came:
             signal.raise_signal(self._came.pop())
 

@@ -26,7 +26,7 @@ TIMEOUT = 10.0
 Send = Callable[[Sequence[bytes | memoryview]], None]
 
 
-def _closed(_: Sequence[bytes | memoryview]) -> None:
+def _refused(_: Sequence[bytes | memoryview]) -> None:
     raise BrokenPipeError(errno.EPIPE, "the session has ended")
 
 
@@ -95,7 +95,7 @@ class DmaMessages:
         with self._lock:
             self._closed = True
             # A session that has ended must not be kept by what belongs to it: it has large buffers.
-            self._send = _closed
+            self._send = _refused
             self._end_all("the client has disconnected", errno.ENOTCONN)
 
     def _run(self, access: _Access) -> None:

@@ -12,6 +12,7 @@ Direct submission has to be off: its batches wait for the next one, and a batch 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -59,10 +60,13 @@ def main() -> int:
         listen(socket)
     try:
         while not socket.exists():
+            if os.waitpid(server, os.WNOHANG)[0]:
+                parser.error(f"{socket}: nothing could listen there; a shorter --work may help")
             time.sleep(0.05)
         return _run(root, options.words)
     finally:
-        os.kill(server, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server, signal.SIGTERM)
 
 
 def _mounted(image: Path, work: Path) -> Path:

@@ -43,13 +43,13 @@ def measure(card: LiveCard, hours: float, server: int, guests: int) -> Rest:
 def growth(rests: Sequence[Rest]) -> Iterator[tuple[str, str]]:
     """What has grown from the first rest of a server to its last, in words.
 
-    Descriptors must be as many as after the first guest; threads, too, but for those that execute kernels, which are made, one for
-    each processor, when a kernel first takes long. Memory has to be flat between the first half and the second, up to caches.
+    Descriptors must be as many as after the first guest; threads, too, but for those that execute kernels and those that draw, which are
+    made, one for each processor, when a kernel or a draw first takes long. Memory has to be flat between the first half and the second, up to caches.
     """
     first, last = rests[0], rests[-1]
     for name, before, after, more in (
         ("descriptors", first.descriptors, last.descriptors, 0),
-        ("threads", first.threads, last.threads, len(os.sched_getaffinity(0))),
+        ("threads", first.threads, last.threads, 2 * len(os.sched_getaffinity(0))),
     ):
         if after > before + more:
             yield (

@@ -58,7 +58,7 @@ def test_a_round_follows_from_its_numbers(kind: object) -> None:
 
 
 def test_more_descriptors_or_threads_than_after_the_first_guest_are_growth() -> None:
-    for_kernels = len(os.sched_getaffinity(0))
+    for_kernels = 2 * len(os.sched_getaffinity(0))
     last = replace(REST, guests=5, descriptors=33, threads=REST.threads + for_kernels + 1)
     assert [what for what, _ in flat.growth([REST, last])] == ["descriptors", "threads"]
     assert not list(flat.growth([REST, replace(REST, guests=5)]))
