@@ -89,7 +89,7 @@ def explore(
         runner,
         seed=seed,
         length=steps,
-        tell=lambda text: print(text, flush=True),
+        tell=print,
         keep=keep_it,
     )
     ended_early = 0

@@ -145,7 +145,7 @@ def run_command(
 
         def run_one(part: Part, again: bool) -> None:
             each = dataclasses.replace(work, part=part, resume=again)
-            run_to_its_end(run_igt, each, lambda text: print(text, flush=True))
+            run_to_its_end(run_igt, each, print)
 
         all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
         codes = run_parts(count, job, ("igt", "run"), output, resume, all_parts, run_one)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -256,8 +254,5 @@ def main() -> None:
     behind. So does a reader of its output that leaves.
     """
     end_as_ctrl_c_does()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A line of a long run is seen when it comes, also by `| tee`.
-        sys.stdout.reconfigure(line_buffering=True)
     with ending_with_the_reader():
         app()

@@ -167,9 +167,9 @@ def run(
             results.append(result)
             if log is not None:
                 log.append(result)
-            print(line(result), flush=True)
+            print(line(result))
             if show_evidence and (shown := evidence(result)):
-                print(shown, flush=True)
+                print(shown)
 
         interrupted, ended = False, 0
         codes: list[int] = []

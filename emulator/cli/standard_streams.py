@@ -130,13 +130,13 @@ def _of_trio() -> bool:
 
 
 def _over(stream: _Stream, old: TextIO | None) -> TextIO:
-    """A text file over `stream` that encodes and buffers as `old` does."""
+    """A text file over `stream` that encodes as `old` does, and keeps back at most a line: a long run is seen by `| tee`, too."""
     if not isinstance(old, io.TextIOWrapper):
-        return io.TextIOWrapper(io.BufferedWriter(stream), "utf-8", "backslashreplace")
+        return io.TextIOWrapper(io.BufferedWriter(stream), "utf-8", "backslashreplace", line_buffering=True)
     return io.TextIOWrapper(
         (_AtOnce if old.write_through else io.BufferedWriter)(stream),
         old.encoding,
         old.errors,
-        line_buffering=old.line_buffering,
+        line_buffering=True,
         write_through=old.write_through,
     )

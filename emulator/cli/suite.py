@@ -156,7 +156,7 @@ def run_command(
     (make_folder if job is not None else own_folder)("--output", run.output)
 
     def run_one(part: Part, again: bool) -> None:
-        run_userland(replace(run, part=part, resume=again), lambda text: print(text, flush=True))
+        run_userland(replace(run, part=part, resume=again), print)
 
     try:
         all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
