@@ -66,8 +66,8 @@ class CompiledExecution:
         self._total: int = struct.total
         if task.begin_at:
             struct.next = task.begin_at
-        threads = task.most_threads // self._walk.threads
-        self._most = max(1, threads if threads < walker.groups else walker.groups)
+        fitting = task.most_threads // self._walk.threads
+        self._most = max(1, fitting if fitting < walker.groups else walker.groups)
         """Slots that there can be."""
         processors = _processors()
         self._wanted = processors if processors < self._most else self._most

@@ -68,7 +68,7 @@ class Place:
     @property
     def is_plain(self) -> bool:
         """Nothing of the task was needed beside its walk."""
-        return "group" not in self.__dict__ and "fallback" not in self.__dict__  # cached_property
+        return "group" not in self.__dict__  # cached_property; the others are made of it
 
     @cached_property
     def group(self) -> SlotGroup:

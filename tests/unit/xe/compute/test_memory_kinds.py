@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.xe.commands import sdi
 from tests.support.xe.compute_kernels import LINEAR, store
 from tests.support.xe.compute_lab import (
     DATA,
@@ -130,6 +131,26 @@ def test_stores_beyond_a_surface_are_dropped(lab: ComputeLab) -> None:
     )
     job = run(lab, kernel, states={TABLE: (STATE,), STATE: buffer_state(DATA + 0x400, 8)}, binding_table=TABLE)
     assert job.data(0x400, 4) == [7, 7, 502, 503]
+
+
+def test_a_walker_looks_its_surfaces_up_anew(lab: ComputeLab) -> None:
+    """Also where the walker before it is of the same form, and had another surface at that index."""
+    kernel = (
+        LINEAR
+        + """
+        mov (16|M0)  r20.0<1>:ud  7:ud
+        send.ugm (16|M0)  null  r12  r20:1  0x00000000  0x62000504
+    """
+    )
+    one = walker(inline=[DATA, 0], binding_table=TABLE)
+    other_state = sdi(BATCH_VA + SURFACES + TABLE, STATE + 0x40)
+    job = lab.compute_job(kernel + EOT, *one, *other_state, *one, setup=base_addresses())
+    lab.place(job, SURFACES + TABLE, STATE)
+    lab.place(job, SURFACES + STATE, *buffer_state(DATA + 0x400, 8))
+    lab.place(job, SURFACES + STATE + 0x40, *buffer_state(DATA + 0x800, 8))
+    job.submit()
+    lab.run()
+    assert job.data(0x400, 3) == job.data(0x800, 3) == [7, 7, 0]
 
 
 def test_a_binding_table_pool_is_where_tables_are(lab: ComputeLab) -> None:
