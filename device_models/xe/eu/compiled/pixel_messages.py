@@ -67,11 +67,9 @@ def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> t
     if send.length1 and (message.length0 - message.header) % message.parameter_registers:
         return None  # one parameter would be in both parts of the payload
     names = _names(send, message, form)
-    packed = [found for found in map(_PACKED.fullmatch, names) if found is not None]
+    packed = next(filter(None, map(_PACKED.fullmatch, names)), None)
     if packed and message.half_parameters:
         return None
-    kinds = [_KINDS["{before}off{behind}".format(**found.groupdict())] if found else _KINDS[name]
-             for name, found in zip(names, map(_PACKED.fullmatch, names), strict=True)]  # fmt: skip
     pointer = 0 if message.surface.value is not None else 1 + (send.extended_pointer or 0)
     values = SAMPLE.pack(
         key,
@@ -99,9 +97,9 @@ def sampler_send(send: Send, message: SamplerMessage, key: int, shift: int) -> t
         form.gathers,
         message.op is SamplerOp.LOD,
         message.op in PACKED_CUBES,
-        int(packed[0]["bits"]) if packed else 0,
-        len(packed[0]["axes"]) if packed else 0,
-        bytes(kinds),
+        int(packed["bits"]) if packed else 0,
+        len(packed["axes"]) if packed else 0,
+        bytes(_KINDS[_PACKED.sub(r"\g<before>off\g<behind>", name)] for name in names),
     )
     return SAMPLER_HANDLERS[bool(fetch)], values
 

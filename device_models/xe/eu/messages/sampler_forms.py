@@ -31,17 +31,21 @@ class Form:
     @property
     def takes_level(self) -> bool:
         """The message says the level of detail itself."""
-        return any(name == "lod" or name.startswith("lod_") for name in self.names)
+        return self._takes("lod")
 
     @property
     def takes_bias(self) -> bool:
         """The message says what is added to the level of detail."""
-        return any(name == "bias" or name.startswith("bias_") for name in self.names)
+        return self._takes("bias")
 
     @property
     def is_first_level(self) -> bool:
         """The message is about level 0, whatever the sampler state says."""
         return self.zero or (self.gathers and not self.implicit and not self.takes_level and not self.takes_bias)
+
+    def _takes(self, name: str) -> bool:
+        """Alone, or packed with offsets."""
+        return any(one == name or one.startswith(f"{name}_") for one in self.names)
 
 
 FORMS: dict[SamplerOp, Form] = {
