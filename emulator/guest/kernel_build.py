@@ -112,7 +112,19 @@ class Build:
         """Run a step in the tree; its output is told line by line."""
         variables = {**os.environ, "ARCH": "x86_64"}
         said: list[str] = []
-        with _SignalsLater() as signals, _started(command, self.tree, variables) as process:
+        with (
+            _SignalsLater() as signals,
+            subprocess.Popen(
+                command,
+                cwd=self.tree,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            ) as process,
+        ):
             assert process.stdout is not None
             try:
                 signals.take()
@@ -127,20 +139,6 @@ class Build:
         if process.returncode != 0:
             text = "".join(said).rstrip()
             raise BuildFailed(f"{' '.join(command)}: ended with exit code {process.returncode}:\n{text}")
-
-
-def _started(command: Sequence[str], folder: Path, variables: dict[str, str]) -> subprocess.Popen[str]:
-    """Start a process whose output is a pipe."""
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
 
 
 class _SignalsLater:

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 from tests.native.engines import listen
+from vfio_user_xe.emulator.child_process import end_with_parent
 from vfio_user_xe.emulator.guest.userland import locate_userland
 
 _HERE = Path(__file__).parent
@@ -57,6 +58,7 @@ def main() -> int:
     socket.unlink(missing_ok=True)
     server = os.fork()
     if not server:
+        end_with_parent(signal.SIGKILL)
         listen(socket)
     try:
         while not socket.exists():

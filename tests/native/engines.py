@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,6 +24,7 @@ from tests.support.xe.engine_lab import Job, Lab
 from tests.support.xe.rig import MIB, PageTables
 from vfio_user_xe.device_models.xe.compute.back_end import units
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, COPY, RENDER
+from vfio_user_xe.emulator.child_process import end_with_parent
 from vfio_user_xe.emulator.model.memory import Memory
 
 if TYPE_CHECKING:
@@ -173,6 +175,7 @@ def listen(path: Path) -> None:
             connection, _ = server.accept()
             with connection:
                 if not os.fork():
+                    end_with_parent(signal.SIGKILL)
                     server.close()
                     _serve(connection)
 
@@ -182,5 +185,7 @@ def _serve(connection: socket.socket) -> None:
         process = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         command = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
         Card(connection, f"{process} {command.strip()[-60:]}").serve()
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(0)
