@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from typing import Annotated
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, explained, fail
+from vfio_user_xe.emulator.cli.errors import explained
+from vfio_user_xe.emulator.cli.guest_memory import GuestMemory
 from vfio_user_xe.emulator.cli.options import (
     Functions,
     Root,
@@ -34,7 +34,7 @@ def qemu_args(
     machine: Annotated[
         bool, typer.Option("--machine", help="Print the machine, its shared memory and CPU, too.")
     ] = False,
-    memory: Annotated[str, typer.Option(help="Guest memory, with --machine.")] = "2G",
+    memory: GuestMemory = 2048,
     cpus: Annotated[int, typer.Option(min=1, help="Processors, with --machine.")] = 1,
     functions: Functions = None,
     port: Annotated[str, typer.Option(help="Id of the root port; must differ between cards.")] = "vfuport",
@@ -43,7 +43,6 @@ def qemu_args(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON list instead of shell words.")] = False,
 ) -> None:
     """Print the QEMU arguments that attach served cards."""
-    _check_memory(memory)
     with explained():
         cards = served_cards(socket_dirs)
     check_functions(cards, functions)
@@ -60,7 +59,7 @@ def qemu_args(
 
 def vng_args(
     socket_dir: SocketDir,
-    memory: Annotated[str, typer.Option(help="Guest memory.")] = "2G",
+    memory: GuestMemory = 2048,
     functions: Functions = None,
     userland: Userland = None,
     root: Root = None,
@@ -69,7 +68,6 @@ def vng_args(
 
     With a userland or a root file system of your own, [bold]DIR/in-root COMMAND[/] runs a command in it, in the guest.
     """
-    _check_memory(memory)
     root_path = chosen_root(userland, root)
     with explained():
         entered = None if root_path is None else RootFileSystem.at(root_path)
@@ -81,12 +79,6 @@ def vng_args(
         kvm = choose(environment, "auto").name == KVM
     check_functions([description], functions)
     print(shlex.join(vng_arguments(description, qemu, memory=memory, kvm=kvm, functions=functions, root=entered)))
-
-
-def _check_memory(memory: str) -> None:
-    """What QEMU's `-m` takes: a number of MiB, or one with a unit."""
-    if not re.fullmatch(r"[1-9][0-9]*[MGTmgt]?", memory):
-        fail(f'--memory {memory}: want a number of MiB, or one with the unit M, G or T, such as "2G"', EXIT_USAGE)
 
 
 def register(app: typer.Typer) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_USAGE, explained, fail, say
 from vfio_user_xe.emulator.cli.guest import app
+from vfio_user_xe.emulator.cli.guest_memory import GuestMemory
 from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.options import (
     Functions,
@@ -105,7 +106,7 @@ def run_command(
             help="Start the unpacked kernel. Without it the bzImage is booted, as suspend to RAM needs it.",
         ),
     ] = True,
-    memory: Annotated[int, typer.Option(metavar="MIB", min=256, help="Guest memory.")] = 2048,
+    memory: GuestMemory = 2048,
     cpus: Annotated[int, typer.Option(min=1, help="Processors.")] = 1,
     cpu: Annotated[str | None, typer.Option(metavar="MODEL", help="QEMU's -cpu.")] = None,
     iommu: Annotated[bool, typer.Option("--iommu", help="With a vIOMMU.")] = False,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, fail
+from vfio_user_xe.emulator.cli.guest_memory import OwnGuestMemory
 from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
 from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, own_folder, serve_options
@@ -106,9 +107,7 @@ def run_command(
     jobs: JobsOption = "1",
     job: JobOption = None,
     times: TimesOption = None,
-    memory: Annotated[
-        int | None, typer.Option(metavar="MIB", min=256, help="Guest memory, instead of the suite's.")
-    ] = None,
+    memory: OwnGuestMemory = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write a JUnit file.")] = None,
     data: DataOption = None,
 ) -> None:

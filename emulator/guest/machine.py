@@ -37,12 +37,12 @@ class Iommu:
 class Machine:
     """The virtual machine: memory, number of processors, `-cpu` override, vIOMMU, OVMF instead of SeaBIOS.
 
-    `memory` is in MiB, or text as QEMU takes it ("2G"). `arguments` are added as they are: the devices. `hugepages`: the memory is of the host's huge pages.
+    `memory` is in MiB. `arguments` are added as they are: the devices. `hugepages`: the memory is of the host's huge pages.
 
     The methods render parts of QEMU's command line. `accelerator` is `KVM` or `TCG`, or None when it is not known.
     """
 
-    memory: int | str = 1024
+    memory: int = 1024
     cpus: int = 1
     cpu: str | None = None
     iommu: Iommu | None = None
@@ -77,7 +77,7 @@ class Machine:
     @property
     def memory_size(self) -> str:
         """The memory as QEMU takes it."""
-        return f"{self.memory}M" if isinstance(self.memory, int) else self.memory
+        return f"{self.memory}M"
 
 
 def _switch(value: bool) -> str:

@@ -61,12 +61,12 @@ def vng_arguments(
     card: CardDescription,
     qemu: Path,
     *,
-    memory: str,
+    memory: int,
     kvm: bool,
     functions: list[str] | None = None,
     root: RootFileSystem | None = None,
 ) -> list[str]:
-    """The words to add to `vng --run KERNEL`. `qemu` is a program; `memory` is written as QEMU and vng both take it.
+    """The words to add to `vng --run KERNEL`. `qemu` is a program; `memory` is in MiB.
 
     `root` is what the script of `enter_program` enters: an image becomes a disk, a folder is among the host's files already.
     """
@@ -80,7 +80,7 @@ def vng_arguments(
         "--disable-microvm",
         "--force-9p",
         "--memory",
-        memory,
+        machine.memory_size,
         "--qemu",
         str(qemu),
         f"--qemu-opts={shlex.join(options)}",

@@ -79,8 +79,8 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
         (["suite", "run", "pyopencl", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
         (["conformance", "--socket", "/x", "--junit", "/dev/null/j"], "--junit /dev/null/j: cannot be written"),
         (["vram-map", "--socket-dir", "/x", "--png", "/dev/null/p"], "--png /dev/null/p: cannot be written"),
-        (["qemu-args", "--socket-dir", "/x", "--memory", "foo"], "--memory foo: want a number of MiB"),
-        (["vng-args", "--socket-dir", "/x", "--memory", "-5"], "--memory -5: want a number of MiB"),
+        (["qemu-args", "--socket-dir", "/x", "--memory", "foo"], "Invalid value for '--memory'"),
+        (["vng-args", "--socket-dir", "/x", "--memory", "-5"], "Invalid value for '--memory'"),
         (["conformance", "--socket", "/x", "--timeout", "-1"], "--timeout"),
         (
             ["new", "device", "thing3", "--directory", "/etc/passwd"],

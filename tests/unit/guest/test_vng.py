@@ -28,29 +28,29 @@ def qemu_options(words: list[str]) -> list[str]:
 
 
 def test_qemu_gets_each_argument_whole_after_two_shells() -> None:
-    options = qemu_options(vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=True))
+    options = qemu_options(vng_arguments(CARD, Path("/usr/bin/qemu"), memory=2048, kvm=True))
     devices = [json.loads(option) for option in options if option.startswith("{")]
     assert [device["socket"]["path"] for device in devices] == ["/run/my card/pf.sock", "/run/vf1.sock"]
     assert options[options.index("-qtest") + 1] == "unix:/run/qtest.sock"
 
 
 def test_the_machine_has_pci_express_and_shared_memory_of_the_size_that_vng_is_told() -> None:
-    words = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="3G", kvm=True)
-    assert words[words.index("--memory") + 1] == "3G"
+    words = vng_arguments(CARD, Path("/usr/bin/qemu"), memory=3072, kvm=True)
+    assert words[words.index("--memory") + 1] == "3072M"
     assert {"--disable-microvm", "--force-9p"} <= set(words)
     options = qemu_options(words)
     assert options[options.index("-machine") + 1].startswith("q35,memory-backend=")
     backend = options[options.index("-object") + 1]
-    assert "size=3G" in backend
+    assert "size=3072M" in backend
     assert "share=on" in backend
     assert "-m" not in options
 
 
 def test_the_cpu_is_the_host_s_with_kvm_and_one_with_room_for_the_bars_without() -> None:
-    with_kvm = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=True)
+    with_kvm = vng_arguments(CARD, Path("/usr/bin/qemu"), memory=2048, kvm=True)
     assert "-cpu" not in qemu_options(with_kvm)
     assert "--disable-kvm" not in with_kvm
-    without = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=False)
+    without = vng_arguments(CARD, Path("/usr/bin/qemu"), memory=2048, kvm=False)
     assert "phys-bits=46" in qemu_options(without)[qemu_options(without).index("-cpu") + 1]
     assert "--disable-kvm" in without
 
@@ -61,7 +61,7 @@ def test_an_image_is_a_disk_that_the_script_finds_and_a_folder_is_there_already(
     folder.mkdir()
 
     def of(root: RootFileSystem) -> tuple[list[str], str]:
-        words = vng_arguments(CARD, Path("/usr/bin/qemu"), memory="2G", kvm=True, root=root)
+        words = vng_arguments(CARD, Path("/usr/bin/qemu"), memory=2048, kvm=True, root=root)
         script = enter_program(root, tmp_path)
         assert script.stat().st_mode & 0o111
         subprocess.run(["sh", "-n", script], check=True)
