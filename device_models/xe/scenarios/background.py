@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 
+from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.emulator.scenarios.machine import Machine
+from vfio_user_xe.emulator.scenarios.run import Run
 
 PATIENCE = 30
 """Seconds that a command in the background may take once nothing holds it up any more."""
@@ -37,6 +39,20 @@ class Background:
             f"until test -e {self._file}; do test $(now) -lt $end || exit 1; sleep 0.1; done"
         )
         return self._machine.run(script, timeout=seconds + 60).returncode == 0
+
+    def standing(self, seconds: float) -> dict[str, str] | None:
+        """What holds it up when it has not ended within `seconds`: see `Patience.standing`; None: it ends.
+
+        With sanitizers, or on a host that is busy, it may be at work for longer, and nothing is blocked then.
+        """
+        return None if self.ended(seconds) else Patience(self._machine).standing(lambda: self.ended(1))
+
+    def must_end(self, run: Run, otherwise: str) -> None:
+        """Fail with `otherwise` and what blocks the guest, unless it ends now that nothing should hold it up any more."""
+        stacks = self.standing(PATIENCE)
+        if stacks:
+            run.evidence("stacks of blocked tasks", stacks)
+        run.check(stacks is None, otherwise)
 
     def code(self) -> int:
         """Its exit code, once it has ended.

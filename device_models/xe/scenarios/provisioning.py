@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from vfio_user_xe.device_models.xe.scenarios import defects, devices_suspend
 from vfio_user_xe.device_models.xe.scenarios import steps as s
-from vfio_user_xe.device_models.xe.scenarios.background import PATIENCE, Background
+from vfio_user_xe.device_models.xe.scenarios.background import Background
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.revocation import show_blocked
@@ -32,7 +32,7 @@ def _disabled_with_a_live_import(run: Run, machine: XeMachine, command: str, wha
             run.give_up("a task of the guest blocks for ever")
             show_blocked(run, machine)
             run.known(defects.REVOCATION_WAITS, f"{what}: the VFIO user could not die")
-        run.check(background.ended(PATIENCE), f"{what} did not end after its user had gone")
+        background.must_end(run, f"{what} did not end after its user had gone")
 
 
 @scenario("23", "VFs disabled with a live import", "waits for VFIO's user at most; VRAM comes back")
@@ -95,7 +95,7 @@ def pf_unbound_with_a_foreign_import(run: Run, machine: XeMachine) -> None:
             run.fact("a job of the importer", used)
         gone = other.end(10)
         run.check(gone and owner.gone(10), "a user of the dma-buf does not end")
-        run.check(background.ended(PATIENCE), "unbinding did not end after its users had gone")
+        background.must_end(run, "unbinding did not end after its users had gone")
         run.check(not ended or used != "0", "a job ran on a device that has no driver")
         if not alone:
             run.known(defects.REVOCATION_WAITS, "unbinding and the VFIO user's end waited for the importer to end")

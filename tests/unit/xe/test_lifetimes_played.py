@@ -11,13 +11,13 @@ import pytest
 from tests.support.xe.lifetimes import IMPORTED, after
 from tests.support.xe.machines import xe_machine
 from tests.support.xe.reports import STALE
-from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios import defects, patience
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
-from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, looking, patience
+from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, looking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command
+from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
 from vfio_user_xe.emulator.kernel_reports import KernelLog, Kind, parse, reports
 from vfio_user_xe.emulator.scenarios.evidence import EXCUSED_LATE

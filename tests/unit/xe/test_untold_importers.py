@@ -7,8 +7,8 @@ from unittest.mock import create_autospec
 import pytest
 
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking, _Job
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
+from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.emulator.kernel_reports import KernelLog
 from vfio_user_xe.emulator.scenarios.run import Run
 

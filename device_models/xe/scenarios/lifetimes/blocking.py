@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Program, ProgramError
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import DEAD, TARGET, address, loop
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Import, State
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command
+from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure

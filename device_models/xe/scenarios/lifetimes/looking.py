@@ -9,8 +9,8 @@ from typing import Any
 
 from vfio_user_xe.device_models.xe.scenarios import defects, lateness
 from vfio_user_xe.device_models.xe.scenarios import steps as s
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.resets import FLR_WAIT
 from vfio_user_xe.emulator.guest.errors import GuestError
 from vfio_user_xe.emulator.kernel_reports import KernelReport, Kind, reports

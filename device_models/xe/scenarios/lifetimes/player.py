@@ -14,11 +14,11 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.exporting import REFUSED,
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.importing import Job, Stop
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Arguments, Operation, address, loop, usable
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes, operation_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure
 from vfio_user_xe.emulator.scenarios.run import Run

@@ -131,10 +131,7 @@ def must_end(run: Run, machine: SriovMachine, command: str, seconds: float, what
     """Run a command that has to end in time; where it does not, the guest is given up, with what blocks it."""
     with run.step(command):
         background = Background(machine, command)
-        if background.ended(seconds):
-            return background
-        # With sanitizers and without KVM it may be at work still, and nothing is blocked then.
-        if not blocked_tasks(machine) and background.ended(4 * seconds):
+        if background.standing(seconds) is None:
             return background
     stuck(run, machine, f"{what} does not end within {seconds:g} s")
     return background

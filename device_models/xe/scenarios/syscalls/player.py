@@ -9,8 +9,8 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Blocked, Progr
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import sleeping_place
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.syscalls.grammar import FILE
 from vfio_user_xe.device_models.xe.scenarios.syscalls.world import ACTORS, EXPORT, commands
 from vfio_user_xe.emulator.kernel_reports import Kind

@@ -133,7 +133,7 @@ def vfs_disabled(run: Run, machine: Host) -> None:
         disabling = Background(machine, f"echo 0 > {machine.card.sysfs}/sriov_numvfs")
         s.let_go(composing, vm, "removed")
         vmm.wait_for(r"closed$")
-        run.check(disabling.ended(PATIENCE), "the VFs are not disabled although the VMM has closed its device")
+        disabling.must_end(run, "the VFs are not disabled although the VMM has closed its device")
         run.check(disabling.code() == 0, f"disabling VFs: {disabling.output()}")
         run.check(machine.state(vm, "absent"), f"the VF is {machine.passed_on(vm)} after VFs were disabled")
         drawing.program.end()

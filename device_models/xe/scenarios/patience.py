@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from vfio_user_xe.device_models.xe.scenarios import lateness
 from vfio_user_xe.device_models.xe.scenarios import steps as s
-from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
+from vfio_user_xe.emulator.scenarios.machine import Machine
 
 TURNS = 8
 """Pieces of work during which something must be late before it is taken to be late for ever."""
@@ -24,7 +24,7 @@ SECONDS = 2.0
 class Patience:
     """Waits in one guest. Not safe to use from several threads."""
 
-    def __init__(self, machine: XeMachine, seconds: float = SECONDS) -> None:
+    def __init__(self, machine: Machine, seconds: float = SECONDS) -> None:
         self._machine = machine
         self._seconds = seconds
 
