@@ -93,7 +93,7 @@ class Card:
         self._queues: dict[int, Job] = {}
         self._stale: set[int] = set()
         self._told: set[tuple[str, str]] = set()
-        self._batches, self._seconds = 0, 0.0
+        self._batches, self._seconds, self._busy = 0, 0.0, 0.0
         socket.send_fds(connection, [b"."], [memory.fd])
 
     def serve(self) -> None:
@@ -105,7 +105,7 @@ class Card:
         for engine in self._lab.engines.inspect():
             if engine["interpreted"]:
                 self._tell(f"{engine['name']} interpreted {engine['interpreted']}")
-        self._tell(f"{self._batches} batches took {self._seconds:.2f} s")
+        self._tell(f"{self._batches} batches took {self._seconds:.2f} s, and {self._busy:.2f} s of processors")
 
     def _answer(self, what: int, values: list[int]) -> int:
         if what in (BIND, UNBIND):
@@ -136,11 +136,13 @@ class Card:
         for vm in self._stale:
             self._lab.engines.invalidate(cast("XeFunction", job.function), self._vms[vm].asid)
         self._stale.clear()
-        begun = time.monotonic()
+        begun, busy = time.monotonic(), time.process_time()
         job.ring(*job.start(batch & (1 << 48) - 1))
         job.submit()
         self._lab.run(limit=_NO_LIMIT)
-        self._batches, self._seconds = self._batches + 1, self._seconds + time.monotonic() - begun
+        self._batches += 1
+        self._seconds += time.monotonic() - begun
+        self._busy += time.process_time() - busy
         return self._noticed()
 
     def _noticed(self) -> int:

@@ -200,9 +200,13 @@ def _product(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
 
 
 def _narrowing_move(instruction: Alu) -> list[Op]:
-    """A mov from consecutive dwords to smaller elements is one conversion."""
-    source = instruction.sources[0]
-    if not isinstance(source, Register) or source.type.size != 4 or instruction.destination.type.size == 4:
+    """A mov from consecutive dwords to smaller elements, or to dwords that are not consecutive, is one conversion."""
+    source, destination = instruction.sources[0], instruction.destination
+    if not isinstance(source, Register) or source.type.size != 4:
+        return []
+    if destination.type.size == 4 and (
+        isinstance(destination, Indirect) or instruction.width == 1 or destination.horizontal == 1
+    ):
         return []
     fetched = fetch(source, 0, "d", instruction.width, Constants())
     if fetched.before or fetched.how:

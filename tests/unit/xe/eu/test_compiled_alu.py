@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from tests.unit.xe.eu.alu_strategies import (
 )
 from tests.unit.xe.eu.compiled_rig import kernel_of, registers_from, run_alone, run_reference
 from vfio_user_xe.device_models.xe.eu.assembler import parse_instruction
+from vfio_user_xe.device_models.xe.eu.compiled.alu import translate_alu
+from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
 from vfio_user_xe.device_models.xe.eu.ir import Alu, Dpas
@@ -265,6 +268,23 @@ add (16|M0)         (sat)r20.0<1>:d   r12.0<1;1,0>:d   r14.0<1;1,0>:ud
 
 def test_saturated_and_absolute_quadwords_are_compiled() -> None:
     check_compiled(OF_QUADWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
+
+
+# Compilers make addresses of 64 bits of two dwords each.
+HALVES_OF_QUADWORDS = """
+mov (16|M0)             r20.0<2>:ud  r12.0<1;1,0>:d
+mov (16|M0)             r20.1<2>:d   r12.0<1;1,0>:d
+mov (32|M0)             r20.0<2>:ud  r12.0<1;1,0>:ud
+(f0.0) mov (16|M0)      r20.1<2>:ud  r12.0<1;1,0>:ud
+mov (16|M0) (lt)f0.0    r20.0<2>:d   r12.0<1;1,0>:d
+mov (16|M0)             r12.1<2>:ud  r12.0<1;1,0>:ud
+"""
+
+
+def test_dwords_that_are_not_consecutive_are_written_by_one_conversion() -> None:
+    check_compiled(HALVES_OF_QUADWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
+    for line in HALVES_OF_QUADWORDS.strip().splitlines():
+        assert len(translate_alu(cast("Alu", parse_instruction(line)), Constants())) == 1, line
 
 
 @EFFORT

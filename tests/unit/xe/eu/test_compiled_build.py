@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import stat
 from pathlib import Path
 
@@ -63,3 +64,16 @@ def test_another_compiler_version_builds_anew(compilers: Path) -> None:
     first = build.library()
     install(compilers, "cc", f"echo version 2\n{WORKING}")
     assert build.library() != first
+
+
+def test_gcc_for_x86_is_told_to_copy_by_vectors(compilers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    install(compilers, "cc", f"[ $1 = --version ] && echo 'cc (C) Free Software Foundation'\n{WORKING}")
+    build.library()
+    assert "-mmemcpy-strategy=vector_loop" in (compilers / "calls").read_text()
+
+
+def test_other_compilers_do_not_hear_of_it(compilers: Path) -> None:
+    install(compilers, "cc", WORKING)
+    build.library()
+    assert "strategy" not in (compilers / "calls").read_text()

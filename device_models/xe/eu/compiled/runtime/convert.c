@@ -175,6 +175,17 @@ const struct op *widen_hf_f(const struct op *op, struct thread *t)
     return op + 1;
 }
 
+/* Dwords to every second dword, as compilers make quadwords of two halves. The dwords between keep what they have. */
+static inline void halves_of_quadwords(char *to, const uint32_t *from, int count)
+{
+    for (int lane = 0; lane < count; lane++) {
+        uint64_t whole;
+        memcpy(&whole, to + 8 * lane, 8);
+        whole = (whole & ~0xffffffffull) | from[lane];
+        memcpy(to + 8 * lane, &whole, 8);
+    }
+}
+
 /* Elements at `at` bytes apart to the destination, those of `lanes`. */
 static inline void scatter(const struct op *op, struct thread *t, const void *from, int size, uint32_t lanes)
 {
@@ -183,6 +194,16 @@ static inline void scatter(const struct op *op, struct thread *t, const void *fr
     if (lanes == op->lanes && step == (uint32_t)size) {
         memcpy(to, from, count_of(op) * size);
         return;
+    }
+    if (lanes == op->lanes && size == 4 && step == 8) {
+        if (lanes == 0xffff) {
+            halves_of_quadwords(to, from, 16);
+            return;
+        }
+        if (lanes == ~0u) {
+            halves_of_quadwords(to, from, 32);
+            return;
+        }
     }
     for (; lanes; lanes &= lanes - 1) {
         int lane = __builtin_ctz(lanes);
