@@ -42,8 +42,9 @@ from vfio_user_xe.device_models.xe.eu.opcodes import Condition, MathFunction, Op
 from vfio_user_xe.device_models.xe.eu.registers import ARF_BASE, GRF_BYTES, LIVE, Arf, arf_offset
 
 LANES = 32
-ADDRESS_MASK = 0xFFFF_FFFF
-"""Addresses of instructions have 32 bits (ip); a branch beyond wraps."""
+ADDRESS_MASK = 0xFFFF_FFF8
+"""Addresses of instructions (ip) have 32 bits, of which the lowest three are 0, since the shortest instruction has 8 bytes:
+a branch beyond wraps, and one into the middle of 8 bytes goes to their begin."""
 ENDED = (1 << 62) - 1
 """The place of a lane that is gone, or was never there: higher than any address."""
 

@@ -62,7 +62,7 @@ def _targets(instruction: Branch, threads: Threads, rows: Rows) -> Array:
     first = instruction.source.offset + (4 if instruction.opcode is Opcode.BRC else 0)
     word = np.ascontiguousarray(threads.registers[rows, first : first + 4])
     if instruction.link is Link.RETURN or instruction.opcode is Opcode.CALLA:
-        return word.view(np.uint32)[:, 0].astype(np.int64)
+        return word.view(np.uint32)[:, 0].astype(np.int64) & ADDRESS_MASK
     return word.view(np.int32)[:, 0].astype(np.int64) + instruction.address & ADDRESS_MASK
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vfio_user_xe.device_models.xe.eu.ir import ENDED, AnyInstruction, Illegal
+from vfio_user_xe.device_models.xe.eu.ir import ADDRESS_MASK, ENDED, AnyInstruction, Illegal
 from vfio_user_xe.device_models.xe.eu.reference.operands import Rows
 from vfio_user_xe.device_models.xe.eu.reference.threads import Cause, Status, Threads, lane_bits, lane_matrix
 from vfio_user_xe.device_models.xe.eu.registers import CR0
@@ -118,7 +118,7 @@ def leave(threads: Threads, rows: Rows) -> None:
     if not len(back):
         return
     lanes = lane_matrix(threads.system_lanes[back]) & (threads.place[back] != ENDED)
-    target = threads.registers[back, _AIP : _AIP + 4].view(np.uint32).astype(np.int64)
+    target = threads.registers[back, _AIP : _AIP + 4].view(np.uint32).astype(np.int64) & ADDRESS_MASK
     threads.place[back] = np.where(lanes, target, threads.place[back])
     threads.depth[back] -= lanes
     threads.system_lanes[back] = 0

@@ -124,12 +124,12 @@ def test_ce0_has_the_lanes_that_are_here(active: int) -> None:
         assert left == list(range(len(lanes), 0, -1))
 
 
-def targets_in_registers(opcode: str) -> str:
-    """Lanes with an odd id take a branch whose target is 48 bytes on, as r4 says, or r5 in its second dword."""
+def targets_in_registers(opcode: str, distance: int = 48) -> str:
+    """Lanes with an odd id take a branch whose target is `distance` bytes on, as r4 says, or r5 in its second dword."""
     return f"""
-        (W) mov (1|M0)  r4.0<1>:d  48:d
+        (W) mov (1|M0)  r4.0<1>:d  {distance}:d
         (W) mov (1|M0)  r5.0<1>:d  4096:d
-        (W) mov (1|M0)  r5.1<1>:d  48:d
+        (W) mov (1|M0)  r5.1<1>:d  {distance}:d
         and (32|M0)  r30.0<1>:d  r10.0<1;1,0>:d  1:d
         cmp (32|M0) (ne)f0.0  null<1>:d  r30.0<1;1,0>:d  0:d
         {opcode}
@@ -151,3 +151,35 @@ def test_a_target_in_a_register_is_found_as_the_interpreter_finds_it(opcode: str
     assert not kernel_of(body + "\n" + END).interpreted
     assert slot.run(FOREVER) is Reason.GONE
     assert np.array_equal(slot.registers[0, 64:STORAGE_BYTES], expected.registers[0, 64:])
+
+
+@pytest.mark.parametrize("opcode", ["(f0.0) brd (32|M0)  r4.0", "(W&f0.0) jmpi (1|M0)  r4.0"])
+@pytest.mark.parametrize("distance", [49, 52, 55])
+def test_the_lowest_three_bits_of_a_target_in_a_register_do_not_count(opcode: str, distance: int) -> None:
+    even, odd = targets_in_registers(opcode), targets_in_registers(opcode, distance)
+    payload = start(3)
+    expected = run(even, [0xFFFF_FFFF], {0: payload[0]})
+    reference = run(odd, [0xFFFF_FFFF], {0: payload[0]})
+    slot = slot_of(odd + "\n" + END, payload, [0xFFFF_FFFF])
+    assert slot.run(FOREVER) is Reason.GONE
+    for registers in (reference.registers[0], slot.registers[0, : reference.registers.shape[1]]):
+        assert np.array_equal(registers[20 * 64 : 22 * 64], expected.registers[0, 20 * 64 : 22 * 64])
+
+
+@pytest.mark.parametrize("distance", [33, 36, 39])
+def test_the_lowest_three_bits_of_a_distance_do_not_count(distance: int) -> None:
+    def body(goto: int) -> str:
+        return f"""
+        mov (32|M0)  r20.0<1>:d  7:d
+        goto (32|M0)  {goto}  {goto}
+        mul (32|M0)  r20.0<1>:d  r20.0<1;1,0>:d  3:d
+        add (32|M0)  r20.0<1>:d  r20.0<1;1,0>:d  9:d
+        """
+
+    payload = start(3)
+    expected = run(body(distance & ~7), [0xFFFF_FFFF], {0: payload[0]})
+    reference = run(body(distance), [0xFFFF_FFFF], {0: payload[0]})
+    slot = slot_of(body(distance) + END, payload, [0xFFFF_FFFF])
+    assert slot.run(FOREVER) is Reason.GONE
+    for registers in (reference.registers[0], slot.registers[0, : reference.registers.shape[1]]):
+        assert np.array_equal(registers[20 * 64 : 22 * 64], expected.registers[0, 20 * 64 : 22 * 64])

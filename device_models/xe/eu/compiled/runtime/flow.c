@@ -165,6 +165,7 @@ const struct op *flow_far(const struct op *op, struct thread *t)
         target = ((const struct op *)op->extra)->address;
     else if (op->detail == DISTANCE)
         target = (uint32_t)(word + op->address);
+    target &= ~INT64_C(7); /* ir.py: ADDRESS_MASK */
     if (op->condition) {
         const int32_t deeper = op->condition == CALL ? 1 : -1;
         for (int lane = 0; lane < LANES; lane++)
