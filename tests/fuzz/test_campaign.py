@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -14,6 +15,7 @@ import pytest
 from tests.fuzz.campaign.campaign import Campaign, Hang, State
 from tests.fuzz.campaign.target import Target
 from tests.fuzz.campaign.targets import TARGETS
+from tests.support.processes import descriptors
 
 SHORT = {"wire": 2, "card-files": 40, "recordings": 6, "control": 3, "exports": 3, "streams": 4, "kernels": 4}
 """Cases of each target in the usual tests; others: one."""
@@ -99,3 +101,18 @@ def test_a_short_run_finds_nothing(name: str) -> None:
     found = Campaign([TARGETS[name]()], state).run(cases=cases)
     assert found == 0, state.of(name).findings
     assert state.of(name).cases == cases
+
+
+def test_a_case_that_finds_something_leaves_no_card_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = TARGETS["kernels"]()
+    target.open()
+    target.case(Random("kernels/0"))
+    target.close()
+    before = len(descriptors())
+    monkeypatch.setattr(type(target), "finish", lambda self, lab, before: pytest.fail("a finding"))
+    target.open()
+    with pytest.raises(pytest.fail.Exception):
+        target.case(Random("kernels/0"))
+    target.close()
+    gc.collect()
+    assert len(descriptors()) <= before

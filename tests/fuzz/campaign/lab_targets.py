@@ -54,11 +54,16 @@ class AttackingVf(Target):
     reference: ClassVar[bool] = True
 
     def close(self) -> None:
+        if self._unfinished is not None:  # what a case left that found something
+            self._unfinished.close()
+            self._unfinished = None
         self._stack.close()
+
+    _unfinished: ComputeLab | None = None
 
     def lab(self) -> ComputeLab:
         """A new card."""
-        lab = ComputeLab()
+        lab = self._unfinished = ComputeLab()
         lab.vf_with_memory(1, {n: OWN + n for n in range(8)}, (0x400_0000, 0x100_0000))
         lab.vf_with_memory(2, {n: FOREIGN + n for n in range(2)}, (0x600_0000, 0x100_0000))
         for block in range(2):
@@ -82,6 +87,7 @@ class AttackingVf(Target):
             assert victim(lab, block) == CANARY.to_bytes(4, "little") * (BLOCK // 4), "the victim's memory changed"
         assert lab.vram.memory.resident() <= before, "memory of the PF was written"
         lab.close()
+        self._unfinished = None
 
 
 def victim(lab: ComputeLab, block: int) -> memoryview:
