@@ -68,6 +68,7 @@ class Runner(Generic[MachineT]):
         self._boots = 0
         self._stack = ExitStack()
         self._running: Watched[MachineT] | None = None
+        self._interrupted: tuple[Scenario[MachineT], Run] | None = None
         self._results: list[Result] = []
         self._progress: Callable[[Result], None] | None = None
         self._set_up: Counter[str] = Counter()
@@ -147,6 +148,9 @@ class Runner(Generic[MachineT]):
             result = Result(case, Verdict.FAIL, f"the scenario could not be run: {_first_line(error)}")
             result.evidence = self._last_words()
             self._end_guest()
+        except BaseException:  # Ctrl-C, which ends the session
+            self._interrupted = None if run is None else (scenario, run)
+            raise
         result.seconds, result.properties, result.repetition = time.monotonic() - started, properties, repetition
         if run is not None:
             result.evidence = [*evidence_of(self._suite, run), *result.evidence]
@@ -310,8 +314,11 @@ class Runner(Generic[MachineT]):
         return [log_evidence(lines), *kernel_evidence(found, Judgement(found.reports, []), self._running.reporters)]
 
     def _close(self) -> None:
-        """End the guest; what its kernel has reported since its last scenario fails a result of its own."""
-        guest = self._running
+        """End the guest; what its kernel has reported since its last scenario fails a result of its own.
+
+        Of a scenario that was interrupted, what it excused until then is excused.
+        """
+        guest, self._interrupted, interrupted = self._running, None, self._interrupted
         if guest is not None:
             findings = Findings()
             try:
@@ -319,14 +326,21 @@ class Runner(Generic[MachineT]):
                 findings.reports = reports(findings.lines)
             except LogLost as lost:
                 findings.contradictions.append(str(lost))
+            setup, after = guest.setup, "after the last scenario"
+            if interrupted is not None:
+                scenario, run = interrupted
+                findings.lines = [*run.kernel_log, *findings.lines]
+                findings.reports = reports(findings.lines)
+                setup = replace(setup, excuses=(*setup.excuses, *run.excuses))
+                after = f"in {scenario.number}, which was interrupted"
             if findings.reports or findings.contradictions:
                 case = replace(
                     guest.setup.described(self._suite.name),
                     name=f"after-{guest.setup.slug}",
-                    title=f"after the last scenario: {guest.setup.name}",
+                    title=f"{after}: {guest.setup.name}",
                 )
                 result = Result(case, Verdict.PASS)
-                self._judge_setup(result, findings, guest.setup, guest, time.monotonic())
+                self._judge_setup(result, findings, setup, guest, time.monotonic())
         self._end_guest()
 
     def _end_guest(self) -> None:

@@ -371,3 +371,24 @@ def test_a_log_that_is_lost_after_the_last_scenario_fails_too(guests: list[Guest
     *_, last = tried.run(scenarios, progress=floods)
     assert (last.case.name, last.verdict) == ("after-a-guest", Verdict.FAIL)
     assert "5 records" in last.reason
+
+
+@pytest.mark.parametrize("excused", [True, False])
+def test_what_an_interrupted_scenario_excuses_is_excused(guests: list[Guest], excused: bool) -> None:
+    def interrupted(run: Run, machine: Tried) -> None:
+        if excused:
+            run.excuse(Kind.HUNG_TASK, "it waits for an importer", message=HUNG)
+        machine.shell.say(HUNG)
+        raise KeyboardInterrupt
+
+    guests.append(Guest())
+    scenarios = [Scenario("17", "17", "", "", Setup("a guest", (), {}, Tried.of), interrupted)]
+    tried, seen = Runner(Suite("tried", scenarios, {}), {}, kernel=Kernel(Path("bzImage"), None)), list[Result]()
+    with pytest.raises(KeyboardInterrupt):
+        tried.run(scenarios, progress=seen.append)
+    last = seen[-1]
+    assert (last.case.title, last.verdict) == (
+        "in 17, which was interrupted: a guest",
+        Verdict.PASS if excused else Verdict.FAIL,
+    )
+    assert facts(last)["kernel_reports"]
