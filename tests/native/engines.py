@@ -6,6 +6,7 @@ What goes wrong is told on standard error: faults, what the engines report, and 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -97,8 +98,8 @@ class Card:
         socket.send_fds(connection, [b"."], [memory.fd])
 
     def serve(self) -> None:
-        """Until the process ends."""
-        with self._connection.makefile("rb") as requests:
+        """Until the process ends, or is killed."""
+        with contextlib.suppress(ConnectionResetError), self._connection.makefile("rb") as requests:
             while len(request := requests.read(_REQUEST.size)) == _REQUEST.size:
                 what, *values = _REQUEST.unpack(request)
                 self._connection.sendall(_ANSWER.pack(self._answer(what, values)))

@@ -1,7 +1,7 @@
 /* Operations on floats: rounded once, NaN is the canonical one (semantics.py); see alu.h.
  *
- * KEEP is the bit of cr0.0 that keeps denormals of the type.  Without it, or where cr0.0 does not round to nearest even, the
- * handler goes a second way.
+ * KEEP is the bit of cr0.0 that keeps denormals of the type.  Without it the handler goes a second way, and where cr0.0 does not
+ * round to nearest even a third: to change how the processor rounds takes longer than all else.
  */
 
 #define CANONICAL ((U)(sizeof(T) == 8 ? 0x7ff8000000000000ull : 0x7fc00000ull))
@@ -59,26 +59,46 @@ INLINE V NAME(fused)(V a, V b, V c)
             if (sources > 2)                                                               \
                 FLUSH(c)                                                                   \
         }                                                                                  \
-        if (rounds) {                                                                      \
-            round_as(mode);                                                                \
-            IN_MEMORY(a);                                                                  \
-            IN_MEMORY(b);                                                                  \
-            IN_MEMORY(c);                                                                  \
-        }                                                                                  \
+        round_as(mode);                                                                    \
+        IN_MEMORY(a);                                                                      \
+        IN_MEMORY(b);                                                                      \
+        IN_MEMORY(c);                                                                      \
         for (int i = 0; i < N; i++)                                                        \
             r[i] = NAME(canonical)((V)(expression));                                       \
-        if (rounds) {                                                                      \
-            IN_MEMORY(r);                                                                  \
-            round_as(0);                                                                   \
-        }                                                                                  \
+        IN_MEMORY(r);                                                                      \
+        round_as(0);                                                                       \
         if (!(mode & KEEP))                                                                \
             FLUSH(r)                                                                       \
         return NAME(finish)(op, t, r);                                                     \
     }                                                                                      \
+    static __attribute__((noinline)) const struct op *NAME(name##_flushed)(const struct op *op, struct thread *t) \
+    {                                                                                      \
+        V a[N], b[N], c[N], r[N];                                                          \
+        (void)b, (void)c;                                                                  \
+        NAME(load)(op, t, 0, a);                                                           \
+        if (sources > 1)                                                                   \
+            NAME(load)(op, t, 1, b);                                                       \
+        if (sources > 2)                                                                   \
+            NAME(load)(op, t, 2, c);                                                       \
+        FLUSH(a)                                                                           \
+        if (sources > 1)                                                                   \
+            FLUSH(b)                                                                       \
+        if (sources > 2)                                                                   \
+            FLUSH(c)                                                                       \
+        UNROLL                                                                             \
+        for (int i = 0; i < N; i++)                                                        \
+            r[i] = NAME(flushed)(NAME(canonical)((V)(expression)));                        \
+        return NAME(finish)(op, t, r);                                                     \
+    }                                                                                      \
     const struct op *NAME(name)(const struct op *op, struct thread *t)                     \
     {                                                                                      \
-        if (unlikely(NAME(mode)(t) != KEEP))                                               \
-            return NAME(name##_otherwise)(op, t);                                          \
+        const uint32_t mode = NAME(mode)(t);                                               \
+        if (unlikely(mode != KEEP)) {                                                      \
+            if (rounds && mode & ROUNDING)                                                 \
+                return NAME(name##_otherwise)(op, t);                                      \
+            if (!(mode & KEEP))                                                            \
+                return NAME(name##_flushed)(op, t);                                        \
+        }                                                                                  \
         V a[N], b[N], c[N], r[N];                                                          \
         (void)b, (void)c;                                                                  \
         NAME(load)(op, t, 0, a);                                                           \
