@@ -10,8 +10,8 @@ enum { KEEP = 0x400 }; /* of cr0.0: halves keep their denormals */
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* 16 lanes at once. */
-enum { PART = 16 };
+/* Lanes of a vector that the processor has: what GCC makes of larger ones, it makes of comparisons element by element. */
+enum { PART = VECTOR / 4 };
 typedef float floats __attribute__((vector_size(4 * PART), aligned(4), may_alias));
 typedef uint32_t words __attribute__((vector_size(4 * PART), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(2 * PART), aligned(2), may_alias));
@@ -89,7 +89,7 @@ INLINE int as_usual(const struct thread *t)
         if (!as_usual(t))                                                             \
             return stop(op, t, INTERPRET);                                            \
         halves result[PARTS];                                                         \
-        _Pragma("GCC unroll 2")                                                       \
+        _Pragma("GCC unroll 8")                                                       \
         for (int i = 0; i < PARTS; i++) {                                             \
             const floats a = fetch(op, t, 0, i * PART), b = fetch(op, t, 1, i * PART); \
             const floats c = sources > 2 ? fetch(op, t, 2, i * PART) : b;             \

@@ -383,3 +383,34 @@ struct piece eu_piece(const struct op *op, struct thread *t, const struct messag
     add(t->slot, recent->count, 1, pattern == 1 ? __builtin_popcount(lanes) * m->data_bytes : m->data_bytes, access);
     return (struct piece){recent->host + within, pattern == 2};
 }
+
+/* Consecutive bytes at one address, inside of one page that was used lately or of shared local memory; NULL: not so, and nothing
+ * was counted. */
+char *eu_block(const struct op *op, struct thread *t, const struct message *m, uint32_t bytes, int access)
+{
+    if (unlikely(!t->slot || m->space == BOUND))
+        return NULL;
+    const char *source = at(t, op->source[0]);
+    uint64_t address;
+    if (m->address_bytes == 8)
+        address = *(const uint64_t *)source + m->offset;
+    else
+        address = (uint32_t)(*(const uint32_t *)source + m->offset);
+    if (m->space == SHARED) {
+        address &= SLM_ADDRESS_MASK;
+        if (address > t->slot->slm_bytes || t->slot->slm_bytes - address < bytes)
+            return NULL;
+        return t->slot->slm + address;
+    }
+    if (m->space == STATELESS)
+        address += t->slot->stateless_base;
+    address &= ADDRESS_MASK;
+    const uint64_t within = address & ((1ull << LARGE) - 1), number = (address >> LARGE) + 1;
+    const struct recent *recent = &t->slot->recent[access & WRITE ? 1 : 0][number & (RECENT - 1)];
+    if (unlikely(recent->page != number))
+        return small_piece(t, address, bytes, 1, bytes, 1, access).host;
+    if ((1ull << LARGE) - within < bytes)
+        return NULL;
+    add(t->slot, recent->count, 1, bytes, access);
+    return recent->host + within;
+}

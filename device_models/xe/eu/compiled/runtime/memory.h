@@ -55,6 +55,7 @@ struct piece {
     int is_one; /* all lanes have the same address */
 };
 struct piece eu_piece(const struct op *op, struct thread *t, const struct message *m, uint32_t lanes, int access);
+char *eu_block(const struct op *op, struct thread *t, const struct message *m, uint32_t bytes, int access);
 
 /* Where the lanes of one message are in the host's memory. */
 struct places {

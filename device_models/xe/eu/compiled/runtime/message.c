@@ -170,22 +170,18 @@ const struct op *message_store(const struct op *op, struct thread *t)
     return store_each(op, t, lanes);
 }
 
-/* Transposed: one address, and consecutive elements to or from consecutive bytes of registers; the register's rest stays.
- * Elements behind the end of a surface read as zero, and are not written. */
-static const struct op *block(const struct op *op, struct thread *t, int access)
+/* Of a surface, in two pages, or in one that was not found lately. */
+static NOINLINE const struct op *block_apart(const struct op *op, struct thread *t, int access)
 {
     const struct message *m = op->extra;
-    uint32_t lanes = enabled(op, t) & 1;
-    if (!lanes)
-        return op + 1;
     struct places p;
     const uint32_t whole = m->data_bytes * m->components;
     uint32_t bytes = whole;
-    if (!eu_locate(op, t, m, lanes, bytes, access, &p))
+    if (!eu_locate(op, t, m, 1, bytes, access, &p))
         return NULL;
     if (unlikely(p.outside)) {
         bytes = p.room < whole ? p.room / m->data_bytes * m->data_bytes : 0;
-        if (bytes && !eu_locate(op, t, m, lanes, bytes, access, &p))
+        if (bytes && !eu_locate(op, t, m, 1, bytes, access, &p))
             return NULL;
     }
     if (access == READ && !m->returns)
@@ -201,6 +197,24 @@ static const struct op *block(const struct op *op, struct thread *t, int access)
         copy(data, p.host[0], bytes);
     else
         copy(p.host[0], data, bytes);
+    return op + 1;
+}
+
+/* Transposed: one address, and consecutive elements to or from consecutive bytes of registers; the register's rest stays.
+ * Elements behind the end of a surface read as zero, and are not written. */
+static inline const struct op *block(const struct op *op, struct thread *t, int access)
+{
+    const struct message *m = op->extra;
+    if (!(enabled(op, t) & 1))
+        return op + 1;
+    const uint32_t whole = m->data_bytes * m->components;
+    char *host = eu_block(op, t, m, whole, access);
+    if (unlikely(!host))
+        return block_apart(op, t, access);
+    if (access == WRITE)
+        copy(host, at(t, m->data), whole);
+    else if (m->returns)
+        copy(t->storage + op->destination, host, whole);
     return op + 1;
 }
 
