@@ -31,7 +31,7 @@ from vfio_user_xe.emulator.model.memory import Memory
 if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.memory.function import XeFunction
 
-BIND, UNBIND, QUEUE, EXECUTE = range(1, 5)
+BIND, UNBIND, QUEUE, EXECUTE, CYCLES = range(1, 6)
 _REQUEST, _ANSWER = struct.Struct("<5Q"), struct.Struct("<q")
 _CLASSES = {0: RENDER, 1: COPY, 4: COMPUTE}
 """Classes of engines as xe numbers them for programs (`DRM_XE_ENGINE_CLASS_RENDER`)."""
@@ -116,6 +116,8 @@ class Card:
             return 0
         if what == QUEUE:
             return self._queue(*values[:3])
+        if what == CYCLES:
+            return self._lab.engines.engines[0].timestamp()
         return self._execute(self._queues[values[0]], values[1])
 
     def _vm(self, number: int) -> Tables:
