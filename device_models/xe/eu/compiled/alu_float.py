@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, NotHere, Op
 from vfio_user_xe.device_models.xe.eu.compiled.layout import CONSTANT
-from vfio_user_xe.device_models.xe.eu.compiled.operands import fetch, finish, modifiers, narrow
+from vfio_user_xe.device_models.xe.eu.compiled.operands import RESULT, Fetched, fetch, finish, modifiers, narrow
 from vfio_user_xe.device_models.xe.eu.compiled.shared import UNSIGNED, choose_by_predicate, finish_compare, operation
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
 from vfio_user_xe.device_models.xe.eu.ir import Alu, Immediate, Indirect, Register, Source, Vector
@@ -68,6 +68,8 @@ def translate_float(instruction: Alu, constants: Constants) -> list[Op]:
         raise NotHere
     if is_raw_move(instruction):
         return _raw(instruction, constants)
+    if instruction.saturate and instruction.opcode in (Opcode.SEL, Opcode.CSEL):
+        return _saturated_choice(instruction, constants)
     execution = execution_float(instruction)
     kind = "df" if execution is DataType.DF else "f"
     is_half = execution is DataType.HF
@@ -182,6 +184,40 @@ def _raw(instruction: Alu, constants: Constants) -> list[Op]:
             raise NotHere
         return _with_condition(instruction, "minmax", label, constants)
     return choose_by_predicate(instruction, _with_condition(instruction, "sel", label, constants, 0))
+
+
+def _saturated_choice(instruction: Alu, constants: Constants) -> list[Op]:
+    """sel and csel that saturate: the choice goes to scratch, and from there by a mov, which flushes denormals.
+
+    That they are not flushed before does not matter to the greater and the smaller one: the result is none below zero.
+    """
+    kind = instruction.destination.type
+    if kind not in (DataType.F, DataType.DF) or any(source.type is not kind for source in instruction.sources):
+        raise NotHere
+    label, width = kind.label, instruction.width
+    fetched = [fetch(source, k, label, width, constants) for k, source in enumerate(instruction.sources)]
+    before = [one for source in fetched for one in source.before]
+    if instruction.opcode is Opcode.CSEL:
+        kept = 1 << DENORMAL_BITS[kind]
+        before.insert(0, Op("float_guard", strides=(kept, kept)))
+        name = "csel"
+    elif instruction.predicate is not None:
+        name = "sel"
+    elif instruction.condition in (Condition.GT, Condition.GE, Condition.LT, Condition.LE):
+        name = "minmax"
+    else:
+        raise NotHere
+    choice = operation(f"{name}_{label}", width, fetched)
+    choice.destination, choice.width = RESULT, width
+    if name == "sel":
+        choice.masked(instruction)
+    else:
+        choice.condition = int(instruction.condition)
+    masked = instruction
+    if instruction.opcode is Opcode.SEL:
+        masked = replace(instruction, predicate=None)
+    moved = replace(masked, condition=Condition.NONE)
+    return [*before, choice, *finish(moved, operation(f"mov_{label}", width, [Fetched(RESULT, 0)]), label)]
 
 
 def _is_vector(instruction: Alu) -> bool:

@@ -270,6 +270,32 @@ def test_saturated_and_absolute_quadwords_are_compiled() -> None:
     check_compiled(OF_QUADWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
 
 
+# Intel's compiler makes these of clamp and of min and max between 0 and 1.
+SATURATED_CHOICES = """
+sel (32|M0) (ge)f0.0   (sat)r20.0<1>:f   r12.0<1;1,0>:f   r14.0<1;1,0>:f
+sel (16|M0) (lt)f0.0   (sat)r20.0<2>:f   r12.0<1;1,0>:f   r14.0<0;1,0>:f
+sel (16|M0) (ge)f0.0   (sat)r20.0<1>:df  -r12.0<1;1,0>:df  r14.0<1;1,0>:df
+(f0.0) sel (32|M0)     (sat)r20.0<1>:f   r12.0<1;1,0>:f   (abs)r14.0<1;1,0>:f
+(~f0.0) sel (16|M0)    (sat)r20.0<1>:f   r12.0<1;1,0>:f   0x3f000000:f
+(f0.0) sel (1|M0)      (sat)r20.0<1>:f   r12.0<0;1,0>:f   r14.0<0;1,0>:f
+csel (16|M0) (ge)f0.0  (sat)r20.0<1>:f   r12.0<1;1,0>:f   r14.0<1;1,0>:f   r16.0<1;1,0>:f
+"""
+
+
+@pytest.mark.parametrize("cr0", [KEEP, 0x400], ids=["denormals", "flushed"])
+def test_choices_that_saturate_are_compiled(cr0: int) -> None:
+    random = np.random.default_rng(cr0)
+
+    def about_one(instruction: Alu, seed: int) -> NDArray[np.float32]:
+        """Below, between and above 0 and 1, denormals, infinities, and no numbers."""
+        values = random.uniform(-0.5, 1.5, 192).astype(np.float32)
+        special = np.array([0, -0.0, 1, 1e-40, -1e-40, np.inf, -np.inf, np.nan], np.float32)
+        return np.where(random.random(192) < 0.4, random.choice(special, 192), values).astype(np.float32)
+
+    lines = SATURATED_CHOICES.strip().splitlines()
+    check_compiled("\n".join(lines if cr0 == KEEP else lines[:-1]), cr0, about_one)
+
+
 # Compilers make addresses of 64 bits of two dwords each.
 HALVES_OF_QUADWORDS = """
 mov (16|M0)             r20.0<2>:ud  r12.0<1;1,0>:d
@@ -278,7 +304,23 @@ mov (32|M0)             r20.0<2>:ud  r12.0<1;1,0>:ud
 (f0.0) mov (16|M0)      r20.1<2>:ud  r12.0<1;1,0>:ud
 mov (16|M0) (lt)f0.0    r20.0<2>:d   r12.0<1;1,0>:d
 mov (16|M0)             r12.1<2>:ud  r12.0<1;1,0>:ud
+mov (32|M0)             r20.1<2>:uw  r12.0<1;1,0>:ud
+mov (16|M0)             r20.0<2>:w   r12.0<1;1,0>:d
+mov (32|M0)             r20.3<4>:ub  r12.0<1;1,0>:ud
+mov (16|M0)             r20.1<2>:b   r12.0<1;1,0>:d
 """
+# Mesa multiplies dwords by words.
+PARTS_OF_DWORDS = """
+mul (32|M0)             r20.0<1>:d   r12.0<1;1,0>:d   r14.1<2;1,0>:uw
+mul (16|M0)             r20.0<1>:d   r12.0<1;1,0>:d   r14.0<2;1,0>:w
+add (32|M0)             r20.1<2>:uw  r12.1<2;1,0>:uw  r14.0<2;1,0>:uw
+add (32|M0)             r20.0<1>:d   r12.1<4;1,0>:b   r14.0<4;1,0>:ub
+add (16|M0)             r20.0<1>:f   r12.1<2;1,0>:hf  r14.0<1;1,0>:f
+"""
+
+
+def test_parts_of_dwords_are_equal() -> None:
+    check_compiled(PARTS_OF_DWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
 
 
 def test_dwords_that_are_not_consecutive_are_written_by_one_conversion() -> None:

@@ -62,8 +62,14 @@ static inline void deliver(const struct op *op, struct thread *t, const void *fr
         T to[LANES] = {0};                                                                      \
         const int count = count_of(op);                                                         \
         const uint32_t column = op->strides[1];                                                 \
-        if (is_even(op) && column == 2 * sizeof(S) && count == 16) { /* halves of elements twice as large */ \
+        if (is_even(op) && column == 2 * sizeof(S) && count == 16) { /* parts of elements twice or four times as large */ \
             for (int lane = 0; lane < 16; lane++) { S x; memcpy(&x, from + lane * 2 * sizeof(S), sizeof x); to[lane] = (convert); } \
+        } else if (is_even(op) && column == 2 * sizeof(S) && count == 32) {                     \
+            for (int lane = 0; lane < 32; lane++) { S x; memcpy(&x, from + lane * 2 * sizeof(S), sizeof x); to[lane] = (convert); } \
+        } else if (is_even(op) && column == 4 * sizeof(S) && count == 16) {                     \
+            for (int lane = 0; lane < 16; lane++) { S x; memcpy(&x, from + lane * 4 * sizeof(S), sizeof x); to[lane] = (convert); } \
+        } else if (is_even(op) && column == 4 * sizeof(S) && count == 32) {                     \
+            for (int lane = 0; lane < 32; lane++) { S x; memcpy(&x, from + lane * 4 * sizeof(S), sizeof x); to[lane] = (convert); } \
         } else if (is_even(op)) {                                                               \
             for (int lane = 0; lane < count; lane++) { S x; memcpy(&x, from + lane * column, sizeof x); to[lane] = (convert); } \
         } else {                                                                                \
@@ -175,15 +181,35 @@ const struct op *widen_hf_f(const struct op *op, struct thread *t)
     return op + 1;
 }
 
-/* Dwords to every second dword, as compilers make quadwords of two halves. The dwords between keep what they have. */
-static inline void halves_of_quadwords(char *to, const uint32_t *from, int count)
-{
-    for (int lane = 0; lane < count; lane++) {
-        uint64_t whole;
-        memcpy(&whole, to + 8 * lane, 8);
-        whole = (whole & ~0xffffffffull) | from[lane];
-        memcpy(to + 8 * lane, &whole, 8);
+/* Elements that are the lower parts of larger ones, as compilers make quadwords of two halves. The other parts keep what they have. */
+#define PARTS(part, whole)                                                             \
+    static inline void part##_of_##whole(char *to, const part##_t *from, int count)    \
+    {                                                                                  \
+        for (int lane = 0; lane < count; lane++) {                                     \
+            whole##_t all;                                                             \
+            memcpy(&all, to + lane * sizeof all, sizeof all);                          \
+            all = (all & ~(whole##_t)(part##_t)~0) | from[lane];                       \
+            memcpy(to + lane * sizeof all, &all, sizeof all);                          \
+        }                                                                              \
     }
+PARTS(uint8, uint16)
+PARTS(uint8, uint32)
+PARTS(uint16, uint32)
+PARTS(uint32, uint64)
+
+/* Whether all elements were written as parts. */
+static inline int scatter_parts(char *to, const void *from, int size, uint32_t step, int count)
+{
+    switch (size << 8 | step << 1 | (count == 32)) {
+#define PART(part, whole)                                                              \
+    case sizeof(part##_t) << 8 | sizeof(whole##_t) << 1: part##_of_##whole(to, from, 16); return 1; \
+    case sizeof(part##_t) << 8 | sizeof(whole##_t) << 1 | 1: part##_of_##whole(to, from, 32); return 1;
+        PART(uint8, uint16)
+        PART(uint8, uint32)
+        PART(uint16, uint32)
+        PART(uint32, uint64)
+    }
+    return 0;
 }
 
 /* Elements at `at` bytes apart to the destination, those of `lanes`. */
@@ -195,16 +221,9 @@ static inline void scatter(const struct op *op, struct thread *t, const void *fr
         memcpy(to, from, count_of(op) * size);
         return;
     }
-    if (lanes == op->lanes && size == 4 && step == 8) {
-        if (lanes == 0xffff) {
-            halves_of_quadwords(to, from, 16);
-            return;
-        }
-        if (lanes == ~0u) {
-            halves_of_quadwords(to, from, 32);
-            return;
-        }
-    }
+    const int count = count_of(op);
+    if (lanes == op->lanes && (count == 16 || count == 32) && scatter_parts(to, from, size, step, count))
+        return;
     for (; lanes; lanes &= lanes - 1) {
         int lane = __builtin_ctz(lanes);
         memcpy(to + lane * step, (const char *)from + lane * size, size);
