@@ -271,13 +271,14 @@ class Runner(Generic[MachineT]):
         setup: Setup[MachineT],
         guest: Watched[MachineT] | None,
         started: float,
+        known: Mapping[str, str] | None = None,
     ) -> None:
-        """`guest` None: there is none that could be asked."""
+        """`guest` None: there is none that could be asked. `known`: defects besides those of the set-up, as of `judge`."""
         excuses = (*setup.excuses, *asked_for(self._append))
         late, unmeasured = self._lateness(guest, findings, excuses) if guest is not None else ((), "")
         states, release = (guest.reporters, guest.release) if guest is not None else ({}, "")
         excuses = (*excuses, *late)
-        judgement = judge(findings, result, excuses, self._suite.known_in(result.case.name))
+        judgement = judge(findings, result, excuses, {**(known or {}), **self._suite.known_in(result.case.name)})
         self._set_up[result.case.name] += 1
         result.repetition = self._set_up[result.case.name]
         result.seconds = time.monotonic() - started
@@ -316,7 +317,8 @@ class Runner(Generic[MachineT]):
     def _close(self) -> None:
         """End the guest; what its kernel has reported since its last scenario fails a result of its own.
 
-        Of a scenario that was interrupted, what it excused until then is excused.
+        Of a scenario that was interrupted, what it excused until then is excused, and what is known of it, or what it had to
+        provoke, is no fault.
         """
         guest, self._interrupted, interrupted = self._running, None, self._interrupted
         if guest is not None:
@@ -326,12 +328,13 @@ class Runner(Generic[MachineT]):
                 findings.reports = reports(findings.lines)
             except LogLost as lost:
                 findings.contradictions.append(str(lost))
-            setup, after = guest.setup, "after the last scenario"
+            setup, after, known = guest.setup, "after the last scenario", dict[str, str]()
             if interrupted is not None:
                 scenario, run = interrupted
                 findings.lines = [*run.kernel_log, *findings.lines]
                 findings.reports = reports(findings.lines)
-                setup = replace(setup, excuses=(*setup.excuses, *run.excuses))
+                setup = replace(setup, excuses=(*setup.excuses, *run.excuses, *_provoked(scenario)))
+                known.update(self._suite.known_in(scenario.name))
                 after = f"in {scenario.number}, which was interrupted"
             if findings.reports or findings.contradictions:
                 case = replace(
@@ -340,7 +343,7 @@ class Runner(Generic[MachineT]):
                     title=f"{after}: {guest.setup.name}",
                 )
                 result = Result(case, Verdict.PASS)
-                self._judge_setup(result, findings, setup, guest, time.monotonic())
+                self._judge_setup(result, findings, setup, guest, time.monotonic(), known)
         self._end_guest()
 
     def _end_guest(self) -> None:
@@ -377,6 +380,12 @@ def select(suite: Suite[MachineT], names: Iterable[str]) -> list[Scenario[Machin
             raise LookupError(unknown(name, "scenario", [*groups, *(s.name for s in suite.scenarios)]))
         chosen.update((s.name, s) for s in found)
     return list(chosen.values())
+
+
+def _provoked(scenario: Scenario[MachineT]) -> list[Excuse]:
+    """What excuses the report that a scenario must provoke."""
+    kind = scenario.must_report
+    return [] if kind is None else [Excuse(kind, f"{scenario.number} provokes it", pattern=".")]
 
 
 def _first_line(error: BaseException) -> str:

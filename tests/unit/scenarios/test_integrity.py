@@ -392,3 +392,33 @@ def test_what_an_interrupted_scenario_excuses_is_excused(guests: list[Guest], ex
         Verdict.PASS if excused else Verdict.FAIL,
     )
     assert facts(last)["kernel_reports"]
+
+
+@pytest.mark.parametrize(
+    ("must_report", "known", "only_in", "verdict"),
+    [
+        (Kind.HUNG_TASK, {}, {}, Verdict.PASS),
+        (Kind.WARNING, {}, {}, Verdict.FAIL),
+        (None, {"known-one": "blocked for more"}, {"known-one": ("17",)}, Verdict.EXPECTED_FAIL),
+        (None, {"known-one": "blocked for more"}, {"known-one": ("18",)}, Verdict.FAIL),
+    ],
+)
+def test_what_an_interrupted_scenario_provokes_or_is_known_for_is_no_fault(
+    guests: list[Guest],
+    must_report: Kind | None,
+    known: dict[str, str],
+    only_in: dict[str, tuple[str]],
+    verdict: Verdict,
+) -> None:
+    def interrupted(run: Run, machine: Tried) -> None:
+        machine.shell.say(HUNG)
+        raise KeyboardInterrupt
+
+    guests.append(Guest())
+    used = Setup("a guest", (), {}, Tried.of)
+    scenarios = [Scenario("17", "17", "", "", used, interrupted, must_report=must_report)]
+    suite = Suite("tried", scenarios, known, reports=known, reports_only_in=only_in)
+    tried, seen = Runner(suite, {}, kernel=Kernel(Path("bzImage"), None)), list[Result]()
+    with pytest.raises(KeyboardInterrupt):
+        tried.run(scenarios, progress=seen.append)
+    assert (seen[-1].case.name, seen[-1].verdict) == ("after-a-guest", verdict)
