@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vfio_user_xe.emulator.cli.errors import explained
-from vfio_user_xe.emulator.cli.guest_memory import GuestMemory
+from vfio_user_xe.emulator.cli.guest_memory import GuestMemory, mebibytes
 from vfio_user_xe.emulator.cli.options import (
     Functions,
     Root,
@@ -34,7 +34,10 @@ def qemu_args(
     machine: Annotated[
         bool, typer.Option("--machine", help="Print the machine, its shared memory and CPU, too.")
     ] = False,
-    memory: GuestMemory = 2048,
+    memory: Annotated[
+        int,
+        typer.Option(metavar="SIZE", parser=mebibytes, help="Guest memory, with --machine; in MiB or with a unit."),
+    ] = 2048,
     cpus: Annotated[int, typer.Option(min=1, help="Processors, with --machine.")] = 1,
     functions: Functions = None,
     port: Annotated[str, typer.Option(help="Id of the root port; must differ between cards.")] = "vfuport",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from vfio_user_xe.emulator.guest.debian.packages import MIRROR_VARIABLE
 from vfio_user_xe.emulator.guest.environment import QEMU_VARIABLE
 
 NAME = "vfio-user-xe"
+_BOLD = re.compile(r"\[bold\](.*?)\[/\]")
 _ENVIRONMENT = {
     QEMU_VARIABLE: "The QEMU to use.",
     MIRROR_VARIABLE: "A Debian mirror with its path, as --mirror of guest fetch.",
@@ -93,6 +95,6 @@ def _options(command: Any) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    r"""Text as it is: `\`, `-`, and what would begin a request."""
-    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    r"""Text as it is: `\`, `-`, and what would begin a request. What is bold in a terminal is bold."""
+    escaped = _BOLD.sub(r"\\fB\1\\fR", text.replace("\\", "\\e").replace("-", "\\-"))
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped

@@ -21,6 +21,11 @@ def test_the_page_is_what_the_commands_say() -> None:
     assert PAGE.read_text("utf-8") == manual(app), "vfio-user-xe man-page > share/man/man1/vfio-user-xe.1"
 
 
+def test_what_is_bold_in_a_terminal_is_bold_in_the_page() -> None:
+    assert "Serve a card: \\fBpf.sock\\fR, \\fBvf1.sock\\fR ... in a folder" in manual(app)
+    assert "[bold]" not in manual(app)
+
+
 @pytest.mark.skipif(shutil.which("man") is None, reason="man(1) is not installed")
 def test_man_reads_the_page_without_a_warning() -> None:
     done = subprocess.run(
