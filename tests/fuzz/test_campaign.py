@@ -13,9 +13,11 @@ from typing import ClassVar
 import pytest
 
 from tests.fuzz.campaign.campaign import Campaign, Hang, State
+from tests.fuzz.campaign.lab_targets import AttackingVf
 from tests.fuzz.campaign.target import Target
 from tests.fuzz.campaign.targets import TARGETS
 from tests.support.processes import descriptors
+from vfio_user_xe.device_models.xe.compute import dispatch
 
 SHORT = {"wire": 2, "card-files": 40, "recordings": 6, "control": 3, "exports": 3, "streams": 4, "kernels": 4}
 """Cases of each target in the usual tests; others: one."""
@@ -116,3 +118,20 @@ def test_a_case_that_finds_something_leaves_no_card_open(monkeypatch: pytest.Mon
     target.close()
     gc.collect()
     assert len(descriptors()) <= before
+
+
+def test_a_card_that_does_not_close_leaves_nothing_patched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses() -> None:
+        raise OSError("it does not close")
+
+    target = TARGETS["kernels"]()
+    assert isinstance(target, AttackingVf)
+    units = dispatch.units
+    target.open()
+    card = target.lab()
+    with monkeypatch.context() as patched:
+        patched.setattr(card, "close", refuses)
+        with pytest.raises(OSError, match="does not close"):
+            target.close()
+    card.close()
+    assert dispatch.units is units

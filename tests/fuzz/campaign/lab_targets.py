@@ -39,6 +39,8 @@ class AttackingVf(Target):
     fresh: ClassVar[int] = 25
     seconds: ClassVar[float] = 900.0
     """On a machine that has twenty times more to do than it can."""
+    reference: ClassVar[bool] = True
+    _unfinished: ComputeLab | None = None
 
     def open(self) -> None:
         self._stack = ExitStack()
@@ -51,15 +53,11 @@ class AttackingVf(Target):
             patch.object(compiled_store, "_path", lambda read, entry: folder / path(read, entry).name)
         )
 
-    reference: ClassVar[bool] = True
-
     def close(self) -> None:
-        if self._unfinished is not None:  # what a case left that found something
-            self._unfinished.close()
-            self._unfinished = None
-        self._stack.close()
-
-    _unfinished: ComputeLab | None = None
+        unfinished, self._unfinished = self._unfinished, None
+        with self._stack:
+            if unfinished is not None:  # what a case left that found something
+                unfinished.close()
 
     def lab(self) -> ComputeLab:
         """A new card."""
