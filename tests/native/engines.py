@@ -99,7 +99,7 @@ class Card:
 
     def serve(self) -> None:
         """Until the process ends, or is killed."""
-        with contextlib.suppress(ConnectionResetError), self._connection.makefile("rb") as requests:
+        with contextlib.suppress(ConnectionError), self._connection.makefile("rb") as requests:
             while len(request := requests.read(_REQUEST.size)) == _REQUEST.size:
                 what, *values = _REQUEST.unpack(request)
                 self._connection.sendall(_ANSWER.pack(self._answer(what, values)))
