@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from unittest.mock import create_autospec
 
@@ -65,7 +66,7 @@ def sleepers(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> dict[str, s.S
     """The tasks that sleep uninterruptibly, as the test wants them; nothing is waited for longer than a moment."""
     found: dict[str, s.Sleeper] = {}
     monkeypatch.setattr(s, "sleeping_tasks", lambda _machine: dict(found))
-    monkeypatch.setattr(patience, "SECONDS", 0.0)
+    monkeypatch.setattr(background, "Patience", partial(patience.Patience, seconds=0.0))
     return found
 
 
