@@ -215,7 +215,9 @@ def narrow(instruction: Alu, source: int, kind: str, condition: int) -> Op:
     op = Op(f"narrow_{BASE[kind]}_{label}", place(destination, instruction.width), (source, 0, 0)).masked(instruction)
     op.condition = condition
     op.saturate = instruction.saturate
-    op.strides = (0, max(destination.horizontal, 1) * destination.type.size)
+    to_scratch = isinstance(destination, Register) and destination.is_null  # which has no place for elements with gaps
+    apart = 1 if to_scratch else max(destination.horizontal, 1)
+    op.strides = (0, apart * destination.type.size)
     return op
 
 

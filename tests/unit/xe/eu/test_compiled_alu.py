@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 import pytest
@@ -23,8 +22,6 @@ from tests.unit.xe.eu.alu_strategies import (
 )
 from tests.unit.xe.eu.compiled_rig import kernel_of, registers_from, run_alone, run_reference
 from vfio_user_xe.device_models.xe.eu.assembler import parse_instruction
-from vfio_user_xe.device_models.xe.eu.compiled.alu import translate_alu
-from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
 from vfio_user_xe.device_models.xe.eu.ir import Alu, Dpas
@@ -294,39 +291,6 @@ def test_choices_that_saturate_are_compiled(cr0: int) -> None:
 
     lines = SATURATED_CHOICES.strip().splitlines()
     check_compiled("\n".join(lines if cr0 == KEEP else lines[:-1]), cr0, about_one)
-
-
-# Compilers make addresses of 64 bits of two dwords each.
-HALVES_OF_QUADWORDS = """
-mov (16|M0)             r20.0<2>:ud  r12.0<1;1,0>:d
-mov (16|M0)             r20.1<2>:d   r12.0<1;1,0>:d
-mov (32|M0)             r20.0<2>:ud  r12.0<1;1,0>:ud
-(f0.0) mov (16|M0)      r20.1<2>:ud  r12.0<1;1,0>:ud
-mov (16|M0) (lt)f0.0    r20.0<2>:d   r12.0<1;1,0>:d
-mov (16|M0)             r12.1<2>:ud  r12.0<1;1,0>:ud
-mov (32|M0)             r20.1<2>:uw  r12.0<1;1,0>:ud
-mov (16|M0)             r20.0<2>:w   r12.0<1;1,0>:d
-mov (32|M0)             r20.3<4>:ub  r12.0<1;1,0>:ud
-mov (16|M0)             r20.1<2>:b   r12.0<1;1,0>:d
-"""
-# Mesa multiplies dwords by words.
-PARTS_OF_DWORDS = """
-mul (32|M0)             r20.0<1>:d   r12.0<1;1,0>:d   r14.1<2;1,0>:uw
-mul (16|M0)             r20.0<1>:d   r12.0<1;1,0>:d   r14.0<2;1,0>:w
-add (32|M0)             r20.1<2>:uw  r12.1<2;1,0>:uw  r14.0<2;1,0>:uw
-add (32|M0)             r20.0<1>:d   r12.1<4;1,0>:b   r14.0<4;1,0>:ub
-add (16|M0)             r20.0<1>:f   r12.1<2;1,0>:hf  r14.0<1;1,0>:f
-"""
-
-
-def test_parts_of_dwords_are_equal() -> None:
-    check_compiled(PARTS_OF_DWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
-
-
-def test_dwords_that_are_not_consecutive_are_written_by_one_conversion() -> None:
-    check_compiled(HALVES_OF_QUADWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
-    for line in HALVES_OF_QUADWORDS.strip().splitlines():
-        assert len(translate_alu(cast("Alu", parse_instruction(line)), Constants())) == 1, line
 
 
 @EFFORT
