@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vfio_user_xe.device_models.xe.eu.assembler import parse_instruction
 from vfio_user_xe.device_models.xe.eu.compiled import build, layout, library
 from vfio_user_xe.device_models.xe.eu.compiled.kernel import Kernel, compile_program
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
@@ -99,3 +101,18 @@ def registers_from(seed: int, cr0: int) -> Registers:
                 grf.view(np.int32)[:] = random.choice(numbers, 16)
     registers[CR0 : CR0 + 4] = np.frombuffer(cr0.to_bytes(4, "little"), dtype=np.uint8)
     return registers
+
+
+def check_compiled(texts: str, cr0: int, floats: Callable[[Alu, int], NDArray[np.float32]]) -> None:
+    """Compiled code takes each of these, and gives what the interpreter gives. `floats` by instruction and seed go to r12 and on."""
+    for text in texts.strip().splitlines():
+        instruction = parse_instruction(text)
+        assert isinstance(instruction, Alu)
+        kernel = kernel_of(instruction)
+        for seed in range(20):
+            registers = registers_from(seed, cr0)
+            found = floats(instruction, seed).view(np.uint8)
+            registers[12 * 64 : 12 * 64 + len(found)] = found
+            reason, after = run_alone(kernel, registers, 0xFFFF_FFFF)
+            assert reason is Reason.GONE, text
+            assert np.array_equal(after, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -20,7 +18,7 @@ from tests.unit.xe.eu.alu_strategies import (
     dpas,
     with_indirect,
 )
-from tests.unit.xe.eu.compiled_rig import kernel_of, registers_from, run_alone, run_reference
+from tests.unit.xe.eu.compiled_rig import check_compiled, kernel_of, registers_from, run_alone, run_reference
 from vfio_user_xe.device_models.xe.eu.assembler import parse_instruction
 from vfio_user_xe.device_models.xe.eu.compiled.layout import Reason
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
@@ -133,21 +131,6 @@ add (16|M0)       r10.0<1>:f   r12.0<1;1,0>:f   -(abs)r13.0<1;1,0>:f
 mad (16|M0)       r10.0<1>:f   r12.0<1;0>:f     -r13.0<1;0>:f    r14.0<1>:f
 mad (8|M0)        r10.0<1>:df  r12.0<1;0>:df    r13.0<1;0>:df    r14.0<1>:df
 """
-
-
-def check_compiled(texts: str, cr0: int, floats: Callable[[Alu, int], NDArray[np.float32]]) -> None:
-    """Compiled code takes each of these, and gives what the interpreter gives. `floats` by instruction and seed go to r12 and on."""
-    for text in texts.strip().splitlines():
-        instruction = parse_instruction(text)
-        assert isinstance(instruction, Alu)
-        kernel = kernel_of(instruction)
-        for seed in range(20):
-            registers = registers_from(seed, cr0)
-            found = floats(instruction, seed).view(np.uint8)
-            registers[12 * 64 : 12 * 64 + len(found)] = found
-            reason, after = run_alone(kernel, registers, 0xFFFF_FFFF)
-            assert reason is Reason.GONE, text
-            assert np.array_equal(after, run_reference(instruction, registers, 0xFFFF_FFFF)), f"{text}, {seed}"
 
 
 @pytest.mark.parametrize(
@@ -265,32 +248,6 @@ add (16|M0)         (sat)r20.0<1>:d   r12.0<1;1,0>:d   r14.0<1;1,0>:ud
 
 def test_saturated_and_absolute_quadwords_are_compiled() -> None:
     check_compiled(OF_QUADWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
-
-
-# Intel's compiler makes these of clamp and of min and max between 0 and 1.
-SATURATED_CHOICES = """
-sel (32|M0) (ge)f0.0   (sat)r20.0<1>:f   r12.0<1;1,0>:f   r14.0<1;1,0>:f
-sel (16|M0) (lt)f0.0   (sat)r20.0<2>:f   r12.0<1;1,0>:f   r14.0<0;1,0>:f
-sel (16|M0) (ge)f0.0   (sat)r20.0<1>:df  -r12.0<1;1,0>:df  r14.0<1;1,0>:df
-(f0.0) sel (32|M0)     (sat)r20.0<1>:f   r12.0<1;1,0>:f   (abs)r14.0<1;1,0>:f
-(~f0.0) sel (16|M0)    (sat)r20.0<1>:f   r12.0<1;1,0>:f   0x3f000000:f
-(f0.0) sel (1|M0)      (sat)r20.0<1>:f   r12.0<0;1,0>:f   r14.0<0;1,0>:f
-csel (16|M0) (ge)f0.0  (sat)r20.0<1>:f   r12.0<1;1,0>:f   r14.0<1;1,0>:f   r16.0<1;1,0>:f
-"""
-
-
-@pytest.mark.parametrize("cr0", [KEEP, 0x400], ids=["denormals", "flushed"])
-def test_choices_that_saturate_are_compiled(cr0: int) -> None:
-    random = np.random.default_rng(cr0)
-
-    def about_one(instruction: Alu, seed: int) -> NDArray[np.float32]:
-        """Below, between and above 0 and 1, denormals, infinities, and no numbers."""
-        values = random.uniform(-0.5, 1.5, 192).astype(np.float32)
-        special = np.array([0, -0.0, 1, 1e-40, -1e-40, np.inf, -np.inf, np.nan], np.float32)
-        return np.where(random.random(192) < 0.4, random.choice(special, 192), values).astype(np.float32)
-
-    lines = SATURATED_CHOICES.strip().splitlines()
-    check_compiled("\n".join(lines if cr0 == KEEP else lines[:-1]), cr0, about_one)
 
 
 @EFFORT
