@@ -70,8 +70,16 @@ class XeCard:
         return found.split()
 
     def load_drivers(self) -> None:
-        """xe on the PF, and VFIO."""
-        self._sh("modprobe vfio-iommu-type1; modprobe vfio-pci; modprobe xe", timeout=_LOAD_TIMEOUT)
+        """xe on the PF, and VFIO.
+
+        Raises:
+            GuestError: the PF has no driver then: its probe failed, and every scenario in this guest would.
+        """
+        self._sh(
+            "modprobe vfio-iommu-type1; modprobe vfio-pci; modprobe xe;"
+            f" test -e {self.sysfs}/driver || {{ echo no driver has probed the PF >&2; exit 1; }}",
+            timeout=_LOAD_TIMEOUT,
+        )
 
     def enable_vfs(self, count: int, driver: str = "vfio-pci") -> None:
         """Enable `count` VFs and bind them all to `driver`."""
