@@ -66,6 +66,14 @@ def test_another_compiler_version_builds_anew(compilers: Path) -> None:
     assert build.library() != first
 
 
+def test_options_in_cc_build_anew(compilers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(compilers, "cc", WORKING)
+    first = build.library()
+    monkeypatch.setenv("CC", "cc -fsanitize=undefined")
+    assert build.library() != first
+    assert "-fsanitize=undefined" in (compilers / "calls").read_text()
+
+
 def test_gcc_for_x86_is_told_to_copy_by_vectors(compilers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     install(compilers, "cc", f"[ $1 = --version ] && echo 'cc (C) Free Software Foundation'\n{WORKING}")
