@@ -88,7 +88,11 @@ def _candidates() -> Iterator[tuple[list[str], tuple[str, ...], Path]]:
             version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=60, check=True).stdout
             for target in _targets():
                 flags = (*_FLAGS, *_copies(version), *target)
-                yield compiler, flags, cache.cache_dir() / "eu" / f"handlers-{_key((*compiler[1:], *flags), version)}.so"
+                yield (
+                    compiler,
+                    flags,
+                    cache.cache_dir() / "eu" / f"handlers-{_key((*compiler[1:], *flags), version)}.so",
+                )
 
 
 def _compilers() -> list[list[str]]:

@@ -228,12 +228,14 @@ def _lsc(send: Send, message: LscMessage) -> PlainSend | None:
 
 
 def _fits(send: Send) -> bool:
-    """Payload and response lie inside the register file."""
+    """Payload and response lie inside the register file, as `reference/sends.py:fits` has it."""
     message = send.message
     if message is None:
         return False
     parts = ((send.source0, message.length0), (send.source1, send.length1), (send.destination, message.response_length))
-    return all(register.arf or register.number + count <= GRF_COUNT for register, count in parts)
+    return all(
+        register.is_null or (not register.arf and register.number + count <= GRF_COUNT) for register, count in parts
+    )
 
 
 def _is_answered_whole(message: LscMessage) -> bool:

@@ -60,10 +60,13 @@ def _resolve(send: Send, descriptor: int, extended: int) -> Descriptors:
 
 
 def fits(send: Send, found: Descriptors) -> bool:
-    """Payload and response lie inside the register file."""
+    """Payload and response lie inside the register file, or there is none: architecture registers besides null hold neither."""
     parts = [(send.source0, found.message.length0), (send.source1, found.length1)]
     parts.append((send.destination, found.message.response_length))
-    return all(register.arf or register.number + count <= ARF_BASE // GRF_BYTES for register, count in parts)
+    return all(
+        register.is_null or (not register.arf and register.number + count <= ARF_BASE // GRF_BYTES)
+        for register, count in parts
+    )
 
 
 def request(send: Send, found: Descriptors, storage: Storage, rows: Rows, lanes: NDArray[np.bool_]) -> Request:
