@@ -12,6 +12,8 @@ from vfio_user_xe.emulator.model.options import parse_size
 SMALLEST = 256
 """MiB with which a kernel and its initramfs still boot."""
 _MIB = 1 << 20
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F_]+|[0-9_.]+")
+"""A size without a unit, as `parse_size` takes it."""
 
 
 def mebibytes(text: str | int) -> int:
@@ -23,7 +25,7 @@ def mebibytes(text: str | int) -> int:
     word = str(text).strip()
     wanted = f'want a number of MiB, or a size such as "2G", "512 MiB"; {SMALLEST} MiB at least'
     try:
-        size = int(word) * _MIB if re.fullmatch(r"[0-9]+", word) else parse_size(word)
+        size = parse_size(f"{word} MiB" if _NUMBER.fullmatch(word) else word)
     except ValueError as error:
         raise typer.BadParameter(f"{error}; {wanted}") from None
     if size % _MIB or size < SMALLEST * _MIB:

@@ -10,7 +10,17 @@ from vfio_user_xe.emulator.cli.guest_memory import mebibytes
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("2048", 2048), ("256", 256), ("2G", 2048), ("2g", 2048), ("512M", 512), ("1.5 GiB", 1536), (2048, 2048)],
+    [
+        ("2048", 2048),
+        ("256", 256),
+        ("0x800", 2048),
+        ("2_048", 2048),
+        ("2G", 2048),
+        ("2g", 2048),
+        ("512M", 512),
+        ("1.5 GiB", 1536),
+        (2048, 2048),
+    ],
 )
 def test_a_guest_s_memory_is_a_number_of_mib_or_a_size(text: str | int, wanted: int) -> None:
     assert mebibytes(text) == wanted
