@@ -40,12 +40,14 @@ class Background:
         )
         return self._machine.run(script, timeout=seconds + 60).returncode == 0
 
-    def standing(self, seconds: float) -> dict[str, str] | None:
+    def standing(self, seconds: float, most_turns: int | None = None) -> dict[str, str] | None:
         """What holds it up when it has not ended within `seconds`: see `Patience.standing`; None: it ends.
 
         With sanitizers, or on a host that is busy, it may be at work for longer, and nothing is blocked then.
         """
-        return None if self.ended(seconds) else Patience(self._machine).standing(lambda: self.ended(1))
+        if self.ended(seconds):
+            return None
+        return Patience(self._machine).standing(lambda: self.ended(1), most_turns=most_turns)
 
     def must_end(self, run: Run, otherwise: str) -> None:
         """Fail with `otherwise` and what blocks the guest, unless it ends now that nothing should hold it up any more."""

@@ -16,7 +16,8 @@ from vfio_user_xe.emulator.scenarios.machine import Machine
 
 TURNS = 8
 """Pieces of work during which something must be late before it is taken to be late for ever."""
-_MOST_TURNS = 10 * TURNS
+MOST_TURNS = 10 * TURNS
+"""Pieces of work during which what runs, or sleeps so that a signal wakes it, may go on."""
 SECONDS = 2.0
 """At least so long, on a machine that is fast."""
 
@@ -51,13 +52,16 @@ class Patience:
             turns += 1
         return True
 
-    def standing(self, ended: Callable[[], bool], process: int = 0) -> dict[str, str] | None:
+    def standing(
+        self, ended: Callable[[], bool], process: int = 0, most_turns: int | None = None
+    ) -> dict[str, str] | None:
         """Stacks of tasks that sleep and are not woken, by "name (pid)", one of them of `process` (0: whichever).
 
-        None: `ended` came true. Empty: it does not, and yet nobody sleeps so: who is waited for runs, or signals can wake it.
+        None: `ended` came true. Empty: it does not within `most_turns` (None: `MOST_TURNS`), and yet nobody sleeps so: who is waited for runs, or signals can
+        wake it.
         """
         seen: dict[str, tuple[str, float, int]] = {}
-        for _ in range(_MOST_TURNS):
+        for _ in range(most_turns or MOST_TURNS):
             if ended():
                 return None
             tasks = s.sleeping_tasks(self._machine)

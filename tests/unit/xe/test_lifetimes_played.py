@@ -37,7 +37,7 @@ PATIENCE = 2
 def patience_of(monkeypatch: pytest.MonkeyPatch, stacks: Sequence[str]) -> Patience:
     """On a machine where a task sleeps with these stacks, one time after the other and then for ever; empty: it does not."""
     monkeypatch.setattr(patience, "TURNS", PATIENCE)
-    monkeypatch.setattr(patience, "_MOST_TURNS", 4 * PATIENCE)
+    monkeypatch.setattr(patience, "MOST_TURNS", 4 * PATIENCE)
     times = itertools.count()
 
     def sleeping(machine: object) -> dict[str, Sleeper]:

@@ -127,11 +127,13 @@ def work(run: Run, machine: SriovMachine, *functions: str) -> dict[str, int]:
     return gts
 
 
-def must_end(run: Run, machine: SriovMachine, command: str, seconds: float, what: str) -> Background:
+def must_end(
+    run: Run, machine: SriovMachine, command: str, seconds: float, what: str, most_turns: int | None = None
+) -> Background:
     """Run a command that has to end in time; where it does not, the guest is given up, with what blocks it."""
     with run.step(command):
         background = Background(machine, command)
-        if background.standing(seconds) is None:
+        if background.standing(seconds, most_turns) is None:
             return background
     stuck(run, machine, f"{what} does not end within {seconds:g} s")
     return background
