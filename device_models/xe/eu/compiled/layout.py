@@ -72,6 +72,8 @@ class Modified(IntEnum):
     ABSOLUTE = 4
     CONSTANT = 8
     COMPLEMENT = 16
+    LOW_HALF = 32
+    HIGH_HALF = 64
 
 
 class Access(IntFlag):

@@ -137,6 +137,8 @@ def _register(
             return Fetched(source.offset, how | Modified.SCALAR)
         if all(source.element(lane) == source.offset + lane * source.type.size for lane in range(width)):
             return Fetched(source.offset, how)
+    if not how and kind in ("d", "ud") and (half := _half(source, width)):
+        return Fetched(source.offset & ~3, half)
     label = source.type.label
     place = SCRATCH + k * SCRATCH_BYTES
     op = Op(f"widen_{label}_{BASE[kind]}", place, (source.offset, 0, 0), width=1 if is_scalar else width)
@@ -146,6 +148,15 @@ def _register(
             raise NotHere  # the negative of the least q is no q
         op.modified, how = (how, 0, 0), 0
     return Fetched(place, how | (Modified.SCALAR if is_scalar and width > 1 else 0), [op])
+
+
+def _half(source: Register, width: int) -> int:
+    """Which half of consecutive dwords a source of words is (Mesa multiplies dwords by these); 0: it is no such source."""
+    if source.type is not DataType.UW or width == 1 or source.offset & 1:
+        return 0
+    if any(source.element(lane) != source.offset + 4 * lane for lane in range(width)):
+        return 0
+    return Modified.HIGH_HALF if source.offset & 2 else Modified.LOW_HALF
 
 
 def _strides(source: Register, width: int) -> tuple[int, tuple[int, int]]:

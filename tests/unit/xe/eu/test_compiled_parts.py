@@ -30,7 +30,13 @@ mov (16|M0)             r20.1<2>:b   r12.0<1;1,0>:d
 # Mesa multiplies dwords by words.
 PARTS_OF_DWORDS = """
 mul (32|M0)             r20.0<1>:d   r12.0<1;1,0>:d   r14.1<2;1,0>:uw
+mul (16|M0)             r20.0<1>:d   r12.0<1;1,0>:d   r14.0<2;1,0>:uw
+mul (8|M0)              r14.0<1>:ud  r12.0<1;1,0>:ud  r14.1<2;1,0>:uw
 mul (16|M0)             r20.0<1>:d   r12.0<1;1,0>:d   r14.0<2;1,0>:w
+mul (16|M0)             r20.0<1>:d   r12.0<1;1,0>:d  -r14.1<2;1,0>:uw
+(f0.0) cmp (32|M0) (lt)f0.0  null<1>:ud  r12.0<2;1,0>:uw  r14.1<2;1,0>:uw
+mov (32|M0)             r20.0<1>:ud  r12.3<2;1,0>:uw
+mov (16|M0)             r20.0<1>:q   r12.1<2;1,0>:uw
 add (32|M0)             r20.1<2>:uw  r12.1<2;1,0>:uw  r14.0<2;1,0>:uw
 add (32|M0)             r20.0<1>:d   r12.1<4;1,0>:b   r14.0<4;1,0>:ub
 add (16|M0)             r20.0<1>:f   r12.1<2;1,0>:hf  r14.0<1;1,0>:f
@@ -39,6 +45,12 @@ add (16|M0)             r20.0<1>:f   r12.1<2;1,0>:hf  r14.0<1;1,0>:f
 
 def test_parts_of_dwords_are_equal() -> None:
     check_compiled(PARTS_OF_DWORDS, KEEP, lambda instruction, seed: np.zeros(0, np.float32))
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_product_of_dwords_and_halves_of_dwords_is_one_operation(half: int) -> None:
+    text = f"mul (32|M0)  r20.0<1>:ud  r12.0<1;1,0>:ud  r14.{half}<2;1,0>:uw"
+    assert len(translate_alu(cast("Alu", parse_instruction(text)), Constants())) == 1
 
 
 def test_dwords_that_are_not_consecutive_are_written_by_one_conversion() -> None:

@@ -75,6 +75,11 @@ INLINE void NAME(load)(const struct op *op, struct thread *t, int k, V *to)
         UNROLL
         for (int i = 0; i < N; i++)
             to[i] = (V)bits;
+    } else if (!FLOAT && sizeof(T) == 4 && how & (LOW_HALF | HIGH_HALF)) {
+        const int shift = how == HIGH_HALF ? 16 : 0;
+        UNROLL
+        for (int i = 0; i < N; i++)
+            to[i] = (V)(((const UV *)from)[i] >> shift & 0xffff);
     } else {
         V copy[N];
         NAME(load_modified)(from, how, copy);

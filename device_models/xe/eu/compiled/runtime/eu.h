@@ -69,7 +69,7 @@ struct op {
     uint8_t inverse;
     uint8_t condition;   /* opcodes.Condition */
     uint8_t saturate;
-    uint8_t modified[3]; /* how a source is fetched: SCALAR, NEGATE, ABSOLUTE */
+    uint8_t modified[3]; /* how a source is fetched: SCALAR, NEGATE, ABSOLUTE; words of dwords: LOW_HALF, HIGH_HALF */
     uint8_t begins;      /* the first op of an instruction: only there a thread stops */
     uint8_t detail;      /* truth table of bfn, type codes */
     uint8_t final;       /* of convert.c: the destination is the instruction's, and only enabled lanes are written */
@@ -78,7 +78,7 @@ struct op {
     const void *extra;   /* struct message, or the target op of a branch */
 };
 
-enum { SCALAR = 1, NEGATE = 2, ABSOLUTE = 4, CONSTANT = 8, COMPLEMENT = 16 };
+enum { SCALAR = 1, NEGATE = 2, ABSOLUTE = 4, CONSTANT = 8, COMPLEMENT = 16, LOW_HALF = 32, HIGH_HALF = 64 };
 
 struct kernel {
     const struct op *ops;
