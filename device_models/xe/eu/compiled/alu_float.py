@@ -143,9 +143,10 @@ def _guard(instruction: Alu, kind: str) -> list[Op]:
             keep |= 1 << DENORMAL_BITS[source.type]
     target = instruction.destination.type
     if target.is_float and not _is(target, kind) and instruction.opcode is not Opcode.CMP:
-        # These round in every mode (`convert.c:narrow_f_hf`, `narrow_df_f`).
+        # These round in every mode (`convert.c:narrow_f_hf`, `narrow_df_f`); math rounds to nearest whatever cr0 says.
         moved = instruction.opcode is Opcode.MOV and target is DataType.HF and _is(instruction.sources[0].type, "f")
-        rounds = not moved and not (kind == "df" and target is DataType.F)
+        single = kind == "df" and target is DataType.F and instruction.opcode is not Opcode.MATH
+        rounds = not moved and not single
     if not keep and not rounds:
         return []
     mask = keep | (_ROUNDING if rounds else 0)

@@ -118,6 +118,17 @@ def test_halves_that_lose_denormals_or_round_otherwise_are_interpreted(cr0: int)
     assert np.array_equal(found, registers)
 
 
+@pytest.mark.parametrize("way", [0x10, 0x20, 0x30])
+def test_math_whose_result_is_made_smaller_is_interpreted_where_cr0_rounds_otherwise(way: int) -> None:
+    """It rounds to nearest whatever cr0 says, and conversions do as cr0 says."""
+    kernel = kernel_of(parse_instruction("math.fdiv (16|M0)  r20.0<1>:f  r12.0<1;1,0>:df  r14.0<1;1,0>:df"))
+    assert run_alone(kernel, registers_from(1, KEEP), 0xFFFF)[0] is Reason.GONE
+    registers = registers_from(1, KEEP | way)
+    reason, found = run_alone(kernel, registers, 0xFFFF)
+    assert reason is Reason.INTERPRET
+    assert np.array_equal(found, registers)
+
+
 # What Intel's compiler makes of an integer division, beside others: it rounds to zero.
 DIVISION = """
 mov (16|M0)       r10.0<1>:f   r12.0<1;1,0>:ud
