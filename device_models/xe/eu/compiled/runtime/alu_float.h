@@ -40,6 +40,20 @@ INLINE V NAME(fused)(V a, V b, V c)
     for (int i = 0; i < N; i++)                                              \
         x[i] = NAME(flushed)(x[i]);
 
+#define LOAD_SOURCES(sources)          \
+    NAME(load)(op, t, 0, a);           \
+    if (sources > 1)                   \
+        NAME(load)(op, t, 1, b);       \
+    if (sources > 2)                   \
+        NAME(load)(op, t, 2, c);
+
+#define FLUSH_SOURCES(sources)         \
+    FLUSH(a)                           \
+    if (sources > 1)                   \
+        FLUSH(b)                       \
+    if (sources > 2)                   \
+        FLUSH(c)
+
 /* `rounds`: whether the result is rounded as cr0.0 says; else it is exact, or rounded to nearest whatever cr0.0 says. */
 #define WAYS(name, sources, rounds, expression)                                            \
     static __attribute__((noinline)) const struct op *NAME(name##_otherwise)(const struct op *op, struct thread *t) \
@@ -47,17 +61,9 @@ INLINE V NAME(fused)(V a, V b, V c)
         const uint32_t mode = NAME(mode)(t);                                               \
         V a[N], b[N], c[N], r[N];                                                          \
         (void)b, (void)c;                                                                  \
-        NAME(load)(op, t, 0, a);                                                           \
-        if (sources > 1)                                                                   \
-            NAME(load)(op, t, 1, b);                                                       \
-        if (sources > 2)                                                                   \
-            NAME(load)(op, t, 2, c);                                                       \
+        LOAD_SOURCES(sources)                                                              \
         if (!(mode & KEEP)) {                                                              \
-            FLUSH(a)                                                                       \
-            if (sources > 1)                                                               \
-                FLUSH(b)                                                                   \
-            if (sources > 2)                                                               \
-                FLUSH(c)                                                                   \
+            FLUSH_SOURCES(sources)                                                         \
         }                                                                                  \
         round_as(mode);                                                                    \
         IN_MEMORY(a);                                                                      \
@@ -75,16 +81,8 @@ INLINE V NAME(fused)(V a, V b, V c)
     {                                                                                      \
         V a[N], b[N], c[N], r[N];                                                          \
         (void)b, (void)c;                                                                  \
-        NAME(load)(op, t, 0, a);                                                           \
-        if (sources > 1)                                                                   \
-            NAME(load)(op, t, 1, b);                                                       \
-        if (sources > 2)                                                                   \
-            NAME(load)(op, t, 2, c);                                                       \
-        FLUSH(a)                                                                           \
-        if (sources > 1)                                                                   \
-            FLUSH(b)                                                                       \
-        if (sources > 2)                                                                   \
-            FLUSH(c)                                                                       \
+        LOAD_SOURCES(sources)                                                              \
+        FLUSH_SOURCES(sources)                                                             \
         UNROLL                                                                             \
         for (int i = 0; i < N; i++)                                                        \
             r[i] = NAME(flushed)(NAME(canonical)((V)(expression)));                        \
@@ -101,11 +99,7 @@ INLINE V NAME(fused)(V a, V b, V c)
         }                                                                                  \
         V a[N], b[N], c[N], r[N];                                                          \
         (void)b, (void)c;                                                                  \
-        NAME(load)(op, t, 0, a);                                                           \
-        if (sources > 1)                                                                   \
-            NAME(load)(op, t, 1, b);                                                       \
-        if (sources > 2)                                                                   \
-            NAME(load)(op, t, 2, c);                                                       \
+        LOAD_SOURCES(sources)                                                              \
         UNROLL                                                                             \
         for (int i = 0; i < N; i++)                                                        \
             r[i] = NAME(canonical)((V)(expression));                                       \
