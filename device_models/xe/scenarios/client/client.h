@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the parts of the client share; commands.c explains the client. */
+/* What the parts of the client share; main.c explains the client. */
 #ifndef CLIENT_H
 #define CLIENT_H
 
@@ -53,11 +53,11 @@ static inline uint32_t pattern(uint64_t offset, uint32_t seed)
 	return (uint32_t)(offset / 4) * 2654435761u ^ seed;
 }
 
+/* pattern.c */
 void pattern_write(volatile void *memory, uint64_t offset, uint64_t length, uint32_t seed);
 /* 0, or -EILSEQ after saying where and how it differs. */
 long pattern_check(const volatile void *memory, uint64_t offset, uint64_t length, uint32_t seed);
 
-/* commands.c */
 #define MOST_LINE 4096
 #define WORDS 16
 #define TOO_MANY (WORDS + 1)
@@ -65,6 +65,7 @@ long pattern_check(const volatile void *memory, uint64_t offset, uint64_t length
 
 extern __thread char notes[NOTES];
 
+/* commands.c */
 /* Cuts the line at its spaces; returns how many words there are, and ends them with NULL. TOO_MANY: more than WORDS. */
 unsigned split(char *line, char **words);
 /* Runs a command; 0 or a negative errno value. */
@@ -154,6 +155,12 @@ long pages_find(uint8_t *map, uint64_t size, const char *address, char *ranges, 
 const char *word_of(const char *line, const char *name);
 /* The same as a number; false where there is no such word, or it is no number. */
 bool number_of(const char *line, const char *name, uint64_t *value);
+/* A word of a command as a number. What is none is kept for take_no_number(), as the command may have had no look at the result. */
+uint64_t to_number(const char *word);
+/* The last word of this thread's command that is no number, or NULL; forgets it. */
+const char *take_no_number(void);
+/* Writes the words with a blank between them; whether there was room. */
+bool join_words(char *line, size_t size, char **words);
 
 /* raw.c: calls with any bytes; see there how they are written. Slots keep what calls gave. */
 long raw_keep(const char *slot, int fd);
