@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import itertools
 import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,21 +138,42 @@ def _processor() -> bytes:
 def _build(compiler: list[str], flags: tuple[str, ...], target: Path) -> str | None:
     """Compile and link; what the compiler said if it failed."""
     with temporary_folder() as work:
-        jobs = []
-        objects = []
-        for source in sorted(SOURCES.glob("*.c")):
-            objects.append(str(work / f"{source.stem}.o"))
-            command = [*compiler, *flags, "-c", str(source), "-o", objects[-1]]
-            jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-        outputs = [job.communicate()[0] for job in jobs]
-        for job, output in zip(jobs, outputs, strict=True):
-            if job.returncode:
-                return _last_lines(output)
+        # The longest first, or the last one would be waited for alone.
+        sources = sorted(SOURCES.glob("*.c"), key=lambda path: path.stat().st_size, reverse=True)
+        objects = [str(work / f"{source.stem}.o") for source in sources]
         built = work / target.name
-        link = subprocess.run([*compiler, *objects, *_LINK, "-o", str(built)], capture_output=True, check=False)
-        if link.returncode:
-            return _last_lines(link.stderr)
+        compiles = [
+            [*compiler, *flags, "-c", str(source), "-o", name] for source, name in zip(sources, objects, strict=True)
+        ]
+        for commands in (compiles, [[*compiler, *objects, *_LINK, "-o", str(built)]]):
+            if problem := _run(commands):
+                return problem
         cache.write_atomically(target, built.read_bytes())
+    return None
+
+
+def _run(commands: list[list[str]]) -> str | None:
+    """Run compilers, as many at a time as there are processors; what the first one said that failed. None of them outlives the call."""
+    waiting = iter(commands)
+    running: deque[subprocess.Popen[bytes]] = deque()
+
+    def start(count: int) -> None:
+        for command in itertools.islice(waiting, count):
+            # A compiler's driver has children, which a signal to it alone would leave behind.
+            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0))
+
+    try:
+        start(len(os.sched_getaffinity(0)))
+        while running:
+            output, _ = running[0].communicate()
+            if running.popleft().returncode:
+                return _last_lines(output) or "failed without a word"
+            start(1)
+    finally:
+        for job in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            job.communicate()
     return None
 
 

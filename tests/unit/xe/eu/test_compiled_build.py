@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import stat
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import runs
+from tests.support.wait import eventually
 from vfio_user_xe.device_models.xe.eu.compiled import build
 
 
@@ -72,6 +75,39 @@ def test_options_in_cc_build_anew(compilers: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CC", "cc -fsanitize=undefined")
     assert build.library() != first
     assert "-fsanitize=undefined" in (compilers / "calls").read_text()
+
+
+def test_compilers_are_no_more_at_a_time_than_processors(compilers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    # A folder stands for a compiler that runs; each waits for the other one, and notes how many there are.
+    install(
+        compilers,
+        "cc",
+        f"""[ "$1" = --version ] && exit
+cd "${{0%/*}}" && mkdir -p running && mkdir running/$$ && /bin/sleep 0.1 && ls running | /usr/bin/wc -l >> most && rmdir running/$$
+{WORKING}""",
+    )
+    monkeypatch.setenv("PATH", f"{compilers}:/usr/bin:/bin")
+    build.library()
+    assert max(map(int, (compilers / "most").read_text().split())) == 2
+
+
+def test_no_compiler_outlives_one_that_failed(compilers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    longest = max(build.SOURCES.glob("*.c"), key=lambda path: path.stat().st_size).name
+    install(
+        compilers,
+        "cc",
+        f"""case "$*" in
+--version) exit;;
+*{longest}*) while [ ! -s "${{0%/*}}/pids" ]; do :; done; echo broken; exit 1;;
+*) /bin/sleep 300 & echo $! >> "${{0%/*}}/pids"; wait;;
+esac""",
+    )
+    with pytest.raises(build.NoCompiler, match="broken"):
+        build.library()
+    left = [int(word) for word in (compilers / "pids").read_text().split()]
+    eventually(lambda: not any(map(runs, left)), f"one of {left} is left")
 
 
 def test_gcc_for_x86_is_told_to_copy_by_vectors(compilers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
