@@ -1,4 +1,4 @@
-"""Sampler messages and render target writes for the handlers of `runtime/sampler.c` and `runtime/target.c`."""
+"""Sampler messages and render target writes for the handlers of `runtime/sampler.c` and `runtime/render_write.c`."""
 
 from __future__ import annotations
 
