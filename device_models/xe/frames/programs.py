@@ -18,7 +18,7 @@ _DRAWS = ("gl", "message", "surface")
 _PARTS = {
     RENDERER: (*_DRAWS, "renderer", "scene"),
     COMPOSITOR: (*_DRAWS, "compositor", "source", "windows"),
-    DISPLAY: ("message", "display", "scanout", "wire"),
+    DISPLAY: ("buffers", "display", "message", "scanout", "wire"),
 }
 _LIBRARIES = ("-Wl,--no-as-needed", "-lm")
 
