@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import create_autospec
 from xml.etree import ElementTree
 
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from tests.soak import flat
 from tests.soak.plan import KINDS, Victim, round_of
 from tests.soak.report import plot, text
+from tests.soak.site import Site
 from tests.soak.soak import Soak
 from tests.soak.state import Rest, State
 from vfio_user_xe.emulator.results import Case, Result, Verdict
@@ -70,6 +73,14 @@ def test_memory_that_grows_from_half_to_half_is_growth_and_a_cache_is_none() -> 
     cached = [replace(REST, guests=number, own=80 + min(20, 10 * number)) for number in range(1, 9)]
     assert [what for what, _ in flat.growth(leaking)] == ["own memory"]
     assert not list(flat.growth(cached))
+
+
+def test_a_server_is_at_rest_when_what_a_killed_client_held_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    held = iter([33, 33, 32, 32])
+    monkeypatch.setattr(flat, "measure", lambda *_: replace(REST, guests=2, descriptors=next(held)))
+    served = create_autospec(Site, instance=True, card=None, guests=2)
+    assert Soak(State(), 1, 1, None, None).rest(served, usual=32).descriptors == 32
 
 
 def test_what_fails_is_a_finding_and_a_known_defect_is_counted() -> None:
