@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,16 @@ def test_other_compilers_do_not_hear_of_it(compilers: Path) -> None:
     install(compilers, "cc", WORKING)
     build.library()
     assert "strategy" not in (compilers / "calls").read_text()
+
+
+GCC = shutil.which("gcc")
+
+
+@pytest.mark.skipif(GCC is None or platform.machine() != "x86_64", reason="it is about GCC for x86")
+def test_loads_and_stores_copy_by_vectors_in_branches_that_gcc_takes_for_rare(tmp_path: Path) -> None:
+    assert GCC is not None
+    version = subprocess.run([GCC, "--version"], capture_output=True, check=True).stdout
+    target = tmp_path / "message.s"
+    options = (*build._FLAGS, *build._copies(version), "-march=znver3", "-S", "-o", target)
+    subprocess.run([GCC, *options, build.SOURCES / "message.c"], check=True)
+    assert not re.findall(r"\trep \w+", target.read_text())
