@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, NotHere, Op
-from vfio_user_xe.device_models.xe.eu.compiled.layout import CONSTANT
+from vfio_user_xe.device_models.xe.eu.compiled.layout import CONSTANT, Modified
 from vfio_user_xe.device_models.xe.eu.compiled.operands import RESULT, Fetched, fetch, finish, modifiers, narrow
 from vfio_user_xe.device_models.xe.eu.compiled.shared import UNSIGNED, choose_by_predicate, finish_compare, operation
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
@@ -28,6 +28,7 @@ _PLAIN = frozenset(
         Opcode.RNDZ,
     }
 )
+_ORDERS = frozenset({Condition.GT, Condition.GE, Condition.LT, Condition.LE})
 _OF_HALVES = frozenset({Opcode.ADD, Opcode.MUL, Opcode.MAD})
 _MATH = frozenset(
     {
@@ -179,12 +180,50 @@ def _raw(instruction: Alu, constants: Constants) -> list[Op]:
     if opcode is Opcode.MOV:
         return _operation(instruction, "raw", label, constants)
     if opcode is Opcode.CSEL:
-        return _with_condition(instruction, "csel", label, constants)
+        if _is_vector(instruction) and label in ("f", "df"):
+            return _with_condition(instruction, "csel", label, constants)
+        return _chosen_bits(instruction, constants)
     if instruction.predicate is None:
-        if instruction.condition not in (Condition.GT, Condition.GE, Condition.LT, Condition.LE):
-            raise NotHere
-        return _with_condition(instruction, "minmax", label, constants)
+        return _extreme(instruction, constants)
     return choose_by_predicate(instruction, _with_condition(instruction, "sel", label, constants, 0))
+
+
+def _extreme(instruction: Alu, constants: Constants) -> list[Op]:
+    """The greater or the smaller one. Halves are widened and narrowed again, which changes none of them where denormals are kept."""
+    if instruction.condition not in _ORDERS:
+        raise NotHere
+    kind, guard = _class_of(instruction.destination.type)
+    return [*guard, *_with_condition(instruction, "minmax", kind, constants)]
+
+
+def _chosen_bits(instruction: Alu, constants: Constants) -> list[Op]:
+    """csel of halves, or to elements with gaps: of dwords that have the bits, by a number in f. No number's bits change so."""
+    *choices, decides = instruction.sources
+    kind = instruction.destination.type
+    if kind.size > 4 or decides.type is not kind or any(modifiers(source) for source in choices):
+        raise NotHere
+    _, guard = _class_of(kind)
+    bits: list[Source] = []
+    for source in choices:
+        if isinstance(source, Vector):
+            raise NotHere
+        bits.append(replace(source, type=UNSIGNED[kind.size]))
+    width = instruction.width
+    fetched = [fetch(source, k, "ud", width, constants) for k, source in enumerate(bits)]
+    fetched.append(fetch(decides, 2, "f", width, constants))
+    choice = operation("csel_f", width, fetched)
+    moved = replace(instruction, destination=replace(instruction.destination, type=UNSIGNED[kind.size]))
+    ops = finish(moved, choice, "ud", tests=False)
+    choice.condition = int(instruction.condition)
+    return [*guard, *(op for source in fetched for op in source.before), *ops]
+
+
+def _class_of(kind: DataType) -> tuple[str, list[Op]]:
+    """The class that has all values of a float type, and what makes sure that conversions keep them."""
+    if kind in (DataType.F, DataType.DF):
+        return kind.label, []
+    kept = 1 << DENORMAL_BITS[kind]
+    return "f", [Op("float_guard", strides=(kept, kept))]
 
 
 def _saturated_choice(instruction: Alu, constants: Constants) -> list[Op]:
@@ -193,9 +232,10 @@ def _saturated_choice(instruction: Alu, constants: Constants) -> list[Op]:
     That they are not flushed before does not matter to the greater and the smaller one: the result is none below zero.
     """
     kind = instruction.destination.type
-    if kind not in (DataType.F, DataType.DF) or any(source.type is not kind for source in instruction.sources):
+    if any(source.type is not kind for source in instruction.sources):
         raise NotHere
-    label, width = kind.label, instruction.width
+    label, guard = _class_of(kind)
+    width = instruction.width
     fetched = [fetch(source, k, label, width, constants) for k, source in enumerate(instruction.sources)]
     before = [one for source in fetched for one in source.before]
     if instruction.opcode is Opcode.CSEL:
@@ -204,7 +244,7 @@ def _saturated_choice(instruction: Alu, constants: Constants) -> list[Op]:
         name = "csel"
     elif instruction.predicate is not None:
         name = "sel"
-    elif instruction.condition in (Condition.GT, Condition.GE, Condition.LT, Condition.LE):
+    elif instruction.condition in _ORDERS:
         name = "minmax"
     else:
         raise NotHere
@@ -218,7 +258,7 @@ def _saturated_choice(instruction: Alu, constants: Constants) -> list[Op]:
     if instruction.opcode is Opcode.SEL:
         masked = replace(instruction, predicate=None)
     moved = replace(masked, condition=Condition.NONE)
-    return [*before, choice, *finish(moved, operation(f"mov_{label}", width, [Fetched(RESULT, 0)]), label)]
+    return [*guard, *before, choice, *finish(moved, operation(f"mov_{label}", width, [Fetched(RESULT, 0)]), label)]
 
 
 def _is_vector(instruction: Alu) -> bool:
@@ -251,9 +291,11 @@ def as_integers(instruction: Alu) -> Alu | None:
         return None
     if _is_vector(instruction) and instruction.destination.type in (DataType.F, DataType.DF):
         return None
+    if instruction.opcode is Opcode.CSEL or (instruction.opcode is Opcode.SEL and instruction.predicate is None):
+        return None  # it compares
     plain = instruction.opcode is Opcode.MOV and instruction.condition is Condition.NONE
-    predicated = instruction.opcode is Opcode.SEL and instruction.predicate is not None
-    if not (plain or predicated) or any(modifiers(source) for source in instruction.sources):
+    predicated = instruction.opcode is Opcode.SEL
+    if not (plain or predicated) or (predicated and any(modifiers(source) for source in instruction.sources)):
         raise NotHere
     integer = UNSIGNED[instruction.destination.type.size]
     sources: list[Source] = []
@@ -261,4 +303,16 @@ def as_integers(instruction: Alu) -> Alu | None:
         if isinstance(source, Vector) or source.type is not instruction.destination.type:
             raise NotHere
         sources.append(replace(source, type=integer))
-    return replace(instruction, sources=tuple(sources), destination=replace(instruction.destination, type=integer))
+    moved = replace(instruction, sources=tuple(sources), destination=replace(instruction.destination, type=integer))
+    return _of_signs(moved, sources[0], modifiers(instruction.sources[0])) if plain else moved
+
+
+def _of_signs(moved: Alu, source: Source, how: int) -> Alu:
+    """A move of a float's bits whose modifiers, `how`, are about its sign, as logic."""
+    if not how or isinstance(source, Immediate | Vector):
+        return moved
+    sign = 1 << source.type.bits - 1
+    absolute, negate = how & Modified.ABSOLUTE, how & Modified.NEGATE
+    opcode, mask = (Opcode.XOR, sign) if not absolute else (Opcode.OR, sign) if negate else (Opcode.AND, sign - 1)
+    bits = replace(source, negate=False, absolute=False)
+    return replace(moved, opcode=opcode, sources=(bits, Immediate(source.type, mask)))

@@ -36,3 +36,36 @@ def test_choices_that_saturate_are_compiled(cr0: int) -> None:
 
     lines = SATURATED_CHOICES.strip().splitlines()
     check_compiled("\n".join(lines if cr0 == KEEP else lines[:-1]), cr0, about_one)
+
+
+# Intel's compiler makes these of fmin, fmax, fabs, and unary minus of halves.
+HALVES = """
+sel (32|M0) (lt)f0.0   r20.0<1>:hf   r12.0<1;1,0>:hf   r14.0<1;1,0>:hf
+sel (16|M0) (ge)f0.0   r20.0<1>:hf   -r12.0<1;1,0>:hf  r14.0<0;1,0>:hf
+sel (16|M0) (lt)f0.0   r20.0<2>:hf   r12.0<1;1,0>:hf   0x3c00:hf
+sel (1|M0) (ge)f0.0    r20.0<1>:hf   r12.0<0;1,0>:hf   r14.0<0;1,0>:hf
+sel (16|M0) (ge)f0.0   r20.0<1>:bf   r12.0<1;1,0>:bf   (abs)r14.0<1;1,0>:bf
+sel (16|M0) (lt)f0.0   r20.0<2>:f    r12.0<1;1,0>:f    r14.0<1;1,0>:f
+sel (32|M0) (ge)f0.0   (sat)r20.0<1>:hf   r12.0<1;1,0>:hf   r14.0<1;1,0>:hf
+(f0.0) sel (16|M0)     (sat)r20.0<1>:hf   r12.0<1;1,0>:hf   r14.0<1;1,0>:hf
+csel (16|M0) (ge)f0.0  r20.0<1>:hf   r12.0<1;1,0>:hf   r14.0<1;1,0>:hf   r16.0<1;1,0>:hf
+csel (16|M0) (lt)f0.0  r20.0<2>:f    r12.0<1;1,0>:f    r14.0<1;1,0>:f    -r16.0<1;1,0>:f
+mov (32|M0)            r20.0<1>:hf   -r12.0<1;1,0>:hf
+mov (16|M0)            r20.0<2>:hf   (abs)r12.0<2;1,0>:hf
+mov (16|M0)            r20.0<1>:bf   -(abs)r12.0<1;1,0>:bf
+mov (16|M0)            r20.0<2>:f    -r12.0<1;1,0>:f
+"""
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_choices_and_signs_of_halves_are_compiled(seed: int) -> None:
+    def any_bits(instruction: Alu, number: int) -> NDArray[np.float32]:
+        """Halves of every kind: small ones, denormals, infinities, and no numbers."""
+        random = np.random.default_rng((seed, number))
+        special = np.array([0, 0x8000, 1, 0x8001, 0x3C00, 0x7C00, 0xFC00, 0x7E00, 0xFE01, 0x7D00], np.uint16)
+        values = random.integers(0, 1 << 16, 384).astype(np.uint16)
+        return (
+            np.where(random.random(384) < 0.4, random.choice(special, 384), values).astype(np.uint16).view(np.float32)
+        )
+
+    check_compiled(HALVES.strip(), KEEP, any_bits)
