@@ -20,8 +20,7 @@ _QUOTA = 32 * MIB
 _DATA = 4 * MIB
 _STATE = "/tmp/vf-state"
 _TIME = 180.0
-_TAKEN = 5
-"""Seconds within which the driver's worker takes what was written."""
+_GO_ON = "/tmp/vf-state-go-on"
 
 
 class Migration:
@@ -76,16 +75,33 @@ class Migration:
 
     def restore(self, *, in_one_piece: bool = False) -> None:
         """Pause and restore. In one piece the end of the stream comes with the last of its data."""
-        feed = f"cat {_STATE}"
-        if not in_one_piece:
-            # A header of 24 bytes ends the stream (xe_sriov_packet_types.h: struct xe_sriov_packet_hdr). It comes when the worker
-            # has long taken the data, on a busy host too: otherwise the last VRAM is missed (docs/findings).
-            feed = f"(head -c $(($(stat -c %s {_STATE}) - 24)) {_STATE} && sleep {_TAKEN} && tail -c 24 {_STATE})"
         with self._run.step("restore"):
-            self._machine.sh(
-                f"cd {self.folder} && echo 1 > pause && echo 1 > restore && {feed} > migration_data && cat restore",
-                timeout=_TIME,
-            )
+            self._machine.sh(f"cd {self.folder} && echo 1 > pause && echo 1 > restore")
+            if in_one_piece:
+                self._machine.sh(f"cd {self.folder} && cat {_STATE} > migration_data && cat restore", timeout=_TIME)
+            else:
+                self._restore_in_two()
+
+    def _restore_in_two(self) -> None:
+        """The end of the stream comes when VRAM has been written: otherwise the last of it is missed (docs/findings)."""
+        vram = self._vram_written() + _QUOTA
+        self._machine.sh(f"rm -f {_GO_ON}")
+        # A header of 24 bytes ends the stream (xe_sriov_packet_types.h: struct xe_sriov_packet_hdr).
+        feeding = Background(
+            self._machine,
+            f"cd {self.folder} && (head -c $(($(stat -c %s {_STATE}) - 24)) {_STATE}; until test -e {_GO_ON}; do sleep 0.1; done;"
+            f" tail -c 24 {_STATE}) > migration_data && cat restore",
+        )
+        taken = self._machine.wait(lambda: self._vram_written() >= vram, _TIME)
+        self._machine.sh(f"touch {_GO_ON}")
+        self._run.check(taken, f"the driver has not written the VF's VRAM within {_TIME:.0f} s")
+        self._run.check(feeding.ended(_TIME), f"restoring does not end within {_TIME:.0f} s")
+        self._run.check(feeding.code() == 0, f"restoring ended with code {feeding.code()}: {feeding.output()}")
+
+    def _vram_written(self) -> int:
+        """Bytes of the VF's VRAM that the PF's driver has written so far, by its engines."""
+        rows = self._machine.card.call("ledger")
+        return sum(row["bytes_written"] for row in rows if row["initiator"] == "pf" and row["owner"] == "vf1")
 
     def resume(self) -> None:
         """Let the VF run; its driver fixes its addresses up first."""
