@@ -18,6 +18,7 @@ from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, INTERCONNEC
 
 KINDS = {"device": DEVICE_MODEL, "interconnect": INTERCONNECT}
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+_FILES = ("setup", "conftest", "tests")
 _SUFFIX = ".in"
 
 
@@ -57,6 +58,8 @@ def _checked(kind: str, name: str) -> dict[str, str]:
     module = name.replace("-", "_")
     if keyword.iskeyword(module) or hasattr(builtins, module):
         raise NameRefused(f'"{name}": {module} is a word of Python')
+    if module in _FILES:
+        raise NameRefused(f'"{name}": a file {module}.py beside a pyproject.toml means something to pip or pytest')
     taken = plugin_names(KINDS[kind])
     if name in taken:
         raise NameRefused(f'"{name}": there is a {KINDS[kind]} of that name already (taken: {", ".join(taken)})')

@@ -55,6 +55,6 @@ def explained() -> Iterator[None]:
         first: BaseException = group
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        if isinstance(first, (ServerError, BackendError, OSError)):
-            fail(first)
+        if isinstance(first, (CardError, ServerError, BackendError, OSError)):
+            fail(first, exit_code_of(first))
         raise

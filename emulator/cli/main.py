@@ -15,7 +15,7 @@ from vfio_user_xe.emulator.cli.attach import register as register_attach
 from vfio_user_xe.emulator.cli.authoring import api_reference
 from vfio_user_xe.emulator.cli.authoring import app as new_app
 from vfio_user_xe.emulator.cli.control import register as register_control
-from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_USAGE, explained, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, explained, fail
 from vfio_user_xe.emulator.cli.explore import fuzz as fuzz_app
 from vfio_user_xe.emulator.cli.export import register as register_export
 from vfio_user_xe.emulator.cli.guest_run import app as guest_app
@@ -253,6 +253,9 @@ def main() -> None:
     SIGTERM and SIGHUP end a command as Ctrl-C does, unless it has its own way: with what it has so far, and leaving nothing
     behind. So does a reader of its output that leaves.
     """
-    end_as_ctrl_c_does()
-    with ending_with_the_reader():
-        app()
+    try:
+        end_as_ctrl_c_does()
+        with ending_with_the_reader():
+            app()
+    except KeyboardInterrupt:  # before the command began, or when it had ended
+        raise SystemExit(EXIT_INTERRUPTED) from None

@@ -22,6 +22,7 @@ from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
 from vfio_user_xe.emulator.model.card import Card, CardError
 from vfio_user_xe.emulator.model.executor import Busy, NotRunning
+from vfio_user_xe.emulator.model.made_card import check_commands
 from vfio_user_xe.emulator.model.options import UnknownName, similar
 
 log = logging.getLogger(__name__)
@@ -47,9 +48,15 @@ class Control:
     """The commands of one card."""
 
     def __init__(self, card: Card) -> None:
+        """Take the card's commands.
+
+        Raises:
+            CardError: the device model has one that cannot be called, or is called as one of every card.
+        """
         self._card = card
         core = {name: inline(command) for name, command in core_commands(card).items()}
         self._core = {"help": inline(self.help), **core}
+        check_commands(card.config.model, card.commands, self._core)
 
     @property
     def commands(self) -> Mapping[str, Callable[..., Any]]:

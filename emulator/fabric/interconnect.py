@@ -91,7 +91,7 @@ class Fabric:
 
         Raises:
             AccessFault: No interconnect reaches the address, or the one that does refuses.
-            ValueError: `length` is not positive, or an interconnect opened an empty window.
+            ValueError: `length` is not positive, or an interconnect opened another window than it was asked for.
 
         On the executor.
         """
@@ -107,8 +107,10 @@ class Fabric:
                 way = "write to" if write else "read"
                 asked = f"no interconnect reaches it (asked to {way} {length:#x} bytes: {self.names() or 'none'})"
                 raise AccessFault(initiator, space, address, asked)
-            if window.length <= 0:
-                raise ValueError(f"interconnect {interconnect.name} opened an empty window at {address:#x}")
+            if wrong := _mistake(window, address, length, write):
+                raise ValueError(
+                    f"interconnect {interconnect.name} was asked for {length:#x} bytes at {address:#x}, and {wrong}"
+                )
             window.initiator = initiator
             window.space = space
             self._windows_of(initiator.name, space).add(window)
@@ -221,6 +223,20 @@ class Fabric:
     def _windows_of(self, initiator: str, space: str) -> _OpenWindows:
         found = self._open.get((initiator, space))
         return found if found is not None else self._open.setdefault((initiator, space), _OpenWindows())
+
+
+def _mistake(window: Window, address: int, length: int, write: bool) -> str:
+    """What is wrong with a window for `length` bytes at `address`, in words; empty when nothing is."""
+    if window.address != address:
+        return f"opened one at {window.address:#x}"
+    if not 0 < window.length <= length:
+        return f"opened one of {window.length:#x} bytes"
+    view = window.view
+    if view is not None and view.nbytes < window.length:
+        return f"opened one of {window.length:#x} bytes with a view of {view.nbytes:#x}"
+    if write and view is not None and view.readonly:
+        return "opened one to be written with a view that is read-only"
+    return ""
 
 
 def _described(window: Window, interconnect: str, write: bool | None = None) -> dict[str, str | int]:

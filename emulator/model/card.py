@@ -27,6 +27,7 @@ from vfio_user_xe.emulator.fabric.peers import Dial
 from vfio_user_xe.emulator.model.clock import CardClock
 from vfio_user_xe.emulator.model.executor import Executor
 from vfio_user_xe.emulator.model.faults import Faults
+from vfio_user_xe.emulator.model.made_card import check_functions, mistakes_of
 from vfio_user_xe.emulator.model.memory import Memory
 from vfio_user_xe.emulator.model.options import CardError, Option, UnknownName, check_options, unknown
 from vfio_user_xe.emulator.model.plugin_loading import (
@@ -127,7 +128,7 @@ class CardConfig:
         """A card of `model` (None: of the default model) with every option at its default.
 
         Raises:
-            CardError: there is no such model, or it needs an option that has no default.
+            CardError: there is no such model.
 
         From any thread.
         """
@@ -217,7 +218,7 @@ class Card:
         `executor` is for those who need another kind of it: to record a card, to replay one.
 
         Raises:
-            CardError: an option is not allowed, or a plug-in cannot be loaded.
+            CardError: an option is not allowed, or a plug-in cannot be loaded, fails, or makes what cannot be used.
 
         From any thread.
         """
@@ -252,8 +253,9 @@ class Card:
         assert plugin.factory is not None
         self.info = plugin.info
         """What the device model says of itself."""
-        with _located("device", config.source):
+        with _located("device", config.source), mistakes_of(plugin):
             self.model: DeviceModel = plugin.factory(self, config.options)
+        check_functions(config.model, self.functions)
         if not self.served:
             self.served += self.functions
         self.leases = Leases(self)
@@ -293,7 +295,7 @@ class Card:
         """
         plugin = _plugin(INTERCONNECT, name)
         assert plugin.factory is not None
-        with _located(key, self.config.source):
+        with _located(key, self.config.source), mistakes_of(plugin):
             made: Interconnect = plugin.factory(self, check_options(plugin.options, options))
             way: Way = getattr(made, "way", "other")
             if way not in get_args(Way):

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vfio_user_xe.emulator import API_VERSION
@@ -70,11 +70,13 @@ class Plugin:
 
 def find_plugins(*kinds: str) -> list[Plugin]:
     """Every plug-in of these kinds (none: of all) that is installed, loaded, by kind and name; the broken ones too."""
-    return [
-        _load(kind, entry)
-        for kind in kinds or GROUPS
-        for entry in sorted(importlib.metadata.entry_points(group=GROUPS[kind]), key=lambda entry: entry.name)
-    ]
+    found = []
+    for kind in kinds or GROUPS:
+        entries = sorted(importlib.metadata.entry_points(group=GROUPS[kind]), key=lambda entry: entry.name)
+        for entry in entries:
+            plugin, alike = _load(kind, entry), [other for other in entries if other.name == entry.name]
+            found.append(replace(plugin, factory=None, error=_several(alike)) if len(alike) > 1 else plugin)
+    return found
 
 
 def device_models() -> list[Plugin]:
@@ -110,8 +112,7 @@ def load_plugin(kind: str, name: str) -> Plugin:
     if not entries:
         raise PluginError(unknown(name, kind, plugin_names(kind)))
     if len(entries) > 1:
-        owners = ", ".join(sorted(_distribution(entry)[0] for entry in entries))
-        raise PluginError(f'{kind} "{name}" is offered by several packages: {owners}; uninstall all but one')
+        raise PluginError(f'{kind} "{name}" {_several(entries)}')
     plugin = _load(kind, entries[0])
     if plugin.error:
         raise PluginError(f'{kind} "{name}" ({plugin.module}, package {plugin.distribution}): {plugin.error}')
@@ -137,6 +138,11 @@ def _load(kind: str, entry: importlib.metadata.EntryPoint) -> Plugin:
         return broken(f"is {type(factory).__name__}, not a class or a function (card, options)")
     if not isinstance(options, tuple) or not all(isinstance(option, Option) for option in options):
         return broken("its OPTIONS is not a tuple of vfio_user_xe.emulator.model.card.Option")
+    names = [option.name for option in options]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        return broken(f"several of its OPTIONS are called {', '.join(twice)}")
+    if "name" in names:
+        return broken("one of its OPTIONS is called name, as the card and the interconnect are: it needs another name")
     info = getattr(factory, "INFO", ModelInfo()) if kind == DEVICE_MODEL else ModelInfo()
     if not isinstance(info, ModelInfo):
         return broken("its INFO is not a vfio_user_xe.emulator.api.ModelInfo")
@@ -144,6 +150,12 @@ def _load(kind: str, entry: importlib.metadata.EntryPoint) -> Plugin:
         return broken(problem)
     doc = (inspect.getdoc(factory) or "").partition("\n")[0]
     return Plugin(kind, entry.name, entry.value, distribution, version, doc, options, api_version, factory, info=info)
+
+
+def _several(entries: Iterable[importlib.metadata.EntryPoint]) -> str:
+    """That plug-ins of one name cannot be told apart."""
+    owners = ", ".join(sorted(_distribution(entry)[0] for entry in entries))
+    return f"is offered by several packages: {owners}; uninstall all but one"
 
 
 def _refusal(api_version: Any) -> str:

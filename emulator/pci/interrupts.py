@@ -6,7 +6,7 @@ import threading
 
 from vfio_user_xe.emulator.pci.bars import Bar
 from vfio_user_xe.emulator.pci.capabilities import Msi, MsiX
-from vfio_user_xe.emulator.pci.transport import MSI, MSIX, AccessHandler, Transport
+from vfio_user_xe.emulator.pci.transport import MSI, MSIX, AccessHandler, Transport, name_at
 
 
 class Interrupts:
@@ -101,6 +101,14 @@ class MsiXHandler:
             self._entries[start : start + size] = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
         elif offset not in self._pba and self.below is not None:
             self.below.write(offset, size, value)
+
+    def name_of(self, offset: int) -> str:
+        """What is at `offset`, in words; empty where the handler below knows no names."""
+        if offset in self._table:
+            return f"MSI-X table+{offset - self._table.start:#x}"
+        if offset in self._pba:
+            return f"MSI-X PBA+{offset - self._pba.start:#x}"
+        return name_at(self.below, offset)
 
 
 def with_msix(name: str, bars: dict[int, Bar], interrupts: Interrupts) -> dict[int, Bar]:

@@ -40,6 +40,12 @@ class BlockReader(AccessHandler, Protocol):
         ...
 
 
+def name_at(handler: AccessHandler | None, offset: int) -> str:
+    """What the handler calls `offset`, as one with a method `name_of` does (`RegisterFile`); empty for others."""
+    name_of = getattr(handler, "name_of", None)
+    return str(name_of(offset)) if callable(name_of) else ""
+
+
 @dataclass(slots=True)
 class Region:
     """One region of a function (a BAR, or configuration space) as a client sees it.

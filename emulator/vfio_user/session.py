@@ -12,14 +12,16 @@ import contextlib
 import errno
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
 from struct import Struct
+from struct import error as StructError
 
 from vfio_user_xe.emulator.guest.serve_options import SLEEPING, Polling
 from vfio_user_xe.emulator.observe.tap import Tap
-from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served
+from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served, name_at
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.dirty_pages import DirtyPages
 from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
@@ -47,6 +49,8 @@ _REPLY_READ = {
 }
 _REPLY_WRITE = Struct("<HHIIIQII")
 _DATA = {1: Struct("<B"), 2: Struct("<H"), 4: Struct("<I"), 8: Struct("<Q")}
+_OF_A_HANDLER = (Exception, SystemExit)
+"""What a device model's mistake may raise: the client gets an error, and everything goes on."""
 # Header and fixed part of an access in one.
 _ACCESS = Struct("<HHIIIQII")
 
@@ -231,11 +235,11 @@ class Session:
                             receiver.start = start + size
                             try:
                                 value = readers[index](offset, count)
-                            except Exception:
-                                self._failed(message_id, command, flags, f"{offset:#x} of region {index}")
+                                size += count
+                                layout.pack_into(reply, 0, message_id, command, size, 1, 0, offset, index, count, value)
+                            except _OF_A_HANDLER:
+                                self._failed(message_id, command, flags, index, offset)
                                 continue
-                            size += count
-                            layout.pack_into(reply, 0, message_id, command, size, 1, 0, offset, index, count, value)
                             send(replies[size])
                             continue
                 elif command == write and size <= available and not flags & ~no_reply:
@@ -245,8 +249,8 @@ class Session:
                             receiver.start = start + size
                             try:
                                 writers[index](offset, count, data.unpack_from(view, start + access_size)[0])
-                            except Exception:
-                                self._failed(message_id, command, flags, f"{offset:#x} of region {index}")
+                            except _OF_A_HANDLER:
+                                self._failed(message_id, command, flags, index, offset)
                                 continue
                             if not flags:
                                 write_layout.pack_into(
@@ -334,7 +338,7 @@ class Session:
             except RequestError as exc:
                 log.info("%s: %s: %s", self.function.name, wire.COMMAND_NAMES.get(command, command), exc)
                 self._error(message_id, command, flags, exc.errno)
-            except Exception:
+            except _OF_A_HANDLER:
                 log.exception("%s: %s failed", self.function.name, wire.COMMAND_NAMES.get(command, command))
                 self._error(message_id, command, flags, errno.EIO)
             else:
@@ -357,8 +361,14 @@ class Session:
                 self._trace(message_id, command, reply_flags, memoryview(b""), 0, number)
             self.send([wire.HEADER.pack(message_id, command, wire.HEADER_SIZE, reply_flags, number)])
 
-    def _failed(self, message_id: int, command: int, flags: int, where: str) -> None:
-        log.exception("%s: %s at %s failed", self.function.name, wire.COMMAND_NAMES[command], where)
+    def _failed(self, message_id: int, command: int, flags: int, index: int, offset: int) -> None:
+        access = self.access[index]
+        name = name_at(access.region.handler, offset) if access is not None else ""
+        what = "returned no number that fits" if isinstance(sys.exc_info()[1], StructError) else "failed"
+        log.exception(
+            "%s: %s at %#x of region %d%s %s",
+            *(self.function.name, wire.COMMAND_NAMES[command], offset, index, name and f", {name},", what),
+        )
         self._error(message_id, command, flags, errno.EIO)
 
     def _discard(self, message_id: int, command: int, size: int, flags: int) -> None:

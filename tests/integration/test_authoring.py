@@ -91,6 +91,7 @@ def test_a_new_package_is_small_states_the_api_version_and_leaves_no_placeholder
         ("edu", "there is a device model of that name already"),
         ("class", "word of Python"),
         ("print", "word of Python"),
+        ("setup", "a file setup.py"),
         ("json", "there is a module json already"),
     ],
 )

@@ -123,16 +123,27 @@ def test_a_window_of_no_bytes_cannot_be_asked_for(length: int) -> None:
     assert fabric.read(PF, Space.DEVICE, 0, length) == b""
 
 
-def test_an_interconnect_that_opens_an_empty_window_is_named() -> None:
+@pytest.mark.parametrize(
+    ("start", "length", "view", "said"),
+    [
+        (0x20, 0, bytearray(), "opened one of 0x0 bytes"),
+        (0x20, 8, bytearray(8), "opened one of 0x8 bytes"),
+        (0x24, 4, bytearray(4), "opened one at 0x24"),
+        (0x20, 4, bytearray(3), "opened one of 0x4 bytes with a view of 0x3"),
+        (0x20, 4, bytes(4), "opened one to be written with a view that is read-only"),
+    ],
+)
+def test_an_interconnect_that_opens_another_window_than_it_was_asked_for_is_named(
+    start: int, length: int, view: bytes | bytearray, said: str
+) -> None:
     fabric, pages = fabric_with_pages({0: "vf1"})
-    pages.memory = bytearray(0)
 
-    def empty(initiator: Initiator, space: str, address: int, length: int, write: bool, kind: str) -> Window:
-        return Window(address, 0, memoryview(b""), "vf1", fabric.ledger.entry("pf", "vf1", "pages", kind))
+    def wrong(initiator: Initiator, space: str, address: int, wanted: int, write: bool, kind: str) -> Window:
+        return Window(start, length, memoryview(view), "vf1", fabric.ledger.entry("pf", "vf1", "pages", kind))
 
-    pages.open = empty  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="pages opened an empty window"):
-        fabric.read(PF, Space.DEVICE, 0, 4)
+    pages.open = wrong  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=f"interconnect pages was asked for 0x4 bytes at 0x20, and {said}"):
+        fabric.write(PF, Space.DEVICE, 0x20, bytes(4))
 
 
 def test_a_window_refuses_what_lies_outside_of_it() -> None:

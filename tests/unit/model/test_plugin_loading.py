@@ -225,6 +225,24 @@ def test_one_name_from_two_packages_is_refused_naming_both(installed: Path) -> N
         Package(installed, name).offer("interconnects", mailbox="mailbox_plugin:Mailbox")
     with pytest.raises(PluginError, match="several packages: first, second; uninstall all but one"):
         load_plugin(INTERCONNECT, "mailbox")
+    listed = [plugin for plugin in find_plugins(INTERCONNECT) if plugin.name == "mailbox"]
+    assert [plugin.error for plugin in listed] == 2 * [
+        "is offered by several packages: first, second; uninstall all but one"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["level", "size", "level"], "several of its OPTIONS are called level"), (["name"], "called name")],
+)
+def test_options_of_a_plug_in_can_be_told_apart(names: list[str], said: str, installed: Path) -> None:
+    options = "".join(f'Option("{name}", "int", 0), ' for name in names)
+    Package(installed, "twins").offer("interconnects", twins="twins_plugin:X").module(
+        "twins_plugin",
+        f"from vfio_user_xe.emulator.model.card import Option\n\n\nclass X:\n    API_VERSION = (2, 0)\n    OPTIONS = ({options})\n",
+    )
+    with pytest.raises(PluginError, match=said):
+        load_plugin(INTERCONNECT, "twins")
 
 
 def test_a_device_model_of_another_package_makes_a_card(installed: Path) -> None:

@@ -6,9 +6,11 @@ import errno
 import gc
 import os
 import socket
+import sys
 import threading
 import weakref
-from unittest.mock import call
+from typing import Any
+from unittest.mock import call, create_autospec
 
 import pytest
 
@@ -26,7 +28,9 @@ from tests.unit.vfio_user.conftest import (
     make_function,
 )
 from vfio_user_xe.emulator.model.memory import Memory
-from vfio_user_xe.emulator.pci.transport import DmaError, Region
+from vfio_user_xe.emulator.model.register_file import RegisterFile
+from vfio_user_xe.emulator.model.registers import Register
+from vfio_user_xe.emulator.pci.transport import AccessHandler, DmaError, Region
 from vfio_user_xe.emulator.vfio_user import session, wire
 from vfio_user_xe.emulator.vfio_user.session import CAPACITY, Session
 
@@ -284,6 +288,32 @@ def test_a_model_that_fails_fails_the_access_and_not_the_session(
     assert [record.levelname for record in logs.records(caplog, session.log)] == ["ERROR"] * 2
     storage.fails = False
     assert peer.read(0, 8, count).errno == 0
+
+
+@pytest.mark.parametrize("value", ["text", None, 1.5, -1, 1 << 40])
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_hook_that_returns_no_number_fails_the_access_and_its_register_is_named(
+    value: Any, count: int, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = RegisterFile("lamp", PAGE)
+    file.add([Register("SWITCH", 8, read=lambda: value), Register("LEVEL", 12, reset=3)])
+    peer = connect(make_function([Region(PAGE, handler=file)])).peer
+    if count == 4 or not isinstance(value, int):
+        assert peer.read(0, 8, count).errno == errno.EIO
+        assert "REGION_READ at 0x8 of region 0, SWITCH, " in logs.text(caplog, session.log)
+    assert data_of(peer.read(0, 12, count)) == (3).to_bytes(count, "little")
+
+
+@pytest.mark.parametrize("count", [4, 3])
+def test_a_model_that_wants_to_end_the_process_fails_the_access(connect: Connect, count: int) -> None:
+    def leave(*_: object) -> Any:
+        sys.exit(7)
+
+    handler = create_autospec(AccessHandler, instance=True)
+    handler.read.side_effect = handler.write.side_effect = leave
+    peer = connect(make_function([Region(PAGE, handler=handler)])).peer
+    assert peer.read(0, 8, count).errno == errno.EIO
+    assert peer.write(0, 8, bytes(count)).errno == errno.EIO
 
 
 def test_before_version_no_access_reaches_a_region(connect: Connect, storage: Storage) -> None:

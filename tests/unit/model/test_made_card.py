@@ -1,0 +1,94 @@
+"""Mistakes of a device model's author: each is told in a line that names the model, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+
+from tests.support import logs
+from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.control.dispatch import Control
+from vfio_user_xe.emulator.model import card as card_module
+from vfio_user_xe.emulator.model import made_card
+from vfio_user_xe.emulator.model.card import Card, CardConfig, CardError
+from vfio_user_xe.emulator.model.plugin_loading import DEVICE_MODEL, Plugin, load_plugin
+from vfio_user_xe.emulator.pci.function import Function, Identity
+
+Make = Callable[[Card, Mapping[str, Any]], None]
+
+
+def made(make: Make, monkeypatch: pytest.MonkeyPatch) -> Card:
+    """A card of a model whose constructor is `make`."""
+    plugin = Plugin(DEVICE_MODEL, "lamp", "lamp:Lamp", "lamps", "1.0", api_version=API_VERSION, factory=make)
+    config = CardConfig("lamp", "lamp", [], {})
+    monkeypatch.setattr(card_module, "load_plugin", create_autospec(load_plugin, return_value=plugin))
+    return Card(config)
+
+
+def named(*names: Any) -> Make:
+    def make(card: Card, options: Mapping[str, Any]) -> None:
+        for index, name in enumerate(names):
+            card.functions.append(
+                Function(name, index, executor=card.executor, identity=Identity(0x1234, 1), capabilities=[], bars={})
+            )
+
+    return make
+
+
+@pytest.mark.parametrize("error", [ValueError("BAR0 of 3 bytes"), SystemExit(3), RecursionError("deep")])
+def test_whatever_a_model_raises_names_it_and_its_package(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def make(card: Card, options: Mapping[str, Any]) -> None:
+        raise error
+
+    with pytest.raises(CardError, match=rf"device model lamp \(lamp:Lamp, package lamps\).*{type(error).__name__}"):
+        made(make, monkeypatch)
+    assert "device model lamp (lamp:Lamp, package lamps) failed" in logs.text(caplog, made_card.log)
+
+
+def test_what_a_model_says_of_an_option_leaves_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(card: Card, options: Mapping[str, Any]) -> None:
+        raise CardError("must be even", key="lamps")
+
+    with pytest.raises(CardError, match=r"^defaults: device.lamps: must be even$"):
+        made(make, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([], "has made no function"),
+        (["../../lamp"], r"'\.\./\.\./lamp'"),
+        ([""], "calls a function ''"),
+        ([5], "calls a function 5"),
+        (["control"], "'control', as something of every card"),
+        (["pf", "pf"], "calls 2 functions 'pf'"),
+    ],
+)
+def test_functions_have_names_that_can_be_used(
+    names: Sequence[Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CardError, match=f"device model lamp .*{said}"):
+        made(named(*names), monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "said"),
+    [
+        ("status", lambda: None, "'status', as every card has"),
+        ("help", lambda: None, "'help', as every card has"),
+        ("glow", 7, "'glow' that is no function: 7"),
+        ("glow", dict, "'glow' whose arguments are not known"),
+    ],
+)
+def test_a_model_s_commands_can_be_called_and_hide_none(
+    name: str, command: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = made(named("lamp"), monkeypatch)
+    card.commands[name] = command
+    with pytest.raises(CardError, match=f"device model lamp .*{said}"):
+        Control(card)
