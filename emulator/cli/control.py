@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from vfio_user_xe.emulator.cli.answers import as_json_text, for_a_person, show_any, show_records, show_status
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail, words
 from vfio_user_xe.emulator.cli.options import Json, SocketDir
 from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.vfio_user.control_client import ControlClient
@@ -28,7 +28,7 @@ def connected(folder: Path) -> Iterator[ControlClient]:
         untold = [name for name in exc.allowed if name not in exc.message]
         fail(f"{exc}\nallowed: {', '.join(exc.allowed)}" if untold else exc)
     except OSError as exc:
-        fail(f"{exc}: is a card served in {folder}?")
+        fail(f"{words(exc)}: is a card served in {folder}?")
 
 
 def status(socket_dir: SocketDir, as_json: Json = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,15 @@ def say(message: object) -> None:
     print(f"vfio-user-xe: {message}", file=sys.stderr)
 
 
+def words(error: BaseException) -> str:
+    """An error's text without the number that an OSError's begins with."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.strerror}: raise the limit of descriptors (ulimit -n), or serve fewer functions"
+    return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+
+
 def exit_code_of(error: Exception) -> int:
     """`EXIT_USAGE` for what an argument names that is not there or cannot be used, `EXIT_FAILED` for the rest."""
     if isinstance(error, ServedCardError):
@@ -48,13 +58,17 @@ def explained() -> Iterator[None]:
         yield
     except (CardError, PluginError, RecordingError, GuestError, ServedCardError) as exc:
         fail(exc, exit_code_of(exc))
-    except (ServerError, BackendError, FileNotFoundError) as exc:
+    except (ServerError, BackendError) as exc:
         fail(exc)
+    except OSError as exc:
+        if not isinstance(exc, FileNotFoundError) and exc.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        fail(words(exc))
     except BaseExceptionGroup as group:
         # What ended one of trio's tasks; the nurseries around it wrap it.
         first: BaseException = group
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
         if isinstance(first, (CardError, ServerError, BackendError, OSError)):
-            fail(first, exit_code_of(first))
+            fail(words(first), exit_code_of(first))
         raise

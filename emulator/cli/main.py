@@ -15,7 +15,7 @@ from vfio_user_xe.emulator.cli.attach import register as register_attach
 from vfio_user_xe.emulator.cli.authoring import api_reference
 from vfio_user_xe.emulator.cli.authoring import app as new_app
 from vfio_user_xe.emulator.cli.control import register as register_control
-from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, explained, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, explained, fail, words
 from vfio_user_xe.emulator.cli.explore import fuzz as fuzz_app
 from vfio_user_xe.emulator.cli.export import register as register_export
 from vfio_user_xe.emulator.cli.guest_run import app as guest_app
@@ -51,13 +51,6 @@ def _first(error: BaseException) -> BaseException:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
-def _words(error: BaseException) -> str:
-    """Without the number that a plain OSError's text begins with."""
-    if type(error) is not OSError:
-        return str(error)
-    return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
-
-
 class _Program(TyperGroup):
     """The program's help names what is emulated; the device model is asked only when the help is printed."""
 
@@ -79,7 +72,7 @@ class _Program(TyperGroup):
             return super().invoke(ctx)
         except BaseExceptionGroup as group:  # of trio: a task was interrupted, or could not write
             if (full := group.subgroup(_is_no_room)) is not None:
-                fail(_words(_first(full)))
+                fail(words(_first(full)))
             if group.split(KeyboardInterrupt)[1] is not None:
                 raise
         except KeyboardInterrupt:
@@ -87,7 +80,7 @@ class _Program(TyperGroup):
         except OSError as error:
             if not _is_no_room(error):
                 raise
-            fail(_words(error))
+            fail(words(error))
         if output_lost():
             raise typer.Exit(lost_exit_code())
         raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from vfio_user_xe.emulator.cli.answers import PLAIN_WIDTH, as_json_text, print_table
 from vfio_user_xe.emulator.cli.control import connected
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail, words
 from vfio_user_xe.emulator.cli.options import Json, SocketDir, check_outputs
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.model.plugin_loading import device_models
@@ -130,18 +130,25 @@ def perfetto(
 ) -> None:
     """Convert a trace for the Perfetto UI (ui.perfetto.dev): a track for each function, engine, link."""
     target = out or trace.with_suffix(".perfetto.json")
+    # A device or a pipe cannot be replaced by a file.
+    beside = target if target.exists() and not target.is_file() else target.with_name(f".{target.name}.part")
     try:
+        if target.exists() and trace.samefile(target):
+            fail(f"{target} is the trace itself: name another file", EXIT_USAGE)
+        if trace.is_file() and not trace.stat().st_size:
+            fail(f"{trace} is empty: nothing was traced", EXIT_USAGE)
         with trace.open(encoding="utf-8") as lines:
             processes = {name: it for model in device_models() for name, it in model.info.trace_processes.items()}
             pieces = export(lines, str(trace), processes)
-            with target.open("w", encoding="utf-8") as file:
+            with beside.open("w", encoding="utf-8") as file:
                 file.writelines(pieces)
-    except (TraceRefused, UnicodeError) as error:
-        if isinstance(error, TraceRefused):
-            target.unlink(missing_ok=True)
-        fail(error, EXIT_USAGE)
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", EXIT_USAGE)
+        if beside != target:
+            beside.replace(target)
+    except (TraceRefused, UnicodeError, OSError) as error:
+        fail(words(error), EXIT_USAGE)
+    finally:
+        if beside != target:
+            beside.unlink(missing_ok=True)
     print(target)
 
 

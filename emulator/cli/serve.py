@@ -58,6 +58,11 @@ def serve_command(
 
     Prints one JSON line {"ready": true, "sockets": {...}} when clients may connect.
     """
+    if ready_fd is not None:
+        try:
+            os.fstat(ready_fd)
+        except (OSError, OverflowError):
+            fail(f"--ready-fd {ready_fd}: no such descriptor is open", EXIT_USAGE)
     logging.basicConfig(
         level=logging.INFO if serve.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",

@@ -103,7 +103,7 @@ class Control:
         except (Busy, NotRunning) as error:
             log.warning("control command %s: %s", name, error)
             raise CommandError(f"{name}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _internal(name, error) from error
 
     def handle(self, line: bytes) -> bytes:
@@ -128,7 +128,7 @@ class Control:
         return name
 
 
-def _internal(name: str, error: Exception) -> CommandError:
+def _internal(name: str, error: BaseException) -> CommandError:
     """What is answered for an error that is nobody's wrong argument: a defect, whose traceback is in the log."""
     log.error("control command %s failed", name, exc_info=error)
     return CommandError(

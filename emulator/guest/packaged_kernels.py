@@ -60,7 +60,10 @@ def named_kernel(name: str, modules: Path | None = None, environment: Environmen
         KernelError: there is no such image or folder of modules.
         MissingEnvironment: no kernel of the series was fetched.
     """
-    if "/" in name or Path(name).exists() or modules is not None:
+    is_file = "/" in name or Path(name).exists()
+    if modules is not None and not is_file and _SERIES.fullmatch(name):
+        raise KernelError(f"--modules {modules} is for an image of your own; the fetched kernel {name} has its modules")
+    if is_file or modules is not None:
         return Kernel.custom(Path(name), modules, environment)
     found = find_kernel(name, environment)
     if found is None and _belongs((usual := Kernel.packaged(environment or locate())).release, name):

@@ -43,6 +43,8 @@ def load_card(card: str | Path) -> CardConfig:
     if found:
         paths = ", ".join(map(str, found))
         raise CardError(f"several packages have a card of this name, give one by its path: {paths}", source=word)
+    if Path(word).is_dir():
+        raise CardError("is a folder, not a card file", source=word)
     what = "no such file" if "/" in word or word.endswith(_SUFFIX) else "neither a file nor a packaged card"
     near = similar(Path(word).name.removesuffix(_SUFFIX), cards)
     raise CardError(

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vfio_user_xe.emulator import API_VERSION
-from vfio_user_xe.emulator.cli import main, options
+from vfio_user_xe.emulator.cli import main, options, serve
 from vfio_user_xe.emulator.cli.errors import exit_code_of
 from vfio_user_xe.emulator.cli.main import app
 from vfio_user_xe.emulator.cli.options import check_outputs
@@ -87,6 +87,17 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
             "new device thing3: /etc/passwd/thing3: Not a directory",
         ),
         (["perfetto", "/nonexistent/t.jsonl"], "/nonexistent/t.jsonl: No such file or directory"),
+        (["serve", "--socket-dir", "/x", "--ready-fd", "977"], "--ready-fd 977: no such descriptor is open"),
+        (
+            ["guest", "run", "--kernel", "/usr", "--", "true"],
+            "kernel image /usr: is no file; name arch/x86/boot/bzImage",
+        ),
+        (["guest", "run", "--kernel", "/dev/null", "--", "true"], "kernel image /dev/null: is a device"),
+        (
+            ["guest", "run", "--kernel", "6.18", "--modules", "/x", "--", "true"],
+            "--modules /x is for an image of your own; the fetched kernel 6.18 has its modules",
+        ),
+        (["card", "/usr"], "/usr: is a folder, not a card file"),
         (["replay", "/nonexistent/r.gz"], "/nonexistent/r.gz: No such file or directory"),
         (
             ["control", "--socket-dir", "/x", "read", "address"],
@@ -103,7 +114,10 @@ def test_wrong_use_ends_with_2_before_anything_is_done(arguments: list[str], sai
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["status", "--socket-dir", "/nonexistent"], "is a card served in /nonexistent?"),
+        (
+            ["status", "--socket-dir", "/nonexistent"],
+            "vfio-user-xe: cannot connect to /nonexistent/control.sock: No such",
+        ),
         (["qemu-args", "--socket-dir", "/nonexistent"], "no card is served in /nonexistent"),
     ],
 )
@@ -223,3 +237,57 @@ def test_a_guest_that_is_not_there_is_told_before_a_card_is_waited_for(command: 
     assert result.stderr.startswith(
         f"vfio-user-xe: {tmp_path / 'qmp'}: No such file or directory; it is the socket of a running"
     )
+
+
+RECORD = '{"time": 1.5, "category": "irq", "function": "pf", "event": "raise", "fields": {"vector": 0}}\n'
+
+
+def test_a_trace_is_not_converted_into_itself(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text(RECORD)
+    (tmp_path / "link").symlink_to(trace)
+    for target in (trace, tmp_path / "link"):
+        result = CliRunner().invoke(app, ["perfetto", str(trace), str(target)])
+        assert (result.exit_code, result.stderr) == (
+            2,
+            f"vfio-user-xe: {target} is the trace itself: name another file\n",
+        )
+    assert trace.read_text() == RECORD
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("", "is empty: nothing was traced"), (RECORD + "no record\n", "line 2")]
+)
+def test_a_conversion_that_fails_leaves_what_was_there(content: str, said: str, tmp_path: Path) -> None:
+    trace, out = tmp_path / "trace.jsonl", tmp_path / "out.json"
+    trace.write_text(content)
+    out.write_text("earlier")
+    result = CliRunner().invoke(app, ["perfetto", str(trace), str(out)])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert out.read_text() == "earlier"
+    assert sorted(tmp_path.iterdir()) == [out, trace]
+
+
+def test_a_conversion_may_go_to_a_device(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text(RECORD)
+    assert CliRunner().invoke(app, ["perfetto", str(trace), "/dev/null"]).exit_code == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_signal_before_a_command_begins_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        main, "end_as_ctrl_c_does", create_autospec(main.end_as_ctrl_c_does, side_effect=KeyboardInterrupt)
+    )
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 130
+
+
+def test_too_few_descriptors_are_told_with_the_limit_to_raise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    full = OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(serve, "Card", create_autospec(serve.Card, side_effect=full))
+    result = CliRunner().invoke(app, ["serve", "--model", "edu", "--socket-dir", str(tmp_path / "s")])
+    assert result.exit_code == 1
+    assert "Too many open files: raise the limit of descriptors (ulimit -n)" in result.stderr

@@ -60,6 +60,20 @@ def test_status_tells_what_the_card_is_and_who_is_attached(control: Control, car
     json.dumps(status)
 
 
+@pytest.mark.parametrize("error", [SystemExit(7), ZeroDivisionError("1/0")])
+@pytest.mark.parametrize("mark", [inline, lambda command: command])
+def test_a_command_that_fails_or_wants_to_end_the_process_is_answered(
+    error: BaseException, mark: Any, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave() -> None:
+        raise error
+
+    card.commands["leave"] = mark(leave)
+    control = Control(card)
+    assert f"leave: internal error: {type(error).__name__}" in refusal(control, "leave").message
+    assert control.call("status", {})["card"] == "edu"
+
+
 def test_memory_is_read_and_written_as_a_function_sees_it_and_is_accounted(control: Control) -> None:
     where = {"function": "edu", "space": "system", "address": "0x1000"}
     assert control.call("write", {**where, "data": "0102030405"}) == 5
