@@ -6,8 +6,11 @@ handler's own methods.
 
 from __future__ import annotations
 
+import struct
+import sys
+
 from vfio_user_xe.emulator.model.memory import OutOfBounds
-from vfio_user_xe.emulator.pci.transport import AccessHandler, Region
+from vfio_user_xe.emulator.pci.transport import AccessHandler, Region, name_at
 
 
 class RegionAccess:
@@ -72,6 +75,13 @@ class _Absent(AccessHandler):
 
     def write(self, offset: int, size: int, value: int) -> None:
         pass
+
+
+def failure(access: RegionAccess | None, index: int, offset: int) -> str:
+    """In words: where an access to region `index` failed by the exception that is being handled, and how."""
+    name = name_at(access.region.handler, offset) if access is not None else ""
+    how = "returned no number that fits" if isinstance(sys.exc_info()[1], struct.error) else "failed"
+    return f"{offset:#x} of region {index}{f', {name},' if name else ''} {how}"
 
 
 def no_read(offset: int, size: int) -> int:

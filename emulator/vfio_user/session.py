@@ -12,16 +12,14 @@ import contextlib
 import errno
 import logging
 import socket
-import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
 from struct import Struct
-from struct import error as StructError
 
 from vfio_user_xe.emulator.guest.serve_options import SLEEPING, Polling
 from vfio_user_xe.emulator.observe.tap import Tap
-from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served, name_at
+from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served
 from vfio_user_xe.emulator.vfio_user import wire
 from vfio_user_xe.emulator.vfio_user.dirty_pages import DirtyPages
 from vfio_user_xe.emulator.vfio_user.dma_messages import DmaMessages
@@ -31,7 +29,7 @@ from vfio_user_xe.emulator.vfio_user.message_trace import trace_message
 from vfio_user_xe.emulator.vfio_user.outbox import Outbox
 from vfio_user_xe.emulator.vfio_user.qtest import peer_process
 from vfio_user_xe.emulator.vfio_user.receiver import Receiver, close_all
-from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess, no_read, no_write
+from vfio_user_xe.emulator.vfio_user.region_access import RegionAccess, failure, no_read, no_write
 from vfio_user_xe.emulator.vfio_user.request import RequestError
 from vfio_user_xe.emulator.vfio_user.requests import handle
 from vfio_user_xe.emulator.vfio_user.session_state import SESSION, SessionState
@@ -362,13 +360,8 @@ class Session:
             self.send([wire.HEADER.pack(message_id, command, wire.HEADER_SIZE, reply_flags, number)])
 
     def _failed(self, message_id: int, command: int, flags: int, index: int, offset: int) -> None:
-        access = self.access[index]
-        name = name_at(access.region.handler, offset) if access is not None else ""
-        what = "returned no number that fits" if isinstance(sys.exc_info()[1], StructError) else "failed"
-        log.exception(
-            "%s: %s at %#x of region %d%s %s",
-            *(self.function.name, wire.COMMAND_NAMES[command], offset, index, name and f", {name},", what),
-        )
+        what = failure(self.access[index], index, offset)
+        log.exception("%s: %s at %s", self.function.name, wire.COMMAND_NAMES[command], what)
         self._error(message_id, command, flags, errno.EIO)
 
     def _discard(self, message_id: int, command: int, size: int, flags: int) -> None:
