@@ -224,10 +224,11 @@ class Gpu(Device):
             self._clear_ggtt(function)
         for gt in self.gts:
             host = gt.guc.hosts[function.vfid]
-            host.mailbox.clear()
             if is_flr and host.present:
+                host.mailbox.clear_by_flr()
                 gt.sriov.function_level_reset(function.vfid)
             else:
+                host.mailbox.clear()
                 gt.guc.reset_host(host)
 
     def vfs_enabled(self, vfids: list[int]) -> None:

@@ -76,6 +76,15 @@ class Mailbox:
         self.request = None
         self.dwords[:] = [0] * COUNT
 
+    def clear_by_flr(self) -> None:
+        """All zero, unless somebody waits for the answer to a request that was taken.
+
+        Where the executor is late, a driver may have rung before the FLR of its function was noticed. It was shown BUSY, and takes
+        a mailbox that is cleared then for a broken protocol (`xe_guc_mmio_send_recv`); so its request is answered when the FLR is done.
+        """
+        if self.request is None or self.dwords[0] not in (BUSY, 0):
+            self.clear()
+
     def _scratch(self, name: str, offset: int, index: int) -> Register:
         dwords = self.dwords
 

@@ -308,10 +308,11 @@ class Sriov:
         target.needs(FLR, RUNNING)
         if self._sharing is not None:
             self._sharing.take(target.vfid)
-        target.mailbox.clear()
+        target.mailbox.clear_by_flr()
         target.becomes(RUNNING)
         self._note_reset(target, began=False)
         self._guc.engines.resume_function(target.vfid)
+        target.serve()
 
     def _note_reset(self, target: Host, *, began: bool) -> None:
         """The ledger watches who uses a VF's memory while the PF is cleaning it."""

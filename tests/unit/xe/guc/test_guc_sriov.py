@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from struct import pack
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from tests.support import logs
 from tests.support.wait import eventually
 from tests.support.xe.bench import mock_engine
-from tests.support.xe.guc_driver import GucDriver
+from tests.support.xe.guc_driver import DOORBELL, SCRATCH, GucDriver
 from tests.support.xe.provisioning import (
     PROVISIONED,
     SUCCESS,
@@ -322,6 +323,34 @@ def test_pause_shows_the_vfs_entries_to_the_pf_and_resume_takes_them_back(driver
     assert control(driver, 1, 2) == (SUCCESS, [])
     assert gpu.functions[1].ggtt.entries[first + 1] == 0x5000 | 3
     assert vf.bench.read(0x190240, 1) == SUCCESS, "what it asked meanwhile is answered now"
+
+
+def test_a_request_that_a_late_card_took_before_it_noticed_the_flr_is_answered_after_it(
+    driver: GucDriver, vf: GucDriver
+) -> None:
+    bench, hold = vf.bench, threading.Event()
+    bench.card.executor.submit(hold.wait)
+    bench.gpu.functions[1].pci.function_level_reset()
+    bench.write(SCRATCH[0], 0x5507, 1)
+    bench.write(DOORBELL[0], 0, 1)
+    hold.set()
+    bench.settle()
+    # The PF's driver clears the VF's registers, of which xe_guc_mmio_send_recv tells.
+    for offset in (0x190240 + 0x400 + 4 * n for n in range(4)):
+        driver.bench.write(offset, 0)
+    assert control(driver, 1, FLR_START)[0] == SUCCESS
+    assert bench.read(SCRATCH[0], 1) == 0, "not before the PF has cleaned up"
+    assert control(driver, 1, FLR_FINISH)[0] == SUCCESS
+    assert bench.read(SCRATCH[0], 1) == SUCCESS
+
+
+def test_what_a_vf_had_in_its_mailbox_is_gone_after_an_flr(driver: GucDriver, vf: GucDriver) -> None:
+    vf.mmio(0x5500, 0x00010200)
+    vf.bench.gpu.functions[1].pci.function_level_reset()
+    vf.bench.settle()
+    for command in (FLR_START, FLR_FINISH):
+        assert control(driver, 1, command)[0] == SUCCESS
+    assert [vf.bench.read(offset, 1) for offset in range(SCRATCH[0], SCRATCH[0] + 16, 4)] == [0, 0, 0, 0]
 
 
 def state_of(driver: GucDriver, name: str) -> str:
