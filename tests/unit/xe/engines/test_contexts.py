@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.xe.commands import sdi
-from tests.support.xe.engine_lab import DATA_VA, Lab
+from tests.support.xe.commands import END, sdi
+from tests.support.xe.engine_lab import CONTEXT_STRIDE, DATA_VA, GGTT_BASE, RING, Job, Lab
 from vfio_user_xe.device_models.xe.engines.context import DISABLED, ENABLED, FAILED, NEW, REMOVED, TRANSITIONS
 from vfio_user_xe.emulator.model.states import StateError
 
@@ -76,3 +76,15 @@ def test_a_failed_context_that_was_saved_elsewhere_does_not_run(lab: Lab) -> Non
 
 def test_nothing_leads_back_from_a_failure_but_removal() -> None:
     assert TRANSITIONS.allowed(FAILED) == {REMOVED}
+
+
+def test_ring_whose_address_reads_as_the_end_of_a_batch_is_kept(lab: Lab) -> None:
+    job = Job(lab, (END - GGTT_BASE) // (4 * CONTEXT_STRIDE))
+    assert job.at(RING) == END
+    for _ in range(2):
+        job.batch(END)
+        job.ring(*job.start())
+        job.submit()
+        lab.run()
+    assert not lab.listener.faults
+    assert job.image(0x09) == END
