@@ -39,8 +39,8 @@ def words(error: BaseException) -> str:
     """An error's text without the number that an OSError's begins with."""
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error.strerror}: raise the limit of descriptors (ulimit -n), or serve fewer functions"
+    if error.errno == errno.EMFILE:
+        return f"{error.strerror}: raise the limit of descriptors (ulimit -n)"
     return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
 
 

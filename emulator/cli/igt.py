@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, fail
+from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, explained, fail
 from vfio_user_xe.emulator.cli.guest_memory import OwnGuestMemory
 from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
@@ -116,6 +116,8 @@ def run_command(
     wanted = (tuple(groups or ()), tuple(tests or ()))
     if job is None:
         check_outputs(junit=junit_file, json=data)
+    with explained():
+        on_kernels = suite_kernels(kernels or (), modules or ())
     (make_folder if job is not None else own_folder)("--output", output)
     try:
         model = load_card(serve.card).model if serve.card is not None else serve.model
@@ -146,7 +148,7 @@ def run_command(
             each = dataclasses.replace(work, part=part, resume=again)
             run_to_its_end(run_igt, each, print)
 
-        all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
+        all_parts = suite_parts(on_kernels, chosen, job)
         codes = run_parts(count, job, ("igt", "run"), output, resume, all_parts, run_one)
     except (GuestError, ServedCardError, CardError, NotKept) as exc:
         if job is None:

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from vfio_user_xe.emulator.cli.answers import PLAIN_WIDTH, as_json_text, print_table
 from vfio_user_xe.emulator.cli.control import connected
-from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail, words
+from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.options import Json, SocketDir, check_outputs
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.model.plugin_loading import device_models
@@ -130,9 +130,11 @@ def perfetto(
 ) -> None:
     """Convert a trace for the Perfetto UI (ui.perfetto.dev): a track for each function, engine, link."""
     target = out or trace.with_suffix(".perfetto.json")
-    # A device or a pipe cannot be replaced by a file.
-    beside = target if target.exists() and not target.is_file() else target.with_name(f".{target.name}.part")
+    beside = target
     try:
+        # A device, a pipe, or a link (/dev/stdout) cannot be replaced by a file.
+        if not target.is_symlink() and (target.is_file() or not target.exists()):
+            beside = target.with_name(f".{target.name[:200]}.part")
         if target.exists() and trace.samefile(target):
             fail(f"{target} is the trace itself: name another file", EXIT_USAGE)
         if trace.is_file() and not trace.stat().st_size:
@@ -144,11 +146,14 @@ def perfetto(
                 file.writelines(pieces)
         if beside != target:
             beside.replace(target)
-    except (TraceRefused, UnicodeError, OSError) as error:
-        fail(words(error), EXIT_USAGE)
+    except (TraceRefused, UnicodeError) as error:
+        fail(error, EXIT_USAGE)
+    except OSError as error:
+        fail(f"{trace if error.filename == str(trace) else target}: {error.strerror}", EXIT_USAGE)
     finally:
         if beside != target:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
     print(target)
 
 

@@ -132,9 +132,9 @@ def run(
             fail("--resume is for --output: it takes up what is in that folder", EXIT_USAGE)
         if job is None:
             check_outputs(junit=junit_file, tap=tap_file, report=report, json=json_file)
+        asked = named_kernels(kernels or [], modules or [], named=resume or job is not None)
         make_folder("--consoles", consoles)
         (make_folder if job is not None else own_folder)("--output", output)
-        asked = named_kernels(kernels or [], modules or [], named=resume or job is not None)
     started = time.monotonic()
     with ExitStack() as stack:
         extra: list[str] = []

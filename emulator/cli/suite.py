@@ -150,6 +150,7 @@ def run_command(
             accelerator=accelerator,
             append=append,
         )
+        on_kernels = suite_kernels(kernels or (), modules or ())
     except (GuestError, CardError) as exc:
         fail(exc, EXIT_USAGE)
 
@@ -159,7 +160,7 @@ def run_command(
         run_userland(replace(run, part=part, resume=again), print)
 
     try:
-        all_parts = suite_parts(suite_kernels(kernels or (), modules or ()), chosen, job)
+        all_parts = suite_parts(on_kernels, chosen, job)
         codes = run_parts(count, job, ("suite", "run"), run.output, resume, all_parts, run_one)
     except (GuestError, NotKept) as exc:
         if job is None:

@@ -62,10 +62,9 @@ class Kernel:
             KernelError: the image or the folder is not there, or they are of different kernels.
         """
         if not image.is_file():
-            what = "is no file; name arch/x86/boot/bzImage in it" if image.is_dir() else "no such file"
-            raise KernelError(
-                f"kernel image {image}: {'is a device' if image.exists() and not image.is_dir() else what}"
-            )
+            if image.is_dir():
+                raise KernelError(f"kernel image {image}: is a folder; name arch/x86/boot/bzImage in it")
+            raise KernelError(f"kernel image {image}: {'is no file' if image.exists() else 'no such file'}")
         if modules is not None:
             if not modules.is_dir():
                 raise KernelError(f"module directory {modules}: no such directory")

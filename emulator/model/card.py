@@ -255,9 +255,11 @@ class Card:
         """What the device model says of itself."""
         with _located("device", config.source), mistakes_of(plugin):
             self.model: DeviceModel = plugin.factory(self, config.options)
-        check_functions(config.model, self.functions)
+        self._plugin = plugin
         if not self.served:
             self.served += self.functions
+        for functions in (self.functions, self.served):
+            check_functions(config.model, functions)
         self.leases = Leases(self)
         """Memory of the card that other processes use."""
         self.beside: Sequence[Card] = ()
@@ -271,11 +273,16 @@ class Card:
         self._collect()
 
     def start(self) -> None:
-        """Start the executor and the stall watchdog, then what the device model registered."""
+        """Start the executor and the stall watchdog, then what the device model registered.
+
+        Raises:
+            CardError: what the device model registered fails.
+        """
         self.executor.start()
         self.watchdog.start()
-        for callback in self.on_start:
-            callback()
+        with mistakes_of(self._plugin):
+            for callback in self.on_start:
+                callback()
 
     def stop(self) -> None:
         """Stop what runs, then what the device model registered, in reverse. Clients must be detached before."""

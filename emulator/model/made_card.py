@@ -1,7 +1,8 @@
-"""What a device model has made of a card, checked before anybody uses it: mistakes of its author, told in his words."""
+"""What plug-ins have made of a card, checked before anybody uses it: mistakes of their authors are told with the plug-in's name."""
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import re
@@ -16,27 +17,32 @@ from vfio_user_xe.emulator.pci.function import Function
 log = logging.getLogger(__name__)
 
 _FUNCTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_OF_THE_CARD = ("control", "memory")
-"""Names beside those of functions where a card is served (docs/transport.md)."""
+_OF_THE_CARD = ("control", "memory", "qtest")
+"""What a card that is served has beside its functions."""
+_OF_THE_HOST = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC)
+"""What the host has no more of is no mistake of the plug-in that asks for it."""
 
 
 @contextmanager
 def mistakes_of(plugin: Plugin) -> Iterator[None]:
-    """Whatever a plug-in's constructor raises leaves as an error that names the plug-in; the log has its traceback.
+    """Whatever a plug-in raises leaves as an error that names the plug-in; the log has its traceback.
 
     Raises:
         CardError: it raised something else; its own CardErrors leave as they are.
+        OSError: the host has no more descriptors, or no more memory.
     """
     try:
         yield
     except CardError:
         raise
     except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
+            raise
         who = f"{plugin.kind} {plugin.name} ({plugin.module}, package {plugin.distribution})"
         # Not the frame of this block: the plug-in's own come first.
         frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
         log.exception("%s failed", who, exc_info=(type(error), error, frames))
-        raise CardError(f"{who} cannot be made: {type(error).__name__}: {error}") from None
+        raise CardError(f"{who} fails: {type(error).__name__}: {error}") from None
 
 
 def check_functions(model: str, functions: Sequence[Function]) -> None:
@@ -47,11 +53,14 @@ def check_functions(model: str, functions: Sequence[Function]) -> None:
     """
     if not functions:
         raise CardError(f"the device model {model} has made no function: it appends them to card.functions")
+    for one in functions:
+        if not isinstance(one, Function):
+            raise CardError(f"the device model {model} has made a function of {one!r}, which is no Function")
     names = [function.name for function in functions]
     for name in names:
         if not isinstance(name, str) or not _FUNCTION.fullmatch(name):
             raise CardError(
-                f"the device model {model} calls a function {name!r}; a name has letters, digits, '-' and '_'"
+                f"the device model {model} calls a function {name!r}; a name is ASCII letters, digits, '-' and '_', the first one a letter or digit"
             )
         if name in _OF_THE_CARD:
             raise CardError(f"the device model {model} calls a function {name!r}, as something of every card is called")

@@ -6,9 +6,10 @@ which to reach its guest. Two transports exist: `vfio_user_xe.emulator.vfio_user
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vfio_user_xe.emulator.model.memory import Memory
 
@@ -40,10 +41,21 @@ class BlockReader(AccessHandler, Protocol):
         ...
 
 
+@runtime_checkable
+class NamedHandler(AccessHandler, Protocol):
+    """A handler that can say what is at an offset, for messages about accesses that failed (`RegisterFile`)."""
+
+    def name_of(self, offset: int) -> str:
+        """What is there, in a word."""
+        ...
+
+
 def name_at(handler: AccessHandler | None, offset: int) -> str:
-    """What the handler calls `offset`, as one with a method `name_of` does (`RegisterFile`); empty for others."""
-    name_of = getattr(handler, "name_of", None)
-    return str(name_of(offset)) if callable(name_of) else ""
+    """What the handler calls `offset`; empty where it does not say, or fails. From any thread."""
+    with contextlib.suppress(Exception, SystemExit):
+        if isinstance(handler, NamedHandler):
+            return str(handler.name_of(offset))
+    return ""
 
 
 @dataclass(slots=True)

@@ -112,7 +112,7 @@ class ReplayExecutor(Executor):
             job()
         except Different:
             raise
-        except Exception:
+        except (Exception, SystemExit):
             self.failures += 1
             log.exception("%s: a job failed", self.name)
         finally:

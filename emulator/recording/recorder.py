@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -105,8 +106,10 @@ class Recorder:
         self._nested = nested
         value = 0
         try:
-            value = read(offset, size)
-        except Exception:
+            found = read(offset, size)
+            operator.index(found).to_bytes(size, "little")
+            value = found
+        except (Exception, SystemExit):
             self.emit(rec.FAILED, function)
             raise
         finally:

@@ -122,7 +122,7 @@ class _RecordedRegion:
         try:
             recorder.emit(rec.WRITE, self._function, self._number, size, offset, value)
             self._access.write(offset, size, value)
-        except Exception:
+        except (Exception, SystemExit):
             recorder.emit(rec.FAILED, self._function)
             raise
         finally:

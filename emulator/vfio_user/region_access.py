@@ -80,7 +80,10 @@ class _Absent(AccessHandler):
 def failure(access: RegionAccess | None, index: int, offset: int) -> str:
     """In words: where an access to region `index` failed by the exception that is being handled, and how."""
     name = name_at(access.region.handler, offset) if access is not None else ""
-    how = "returned no number that fits" if isinstance(sys.exc_info()[1], struct.error) else "failed"
+    kind, _, frames = sys.exc_info()
+    # The session packs what a hook returned: its own frame is the only one then.
+    packed = kind is struct.error and frames is not None and frames.tb_next is None
+    how = "returned no number that fits" if packed else "failed"
     return f"{offset:#x} of region {index}{f', {name},' if name else ''} {how}"
 
 

@@ -58,12 +58,13 @@ class Soak:
             self._state.guests += served.guests - before
             self._count()
             if not alive:
-                return
+                break
             rests.append(self.rest(served, rests[0].descriptors if rests else None))
             self._state.rests.append(rests[-1])
             for what, why in flat.left_over(served.card):
                 self._state.find(what, why)
         if rests:
+            # Of a server that was killed, nothing is open any more.
             for what, why in flat.growth(rests):
                 self._state.find(what, why, open=sorted(one.target for one in descriptors(served.card.pid)))
 

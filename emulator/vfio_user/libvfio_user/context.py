@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, MSI, MSIX, DmaError, Region, Served
+from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, MSI, MSIX, DmaError, Region, Served, name_at
 from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory, MapError
 from vfio_user_xe.emulator.vfio_user.libvfio_user import library as lvu
 from vfio_user_xe.emulator.vfio_user.libvfio_user.client_memory import Transfer, carry_out, own_view
@@ -344,8 +344,9 @@ class Context:
                     bytes_of[:] = read(offset, count).to_bytes(count, "little")
                 else:
                     bytes_of[:] = access.read_block(offset, count)
-            except Exception:
-                log.exception("%s: access at %#x failed", self.function.name, offset)
+            except (Exception, SystemExit):
+                name = name_at(region.handler, offset)
+                log.exception("%s: access at %#x%s failed", self.function.name, offset, name and f", {name},")
                 ffi.errno = errno.EIO
                 return -1
             finally:

@@ -90,9 +90,9 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
         (["serve", "--socket-dir", "/x", "--ready-fd", "977"], "--ready-fd 977: no such descriptor is open"),
         (
             ["guest", "run", "--kernel", "/usr", "--", "true"],
-            "kernel image /usr: is no file; name arch/x86/boot/bzImage",
+            "kernel image /usr: is a folder; name arch/x86/boot/bzImage",
         ),
-        (["guest", "run", "--kernel", "/dev/null", "--", "true"], "kernel image /dev/null: is a device"),
+        (["guest", "run", "--kernel", "/dev/null", "--", "true"], "kernel image /dev/null: is no file"),
         (
             ["guest", "run", "--kernel", "6.18", "--modules", "/x", "--", "true"],
             "--modules /x is for an image of your own; the fetched kernel 6.18 has its modules",
@@ -105,10 +105,14 @@ def test_a_wrong_trace_of_serve_names_the_option_and_what_is_wrong(
         ),
     ],
 )
-def test_wrong_use_ends_with_2_before_anything_is_done(arguments: list[str], said: str) -> None:
+def test_wrong_use_ends_with_2_before_anything_is_done(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, arguments)
     assert said in " ".join(result.stderr.split())
     assert result.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -274,6 +278,24 @@ def test_a_conversion_may_go_to_a_device(tmp_path: Path) -> None:
     trace.write_text(RECORD)
     assert CliRunner().invoke(app, ["perfetto", str(trace), "/dev/null"]).exit_code == 0
     assert Path("/dev/null").is_char_device()
+
+
+def test_a_conversion_goes_through_a_link(tmp_path: Path) -> None:
+    trace, out, link = tmp_path / "trace.jsonl", tmp_path / "out.json", tmp_path / "link"
+    trace.write_text(RECORD)
+    link.symlink_to(out)
+    assert CliRunner().invoke(app, ["perfetto", str(trace), str(link)]).exit_code == 0
+    assert link.is_symlink()
+    assert "traceEvents" in out.read_text()
+
+
+@pytest.mark.parametrize("name", ["trace.jsonl/x.json", "missing/x.json", f"{'x' * 260}.json"])
+def test_a_target_that_cannot_be_is_named_as_it_was_written(name: str, tmp_path: Path) -> None:
+    trace, target = tmp_path / "trace.jsonl", tmp_path / name
+    trace.write_text(RECORD)
+    result = CliRunner().invoke(app, ["perfetto", str(trace), str(target)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"vfio-user-xe: {target}: ")
 
 
 def test_a_signal_before_a_command_begins_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

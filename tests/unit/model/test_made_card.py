@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest.mock import create_autospec
@@ -66,6 +67,7 @@ def test_what_a_model_says_of_an_option_leaves_as_it_is(monkeypatch: pytest.Monk
         ([""], "calls a function ''"),
         ([5], "calls a function 5"),
         (["control"], "'control', as something of every card"),
+        (["qtest"], "'qtest', as something of every card"),
         (["pf", "pf"], "calls 2 functions 'pf'"),
     ],
 )
@@ -74,6 +76,41 @@ def test_functions_have_names_that_can_be_used(
 ) -> None:
     with pytest.raises(CardError, match=f"device model lamp .*{said}"):
         made(named(*names), monkeypatch)
+
+
+def test_served_functions_are_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(card: Card, options: Mapping[str, Any]) -> None:
+        named("pf", "../../lamp")(card, options)
+        card.served.append(card.functions.pop())
+
+    with pytest.raises(CardError, match=r"calls a function '\.\./\.\./lamp'"):
+        made(make, monkeypatch)
+
+
+def test_what_is_no_function_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(card: Card, options: Mapping[str, Any]) -> None:
+        card.functions.append(None)  # type: ignore[arg-type]
+
+    with pytest.raises(CardError, match="a function of None, which is no Function"):
+        made(make, monkeypatch)
+
+
+def test_what_the_host_has_no_more_of_is_not_the_model_s_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(card: Card, options: Mapping[str, Any]) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        made(make, monkeypatch)
+
+
+def test_what_fails_at_the_start_names_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = made(named("lamp"), monkeypatch)
+    card.on_start.append(lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    try:
+        with pytest.raises(CardError, match=r"device model lamp .*ZeroDivisionError"):
+            card.start()
+    finally:
+        card.stop()
 
 
 @pytest.mark.parametrize(

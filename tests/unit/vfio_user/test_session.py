@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import socket
+import struct
 import sys
 import threading
 import weakref
@@ -302,6 +303,30 @@ def test_a_hook_that_returns_no_number_fails_the_access_and_its_register_is_name
         assert peer.read(0, 8, count).errno == errno.EIO
         assert "REGION_READ at 0x8 of region 0, SWITCH, " in logs.text(caplog, session.log)
     assert data_of(peer.read(0, 12, count)) == (3).to_bytes(count, "little")
+
+
+class Strange(AccessHandler):
+    """Fails, also when it is asked for names; the errors are of a kind that packing has, too."""
+
+    def read(self, offset: int, size: int) -> int:
+        return int(struct.unpack("<I", b"")[0])
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        struct.unpack("<I", b"")
+
+    def name_of(self, offset: int) -> str:
+        sys.exit(5)
+
+
+def test_telling_a_failure_cannot_end_a_session_and_tells_no_other_one(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = connect(make_function([Region(PAGE, handler=Strange())])).peer
+    for _ in range(2):
+        assert peer.read(0, 8, 4).errno == errno.EIO
+        assert peer.write(0, 8, bytes(4)).errno == errno.EIO
+    assert "REGION_READ at 0x8 of region 0 failed" in logs.text(caplog, session.log)
+    assert "returned no number" not in logs.text(caplog, session.log)
 
 
 @pytest.mark.parametrize("count", [4, 3])

@@ -153,14 +153,13 @@ def _build(compiler: list[str], flags: tuple[str, ...], target: Path) -> str | N
 
 
 def _run(commands: list[list[str]]) -> str | None:
-    """Run compilers, as many at a time as there are processors; what the first one said that failed. None of them outlives the call."""
+    """Run compilers, as many at a time as there are processors; what the first one said that failed. None outlives the call."""
     waiting = iter(commands)
     running: deque[subprocess.Popen[bytes]] = deque()
 
     def start(count: int) -> None:
         for command in itertools.islice(waiting, count):
-            # A compiler's driver has children, which a signal to it alone would leave behind.
-            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0))
+            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
 
     try:
         start(len(os.sched_getaffinity(0)))
@@ -171,10 +170,21 @@ def _run(commands: list[list[str]]) -> str | None:
             start(1)
     finally:
         for job in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(job.pid, signal.SIGKILL)
-            job.communicate()
+            _kill(job)
     return None
+
+
+def _kill(job: subprocess.Popen[bytes]) -> None:
+    """End a compiler with its parts, which a signal to its driver alone would leave behind.
+
+    Not by a process group of their own: a signal to ours has to reach them.
+    """
+    children = Path(f"/proc/{job.pid}/task/{job.pid}/children")
+    with contextlib.suppress(OSError):
+        for child in children.read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    job.kill()
+    job.communicate()
 
 
 def main() -> None:

@@ -94,7 +94,8 @@ class Migration:
         )
         taken = self._machine.wait(lambda: self._vram_written() >= vram, _TIME)
         self._machine.sh(f"touch {_GO_ON}")
-        self._run.check(taken, f"the driver has not written the VF's VRAM within {_TIME:.0f} s")
+        missing = max(0, vram - self._vram_written())
+        self._run.check(taken, f"{missing} bytes of the VF's VRAM are not restored after {_TIME:.0f} s")
         self._run.check(feeding.ended(_TIME), f"restoring does not end within {_TIME:.0f} s")
         self._run.check(feeding.code() == 0, f"restoring ended with code {feeding.code()}: {feeding.output()}")
 
