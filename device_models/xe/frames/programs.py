@@ -15,11 +15,12 @@ SOURCES = Path(__file__).parent / "client"
 RENDERER, COMPOSITOR, DISPLAY = "/usr/bin/frame-renderer", "/usr/bin/frame-compositor", "/usr/bin/frame-display"
 """Where the programs are in a guest."""
 _DRAWS = ("gl", "message", "surface")
-_PARTS = {
+PARTS = {
     RENDERER: (*_DRAWS, "renderer", "scene"),
     COMPOSITOR: (*_DRAWS, "compositor", "source", "windows"),
     DISPLAY: ("buffers", "display", "message", "scanout", "wire"),
 }
+"""What each is made of: `client/NAME.c`."""
 _LIBRARIES = ("-Wl,--no-as-needed", "-lm")
 
 
@@ -47,5 +48,5 @@ def compiled(environment: Environment) -> dict[str, Path]:
             [SOURCES / f"{name}.c" for name in parts],
             flags=(*gl_flags(), *_LIBRARIES),
         )
-        for path, parts in _PARTS.items()
+        for path, parts in PARTS.items()
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.wayland import Compositor, WaylandClient, memory
-from vfio_user_xe.device_models.xe.frames.programs import SOURCES
+from vfio_user_xe.device_models.xe.frames.programs import DISPLAY, PARTS, SOURCES
 
 WIDTH, HEIGHT = 64, 32
 BYTES = 4 * WIDTH * HEIGHT
@@ -25,7 +25,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not compiler:
         pytest.skip("no C compiler is here")
     made = tmp_path_factory.mktemp("display") / "frame-display"
-    sources = [SOURCES / f"{name}.c" for name in ("message", "display", "scanout", "wire")]
+    sources = [SOURCES / f"{name}.c" for name in PARTS[DISPLAY]]
     subprocess.run(
         [compiler, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Wno-sign-compare", "-Werror", "-o", made, *sources],
         check=True,
