@@ -277,6 +277,8 @@ class Card:
 
         Raises:
             CardError: what the device model registered fails.
+
+        From any thread, once.
         """
         self.executor.start()
         self.watchdog.start()
