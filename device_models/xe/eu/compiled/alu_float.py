@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vfio_user_xe.device_models.xe.eu.compiled.emit import Constants, NotHere, Op
-from vfio_user_xe.device_models.xe.eu.compiled.layout import CONSTANT, Modified
+from vfio_user_xe.device_models.xe.eu.compiled.layout import CONSTANT, SCRATCH, SCRATCH_BYTES, Modified
 from vfio_user_xe.device_models.xe.eu.compiled.operands import RESULT, Fetched, fetch, finish, modifiers, narrow
 from vfio_user_xe.device_models.xe.eu.compiled.shared import UNSIGNED, choose_by_predicate, finish_compare, operation
 from vfio_user_xe.device_models.xe.eu.data_types import DataType
@@ -185,6 +185,8 @@ def _raw(instruction: Alu, constants: Constants) -> list[Op]:
         return _chosen_bits(instruction, constants)
     if instruction.predicate is None:
         return _extreme(instruction, constants)
+    if label not in ("f", "df") or not _is_vector(instruction):
+        return _choice_of_bits(instruction, constants)
     return choose_by_predicate(instruction, _with_condition(instruction, "sel", label, constants, 0))
 
 
@@ -200,22 +202,47 @@ def _chosen_bits(instruction: Alu, constants: Constants) -> list[Op]:
     """csel of halves, or to elements with gaps: of dwords that have the bits, by a number in f. No number's bits change so."""
     *choices, decides = instruction.sources
     kind = instruction.destination.type
-    if kind.size > 4 or decides.type is not kind or any(modifiers(source) for source in choices):
+    if kind.size > 4 or decides.type is not kind:
         raise NotHere
     _, guard = _class_of(kind)
-    bits: list[Source] = []
-    for source in choices:
-        if isinstance(source, Vector):
-            raise NotHere
-        bits.append(replace(source, type=UNSIGNED[kind.size]))
     width = instruction.width
-    fetched = [fetch(source, k, "ud", width, constants) for k, source in enumerate(bits)]
+    fetched = [_bits(source, k, width, constants) for k, source in enumerate(choices)]
     fetched.append(fetch(decides, 2, "f", width, constants))
     choice = operation("csel_f", width, fetched)
     moved = replace(instruction, destination=replace(instruction.destination, type=UNSIGNED[kind.size]))
     ops = finish(moved, choice, "ud", tests=False)
     choice.condition = int(instruction.condition)
     return [*guard, *(op for source in fetched for op in source.before), *ops]
+
+
+def _choice_of_bits(instruction: Alu, constants: Constants) -> list[Op]:
+    """A sel by a predicate of halves, or to elements with gaps: of integers that have the bits."""
+    kind, width = instruction.destination.type, instruction.width
+    fetched = [_bits(source, k, width, constants) for k, source in enumerate(instruction.sources)]
+    label = "q" if kind.size == 8 else "d"
+    moved = replace(
+        instruction,
+        destination=replace(instruction.destination, type=UNSIGNED[kind.size]),
+        condition=Condition.NONE,
+    )
+    ops = finish(moved, operation(f"sel_{label}", width, fetched), label, tests=False)
+    return [*(op for source in fetched for op in source.before), *choose_by_predicate(moved, ops)]
+
+
+def _bits(source: Source, k: int, width: int, constants: Constants) -> Fetched:
+    """Source `k`'s bits as an unsigned integer, the sign as its modifiers have it."""
+    if isinstance(source, Vector):
+        raise NotHere
+    label = "uq" if source.type.size == 8 else "ud"
+    how, plain = modifiers(source), replace(source, type=UNSIGNED[source.type.size])
+    if not how or not isinstance(plain, Register | Indirect):
+        return fetch(plain, k, label, width, constants)
+    fetched = fetch(replace(plain, negate=False, absolute=False), k, label, width, constants)
+    opcode, mask = _of_sign(how, source.type)
+    held = Fetched(constants.offset(mask.to_bytes(8, "little")), Modified.SCALAR)
+    step = operation(f"{opcode.mnemonic}_{label}", width, [fetched, held])
+    step.destination, step.width = SCRATCH + k * SCRATCH_BYTES, width
+    return Fetched(step.destination, 0, [*fetched.before, step])
 
 
 def _class_of(kind: DataType) -> tuple[str, list[Op]]:
@@ -295,8 +322,10 @@ def as_integers(instruction: Alu) -> Alu | None:
         return None  # it compares
     plain = instruction.opcode is Opcode.MOV and instruction.condition is Condition.NONE
     predicated = instruction.opcode is Opcode.SEL
-    if not (plain or predicated) or (predicated and any(modifiers(source) for source in instruction.sources)):
+    if not (plain or predicated):
         raise NotHere
+    if predicated and any(modifiers(source) for source in instruction.sources):
+        return None  # `_choice_of_bits` minds signs
     integer = UNSIGNED[instruction.destination.type.size]
     sources: list[Source] = []
     for source in instruction.sources:
@@ -311,8 +340,14 @@ def _of_signs(moved: Alu, source: Source, how: int) -> Alu:
     """A move of a float's bits whose modifiers, `how`, are about its sign, as logic."""
     if not how or isinstance(source, Immediate | Vector):
         return moved
-    sign = 1 << source.type.bits - 1
-    absolute, negate = how & Modified.ABSOLUTE, how & Modified.NEGATE
-    opcode, mask = (Opcode.XOR, sign) if not absolute else (Opcode.OR, sign) if negate else (Opcode.AND, sign - 1)
+    opcode, mask = _of_sign(how, source.type)
     bits = replace(source, negate=False, absolute=False)
     return replace(moved, opcode=opcode, sources=(bits, Immediate(source.type, mask)))
+
+
+def _of_sign(how: int, kind: DataType) -> tuple[Opcode, int]:
+    """The logic that modifiers, `how`, of a number of this size are, and its other operand."""
+    sign = 1 << kind.bits - 1
+    if how & Modified.ABSOLUTE:
+        return (Opcode.OR, sign) if how & Modified.NEGATE else (Opcode.AND, sign - 1)
+    return Opcode.XOR, sign
