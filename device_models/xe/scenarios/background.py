@@ -27,9 +27,10 @@ class Background:
     def __init__(self, machine: Machine, command: str) -> None:
         self._machine = machine
         self._file = f"{FOLDER}/background-{next(_numbers)}"
-        machine.run(
-            f"rm -f {self._file}; (({command}); echo $? > {self._file}.code; mv {self._file}.code {self._file}) > {self._file}.out 2>&1 3>&- &"
-        )
+        self._pid = machine.run(
+            f"rm -f {self._file}; (({command}); echo $? > {self._file}.code; mv {self._file}.code {self._file})"
+            f" > {self._file}.out 2>&1 3>&- & echo $!"
+        ).stdout.strip()
 
     def ended(self, seconds: float) -> bool:
         """Whether it has ended, or does within `seconds`."""
@@ -56,6 +57,10 @@ class Background:
             run.evidence("stacks of blocked tasks", stacks)
         run.check(stacks is None, otherwise)
 
+    def stack(self) -> str:
+        """Where in the kernel it sleeps, in whatever way; empty: it has ended, or runs."""
+        return stack_of(self._machine, self._pid)
+
     def code(self) -> int:
         """Its exit code, once it has ended.
 
@@ -67,3 +72,12 @@ class Background:
     def output(self) -> str:
         """What it has written so far."""
         return self._machine.run(f"cat {self._file}.out").stdout.strip()
+
+
+def stack_of(machine: Machine, pid: str) -> str:
+    """Where in the kernel a shell's process and its children sleep, in whatever way; empty: they have ended, or run."""
+    script = (
+        f"for p in {pid} $(grep -l '^[0-9]* (.*) . {pid} ' /proc/[0-9]*/stat | tr -dc '0-9\\n'); do\n"
+        "grep -qw do_wait /proc/$p/stack || cat /proc/$p/stack; done 2>/dev/null; true"
+    )
+    return machine.run(script).stdout.rstrip() if pid.isdigit() else ""

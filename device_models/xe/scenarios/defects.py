@@ -14,6 +14,7 @@ HANDED_ON_DIRTY = "memory-handed-on-uncleaned"
 POOL_LEAK = "ttm-pool-leaks-its-lists"
 RESCAN_LOCK = "vfs-removed-without-the-rescan-lock"
 STALE_FILE = "stale-file-of-a-dmabuf"
+REGISTRATION_HELD = "closed-dmabuf-holds-the-vf"
 EXEC_DUPLICATE = "exec-refuses-two-imports-of-one-buffer"
 SUSPEND_RACE = "suspend-copies-contexts-that-run"
 
@@ -40,6 +41,9 @@ DEFECTS = {
     STALE_FILE: "vfio-pci looks at the file of a dma-buf that is closed already while an O_PATH descriptor keeps the buffer itself"
     " (get_file_active(&dmabuf->file) in vfio_pci_dma_buf_move and vfio_pci_dma_buf_cleanup): a use after free, which a kernel with"
     " KASAN reports",
+    REGISTRATION_HELD: "closing a VFIO device passes over a dma-buf that is closed already while an O_PATH descriptor keeps the buffer"
+    " itself (vfio_pci_dma_buf_cleanup), so the buffer's registration is given back only when that descriptor goes: disabling the VF,"
+    " and taking vfio-pci from it, waits until then (vfio_unregister_group_dev)",
     EXEC_DUPLICATE: "a VM in which one dma-buf is bound by two imports (the first one's handle was closed) runs no job any more:"
     " both have the exporter's reservation object, and xe_exec_ioctl locks without DRM_EXEC_IGNORE_DUPLICATES (EALREADY)",
     SUSPEND_RACE: 'xe_pm_suspend() copies the images of contexts to system memory before the GT is stopped ("Super racey", it says): an'

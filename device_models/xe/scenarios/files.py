@@ -1,17 +1,25 @@
 """Scenarios 36: a dma-buf of which only an O_PATH descriptor is left, and then a revocation.
 
-An O_PATH descriptor holds the buffer's directory entry, so the exporter's list still has the buffer, and lets the file go.
+An O_PATH descriptor holds the buffer's directory entry, so the exporter's list still has the buffer, and lets the file go. In 36h and
+36i the VF, which nobody has open any more, is taken away: that must not wait for who has such a descriptor.
 """
 
 from __future__ import annotations
 
+from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios.background import Background
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
+from vfio_user_xe.device_models.xe.scenarios.patience import TURNS
 from vfio_user_xe.device_models.xe.scenarios.revocation import LOW_POWER_ENTRY, LOW_POWER_EXIT
 from vfio_user_xe.device_models.xe.scenarios.steps import opened, scenario
 from vfio_user_xe.emulator.pci.config_space import COMMAND
 from vfio_user_xe.emulator.scenarios.run import Run
 
 STALE = "stale"
+_BOUND = 5
+"""Seconds that taking VFs away may take before it is looked at whether it waits."""
+_UNREGISTERS = "vfio_unregister_group_dev"
+"""VFIO's function that waits until a device's registration was given back."""
 _EXPECTED = "the file that is gone is not touched"
 
 
@@ -64,3 +72,38 @@ def path_left_after_an_import(run: Run, machine: XeMachine) -> None:
 def no_path_left(run: Run, machine: XeMachine) -> None:
     for commands in (("reset v",), (f"config v {COMMAND} 2 0",), ("flr v",), ("release v",)):
         _revoked(run, machine, *commands, path=False)
+
+
+@scenario("36h", "VFs disabled while an O_PATH descriptor is left of a VF that is closed", "done at once", group=STALE)
+def vfs_disabled_with_a_path_left(run: Run, machine: XeMachine) -> None:
+    _taken_away(run, machine, f"echo 0 > {machine.card.sysfs}/sriov_numvfs")
+
+
+@scenario("36i", "vfio-pci unbound while an O_PATH descriptor is left", "done at once", group=STALE)
+def unbound_with_a_path_left(run: Run, machine: XeMachine) -> None:
+    _taken_away(run, machine, f"echo {machine.card.vf(1)} > /sys/bus/pci/drivers/vfio-pci/unbind")
+
+
+def _taken_away(run: Run, machine: XeMachine, command: str) -> None:
+    """`command` with a descriptor of the buffer itself, which the close of the device has cleaned up; then with an O_PATH one."""
+    with opened(run, machine) as made, run.step("control: the dma-buf is closed after its device"):
+        made.do(f"export v 2 0+{MIB:#x} d", "path d p", "release v", "close d")
+        Background(machine, command).must_end(run, f"{command} waits although the dma-buf is cleaned up")
+    machine.restore_quotas(run)
+    try:
+        with opened(run, machine) as made:
+            made.do(f"export v 2 0+{MIB:#x} d", "path d p", "close d", "release v")
+            with run.step(command):
+                background = Background(machine, command)
+                waits = background.standing(_BOUND, TURNS) is not None
+            if waits:
+                where = run.evidence("the command waits in", background.stack())
+                with run.step("what frees it: closing the O_PATH descriptor"):
+                    made.step("close p")
+                    background.must_end(run, f"{command}: nothing frees it")
+                run.check(_UNREGISTERS in where, f"{command} waits elsewhere than in {_UNREGISTERS}: {where}")
+                run.known(defects.REGISTRATION_HELD, f"{command} waited until the O_PATH descriptor was closed")
+            run.check(background.code() == 0, f"{command}: {background.output()}")
+    finally:
+        if not run.given_up:
+            machine.restore_quotas(run)

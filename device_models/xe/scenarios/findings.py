@@ -43,6 +43,12 @@ FINDINGS = (
         page=defects.STALE_FILE,
     ),
     Finding(
+        defects.REGISTRATION_HELD,
+        "vfio-pci: a VF cannot be taken away while a closed dma-buf has an O_PATH descriptor",
+        ("vfs-disabled-with-a-path-left",),
+        page=defects.REGISTRATION_HELD,
+    ),
+    Finding(
         defects.EXEC_DUPLICATE,
         "xe: a VM with one buffer bound by two imports runs no job",
         ("two-imports-in-one-vm",),

@@ -143,6 +143,36 @@ def test_a_buffer_whose_file_is_gone_before_its_inode_is_what_a_revocation_must_
     assert not list(after(*exported, "a close d1", "a close-path d1").provokes(Step.of("a reset v1")))
 
 
+def test_a_buffer_that_the_close_of_its_device_passed_over_holds_the_vf_until_its_path_is_closed() -> None:
+    over = ("a start", "a open v1", "a export v1 d1 0+0x200000", "a open-path d1", "a close d1", "a release v1")
+    for taking in ("guest disable-vfs", "guest unbind-vf v1", "guest unbind-pf"):
+        assert list(after(*over).provokes(Step.of(taking))) == [defects.REGISTRATION_HELD]
+        assert not after(*over).goes_on(Step.of(taking))
+        assert not list(after(*over, "a close-path d1").provokes(Step.of(taking)))
+        assert not list(after(*over, "a kill").provokes(Step.of(taking)))
+        cleaned_up = (
+            "a start",
+            "a open v1",
+            "a export v1 d1 0+0x200000",
+            "a open-path d1",
+            "a release v1",
+            "a close d1",
+        )
+        assert not list(after(*cleaned_up).provokes(Step.of(taking))), "its file was there when the device was closed"
+    assert not list(after(*over).provokes(Step.of("guest unbind-vf v2")))
+
+
+def test_a_buffer_that_was_passed_over_is_looked_at_again_when_its_device_is_closed_again() -> None:
+    over = ("a start", "a open v1", "a export v1 d1 0+0x200000", "a open-path d1", "a close d1", "a release v1")
+    assert list(after(*over, "a open v1").provokes(Step.of("a release v1"))) == [defects.STALE_FILE]
+
+
+def test_the_last_close_lets_a_command_wait_that_takes_vfs_away() -> None:
+    waiting = ("a start", "a open v1", "a export v1 d1 0+0x200000", "a open-path d1", "a close d1", "guest disable-vfs")
+    assert list(after(*waiting).provokes(Step.of("a release v1"))) == [defects.STALE_FILE, defects.REGISTRATION_HELD]
+    assert not list(after(*waiting, "a close-path d1").provokes(Step.of("a release v1")))
+
+
 def test_taking_vfs_away_waits_for_their_users_and_is_done_with_the_last() -> None:
     waiting = after(*IMPORTED, "guest disable-vfs")
     assert waiting.state.pending

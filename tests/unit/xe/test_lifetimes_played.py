@@ -262,6 +262,27 @@ def test_a_driver_that_does_not_let_go_of_a_vf_at_the_end_is_a_failure_with_its_
     assert run.given_up
 
 
+@pytest.mark.parametrize("frees", [True, False])
+def test_what_closing_an_o_path_descriptor_frees_is_the_known_defect_and_nothing_else_is(
+    monkeypatch: pytest.MonkeyPatch, *, frees: bool
+) -> None:
+    world = after("b start", "b open v1", "b export v1 d1 0+0x200000", "b open-path d1", "b close d1", "b release v1")
+    closed: list[str] = []
+    program = create_autospec(Program, instance=True)
+    program.attempt.side_effect = lambda *commands, timeout: closed.extend(commands)
+    command = create_autospec(Command, instance=True)
+    command.text = "guest disable-vfs"
+    command.ended.side_effect = lambda seconds: frees and bool(closed)
+    command.stack.return_value = WAITING
+    monkeypatch.setattr(blocking, "_DONE", 0.0)
+    run = Run(create_autospec(KernelLog, instance=True))
+    (failure,) = Blocking(run, patience_of(monkeypatch, [""]), world.state, {"b": program}).of_system(command)
+    assert closed == ["try close pd1"]
+    assert failure.defect == (defects.REGISTRATION_HELD if frees else "")
+    assert run.given_up == ("" if frees else run.given_up)
+    assert bool(run.given_up) != frees
+
+
 def test_reports_that_are_ignored_are_excused_each_and_others_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     hang = "xe 0000:01:00.0: [drm] Tile0: GT0: Engine reset: engine_class=bcs, logical_mask: 0x1, guc_id=2"
     warning = "WARNING: CPU: 0 PID: 9 at drivers/gpu/drm/xe/xe_vm.c:1 xe_vm_free+0x1/0x2"

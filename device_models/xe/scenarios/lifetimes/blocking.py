@@ -26,6 +26,8 @@ _DEATHS = ("end", "kill", "exit")
 _JOB = "a job"
 _FREED = 2.0
 """Seconds within which a task goes on once it is free."""
+_DONE = 15.0
+"""Seconds within which a command that takes VFs away is done once nothing holds it up."""
 RELEASED = "unbinding and closing all imports"
 UNTOLD = "an importer is not told of a revocation"
 _EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
@@ -89,7 +91,24 @@ class Blocking:
         if not stacks and (stack := command.stack()):
             stacks = {command.text: stack}  # who waits so that a signal wakes it waits all the same
         self._excuse(stacks)
+        if freed := self._close_paths(command):
+            self._run.evidence("stacks of blocked tasks", stacks)
+            text = f"{command.text}: blocks in {sleeping_place(stacks)}; freed by {freed}"
+            return [Failure(defects.REGISTRATION_HELD, text, defects.REGISTRATION_HELD, derails=True)]
         return self._failure(command.text, stacks, _revokes(stacks), "nothing")
+
+    def _close_paths(self, command: Command) -> str:
+        """Close the O_PATH descriptors of buffers that the close of their device passed over; what let the command end."""
+        for buffer in self._state.passed_over(self._state.vfs):
+            for actor in sorted(buffer.paths):
+                try:
+                    self._programs[actor].attempt(f"try close p{buffer.name}", timeout=30)
+                except (ProgramError, Blocked):
+                    continue
+                buffer.paths.discard(actor)
+                if self._patience.within(_DONE, lambda: command.ended(0.1)):
+                    return f"closing the O_PATH descriptor of {buffer.name}, which was closed before its device"
+        return ""
 
     def _failure(self, what: str, stacks: dict[str, str], waits: bool, freed: str) -> list[Failure]:
         self._run.evidence("stacks of blocked tasks", stacks)

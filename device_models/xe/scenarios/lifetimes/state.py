@@ -6,7 +6,7 @@ process knows a thing by the same name, whoever made it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -64,6 +64,8 @@ class Buffer:
     """Processes that have a descriptor."""
     paths: set[str] = field(default_factory=set)
     """Processes that have an O_PATH descriptor, which holds its directory entry but not its file."""
+    passed_over: bool = False
+    """Its device was closed while only an O_PATH descriptor was left: a driver that looks for its file leaves it on its list."""
 
     @property
     def length(self) -> int:
@@ -167,12 +169,19 @@ class State:
         return any(buffer.vf == vf and self.live(buffer) for buffer in self.buffers.values())
 
     def stale_paths(self, vf: str) -> list[Buffer]:
-        """Buffers of a VF as it is open now whose file is gone, while an O_PATH descriptor keeps the rest of them."""
+        """Buffers of a VF that its driver may still know whose file is gone, while an O_PATH descriptor keeps the rest of them."""
         return [
             buffer
             for buffer in self.buffers.values()
-            if buffer.vf == vf and buffer.paths and self.live(buffer) and not self.exists(buffer)
+            if buffer.vf == vf
+            and buffer.paths
+            and (self.live(buffer) or buffer.passed_over)
+            and not self.exists(buffer)
         ]
+
+    def passed_over(self, vfs: Collection[str]) -> list[Buffer]:
+        """Buffers that the close of these VFs' devices has passed over, as long as an O_PATH descriptor keeps them."""
+        return [buffer for buffer in self.buffers.values() if buffer.vf in vfs and buffer.passed_over and buffer.paths]
 
     def revoke(self, vf: str) -> None:
         """Importers have to map anew what they have of a VF's memory."""
@@ -192,6 +201,8 @@ class State:
         if holders == {process}:
             self.reset(vf)
             self.vfs[vf].memory = True
+            for buffer in self.stale_paths(vf):
+                buffer.passed_over = True
         if self.vfs[vf].opener == process:
             self.vfs[vf].opener = ""
         holders.discard(process)

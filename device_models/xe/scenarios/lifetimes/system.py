@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from vfio_user_xe.device_models.xe.scenarios.background import stack_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.emulator.scenarios.polling import poll
 
@@ -33,11 +34,7 @@ class Command:
 
     def stack(self) -> str:
         """Where in the kernel its processes sleep, in whatever way; empty: it has ended, or runs."""
-        script = (
-            f"for p in {self._pid} $(grep -l '^[0-9]* (.*) . {self._pid} ' /proc/[0-9]*/stat | tr -dc '0-9\\n'); do\n"
-            "grep -qw do_wait /proc/$p/stack || cat /proc/$p/stack; done 2>/dev/null; true"
-        )
-        return self._machine.run(script).stdout.rstrip() if self._pid.isdigit() else ""
+        return stack_of(self._machine, self._pid)
 
 
 class SystemCommands:

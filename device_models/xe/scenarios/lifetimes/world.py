@@ -68,6 +68,8 @@ class Lifetimes:
                 yield defects.REVOCATION_WAITS
             if self.state.stale_paths(vf):
                 yield defects.STALE_FILE
+        if self._held_up(step):
+            yield defects.REGISTRATION_HELD
 
     def goes_on(self, step: Step) -> bool:
         """A revocation that waits goes on when importers run a job: where each can, the sequence does too."""
@@ -76,12 +78,21 @@ class Lifetimes:
             return True  # a job is refused, and nothing else
         vfs = operation_of(step).revokes(state, step.actor, step.arguments)
         idle = [one for vf in vfs for one in state.idle(vf)]
-        return not any(state.stale_paths(vf) for vf in vfs) and all(
+        stale = self._held_up(step) or any(state.stale_paths(vf) for vf in vfs)
+        return not stale and all(
             one.bound
             and not state.dead_in(one.gpu)
             and state.gpus[one.gpu].opener in state.gpus[one.gpu].holders - _dying(step)
             for one in idle
         )
+
+    def _held_up(self, step: Step) -> bool:
+        """Whether a command that waits for a VF's users would wait for one that has closed all it had but an O_PATH descriptor."""
+        state, operation = self.state, operation_of(step)
+        if operation.waits_for_users:
+            return bool(state.passed_over(operation.vfs(state, step.actor, step.arguments)))
+        vfs = set(operation.revokes(state, step.actor, step.arguments)) & state.awaits
+        return isinstance(operation, exporting.Release | living.Ending) and any(map(state.stale_paths, vfs))
 
     def for_each_import(self, operation: str) -> list[Step]:
         """A step of this operation by the opener of each import, where it is allowed."""
