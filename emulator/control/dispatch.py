@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from vfio_user_xe.emulator.control.commands import core_commands
 from vfio_user_xe.emulator.control.errors import CommandError
 from vfio_user_xe.emulator.fabric.interconnect import AccessFault
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.card import Card, CardError
 from vfio_user_xe.emulator.model.executor import Busy, NotRunning
 from vfio_user_xe.emulator.model.made_card import check_commands
@@ -103,7 +104,7 @@ class Control:
         except (Busy, NotRunning) as error:
             log.warning("control command %s: %s", name, error)
             raise CommandError(f"{name}: {error}") from error
-        except (Exception, SystemExit) as error:
+        except MISTAKES as error:
             raise _internal(name, error) from error
 
     def handle(self, line: bytes) -> bytes:

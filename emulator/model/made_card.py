@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.options import CardError
 from vfio_user_xe.emulator.model.plugin_loading import Plugin
 from vfio_user_xe.emulator.pci.function import Function
@@ -35,7 +36,7 @@ def mistakes_of(plugin: Plugin) -> Iterator[None]:
         yield
     except CardError:
         raise
-    except (Exception, SystemExit) as error:
+    except MISTAKES as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_HOST:
             raise
         who = f"{plugin.kind} {plugin.name} ({plugin.module}, package {plugin.distribution})"

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vfio_user_xe.emulator import API_VERSION
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.model_info import ModelInfo
 from vfio_user_xe.emulator.model.options import Option, unknown
 
@@ -127,7 +128,7 @@ def _load(kind: str, entry: importlib.metadata.EntryPoint) -> Plugin:
 
     try:
         factory = entry.load()
-    except (Exception, SystemExit) as error:  # whatever a stranger's module does at import
+    except MISTAKES as error:  # whatever a stranger's module does at import
         return broken(f"cannot be loaded: {type(error).__name__}: {error}")
     api_version = getattr(factory, "API_VERSION", None)
     refusal = _refusal(api_version)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.memory import Memory
 
 CONFIG_REGION = 7
@@ -52,7 +53,7 @@ class NamedHandler(AccessHandler, Protocol):
 
 def name_at(handler: AccessHandler | None, offset: int) -> str:
     """What the handler calls `offset`; empty where it does not say, or fails. From any thread."""
-    with contextlib.suppress(Exception, SystemExit):
+    with contextlib.suppress(*MISTAKES):
         if isinstance(handler, NamedHandler):
             return str(handler.name_of(offset))
     return ""

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.executor import Call, Executor, Job, Result
 from vfio_user_xe.emulator.recording import format as rec
 from vfio_user_xe.emulator.recording.outcome import Different
@@ -112,7 +113,7 @@ class ReplayExecutor(Executor):
             job()
         except Different:
             raise
-        except (Exception, SystemExit):
+        except MISTAKES:
             self.failures += 1
             log.exception("%s: a job failed", self.name)
         finally:

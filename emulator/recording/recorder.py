@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.card import CardConfig
 from vfio_user_xe.emulator.recording import format as rec
 from vfio_user_xe.emulator.recording.clock import RecordingClock
@@ -109,7 +110,7 @@ class Recorder:
             found = read(offset, size)
             operator.index(found).to_bytes(size, "little")
             value = found
-        except (Exception, SystemExit):
+        except MISTAKES:
             self.emit(rec.FAILED, function)
             raise
         finally:

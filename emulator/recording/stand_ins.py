@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.card import Card, CardConfig
 from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served, Transport
 from vfio_user_xe.emulator.recording import format as rec
@@ -122,7 +123,7 @@ class _RecordedRegion:
         try:
             recorder.emit(rec.WRITE, self._function, self._number, size, offset, value)
             self._access.write(offset, size, value)
-        except (Exception, SystemExit):
+        except MISTAKES:
             recorder.emit(rec.FAILED, self._function)
             raise
         finally:

@@ -18,6 +18,7 @@ from functools import partial
 from struct import Struct
 
 from vfio_user_xe.emulator.guest.serve_options import SLEEPING, Polling
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.observe.tap import Tap
 from vfio_user_xe.emulator.pci.transport import DmaError, Region, Served
 from vfio_user_xe.emulator.vfio_user import wire
@@ -47,8 +48,6 @@ _REPLY_READ = {
 }
 _REPLY_WRITE = Struct("<HHIIIQII")
 _DATA = {1: Struct("<B"), 2: Struct("<H"), 4: Struct("<I"), 8: Struct("<Q")}
-_OF_A_HANDLER = (Exception, SystemExit)
-"""What a device model's mistake may raise: the client gets an error, and everything goes on."""
 # Header and fixed part of an access in one.
 _ACCESS = Struct("<HHIIIQII")
 
@@ -235,7 +234,7 @@ class Session:
                                 value = readers[index](offset, count)
                                 size += count
                                 layout.pack_into(reply, 0, message_id, command, size, 1, 0, offset, index, count, value)
-                            except _OF_A_HANDLER:
+                            except MISTAKES:
                                 self._failed(message_id, command, flags, index, offset)
                                 continue
                             send(replies[size])
@@ -247,7 +246,7 @@ class Session:
                             receiver.start = start + size
                             try:
                                 writers[index](offset, count, data.unpack_from(view, start + access_size)[0])
-                            except _OF_A_HANDLER:
+                            except MISTAKES:
                                 self._failed(message_id, command, flags, index, offset)
                                 continue
                             if not flags:
@@ -336,7 +335,7 @@ class Session:
             except RequestError as exc:
                 log.info("%s: %s: %s", self.function.name, wire.COMMAND_NAMES.get(command, command), exc)
                 self._error(message_id, command, flags, exc.errno)
-            except _OF_A_HANDLER:
+            except MISTAKES:
                 log.exception("%s: %s failed", self.function.name, wire.COMMAND_NAMES.get(command, command))
                 self._error(message_id, command, flags, errno.EIO)
             else:

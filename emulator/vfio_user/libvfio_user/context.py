@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.pci.transport import CONFIG_REGION, MSI, MSIX, DmaError, Region, Served, name_at
 from vfio_user_xe.emulator.vfio_user.guest_memory import GuestMemory, MapError
 from vfio_user_xe.emulator.vfio_user.libvfio_user import library as lvu
@@ -344,7 +345,7 @@ class Context:
                     bytes_of[:] = read(offset, count).to_bytes(count, "little")
                 else:
                     bytes_of[:] = access.read_block(offset, count)
-            except (Exception, SystemExit):
+            except MISTAKES:
                 name = name_at(region.handler, offset)
                 log.exception("%s: access at %#x%s failed", self.function.name, offset, name and f", {name},")
                 ffi.errno = errno.EIO
