@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
-from vfio_user_xe.emulator.cli.options import check_outputs, make_folder
+from vfio_user_xe.emulator.cli.options import Append, check_outputs, make_folder
 from vfio_user_xe.emulator.cli.scenario import (
     SuiteName,
     load_suite,
@@ -45,7 +45,7 @@ def explore(
     modules: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Its modules (what modules_install made).")
     ] = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
+    append: Append = None,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="The most steps of a sequence.")] = 40,
     seed: Annotated[int, typer.Option(metavar="S", help="The same one makes the same sequences.")] = 1,
     budget: Annotated[float, typer.Option(metavar="MINUTES", min=0, help="Begin nothing new after this time.")] = 10,
@@ -81,7 +81,7 @@ def explore(
             (keep / kept_name(found, explored)).write_text(str(kept(found, explored, suite.name)), encoding="utf-8")
 
     try:
-        runner = runner_of(suite, kernel, modules, append, consoles)
+        runner = runner_of(suite, kernel, modules, append or (), consoles)
     except GuestError as error:
         fail(error, exit_code_of(error))
     explorer = Explorer(

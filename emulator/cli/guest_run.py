@@ -18,6 +18,7 @@ from vfio_user_xe.emulator.cli.guest import app
 from vfio_user_xe.emulator.cli.guest_memory import GuestMemory
 from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.options import (
+    Append,
     Functions,
     Root,
     Switches,
@@ -98,7 +99,7 @@ def run_command(
         list[str] | None,
         typer.Option("--share", metavar="FOLDER[:PATH]", help="Mount a folder, by default at /mnt/NAME; repeatable."),
     ] = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
+    append: Append = None,
     direct_boot: Annotated[
         bool,
         typer.Option(
@@ -187,7 +188,7 @@ def run_command(
                 firmware=tuple(firmware or known_firmware(sorted(wanted))),
                 files={name: Path(host) for name, host in contents.items()},
                 kernel=chosen,
-                append=" ".join(filter(None, (append, "nokaslr" if gdb is not None else ""))),
+                append=" ".join([*(append or ()), *(["nokaslr"] if gdb is not None else [])]),
                 accelerator=accelerator,
                 boot_timeout=math.inf if gdb_wait else boot_timeout,
                 console_log=console,

@@ -12,7 +12,7 @@ from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, exit_code_of, exp
 from vfio_user_xe.emulator.cli.guest_memory import OwnGuestMemory
 from vfio_user_xe.emulator.cli.interrupts import run as run_to_its_end
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
-from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, own_folder, serve_options
+from vfio_user_xe.emulator.cli.options import Append, Model, check_outputs, make_folder, own_folder, serve_options
 from vfio_user_xe.emulator.cli.parts import (
     DataOption,
     JobOption,
@@ -101,7 +101,7 @@ def run_command(
     expect: ExpectationFile = None,
     kernels: KernelsOption = None,
     modules: ModulesOption = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
+    append: Append = None,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     shard: ShardOption = None,
     jobs: JobsOption = "1",
@@ -141,7 +141,7 @@ def run_command(
             resume=resume or job is not None,
             card=tuple(serve.argv()),
             accelerator=accelerator,
-            append=append,
+            append=" ".join(append or ()),
         )
 
         def run_one(part: Part, again: bool) -> None:

@@ -36,6 +36,11 @@ SocketDirs = Annotated[
     typer.Option("--socket-dir", metavar="DIR", help="Folder of a card's sockets; repeatable: cards of one machine."),
 ]
 
+Append = Annotated[
+    list[str] | None,
+    typer.Option("--append", metavar="WORDS", help="Add to the kernel's command line; repeatable."),
+]
+
 Userland = Annotated[
     str | None,
     typer.Option(

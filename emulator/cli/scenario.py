@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -104,7 +105,7 @@ def runner_of(
     suite: Suite[Machine],
     kernel: str | None,
     modules: Path | None,
-    append: str,
+    append: Sequence[str],
     consoles: Path | None,
     kernel_name: str = "",
 ) -> Runner[Machine]:
@@ -119,7 +120,7 @@ def runner_of(
         suite.files(environment),
         kernel=named_kernel(kernel, modules, environment) if kernel is not None else Kernel.packaged(environment),
         console_folder=consoles,
-        append=append,
+        append=" ".join(append),
         kernel_name=kernel_name,
     )
 

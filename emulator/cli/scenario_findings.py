@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
 from vfio_user_xe.emulator.cli.explore import app
+from vfio_user_xe.emulator.cli.options import Append
 from vfio_user_xe.emulator.cli.report import read_reports
 from vfio_user_xe.emulator.cli.scenario import installed_suites, load_suite, runner_of
 from vfio_user_xe.emulator.guest.errors import GuestError
@@ -39,6 +40,7 @@ def findings(
         ),
     ] = None,
     modules: Annotated[Path | None, typer.Option(metavar="DIR", help="Modules, of one BZIMAGE.")] = None,
+    append: Append = None,
     repeat: Annotated[int, typer.Option(metavar="N", min=1, help="Run each so many times.")] = 1,
     results: Annotated[
         list[Path] | None,
@@ -73,7 +75,7 @@ def findings(
     try:
         for kernel in kernels or ():
             for name, rows in wanted.items():
-                _find(suites[name], rows, kernel, modules, repeat, book.count)
+                _find(suites[name], rows, kernel, modules, append or (), repeat, book.count)
     except KeyboardInterrupt:
         interrupted = True
         say("interrupted")
@@ -115,6 +117,7 @@ def _find(
     rows: list[Finding],
     kernel: str,
     modules: Path | None,
+    append: Sequence[str],
     repeat: int,
     count: Callable[[Result], None],
 ) -> None:
@@ -130,4 +133,4 @@ def _find(
 
     names = list(dict.fromkeys(name for row in rows for name in row.scenarios))
     if names:
-        runner_of(suite, kernel, modules, "", None).run(grouped(select(suite, names)), repeat, progress)
+        runner_of(suite, kernel, modules, append, None).run(grouped(select(suite, names)), repeat, progress)

@@ -14,7 +14,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_INTERRUPTED, EXIT_USAGE, exit_code_of, fail, say
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, NamedKernel, named_kernels
-from vfio_user_xe.emulator.cli.options import check_outputs, make_folder, own_folder
+from vfio_user_xe.emulator.cli.options import Append, check_outputs, make_folder, own_folder
 from vfio_user_xe.emulator.cli.parts import (
     JobOption,
     JobsOption,
@@ -68,7 +68,7 @@ def run(
     suite_name: SuiteName = None,
     kernels: KernelsOption = None,
     modules: ModulesOption = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="More words for the kernel's command line.")] = "",
+    append: Append = None,
     repeat: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Run each so many times.", show_default="1")
     ] = None,
@@ -178,7 +178,7 @@ def run(
                 codes = run_jobs(count, ("scenario", "run"), extra)
             else:
                 place = consoles / f"job-{job.partition('/')[0]}" if consoles is not None and job else consoles
-                _run(suite, left, append, place, bad if until_fail else None, progress)
+                _run(suite, left, append or (), place, bad if until_fail else None, progress)
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted")
@@ -240,7 +240,7 @@ def _endless(kernels: Sequence[NamedKernel], chosen: Sequence[Scenario[Machine]]
 def _run(
     suite: Suite[Machine],
     units: Iterator[_Unit],
-    append: str,
+    append: Sequence[str],
     consoles: Path | None,
     until: Bad | None,
     progress: Callable[[Result], None],

@@ -10,7 +10,7 @@ import typer
 
 from vfio_user_xe.emulator.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, fail
 from vfio_user_xe.emulator.cli.kernels import KernelsOption, ModulesOption, suite_kernels
-from vfio_user_xe.emulator.cli.options import Model, check_outputs, make_folder, own_folder, serve_options
+from vfio_user_xe.emulator.cli.options import Append, Model, check_outputs, make_folder, own_folder, serve_options
 from vfio_user_xe.emulator.cli.parts import (
     DataOption,
     JobOption,
@@ -115,7 +115,7 @@ def run_command(
     ] = None,
     kernels: KernelsOption = None,
     modules: ModulesOption = None,
-    append: Annotated[str, typer.Option(metavar="WORDS", help="Add to the kernel's command line.")] = "",
+    append: Append = None,
     accelerator: Annotated[str, typer.Option(help="auto, kvm or tcg.")] = "auto",
     shard: ShardOption = None,
     jobs: JobsOption = "1",
@@ -148,7 +148,7 @@ def run_command(
             resume=resume or job is not None,
             card=tuple(serve.argv()),
             accelerator=accelerator,
-            append=append,
+            append=" ".join(append or ()),
         )
         on_kernels = suite_kernels(kernels or (), modules or ())
     except (GuestError, CardError) as exc:

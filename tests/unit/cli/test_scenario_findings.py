@@ -90,3 +90,15 @@ def test_the_table_is_printed_of_what_was_seen_before_a_kernel_was_gone(monkeypa
     assert "green 1 of 1" in output
     code, output = findings("--kernel", "b")
     assert (code, output) == (2, "vfio-user-xe: kernel image b: no such file\n")
+
+
+def test_findings_are_looked_for_with_words_for_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def runner_of(suite: Suite[Machine], kernel: str, modules: object, append: object, consoles: object) -> object:
+        told.append(append)
+        return create_autospec(Runner, instance=True)
+
+    monkeypatch.setattr(cli, "runner_of", runner_of)
+    findings("--kernel", "a", "--append", "kmemleak=off", "--append", "no5lvl")
+    assert told == [["kmemleak=off", "no5lvl"]]

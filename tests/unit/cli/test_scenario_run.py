@@ -260,6 +260,11 @@ def test_a_kernel_that_does_not_boot_or_is_not_there_cannot_be_tested(
     assert play("--kernel", "x/bzImage", scenarios=FOUR).exit_code == 2
 
 
+def test_words_for_the_kernel_add_up(play: Play, labs: Labs) -> None:
+    assert play("--append", "kmemleak=off", "--append", "no5lvl quiet", scenarios=FOUR[:1]).exit_code == 0
+    assert labs.booted[0].endswith("kmemleak=off no5lvl quiet")
+
+
 @pytest.mark.parametrize("names", [[], ["--output", "folder"]], ids=["in memory", "in a folder"])
 def test_what_came_out_before_a_kernel_was_gone_is_written(
     play: Play, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, names: list[str]
