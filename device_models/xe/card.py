@@ -88,6 +88,14 @@ class Battlemage:
         Option("vf_ggtt", "str", MAPPED, "how guests reach VFs' GGTT windows", choices=WINDOW_MODES),
         Option("device_id", "int", 0xE212, "PCI device id", choices=tuple(PARTS), hexadecimal=True),
         Option(
+            "xe_cores",
+            "int",
+            0,
+            "Xe cores that are not fused off, at most those of the device id; 0: all of them",
+            minimum=0,
+            maximum=max(part.xe_cores for part in PARTS.values()),
+        ),
+        Option(
             "subsystem_vendor", "int", INTEL, "PCI subsystem vendor id", minimum=0, maximum=0xFFFF, hexadecimal=True
         ),
         Option("subsystem_id", "int", 0x1114, "PCI subsystem id", minimum=0, maximum=0xFFFF, hexadecimal=True),
@@ -255,6 +263,9 @@ def _profile(options: Mapping[str, Any]) -> Profile:
     vram, bar2 = options["vram"], options["bar2"]
     if bar2 & (bar2 - 1) or 0 < bar2 < 2 * MIB:
         raise CardError("must be 0 or a power of two of at least 2 MiB", key="bar2")
+    cores = PARTS[options["device_id"]].xe_cores
+    if options["xe_cores"] > cores:
+        raise CardError(f"device id {options['device_id']:#x} has {cores} Xe cores at most", key="xe_cores")
     engines = [main_gt_engines(options["ccs"])]
     if options["media"]:
         engines.append(media_gt_engines(decode=2, enhance=2))
@@ -268,4 +279,5 @@ def _profile(options: Mapping[str, Any]) -> Profile:
         flat_ccs=options["flat_ccs"],
         total_vfs=options["vfs"],
         vf_bar2=options["vf_bar2"],
+        xe_cores=options["xe_cores"],
     )

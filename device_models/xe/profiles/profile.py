@@ -6,7 +6,7 @@ Engines and their places are facts of the platform: `xe_hw_engine.c:engine_infos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vfio_user_xe.device_models.xe.profiles.parts import PARTS, Part
 
@@ -111,11 +111,14 @@ class Profile:
     flat_ccs: bool
     total_vfs: int
     vf_bar2: int
+    xe_cores: int = 0
+    """Xe cores that are not fused off; 0: those of the device id's product."""
 
     @property
     def part(self) -> Part:
         """The chip, and what of it is there."""
-        return PARTS[self.device_id]
+        part = PARTS[self.device_id]
+        return replace(part, xe_cores=self.xe_cores) if self.xe_cores else part
 
     @property
     def has_media(self) -> bool:

@@ -10,6 +10,7 @@ from vfio_user_xe.device_models.xe.gt.mcr import MCR_SELECTOR
 from vfio_user_xe.device_models.xe.guc import hwconfig
 from vfio_user_xe.device_models.xe.guc.formats.hwconfig import TABLE
 from vfio_user_xe.device_models.xe.profiles.parts import PARTS
+from vfio_user_xe.emulator.model.options import CardError
 from vfio_user_xe.emulator.model.packaged_cards import load_card, packaged_cards
 
 
@@ -19,7 +20,21 @@ from vfio_user_xe.emulator.model.packaged_cards import load_card, packaged_cards
     ids=hex,
 )
 def test_fuses_and_hwconfig_describe_the_product(device_id: int, cores: int, slices: int, channels: int) -> None:
-    bench = Bench(device_id=device_id, vfs=0)
+    described(cores, slices, channels, device_id=device_id)
+
+
+@pytest.mark.parametrize(("cores", "slices"), [(1, 1), (5, 2), (16, 4)])
+def test_xe_cores_can_be_fused_off(cores: int, slices: int) -> None:
+    described(cores, slices, 8, device_id=0xE212, xe_cores=cores)
+
+
+def test_a_card_has_no_more_xe_cores_than_its_product() -> None:
+    with pytest.raises(CardError, match=r"xe_cores.* 0xe212 has 16 Xe cores at most"):
+        Bench(device_id=0xE212, xe_cores=17)
+
+
+def described(cores: int, slices: int, channels: int, **options: int) -> None:
+    bench = Bench(**options, vfs=0)
     try:
         for fuse in ("XELP_GT_GEOMETRY_DSS_ENABLE", "XEHP_GT_COMPUTE_DSS_ENABLE"):
             assert bench.read(bench.pf.registers.by_name(fuse).offset).bit_count() == cores
