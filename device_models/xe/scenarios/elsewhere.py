@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vfio_user_xe.device_models.xe.scenarios import defects
+from vfio_user_xe.device_models.xe.scenarios import defects, kunit_module
+from vfio_user_xe.device_models.xe.scenarios.ktap import ktap_tests
 from vfio_user_xe.device_models.xe.scenarios.machine import MIB, XeMachine
 from vfio_user_xe.device_models.xe.scenarios.revocation import show_blocked
 from vfio_user_xe.device_models.xe.scenarios.steps import SOURCE, TARGET, import_and_use, may_hang, opened, scenario
@@ -59,30 +60,29 @@ def iommufd(run: Run, machine: XeMachine) -> None:
         run.check(joined.errno == "0", f"VFIO_DEVICE_RESET: {joined.errno}")
 
 
-_LOAD = 900.0
-"""Seconds: the suite runs while its module is loaded, and on a debug kernel that takes minutes."""
-
-
 @scenario("33", "KUnit tests of the core's matching", "all pass")
 def kunit(run: Run, machine: XeMachine) -> None:
-    if machine.run("test -d /sys/kernel/debug/kunit || modprobe kunit enable=1").returncode:
+    if not kunit_module.load(machine):
         run.not_applicable("this kernel is built without KUnit")
     brought = machine.sh(
         f"find /lib/modules -name '*.ko*' | sed 's/.*\\///; s/\\.ko.*//' | grep -iE '{_SUITES}' || true"
     ).split()
     # Whoever loads a suite sleeps until it is over, and a test of it may until another's threads have had their turns.
-    machine.watch_for_hung_tasks(int(_LOAD))
+    machine.watch_for_hung_tasks(int(kunit_module.LOADING))
     try:
         for module in brought:
-            loaded = machine.run(f"modprobe {module}", timeout=_LOAD)
+            loaded = machine.run(f"modprobe {module}", timeout=kunit_module.LOADING)
             run.check(not loaded.returncode, f"the suite's module {module} cannot be loaded: {loaded.stderr.strip()}")
     finally:
         machine.watch_for_hung_tasks()
     run.fact("modules of suites", brought)
-    results = machine.run("cat /sys/kernel/debug/kunit/*dma*/results 2>/dev/null").stdout
+    results = machine.run(f"cat {kunit_module.RESULTS}/*dma*/results 2>/dev/null").stdout
     if not results:
         run.not_applicable("this kernel has no KUnit suite for dma-bufs, built in or as a module")
-    run.check("not ok" not in run.fact("KUnit", results), "a KUnit test failed")
+    found = ktap_tests(run.evidence("KTAP", results))
+    failed = [test.name for test in found if not test.passed]
+    run.check(found, "the suites have no result")
+    run.check(not failed, f"{len(failed)} of {len(found)} tests failed: {', '.join(failed)}")
 
 
 def _host(machine: XeMachine) -> Host:

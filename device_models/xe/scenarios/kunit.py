@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vfio_user_xe.device_models.xe.scenarios import kunit_module
 from vfio_user_xe.device_models.xe.scenarios.card import CPU, PF, XeCard
 from vfio_user_xe.device_models.xe.scenarios.ktap import ktap_tests
 from vfio_user_xe.device_models.xe.scenarios.lateness import LOST, lately
@@ -16,9 +17,6 @@ from vfio_user_xe.emulator.scenarios.machine import Card, Machine, Shell
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import Scenario, Setup, Suite
 
-_TIMEOUT = 900.0
-"""Seconds: a suite takes minutes on a debug kernel without KVM."""
-_FOLDER = "/sys/kernel/debug/kunit"
 _LIVE, _PURE = "xe_live_test", "xe_test"
 SUITES = {
     "xe_bo": "eviction, and what is saved of compressed memory",
@@ -41,8 +39,7 @@ class KUnitMachine(Machine):
             GuestError: the driver cannot be loaded.
         """
         super().__init__(shell, card, others)
-        self.run(f"test -d {_FOLDER} || modprobe kunit enable=1")
-        self.kunit = self.run(f"test -d {_FOLDER}").returncode == 0
+        self.kunit = kunit_module.load(self)
         self.card = XeCard(shell, card, PF)
         self.sh("modprobe xe", timeout=300)
 
@@ -57,10 +54,10 @@ def _suite(run: Run, machine: KUnitMachine, module: str, glob: str) -> None:
     script = (
         # Without a line's end: it would belong to the filter, which then lets nothing through.
         f"printf %s '{glob}' > /sys/module/kunit/parameters/filter_glob && modprobe {module}; code=$?\n"
-        f"cat {_FOLDER}/*/results 2>/dev/null; rmmod {module} 2>/dev/null; exit $code"
+        f"cat {kunit_module.RESULTS}/*/results 2>/dev/null; rmmod {module} 2>/dev/null; exit $code"
     )
     with run.step(f"modprobe {module}, suites {glob}"):
-        done = machine.run(script, timeout=_TIMEOUT)
+        done = machine.run(script, timeout=kunit_module.LOADING)
     said = str(run.evidence("KTAP", done.stdout))
     run.check(not done.returncode, f"{module} cannot be loaded: {done.stderr.strip()}")
     found = ktap_tests(said)

@@ -6,8 +6,10 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from vfio_user_xe.device_models.xe.scenarios.elsewhere import kunit
 from vfio_user_xe.device_models.xe.scenarios.ktap import KtapTest, ktap_tests
 from vfio_user_xe.device_models.xe.scenarios.kunit import KUNIT, KUnitMachine
+from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.emulator.guest.channel import Result as Output
 from vfio_user_xe.emulator.kernel_reports import KernelLog
 from vfio_user_xe.emulator.scenarios.run import Run
@@ -98,3 +100,32 @@ def test_the_filter_has_no_line_s_end() -> None:
 def test_a_kernel_without_kunit_has_nothing_to_be_tested() -> None:
     with pytest.raises(NotApplicable, match="CONFIG_KUNIT"):
         carried_out(0, "", kunit=False)
+
+
+def of_dmabufs(ktap: str) -> tuple[Run, list[str]]:
+    asked: list[str] = []
+
+    def ran(command: str, **_: object) -> Output:
+        asked.append(command)
+        return Output(0, ktap.encode() if command.startswith("cat ") else b"", "", 0.0)
+
+    machine = create_autospec(XeMachine, instance=True)
+    machine.run.side_effect = ran
+    machine.sh.return_value = "dmabuf_kunit"
+    run = Run(create_autospec(KernelLog, instance=True))
+    kunit(run, machine)
+    return run, asked
+
+
+def test_tests_of_dma_bufs_have_more_time_than_kunit_gives_them_before_they_begin() -> None:
+    run, asked = of_dmabufs(GOOD)
+    limit = next(at for at, command in enumerate(asked) if "/parameters/timeout" in command)
+    assert limit < asked.index("modprobe dmabuf_kunit")
+    assert run.facts["KTAP"] == GOOD
+
+
+def test_a_test_of_dma_bufs_that_fails_is_named() -> None:
+    with pytest.raises(Failed, match=r"1 of 3 tests failed: xe_bo > xe_bo_evict_kunit > 0000:02:00\.0"):
+        of_dmabufs(BAD)
+    with pytest.raises(Failed, match="no result"):
+        of_dmabufs("KTAP version 1\n")
