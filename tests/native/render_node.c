@@ -202,6 +202,13 @@ static uint64_t nanoseconds(clockid_t clock)
 	return now.tv_sec * 1000000000ull + now.tv_nsec;
 }
 
+/* What the driver takes (xe_query.c:__clock_id_to_func). */
+static int is_clock(clockid_t clock)
+{
+	return clock == CLOCK_MONOTONIC || clock == CLOCK_MONOTONIC_RAW || clock == CLOCK_REALTIME || clock == CLOCK_BOOTTIME ||
+	       clock == CLOCK_TAI;
+}
+
 /* The engines' time stamp beside a clock of the processor (xe_query.c:query_engine_cycles). */
 static int query_cycles(struct drm_xe_device_query *query)
 {
@@ -214,6 +221,10 @@ static int query_cycles(struct drm_xe_device_query *query)
 		return 0;
 	}
 	if (query->size != sizeof(*cycles)) {
+		errno = EINVAL;
+		return -1;
+	}
+	if (!is_clock(cycles->clockid)) {
 		errno = EINVAL;
 		return -1;
 	}
