@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class CardClock:
@@ -13,10 +14,24 @@ class CardClock:
     or replayed (`vfio_user_xe.emulator.recording.clock`). They are attributes so that a look costs no more than one at `time.monotonic`.
     """
 
-    __slots__ = ("ns", "seconds")
+    __slots__ = ("ns", "seconds", "tells")
 
     def __init__(
         self, ns: Callable[[], int] = time.monotonic_ns, seconds: Callable[[], float] = time.monotonic
     ) -> None:
         self.ns = ns
         self.seconds = seconds
+        self.tells = False
+        """Whether what the card writes into a guest's memory now says how much time has passed."""
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What is written meanwhile says how much time has passed, or how often it was looked at: a replay does not compare it.
+
+        On the card's executor.
+        """
+        self.tells = True
+        try:
+            yield
+        finally:
+            self.tells = False

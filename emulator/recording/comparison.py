@@ -27,15 +27,31 @@ class Lasting:
 class _Page:
     """The bytes that were written to a page of guest memory."""
 
-    __slots__ = ("content", "written")
+    __slots__ = ("content", "telling", "written")
 
     def __init__(self) -> None:
         self.content = bytearray(PAGE_SIZE)
         self.written = bytearray(PAGE_SIZE)
+        self.telling = bytearray()
+        """Which bytes tell the time; empty: none ever did."""
 
-    def write(self, start: int, data: bytes | memoryview) -> None:
+    def write(self, start: int, data: bytes | memoryview, *, tells: bool = False) -> None:
         self.content[start : start + len(data)] = data
         self.written[start : start + len(data)] = b"\1" * len(data)
+        if tells and not self.telling:
+            self.telling = bytearray(PAGE_SIZE)
+        if self.telling:
+            self.telling[start : start + len(data)] = bytes((tells,)) * len(data)
+
+    def difference(self, made: _Page) -> int | None:
+        """The first byte that was written otherwise, where it does not tell the time; None: there is none."""
+        if self.written == made.written and self.content == made.content:
+            return None
+        telling = made.telling or bytes(PAGE_SIZE)
+        for at in range(PAGE_SIZE):
+            if self.byte(at) != made.byte(at) and not (telling[at] and self.written[at]):
+                return at
+        return None
 
     def byte(self, offset: int) -> str:
         return f"{self.content[offset]:#04x}" if self.written[offset] else "not written"
@@ -60,12 +76,12 @@ class Comparison:
         """Interrupts (function, index, vector) and large writes (function, address, length, digest): recorded, made."""
         self._counts_since: dict[_Key, int] = {}
 
-    def write(self, function: int, address: int, data: bytes, *, made: bool) -> None:
-        """A write to guest memory: `made` now, or recorded."""
+    def write(self, function: int, address: int, data: bytes, *, made: bool, tells: bool = False) -> None:
+        """A write to guest memory: `made` now, or recorded. Bytes that tell the time now may differ (`CardClock.telling`)."""
         pages = self._made if made else self._recorded
         for page, start, count, at in pieces(address, len(data)):
             key = (function, page)
-            pages.setdefault(key, _Page()).write(start, data[at : at + count])
+            pages.setdefault(key, _Page()).write(start, data[at : at + count], tells=tells)
             self._touched.add(key)
 
     def write_large(self, function: int, address: int, length: int, digest: bytes, *, made: bool) -> None:
@@ -80,13 +96,7 @@ class Comparison:
         """Compare, because nothing was left to do at `event`; whether both sides are the same."""
         for key in self._touched:
             recorded, made = self._recorded.get(key), self._made.get(key)
-            same = (
-                recorded is not None
-                and made is not None
-                and recorded.content == made.content
-                and recorded.written == made.written
-            )
-            if same:
+            if recorded is not None and made is not None and recorded.difference(made) is None:
                 self._different.pop(key, None)
             else:
                 self._different.setdefault(key, event)
@@ -106,7 +116,9 @@ class Comparison:
         nothing = _Page()
         for key, since in self._different.items():
             recorded, made = self._recorded.get(key, nothing), self._made.get(key, nothing)
-            offset = next(at for at in range(PAGE_SIZE) if recorded.byte(at) != made.byte(at))
+            offset = recorded.difference(made)
+            if offset is None:
+                continue  # written since the last look
             address = rec.unsigned(key[1] * PAGE_SIZE + offset)
             where = f"{self._names[key[0]]}: guest memory at {address:#x}"
             yield Lasting(since, where, recorded.byte(offset), made.byte(offset))

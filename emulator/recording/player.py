@@ -368,7 +368,7 @@ class _Player:
         if len(data) > rec.LARGEST_DATA:
             self._comparison.write_large(function, address, len(data), rec.digest(data), made=True)
         else:
-            self._comparison.write(function, address, data, made=True)
+            self._comparison.write(function, address, data, made=True, tells=self._executor.clock.tells)
         self._guest(function).write(address, data)
 
     def _transfer(self, kind: int, function: int, address: int, length: int) -> Event | None:

@@ -116,6 +116,10 @@ class EngineActivity:
 
     def _update(self) -> bool:
         """Bring the records up to date; whether anything had changed."""
+        with self._guc.gt.gpu.card.clock.telling():
+            return self._measure()
+
+    def _measure(self) -> bool:
         activity = self._guc.engines.activity()
         changed = False
         for buffers in (self._device, self._functions):

@@ -202,6 +202,25 @@ def test_scheduling_policy_klvs_are_inline(driver: GucDriver) -> None:
     assert driver.request(0x0509, 0x10010003, 80, 20)[0][0] >> 28 == 0xE, "a length that is not there"
 
 
+def test_engine_activity_tells_the_time_and_nothing_else_does(
+    driver: GucDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, clock = driver.bench.gpu.gts[0].guc.pf.space, driver.bench.card.clock
+    metadata, data = driver.base + 0x20000, driver.base + 0x30000
+    told: dict[bool, set[int]] = {True: set(), False: set()}
+    write = space.write
+
+    def seen(address: int, content: bytes | memoryview) -> None:
+        told[clock.tells].add(address)
+        write(address, content)
+
+    monkeypatch.setattr(space, "write", seen)
+    assert driver.request(0x550C, metadata, 0, data, 0)[0] == (0xF0000000,)
+    assert metadata in told[True]
+    assert all(metadata <= address < data + 0x2000 for address in told[True])
+    assert not any(metadata <= address < data + 0x2000 for address in told[False])
+
+
 def test_engine_activity_is_written_where_the_driver_reads_it(driver: GucDriver) -> None:
     metadata, data = driver.base + 0x20000, driver.base + 0x30000
     engines = driver.bench.gpu.gts[0].engines
