@@ -174,6 +174,8 @@ def _sampler(state: SamplerState) -> SamplerStruct:
         border_bits=tuple(float(number) for number in state.border_bits),
         linear=state.linear,
         linear_min=state.linear_min,
+        rounds=state.rounds,
+        rounds_min=state.rounds_min,
         mip=int(state.mip),
         shadow=state.shadow,
         modes=state.modes,

@@ -75,11 +75,11 @@ def filtered(mips: Mips, state: SamplerState, places: Places, lod: Floats, refer
     extreme = _EXTREMES.get(state.reduction)
     total = np.zeros((len(lod), 4)) if extreme is None else np.full((len(lod), 4), np.nan)
     magnified = lod <= 0
-    for level, linear, chosen, weight in _parts(mips, state, lod, magnified):
+    for level, magnifies, chosen, weight in _parts(mips, state, lod, magnified):
         image = mips.image(level)
         some = places.of(chosen)
         compared = None if reference is None else reference[chosen]
-        colours = _at_level(image, state, some, linear, compared)
+        colours = _at_level(image, state, some, magnifies, compared)
         if extreme is not None:
             total[chosen] = extreme(total[chosen], colours)
         else:
@@ -94,13 +94,13 @@ _EXTREMES: dict[Reduction, np.ufunc] = {Reduction.MINIMUM: np.fmin, Reduction.MA
 def _parts(
     mips: Mips, state: SamplerState, lod: Floats, magnified: NDArray[np.bool_]
 ) -> list[tuple[int, bool, NDArray[np.int64], Floats | None]]:
-    """(level, linear filter, lanes, their weights) that make up the result."""
+    """(level, whether it is magnified, lanes, their weights) that make up the result."""
     last = mips.levels - 1
     parts: list[tuple[int, bool, NDArray[np.int64], Floats | None]] = []
     if state.mip is MipFilter.NONE or not last:
-        for which, linear in ((magnified, state.linear), (~magnified, state.linear_min)):
+        for which, magnifies in ((magnified, True), (~magnified, False)):
             if which.any():
-                parts.append((0, linear, np.nonzero(which)[0], None))
+                parts.append((0, magnifies, np.nonzero(which)[0], None))
         return parts
     clamped = np.clip(lod, 0, last)
     if state.mip is MipFilter.NEAREST:
@@ -111,21 +111,22 @@ def _parts(
     for offset, weights in ((0, 1 - fraction), (1, fraction)):
         level = low + offset
         for number in np.unique(level[weights > 0]).tolist():
-            for which, linear in ((magnified, state.linear), (~magnified, state.linear_min)):
+            for which, magnifies in ((magnified, True), (~magnified, False)):
                 chosen = np.nonzero((level == number) & (weights > 0) & which)[0]
                 if len(chosen):
-                    parts.append((min(number, last), linear, chosen, weights[chosen]))
+                    parts.append((min(number, last), magnifies, chosen, weights[chosen]))
     return parts
 
 
-def _at_level(image: Image, state: SamplerState, places: Places, linear: bool, reference: Floats | None) -> Floats:
+def _at_level(image: Image, state: SamplerState, places: Places, magnifies: bool, reference: Floats | None) -> Floats:
     axes, layer, face = _texel_places(image, state, places)
+    axes = _fixed(axes, state, np.array(magnifies))
     if face is None or not state.seamless:
         axes = [
             np.clip(axis, 0, size) if mode == AddressMode.HALF_BORDER else axis
             for axis, size, mode in zip(axes, (image.width, image.height, image.depth), state.modes, strict=False)
         ]
-    if not linear:
+    if not (state.linear if magnifies else state.linear_min):
         corner = [np.floor(axis).astype(np.int64) for axis in axes]
         if AddressMode.HALF_BORDER in state.modes:
             # Half of a texel beyond the edge is looked at by linear filters only.
@@ -168,7 +169,7 @@ def gather(
         image = mips.image(number)
         chosen = np.nonzero(level == number)[0]
         axes, layer, face = _texel_places(image, state, places.of(chosen))
-        bases = [np.floor(axis - 0.5).astype(np.int64) for axis in axes[:2]]
+        bases = [np.floor(axis - 0.5).astype(np.int64) for axis in _fixed(axes[:2], state, lod[chosen] <= 0)]
         compared = None if reference is None else reference[chosen]
         for place, (column, row) in enumerate(_GATHER):
             colours = _texels(image, state, [bases[0] + column, bases[1] + row], layer, face)
@@ -247,6 +248,12 @@ def _texel_places(
     if not surface.array:
         return axes, np.zeros(len(places.u), dtype=np.int64), None
     return axes, np.clip(np.rint(finite(places.layer)), 0, image.depth - 1).astype(np.int64), None
+
+
+def _fixed(axes: list[Floats], state: SamplerState, magnified: NDArray[np.bool_]) -> list[Floats]:
+    """Coordinates as they are filtered: they have eight bits behind the point (Mesa `anv_physical_device.c`, subTexelPrecisionBits)."""
+    halves = (np.where(magnified, *rounds) / 2 for rounds in zip(state.rounds, state.rounds_min, strict=True))
+    return [np.floor(axis * 256 + half) / 256 for axis, half in zip(axes, halves, strict=False)]
 
 
 def _texels(

@@ -53,6 +53,10 @@ class SamplerState:
     """Filter of what is magnified."""
     linear_min: bool
     """Filter of what is made smaller."""
+    rounds: tuple[bool, bool, bool]
+    """Coordinates of what is magnified are rounded to the nearest 256th of a texel, otherwise to the one below."""
+    rounds_min: tuple[bool, bool, bool]
+    """The same of what is made smaller."""
     mip: MipFilter
     anisotropy: int
     """Most samples along the longer axis of a pixel's footprint; 1 without anisotropic filtering."""
@@ -95,6 +99,8 @@ class SamplerState:
         return cls(
             linear=magnify in (_LINEAR, _ANISOTROPIC),
             linear_min=minify in (_LINEAR, _ANISOTROPIC),
+            rounds=_rounding(words[3] >> 14),
+            rounds_min=_rounding(words[3] >> 13),
             mip=MipFilter(mip) if mip != 2 else MipFilter.NONE,
             anisotropy=2 * (words[3] >> 19 & 7) + 2 if minify == _ANISOTROPIC else 1,
             bias=(bias - 0x2000 if bias & 0x1000 else bias) / _FRACTION,
@@ -114,6 +120,11 @@ class SamplerState:
 def _state(data: bytes, colour: bytes) -> SamplerState:
     """Most draws and walkers name the samplers of those before."""
     return SamplerState.parsed(data, colour)
+
+
+def _rounding(bits: int) -> tuple[bool, bool, bool]:
+    """Of u, v and r, two bits each: r's are the lowest."""
+    return bool(bits >> 4 & 1), bool(bits >> 2 & 1), bool(bits & 1)
 
 
 def _reduction(word: int) -> Reduction:

@@ -98,6 +98,8 @@ class SamplerStruct(ctypes.Structure):
         ("modes", _uint8 * 3),
         ("texels", _uint8),
         ("anisotropy", ctypes.c_int32),
+        ("rounds", _uint8 * 3),
+        ("rounds_min", _uint8 * 3),
     ]
 
 

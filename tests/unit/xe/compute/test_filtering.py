@@ -19,7 +19,7 @@ from vfio_user_xe.device_models.xe.compute.texels import Image
 
 R32_FLOAT = 0x0D8
 NEAREST = SamplerState(
-    linear=False, linear_min=False, mip=MipFilter.NEAREST, anisotropy=1, bias=0, least=0, most=14, shadow=2,
+    linear=False, linear_min=False, rounds=(False,) * 3, rounds_min=(False,) * 3, mip=MipFilter.NEAREST, anisotropy=1, bias=0, least=0, most=14, shadow=2,
     modes=(AddressMode.CLAMP,) * 3, texel_coordinates=False, seamless=True, reduction=Reduction.STANDARD, border=(0, 0, 0, 0), border_bits=(0, 0, 0, 0),
 )  # fmt: skip
 SURFACE = SurfaceState(
@@ -66,6 +66,38 @@ def test_without_mip_filter_the_first_level_is_taken_with_the_filter_of_what_is_
     image = mips(SURFACE, texels)
     assert filtered(image, state, at(0.5), np.array([2.0]))[0, 0] == 3.5
     assert filtered(image, state, at(0.5), np.array([-1.0]))[0, 0] == 4
+
+
+@pytest.mark.parametrize(
+    ("rounds", "texel", "expected"),
+    [(True, 2.4999999, 2.0), (True, 2.502, 2 + 1 / 256), (False, 2.502, 2.0), (False, 2.4999999, 2 - 1 / 256)],
+)
+@pytest.mark.parametrize("magnified", [True, False])
+def test_coordinates_have_eight_bits_behind_the_point(
+    rounds: bool, texel: float, expected: float, magnified: bool
+) -> None:
+    state = replace(NEAREST, linear=True, linear_min=True, mip=MipFilter.NONE)
+    state = replace(state, rounds=(rounds,) * 3) if magnified else replace(state, rounds_min=(rounds,) * 3)
+    surface = mips(replace(SURFACE, levels=1), np.tile(np.arange(32, dtype=np.float32), (16, 1)))
+    lod = np.array([0.0 if magnified else 1.0])
+    assert filtered(surface, state, at(texel / 8), lod)[0, 0] == expected
+
+
+def test_a_texel_that_is_reached_by_rounding_alone_has_all_the_weight() -> None:
+    # Coordinates that were to be a texel's centre, as float arithmetic has them: its neighbour is not to be seen.
+    state = replace(NEAREST, linear=True, linear_min=True, rounds=(True,) * 3, rounds_min=(True,) * 3)
+    texels = np.full((16, 32), 1e30, dtype=np.float32)
+    texels[2, 2] = 0.25
+    near = float(np.float32(2.5 / 8)) * (1 - 1e-7)
+    assert filtered(mips(replace(SURFACE, levels=1), texels), state, at(near, near), np.zeros(1))[0, 0] == 0.25
+
+
+def test_gather_takes_texels_by_the_same_coordinates() -> None:
+    texels = np.arange(16 * 32, dtype=np.float32).reshape(16, 32)
+    state, places = replace(NEAREST, rounds=(True,) * 3), at(3.4999999 / 8, 3.4999999 / 8)
+    surface = mips(SURFACE, texels)
+    assert gather(surface, state, places, 0, np.zeros(1), None)[0, 3] == 3 * 32 + 3
+    assert gather(surface, NEAREST, places, 0, np.zeros(1), None)[0, 3] == 2 * 32 + 2
 
 
 def test_a_quads_level_of_detail_is_from_the_differences_of_its_lanes() -> None:
@@ -141,6 +173,17 @@ def test_reductions_are_those_of_the_state_where_they_are_enabled(word: int, red
         np.array([0, 0, 0x40, word], dtype=np.uint32).tobytes() if where == 0x1000 else bytes(size)
     )
     assert SamplerState.of(memory, 0x1000, 0).reduction is reduction
+
+
+@pytest.mark.parametrize(
+    ("bit", "axis", "magnified"),
+    [(13, 2, False), (14, 2, True), (15, 1, False), (16, 1, True), (17, 0, False), (18, 0, True)],
+)
+def test_each_bit_rounds_one_axis_of_one_filter(bit: int, axis: int, magnified: bool) -> None:
+    data = np.array([0, 0, 0, 1 << bit], dtype=np.uint32).tobytes()
+    state = SamplerState.parsed(data, bytes(16))
+    wanted = tuple(number == axis for number in range(3))
+    assert (state.rounds, state.rounds_min) == ((wanted, (False,) * 3) if magnified else ((False,) * 3, wanted))
 
 
 def cube() -> Mips:

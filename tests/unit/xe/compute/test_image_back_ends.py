@@ -104,7 +104,12 @@ def sampler(case: Case) -> tuple[int, ...]:
         mip << 20 | linear << 17 | minify << 14,
         14 << 16 | 1 << 1 | (case.seed & 1),
         SURFACES + BORDER,
-        mode << 6 | mode << 3 | mode | texels << 10 | max(0, case.anisotropy // 2 - 1) << 19,
+        mode << 6
+        | mode << 3
+        | mode
+        | texels << 10
+        | (case.seed >> 1 & 0x3F) << 13
+        | max(0, case.anisotropy // 2 - 1) << 19,
     )
 
 

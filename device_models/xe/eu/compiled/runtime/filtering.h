@@ -58,8 +58,15 @@ static inline int texel(struct work *w, const struct image *i, const int64_t *co
     return 1;
 }
 
+/* A coordinate as it is filtered: with eight bits behind the point. */
+static inline double fixed_point(double texels, int rounds)
+{
+    return floor(texels * 256 + (rounds ? 0.5 : 0)) / 256;
+}
+
 /* Where a lane looks: coordinates in texels, their number returned; slice, and face of cubes or -1. */
-static inline int texel_place(const struct work *w, const struct image *i, int lane, double axis[3], int64_t *layer, int *face)
+static inline int texel_place(const struct work *w, const struct image *i, int lane, int magnifies, double axis[3],
+                              int64_t *layer, int *face)
 {
     const struct texture *x = w->texture;
     const struct lanes *p = w->lanes;
@@ -84,15 +91,17 @@ static inline int texel_place(const struct work *w, const struct image *i, int l
             *layer = (int64_t)clip_to(rint(bounded(p->layer[lane])), 0, (double)(i->depth - 1));
         }
     }
+    for (int n = 0; n < axes; n++)
+        axis[n] = fixed_point(axis[n], (magnifies ? w->sampler->rounds : w->sampler->rounds_min)[n]);
     return axes;
 }
 
-static int at_level(struct work *w, const struct image *i, int lane, int linear, four *colour)
+static int at_level(struct work *w, const struct image *i, int lane, int magnifies, four *colour)
 {
     double axis[3];
     int64_t layer;
     int face;
-    const int axes = texel_place(w, i, lane, axis, &layer, &face);
+    const int axes = texel_place(w, i, lane, magnifies, axis, &layer, &face);
     const uint8_t *modes = w->sampler->modes;
     if (face < 0 || !w->sampler->seamless) {
         const double size[3] = {(double)i->width, (double)i->height, (double)i->depth};
@@ -100,7 +109,7 @@ static int at_level(struct work *w, const struct image *i, int lane, int linear,
             if (unlikely(modes[n] == HALF_BORDER))
                 axis[n] = clip_to(axis[n], 0, size[n]);
     }
-    if (!linear) {
+    if (!(magnifies ? w->sampler->linear : w->sampler->linear_min)) {
         int64_t corner[3];
         uint8_t nearest[3]; /* half of a texel beyond the edge is looked at by linear filters only */
         for (int n = 0; n < 3; n++)
@@ -139,11 +148,11 @@ static inline int filtered(struct work *w, int lane, double lod, four *total)
 {
     const struct texture *x = w->texture;
     const struct sampler *s = w->sampler;
-    const int last = x->levels - 1, linear = lod <= 0 ? s->linear : s->linear_min;
+    const int last = x->levels - 1, magnifies = lod <= 0;
     const four nothing = {0, 0, 0, 0};
     four colour;
     if (s->mip == MIP_NONE || !last) {
-        if (unlikely(!at_level(w, &x->level[0], lane, linear, &colour)))
+        if (unlikely(!at_level(w, &x->level[0], lane, magnifies, &colour)))
             return 0;
         *total = nothing + colour;
         return 1;
@@ -162,7 +171,7 @@ static inline int filtered(struct work *w, int lane, double lod, four *total)
         if (!(weight > 0))
             continue;
         const int level = (int)low + offset < last ? (int)low + offset : last;
-        if (unlikely(!at_level(w, &x->level[level], lane, linear, &colour)))
+        if (unlikely(!at_level(w, &x->level[level], lane, magnifies, &colour)))
             return 0;
         sum = sum + colour * weight;
     }
@@ -179,7 +188,7 @@ static int gathered(struct work *w, int lane, double lod, int channel, four *col
     double axis[3];
     int64_t layer;
     int face;
-    texel_place(w, i, lane, axis, &layer, &face);
+    texel_place(w, i, lane, lod <= 0, axis, &layer, &face);
     const int64_t column = (int64_t)floor(axis[0] - 0.5), row = (int64_t)floor(axis[1] - 0.5);
     for (int n = 0; n < 4; n++) {
         const int64_t corner[3] = {column + columns[n], row + rows[n], 0};

@@ -24,6 +24,7 @@ struct sampler {
     uint8_t linear, linear_min, mip, shadow;
     uint8_t modes[3], texels;
     int32_t anisotropy; /* the highest ratio; 1: none */
+    uint8_t rounds[3], rounds_min[3]; /* coordinates of what is magnified, and of what is made smaller */
 };
 
 /* What the sampler messages of a slot's threads can name. */

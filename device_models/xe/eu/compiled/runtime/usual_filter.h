@@ -12,7 +12,8 @@ static int is_usual(const struct work *w, const struct sample *m)
     const struct sampler *s = w->sampler;
     return w->in_order && x->type == D2 && !x->array && s->linear && s->linear_min && (s->mip == MIP_NONE || x->levels == 1)
         && !s->texels && (s->modes[0] == WRAP || s->modes[0] == CLAMP) && (s->modes[1] == WRAP || s->modes[1] == CLAMP)
-        && !m->least && s->anisotropy <= 1 && !x->level[0].null && !x->level[0].flat;
+        && s->rounds[0] == s->rounds_min[0] && s->rounds[1] == s->rounds_min[1] && !m->least && s->anisotropy <= 1
+        && !x->level[0].null && !x->level[0].flat;
 }
 
 /* Part of an offset that a row has, and a column; the offset of a texel is their sum. */
@@ -40,12 +41,12 @@ static int usual(struct work *w, int width, uint32_t on, four *colours)
 {
     const struct image *i = &w->texture->level[0];
     const struct lanes *p = w->lanes;
-    const uint8_t *modes = w->sampler->modes;
+    const uint8_t *modes = w->sampler->modes, *rounds = w->sampler->rounds;
     const double wide = (double)i->width, high = (double)i->height;
     double u[LANES], v[LANES], low_u[LANES], low_v[LANES];
     for (int lane = 0; lane < width; lane++) {
-        u[lane] = bounded(p->u[lane] * wide) + p->offset[0][lane];
-        v[lane] = bounded(p->v[lane] * high) + p->offset[1][lane];
+        u[lane] = fixed_point(bounded(p->u[lane] * wide) + p->offset[0][lane], rounds[0]);
+        v[lane] = fixed_point(bounded(p->v[lane] * high) + p->offset[1][lane], rounds[1]);
     }
     for (int lane = 0; lane < width; lane++) {
         low_u[lane] = floor(u[lane] - 0.5);
