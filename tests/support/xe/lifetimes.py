@@ -17,6 +17,16 @@ IMPORTED = (
     "b bind i3",
 )
 """`a` exports, `b` imports and binds."""
+HANDED_ON = (
+    "a start",
+    "a open v1",
+    "a export v1 d1 0+0x200000",
+    "b start",
+    "b take d1 a",
+    "b open-path d1",
+    "b close d1",
+)
+"""`a` exports, `b` has nothing but an O_PATH descriptor."""
 
 
 def after(*lines: str) -> Lifetimes:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import pytest
 
-from tests.support.xe.lifetimes import IMPORTED, after
+from tests.support.xe.lifetimes import HANDED_ON, IMPORTED, after
 from vfio_user_xe.device_models.xe.scenarios import defects
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import importing
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import SYSTEM, Operation
@@ -171,6 +171,32 @@ def test_the_last_close_lets_a_command_wait_that_takes_vfs_away() -> None:
     waiting = ("a start", "a open v1", "a export v1 d1 0+0x200000", "a open-path d1", "a close d1", "guest disable-vfs")
     assert list(after(*waiting).provokes(Step.of("a release v1"))) == [defects.STALE_FILE, defects.REGISTRATION_HELD]
     assert not list(after(*waiting, "a close-path d1").provokes(Step.of("a release v1")))
+
+
+@pytest.mark.parametrize("last", ["b drop v1", "b kill"])
+def test_so_does_a_process_that_was_given_the_device(last: str) -> None:
+    waiting = (*HANDED_ON[:-1], "b hold v1 a", "c start", "c take d1 a", "c open-path d1", "b close d1", "c close d1")
+    waiting = (*waiting, "a close d1", "a release v1", "guest disable-vfs")
+    assert list(after(*waiting).provokes(Step.of(last))) == [defects.STALE_FILE, defects.REGISTRATION_HELD]
+    assert not after(*waiting).goes_on(Step.of(last))
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("a gpu g2", "a import g2 d1 i3", "a close d1"), ("a open-path d1",)], ids=["file", "import", "path"]
+)
+def test_a_process_that_dies_with_device_and_file_leaves_another_s_o_path_descriptor(more: Sequence[str]) -> None:
+    # Its files are released in the reverse order: the buffer's is gone when the device is closed, an import's may be.
+    dying = after(*HANDED_ON, *more)
+    assert defects.STALE_FILE in dying.provokes(Step.of("a kill"))
+    dead = after(*HANDED_ON, *more, "a kill")
+    assert list(dead.provokes(Step.of("guest disable-vfs"))) == [defects.REGISTRATION_HELD]
+    assert not list(after(*HANDED_ON, *more, "b kill", "a kill").provokes(Step.of("guest disable-vfs")))
+
+
+def test_a_device_that_another_has_too_is_not_closed_by_a_death() -> None:
+    shared = (*HANDED_ON, "b hold v1 a")
+    assert not list(after(*shared).provokes(Step.of("a kill")))
+    assert list(after(*shared, "a kill").provokes(Step.of("b drop v1"))) == [defects.STALE_FILE]
 
 
 def test_taking_vfs_away_waits_for_their_users_and_is_done_with_the_last() -> None:

@@ -8,7 +8,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from tests.support.xe.lifetimes import IMPORTED, after
+from tests.support.xe.lifetimes import HANDED_ON, IMPORTED, after
 from tests.support.xe.machines import xe_machine
 from tests.support.xe.reports import STALE
 from vfio_user_xe.device_models.xe.scenarios import defects, patience
@@ -16,6 +16,8 @@ from vfio_user_xe.device_models.xe.scenarios.guest_program import Program
 from vfio_user_xe.device_models.xe.scenarios.guest_program import Step as Answer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes import blocking, looking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.blocking import Blocking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.player import LifetimesPlayer
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command
 from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.device_models.xe.scenarios.steps import Sleeper
@@ -262,9 +264,13 @@ def test_a_driver_that_does_not_let_go_of_a_vf_at_the_end_is_a_failure_with_its_
     assert run.given_up
 
 
-@pytest.mark.parametrize("frees", [True, False])
+@pytest.mark.parametrize(
+    ("frees", "stack", "defect"),
+    [(True, WAITING, defects.REGISTRATION_HELD), (False, WAITING, ""), (True, ELSEWHERE, ""), (True, "", "")],
+    ids=["freed", "not-freed", "slow-elsewhere", "at-work"],
+)
 def test_what_closing_an_o_path_descriptor_frees_is_the_known_defect_and_nothing_else_is(
-    monkeypatch: pytest.MonkeyPatch, *, frees: bool
+    monkeypatch: pytest.MonkeyPatch, *, frees: bool, stack: str, defect: str
 ) -> None:
     world = after("b start", "b open v1", "b export v1 d1 0+0x200000", "b open-path d1", "b close d1", "b release v1")
     closed: list[str] = []
@@ -273,14 +279,28 @@ def test_what_closing_an_o_path_descriptor_frees_is_the_known_defect_and_nothing
     command = create_autospec(Command, instance=True)
     command.text = "guest disable-vfs"
     command.ended.side_effect = lambda seconds: frees and bool(closed)
-    command.stack.return_value = WAITING
-    monkeypatch.setattr(blocking, "_DONE", 0.0)
+    command.stack.return_value = stack
+    monkeypatch.setattr(blocking, "_FREED", 0.0)
     run = Run(create_autospec(KernelLog, instance=True))
     (failure,) = Blocking(run, patience_of(monkeypatch, [""]), world.state, {"b": program}).of_system(command)
-    assert closed == ["try close pd1"]
-    assert failure.defect == (defects.REGISTRATION_HELD if frees else "")
-    assert run.given_up == ("" if frees else run.given_up)
-    assert bool(run.given_up) != frees
+    assert closed == (["try close pd1"] if stack is WAITING else []), (
+        "a command that is only slow is not to be named so"
+    )
+    assert failure.defect == defect
+    assert bool(run.given_up) == (not defect)
+
+
+def test_a_process_that_dies_with_the_file_may_leave_an_o_path_descriptor_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    player = LifetimesPlayer(Run(create_autospec(KernelLog, instance=True)), xe_machine())
+    monkeypatch.setattr(player, "_world", after(*HANDED_ON))
+    looking = create_autospec(Looking, instance=True, path_left=False)
+    looking.look.return_value = looking.settled.return_value = []
+    monkeypatch.setattr(player, "_looking", looking)
+    player._programs["a"] = create_autospec(Program, instance=True)
+    player.play(Step.of("a kill"))
+    assert looking.path_left, "the report that comes with the death is of the stale file"
 
 
 def test_reports_that_are_ignored_are_excused_each_and_others_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ _DEATHS = ("end", "kill", "exit")
 _JOB = "a job"
 _FREED = 2.0
 """Seconds within which a task goes on once it is free."""
-_DONE = 15.0
-"""Seconds within which a command that takes VFs away is done once nothing holds it up."""
+UNREGISTERS = "vfio_unregister_group_dev"
+"""VFIO's function that waits until a device's registration was given back."""
 RELEASED = "unbinding and closing all imports"
 UNTOLD = "an importer is not told of a revocation"
 _EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
@@ -88,17 +88,22 @@ class Blocking:
         stacks = self._patience.standing(lambda: command.ended(0.1))
         if stacks is None:
             return []
-        if not stacks and (stack := command.stack()):
+        stack = command.stack()
+        if not stacks and stack:
             stacks = {command.text: stack}  # who waits so that a signal wakes it waits all the same
         self._excuse(stacks)
-        if freed := self._close_paths(command):
+        if UNREGISTERS in stack and (freed := self._close_paths(command)):
             self._run.evidence("stacks of blocked tasks", stacks)
-            text = f"{command.text}: blocks in {sleeping_place(stacks)}; freed by {freed}"
+            text = f"{command.text}: blocks in {UNREGISTERS}; freed by {freed}"
             return [Failure(defects.REGISTRATION_HELD, text, defects.REGISTRATION_HELD, derails=True)]
         return self._failure(command.text, stacks, _revokes(stacks), "nothing")
 
     def _close_paths(self, command: Command) -> str:
-        """Close the O_PATH descriptors of buffers that the close of their device passed over; what let the command end."""
+        """Close the O_PATH descriptors of buffers that the close of their device passed over; what let the command go on and end."""
+
+        def free() -> bool:
+            return command.ended(0.1) or UNREGISTERS not in command.stack()
+
         for buffer in self._state.passed_over(self._state.vfs):
             for actor in sorted(buffer.paths):
                 try:
@@ -106,7 +111,7 @@ class Blocking:
                 except (ProgramError, Blocked):
                     continue
                 buffer.paths.discard(actor)
-                if self._patience.within(_DONE, lambda: command.ended(0.1)):
+                if self._patience.within(_FREED, free) and self._patience.standing(lambda: command.ended(0.1)) is None:
                     return f"closing the O_PATH descriptor of {buffer.name}, which was closed before its device"
         return ""
 

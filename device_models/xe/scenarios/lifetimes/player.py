@@ -16,7 +16,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.looking import Looking
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import Arguments, Operation, address, loop, usable
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import State
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command, SystemCommands
-from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes, operation_of
+from vfio_user_xe.device_models.xe.scenarios.lifetimes.world import Lifetimes, dying, operation_of
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.device_models.xe.scenarios.patience import Patience
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
@@ -64,7 +64,7 @@ class LifetimesPlayer:
         operation = operation_of(step)
         self._quiet = not operation.of_system and not isinstance(operation, living.Start | living.Ending)
         concerned = {*self._of(operation.vfs, step), *self._of(operation.revokes, step)}
-        self._looking.path_left |= any(self._world.state.stale_paths(vf) for vf in self._world.state.vfs)
+        self._look_for_paths(dying(step))
         if isinstance(operation, living.Start):
             self._programs[step.actor] = s.started(self._run, self._machine)
             found = []
@@ -91,7 +91,8 @@ class LifetimesPlayer:
         if self._run.given_up:
             return found
         found += self._let_go()
-        for program in self._programs.values():
+        for actor, program in self._programs.items():
+            self._look_for_paths({actor})
             program.kill()
         for actor, program in self._programs.items():
             if not program.gone(BOUND_MS / 1000):
@@ -116,6 +117,11 @@ class LifetimesPlayer:
         """Failures, of which some may mean that the guest is not as the model says any more."""
         self._derailed = self._derailed or any(failure.derails for failure in found)
         return found
+
+    def _look_for_paths(self, ending: Collection[str]) -> None:
+        """Whether a revocation may now touch the file of a dma-buf of which only an O_PATH descriptor is left, or will be."""
+        state = self._world.state
+        self._looking.path_left |= any(state.stale_paths(vf, ending) for vf in state.vfs)
 
     def _of(self, ask: Callable[[State, str, Arguments], Collection[str]], step: Step) -> Collection[str]:
         return ask(self._world.state, step.actor, step.arguments)

@@ -138,10 +138,11 @@ class State:
         bound = [one.buffer for one in self.imports_of(gpu) if one.bound]
         return len(set(bound)) < len(bound)
 
-    def exists(self, buffer: Buffer) -> bool:
-        """Whether anything holds the buffer's file."""
-        return bool(buffer.holders) or any(
-            one.buffer == buffer.name and self.alive(one) for one in self.imports.values()
+    def exists(self, buffer: Buffer, dying: Collection[str] = ()) -> bool:
+        """Whether anything holds the buffer's file, or will when processes have ended."""
+        return bool(buffer.holders.difference(dying)) or any(
+            one.buffer == buffer.name and self.alive(one) and self.gpus[one.gpu].holders.difference(dying)
+            for one in self.imports.values()
         )
 
     def loops_in(self, gpu: str) -> bool:
@@ -168,15 +169,18 @@ class State:
         """Whether something of a VF's memory, as it is open now, is exported."""
         return any(buffer.vf == vf and self.live(buffer) for buffer in self.buffers.values())
 
-    def stale_paths(self, vf: str) -> list[Buffer]:
-        """Buffers of a VF that its driver may still know whose file is gone, while an O_PATH descriptor keeps the rest of them."""
+    def stale_paths(self, vf: str, dying: Collection[str] = ()) -> list[Buffer]:
+        """Buffers of a VF that its driver may still know whose file is gone, while an O_PATH descriptor keeps the rest of them.
+
+        Of a process that is dying, files are released in the reverse order, and of an import after a while: they may be gone first.
+        """
         return [
             buffer
             for buffer in self.buffers.values()
             if buffer.vf == vf
             and buffer.paths
             and (self.live(buffer) or buffer.passed_over)
-            and not self.exists(buffer)
+            and not self.exists(buffer, dying)
         ]
 
     def passed_over(self, vfs: Collection[str]) -> list[Buffer]:
@@ -193,15 +197,15 @@ class State:
         self.revoke(vf)
         self.vfs[vf].content = Content.CLEARED
 
-    def drop_device(self, vf: str, process: str) -> None:
-        """A process closes its descriptor of a VFIO device; with the last one the device is closed and reset."""
+    def drop_device(self, vf: str, process: str, dying: Collection[str] = ()) -> None:
+        """A process closes its descriptor of a VFIO device, maybe since it is dying; with the last one the device is closed and reset."""
         holders = self.vfs[vf].holders
         if process not in holders:
             return
         if holders == {process}:
             self.reset(vf)
             self.vfs[vf].memory = True
-            for buffer in self.stale_paths(vf):
+            for buffer in self.stale_paths(vf, dying):
                 buffer.passed_over = True
         if self.vfs[vf].opener == process:
             self.vfs[vf].opener = ""
@@ -213,7 +217,7 @@ class State:
             buffer.holders.discard(process)
             buffer.paths.discard(process)
         for vf in self.vfs:
-            self.drop_device(vf, process)
+            self.drop_device(vf, process, {process})
         for gpu in self.gpus.values():
             gpu.holders.discard(process)
             if gpu.opener == process:

@@ -66,7 +66,7 @@ class Lifetimes:
         for vf in operation_of(step).revokes(self.state, step.actor, step.arguments):
             if self.state.idle(vf):
                 yield defects.REVOCATION_WAITS
-            if self.state.stale_paths(vf):
+            if self.state.stale_paths(vf, dying(step)):
                 yield defects.STALE_FILE
         if self._held_up(step):
             yield defects.REGISTRATION_HELD
@@ -78,11 +78,11 @@ class Lifetimes:
             return True  # a job is refused, and nothing else
         vfs = operation_of(step).revokes(state, step.actor, step.arguments)
         idle = [one for vf in vfs for one in state.idle(vf)]
-        stale = self._held_up(step) or any(state.stale_paths(vf) for vf in vfs)
+        stale = self._held_up(step) or any(state.stale_paths(vf, dying(step)) for vf in vfs)
         return not stale and all(
             one.bound
             and not state.dead_in(one.gpu)
-            and state.gpus[one.gpu].opener in state.gpus[one.gpu].holders - _dying(step)
+            and state.gpus[one.gpu].opener in state.gpus[one.gpu].holders - dying(step)
             for one in idle
         )
 
@@ -92,7 +92,7 @@ class Lifetimes:
         if operation.waits_for_users:
             return bool(state.passed_over(operation.vfs(state, step.actor, step.arguments)))
         vfs = set(operation.revokes(state, step.actor, step.arguments)) & state.awaits
-        return isinstance(operation, exporting.Release | living.Ending) and any(map(state.stale_paths, vfs))
+        return any(buffer.paths - dying(step) for vf in vfs for buffer in state.stale_paths(vf, dying(step)))
 
     def for_each_import(self, operation: str) -> list[Step]:
         """A step of this operation by the opener of each import, where it is allowed."""
@@ -108,7 +108,7 @@ class Lifetimes:
         return [actor for actor in ACTORS if actor in self.state.processes]
 
 
-def _dying(step: Step) -> set[str]:
+def dying(step: Step) -> set[str]:
     """The process that ends with a step."""
     return {step.actor} if isinstance(OPERATIONS[step.operation], living.Ending) else set()
 
