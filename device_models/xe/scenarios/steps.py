@@ -24,6 +24,8 @@ UNITS = ("eu vram", "eu system")
 """Kinds of the ledger's entries for what threads of kernels access."""
 REVOKES = "vfio_pci_dma_buf_move"
 """vfio-pci's function that revokes all dma-bufs of a device."""
+UNREGISTERS = "vfio_unregister_group_dev"
+"""VFIO's function that waits until a device's registration was given back."""
 STUCK_SECONDS = 5.5
 """xe gives the clearing of a VF's memory up a little earlier (`xe_gt_sriov_pf_control.c:pf_get_default_timeout`)."""
 

@@ -12,6 +12,7 @@ from vfio_user_xe.device_models.xe.scenarios.lifetimes.operation import DEAD, TA
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.state import Import, State
 from vfio_user_xe.device_models.xe.scenarios.lifetimes.system import Command
 from vfio_user_xe.device_models.xe.scenarios.patience import Patience
+from vfio_user_xe.device_models.xe.scenarios.steps import UNREGISTERS
 from vfio_user_xe.emulator.kernel_reports import Kind
 from vfio_user_xe.emulator.scenarios.exploration.sequence import Step
 from vfio_user_xe.emulator.scenarios.exploration.world import Failure
@@ -26,8 +27,6 @@ _DEATHS = ("end", "kill", "exit")
 _JOB = "a job"
 _FREED = 2.0
 """Seconds within which a task goes on once it is free."""
-UNREGISTERS = "vfio_unregister_group_dev"
-"""VFIO's function that waits until a device's registration was given back."""
 RELEASED = "unbinding and closing all imports"
 UNTOLD = "an importer is not told of a revocation"
 _EXPORTER = re.compile(r"\bvfio_pci_\w*dma_?buf\w*")
