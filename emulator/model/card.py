@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, get_args
@@ -287,12 +287,18 @@ class Card:
                 callback()
 
     def stop(self) -> None:
-        """Stop what runs, then what the device model registered, in reverse. Clients must be detached before."""
+        """Stop what runs, then all that the device model registered, in reverse. Clients must be detached before.
+
+        Raises:
+            CardError: some of what the device model registered fails.
+        """
         self.watchdog.stop()
         self.executor.stop()
-        for callback in reversed(self.on_stop):
-            callback()
-        self.tracer.stop()
+        with ExitStack() as last:
+            last.callback(self.tracer.stop)
+            with mistakes_of(self._plugin), ExitStack() as registered:
+                for callback in self.on_stop:
+                    registered.callback(callback)
 
     def make_interconnect(self, name: str, options: Mapping[str, Any], key: str = "") -> Interconnect:
         """The interconnect `name` for this card. For interconnects that wrap others, too.

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.options import UnknownName
 from vfio_user_xe.emulator.observe.tap import Fields, Record, Tap
 
@@ -161,8 +162,12 @@ class _Trace:
             tap.switch_off()
 
     def _sample(self) -> None:
-        for sampler in self._samplers:
-            sampler()
+        for sampler in list(self._samplers):
+            try:
+                sampler()
+            except MISTAKES:  # the rest of the trace must survive it
+                log.exception("what a tap samples is missing in the trace %s from now on", self._path)
+                self._samplers.remove(sampler)
 
     def _drain(self) -> None:
         file, records = self._file, self._records
@@ -172,7 +177,7 @@ class _Trace:
             head = moment - self._epoch, function, category, event
             try:
                 line = self._render(*head, fields() if callable(fields) else fields or {})
-            except Exception as error:  # the trace must survive a field that cannot be computed or written
+            except MISTAKES as error:  # the trace must survive a field that cannot be computed or written
                 line = self._render(*head, {"error": repr(error)})
             file.write(line)
         file.flush()

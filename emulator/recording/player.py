@@ -17,6 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.card import Card
 from vfio_user_xe.emulator.model.memory import PAGE_SIZE
 from vfio_user_xe.emulator.model.options import UnknownName
@@ -236,7 +237,7 @@ class _Player:
             return access()
         except Different:
             raise
-        except Exception as exc:
+        except MISTAKES as exc:
             raise self._different(event, "carried out", f"failed with {type(exc).__name__}: {exc}") from exc
 
     def _must_fail(self, event: Event, access: Callable[[], object]) -> bool:
@@ -247,7 +248,7 @@ class _Player:
             access()
         except Different:
             raise
-        except Exception:
+        except MISTAKES:
             return True
         raise self._different(event, "that it fails", "carried out")
 

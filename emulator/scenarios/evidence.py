@@ -8,6 +8,7 @@ from typing import cast
 from vfio_user_xe.emulator.fabric.ledger import CONTROL, KERNEL, STALE
 from vfio_user_xe.emulator.kernel_reports import Line
 from vfio_user_xe.emulator.kernel_reports.reporters import State
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.options import format_size
 from vfio_user_xe.emulator.results import (
     Access,
@@ -46,7 +47,7 @@ def evidence_of(suite: Suite[MachineT], run: Run) -> list[Evidence]:
     exhibits: Sequence[Evidence] = ()
     try:
         exhibits = suite.exhibits(records)
-    except Exception as error:  # a suite's mistake may not cost the results of the other scenarios
+    except MISTAKES as error:  # a suite's mistake may not cost the results of the other scenarios
         run.note(f"the suite's exhibits failed: {type(error).__name__}: {error}", good=False)
     found: list[Evidence] = [Timeline(run.events)]
     found += [Fact(name, run.facts[name], Role.SHOWN) for name in run.shown]

@@ -16,6 +16,7 @@ from vfio_user_xe.emulator.guest.errors import CommandTimeout, GuestError, Kerne
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import Beside, GuestSettings
 from vfio_user_xe.emulator.kernel_reports import Kind, LogLost, reports
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.results import Evidence, Fact, Result, Verdict
 from vfio_user_xe.emulator.scenarios.evidence import evidence_of, figures_of, kernel_evidence, log_evidence
@@ -144,7 +145,7 @@ class Runner(Generic[MachineT]):
         except KernelLacks as lacking:
             properties["kernel"] = self._kernel_name or self._kernel.release
             result = Result(case, Verdict.NOT_APPLICABLE, str(lacking))
-        except Exception as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
+        except MISTAKES as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
             result = Result(case, Verdict.FAIL, f"the scenario could not be run: {_first_line(error)}")
             result.evidence = self._last_words()
             self._end_guest()
@@ -207,7 +208,7 @@ class Runner(Generic[MachineT]):
             run.give_up("a command did not end in time, and may go on")
             return Result(case, Verdict.FAIL, f"CommandTimeout: {_first_line(late)}")
         except (
-            Exception
+            MISTAKES
         ) as error:  # a program's error, a guest's, or the scenario's own mistake: all are to be looked at
             return Result(case, Verdict.FAIL, f"{type(error).__name__}: {_first_line(error)}")
         return Result(case, Verdict.PASS)
@@ -253,7 +254,7 @@ class Runner(Generic[MachineT]):
         try:
             guest = Watched(setup, lab, setup.prepare(lab), log)
             guest.begin()
-        except Exception as error:
+        except MISTAKES as error:
             lines = log.read_or_rest()
             failed = Result(setup.described(self._suite.name), Verdict.FAIL, _first_line(error))
             self._judge_setup(failed, Findings(lines, reports(lines)), setup, None, started)

@@ -31,6 +31,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from vfio_user_xe.emulator.fabric.leases import Lease, LeaseRefused
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.pci.bars import read_registers, write_registers
 from vfio_user_xe.emulator.pci.function import Function
 from vfio_user_xe.emulator.vfio_user.outbox import Outbox
@@ -143,7 +144,7 @@ class MemoryServer:
     def _served(connection: Connection) -> bool:
         try:
             return connection.serve()
-        except Exception:  # whatever one client has sent, the others must not lose their memory for it
+        except MISTAKES:  # whatever one client has sent, the others must not lose their memory for it
             log.exception("memory: a request failed, its client is dropped")
             return False
 

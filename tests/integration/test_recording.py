@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.support.served import served
+from vfio_user_xe.device_models import conformance
 from vfio_user_xe.emulator.cli.main import app
 from vfio_user_xe.emulator.conformance import device
 from vfio_user_xe.emulator.conformance.driver import Driver
@@ -84,6 +85,29 @@ def test_a_session_is_done_again_without_a_client(recorded: Path) -> None:
     assert outcome.interrupts == 2
     # As in the recording: memory that was not read then is not made up.
     assert outcome.unknown_reads == 0
+
+
+def test_an_access_that_failed_may_end_otherwise_and_fails_again(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> int:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(conformance, "_broken_read", leave)
+    monkeypatch.setattr(conformance, "_broken_write", leave)
+    assert replay(recorded).difference is None
+
+
+def test_an_access_that_ends_the_interpreter_now_is_a_difference(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(self: object, value: int) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(conformance.ConformanceFunction, "_queue_irq", ends)
+    difference = replay(recorded).difference
+    assert difference is not None
+    assert difference.got == "failed with SystemExit: 3"
 
 
 def test_a_recorded_card_conforms_and_all_that_was_done_to_it_replays(tmp_path: Path) -> None:

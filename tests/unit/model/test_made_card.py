@@ -129,3 +129,18 @@ def test_a_model_s_commands_can_be_called_and_hide_none(
     card.commands[name] = command
     with pytest.raises(CardError, match=f"device model lamp .*{said}"):
         Control(card)
+
+
+def test_all_that_a_model_wants_to_be_done_at_the_end_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def leave() -> None:
+        raise SystemExit(3)
+
+    card = made(named("lamp"), monkeypatch)
+    card.on_stop += [lambda: seen.append("first"), leave, lambda: seen.append("last")]
+    monkeypatch.setattr(card.tracer, "stop", lambda: seen.append("trace"))
+    card.start()
+    with pytest.raises(CardError, match=r"device model lamp \(lamp:Lamp, package lamps\) fails: SystemExit: 3"):
+        card.stop()
+    assert seen == ["last", "first", "trace"]

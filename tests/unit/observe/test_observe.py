@@ -4,7 +4,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -67,23 +66,6 @@ def test_a_file_called_jsonl_gets_json_lines(tmp_path: Path) -> None:
         "event": "h2g",
         "fields": {"action": 0x1002, "raw": "b'\\x01'"},
     }
-
-
-def test_fields_are_computed_on_the_tracers_thread_and_may_fail(tmp_path: Path) -> None:
-    tracer = Tracer()
-    tap = tracer.tap("guc")
-    threads: list[str] = []
-
-    def fields() -> dict[str, Any]:
-        threads.append(threading.current_thread().name)
-        raise ZeroDivisionError
-
-    tracer.start(["guc"], tmp_path / "t")
-    tap("pf", "bad", fields)
-    tap("pf", "good")
-    tracer.stop()
-    assert threads == ["trace"]
-    assert lines_of(tmp_path / "t") == ["pf   guc    bad error=ZeroDivisionError()", "pf   guc    good"]
 
 
 def test_everything_emitted_before_stop_is_written_in_order(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def test_a_scenario_s_verdict_is_what_it_raises(labs: Labs) -> None:
         scenario("4", lambda run, machine: run.known("unheard-of", "seen")),
         scenario("5", lambda run, machine: run.not_applicable("no such thing here")),
         scenario("6", lambda run, machine: 1 / 0),
+        scenario("7", lambda run, machine: sys.exit("no such tool")),
     )
     assert [r.verdict for r in results] == [
         Verdict.PASS,
@@ -55,10 +57,12 @@ def test_a_scenario_s_verdict_is_what_it_raises(labs: Labs) -> None:
         Verdict.FAIL,
         Verdict.NOT_APPLICABLE,
         Verdict.FAIL,
+        Verdict.FAIL,
     ]
     assert (results[2].defect, results[2].reason) == ("known-one", "seen")
     assert "unheard-of" in results[3].reason
     assert "ZeroDivisionError" in results[5].reason
+    assert results[6].reason == "SystemExit: no such tool"
     assert all(r.properties["kernel"] == "7.3.4" for r in results)
 
 
@@ -201,9 +205,10 @@ def test_setups_stay_together_in_the_order_of_their_first_scenario() -> None:
     assert [s.number for s in grouped(chosen)] == ["1", "3", "2"]
 
 
-def test_a_setup_that_fails_costs_its_scenario_only(labs: Labs) -> None:
+@pytest.mark.parametrize("kind", [LookupError, SystemExit])
+def test_a_setup_that_fails_costs_its_scenario_only(labs: Labs, kind: type[BaseException]) -> None:
     def broken(lab: Any) -> None:
-        raise LookupError("xe gave VF 1 no VRAM")
+        raise kind("xe gave VF 1 no VRAM")
 
     results = run_all(labs, scenario("1", passes, Setup("broken", (), {"append": "b"}, broken)), scenario("2", passes))
     assert [result.verdict for result in results] == [Verdict.FAIL, Verdict.PASS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from typing import Any
 from unittest.mock import create_autospec
 from xml.etree import ElementTree
@@ -139,14 +140,15 @@ def test_only_the_suite_s_own_records_are_asked_of_the_card(labs: Labs) -> None:
     assert fact(result, "vram_map") == VRAM_MAP
 
 
-def test_exhibits_that_fail_are_noted_and_cost_no_verdict(labs: Labs) -> None:
+@pytest.mark.parametrize("error", [KeyError("vfs"), SystemExit("vfs")])
+def test_exhibits_that_fail_are_noted_and_cost_no_verdict(labs: Labs, error: BaseException) -> None:
     def broken(records: Records) -> Any:
-        raise KeyError("vfs")
+        raise error
 
     suite = Suite("tried", [scenario("1", passes), scenario("2", passes)], {}, exhibits=broken)
     results = run_suite(suite)
     assert [result.verdict for result in results] == [Verdict.PASS, Verdict.PASS]
-    assert "the suite&#39;s exhibits failed: KeyError: &#39;vfs&#39;" in html(report_of(suite, results))
+    assert f"the suite's exhibits failed: {type(error).__name__}: {error}" in unescape(html(report_of(suite, results)))
 
 
 def test_runs_of_one_kernel_merge_as_repetitions_whatever_was_measured(labs: Labs) -> None:
