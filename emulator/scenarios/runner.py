@@ -25,7 +25,7 @@ from vfio_user_xe.emulator.scenarios.judgement import Findings, Judgement, judge
 from vfio_user_xe.emulator.scenarios.machine import MachineT
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.scenario import SETUP, Scenario, Setup, Suite
-from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable, first_line, why_failed
 from vfio_user_xe.emulator.scenarios.watched import Watched, command_line, log_of
 from vfio_user_xe.emulator.testing.lab import Lab, open_lab
 
@@ -146,7 +146,7 @@ class Runner(Generic[MachineT]):
             properties["kernel"] = self._kernel_name or self._kernel.release
             result = Result(case, Verdict.NOT_APPLICABLE, str(lacking))
         except MISTAKES as error:  # a guest's, a server's, or a mistake in the setup: none may cost the other results
-            result = Result(case, Verdict.FAIL, f"the scenario could not be run: {_first_line(error)}")
+            result = Result(case, Verdict.FAIL, f"the scenario could not be run: {first_line(error)}")
             result.evidence = self._last_words()
             self._end_guest()
         except BaseException:  # Ctrl-C, which ends the session
@@ -206,11 +206,11 @@ class Runner(Generic[MachineT]):
         except CommandTimeout as late:
             # It was told to die, and may be where it cannot: what it does then would be another scenario's to answer for.
             run.give_up("a command did not end in time, and may go on")
-            return Result(case, Verdict.FAIL, f"CommandTimeout: {_first_line(late)}")
+            return Result(case, Verdict.FAIL, why_failed(late))
         except (
             MISTAKES
         ) as error:  # a program's error, a guest's, or the scenario's own mistake: all are to be looked at
-            return Result(case, Verdict.FAIL, f"{type(error).__name__}: {_first_line(error)}")
+            return Result(case, Verdict.FAIL, why_failed(error))
         return Result(case, Verdict.PASS)
 
     def _lateness(
@@ -221,13 +221,13 @@ class Runner(Generic[MachineT]):
         try:
             return (self._suite.late(guest.machine, left) if left else ()), ""
         except (GuestError, CommandError, OSError) as error:
-            return (), f"how busy the machine is cannot be measured: {_first_line(error)}"
+            return (), f"how busy the machine is cannot be measured: {first_line(error)}"
 
     def _account(self, run: Run, guest: Watched[MachineT]) -> Mapping[str, int]:
         try:
             return self._suite.account(guest.machine)
         except (GuestError, OSError, ValueError) as error:
-            run.note(f"accounts cannot be read: {_first_line(error)}")
+            run.note(f"accounts cannot be read: {first_line(error)}")
             return {}
 
     def _ask_the_card(self, run: Run, lab: Lab) -> None:
@@ -256,7 +256,7 @@ class Runner(Generic[MachineT]):
             guest.begin()
         except MISTAKES as error:
             lines = log.read_or_rest()
-            failed = Result(setup.described(self._suite.name), Verdict.FAIL, _first_line(error))
+            failed = Result(setup.described(self._suite.name), Verdict.FAIL, first_line(error))
             self._judge_setup(failed, Findings(lines, reports(lines)), setup, None, started)
             raise
         result = Result(setup.described(self._suite.name), Verdict.PASS)
@@ -387,7 +387,3 @@ def _provoked(scenario: Scenario[MachineT]) -> list[Excuse]:
     """What excuses the report that a scenario must provoke."""
     kind = scenario.must_report
     return [] if kind is None else [Excuse(kind, f"{scenario.number} provokes it", pattern=".")]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -27,7 +27,7 @@ from vfio_user_xe.emulator.cli import scenario as cli
 from vfio_user_xe.emulator.cli import scenario_findings as findings_cli
 from vfio_user_xe.emulator.cli import scenario_run
 from vfio_user_xe.emulator.guest.environment import Environment
-from vfio_user_xe.emulator.guest.errors import CommandTimeout
+from vfio_user_xe.emulator.guest.errors import ChannelLost, CommandTimeout
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.settings import Beside
 from vfio_user_xe.emulator.kernel_reports import Kind
@@ -37,6 +37,7 @@ from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.runner import grouped, select
 from vfio_user_xe.emulator.scenarios.scenario import Setup, Suite
+from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
 
 
 def test_a_scenario_s_verdict_is_what_it_raises(labs: Labs) -> None:
@@ -141,6 +142,29 @@ def test_a_guest_in_which_a_command_may_go_on_is_replaced(labs: Labs) -> None:
     assert (first.verdict, second.verdict) == (Verdict.FAIL, Verdict.PASS)
     assert "did not end within 60 s" in first.reason
     assert len(labs.booted) == 2
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        (Failed("the guest is reset"), "the guest is reset; then ChannelLost: no answer"),
+        (KnownDefect("creaks", "it sleeps"), "creaks: it sleeps; then ChannelLost: no answer"),
+        (NotApplicable("no KUnit"), "no KUnit; then ChannelLost: no answer"),
+        (ValueError("a mistake"), "ChannelLost: no answer"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_guest_that_is_lost_while_a_scenario_cleans_up_does_not_hide_what_was_seen(
+    labs: Labs, verdict: Exception, words: str
+) -> None:
+    def body(run: Run, machine: Tried) -> None:
+        try:
+            raise verdict
+        finally:
+            raise ChannelLost("no answer")
+
+    (result,) = run_all(labs, scenario("1", body))
+    assert (result.verdict, result.reason) == (Verdict.FAIL, words)
 
 
 def test_a_guest_that_was_given_up_is_replaced(labs: Labs) -> None:
