@@ -76,6 +76,8 @@ class CardConfig:
     options: dict[str, Any]
     source: str = "defaults"
     """Where it comes from, for errors: the file's name."""
+    arguments: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Options of the device model that a command line gave instead, each with its words, for errors."""
 
     @classmethod
     def load(cls, path: Path | str) -> CardConfig:
@@ -152,7 +154,7 @@ class CardConfig:
 
         From any thread.
         """
-        options, name = dict(self.options), self.name
+        options, name, arguments = dict(self.options), self.name, dict(self.arguments)
         declared = {option.name: option for option in _plugin(DEVICE_MODEL, self.model).options}
         given = [(f"--set {setting}", setting) for setting in settings]
         given += [
@@ -170,13 +172,16 @@ class CardConfig:
             elif key in declared:
                 with _located("", source):
                     options[key] = declared[key].parse(value.strip())
+                arguments[key] = source
             else:
                 raise CardError(unknown(key, f"option of the device model {self.model}", declared), source=source)
         chosen = []
         for item in interconnects:
             with _located("", f"--interconnect {item}"):
                 chosen.append(interconnect_config(item))
-        return replace(self, name=name, options=options, interconnects=chosen or self.interconnects)
+        return replace(
+            self, name=name, options=options, interconnects=chosen or self.interconnects, arguments=arguments
+        )
 
 
 class DeviceMemory(Protocol):
@@ -253,8 +258,12 @@ class Card:
         assert plugin.factory is not None
         self.info = plugin.info
         """What the device model says of itself."""
-        with _located("device", config.source), mistakes_of(plugin):
-            self.model: DeviceModel = plugin.factory(self, config.options)
+        try:
+            with mistakes_of(plugin):
+                self.model: DeviceModel = plugin.factory(self, config.options)
+        except CardError as error:
+            argument = config.arguments.get(error.key)
+            raise (error.within("device", config.source) if argument is None else error.within("", argument)) from None
         self._plugin = plugin
         if not self.served:
             self.served += self.functions

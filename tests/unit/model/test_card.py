@@ -253,6 +253,9 @@ def test_an_override_that_is_wrong_names_the_argument(overrides: dict[str, Any],
 
 def test_what_a_plug_in_refuses_is_told_with_its_place() -> None:
     assert error_of(lambda: Card(parse("[device]\nvfs = 13"))) == "card.toml: device.vfs: 13 brings bad luck"
+    assert error_of(lambda: Card(parse("").override(vfs=13))) == "--vfs 13: vfs: 13 brings bad luck"
+    kept = parse("[device]\nvfs = 13").override(settings=["vram=8GiB"])
+    assert error_of(lambda: Card(kept)) == "card.toml: device.vfs: 13 brings bad luck"
     refused = parse("interconnects = ['delay', 'delay:of=nothing']")
     assert error_of(lambda: Card(refused)) == "card.toml: interconnects[1].of: needs something to delay"
 
