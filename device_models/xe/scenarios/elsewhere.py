@@ -63,7 +63,7 @@ def iommufd(run: Run, machine: XeMachine) -> None:
 @scenario("33", "KUnit tests of the core's matching", "all pass")
 def kunit(run: Run, machine: XeMachine) -> None:
     if not kunit_module.load(machine):
-        run.not_applicable("this kernel is built without KUnit")
+        run.not_applicable("this kernel is built without KUnit, or without its results in debugfs")
     brought = machine.sh(
         f"find /lib/modules -name '*.ko*' | sed 's/.*\\///; s/\\.ko.*//' | grep -iE '{_SUITES}' || true"
     ).split()

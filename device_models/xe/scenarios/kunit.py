@@ -47,7 +47,9 @@ class KUnitMachine(Machine):
 def _suite(run: Run, machine: KUnitMachine, module: str, glob: str) -> None:
     """Run the suites of a module that `glob` lets through; all of their tests must pass, or say why they are skipped."""
     if not machine.kunit:
-        run.not_applicable("this kernel is built without KUnit (CONFIG_KUNIT)")
+        run.not_applicable(
+            "this kernel is built without KUnit, or without its results in debugfs (CONFIG_KUNIT, CONFIG_KUNIT_DEBUGFS)"
+        )
     # The guest's modprobe is a small one: it has no dry run.
     if machine.run(f"find /lib/modules -name '{module.replace('_', '[-_]')}.ko*' | grep -q .").returncode:
         run.not_applicable(f"this kernel has no module {module} (CONFIG_DRM_XE_KUNIT_TEST)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,10 +9,10 @@ from unittest.mock import create_autospec
 
 import pytest
 
+from tests.support.local_shell import LocalShell
 from vfio_user_xe.device_models.xe.scenarios import background, patience
 from vfio_user_xe.device_models.xe.scenarios import steps as s
 from vfio_user_xe.device_models.xe.scenarios.background import Background
-from vfio_user_xe.emulator.guest.channel import Result
 from vfio_user_xe.emulator.guest.errors import CommandFailed
 from vfio_user_xe.emulator.kernel_reports import KernelLog
 from vfio_user_xe.emulator.scenarios.machine import Card, Machine
@@ -21,19 +20,10 @@ from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.verdict import Failed
 
 
-class Local:
-    """A shell's commands, run here."""
-
-    def run(self, command: str, *, stdin: bytes = b"", timeout: float = 60, check: bool = False) -> Result:
-        done = subprocess.run(["sh", "-c", command], input=stdin, capture_output=True, timeout=timeout, check=False)
-        result = Result(done.returncode, done.stdout, done.stderr.decode(), 0.0)
-        return result.check(command) if check else result
-
-
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(background, "FOLDER", str(tmp_path))
-    yield Machine(Local(), create_autospec(Card, instance=True))
+    yield Machine(LocalShell(), create_autospec(Card, instance=True))
     (tmp_path / "go").touch()
 
 

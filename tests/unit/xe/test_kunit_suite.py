@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from unittest.mock import create_autospec
 
 import pytest
 
+from tests.support.local_shell import LocalShell
+from vfio_user_xe.device_models.xe.scenarios import kunit_module
 from vfio_user_xe.device_models.xe.scenarios.elsewhere import kunit
 from vfio_user_xe.device_models.xe.scenarios.ktap import KtapTest, ktap_tests
 from vfio_user_xe.device_models.xe.scenarios.kunit import KUNIT, KUnitMachine
 from vfio_user_xe.device_models.xe.scenarios.machine import XeMachine
 from vfio_user_xe.emulator.guest.channel import Result as Output
 from vfio_user_xe.emulator.kernel_reports import KernelLog
+from vfio_user_xe.emulator.scenarios.machine import Card, Machine
 from vfio_user_xe.emulator.scenarios.run import Run
 from vfio_user_xe.emulator.scenarios.verdict import Failed, NotApplicable
 
@@ -129,3 +134,27 @@ def test_a_test_of_dma_bufs_that_fails_is_named() -> None:
         of_dmabufs(BAD)
     with pytest.raises(Failed, match="no result"):
         of_dmabufs("KTAP version 1\n")
+
+
+@pytest.mark.parametrize(
+    ("built_in", "modprobe", "there"),
+    [(True, "exit 1", True), (False, "mkdir $0.d", True), (False, "exit 0", False), (False, "exit 1", False)],
+    ids=["built in", "a module", "without debugfs", "none"],
+)
+@pytest.mark.parametrize("limit", [True, False])
+def test_kunit_is_where_its_results_are_told(
+    built_in: bool, modprobe: str, there: bool, limit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "modprobe"
+    command.write_text(f"#!/bin/sh\n{modprobe}\n")
+    command.chmod(0o755)
+    results, seconds = tmp_path / "modprobe.d", tmp_path / "timeout"
+    if built_in:
+        results.mkdir()
+    if limit:
+        seconds.write_text("300\n")
+    monkeypatch.setattr(kunit_module, "RESULTS", str(results))
+    monkeypatch.setattr(kunit_module, "_LIMIT", str(seconds))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert kunit_module.load(Machine(LocalShell(), create_autospec(Card, instance=True))) is there
+    assert (seconds.read_text() if limit else not seconds.exists()) == ("800\n" if limit else True)
