@@ -30,8 +30,8 @@ class CardClock:
 
         On the card's executor.
         """
-        self.tells = True
+        before, self.tells = self.tells, True
         try:
             yield
         finally:
-            self.tells = False
+            self.tells = before

@@ -86,3 +86,12 @@ def test_device_models_ask_no_other_clock(path: Path) -> None:
         for name in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module or "")])
     }
     assert "time" not in imported
+
+
+def test_what_tells_the_time_does_so_until_the_outermost_has_ended() -> None:
+    clock = CardClock()
+    with clock.telling():
+        with pytest.raises(ZeroDivisionError), clock.telling():
+            raise ZeroDivisionError
+        assert clock.tells
+    assert not clock.tells
