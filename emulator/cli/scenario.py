@@ -14,6 +14,7 @@ from vfio_user_xe.emulator.cli.errors import EXIT_USAGE, fail
 from vfio_user_xe.emulator.guest.environment import locate
 from vfio_user_xe.emulator.guest.kernel import Kernel
 from vfio_user_xe.emulator.guest.packaged_kernels import named_kernel
+from vfio_user_xe.emulator.mistakes import MISTAKES
 from vfio_user_xe.emulator.model.options import unknown
 from vfio_user_xe.emulator.model.plugin_loading import PluginError, default_model
 from vfio_user_xe.emulator.results import Report
@@ -50,14 +51,18 @@ def load_suite(name: str | None) -> Suite[Machine]:
     None is the one that the default device model names for the command `scenario`.
 
     Raises:
-        LookupError: no package offers it, what is offered is no suite, or none is named.
+        LookupError: no package offers it, what is offered is no suite or cannot be loaded, or none is named.
     """
     if name is None:
         name = usual_suite(_SCENARIO)
     found = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
     if name not in found:
         raise LookupError(unknown(name, "suite of scenarios", sorted(found)))
-    suite = found[name].load()
+    try:
+        suite = found[name].load()
+    except MISTAKES as error:  # whatever a stranger's module does at import
+        what = f"{type(error).__name__}: {error}"
+        raise LookupError(f'the suite "{name}" ({found[name].value}) cannot be loaded: {what}') from error
     if not isinstance(suite, Suite):
         raise LookupError(f'the suite "{name}" ({found[name].value}) is no vfio_user_xe.emulator.scenarios.Suite')  # noqa: TRY004
     return suite

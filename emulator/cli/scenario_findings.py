@@ -59,7 +59,7 @@ def findings(
     """
     if modules is not None and len(kernels or ()) != 1:
         fail("--modules are those of one kernel: name it by --kernel", EXIT_USAGE)
-    suites = {name: suite for name in installed_suites() if (suite := load_suite(name)).findings}
+    suites = _suites()
     wanted = {name: chosen_findings(suite, names or []) for name, suite in suites.items()}
     if names and not any(wanted.values()):
         known = [finding.defect for suite in suites.values() for finding in suite.findings]
@@ -110,6 +110,20 @@ class _Book:
         record(self.seen, suite, [result], needs)
         if self._file is not None:
             save(self._file, self.seen)
+
+
+def _suites() -> dict[str, Suite[Machine]]:
+    """Those with findings. One that cannot be loaded is told, and costs the others nothing."""
+    found = {}
+    for name in installed_suites():
+        try:
+            suite = load_suite(name)
+        except LookupError as error:
+            say(str(error))
+            continue
+        if suite.findings:
+            found[name] = suite
+    return found
 
 
 def _find(

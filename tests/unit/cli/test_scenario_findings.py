@@ -102,3 +102,19 @@ def test_findings_are_looked_for_with_words_for_the_kernel(monkeypatch: pytest.M
     monkeypatch.setattr(cli, "runner_of", runner_of)
     findings("--kernel", "a", "--append", "kmemleak=off", "--append", "no5lvl")
     assert told == [["kmemleak=off", "no5lvl"]]
+
+
+def test_a_suite_that_cannot_be_loaded_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = cli.load_suite
+
+    def load(name: str) -> Suite[Machine]:
+        if name == "broken":
+            raise LookupError('the suite "broken" cannot be loaded: planned')
+        return kept(name)
+
+    monkeypatch.setattr(cli, "installed_suites", lambda: ["broken", "tried"])
+    monkeypatch.setattr(cli, "load_suite", load)
+    code, output = findings()
+    assert code == 0
+    assert 'the suite "broken" cannot be loaded: planned' in output
+    assert "| it creaks |" in output

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from unittest.mock import create_autospec
 
 import pytest
@@ -53,3 +56,20 @@ def test_without_a_default_model_the_reason_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(scenario, "default_model", missing)
     done = CliRunner().invoke(app, ["scenario", "list"])
     assert (done.exit_code, "no device model is the default" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "text", ["raise OSError('planned')", "import sys; sys.exit('planned')", "import nothing_like_it"]
+)
+def test_a_suite_that_cannot_be_loaded_is_told_with_its_reason(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_suite.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint("broken", "broken_suite:SUITE", scenario.GROUP)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [entry])
+    done = CliRunner().invoke(app, ["scenario", "list", "--suite", "broken"])
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert 'the suite "broken" (broken_suite:SUITE) cannot be loaded: ' in said
+    assert "planned" in said or "nothing_like_it" in said
