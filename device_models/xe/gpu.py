@@ -148,7 +148,7 @@ class Gpu(Device):
         if not gt.index:
             gt.stalls = stalls = EuStall(gt, registers, steering, self.pf.ggtt_space)
             for engine in gt.engines.engines:
-                engine.stalls = stalls
+                engine.stalls, engine.most_threads = stalls, self.profile.part.threads
             self._blocks.append(stalls)
         gt.oa = Oa(gt, registers, gt.engines.engines, frequency, self.pf.ggtt_space)
         self._blocks.append(gt.oa)

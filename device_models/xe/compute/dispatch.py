@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vfio_user_xe.device_models.xe.memory.address_space import Fault
 
 IN_FLIGHT = 1024
-"""Threads at once: what 128 execution units of 8 threads hold."""
+"""Threads at once, at most: what 128 execution units of 8 threads hold. A card may have fewer (`Part.threads`)."""
 _MOST_GROUPS = 1 << 62
 _STEP_NS, _LEAST_STEP_NS = 1_000_000, 100_000
 """A step goes to the end of the command streamer's slice."""
@@ -56,7 +56,7 @@ def run(streamer: CommandStreamer, walker: Walker, progress: Progress) -> Genera
     surfaces = Surfaces(memory, state, walker.interface.binding_table)
     while True:
         try:
-            most = _most_threads(state, surfaces)
+            most = min(streamer.engine.most_threads, _most_threads(state, surfaces))
             break
         except (TranslationFault, AccessFault) as fault:
             yield fault

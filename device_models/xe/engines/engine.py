@@ -61,6 +61,8 @@ class Engine:
         self.group: int | None = 0
         """The scheduling group whose quanta and timeouts count here; None: it is in none, and runs nothing."""
         self.streamer = CommandStreamer(self, tables)
+        self.most_threads = 1 << 10
+        """Threads that the execution units hold at once."""
         self.stalls: EuStall | None = None
         """Who samples the threads of its kernels."""
         self.counted: Counter[int] = Counter()

@@ -57,6 +57,11 @@ class EngineView(Protocol):
         ...
 
     @property
+    def most_threads(self) -> int:
+        """Threads that the execution units hold at once."""
+        ...
+
+    @property
     def stalls(self) -> EuStall | None:
         """Who samples the threads of its kernels; None: nobody."""
         ...

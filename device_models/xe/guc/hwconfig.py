@@ -7,7 +7,7 @@ values describe the part that the fuses describe.
 from __future__ import annotations
 
 from vfio_user_xe.device_models.xe.guc.formats.hwconfig import TABLE
-from vfio_user_xe.device_models.xe.profiles.parts import EUS_PER_XE_CORE
+from vfio_user_xe.device_models.xe.profiles.parts import EUS_PER_XE_CORE, THREADS_PER_EU
 from vfio_user_xe.device_models.xe.profiles.profile import COMPUTE, L3_BANKS_PER_NODE, L3_NODES, Profile
 
 MAX_SLICES_SUPPORTED = 1
@@ -35,7 +35,6 @@ MAX_SUBSLICE = 70
 MAX_EU_PER_SUBSLICE = 71
 SLM_SIZE_PER_SS_IN_KB = 73
 
-_THREADS_PER_EU = 8
 _PAGE_SIZES = 0x1000 | 0x10000 | 0x200000
 _MEMORY_GDDR6 = 4
 _CACHE_L3 = 1 << 0
@@ -46,7 +45,7 @@ _L3_KIB = 18 << 10
 def table(profile: Profile) -> bytes:
     """The table of a card with `profile`."""
     part = profile.part
-    threads = part.eus * _THREADS_PER_EU
+    threads = part.threads
     entries = {
         MAX_SLICES_SUPPORTED: part.slices,
         MAX_DUAL_SUBSLICES_SUPPORTED: part.xe_cores,
@@ -56,7 +55,7 @@ def table(profile: Profile) -> bytes:
         MEMORY_TYPE: _MEMORY_GDDR6,
         CACHE_TYPES: _CACHE_L3,
         LOCAL_MEMORY_PAGE_SIZES_SUPPORTED: _PAGE_SIZES,
-        NUM_THREADS_PER_EU: _THREADS_PER_EU,
+        NUM_THREADS_PER_EU: THREADS_PER_EU,
         TOTAL_VS_THREADS: threads,
         TOTAL_GS_THREADS: threads,
         TOTAL_HS_THREADS: threads,

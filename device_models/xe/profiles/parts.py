@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 XE_CORES_PER_SLICE = 4
 EUS_PER_XE_CORE = 8
+THREADS_PER_EU = 8
 _BITS_PER_CHANNEL = 16
 
 
@@ -34,6 +35,11 @@ class Part:
     def eus(self) -> int:
         """Execution units of all Xe cores."""
         return self.xe_cores * EUS_PER_XE_CORE
+
+    @property
+    def threads(self) -> int:
+        """Threads that all execution units hold at once."""
+        return self.eus * THREADS_PER_EU
 
     @property
     def memory_channels(self) -> int:

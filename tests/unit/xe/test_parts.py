@@ -40,6 +40,7 @@ def described(cores: int, slices: int, channels: int, **options: int) -> None:
             assert bench.read(bench.pf.registers.by_name(fuse).offset).bit_count() == cores
         l3 = bench.read(bench.pf.registers.by_name("MIRROR_FUSE3").offset)
         banks = (l3 >> 16).bit_count() * (l3 >> 4 & 0xF).bit_count()
+        assert {engine.most_threads for engine in bench.gpu.gts[0].engines.engines} == {cores * 8 * 8}
         told = {entry.key: list(entry.value) for entry in TABLE.parse(hwconfig.table(bench.gpu.profile))}
     finally:
         bench.close()

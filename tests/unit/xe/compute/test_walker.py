@@ -9,6 +9,7 @@ from tests.support.xe.compute_lab import (
     ComputeLab,
 )
 from vfio_user_xe.device_models.xe.compute import compiled_execution
+from vfio_user_xe.device_models.xe.profiles.parts import Part
 
 
 def pointers(*addresses: int) -> list[int]:
@@ -172,3 +173,17 @@ def test_threads_that_run_at_once_have_numbers_of_their_own(lab: ComputeLab) -> 
     numbers = job.data(0, 160)[::16]
     # Thread 2:0, execution unit 6:4.
     assert numbers == [index & 7 | index >> 3 << 4 for index in range(10)]
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_thread_is_in_a_subslice_that_the_card_has(lab: ComputeLab, cores: int) -> None:
+    # Runtimes size what each thread has, by its number in sr0.0, by the units that the fuses show.
+    lab.engine("ccs0").most_threads = Part("G21", xe_cores=cores, memory_bits=128).threads
+    kernel = """
+        (W) shl (1|M0)  r40.0<1>:ud  r0.1<0;1,0>:ud  2:ud
+        (W) add (1|M0)  r30.0<1>:uq  r1.0<0;1,0>:uq  r40.0<0;1,0>:ud
+        (W) mov (1|M0)  r20.0<1>:ud  sr0.0<0;1,0>:ud
+        (W) send.ugm (1|M0)  null  r30  r20:1  0x0  0x02000584
+    """
+    job = lab.dispatch(kernel + EOT, groups=(300, 1, 1), local=(16, 1, 1), inline=pointers(A))
+    assert {number >> 8 for number in job.data(0, 300)} <= set(range(cores))
