@@ -181,6 +181,8 @@ class Runner(Generic[MachineT]):
                 run.give_up(line.text)
         after = self._account(run, guest) if before and not run.given_up else {}
         run.records.accounts = {name: (count, after.get(name)) for name, count in before.items()}
+        # A kernel that the scenario has booted anew says so again; where it has not, the excuse would be one too many.
+        run.excuses += [one for one in asked_for(self._append) if any(map(one.covers, findings.reports))]
         late, unmeasured = self._lateness(guest, findings, run.excuses)
         if unmeasured:
             run.note(unmeasured)

@@ -35,7 +35,7 @@ from vfio_user_xe.emulator.results import Verdict
 from vfio_user_xe.emulator.results.json_file import read
 from vfio_user_xe.emulator.scenarios.finding import Finding
 from vfio_user_xe.emulator.scenarios.run import Run
-from vfio_user_xe.emulator.scenarios.runner import grouped, select
+from vfio_user_xe.emulator.scenarios.runner import Runner, grouped, select
 from vfio_user_xe.emulator.scenarios.scenario import Setup, Suite
 from vfio_user_xe.emulator.scenarios.verdict import Failed, KnownDefect, NotApplicable
 
@@ -124,6 +124,18 @@ def test_what_a_scenario_excuses_does_not_fail_it(labs: Labs) -> None:
 
     (result,) = run_all(labs, scenario("1", body))
     assert result.verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("append", "verdict"), [("quiet kmemleak=off", Verdict.PASS), ("quiet", Verdict.FAIL)])
+def test_what_the_command_line_asks_for_is_excused_of_a_kernel_that_a_scenario_boots_anew(
+    labs: Labs, append: str, verdict: Verdict
+) -> None:
+    boots = scenario("1", logs("kmemleak: Kernel memory leak detector disabled"))
+    suite = Suite("tried", (boots, scenario("2", passes)), {})
+    runner = Runner(suite, {}, kernel=Kernel(Path("bzImage"), None), append=append)
+    _, first, second = runner.run(suite.scenarios)
+    assert (first.verdict, second.verdict) == (verdict, Verdict.PASS)
+    assert "excuse" not in second.reason
 
 
 def test_scenarios_of_one_setup_share_a_guest(labs: Labs) -> None:
