@@ -64,6 +64,8 @@ def translate_float(instruction: Alu, constants: Constants) -> list[Op]:
     Raises:
         NotHere: it is for the interpreter.
     """
+    if instruction.opcode is Opcode.MADM:
+        instruction = replace(instruction, opcode=Opcode.MAD)  # the same (`semantics.py`)
     destination = instruction.destination
     if not _known(instruction):
         raise NotHere

@@ -82,3 +82,24 @@ def test_choices_and_signs_of_halves_are_compiled(seed: int, cr0: int) -> None:
     if cr0 != KEEP:  # choices that are interpreted where denormals are flushed
         lines = [line for line in lines if ":bf" not in line and not line.startswith("csel")]
     check_compiled("\n".join(lines), cr0, any_bits)
+
+
+# Intel's compiler makes these of quotients and roots of numbers that all lanes share, where it does not jump over them.
+MACROS = """
+madm (8|M0)          r20.mme0:df   r12.nomme:df  r14.mme2:df   r16.mme3:df
+madm (16|M0)         r20.mme1:df   r12.mme0:df   -r14.mme2:df  r16.nomme:df
+(~f0.0) madm (16|M0) r20.mme1:f    r12.mme0:f    r14.mme2:f    -r16.mme3:f
+madm (1|M0)          r20.mme1:f    r12.nomme:f   r14.mme2:f    r16.mme3:f
+"""
+
+
+@pytest.mark.parametrize("cr0", [KEEP, 0x400], ids=["denormals", "flushed"])
+def test_steps_of_quotients_are_compiled(cr0: int) -> None:
+    def of_the_type(instruction: Alu, number: int) -> NDArray[np.float32]:
+        random = np.random.default_rng((cr0, number))
+        values = random.standard_normal(192) * 2.0 ** random.integers(-40, 40, 192)
+        if instruction.destination.type.size == 8:
+            return values[:96].view(np.float32)
+        return values.astype(np.float32)
+
+    check_compiled(MACROS.strip(), cr0, of_the_type)
