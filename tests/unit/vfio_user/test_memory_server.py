@@ -137,6 +137,21 @@ def test_a_request_that_cannot_be_done_is_answered_with_the_reason(
     assert fds == []
 
 
+def test_a_model_that_exits_costs_the_client_that_asked_at_most_the_connection(
+    card: Card, client: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(*_: object) -> None:
+        raise SystemExit(3)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(card.device_memory, "share", leave)
+        client.send(json.dumps({"id": 1, "op": "open", "function": "vf1", "address": 0, "length": MIB}).encode())
+        assert client.recv(65536) == b"", "the connection is closed"
+    other = MemoryClient(tmp_path / "memory.sock", Deaf())
+    assert other.open("vf1", 0, MIB).length == MIB
+    other.close()
+
+
 def test_a_client_that_does_not_read_is_dropped_and_the_card_goes_on(
     card: Card, client: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
