@@ -300,6 +300,8 @@ class Card:
 
         Raises:
             CardError: some of what the device model registered fails.
+
+        From the thread that has started it, or any other but the executor's.
         """
         self.watchdog.stop()
         self.executor.stop()
