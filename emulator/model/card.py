@@ -301,7 +301,7 @@ class Card:
         Raises:
             CardError: some of what the device model registered fails.
 
-        From the thread that has started it, or any other but the executor's.
+        From any thread but the executor's, once.
         """
         self.watchdog.stop()
         self.executor.stop()
