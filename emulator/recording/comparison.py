@@ -49,7 +49,8 @@ class _Page:
             return None
         telling = made.telling or bytes(PAGE_SIZE)
         for at in range(PAGE_SIZE):
-            if self.byte(at) != made.byte(at) and not (telling[at] and self.written[at]):
+            same = self.content[at] == made.content[at] and self.written[at] == made.written[at]
+            if not same and not (telling[at] and self.written[at]):
                 return at
         return None
 

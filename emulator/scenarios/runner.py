@@ -209,9 +209,7 @@ class Runner(Generic[MachineT]):
             # It was told to die, and may be where it cannot: what it does then would be another scenario's to answer for.
             run.give_up("a command did not end in time, and may go on")
             return Result(case, Verdict.FAIL, why_failed(late))
-        except (
-            MISTAKES
-        ) as error:  # a program's error, a guest's, or the scenario's own mistake: all are to be looked at
+        except MISTAKES as error:  # a program's, a guest's, or the scenario's own: all are to be looked at
             return Result(case, Verdict.FAIL, why_failed(error))
         return Result(case, Verdict.PASS)
 

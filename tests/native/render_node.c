@@ -220,11 +220,7 @@ static int query_cycles(struct drm_xe_device_query *query)
 		query->size = sizeof(*cycles);
 		return 0;
 	}
-	if (query->size != sizeof(*cycles)) {
-		errno = EINVAL;
-		return -1;
-	}
-	if (!is_clock(cycles->clockid)) {
+	if (query->size != sizeof(*cycles) || !is_clock(cycles->clockid)) {
 		errno = EINVAL;
 		return -1;
 	}

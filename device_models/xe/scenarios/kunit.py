@@ -70,8 +70,7 @@ def _suite(run: Run, machine: KUnitMachine, module: str, glob: str) -> None:
         run.note(
             f"{test.name}: {word}{f' ({test.why})' if test.why else ''}", good=None if test.skipped else test.passed
         )
-    failed = [test.name for test in found if not test.passed]
-    run.check(not failed, f"{len(failed)} of {len(found)} tests failed: {', '.join(failed)}")
+    kunit_module.must_pass(run, found)
     if all(test.skipped for test in found):
         run.not_applicable(f"all tests of the suite were skipped: {found[0].why}")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from vfio_user_xe.device_models.xe.scenarios.ktap import KtapTest
 from vfio_user_xe.emulator.scenarios.machine import Machine
+from vfio_user_xe.emulator.scenarios.run import Run
 
 RESULTS = "/sys/kernel/debug/kunit"
 LOADING = 900.0
@@ -21,6 +25,11 @@ def load(machine: Machine) -> bool:
     Raises:
         GuestError: the guest does not answer.
     """
-    machine.run(f"test -d {RESULTS} || modprobe kunit enable=1")
-    machine.run(f"test ! -w {_LIMIT} || echo {_SECONDS} > {_LIMIT}")
-    return machine.run(f"test -d {RESULTS}").returncode == 0
+    script = f"test -d {RESULTS} || modprobe kunit enable=1; test ! -w {_LIMIT} || echo {_SECONDS} > {_LIMIT}; test -d {RESULTS}"
+    return machine.run(script).returncode == 0
+
+
+def must_pass(run: Run, tests: Sequence[KtapTest]) -> None:
+    """Fail with the names of those that have failed."""
+    failed = [test.name for test in tests if not test.passed]
+    run.check(not failed, f"{len(failed)} of {len(tests)} tests failed: {', '.join(failed)}")
